@@ -1,0 +1,1 @@
+"""NextEdge recommends the next edge in a graph: people to people, and people to items."""

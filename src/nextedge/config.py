@@ -1,0 +1,270 @@
+"""Settings of a tenant: the frozen model of ``nextedge.toml``, its reading and its errors.
+
+Every value has a default, so a folder whose files are named as the tables needs no file.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from nextedge import schema
+from nextedge.errors import ConfigError, UnknownSurfaceError, nearest
+
+FILE_NAME = "nextedge.toml"
+FILE_SUFFIXES = (".parquet", ".csv", ".csv.gz", ".jsonl", ".jsonl.gz", ".ndjson")
+
+SurfaceKind = Literal["people", "items"]
+SplitMethod = Literal["auto", "time", "last", "random"]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataConfig(_Settings):
+    """Where each table is: a path (relative to the config file), a glob, or a database URL."""
+
+    users: str | None = None
+    connections: str | None = None
+    items: str | None = None
+    interactions: str | None = None
+    impressions: str | None = None
+    blocks: str | None = None
+    directed: bool = False
+    """Whether a connection from a to b says nothing of b to a."""
+    dangling: Literal["drop", "keep"] = "drop"
+    """Rows that name a user or item missing from its table: drop them, or keep the id."""
+    columns: dict[str, dict[str, str]] = Field(default_factory=dict)
+    """Per table, our column name = your column name; only where they differ."""
+
+    @field_validator("columns")
+    @classmethod
+    def _known_tables(cls, value: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+        for table in value:
+            if table not in schema.TABLES:
+                raise ValueError(f"no table {table!r}; {nearest(table, schema.TABLES)}")
+        return value
+
+    def sources(self) -> Iterator[tuple[str, str]]:
+        """The tables that are given: (table name, path or URL)."""
+        for table in schema.TABLES:
+            location = getattr(self, table)
+            if location is not None:
+                yield table, location
+
+
+class EntityFeatures(_Settings):
+    """Which columns of users or items are features; left out, types decide."""
+
+    categorical: tuple[str, ...] | None = None
+    numeric: tuple[str, ...] | None = None
+    text: tuple[str, ...] | None = None
+    tags: tuple[str, ...] | None = None
+    ignore: tuple[str, ...] = ()
+
+
+class FeaturesConfig(_Settings):
+    """Feature columns of users and of items, and which features the ranker leaves out."""
+
+    users: EntityFeatures = EntityFeatures()
+    items: EntityFeatures = EntityFeatures()
+    exclude: tuple[str, ...] = ()
+
+
+class SplitConfig(_Settings):
+    """How history is cut into graph, label window and evaluation window.
+
+    ``time`` cuts at two instants, ``last`` holds back each query's latest edges, ``random``
+    holds back a seeded share; ``auto`` takes time where timestamps say when, else random.
+    """
+
+    method: SplitMethod = "auto"
+    label_share: float = Field(0.1, gt=0, lt=0.5)
+    evaluation_share: float = Field(0.1, gt=0, lt=0.5)
+    seed: int = 0
+
+
+class SourceConfig(_Settings):
+    """One candidate source: whether it runs, how many it gives, and its own settings."""
+
+    enabled: bool = True
+    limit: int | None = Field(None, ge=1)
+    """Candidates per query; default: the surface's ``candidates``."""
+    options: dict[str, int | float | str | bool] = Field(default_factory=dict)
+
+
+class RankerConfig(_Settings):
+    """The ranker and its training."""
+
+    model: Literal["auto", "lightgbm", "best_source"] = "auto"
+    """``auto`` serves the better of lightgbm and best_source on the validation queries."""
+    trees: int = Field(400, ge=1)
+    leaves: int = Field(31, ge=2)
+    learning_rate: float = Field(0.05, gt=0, le=1)
+    early_stopping: int = Field(40, ge=1)
+    negatives_per_query: int = Field(200, ge=1)
+    max_queries: int = Field(20_000, ge=10)
+    """Label queries sampled for training; bounds the cost of a build."""
+    attribution_days: float = Field(14.0, gt=0)
+    """An impression without an action counts as refused only after this many days."""
+    impression_window_days: float = Field(90.0, gt=0)
+    seed: int = 0
+
+
+class PolicyConfig(_Settings):
+    """The ordered rules after ranking."""
+
+    max_per: dict[str, int] = Field(default_factory=dict)
+    """Column = the most recommendations that may share one value of it."""
+    recently_shown_days: float = Field(0.0, ge=0)
+    """Leave out what was shown to the query in this many days; 0 = off."""
+    freshness_half_life_days: float | None = Field(None, gt=0)
+    """Scores of older candidates decay by their created_at; None = off."""
+    regions_column: str = "regions"
+    allow_seen: bool = False
+
+    @field_validator("max_per")
+    @classmethod
+    def _positive(cls, value: dict[str, int]) -> dict[str, int]:
+        for column, most in value.items():
+            if most < 1:
+                raise ValueError(f"max_per.{column} = {most}: expected 1 or more")
+        return value
+
+
+class SurfaceConfig(_Settings):
+    """One surface: which edges are predicted, from which sources, ranked and ruled how."""
+
+    kind: SurfaceKind
+    k: int = Field(20, ge=1, le=500)
+    candidates: int = Field(1500, ge=1)
+    sources: dict[str, SourceConfig] = Field(default_factory=dict)
+    ranker: RankerConfig = RankerConfig()
+    policy: PolicyConfig = PolicyConfig()
+
+
+class Config(_Settings):
+    """A tenant's whole configuration. ``base`` is the folder that paths are relative to."""
+
+    tenant: str = Field("default", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    state: str = "./state"
+    base: Path = Path(".")
+    data: DataConfig = DataConfig()
+    features: FeaturesConfig = FeaturesConfig()
+    split: SplitConfig = SplitConfig()
+    surfaces: dict[str, SurfaceConfig] = Field(default_factory=dict)
+
+    @property
+    def state_path(self) -> Path:
+        """Folder of releases, event log and caches."""
+        return (self.base / self.state).resolve()
+
+    def surface(self, name: str) -> SurfaceConfig:
+        """Settings of one surface; raises UnknownSurfaceError with the valid names."""
+        try:
+            return self.surfaces[name]
+        except KeyError:
+            raise UnknownSurfaceError(
+                f"no surface {name!r}; {nearest(name, self.surfaces)}"
+            ) from None
+
+
+def load_config(location: str | Path) -> Config:
+    """Read a ``nextedge.toml``, or a folder that holds one or whose files name the tables.
+
+    Raises:
+        ConfigError: the file is missing, is not TOML, or has an unknown or invalid setting;
+            the message names the file, the setting and the nearest valid one.
+    """
+    path = Path(location)
+    if path.is_dir():
+        path = path / FILE_NAME
+        if not path.exists():
+            return config_from_directory(path.parent)
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{path}: no such file; give a folder of tables, or write one with: nextedge init DIR"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+    return parse_config(raw, base=path.parent, origin=str(path))
+
+
+def config_from_directory(directory: Path) -> Config:
+    """Configuration of a folder without ``nextedge.toml``: its files name the tables."""
+    found = {name: file for name in schema.TABLES if (file := find_table_file(directory, name))}
+    if not found:
+        names = ", ".join(f"{name}.parquet" for name in schema.TABLES)
+        raise ConfigError(
+            f"{directory}: no {FILE_NAME} and no table file; expected one of {names} "
+            f"(or .csv, .jsonl)"
+        )
+    return parse_config({"data": found}, base=directory, origin=str(directory))
+
+
+def find_table_file(directory: Path, table: str) -> str | None:
+    """Name of the file of a table in a folder, or None; several files are an error."""
+    found = [
+        table + suffix for suffix in FILE_SUFFIXES if (directory / (table + suffix)).is_file()
+    ]
+    if len(found) > 1:
+        raise ConfigError(
+            f"{directory}: table {table!r} is there more than once ({', '.join(found)}); "
+            f"keep one, or name it in {FILE_NAME}"
+        )
+    return found[0] if found else None
+
+
+def parse_config(raw: Mapping[str, Any], *, base: Path, origin: str) -> Config:
+    """Validate raw settings, filling in the surfaces that the given tables allow."""
+    settings = {**raw, "base": base}
+    settings["surfaces"] = _with_surface_kinds(raw.get("surfaces", {}), raw.get("data", {}))
+    try:
+        return Config.model_validate(settings)
+    except ValidationError as error:
+        raise ConfigError(_describe(error, origin)) from None
+
+
+def _with_surface_kinds(surfaces: Any, data: Any) -> Any:
+    """Give ``people`` and ``items`` their kind, and add them where their table is given."""
+    if not isinstance(surfaces, Mapping) or not isinstance(data, Mapping):
+        return surfaces
+    kinds: dict[str, Any] = {}
+    for name, table in (("people", schema.CONNECTIONS), ("items", schema.INTERACTIONS)):
+        if name in surfaces or (not surfaces and data.get(table)):
+            kinds[name] = {"kind": name}
+    merged = {name: {**kinds.get(name, {}), **value} if isinstance(value, Mapping) else value
+              for name, value in surfaces.items()}
+    return {**kinds, **merged}
+
+
+def _describe(error: ValidationError, origin: str) -> str:
+    lines = []
+    for fault in error.errors():
+        where = ".".join(str(part) for part in fault["loc"])
+        if fault["type"] == "extra_forbidden":
+            valid = _valid_names(fault["loc"][:-1])
+            lines.append(f"{origin}: unknown setting {where!r}; {nearest(str(fault['loc'][-1]), valid)}")
+        else:
+            lines.append(f"{origin}: {where}: {fault['msg']} (given: {fault.get('input')!r})")
+    return "\n".join(lines)
+
+
+def _valid_names(location: tuple[int | str, ...]) -> list[str]:
+    """Names of the settings that are valid at a place in the configuration."""
+    model: Any = Config
+    for part in location:
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            model = model.model_fields[str(part)].annotation
+        else:  # a mapping: its values are what the part names
+            model = get_args(model)[-1]
+    if isinstance(model, type) and issubclass(model, BaseModel):
+        return [name for name in model.model_fields if name != "base"]
+    return []

@@ -1,0 +1,130 @@
+"""Id maps: the tenant's ids (int64 or string) to dense positions and back.
+
+Ids are kept sorted in one Arrow file that is memory-mapped, so that many processes share it
+and opening it costs nothing; a look-up is a binary search, a batch of look-ups a hash join.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from nextedge.types import UNKNOWN, Identifier, IndexArray
+
+_BATCH = 64  # from here on one hash join is cheaper than a binary search per id
+
+
+class IdMap:
+    """Ids of one kind, sorted ascending; the position of an id is its place in the order.
+
+    >>> ids = IdMap(pa.array(["bo", "ada"]))
+    >>> ids.positions(["ada", "zoe"]).tolist(), ids.identifiers([1]).to_pylist()
+    ([0, -1], ['bo'])
+    """
+
+    def __init__(self, values: pa.Array | pa.ChunkedArray) -> None:
+        kind = pa.int64() if pa.types.is_integer(values.type) else pa.large_string()
+        unique = pc.unique(values.cast(kind))
+        self.values: pa.Array = unique.take(pc.sort_indices(unique))
+        self._integers = self._as_integers()
+
+    def _as_integers(self) -> np.ndarray | None:
+        if pa.types.is_integer(self.values.type):
+            return self.values.to_numpy(zero_copy_only=len(self.values) > 0)
+        return None
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __contains__(self, identifier: Identifier) -> bool:
+        return self.position(identifier) != UNKNOWN
+
+    def position(self, identifier: Identifier) -> int:
+        """Position of one id, or UNKNOWN; ``"7"`` finds the integer id 7 and the reverse."""
+        if self._integers is not None:
+            try:
+                given = int(identifier)
+                place = int(np.searchsorted(self._integers, given))
+            except (ValueError, OverflowError):
+                return UNKNOWN
+            found = place < len(self) and int(self._integers[place]) == given
+            return place if found else UNKNOWN
+        text = str(identifier)
+        place = bisect_left(_Strings(self.values), text.encode())
+        found = place < len(self) and self.values[place].as_py() == text
+        return place if found else UNKNOWN
+
+    def positions(self, identifiers: Sequence[Identifier] | pa.Array) -> IndexArray:
+        """int32[n] positions of many ids; UNKNOWN where an id is not in the map."""
+        if not isinstance(identifiers, pa.Array | pa.ChunkedArray):
+            if len(identifiers) < _BATCH:
+                return np.array([self.position(given) for given in identifiers], dtype=np.int32)
+            text = any(isinstance(given, str) for given in identifiers)
+            identifiers = pa.array([str(given) for given in identifiers] if text else identifiers)
+        if identifiers.type != self.values.type:
+            identifiers = _castable(identifiers, self.values.type)
+        if self._integers is not None:
+            return self._search(identifiers)
+        found = pc.index_in(identifiers, value_set=self.values)
+        return np.asarray(pc.fill_null(found, UNKNOWN), dtype=np.int32)
+
+    def _search(self, identifiers: pa.Array | pa.ChunkedArray) -> IndexArray:
+        assert self._integers is not None
+        known = np.asarray(pc.is_valid(identifiers))
+        given = np.asarray(pc.fill_null(identifiers, 0), dtype=np.int64)
+        if len(self) == 0:
+            return np.full(len(given), UNKNOWN, dtype=np.int32)
+        place = np.searchsorted(self._integers, given)
+        place = np.minimum(place, len(self) - 1)
+        known &= self._integers[place] == given
+        return np.where(known, place, UNKNOWN).astype(np.int32)
+
+    def identifiers(self, positions: IndexArray | Sequence[int]) -> pa.Array:
+        """The ids at the given positions, in their own type (int64 or string)."""
+        taken = self.values.take(pa.array(np.asarray(positions, dtype=np.int64)))
+        return taken.cast(pa.string()) if self._integers is None else taken
+
+    def save(self, path: Path) -> None:
+        """Write the ids as one uncompressed Arrow file that can be memory-mapped."""
+        table = pa.table({"identifier": self.values})
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+
+    @classmethod
+    def load(cls, path: Path) -> IdMap:
+        """Memory-map ids that ``save`` wrote."""
+        with pa.memory_map(str(path)) as source:
+            column = pa.ipc.open_file(source).read_all().column("identifier")
+        ids = cls.__new__(cls)
+        ids.values = (
+            column.chunk(0) if column.num_chunks == 1 else pa.array([], column.type)
+            if column.num_chunks == 0 else column.combine_chunks()
+        )
+        ids._integers = ids._as_integers()
+        return ids
+
+
+class _Strings(Sequence[bytes]):  # type: ignore[type-arg]
+    """An Arrow string array as a sorted sequence of UTF-8, for ``bisect``."""
+
+    def __init__(self, values: pa.Array) -> None:
+        self.values = values
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, index: int) -> bytes:  # type: ignore[override]
+        return bytes(self.values[index].as_buffer())
+
+
+def _castable(identifiers: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> pa.Array:
+    """Cast ids to the map's type; text that is no integer becomes null, hence UNKNOWN."""
+    if pa.types.is_integer(kind) and not pa.types.is_integer(identifiers.type):
+        integral = pc.match_substring_regex(identifiers, r"^-?\d{1,18}$")
+        identifiers = pc.if_else(integral, identifiers, None)
+    return identifiers.cast(kind)

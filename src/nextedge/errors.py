@@ -1,0 +1,100 @@
+"""Errors that NextEdge raises, and the exit code that each one means on the command line.
+
+NextEdgeError (exit 1)
+├── InputError (exit 2)           what the caller gave cannot be used
+│   ├── ConfigError               a setting is unknown, of the wrong type or out of range
+│   ├── DataError                 a table or file cannot be read or breaks its schema
+│   ├── UnknownUserError          a query that no release and no event has ever named
+│   ├── UnknownItemError          an item or candidate that no release has ever named
+│   ├── UnknownSurfaceError       a surface that is not configured or not in the release
+│   └── EventError                an event that does not fit its schema
+├── ReleaseError                  a release is missing, altered or of another format
+│   └── NoReleaseError            nothing has been built yet
+├── BuildLockedError              another build holds the lock of this state folder
+├── StorageError                  the disk is full or refuses to be written
+├── TrainingError                 a model or ranker could not be trained from this data
+└── MissingDependencyError        an optional package is needed; names the `pip install`
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class NextEdgeError(Exception):
+    """Base of every error that NextEdge raises on purpose."""
+
+    exit_code: int = 1
+
+
+class InputError(NextEdgeError):
+    """The input or the usage is at fault; the message says what to change."""
+
+    exit_code = 2
+
+
+class ConfigError(InputError):
+    """A setting is unknown, of the wrong type or out of its range."""
+
+
+class DataError(InputError):
+    """A table or a file cannot be read, or breaks its schema."""
+
+
+class UnknownUserError(InputError):
+    """The user is in no release and in no event."""
+
+
+class UnknownItemError(InputError):
+    """The item is in no release."""
+
+
+class UnknownSurfaceError(InputError):
+    """The surface is not configured, or the release was built without it."""
+
+
+class EventError(InputError):
+    """An event does not fit its schema."""
+
+
+class ReleaseError(NextEdgeError):
+    """A release is missing, altered, or of a format that this version cannot read."""
+
+
+class NoReleaseError(ReleaseError):
+    """No release has been built and promoted yet."""
+
+
+class BuildLockedError(NextEdgeError):
+    """Another process is building into the same state folder."""
+
+
+class StorageError(NextEdgeError):
+    """The disk is full, or refuses to be written."""
+
+
+class TrainingError(NextEdgeError):
+    """A model could not be trained from this data."""
+
+
+class MissingDependencyError(NextEdgeError):
+    """An optional package is needed for what was asked."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package {package!r}, which is not installed; "
+            f"run: pip install 'nextedge[{extra}]'"
+        )
+
+
+def nearest(given: str, valid: Iterable[str]) -> str:
+    """Return a hint that names the valid word nearest to ``given``, and all valid ones.
+
+    >>> nearest("usrs", ["users", "items"])
+    "did you mean 'users'? valid: items, users"
+    """
+    names = sorted(valid)
+    close = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
+    listed = "valid: " + (", ".join(names) if names else "none")
+    return f"did you mean {close[0]!r}? {listed}" if close else listed

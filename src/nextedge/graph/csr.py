@@ -1,0 +1,196 @@
+"""Compressed sparse rows: adjacency as three memory-mapped arrays, as of a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from nextedge.types import FloatArray, IndexArray, IntArray
+
+_PARTS = ("indptr", "indices", "weight", "first", "last")
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Adjacency rows of N sources over M targets, neighbours ascending, one row a pair.
+
+    Attributes:
+        indptr: int64[N + 1]; row u is ``indices[indptr[u]:indptr[u + 1]]``.
+        indices: int32[E], neighbours ascending in each row, no repeats.
+        weight: float32[E], summed weight of the pair's records.
+        first, last: int64[E], microseconds UTC of the pair's first and last record, or 0.
+        targets: M, the number of possible neighbours.
+    """
+
+    indptr: IntArray
+    indices: IndexArray
+    weight: FloatArray
+    first: IntArray
+    last: IntArray
+    targets: int
+
+    def __len__(self) -> int:
+        return len(self.indptr) - 1
+
+    @property
+    def edges(self) -> int:
+        """Number of stored entries E (a mirrored edge counts twice)."""
+        return len(self.indices)
+
+    @cached_property
+    def degree(self) -> IntArray:
+        """int64[N], neighbours of each source."""
+        return np.diff(self.indptr)
+
+    @cached_property
+    def target_degree(self) -> IntArray:
+        """int64[M], sources that have each target."""
+        return np.bincount(self.indices, minlength=self.targets).astype(np.int64)
+
+    def row(self, source: int) -> IndexArray:
+        """Neighbours of one source, ascending."""
+        return self.indices[self.indptr[source] : self.indptr[source + 1]]
+
+    @cached_property
+    def reverse(self) -> Graph:
+        """The same edges seen from the targets."""
+        source = np.repeat(np.arange(len(self), dtype=np.int32), self.degree)
+        return build_graph(
+            self.indices, source, self.targets, len(self), self.weight, self.first, self.last
+        )
+
+    def contains(self, row: IndexArray, target: IndexArray) -> npt.NDArray[np.bool_]:
+        """bool[n]: whether each (row, target) pair is an edge; rows below 0 have none."""
+        return _contains(self.indptr, self.indices, row, target)
+
+    def gather(self, rows: IndexArray) -> tuple[IntArray, IndexArray]:
+        """Ragged neighbours of the given rows: (indptr int64[n + 1], indices); rows < 0 empty."""
+        return _gather(self.indptr, self.indices, rows)
+
+    def save(self, directory: Path) -> None:
+        """Write the arrays as ``.npy`` files into an existing folder."""
+        for part in _PARTS:
+            np.save(directory / f"{part}.npy", getattr(self, part))
+        np.save(directory / "targets.npy", np.int64(self.targets))
+
+    @classmethod
+    def load(cls, directory: Path) -> Graph:
+        """Memory-map a graph that ``save`` wrote."""
+        arrays = {part: np.load(directory / f"{part}.npy", mmap_mode="r") for part in _PARTS}
+        return cls(**arrays, targets=int(np.load(directory / "targets.npy")))
+
+
+def build_graph(
+    source: IndexArray,
+    target: IndexArray,
+    sources: int,
+    targets: int,
+    weight: npt.NDArray[np.floating] | None = None,
+    first: IntArray | None = None,
+    last: IntArray | None = None,
+) -> Graph:
+    """Build rows from edge lists, merging repeated pairs (weights add, times widen).
+
+    Args:
+        source, target: int32[n], positions; all within ``sources`` and ``targets``.
+        weight: float[n], default 1 each.
+        first, last: int64[n], microseconds; ``last`` defaults to ``first``, both to 0.
+
+    Cost: O(n) counting sort by source, then O(n log degree) within rows.
+    """
+    count = len(source)
+    weight = np.ones(count, np.float32) if weight is None else weight
+    first = np.zeros(count, np.int64) if first is None else first
+    last = first if last is None else last
+    indptr = np.zeros(sources + 1, np.int64)
+    np.cumsum(np.bincount(source, minlength=sources), out=indptr[1:])
+    order = _stable_order(source, indptr)
+    arrays = _merge_rows(indptr, order, target, weight.astype(np.float32), first, last)
+    return Graph(*arrays, targets=targets)
+
+
+def mirrored(
+    source: IndexArray, target: IndexArray, *columns: npt.NDArray[np.generic]
+) -> tuple[npt.NDArray[np.generic], ...]:
+    """Both directions of each edge, with the columns repeated alongside."""
+    return (
+        np.concatenate((source, target)),
+        np.concatenate((target, source)),
+        *(np.concatenate((column, column)) for column in columns),
+    )
+
+
+@numba.njit(cache=True, nogil=True)
+def _stable_order(source, indptr):  # type: ignore[no-untyped-def]
+    place = indptr[:-1].copy()
+    order = np.empty(len(source), np.int64)
+    for edge in range(len(source)):
+        row = source[edge]
+        order[place[row]] = edge
+        place[row] += 1
+    return order
+
+
+@numba.njit(cache=True, nogil=True)
+def _merge_rows(indptr, order, target, weight, first, last):  # type: ignore[no-untyped-def]
+    rows = len(indptr) - 1
+    out_indptr = np.zeros(rows + 1, np.int64)
+    out_target = np.empty(len(order), np.int32)
+    out_weight = np.empty(len(order), np.float32)
+    out_first = np.empty(len(order), np.int64)
+    out_last = np.empty(len(order), np.int64)
+    size = 0
+    for row in range(rows):
+        edges = order[indptr[row] : indptr[row + 1]]
+        edges = edges[np.argsort(target[edges], kind="mergesort")]
+        begin = size
+        for edge in edges:
+            if size > begin and out_target[size - 1] == target[edge]:
+                out_weight[size - 1] += weight[edge]
+                out_first[size - 1] = min(out_first[size - 1], first[edge])
+                out_last[size - 1] = max(out_last[size - 1], last[edge])
+            else:
+                out_target[size] = target[edge]
+                out_weight[size] = weight[edge]
+                out_first[size] = first[edge]
+                out_last[size] = last[edge]
+                size += 1
+        out_indptr[row + 1] = size
+    return (
+        out_indptr,
+        out_target[:size].copy(),
+        out_weight[:size].copy(),
+        out_first[:size].copy(),
+        out_last[:size].copy(),
+    )
+
+
+@numba.njit(cache=True, nogil=True)
+def _contains(indptr, indices, row, target):  # type: ignore[no-untyped-def]
+    found = np.zeros(len(row), np.bool_)
+    for pair in range(len(row)):
+        if row[pair] >= 0:
+            low, high = indptr[row[pair]], indptr[row[pair] + 1]
+            place = low + np.searchsorted(indices[low:high], target[pair])
+            found[pair] = place < high and indices[place] == target[pair]
+    return found
+
+
+@numba.njit(cache=True, nogil=True)
+def _gather(indptr, indices, rows):  # type: ignore[no-untyped-def]
+    out_indptr = np.zeros(len(rows) + 1, np.int64)
+    for place in range(len(rows)):
+        row = rows[place]
+        size = indptr[row + 1] - indptr[row] if row >= 0 else 0
+        out_indptr[place + 1] = out_indptr[place] + size
+    out = np.empty(out_indptr[-1], np.int32)
+    for place in range(len(rows)):
+        row = rows[place]
+        if row >= 0:
+            out[out_indptr[place] : out_indptr[place + 1]] = indices[indptr[row] : indptr[row + 1]]
+    return out_indptr, out

@@ -1,0 +1,147 @@
+"""The ground types: relations, requests, candidates and events.
+
+Shape legend, used over the whole project: Q queries, R candidate rows, N nodes, E edges,
+F features, K results. Ragged data is an ``indptr`` of Q + 1 offsets into arrays of R rows.
+Inside the engine users and items are dense int32 positions; the ids that tenants gave come
+back at the doors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.int64]
+IndexArray = npt.NDArray[np.int32]
+FloatArray = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
+Identifier = int | str
+
+UNKNOWN = -1
+"""Position of a user or item that the release does not know."""
+
+MICROSECONDS_PER_DAY = 86_400_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """What an edge means: ``source —name→ target``.
+
+    The machinery depends on these properties, never on the words user and item:
+    ``self_typed`` relations leave the query itself out, ``symmetric`` ones are mirrored.
+    """
+
+    source: str
+    name: str
+    target: str
+    symmetric: bool = False
+
+    @property
+    def self_typed(self) -> bool:
+        """Whether both ends are of one kind, so that a query could be its own candidate."""
+        return self.source == self.target
+
+
+CONNECTS = Relation("user", "connects", "user", symmetric=True)
+FOLLOWS = Relation("user", "connects", "user", symmetric=False)
+ENGAGES = Relation("user", "engages", "item")
+
+
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """A batch of questions; a single request is a batch of one.
+
+    Attributes:
+        query: int32[Q], positions of the users asked for; UNKNOWN where not in the release.
+        now: microseconds since 1970 UTC; nothing later than this may be used.
+        k: results wanted per query.
+        context: request context (``region``, ``device``, …), the same for the whole batch.
+        exclude: int32 ragged rows left out on the caller's word, or None.
+    """
+
+    query: IndexArray
+    now: int
+    k: int
+    context: Mapping[str, str] = field(default_factory=dict)
+    exclude: tuple[IntArray, IndexArray] | None = None
+
+    def __len__(self) -> int:
+        return len(self.query)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Candidates of a batch, ragged by query, with named columns of R rows each.
+
+    Attributes:
+        indptr: int64[Q + 1].
+        candidate: int32[R], positions of the candidates.
+        columns: column name → array[R] (float32 scores and features, int16 ranks, …).
+    """
+
+    indptr: IntArray
+    candidate: IndexArray
+    columns: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.candidate)
+
+    @property
+    def queries(self) -> int:
+        """Number of queries Q."""
+        return len(self.indptr) - 1
+
+    @property
+    def row_query(self) -> IndexArray:
+        """int32[R]: for each row, the index of its query in the batch."""
+        return np.repeat(np.arange(self.queries, dtype=np.int32), np.diff(self.indptr))
+
+    def rows(self) -> Iterator[slice]:
+        """The slice of rows of each query, in order."""
+        for start, stop in zip(self.indptr[:-1], self.indptr[1:], strict=True):
+            yield slice(int(start), int(stop))
+
+    def with_columns(self, **columns: npt.NDArray[Any]) -> Candidates:
+        """The same candidates with columns added or replaced."""
+        return replace(self, columns={**self.columns, **columns})
+
+    def keep(self, mask: BoolArray) -> Candidates:
+        """Only the rows where ``mask`` (bool[R]) holds, in the same order."""
+        kept = np.concatenate(([0], np.cumsum(mask, dtype=np.int64)))
+        return Candidates(
+            indptr=kept[self.indptr],
+            candidate=self.candidate[mask],
+            columns={name: values[mask] for name, values in self.columns.items()},
+        )
+
+    def take(self, order: IntArray) -> Candidates:
+        """Rows permuted within their queries by ``order`` (int64[R])."""
+        return Candidates(
+            indptr=self.indptr,
+            candidate=self.candidate[order],
+            columns={name: values[order] for name, values in self.columns.items()},
+        )
+
+    def sorted_by(self, column: str) -> Candidates:
+        """Best first by a column, within each query; ties by the smaller candidate."""
+        order = np.lexsort((self.candidate, -self.columns[column], self.row_query))
+        return self.take(order.astype(np.int64))
+
+    def head(self, n: int) -> Candidates:
+        """The first n rows of each query."""
+        return self.keep(self.position() < n)
+
+    def position(self) -> IntArray:
+        """int64[R]: place of each row within its query, from 0."""
+        return np.arange(len(self), dtype=np.int64) - np.repeat(
+            self.indptr[:-1], np.diff(self.indptr)
+        )
+
+    @staticmethod
+    def empty(queries: int) -> Candidates:
+        """No candidate for any of the queries."""
+        return Candidates(np.zeros(queries + 1, np.int64), np.zeros(0, np.int32))
