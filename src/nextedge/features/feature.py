@@ -1,0 +1,128 @@
+"""What a feature is, and how features are found: declared once, used offline and online.
+
+A feature group is one function that computes the columns of one idea for all rows of a
+batch. Training, evaluation, ``recommend --all`` and serving call the same function on the
+same columnar input, so there is no second definition to drift.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from nextedge.stages.source import Scope
+from nextedge.types import CONNECTS, ENGAGES, Candidates, Relation, Requests
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One named column the ranker may read.
+
+    Attributes:
+        name: unique, full words.
+        formula: how it is computed, in words or symbols.
+        reads: which part of the snapshot or request it comes from.
+    """
+
+    name: str
+    formula: str
+    reads: str
+
+
+@dataclass(frozen=True)
+class FeatureInput:
+    """What a feature group may read: the scope, a batch of requests and its candidates."""
+
+    scope: Scope
+    requests: Requests
+    candidates: Candidates
+
+    @property
+    def query(self) -> npt.NDArray[np.int32]:
+        """int32[R]: the query's position, row by row (UNKNOWN where not in the release)."""
+        return np.repeat(self.requests.query, np.diff(self.candidates.indptr))
+
+    @property
+    def candidate(self) -> npt.NDArray[np.int32]:
+        """int32[R]: the candidate's position, row by row."""
+        return self.candidates.candidate
+
+
+Columns = dict[str, npt.NDArray[np.float32]]
+Compute = Callable[[FeatureInput], Columns]
+Declare = Callable[[Scope], Iterable[Feature]]
+
+
+@dataclass(frozen=True)
+class FeatureGroup:
+    """Features that are computed together, for the relations they make sense for."""
+
+    name: str
+    relations: tuple[Relation, ...]
+    declare: Declare
+    compute: Compute
+
+
+_GROUPS: dict[str, FeatureGroup] = {}
+
+
+def feature_group(
+    name: str,
+    declare: Declare,
+    relations: tuple[Relation, ...] = (CONNECTS, ENGAGES),
+) -> Callable[[Compute], Compute]:
+    """Register a function as the one definition of a group of features."""
+
+    def register(compute: Compute) -> Compute:
+        _GROUPS[name] = FeatureGroup(name, relations, declare, compute)
+        return compute
+
+    return register
+
+
+def feature_groups(relation: Relation) -> list[FeatureGroup]:
+    """Every group in ``nextedge.features`` that applies to a relation; found, not listed."""
+    package = importlib.import_module("nextedge.features")
+    for module in pkgutil.iter_modules(package.__path__, "nextedge.features."):
+        importlib.import_module(module.name)
+    return [group for group in _GROUPS.values() if relation in group.relations]
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """The features of one surface in a fixed order: the columns of the ranker's matrix."""
+
+    groups: tuple[FeatureGroup, ...]
+    features: tuple[Feature, ...] = field(default=())
+
+    @classmethod
+    def of(cls, scope: Scope, exclude: tuple[str, ...] = ()) -> FeatureSet:
+        """All features whose inputs the tenant has, without the excluded ones."""
+        groups = tuple(feature_groups(scope.relation))
+        features = tuple(
+            feature
+            for group in groups
+            for feature in group.declare(scope)
+            if feature.name not in exclude
+        )
+        return cls(groups, features)
+
+    @property
+    def names(self) -> list[str]:
+        """Names in the order of the matrix columns."""
+        return [feature.name for feature in self.features]
+
+    def matrix(self, given: FeatureInput) -> npt.NDArray[np.float32]:
+        """float32[R, F]: every feature of every row; NaN where there is no value."""
+        place = {name: column for column, name in enumerate(self.names)}
+        matrix = np.full((len(given.candidates), len(place)), np.nan, np.float32)
+        for group in self.groups:
+            for name, values in group.compute(given).items():
+                if name in place:
+                    matrix[:, place[name]] = values
+        return matrix

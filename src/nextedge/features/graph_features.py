@@ -1,0 +1,138 @@
+"""Features of the graph around a query and a candidate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from nextedge.features.feature import Columns, Feature, FeatureInput, feature_group
+from nextedge.graph.propagate import SparseRows, pair_products
+from nextedge.graph.two_hop import bipartite_pair_scores, pair_scores
+from nextedge.stages.popular import history_span
+from nextedge.stages.source import Scope, graph_rows
+from nextedge.types import CONNECTS, ENGAGES
+
+_FIVE = (
+    ("common_neighbors", "number of common neighbours"),
+    ("adamic_adar", "Σ over common neighbours of 1 / ln degree"),
+    ("resource_allocation", "Σ over common neighbours of 1 / degree"),
+    ("jaccard", "common neighbours / all neighbours of either"),
+    ("preferential_attachment", "ln(1 + degree × degree)"),
+)
+
+
+def _degrees(scope: Scope) -> Iterator[Feature]:
+    yield Feature("query_degree_log", "ln(1 + edges of the query)", "predicted relation")
+    yield Feature("candidate_degree_log", "ln(1 + edges of the candidate)", "predicted relation")
+
+
+@feature_group("degrees", _degrees)
+def degrees(given: FeatureInput) -> Columns:
+    """Log degrees in the predicted relation."""
+    scope = given.scope
+    own = np.where(given.query >= 0, scope.graph.degree[np.maximum(given.query, 0)], 0)
+    other = scope.candidate_degree[given.candidate]
+    return {
+        "query_degree_log": np.log1p(own).astype(np.float32),
+        "candidate_degree_log": np.log1p(other).astype(np.float32),
+    }
+
+
+def _pairs(scope: Scope) -> Iterator[Feature]:
+    for name, formula in _FIVE:
+        yield Feature("common_neighbor_count" if name == "common_neighbors" else name,
+                      formula, "connections")  # fmt: skip
+    yield Feature("graph_distance_bucket", "2 with a common neighbour, else 3", "connections")
+
+
+@feature_group("common_neighbors", _pairs, (CONNECTS,))
+def common_neighbors(given: FeatureInput) -> Columns:
+    """The five neighbourhood scores of each pair, in one pass per query."""
+    graph = given.scope.graph
+    found = pair_scores(graph.indptr, graph.indices, given.requests.query,
+                        given.candidates.indptr, given.candidate)  # fmt: skip
+    return {
+        "common_neighbor_count": found.common_neighbors.astype(np.float32),
+        "adamic_adar": found.adamic_adar,
+        "resource_allocation": found.resource_allocation,
+        "jaccard": found.jaccard,
+        "preferential_attachment": np.log1p(found.preferential_attachment),
+        "graph_distance_bucket": np.where(found.common_neighbors > 0, 2, 3).astype(np.float32),
+    }
+
+
+def _recent_wedges(scope: Scope) -> Iterator[Feature]:
+    if scope.snapshot.timed:
+        yield Feature(
+            "recent_adamic_adar",
+            "Σ over common neighbours of both edges' 2^(-age / half-life) / ln degree",
+            "connections with times",
+        )
+
+
+@feature_group("recent_wedges", _recent_wedges, (CONNECTS,))
+def recent_wedges(given: FeatureInput) -> Columns:
+    """Adamic-Adar in which both edges of a wedge fade with age."""
+    graph = given.scope.graph
+    if not given.scope.snapshot.timed:
+        return {}
+    half_life = history_span(given.scope) * 0.1
+    age = np.maximum(given.scope.snapshot.as_of - graph.last, 0)
+    decay = np.exp2(-age / half_life).astype(np.float32)
+    middle = 1.0 / np.log(np.maximum(graph.degree, 2))
+    rows = graph_rows(graph, given.requests.query, decay)
+    matrix = SparseRows(
+        graph.indptr, graph.indices,
+        (decay * np.repeat(middle, graph.degree)).astype(np.float32), graph.targets,
+    )  # fmt: skip
+    score = pair_products(rows, matrix, given.candidates.indptr, given.candidate)
+    return {"recent_adamic_adar": score}
+
+
+def _shared_items(scope: Scope) -> Iterator[Feature]:
+    if scope.snapshot.engagements.edges:
+        yield Feature("co_engaged_with_content", "items that both engage with", "interactions")
+        for name, formula in _FIVE[1:]:
+            yield Feature(f"shared_items_{name}", f"over shared items: {formula}", "interactions")
+
+
+@feature_group("shared_items", _shared_items, (CONNECTS,))
+def shared_items(given: FeatureInput) -> Columns:
+    """The same five scores over the items that both people engage with."""
+    forward, backward = given.scope.snapshot.engagements, given.scope.snapshot.engaged_by
+    if not forward.edges:
+        return {}
+    found = bipartite_pair_scores(
+        forward.indptr, forward.indices, backward.indptr, backward.indices,
+        given.requests.query, given.candidates.indptr, given.candidate,
+    )  # fmt: skip
+    return {
+        "co_engaged_with_content": found.common_neighbors.astype(np.float32),
+        "shared_items_adamic_adar": found.adamic_adar,
+        "shared_items_resource_allocation": found.resource_allocation,
+        "shared_items_jaccard": found.jaccard,
+        "shared_items_preferential_attachment": np.log1p(found.preferential_attachment),
+    }
+
+
+def _friends_items(scope: Scope) -> Iterator[Feature]:
+    if scope.snapshot.connections.edges:
+        yield Feature(
+            "connections_engaged", "connections of the query who engage with the item",
+            "connections, interactions",
+        )  # fmt: skip
+
+
+@feature_group("connections_engaged", _friends_items, (ENGAGES,))
+def connections_engaged(given: FeatureInput) -> Columns:
+    """How many of the query's connections engage with the candidate item."""
+    snapshot, graph = given.scope.snapshot, given.scope.graph
+    if not snapshot.connections.edges:
+        return {}
+    rows = graph_rows(snapshot.connections, given.requests.query)
+    matrix = SparseRows(
+        graph.indptr, graph.indices, np.ones(graph.edges, np.float32), graph.targets
+    )
+    count = pair_products(rows, matrix, given.candidates.indptr, given.candidate)
+    return {"connections_engaged": count}

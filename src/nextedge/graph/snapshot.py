@@ -1,0 +1,113 @@
+"""A snapshot: who and what is known, with which attributes and edges, as of a time.
+
+Everything a request reads of the release is here, memory-mapped: id maps, attributes and
+the graphs of each relation. Windows of one build share the entities and differ in graphs.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from nextedge.data.ids import IdMap
+from nextedge.features.attributes import Attributes
+from nextedge.graph.csr import Graph
+from nextedge.types import BoolArray, IntArray
+
+GRAPHS = ("connections", "engagements", "engaged_by", "profile_views", "blocks")
+
+
+@dataclass(frozen=True)
+class Entities:
+    """Users and items of a tenant, with their attributes; the same in every window.
+
+    Attributes:
+        users, items: id maps; positions are dense int32.
+        user_attributes, item_attributes: encoded columns, one row a position.
+    """
+
+    users: IdMap
+    items: IdMap
+    user_attributes: Attributes
+    item_attributes: Attributes
+
+    def save(self, directory: Path) -> None:
+        """Write id maps and attributes into an existing folder."""
+        self.users.save(directory / "users.arrow")
+        self.items.save(directory / "items.arrow")
+        self.user_attributes.save(directory / "user_attributes")
+        self.item_attributes.save(directory / "item_attributes")
+
+    @classmethod
+    def load(cls, directory: Path) -> Entities:
+        """Memory-map what ``save`` wrote."""
+        return cls(
+            IdMap.load(directory / "users.arrow"),
+            IdMap.load(directory / "items.arrow"),
+            Attributes.load(directory / "user_attributes"),
+            Attributes.load(directory / "item_attributes"),
+        )
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Entities and the graphs of all relations as of ``as_of``.
+
+    Attributes:
+        as_of: microseconds UTC; no edge is later.
+        timed: whether edges carry real times (else recency means nothing).
+        connections: user × user, mirrored when the relation is symmetric.
+        engagements, engaged_by: user × item, and its reverse.
+        profile_views: user × user, who opened whose profile (from impressions).
+        blocks: user × user, mirrored: a block holds both ways.
+        known_users, known_items: bool[U], bool[I]: who could be recommended as of then.
+    """
+
+    entities: Entities
+    as_of: int
+    timed: bool
+    connections: Graph
+    engagements: Graph
+    engaged_by: Graph
+    profile_views: Graph
+    blocks: Graph
+    known_users: BoolArray
+    known_items: BoolArray
+
+    @cached_property
+    def last_activity(self) -> IntArray:
+        """int64[U]: time of each user's latest edge of any relation, or 0."""
+        latest = np.zeros(len(self.entities.users), np.int64)
+        for graph in (self.connections, self.engagements):
+            if graph.edges:
+                source = np.repeat(np.arange(len(graph)), graph.degree)
+                np.maximum.at(latest, source, graph.last)
+        return latest
+
+    def save(self, directory: Path) -> None:
+        """Write the graphs (not the entities) into an existing folder."""
+        for name in GRAPHS:
+            (directory / name).mkdir()
+            getattr(self, name).save(directory / name)
+        np.save(directory / "known_users.npy", self.known_users)
+        np.save(directory / "known_items.npy", self.known_items)
+        about = {"as_of": self.as_of, "timed": self.timed}
+        (directory / "snapshot.json").write_text(json.dumps(about))
+
+    @classmethod
+    def load(cls, directory: Path, entities: Entities) -> Snapshot:
+        """Memory-map graphs that ``save`` wrote, beside their entities."""
+        about = json.loads((directory / "snapshot.json").read_text())
+        graphs = {name: Graph.load(directory / name) for name in GRAPHS}
+        return cls(
+            entities=entities,
+            as_of=about["as_of"],
+            timed=about["timed"],
+            known_users=np.load(directory / "known_users.npy", mmap_mode="r"),
+            known_items=np.load(directory / "known_items.npy", mmap_mode="r"),
+            **graphs,
+        )

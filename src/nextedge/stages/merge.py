@@ -1,0 +1,142 @@
+"""Merge: the union of all sources' candidates, each keeping every source's score and rank.
+
+The rough order is reciprocal rank fusion (Cormack, Clarke, Büttcher, SIGIR 2009):
+``rough(c) = Σ_s weight_s / (60 + rank_s(c))``; the best ``limit`` go on to the ranker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numba
+import numpy as np
+
+from nextedge.stages.source import Source
+from nextedge.types import BoolArray, Candidates, Requests
+
+ROUGH = "rough_score"
+NO_RANK = np.int16(32767)
+_FUSION = 60.0
+
+
+def rank_column(source: str) -> str:
+    """Name of the column that holds a source's rank (int16, from 1; NO_RANK where absent)."""
+    return f"{source}_rank"
+
+
+def score_column(source: str) -> str:
+    """Name of the column that holds a source's score (float32; NaN where absent)."""
+    return f"{source}_score"
+
+
+def gather_sources(
+    sources: Mapping[str, Source], limits: Mapping[str, int], requests: Requests
+) -> dict[str, Candidates]:
+    """Each source's own candidates, best first."""
+    return {name: source.candidates(requests, limits[name]) for name, source in sources.items()}
+
+
+def merge_candidates(
+    found: Mapping[str, Candidates],
+    known: BoolArray,
+    limit: int,
+    weights: Mapping[str, float] | None = None,
+) -> Candidates:
+    """Union, dedup, rough score, best ``limit`` per query.
+
+    Args:
+        found: per source its candidates, best first, with a ``score``.
+        known: bool[candidates], who may be recommended at all; the rest is left out.
+        limit: most candidates per query after the merge.
+        weights: per source its weight in the rough score, default 1 each.
+
+    Returns:
+        Candidates ordered by rough score (ties by the smaller candidate), with columns
+        ``rough_score``, ``<source>_score`` (NaN where absent) and ``<source>_rank``.
+    """
+    names = list(found)
+    parts = list(found.values())
+    queries = parts[0].queries
+    sizes = np.stack([np.diff(part.indptr) for part in parts])
+    bounds = np.concatenate(([0], np.cumsum(sizes.T.ravel())))
+    row = np.concatenate([part.row_query for part in parts]).astype(np.int64)
+    kind = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    order = np.argsort(row * len(parts) + kind, kind="stable")
+    candidate = np.concatenate([part.candidate for part in parts])[order]
+    score = np.concatenate([part.columns["score"] for part in parts])[order]
+    weight = np.array([(weights or {}).get(name, 1.0) for name in names], np.float32)
+    size, kept, rough, scores, ranks = _merge(
+        bounds, queries, len(parts), candidate, score.astype(np.float32), weight, known, limit,
+        numba.get_num_threads(),
+    )  # fmt: skip
+    columns: dict[str, np.ndarray] = {ROUGH: rough}
+    for place, name in enumerate(names):
+        columns[score_column(name)] = scores[:, place]
+        columns[rank_column(name)] = ranks[:, place]
+    return Candidates(np.concatenate(([0], np.cumsum(size))), kept, columns)
+
+
+@numba.njit(cache=True, nogil=True, parallel=True)
+def _merge(bounds, queries, sources, candidate, score, weight, known, limit, threads):  # type: ignore[no-untyped-def]
+    blocks = max(1, min(threads, queries))
+    size = np.zeros(queries, np.int64)
+    for block in numba.prange(blocks):  # first pass: how many distinct, at most the limit
+        seen = np.full(len(known), -1, np.int32)
+        for q in range(block, queries, blocks):
+            count = 0
+            for row in range(bounds[q * sources], bounds[(q + 1) * sources]):
+                c = candidate[row]
+                if seen[c] != q and known[c]:
+                    seen[c] = q
+                    count += 1
+            size[q] = min(count, limit)
+    start = np.zeros(queries + 1, np.int64)
+    for q in range(queries):
+        start[q + 1] = start[q] + size[q]
+    kept = np.empty(start[-1], np.int32)
+    rough = np.empty(start[-1], np.float32)
+    scores = np.full((start[-1], sources), np.float32(np.nan))
+    ranks = np.full((start[-1], sources), NO_RANK)
+    for block in numba.prange(blocks):
+        total = np.zeros(len(known), np.float32)
+        slot = np.full(len(known), -1, np.int64)
+        for q in range(block, queries, blocks):
+            low, high = bounds[q * sources], bounds[(q + 1) * sources]
+            union = np.empty(high - low, np.int32)
+            count = 0
+            for s in range(sources):
+                begin = bounds[q * sources + s]
+                for row in range(begin, bounds[q * sources + s + 1]):
+                    c = candidate[row]
+                    if not known[c]:
+                        continue
+                    if total[c] == 0.0:
+                        union[count] = c
+                        count += 1
+                    total[c] += weight[s] / (_FUSION + (row - begin + 1)) + np.float32(1e-12)
+            best = _best(total, np.sort(union[:count]), size[q])
+            for place in range(len(best)):
+                kept[start[q] + place] = best[place]
+                rough[start[q] + place] = total[best[place]]
+                slot[best[place]] = start[q] + place
+            for s in range(sources):
+                begin = bounds[q * sources + s]
+                for row in range(begin, bounds[q * sources + s + 1]):
+                    at = slot[candidate[row]]
+                    if at >= 0:
+                        scores[at, s] = score[row]
+                        ranks[at, s] = min(row - begin + 1, 32766)
+            for place in range(count):
+                total[union[place]] = 0.0
+                slot[union[place]] = -1
+    return size, kept, rough, scores, ranks
+
+
+@numba.njit(cache=True, nogil=True)
+def _best(total, union, n):  # type: ignore[no-untyped-def]
+    """The n best of ``union`` (ascending), best first; ties by the smaller candidate."""
+    value = np.empty(len(union), np.float32)
+    for place in range(len(union)):
+        value[place] = total[union[place]]
+    order = np.argsort(-value, kind="mergesort")
+    return union[order[:n]]

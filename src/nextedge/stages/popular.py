@@ -1,0 +1,199 @@
+"""Popular candidates: overall, trending, and in the query's own segments."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import sparse
+
+from nextedge.features.attributes import Attributes, Category
+from nextedge.graph.propagate import SparseRows, pair_products, top_products
+from nextedge.schema import ColumnKind
+from nextedge.stages.source import (
+    Arrays,
+    Options,
+    Scope,
+    Source,
+    sparse_arrays,
+    sparse_from_arrays,
+)
+from nextedge.types import MICROSECONDS_PER_DAY, Candidates, FloatArray, IndexArray, Requests
+
+
+class Popular(Source):
+    """Candidates by the number of their edges."""
+
+    name = "popular"
+    reason = "popular"
+
+    @classmethod
+    def fit(cls, scope: Scope, options: Options) -> Arrays:
+        return _ranked(cls.popularity(scope, {**cls.defaults, **options}), scope)
+
+    @classmethod
+    def popularity(cls, scope: Scope, options: Options) -> FloatArray:
+        """float32[candidates]: what candidates are ordered by."""
+        return scope.candidate_degree.astype(np.float32)
+
+    def candidates(self, requests: Requests, limit: int) -> Candidates:
+        return first_of_order(self.scope, requests, self.arrays["order"], self.arrays["score"], limit)
+
+    def pair_scores(self, requests: Requests, candidates: Candidates) -> FloatArray:
+        score: FloatArray = self.arrays["score"][candidates.candidate]
+        return score
+
+
+class Trending(Popular):
+    """Candidates by their edges, each counted 2^(-age / half-life)."""
+
+    name = "trending"
+    reason = "trending"
+    defaults = {"half_life_share": 0.03}
+
+    @classmethod
+    def usable(cls, scope: Scope) -> bool:
+        return scope.snapshot.timed and scope.graph.edges > 0
+
+    @classmethod
+    def popularity(cls, scope: Scope, options: Options) -> FloatArray:
+        half_life = history_span(scope) * float(options["half_life_share"])
+        return decayed_degree(scope, half_life)
+
+
+class Segment(Source):
+    """Candidates popular among users who share the query's attribute values.
+
+    For every value (a city, an industry, an age group) the lift-free share of its members'
+    edges that go to the candidate; a query adds up its values.
+    """
+
+    name = "segment"
+    reason = "popular_in_segment"
+    defaults = {"per_value": 300}
+
+    @classmethod
+    def usable(cls, scope: Scope) -> bool:
+        return bool(_segments(scope.query_attributes)) and scope.graph.edges > 0
+
+    @classmethod
+    def fit(cls, scope: Scope, options: Options) -> Arrays:
+        members = value_members(scope.query_attributes, _segments(scope.query_attributes))
+        graph = scope.graph
+        edges = sparse.csr_matrix(
+            (np.ones(graph.edges, np.float32), graph.indices, graph.indptr),
+            shape=(len(graph), graph.targets),
+        )
+        counts = (members.T.tocsr() @ edges).tocsr()
+        total = np.maximum(np.asarray(counts.sum(axis=1)).ravel(), 1.0)
+        shares = sparse.diags(1.0 / (total + 10.0)) @ counts
+        kept = _largest(shares.tocsr(), int({**cls.defaults, **options}["per_value"]))
+        return {**sparse_arrays(kept, "popular"), **sparse_arrays(_as_rows(members), "values")}
+
+    def _values(self, requests: Requests) -> SparseRows:
+        return take_rows(sparse_from_arrays(self.arrays, "values"), requests.query)
+
+    def candidates(self, requests: Requests, limit: int) -> Candidates:
+        popular = sparse_from_arrays(self.arrays, "popular")
+        return top_products(
+            self._values(requests), popular, limit, self.scope.excluded(requests)
+        )
+
+    def pair_scores(self, requests: Requests, candidates: Candidates) -> FloatArray:
+        popular = sparse_from_arrays(self.arrays, "popular")
+        return pair_products(
+            self._values(requests), popular, candidates.indptr, candidates.candidate
+        )
+
+
+def first_of_order(
+    scope: Scope, requests: Requests, order: IndexArray, score: FloatArray, limit: int
+) -> Candidates:
+    """The first candidates of one order that is the same for all, without the excluded."""
+    indptr, excluded = scope.excluded(requests)
+    longest = int(np.diff(indptr).max(initial=0))
+    head = np.asarray(order[: limit + longest])
+    queries = len(requests)
+    place = np.full(len(score), -1, np.int64)
+    place[head] = np.arange(len(head))
+    kept = np.ones((queries, len(head)), bool)
+    row = np.repeat(np.arange(queries), np.diff(indptr))
+    hit = place[excluded]
+    kept[row[hit >= 0], hit[hit >= 0]] = False
+    kept &= np.cumsum(kept, axis=1) <= limit
+    candidate = np.broadcast_to(head, kept.shape)[kept]
+    ends = np.concatenate(([0], np.cumsum(kept.sum(axis=1))))
+    return Candidates(ends, candidate.astype(np.int32), {"score": score[candidate]})
+
+
+def history_span(scope: Scope) -> float:
+    """Microseconds from the first decile of edge times to the snapshot: a scale for decay."""
+    first = scope.graph.first
+    start = float(np.quantile(first, 0.1)) if len(first) else 0.0
+    return max(scope.snapshot.as_of - start, float(MICROSECONDS_PER_DAY))
+
+
+def decayed_degree(scope: Scope, half_life: float) -> FloatArray:
+    """float32[candidates]: edges of each candidate, counted 2^(-age / half_life)."""
+    graph = scope.graph
+    age = np.maximum(scope.snapshot.as_of - graph.last, 0)
+    total = np.bincount(graph.indices, np.exp2(-age / half_life), minlength=graph.targets)
+    return total.astype(np.float32)
+
+
+def _ranked(score: FloatArray, scope: Scope) -> Arrays:
+    order = np.lexsort((np.arange(len(score)), -score)).astype(np.int32)
+    return {"score": score, "order": order[scope.known[order]]}
+
+
+def _segments(attributes: Attributes) -> list[str]:
+    """Category columns whose values are shared by enough users to have a popularity."""
+    names = []
+    for name in attributes.of_kind(ColumnKind.CATEGORY):
+        column = attributes.columns[name]
+        assert isinstance(column, Category)
+        if len(column.values) * 5 <= attributes.rows:
+            names.append(name)
+    return names
+
+
+def value_members(attributes: Attributes, names: list[str]) -> sparse.csr_matrix:
+    """Users × values of the named category and tag columns, ones where a user has a value."""
+    blocks = []
+    for name in names:
+        sets = attributes.columns[name].as_sets()  # type: ignore[union-attr]
+        shape = (attributes.rows, max(sets.columns, 1))
+        blocks.append(sparse.csr_matrix((sets.values, sets.indices, sets.indptr), shape=shape))
+    return sparse.hstack(blocks, format="csr")
+
+
+def _as_rows(matrix: sparse.csr_matrix) -> SparseRows:
+    return SparseRows(
+        matrix.indptr.astype(np.int64),
+        matrix.indices.astype(np.int32),
+        matrix.data.astype(np.float32),
+        matrix.shape[1],
+    )
+
+
+def _largest(matrix: sparse.csr_matrix, n: int) -> SparseRows:
+    """The n largest entries of each row; ties by the smaller column."""
+    row = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    order = np.lexsort((matrix.indices, -matrix.data, row))
+    place = np.arange(len(order)) - np.repeat(matrix.indptr[:-1], np.diff(matrix.indptr))
+    kept = order[place < n]
+    size = np.minimum(np.diff(matrix.indptr), n)
+    return SparseRows(
+        np.concatenate(([0], np.cumsum(size, dtype=np.int64))),
+        matrix.indices[kept].astype(np.int32),
+        matrix.data[kept].astype(np.float32),
+        matrix.shape[1],
+    )
+
+
+def take_rows(rows: SparseRows, query: IndexArray) -> SparseRows:
+    """The rows of the given queries; unknown queries get an empty one."""
+    known = query >= 0
+    start = np.where(known, rows.indptr[np.maximum(query, 0)], 0)
+    size = np.where(known, rows.indptr[np.maximum(query, 0) + 1] - start, 0)
+    indptr = np.concatenate(([0], np.cumsum(size)))
+    places = np.arange(indptr[-1]) - np.repeat(indptr[:-1] - start, size)
+    return SparseRows(indptr, rows.indices[places], rows.values[places], rows.columns)

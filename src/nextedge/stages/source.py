@@ -1,0 +1,163 @@
+"""What a candidate source is, what it may read, and how sources are found by name."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+
+from nextedge.features.attributes import Attributes
+from nextedge.graph.csr import Graph
+from nextedge.graph.propagate import SparseRows
+from nextedge.graph.snapshot import Snapshot
+from nextedge.types import (
+    CONNECTS,
+    ENGAGES,
+    BoolArray,
+    Candidates,
+    FloatArray,
+    IndexArray,
+    IntArray,
+    Relation,
+    Requests,
+)
+
+Arrays = dict[str, np.ndarray]
+Options = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Scope:
+    """A snapshot seen from one relation: whose edges are predicted, to which candidates."""
+
+    snapshot: Snapshot
+    relation: Relation
+
+    @property
+    def graph(self) -> Graph:
+        """Edges of the predicted relation, query × candidate."""
+        own = self.relation.self_typed
+        return self.snapshot.connections if own else self.snapshot.engagements
+
+    @property
+    def candidate_attributes(self) -> Attributes:
+        """Attributes of the candidates."""
+        entities = self.snapshot.entities
+        own = self.relation.self_typed
+        return entities.user_attributes if own else entities.item_attributes
+
+    @property
+    def query_attributes(self) -> Attributes:
+        """Attributes of the queries."""
+        return self.snapshot.entities.user_attributes
+
+    @property
+    def known(self) -> BoolArray:
+        """bool[candidates]: who or what could be recommended as of the snapshot."""
+        own = self.relation.self_typed
+        return self.snapshot.known_users if own else self.snapshot.known_items
+
+    @cached_property
+    def candidate_degree(self) -> IntArray:
+        """int64[candidates]: edges of each candidate."""
+        return self.graph.target_degree
+
+    def excluded(self, requests: Requests) -> tuple[IntArray, IndexArray]:
+        """Ragged positions no source should spend its places on: edges that exist, and self."""
+        indptr, indices = self.graph.gather(requests.query)
+        if not self.relation.self_typed:
+            return indptr, indices
+        own = np.maximum(requests.query, 0)  # an unknown query has no edge to leave out either
+        return indptr + np.arange(len(indptr)), np.insert(indices, indptr[1:], own)
+
+
+class Source(ABC):
+    """A candidate source: for each query the candidates it proposes, with a score.
+
+    A new source is one file in this package with one subclass: it is found by its ``name``.
+    ``fit`` reads the snapshot once per release and returns the arrays that requests need.
+    """
+
+    name: ClassVar[str]
+    relations: ClassVar[tuple[Relation, ...]] = (CONNECTS, ENGAGES)
+    defaults: ClassVar[Options] = {}
+    reason: ClassVar[str]
+    """Reason code given when this source ranked a recommendation best."""
+
+    def __init__(self, scope: Scope, options: Options, arrays: Arrays) -> None:
+        self.scope = scope
+        self.options = {**self.defaults, **options}
+        self.arrays = arrays
+
+    @classmethod
+    def usable(cls, scope: Scope) -> bool:
+        """Whether the tenant's tables hold what this source reads."""
+        return True
+
+    @classmethod
+    def fit(cls, scope: Scope, options: Options) -> Arrays:
+        """Arrays to keep with the release; none by default."""
+        return {}
+
+    @abstractmethod
+    def candidates(self, requests: Requests, limit: int) -> Candidates:
+        """At most ``limit`` candidates per query, best first, with a float32 ``score``."""
+
+    @abstractmethod
+    def pair_scores(self, requests: Requests, candidates: Candidates) -> FloatArray:
+        """float32[R]: this source's score of given pairs, 0 where it has none."""
+
+
+def source_classes() -> dict[str, type[Source]]:
+    """Every source in ``nextedge.stages``, by name; discovered, never listed."""
+    package = importlib.import_module("nextedge.stages")
+    for module in pkgutil.iter_modules(package.__path__, "nextedge.stages."):
+        importlib.import_module(module.name)
+    return {cls.name: cls for cls in _concrete(Source)}
+
+
+def _concrete(cls: type[Source]) -> list[type[Source]]:
+    found = [cls] if hasattr(cls, "name") else []
+    return found + [leaf for child in cls.__subclasses__() for leaf in _concrete(child)]
+
+
+def sparse_from_arrays(arrays: Arrays, prefix: str) -> SparseRows:
+    """Sparse rows kept by ``sparse_arrays``."""
+    return SparseRows(
+        arrays[f"{prefix}_indptr"],
+        arrays[f"{prefix}_indices"],
+        arrays[f"{prefix}_values"],
+        int(arrays[f"{prefix}_columns"]),
+    )
+
+
+def sparse_arrays(rows: SparseRows, prefix: str) -> Arrays:
+    """Sparse rows as named arrays, to be kept with a release."""
+    return {
+        f"{prefix}_indptr": rows.indptr,
+        f"{prefix}_indices": rows.indices,
+        f"{prefix}_values": rows.values,
+        f"{prefix}_columns": np.array(rows.columns),
+    }
+
+
+def graph_rows(graph: Graph, query: IndexArray, values: FloatArray | None = None) -> SparseRows:
+    """Rows of the given queries out of a graph, unit weights unless ``values`` (float32[E])."""
+    indptr, indices = graph.gather(query)
+    if values is None:
+        return SparseRows(indptr, indices, np.ones(len(indices), np.float32), graph.targets)
+    places = entry_places(graph, query, indptr)
+    return SparseRows(indptr, indices, values[places], graph.targets)
+
+
+def entry_places(graph: Graph, query: IndexArray, indptr: IntArray) -> IntArray:
+    """int64[entries]: where each gathered entry of the queries' rows stands in the graph."""
+    start = np.where(query >= 0, graph.indptr[np.maximum(query, 0)], 0)
+    counts = np.diff(indptr)
+    return np.arange(indptr[-1]) - np.repeat(indptr[:-1] - start, counts)
