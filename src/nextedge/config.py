@@ -101,15 +101,15 @@ class SourceConfig(_Settings):
 class RankerConfig(_Settings):
     """The ranker and its training."""
 
-    model: Literal["auto", "lightgbm", "best_source"] = "auto"
-    """``auto`` serves the better of lightgbm and best_source on the validation queries."""
+    model: Literal["auto", "lightgbm", "blend", "best_source"] = "auto"
+    """``auto`` serves whichever of the others ranks the last label window best."""
     trees: int = Field(400, ge=1)
-    leaves: int = Field(31, ge=2)
+    leaves: int = Field(15, ge=2)
     learning_rate: float = Field(0.05, gt=0, le=1)
+    min_rows_in_leaf: int = Field(50, ge=1)
     early_stopping: int = Field(40, ge=1)
-    negatives_per_query: int = Field(200, ge=1)
-    max_queries: int = Field(20_000, ge=10)
-    """Label queries sampled for training; bounds the cost of a build."""
+    max_rows: int = Field(600_000, ge=1000)
+    """Candidate rows a label window may give to training; bounds the cost of a build."""
     attribution_days: float = Field(14.0, gt=0)
     """An impression without an action counts as refused only after this many days."""
     impression_window_days: float = Field(90.0, gt=0)

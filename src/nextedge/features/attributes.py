@@ -20,7 +20,7 @@ TEXT_BUCKETS = 1 << 18
 _NUMERIC = (ColumnKind.NUMBER, ColumnKind.FLAG, ColumnKind.LATITUDE, ColumnKind.LONGITUDE)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Category:
     """One value a row: codes int32[N], -1 where missing, and the values they stand for."""
 
@@ -35,7 +35,7 @@ class Category:
         return SparseRows(indptr, codes, np.ones(len(codes), np.float32), len(self.values))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Tags:
     """A set of values a row, as sparse rows of codes ascending, and the values."""
 
@@ -47,21 +47,21 @@ class Tags:
         return self.rows
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Text:
     """Hashed TF-IDF rows of unit length; the dot product of two is their cosine."""
 
     rows: SparseRows
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Number:
     """float32[N], NaN where missing."""
 
     values: FloatArray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Instant:
     """int64[N] microseconds UTC, 0 where missing."""
 
@@ -71,7 +71,7 @@ class Instant:
 Encoded = Category | Tags | Text | Number | Instant
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Attributes:
     """Encoded columns of N rows, by name, with the kind each was declared or inferred as."""
 

@@ -15,7 +15,7 @@ from nextedge.types import FloatArray, IndexArray, IntArray
 _PARTS = ("indptr", "indices", "weight", "first", "last")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Graph:
     """Adjacency rows of N sources over M targets, neighbours ascending, one row a pair.
 

@@ -21,7 +21,7 @@ from nextedge.types import BoolArray, IntArray
 GRAPHS = ("connections", "engagements", "engaged_by", "profile_views", "blocks")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Entities:
     """Users and items of a tenant, with their attributes; the same in every window.
 
@@ -53,7 +53,7 @@ class Entities:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Snapshot:
     """Entities and the graphs of all relations as of ``as_of``.
 

@@ -32,7 +32,7 @@ Arrays = dict[str, np.ndarray]
 Options = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scope:
     """A snapshot seen from one relation: whose edges are predicted, to which candidates."""
 

@@ -1,0 +1,1 @@
+"""Where steps run: reading, writing and running table expressions; no recommendation logic."""

@@ -1,0 +1,1 @@
+"""Measures of recommendations: ranking, candidates, classification, beyond accuracy."""

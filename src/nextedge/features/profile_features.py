@@ -1,0 +1,131 @@
+"""Pair features of two profiles (or a taste and an item), inferred from column kinds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from nextedge.features.attributes import Attributes, Category, Number, Tags, Text
+from nextedge.features.feature import Columns, Feature, FeatureInput, feature_group
+from nextedge.features.sparse_pairs import pair_dots
+from nextedge.schema import ColumnKind
+from nextedge.stages.source import Scope
+from nextedge.types import CONNECTS, FloatArray, IndexArray
+
+_EARTH_RADIUS_KM = 6371.0088
+
+
+def _names(scope: Scope) -> Iterator[tuple[str, str, ColumnKind]]:
+    attributes = scope.query_attributes
+    for name, kind in attributes.kinds.items():
+        if kind in (ColumnKind.CATEGORY, ColumnKind.FLAG):
+            yield f"same_{name}", name, kind
+        elif kind is ColumnKind.TAGS:
+            yield f"{name.removesuffix('s')}_jaccard", name, kind
+        elif kind is ColumnKind.TEXT and name != "name":
+            yield f"{name}_cosine", name, kind
+        elif kind is ColumnKind.NUMBER:
+            yield f"{name}_difference", name, kind
+
+
+_FORMULAS = {
+    ColumnKind.CATEGORY: "1 if both have the same value, 0 if not, missing if either is missing",
+    ColumnKind.FLAG: "1 if both have the same value, 0 if not, missing if either is missing",
+    ColumnKind.TAGS: "values in both / values in either",
+    ColumnKind.TEXT: "cosine of hashed TF-IDF",
+    ColumnKind.NUMBER: "|query − candidate|",
+}
+
+
+def _has_places(attributes: Attributes) -> bool:
+    return {"latitude", "longitude"} <= set(attributes.columns)
+
+
+def _declared(scope: Scope) -> Iterator[Feature]:
+    for feature, column, kind in _names(scope):
+        yield Feature(feature, _FORMULAS[kind], f"users.{column}")
+    if _has_places(scope.query_attributes):
+        yield Feature("geo_distance_km", "great-circle distance", "users.latitude, .longitude")
+
+
+@feature_group("profile_pairs", _declared, (CONNECTS,))
+def profile_pairs(given: FeatureInput) -> Columns:
+    """Same value, set overlap, text cosine, difference and distance, column by column."""
+    attributes = given.scope.query_attributes
+    query, candidate = np.maximum(given.query, 0), given.candidate
+    columns: Columns = {}
+    for feature, name, _ in _names(given.scope):
+        column = attributes.columns[name]
+        if isinstance(column, Category):
+            columns[feature] = _same(column.codes[query], column.codes[candidate])
+        elif isinstance(column, Tags):
+            columns[feature] = _set_jaccard(column, query, candidate)
+        elif isinstance(column, Text):
+            columns[feature] = pair_dots(column.rows, query, candidate)
+        elif isinstance(column, Number):
+            gap = np.abs(column.values[query] - column.values[candidate])
+            same = attributes.kinds[name] is ColumnKind.FLAG
+            columns[feature] = np.where(np.isnan(gap), np.nan, gap == 0) if same else gap
+    if _has_places(attributes):
+        columns["geo_distance_km"] = _distance_km(attributes, query, candidate)
+    unknown = given.query < 0
+    if unknown.any():
+        for values in columns.values():
+            values[unknown] = np.nan
+    return columns
+
+
+def _same(left: IndexArray, right: IndexArray) -> FloatArray:
+    missing = (left < 0) | (right < 0)
+    return np.where(missing, np.nan, left == right).astype(np.float32)
+
+
+def _set_jaccard(column: Tags, query: IndexArray, candidate: IndexArray) -> FloatArray:
+    rows = column.rows
+    both = pair_dots(rows, query, candidate)
+    size = np.diff(rows.indptr)
+    either = size[query] + size[candidate] - both
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(either > 0, both / either, np.nan).astype(np.float32)
+
+
+def _distance_km(attributes: Attributes, query: IndexArray, candidate: IndexArray) -> FloatArray:
+    """Haversine distance; missing where either place is."""
+    latitude, longitude = attributes.columns["latitude"], attributes.columns["longitude"]
+    assert isinstance(latitude, Number) and isinstance(longitude, Number)
+    lat = np.radians(latitude.values.astype(np.float64))
+    lon = np.radians(longitude.values.astype(np.float64))
+    half = (
+        np.sin((lat[candidate] - lat[query]) / 2) ** 2
+        + np.cos(lat[query]) * np.cos(lat[candidate])
+        * np.sin((lon[candidate] - lon[query]) / 2) ** 2
+    )  # fmt: skip
+    return (2 * _EARTH_RADIUS_KM * np.arcsin(np.sqrt(np.clip(half, 0, 1)))).astype(np.float32)
+
+
+def _views(scope: Scope) -> Iterator[Feature]:
+    if scope.snapshot.profile_views.edges:
+        yield Feature("query_viewed_candidate_profile", "1 if the query opened it", "impressions")
+        yield Feature("profile_view_recency_days", "days since the query opened it", "impressions")
+        yield Feature("mutual_profile_views", "directions in which it was opened", "impressions")
+
+
+@feature_group("profile_views", _views, (CONNECTS,))
+def profile_views(given: FeatureInput) -> Columns:
+    """Who opened whose profile."""
+    views = given.scope.snapshot.profile_views
+    if not views.edges:
+        return {}
+    seen = views.contains(given.query, given.candidate)
+    back = (given.query >= 0) & views.contains(given.candidate, given.query)
+    recency = np.full(len(seen), np.nan, np.float32)
+    for row in np.flatnonzero(seen):
+        start, stop = views.indptr[given.query[row]], views.indptr[given.query[row] + 1]
+        place = start + np.searchsorted(views.indices[start:stop], given.candidate[row])
+        recency[row] = (given.scope.snapshot.as_of - views.last[place]) / 86_400_000_000
+    return {
+        "query_viewed_candidate_profile": seen.astype(np.float32),
+        "profile_view_recency_days": recency,
+        "mutual_profile_views": (seen.astype(np.float32) + back),
+    }

@@ -1,0 +1,106 @@
+"""The two-stage path of one surface: sources → merge → features → ranker.
+
+Training, evaluation, ``recommend --all`` and a single request all run this object; the
+policy that follows is in ``nextedge.stages.policy``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from nextedge.config import SurfaceConfig
+from nextedge.features.feature import FeatureInput, FeatureSet
+from nextedge.models.ranker import Ranker
+from nextedge.stages.merge import ROUGH, gather_sources, merge_candidates
+from nextedge.stages.source import Arrays, Scope, Source, source_classes
+from nextedge.types import Candidates, FloatArray, Requests
+
+SCORE = "score"
+
+
+@dataclass(frozen=True, eq=False)
+class Line:
+    """Everything that turns a batch of requests into ranked candidates.
+
+    Attributes:
+        scope: snapshot and relation.
+        sources: fitted candidate sources by name.
+        limits: candidates per query of each source.
+        size: candidates per query after the merge.
+        features: the columns that the ranker reads.
+        ranker: orders the candidates; None ranks by the rough score.
+        weights: weight of each source in the rough score, default 1.
+    """
+
+    scope: Scope
+    sources: Mapping[str, Source]
+    limits: Mapping[str, int]
+    size: int
+    features: FeatureSet
+    ranker: Ranker | None = None
+    weights: Mapping[str, float] = field(default_factory=dict)
+
+    def retrieve(self, requests: Requests) -> Candidates:
+        """Merged candidates of all sources, by rough score."""
+        if not self.sources:
+            return Candidates.empty(len(requests))
+        found = gather_sources(self.sources, self.limits, requests)
+        return merge_candidates(found, self.scope.known, self.size, self.weights)
+
+    def matrix(self, requests: Requests, candidates: Candidates) -> FloatArray:
+        """float32[R, F]: the ranker's features of the candidates."""
+        return self.features.matrix(FeatureInput(self.scope, requests, candidates))
+
+    def rank(self, requests: Requests, candidates: Candidates) -> Candidates:
+        """The candidates with a ``score``, best first."""
+        if self.ranker is None:
+            score = candidates.columns.get(ROUGH, np.zeros(0, np.float32))
+        else:
+            score = self.ranker.predict(self.matrix(requests, candidates), candidates)
+        return candidates.with_columns(**{SCORE: score}).sorted_by(SCORE)
+
+    def run(self, requests: Requests) -> Candidates:
+        """Retrieve and rank."""
+        return self.rank(requests, self.retrieve(requests))
+
+
+def fit_sources(scope: Scope, surface: SurfaceConfig) -> dict[str, Arrays]:
+    """Arrays of every enabled source that the tenant's tables can feed."""
+    arrays = {}
+    for name, cls in enabled_sources(scope, surface).items():
+        setting = surface.sources.get(name)
+        arrays[name] = cls.fit(scope, setting.options if setting else {})
+    return arrays
+
+
+def enabled_sources(scope: Scope, surface: SurfaceConfig) -> dict[str, type[Source]]:
+    """Source classes that apply to the relation, are usable, and are not switched off."""
+    return {
+        name: cls
+        for name, cls in sorted(source_classes().items())
+        if scope.relation in cls.relations
+        and (name not in surface.sources or surface.sources[name].enabled)
+        and cls.usable(scope)
+    }
+
+
+def build_line(
+    scope: Scope,
+    surface: SurfaceConfig,
+    arrays: Mapping[str, Arrays],
+    *,
+    exclude_features: tuple[str, ...] = (),
+    ranker: Ranker | None = None,
+) -> Line:
+    """A line over fitted sources."""
+    classes = source_classes()
+    sources, limits = {}, {}
+    for name, kept in arrays.items():
+        setting = surface.sources.get(name)
+        sources[name] = classes[name](scope, setting.options if setting else {}, kept)
+        limits[name] = (setting.limit if setting else None) or surface.candidates
+    features = FeatureSet.of(scope, exclude_features)
+    return Line(scope, sources, limits, surface.candidates, features, ranker)

@@ -1,0 +1,165 @@
+"""Step 2: id maps, encoded attributes, and every edge in dense positions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from nextedge import schema
+from nextedge.config import Config
+from nextedge.data.ids import IdMap
+from nextedge.data.kinds import feature_kinds
+from nextedge.engines.base import Engine
+from nextedge.features.attributes import Attributes, encode_attributes
+from nextedge.graph.snapshot import Entities
+from nextedge.steps.step import Progress, Step
+
+_ID_COLUMNS = {
+    schema.USERS: (schema.USER_ID,),
+    schema.CONNECTIONS: (schema.SRC, schema.DST),
+    schema.INTERACTIONS: (schema.USER_ID,),
+    schema.BLOCKS: (schema.USER_ID, schema.OTHER_ID),
+}
+RECORDS = ("connections", "interactions", "impressions", "blocks")
+
+
+class EntitiesStep(Step):
+    """``entities/`` and, per table of edges, ``<table>/{source,target,time,weight}.npy``."""
+
+    name = "entities"
+
+    def __init__(self, config: Config, engine: Engine) -> None:
+        self.config = config
+        self.engine = engine
+
+    def settings(self) -> Mapping[str, Any]:
+        features = self.config.features
+        return {"users": features.users.model_dump(), "items": features.items.model_dump()}
+
+    def run(self, inputs: Mapping[str, Path], output: Path, progress: Progress) -> None:
+        tables = inputs["tables"]
+        progress("entities: ids", 0, 3)
+        users = IdMap(_distinct(tables, _ID_COLUMNS))
+        items = IdMap(
+            _distinct(tables, {schema.ITEMS: (schema.ITEM_ID,), schema.INTERACTIONS: (schema.ITEM_ID,)})
+        )
+        progress("entities: attributes", 1, 3)
+        entities = Entities(
+            users, items,
+            self._attributes(tables, schema.USERS, users), self._attributes(tables, schema.ITEMS, items),
+        )  # fmt: skip
+        (output / "entities").mkdir()
+        entities.save(output / "entities")
+        self._displays(tables, output, entities)
+        progress("entities: edges", 2, 3)
+        for name in RECORDS:
+            if (tables / f"{name}.parquet").exists():
+                _intern(tables / f"{name}.parquet", name, entities, output / name)
+
+    def _attributes(self, tables: Path, name: str, ids: IdMap) -> Attributes:
+        path = tables / f"{name}.parquet"
+        if not path.exists():
+            return Attributes(len(ids), {}, {})
+        expression = self.engine.read(f"clean_{name}", path.name, path.parent)
+        settings = getattr(self.config.features, name)
+        kinds = feature_kinds(expression, schema.TABLES[name], settings)
+        return encode_attributes(_in_order(path, schema.TABLES[name].key[0], ids, list(kinds)), kinds)
+
+    def _displays(self, tables: Path, output: Path, entities: Entities) -> None:
+        """What a person reads in place of an id: the users' names and items' titles."""
+        for table, column, ids in (
+            (schema.USERS, ("name",), entities.users), (schema.ITEMS, ("title", "name"), entities.items)
+        ):  # fmt: skip
+            path = tables / f"{table}.parquet"
+            if not path.exists():
+                continue
+            names = [c for c in column if c in pq.read_schema(path).names]
+            if names:
+                rows = _in_order(path, schema.TABLES[table].key[0], ids, names[:1])
+                shown = pa.table({"display": rows.column(names[0]).cast(pa.large_string())})
+                with pa.OSFile(str(output / "entities" / f"{table}_display.arrow"), "wb") as sink:
+                    with pa.ipc.new_file(sink, shown.schema) as writer:
+                        writer.write_table(shown.combine_chunks())
+
+
+def _distinct(tables: Path, columns: Mapping[str, tuple[str, ...]]) -> pa.Array | pa.ChunkedArray:
+    parts = []
+    for table, names in columns.items():
+        path = tables / f"{table}.parquet"
+        if path.exists():
+            parts += [pc.unique(pq.read_table(path, columns=[n]).column(n)) for n in names]
+    if not parts:
+        return pa.array([], pa.int64())
+    kind = pa.int64() if all(pa.types.is_integer(p.type) for p in parts) else pa.large_string()
+    return pa.chunked_array([part.drop_null().cast(kind) for part in parts])
+
+
+def _in_order(path: Path, key: str, ids: IdMap, columns: list[str]) -> pa.Table:
+    """The columns with one row a position; ids without a row get nulls."""
+    rows = pq.read_table(path, columns=[key, *columns])
+    place = np.full(len(ids), -1, np.int64)
+    found = ids.positions(rows.column(key))
+    place[found[found >= 0]] = np.flatnonzero(found >= 0)
+    order = pa.array(place, mask=place < 0)
+    return rows.select(columns).take(order)
+
+
+def _intern(path: Path, name: str, entities: Entities, output: Path) -> None:
+    """Edges of one table as arrays of positions, times (µs, 0 where none) and weights."""
+    output.mkdir()
+    rows = pq.read_table(path)
+    users, items = entities.users, entities.items
+    if name == schema.CONNECTIONS:
+        ends = users.positions(rows.column(schema.SRC)), users.positions(rows.column(schema.DST))
+    elif name == schema.BLOCKS:
+        ends = users.positions(rows.column(schema.USER_ID)), users.positions(rows.column(schema.OTHER_ID))
+    elif name == schema.INTERACTIONS:
+        ends = users.positions(rows.column(schema.USER_ID)), items.positions(rows.column(schema.ITEM_ID))
+    else:
+        _intern_impressions(rows, entities, output)
+        return
+    np.save(output / "source.npy", ends[0])
+    np.save(output / "target.npy", ends[1])
+    np.save(output / "time.npy", _micros(rows, schema.TIMESTAMP))
+    weight = rows.column(schema.WEIGHT) if schema.WEIGHT in rows.column_names else None
+    np.save(output / "weight.npy", np.ones(len(rows), np.float32) if weight is None
+            else np.asarray(weight, dtype=np.float32))  # fmt: skip
+
+
+ACTIONS = ("click", "view", "accept", "like", "purchase", "connect", "dismiss", "block")
+POSITIVE_ACTIONS = frozenset({"click", "accept", "like", "purchase", "connect"})
+
+
+def _intern_impressions(rows: pa.Table, entities: Entities, output: Path) -> None:
+    """Impressions of people and of items apart, actions as codes (-1 none, -2 unknown)."""
+    actions = _column(rows, "action", pa.string())
+    codes = np.asarray(pc.fill_null(pc.index_in(actions, value_set=pa.array(ACTIONS)), -2), np.int32)
+    codes[np.asarray(pc.is_null(actions))] = -1
+    source = entities.users.positions(rows.column(schema.USER_ID))
+    time, acted = _micros(rows, schema.TIMESTAMP), _micros(rows, "action_timestamp")
+    for column, ids in ((schema.CANDIDATE_ID, entities.users), (schema.ITEM_ID, entities.items)):
+        if column not in rows.column_names:
+            continue
+        target = ids.positions(rows.column(column))
+        kept = (source >= 0) & (target >= 0)
+        (output / column).mkdir()
+        arrays = {"source": source, "target": target, "time": time, "acted": acted, "action": codes}
+        for name, values in arrays.items():
+            np.save(output / column / f"{name}.npy", values[kept])
+
+
+def _column(rows: pa.Table, name: str, kind: pa.DataType) -> pa.ChunkedArray:
+    if name in rows.column_names:
+        return rows.column(name).cast(kind)
+    return pa.chunked_array([pa.nulls(len(rows), kind)])
+
+
+def _micros(rows: pa.Table, name: str) -> np.ndarray:
+    column = _column(rows, name, pa.timestamp("us", "UTC")).cast(pa.int64())
+    return np.asarray(pc.fill_null(column, 0), dtype=np.int64)

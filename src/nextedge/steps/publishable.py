@@ -1,0 +1,62 @@
+"""Steps that make what is served: the snapshot of everything, and the fitted sources."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nextedge.config import Config
+from nextedge.graph.snapshot import Entities, Snapshot
+from nextedge.stages.line import fit_sources
+from nextedge.stages.source import Arrays, Scope
+from nextedge.steps.step import Progress, Step
+from nextedge.steps.windows import History, relation_of, serving_snapshot
+
+
+class SnapshotStep(Step):
+    """The graphs of all records, memory-mapped by whoever serves."""
+
+    name = "snapshot"
+
+    def settings(self) -> Mapping[str, Any]:
+        return {}
+
+    def run(self, inputs: Mapping[str, Path], output: Path, progress: Progress) -> None:
+        progress("snapshot: graphs", 0, 1)
+        serving_snapshot(History.load(inputs["entities"])).save(output)
+
+
+class SourcesStep(Step):
+    """The fitted arrays of every source of one surface, over the serving snapshot."""
+
+    name = "sources"
+
+    def __init__(self, config: Config, surface: str) -> None:
+        self.config = config
+        self.surface = surface
+
+    def settings(self) -> Mapping[str, Any]:
+        surface = self.config.surface(self.surface)
+        return {"sources": surface.model_dump()["sources"], "kind": surface.kind}
+
+    def run(self, inputs: Mapping[str, Path], output: Path, progress: Progress) -> None:
+        progress(f"sources {self.surface}", 0, 1)
+        surface = self.config.surface(self.surface)
+        entities = Entities.load(inputs["entities"] / "entities")
+        scope = Scope(Snapshot.load(inputs["snapshot"], entities), relation_of(surface))
+        for name, arrays in fit_sources(scope, surface).items():
+            (output / name).mkdir()
+            for part, values in arrays.items():
+                np.save(output / name / f"{part}.npy", values)
+
+
+def load_sources(directory: Path) -> dict[str, Arrays]:
+    """Memory-map what ``SourcesStep`` wrote."""
+    return {
+        folder.name: {file.stem: np.load(file, mmap_mode="r") for file in sorted(folder.glob("*.npy"))}
+        for folder in sorted(directory.iterdir())
+        if folder.is_dir()
+    }

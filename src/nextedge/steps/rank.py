@@ -1,0 +1,215 @@
+"""Step: train the ranker on the label windows and choose what is served.
+
+Three windows train, the last chooses: the number of trees, the model (``auto``), and the
+calibration. What was chosen is then fitted again on all four. Candidates and features of
+every window come from its own graph, in which the window's labels are absent.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nextedge.config import Config, RankerConfig
+from nextedge.data.split import Window
+from nextedge.errors import TrainingError
+from nextedge.evaluation.ranking import ndcg_of_rows
+from nextedge.graph.csr import Graph, build_graph, mirrored
+from nextedge.models.blend import LinearBlend
+from nextedge.models.gbdt import BoostedBlend, LabelledRows, boost
+from nextedge.models.ranker import Calibrator
+from nextedge.stages.line import Line, build_line, fit_sources
+from nextedge.stages.source import Scope
+from nextedge.steps.step import Progress, Step
+from nextedge.steps.windows import History, Pairs, cut, relation_of, window_snapshot
+from nextedge.types import Relation, Requests
+
+BATCH = 256
+
+
+class RankStep(Step):
+    """``ranker/`` of one surface, with ``training.json`` saying what was compared."""
+
+    name = "rank"
+    version = 1
+
+    def __init__(self, config: Config, surface: str) -> None:
+        self.config = config
+        self.surface = surface
+
+    def settings(self) -> Mapping[str, Any]:
+        return {
+            "surface": self.config.surface(self.surface).model_dump(exclude={"policy", "k"}),
+            "split": self.config.split.model_dump(),
+            "exclude": self.config.features.exclude,
+        }
+
+    def run(self, inputs: Mapping[str, Path], output: Path, progress: Progress) -> None:
+        history = History.load(inputs["entities"])
+        surface = self.config.surface(self.surface)
+        relation = relation_of(surface)
+        pairs, windows, method, why = cut(history, relation, self.config.split)
+        parts = []
+        line = None
+        for place, window in enumerate(windows[:-1]):
+            progress(f"rank {self.surface}: candidates of {window.name}", place, len(windows))
+            line, positives = window_line(self.config, self.surface, history, pairs, window)
+            parts.append(label_rows(line, positives, surface.ranker, seed=place))
+        progress(f"rank {self.surface}: training", len(windows) - 1, len(windows))
+        assert line is not None
+        ranker, compared = train(parts, line.features.names, surface.ranker)
+        (output / "ranker").mkdir()
+        if ranker is not None:
+            ranker.save(output / "ranker")
+        about = {"split": method, "split_reason": why, **compared}
+        (output / "training.json").write_text(json.dumps(about, indent=1))
+
+
+def window_line(
+    config: Config, name: str, history: History, pairs: Pairs, window: Window
+) -> tuple[Line, Graph]:
+    """The line over a window's snapshot, and its positives as rows of queries."""
+    surface = config.surface(name)
+    relation = relation_of(surface)
+    snapshot = window_snapshot(history, relation, pairs, window)
+    scope = Scope(snapshot, relation)
+    line = build_line(scope, surface, fit_sources(scope, surface), exclude_features=config.features.exclude)
+    return line, positives_of(scope, relation, pairs, window)
+
+
+def positives_of(scope: Scope, relation: Relation, pairs: Pairs, window: Window) -> Graph:
+    """The window's new edges between a known query and a known candidate, query by query."""
+    source, target = pairs.source[window.labels], pairs.target[window.labels]
+    if relation.symmetric:
+        source, target = mirrored(source, target)  # type: ignore[assignment]
+    known = scope.known[target] & scope.snapshot.known_users[source]
+    known &= ~scope.graph.contains(source, target)
+    return build_graph(source[known], target[known], len(scope.graph), scope.graph.targets)
+
+
+def batches(queries: np.ndarray, now: int, k: int) -> list[Requests]:
+    """Requests of at most BATCH queries each."""
+    return [
+        Requests(queries[start : start + BATCH].astype(np.int32), now, k)
+        for start in range(0, len(queries), BATCH)
+    ]
+
+
+def label_rows(line: Line, positives: Graph, settings: RankerConfig, seed: int) -> LabelledRows:
+    """All candidates of as many label queries as ``max_rows`` allows, with their labels."""
+    random = np.random.default_rng([settings.seed, seed])
+    queries = random.permutation(np.flatnonzero(positives.degree))
+    matrices, labels, groups, rows = [], [], [], 0
+    for requests in batches(queries, line.scope.snapshot.as_of, 1):
+        candidates = line.retrieve(requests)
+        label = positives.contains(requests.query[candidates.row_query], candidates.candidate)
+        useful = np.add.reduceat(np.append(label, False), candidates.indptr[:-1]) > 0
+        useful &= np.diff(candidates.indptr) > 0
+        candidates = candidates.keep(useful[candidates.row_query])
+        label = positives.contains(requests.query[candidates.row_query], candidates.candidate)
+        matrices.append(line.matrix(requests, candidates))
+        labels.append(label.astype(np.float32))
+        groups.append(np.diff(candidates.indptr))
+        rows += len(candidates)
+        if rows >= settings.max_rows:
+            break
+    if not matrices:
+        width = len(line.features.names)
+        return LabelledRows(np.zeros((0, width), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+    group = np.concatenate(groups)
+    return LabelledRows(np.concatenate(matrices), np.concatenate(labels), group[group > 0])
+
+
+@dataclass(frozen=True)
+class _Contender:
+    """A model that could be served: its NDCG on the last window, and how to fit it on all."""
+
+    ndcg: float
+    refit: Callable[[LabelledRows], BoostedBlend]
+    scores: np.ndarray
+
+
+def train(
+    parts: list[LabelledRows], features: list[str], settings: RankerConfig
+) -> tuple[BoostedBlend | None, dict[str, Any]]:
+    """Choose and fit the ranker; None when there is nothing to learn from.
+
+    Returns the ranker, and what was compared: per model its NDCG@20 on the last window.
+
+    Raises:
+        TrainingError: a model was asked for by name, and there are no labels to fit it.
+    """
+    parts = [part for part in parts if len(part.label) and part.label.sum() > 0]
+    if len(parts) < 2:
+        if settings.model != "auto":
+            raise TrainingError(
+                f"ranker.model = {settings.model!r} needs labels in at least two windows; "
+                f"found {len(parts)}: give more history, or use ranker.model = 'auto'"
+            )
+        return None, {"model": "rough_score", "reason": "too few new edges to learn from", "ndcg": {}}
+    training, validation = LabelledRows.joined(parts[:-1]), parts[-1]
+    contenders = _contenders(training, validation, features, settings)
+    chosen = settings.model
+    if chosen == "auto":
+        chosen = max(contenders, key=lambda name: contenders[name].ndcg)  # type: ignore[assignment]
+    best = contenders[chosen]
+    ranker = best.refit(LabelledRows.joined(parts))
+    ranker.calibrator = Calibrator.fit(best.scores, validation.label)
+    return ranker, {
+        "model": chosen,
+        "reason": "as configured" if settings.model != "auto" else "best NDCG@20 on the last label window",
+        "ndcg": {name: round(c.ndcg, 6) for name, c in contenders.items()},
+        "rows": int(sum(len(part.label) for part in parts)),
+        "positives": int(sum(part.label.sum() for part in parts)),
+    }
+
+
+def _contenders(
+    training: LabelledRows, validation: LabelledRows, features: list[str], settings: RankerConfig
+) -> dict[str, _Contender]:
+    blend = LinearBlend.fit(training.matrix, training.label, training.group, features)
+    booster = boost(blend, training, validation, features, settings, settings.trees)
+    count = booster.best_iteration
+
+    def fit_blend(rows: LabelledRows) -> BoostedBlend:
+        return BoostedBlend("blend", features, LinearBlend.fit(rows.matrix, rows.label, rows.group, features))
+
+    def fit_trees(rows: LabelledRows) -> BoostedBlend:
+        fitted = fit_blend(rows).blend
+        return BoostedBlend("lightgbm", features, fitted, boost(fitted, rows, None, features, settings, count))
+
+    single, source = _best_source(validation, features)
+
+    def fit_source(rows: LabelledRows) -> BoostedBlend:
+        return BoostedBlend("best_source", features, LinearBlend.single(features, source))
+
+    scores = {
+        "lightgbm": BoostedBlend("lightgbm", features, blend, booster).raw(validation.matrix),
+        "blend": blend(validation.matrix),
+        "best_source": single,
+    }
+    refits = {"lightgbm": fit_trees, "blend": fit_blend, "best_source": fit_source}
+    return {
+        name: _Contender(ndcg_of_rows(score, validation.label, validation.group), refits[name], score)
+        for name, score in scores.items()
+    }
+
+
+def _best_source(rows: LabelledRows, features: list[str]) -> tuple[np.ndarray, str]:
+    """The score of the one source, or heuristic, whose order is best."""
+    names = [name for name in features if name.endswith("_score")]
+    names += [name for name in ("resource_allocation", "jaccard", "common_neighbor_count") if name in features]
+    best: tuple[float, np.ndarray, str] | None = None
+    for name in names:
+        score = np.nan_to_num(rows.matrix[:, features.index(name)], nan=0.0)
+        value = ndcg_of_rows(score, rows.label, rows.group)
+        if best is None or value > best[0]:
+            best = (value, score, name)
+    assert best is not None
+    return best[1], best[2]
+

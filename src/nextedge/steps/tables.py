@@ -1,0 +1,55 @@
+"""Step 1, read and validate: the tenant's tables, and what events added, cleaned as Parquet."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nextedge.config import Config
+from nextedge.data.validation import validate
+from nextedge.engines.base import Engine
+from nextedge.steps.step import Progress, Step
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+REPORT = "check.json"
+
+
+class TablesStep(Step):
+    """Clean tables, one Parquet file each, and the report of the check.
+
+    ``fingerprint`` stands for the content of the inputs; ``events`` are rows that were
+    recorded since, by table, and are added to the tables.
+    """
+
+    name = "tables"
+
+    def __init__(
+        self,
+        config: Config,
+        engine: Engine,
+        fingerprint: str,
+        frames: dict[str, pa.Table] | None = None,
+    ) -> None:
+        self.config = config
+        self.engine = engine
+        self.fingerprint = fingerprint
+        self.frames = frames
+
+    def settings(self) -> Mapping[str, Any]:
+        return {
+            "data": self.config.data.model_dump(),
+            "surfaces": {name: surface.kind for name, surface in self.config.surfaces.items()},
+            "fingerprint": self.fingerprint,
+        }
+
+    def run(self, inputs: Mapping[str, Path], output: Path, progress: Progress) -> None:
+        found = validate(self.config, self.engine, self.frames)
+        for place, (name, table) in enumerate(found.tables.items()):
+            progress(f"tables: {name}", place, len(found.tables))
+            self.engine.write(table, output / f"{name}.parquet")
+        report = json.dumps(found.report.to_json(), ensure_ascii=False, indent=1)
+        (output / REPORT).write_text(report, encoding="utf-8")

@@ -1,0 +1,185 @@
+"""Snapshots of a window: the graphs of every relation with what the window may see."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nextedge.config import SplitConfig, SurfaceConfig
+from nextedge.data.split import Method, Window, choose_method, label_windows
+from nextedge.graph.csr import Graph, build_graph, mirrored
+from nextedge.graph.snapshot import Entities, Snapshot
+from nextedge.steps.entities import ACTIONS
+from nextedge.types import (
+    CONNECTS,
+    ENGAGES,
+    BoolArray,
+    IndexArray,
+    IntArray,
+    Relation,
+)
+
+_FOREVER = np.iinfo(np.int64).max
+_VIEWS = [ACTIONS.index(name) for name in ("click", "view", "accept")]
+
+
+@dataclass(frozen=True, eq=False)
+class Records:
+    """Rows of one table of edges in positions: int32[n] ends, µs times, float32 weights."""
+
+    source: IndexArray
+    target: IndexArray
+    time: IntArray
+    weight: np.ndarray
+
+    @classmethod
+    def load(cls, directory: Path) -> Records:
+        """Memory-map the arrays of a folder; a missing folder is an empty table."""
+        if not directory.exists():
+            none = np.zeros(0, np.int32)
+            return cls(none, none, np.zeros(0, np.int64), np.zeros(0, np.float32))
+        parts = ("source", "target", "time", "weight")
+        return cls(*(np.load(directory / f"{part}.npy", mmap_mode="r") for part in parts))
+
+    def keep(self, mask: BoolArray) -> Records:
+        """Only the rows where the mask holds."""
+        return Records(self.source[mask], self.target[mask], self.time[mask], self.weight[mask])
+
+
+@dataclass(frozen=True, eq=False)
+class History:
+    """All records of a tenant, and the windows that one surface cuts out of them."""
+
+    directory: Path
+    entities: Entities
+    connections: Records
+    interactions: Records
+    blocks: Records
+
+    @classmethod
+    def load(cls, directory: Path) -> History:
+        """Open what the entities step wrote."""
+        return cls(
+            directory,
+            Entities.load(directory / "entities"),
+            Records.load(directory / "connections"),
+            Records.load(directory / "interactions"),
+            Records.load(directory / "blocks"),
+        )
+
+    def of(self, relation: Relation) -> Records:
+        """The records of a relation."""
+        return self.connections if relation.self_typed else self.interactions
+
+    @property
+    def latest(self) -> int:
+        """Time of the latest record, or 0."""
+        times = (self.connections.time, self.interactions.time)
+        return max((int(time.max()) for time in times if len(time)), default=0)
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Distinct pairs of a relation: ends, first time, and each record's pair number."""
+
+    source: IndexArray
+    target: IndexArray
+    first: IntArray
+    of_record: IntArray
+
+    @classmethod
+    def of(cls, records: Records, relation: Relation) -> Pairs:
+        """Pairs of the records; a symmetric relation's pair has its smaller end first."""
+        left, right = np.asarray(records.source), np.asarray(records.target)
+        if relation.symmetric:
+            left, right = np.minimum(left, right), np.maximum(left, right)
+        key = (left.astype(np.int64) << 32) | right.astype(np.int64)
+        unique, number = np.unique(key, return_inverse=True)
+        first = np.full(len(unique), _FOREVER)
+        np.minimum.at(first, number, records.time)
+        source = (unique >> 32).astype(np.int32)
+        target = (unique & 0xFFFFFFFF).astype(np.int32)
+        return cls(source, target, first, number.astype(np.int64))
+
+
+def relation_of(surface: SurfaceConfig) -> Relation:
+    """The relation whose edges a surface predicts."""
+    return CONNECTS if surface.kind == "people" else ENGAGES
+
+
+def cut(history: History, relation: Relation, split: SplitConfig) -> tuple[Pairs, list[Window], Method, str]:
+    """The pairs of a relation, their windows, and the split method with its reason."""
+    pairs = Pairs.of(history.of(relation), relation)
+    method, why = choose_method(split, pairs.first)
+    windows = label_windows(split, method, pairs.source.astype(np.int64), pairs.first)
+    return pairs, windows, method, why
+
+
+def window_snapshot(history: History, relation: Relation, pairs: Pairs, window: Window) -> Snapshot:
+    """The snapshot a window may see: other relations are cut at the same instant."""
+    kept = window.graph[pairs.of_record]
+    if window.as_of is not None:
+        kept = kept & (history.of(relation).time <= window.as_of)
+    own = history.of(relation).keep(kept)
+    other = history.interactions if relation.self_typed else history.connections
+    if window.as_of is not None:
+        other = other.keep(other.time <= window.as_of)
+    connections, interactions = (own, other) if relation.self_typed else (other, own)
+    as_of = history.latest if window.as_of is None else window.as_of
+    return make_snapshot(history, connections, interactions, as_of, timed=bool((own.time > 0).any()))
+
+
+def serving_snapshot(history: History) -> Snapshot:
+    """Everything that is known."""
+    timed = any(bool((r.time > 0).any()) for r in (history.connections, history.interactions))
+    return make_snapshot(history, history.connections, history.interactions, history.latest, timed=timed)
+
+
+def make_snapshot(
+    history: History, connections: Records, interactions: Records, as_of: int, *, timed: bool
+) -> Snapshot:
+    """Build the graphs of a snapshot from the records it may see."""
+    users, items = len(history.entities.users), len(history.entities.items)
+    connects = _mirrored_graph(connections, users)
+    engages = build_graph(
+        interactions.source, interactions.target, users, items, interactions.weight, interactions.time
+    )
+    engaged_by = engages.reverse
+    return Snapshot(
+        history.entities, as_of, timed, connects, engages, engaged_by,
+        _profile_views(history, as_of), _mirrored_graph(history.blocks, users),
+        _known(history.entities.user_attributes, as_of, (connects.degree > 0) | (engages.degree > 0)),
+        _known(history.entities.item_attributes, as_of, engaged_by.degree > 0),
+    )  # fmt: skip
+
+
+def _mirrored_graph(records: Records, users: int) -> Graph:
+    source, target, time, weight = mirrored(
+        np.asarray(records.source), np.asarray(records.target), records.time, records.weight
+    )
+    return build_graph(source, target, users, users, weight, time)  # type: ignore[arg-type]
+
+
+def _known(attributes, as_of: int, has_edge: BoolArray) -> BoolArray:  # type: ignore[no-untyped-def]
+    """Who could be recommended: has an edge, or a profile created by then; never opted out."""
+    known = has_edge.copy()
+    if attributes.kinds:
+        created = attributes.instant("created_at")
+        known |= True if created is None else created <= as_of
+    known &= attributes.flag("discoverable", True)
+    known &= attributes.flag("available", True) & ~attributes.flag("unsafe", False)
+    return known
+
+
+def _profile_views(history: History, as_of: int) -> Graph:
+    """Who opened whose profile: impressions of people with an action that opens it."""
+    users, directory = len(history.entities.users), history.directory / "impressions" / "candidate_id"
+    none = np.zeros(0, np.int32)
+    if not directory.exists():
+        return build_graph(none, none, users, users)
+    parts = {name: np.load(directory / f"{name}.npy", mmap_mode="r") for name in ("source", "target", "acted", "time", "action")}
+    when = np.where(parts["acted"] > 0, parts["acted"], parts["time"])
+    kept = np.isin(parts["action"], _VIEWS) & (when <= as_of) & (when > 0)
+    return build_graph(parts["source"][kept], parts["target"][kept], users, users, None, when[kept])
