@@ -1,101 +1,112 @@
 """Ranking metrics over ragged lists: one value a query, so that intervals can be drawn.
 
-Positives are binary. Recall divides by all positives of the query, precision by k, average
-precision and the ideal of NDCG by min(k, positives). Queries without positives are NaN.
+Positives are binary: the gain of a place is the relevance of the candidate that stands there.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
-import numpy.typing as npt
 
-from nextedge.graph.csr import Graph
-from nextedge.types import Candidates, FloatArray, IndexArray, IntArray
+from nextedge.evaluation._ragged import (
+    FloatArray,
+    IntArray,
+    check_k,
+    check_ragged,
+    check_same_queries,
+    locate,
+    row_of,
+)
 
-Values = npt.NDArray[np.float64]
+RECALL_DENOMINATOR = "all positives of the query"
 
 
 @dataclass(frozen=True, eq=False)
 class RankMetrics:
-    """float64[Q] each; NaN where the query has no positive."""
+    """float64[Q] each; NaN where the query has no positive.
 
-    recall: Values
-    ndcg: Values
-    mrr: Values
-    hit_rate: Values
-    precision: Values
-    average_precision: Values
+    Recall divides hits by all positives of the query, precision by k, average precision and
+    the ideal of NDCG by min(k, positives); the reciprocal rank is of the first hit within k.
+    """
+
+    ndcg: FloatArray
+    recall: FloatArray
+    mrr: FloatArray
+    hit_rate: FloatArray
+    precision: FloatArray
+    average_precision: FloatArray
+    k: int
+
+    def named(self) -> dict[str, FloatArray]:
+        """The metrics by the names they are reported under, main ones first."""
+        k = self.k
+        return {
+            f"NDCG@{k}": self.ndcg,
+            f"Recall@{k}": self.recall,
+            f"MRR@{k}": self.mrr,
+            f"HitRate@{k}": self.hit_rate,
+            f"Precision@{k}": self.precision,
+            f"MAP@{k}": self.average_precision,
+        }
 
     def mean(self) -> dict[str, float]:
-        """Means over the queries that have positives (NaN when none has)."""
-        means = {}
-        for field in fields(self):
-            values = getattr(self, field.name)
-            kept = values[~np.isnan(values)]
-            means[field.name] = float(kept.mean()) if len(kept) else float("nan")
-        return means
+        """Means over the queries that have positives; NaN when none has."""
+        kept = {name: values[~np.isnan(values)] for name, values in self.named().items()}
+        return {name: float(v.mean()) if len(v) else float("nan") for name, v in kept.items()}
 
     @staticmethod
-    def joined(parts: list[RankMetrics]) -> RankMetrics:
+    def joined(parts: Sequence[RankMetrics]) -> RankMetrics:
         """The metrics of several batches of queries, one after the other."""
-        names = [field.name for field in fields(RankMetrics)]
-        return RankMetrics(*(np.concatenate([getattr(p, n) for p in parts]) for n in names))
+        names = [field.name for field in fields(RankMetrics) if field.name != "k"]
+        columns = (np.concatenate([getattr(part, name) for part in parts]) for name in names)
+        return RankMetrics(*columns, k=parts[0].k)
 
 
 def rank_metrics(
-    ranked: Candidates, query: IndexArray, positives: Graph, k: int = 20
+    indptr: IntArray, candidate: IntArray, positive_indptr: IntArray, positive: IntArray, k: int = 20
 ) -> RankMetrics:
-    """Metrics at k of ranked lists.
+    """Metrics at k of the ranked lists of Q queries.
 
     Args:
-        ranked: best first within each of Q queries.
-        query: int32[Q], whose lists they are: rows of ``positives``.
-        positives: query × candidate, the edges to be found.
+        indptr, candidate: int64[Q + 1], int32[R]; best first within each query.
+        positive_indptr, positive: int64[Q + 1], int32[P]; ascending within each query.
+        k: length of list that counts.
+
+    Raises:
+        InputError: the two are not of the same queries, or k is below 1.
+
+    >>> rank_metrics(np.array([0, 2]), np.array([7, 3]), np.array([0, 1]), np.array([3])).mrr
+    array([0.5])
     """
-    queries = ranked.queries
-    place = ranked.position()
-    row = ranked.row_query
-    hit = positives.contains(query[row], ranked.candidate) & (place < k)
-    wanted = positives.degree[query].astype(np.float64)
+    check_k(k)
+    check_ragged("candidates", indptr, candidate)
+    check_ragged("positives", positive_indptr, positive)
+    check_same_queries(indptr, positive_indptr)
+    queries, row = len(indptr) - 1, row_of(indptr)
+    place = np.arange(len(candidate)) - np.asarray(indptr)[row]
+    hit = (locate(indptr, candidate, positive_indptr, positive) >= 0) & (place < k)
+    wanted = np.diff(positive_indptr).astype(np.float64)
     wanted[wanted == 0] = np.nan
     ideal = np.minimum(wanted, k)
+    best = np.concatenate(([np.nan], np.cumsum(1.0 / np.log2(np.arange(k) + 2.0))))
+    before = np.concatenate(([0], np.cumsum(hit)))
+    so_far = before[1:] - before[np.asarray(indptr)[row]]
+    first = np.full(queries, np.inf)
+    np.minimum.at(first, row[hit], place[hit])
 
-    def total(values: npt.NDArray[np.floating]) -> Values:
+    def total(values: FloatArray) -> FloatArray:
         return np.bincount(row, values, minlength=queries)
 
     hits = total(hit.astype(np.float64))
-    gains = total(hit / np.log2(place + 2.0))
-    best = np.concatenate(([0.0], np.cumsum(1.0 / np.log2(np.arange(k) + 2.0))))
-    first = np.full(queries, np.inf)
-    np.minimum.at(first, row[hit], place[hit])
-    before = np.concatenate(([0], np.cumsum(hit)))
-    hits_so_far = before[1:] - before[ranked.indptr[row]]
-    precision_sum = total(np.where(hit, hits_so_far / (place + 1.0), 0.0))
     known = np.where(np.isnan(wanted), np.nan, 1.0)
     return RankMetrics(
+        ndcg=total(hit / np.log2(place + 2.0)) / best[np.nan_to_num(ideal).astype(int)],
         recall=hits / wanted,
-        ndcg=gains / best[np.nan_to_num(ideal, nan=1.0).astype(int)] * known,
-        mrr=np.where(np.isfinite(first), 1.0 / (first + 1.0), 0.0) * known,
+        mrr=known / (first + 1.0),
         hit_rate=(hits > 0) * known,
         precision=hits / k * known,
-        average_precision=precision_sum / ideal,
+        average_precision=total(np.where(hit, so_far / (place + 1.0), 0.0)) / ideal,
+        k=k,
     )
-
-
-def ndcg_of_rows(score: FloatArray, label: FloatArray, group: IntArray, k: int = 20) -> float:
-    """Mean NDCG@k of scored rows grouped by query; ideal counts the labels among the rows."""
-    queries = len(group)
-    if not queries:
-        return float("nan")
-    row = np.repeat(np.arange(queries), group)
-    order = np.lexsort((-score, row))
-    start = np.repeat(np.concatenate(([0], np.cumsum(group)[:-1])), group)
-    place = np.arange(len(row)) - start
-    gain = np.bincount(
-        row, np.where(place < k, label[order], 0.0) / np.log2(place + 2.0), minlength=queries
-    )
-    wanted = np.minimum(np.bincount(row, label, minlength=queries), k).astype(int)
-    best = np.concatenate(([1.0], np.cumsum(1.0 / np.log2(np.arange(k) + 2.0))))
-    return float((gain / best[wanted])[wanted > 0].mean()) if (wanted > 0).any() else float("nan")

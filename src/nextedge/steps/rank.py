@@ -18,7 +18,7 @@ import numpy as np
 from nextedge.config import Config, RankerConfig
 from nextedge.data.split import Window
 from nextedge.errors import TrainingError
-from nextedge.evaluation.ranking import ndcg_of_rows
+from nextedge.models.quality import ndcg_of_rows
 from nextedge.graph.csr import Graph, build_graph, mirrored
 from nextedge.models.blend import LinearBlend
 from nextedge.models.gbdt import BoostedBlend, LabelledRows, boost

@@ -1,0 +1,216 @@
+"""What a list is like besides being right: coverage, novelty, diversity, popularity bias.
+
+Per-query values are NaN for an empty list (for fewer than two candidates, in diversity).
+Axes: Q queries, R candidates, N catalogue, D embedding dimensions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from nextedge.errors import InputError
+from nextedge.evaluation._ragged import (
+    BLOCK_VALUES,
+    FloatArray,
+    IntArray,
+    check_k,
+    check_ragged,
+    check_same_queries,
+    cut,
+    row_of,
+    top_k,
+)
+from nextedge.evaluation.bootstrap import (
+    DEFAULT_BOOTSTRAP,
+    UNKNOWN,
+    BootstrapConfig,
+    Interval,
+    bootstrap_intervals,
+)
+
+NOT_A_NUMBER = float("nan")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Catalogue:
+    """All N candidates that could be recommended, numbered from 0.
+
+    ``popularity[N]`` counts each one's edges at the time of the features. Diversity is
+    measured by ``category int[N]`` (negative: unknown) or else by ``embedding float[N, D]``.
+    """
+
+    popularity: npt.NDArray[np.number]
+    category: IntArray | None = None
+    embedding: npt.NDArray[np.floating] | None = None
+
+    def __post_init__(self) -> None:
+        size = len(self.popularity)
+        for name, given in (("category", self.category), ("embedding", self.embedding)):
+            if given is not None and len(given) != size:
+                raise InputError(f"{name} has {len(given)} rows; popularity has {size}")
+
+
+@dataclass(frozen=True, slots=True)
+class BeyondAccuracy:
+    """Means with intervals over queries; coverage and Gini are of the whole system.
+
+    ``popularity_bias`` is the mean percentile of the recommended less that of the positives
+    over the queries that have both: above 0, the system leans to the popular.
+    """
+
+    catalogue_coverage: float
+    novelty: Interval
+    intra_list_diversity: Interval
+    popularity_recommended: Interval
+    popularity_positive: Interval
+    popularity_bias: Interval
+    exposure_gini: float
+
+
+def measure_beyond_accuracy(
+    lists: tuple[IntArray, IntArray],
+    positives: tuple[IntArray, IntArray],
+    catalogue: Catalogue,
+    *,
+    k: int = 20,
+    config: BootstrapConfig = DEFAULT_BOOTSTRAP,
+) -> BeyondAccuracy:
+    """Measure the first ``k`` of ragged ``lists`` (indptr, candidate) of the catalogue.
+
+    Raises InputError when an id lies outside the catalogue.
+    """
+    check_k(k)
+    check_same_queries(lists[0], positives[0])
+    _check_ids("candidates", *lists, len(catalogue.popularity))
+    _check_ids("positives", *positives, len(catalogue.popularity))
+    indptr, candidate = top_k(*lists, k)
+    percentile_N = popularity_percentile(catalogue.popularity)
+    recommended_Q = list_mean(indptr, candidate, percentile_N)
+    positive_Q = list_mean(*positives, percentile_N)
+    columns = {
+        "novelty": list_mean(indptr, candidate, self_information(catalogue.popularity)),
+        "recommended": recommended_Q,
+        "positive": positive_Q,
+        "bias": recommended_Q - positive_Q,
+    }
+    diversity_Q = _diversity(indptr, candidate, catalogue)
+    if diversity_Q is not None:
+        columns["diversity"] = diversity_Q
+    interval = bootstrap_intervals(columns, config)
+    exposure_N = np.bincount(candidate, minlength=len(catalogue.popularity))
+    return BeyondAccuracy(
+        catalogue_coverage=float((exposure_N > 0).mean()) if len(exposure_N) else NOT_A_NUMBER,
+        novelty=interval["novelty"],
+        intra_list_diversity=interval.get("diversity", UNKNOWN),
+        popularity_recommended=interval["recommended"],
+        popularity_positive=interval["positive"],
+        popularity_bias=interval["bias"],
+        exposure_gini=gini(exposure_N),
+    )
+
+
+def catalogue_coverage(indptr: IntArray, candidate: IntArray, size: int, k: int = 20) -> float:
+    """Return the share of the ``size`` candidates that stand in anyone's first ``k``."""
+    check_k(k)
+    _check_ids("candidates", indptr, candidate, size)
+    shown = np.bincount(top_k(indptr, candidate, k)[1], minlength=size)
+    return float((shown > 0).mean()) if size else NOT_A_NUMBER
+
+
+def self_information(popularity: npt.NDArray[np.number]) -> FloatArray:
+    """Return −log2 p of each candidate in bits, float64[N] (Zhou et al., 2010).
+
+    p = (popularity + 1) / (total + N): the added one keeps what nobody has chosen finite.
+    """
+    smoothed_N = popularity.astype(np.float64) + 1
+    return np.asarray(-np.log2(smoothed_N / smoothed_N.sum()), dtype=np.float64)
+
+
+def popularity_percentile(popularity: npt.NDArray[np.number]) -> FloatArray:
+    """Return float64[N] in (0, 1): the share of the catalogue below, with half of the ties."""
+    _, place_N, count = np.unique(popularity, return_inverse=True, return_counts=True)
+    middle = np.cumsum(count) - count / 2
+    return np.asarray(middle[place_N] / max(len(popularity), 1), dtype=np.float64)
+
+
+def list_mean(indptr: IntArray, candidate: IntArray, value_N: FloatArray) -> FloatArray:
+    """Return float64[Q]: the mean value of each query's candidates, NaN for an empty list."""
+    _check_ids("candidates", indptr, candidate, len(value_N))
+    length_Q = np.diff(indptr)
+    total_Q = _membership(indptr, candidate, len(value_N)) @ value_N
+    return np.asarray(total_Q / np.where(length_Q > 0, length_Q, np.nan), dtype=np.float64)
+
+
+def category_diversity(indptr: IntArray, candidate: IntArray, category: IntArray) -> FloatArray:
+    """Return float64[Q]: 1 − the share of pairs in a list that are of the same category.
+
+    An unknown category (negative) is like no other, nor like another unknown.
+    """
+    _check_ids("candidates", indptr, candidate, len(category))
+    code_R = category[candidate].astype(np.int64)
+    known_R = code_R >= 0
+    width = int(code_R.max(initial=0)) + 1
+    key, count = np.unique((row_of(indptr) * width + code_R)[known_R], return_counts=True)
+    same_Q = np.bincount(key // width, weights=count * (count - 1), minlength=len(indptr) - 1)
+    return np.asarray(1 - same_Q / _ordered_pairs(indptr), dtype=np.float64)
+
+
+def embedding_diversity(
+    indptr: IntArray, candidate: IntArray, embedding: npt.NDArray[np.floating]
+) -> FloatArray:
+    """Return float64[Q]: the mean cosine distance over pairs of a list (Ziegler et al., 2005).
+
+    From |Σ u|² = Σ |u|² + Σ over ordered pairs of u · v, so cost is linear in the list. A
+    zero vector lies at distance 1 of all.
+    """
+    _check_ids("candidates", indptr, candidate, len(embedding))
+    norm_N = np.linalg.norm(embedding, axis=1).astype(np.float64)
+    unit_ND = embedding / np.where(norm_N > 0, norm_N, 1.0)[:, None]
+    similar_Q = np.empty(len(indptr) - 1)
+    step = max(1, BLOCK_VALUES // max(1, embedding.shape[1]))
+    for start in range(0, len(similar_Q), step):
+        stop = min(start + step, len(similar_Q))
+        member = _membership(*cut(indptr, candidate, start, stop), len(embedding))
+        sum_QD = member @ unit_ND
+        itself_Q = member @ (norm_N > 0).astype(np.float64)
+        similar_Q[start:stop] = np.square(sum_QD).sum(axis=1) - itself_Q
+    return np.asarray(1 - similar_Q / _ordered_pairs(indptr), dtype=np.float64)
+
+
+def gini(exposure: npt.NDArray[np.number]) -> float:
+    """Return the Gini coefficient of counts: 0 when all are shown alike, near 1 when one is."""
+    total = float(exposure.sum())
+    if total == 0:
+        return NOT_A_NUMBER
+    size = len(exposure)
+    weight = 2.0 * np.arange(1, size + 1) - size - 1
+    return float(weight @ np.sort(exposure) / (size * total))
+
+
+def _diversity(indptr: IntArray, candidate: IntArray, catalogue: Catalogue) -> FloatArray | None:
+    if catalogue.category is not None:
+        return category_diversity(indptr, candidate, catalogue.category)
+    if catalogue.embedding is not None:
+        return embedding_diversity(indptr, candidate, catalogue.embedding)
+    return None
+
+
+def _membership(indptr: IntArray, candidate: IntArray, size: int) -> sparse.csr_array:
+    """Return the lists as a sparse Q × N matrix of ones."""
+    ones = np.ones(len(candidate), dtype=np.float64)
+    return sparse.csr_array((ones, candidate, indptr), shape=(len(indptr) - 1, size))
+
+
+def _ordered_pairs(indptr: IntArray) -> FloatArray:
+    length_Q = np.diff(indptr).astype(np.float64)
+    return np.where(length_Q > 1, length_Q * (length_Q - 1), np.nan)
+
+
+def _check_ids(name: str, indptr: IntArray, candidate: IntArray, size: int) -> None:
+    check_ragged(name, indptr, candidate)
+    if len(candidate) and candidate.max() >= size:
+        raise InputError(f"{name} name id {candidate.max()}; the catalogue ends at {size - 1}")
