@@ -1,1 +1,45 @@
-"""NextEdge recommends the next edge in a graph: people to people, and people to items."""
+"""NextEdge recommends the next edge in a graph: people to people, and people to items.
+
+>>> import nextedge
+>>> "Recommender" in nextedge.__all__
+True
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nextedge.config import Config
+    from nextedge.errors import NextEdgeError
+    from nextedge.events.event import Event
+    from nextedge.recommender import Recommender
+    from nextedge.serving.request import Answer, Question, Recommendation
+
+__version__ = "0.1.0"
+_HOMES = {
+    "Answer": "nextedge.serving.request",
+    "Config": "nextedge.config",
+    "Event": "nextedge.events.event",
+    "NextEdgeError": "nextedge.errors",
+    "Question": "nextedge.serving.request",
+    "Recommendation": "nextedge.serving.request",
+    "Recommender": "nextedge.recommender",
+}
+__all__ = [
+    "Answer",
+    "Config",
+    "Event",
+    "NextEdgeError",
+    "Question",
+    "Recommendation",
+    "Recommender",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that the package itself stays light."""
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'nextedge' has no attribute {name!r}")

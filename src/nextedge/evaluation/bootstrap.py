@@ -145,7 +145,7 @@ def ratio_intervals(
         return [UNKNOWN] * columns
     sum_BM = resampled_sums(np.concatenate([numerator_QM, denominator_QM], axis=1), config)
     ratio_BM = _divide(sum_BM[:, :columns], sum_BM[:, columns:])
-    mean_M = _divide(numerator_QM.sum(axis=0), denominator_QM.sum(axis=0))
+    mean_M = _divide(_column_sums(numerator_QM), _column_sums(denominator_QM))
     return [_interval(float(mean_M[m]), ratio_BM[:, m], config.level) for m in range(columns)]
 
 
@@ -175,6 +175,11 @@ def _deal(column_QM: FloatArray, random: np.random.Generator) -> FloatArray:
     return np.stack(
         [np.bincount(group_Q, weights=column, minlength=GROUPS) for column in column_QM.T], axis=1
     )
+
+
+def _column_sums(column_QM: FloatArray) -> FloatArray:
+    # Along contiguous memory numpy adds pairwise; down a column it would gather rounding.
+    return np.asarray(np.ascontiguousarray(column_QM.T).sum(axis=1), dtype=np.float64)
 
 
 def _divide(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> FloatArray:

@@ -1,112 +1,169 @@
-"""Ranking metrics over ragged lists: one value a query, so that intervals can be drawn.
+"""Rank metrics of ragged recommendation lists, per query and all at once.
 
-Positives are binary: the gain of a place is the relevance of the candidate that stands there.
+With h(r) = 1 when the candidate at rank r is a positive of the query, and n positives:
+
+- recall@k = Σ h(r) / n: the denominator is **all** positives of the query, also when n > k;
+- precision@k = Σ h(r) / k, also when the list is shorter than k;
+- hit_rate@k = 1 when any h(r) = 1;
+- mrr@k = 1 / (rank of the first hit), 0 without one;
+- ndcg@k = Σ h(r) / log2(r + 1), over the same sum of an ideal list of min(k, n) hits
+  (Järvelin and Kekäläinen, 2002); the gain is the candidate's relevance, never its score;
+- map@k = mean over queries of Σ h(r) · precision@r / min(k, n).
+
+Axes: Q queries, K ranks, R candidates.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
 from nextedge.evaluation._ragged import (
+    BLOCK_VALUES,
+    BoolArray,
     FloatArray,
     IntArray,
     check_k,
     check_ragged,
     check_same_queries,
+    cut,
     locate,
     row_of,
+    top_k,
 )
 
 RECALL_DENOMINATOR = "all positives of the query"
+"""What recall is divided by, in the words of the report."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class RankMetrics:
-    """float64[Q] each; NaN where the query has no positive.
+    """Metrics of each query, float64[Q] each; NaN for a query without positives."""
 
-    Recall divides hits by all positives of the query, precision by k, average precision and
-    the ideal of NDCG by min(k, positives); the reciprocal rank is of the first hit within k.
-    """
-
+    k: int
     ndcg: FloatArray
     recall: FloatArray
-    mrr: FloatArray
     hit_rate: FloatArray
+    mrr: FloatArray
     precision: FloatArray
-    average_precision: FloatArray
-    k: int
+    map: FloatArray
 
     def named(self) -> dict[str, FloatArray]:
-        """The metrics by the names they are reported under, main ones first."""
-        k = self.k
+        """Return the arrays by their names with the cut-off, main metrics first."""
         return {
-            f"NDCG@{k}": self.ndcg,
-            f"Recall@{k}": self.recall,
-            f"MRR@{k}": self.mrr,
-            f"HitRate@{k}": self.hit_rate,
-            f"Precision@{k}": self.precision,
-            f"MAP@{k}": self.average_precision,
+            f"ndcg@{self.k}": self.ndcg,
+            f"recall@{self.k}": self.recall,
+            f"hit_rate@{self.k}": self.hit_rate,
+            f"mrr@{self.k}": self.mrr,
+            f"precision@{self.k}": self.precision,
+            f"map@{self.k}": self.map,
         }
 
     def mean(self) -> dict[str, float]:
-        """Means over the queries that have positives; NaN when none has."""
-        kept = {name: values[~np.isnan(values)] for name, values in self.named().items()}
-        return {name: float(v.mean()) if len(v) else float("nan") for name, v in kept.items()}
-
-    @staticmethod
-    def joined(parts: Sequence[RankMetrics]) -> RankMetrics:
-        """The metrics of several batches of queries, one after the other."""
-        names = [field.name for field in fields(RankMetrics) if field.name != "k"]
-        columns = (np.concatenate([getattr(part, name) for part in parts]) for name in names)
-        return RankMetrics(*columns, k=parts[0].k)
+        """Return the mean over queries with positives; NaN where there is none."""
+        return {name: _mean(values) for name, values in self.named().items()}
 
 
 def rank_metrics(
-    indptr: IntArray, candidate: IntArray, positive_indptr: IntArray, positive: IntArray, k: int = 20
+    indptr: IntArray,
+    candidate: IntArray,
+    positive_indptr: IntArray,
+    positive: IntArray,
+    k: int = 20,
 ) -> RankMetrics:
-    """Metrics at k of the ranked lists of Q queries.
+    """Return the metrics of every query, in memory bounded whatever the number of queries.
 
-    Args:
-        indptr, candidate: int64[Q + 1], int32[R]; best first within each query.
-        positive_indptr, positive: int64[Q + 1], int32[P]; ascending within each query.
-        k: length of list that counts.
+    ``indptr int64[Q+1]`` cuts ``candidate int32[R]``, best first, and ``positive_indptr
+    int64[Q+1]`` cuts ``positive int32[P]``, ascending. A query without positives is kept in
+    its place and flagged NaN. Raises InputError when the arrays do not have this form.
 
-    Raises:
-        InputError: the two are not of the same queries, or k is below 1.
-
-    >>> rank_metrics(np.array([0, 2]), np.array([7, 3]), np.array([0, 1]), np.array([3])).mrr
-    array([0.5])
+    >>> import numpy as np
+    >>> metrics = rank_metrics(
+    ...     np.array([0, 3, 5]), np.array([7, 2, 9, 4, 1]),
+    ...     np.array([0, 2, 3]), np.array([2, 8, 5]), k=3)
+    >>> metrics.recall.tolist(), metrics.mrr.tolist()
+    ([0.5, 0.0], [0.5, 0.0])
     """
-    check_k(k)
+    _check(indptr, candidate, positive_indptr, positive, k)
+    queries = len(indptr) - 1
+    table = np.empty((6, queries), dtype=np.float64)
+    step = max(1, BLOCK_VALUES // k)
+    for start in range(0, queries, step):
+        stop = min(start + step, queries)
+        hit_QK = _hit_matrix(
+            *cut(indptr, candidate, start, stop), *cut(positive_indptr, positive, start, stop), k
+        )
+        table[:, start:stop] = _metrics_of(hit_QK, np.diff(positive_indptr[start : stop + 1]))
+    return RankMetrics(k, *table)
+
+
+def hit_matrix(
+    indptr: IntArray,
+    candidate: IntArray,
+    positive_indptr: IntArray,
+    positive: IntArray,
+    k: int = 20,
+) -> BoolArray:
+    """Return bool[Q, k]: whether the candidate at each rank is a positive of its query.
+
+    False past the end of a list. The arrays are those of :func:`rank_metrics`.
+    """
+    _check(indptr, candidate, positive_indptr, positive, k)
+    return _hit_matrix(indptr, candidate, positive_indptr, positive, k)
+
+
+def hit_flags(
+    indptr: IntArray, candidate: IntArray, positive_indptr: IntArray, positive: IntArray
+) -> BoolArray:
+    """Return bool[R]: whether each candidate is a positive of its query (a label)."""
+    _check(indptr, candidate, positive_indptr, positive, 1)
+    return locate(indptr, candidate, positive_indptr, positive) >= 0
+
+
+def _check(
+    indptr: IntArray, candidate: IntArray, positive_indptr: IntArray, positive: IntArray, k: int
+) -> None:
     check_ragged("candidates", indptr, candidate)
     check_ragged("positives", positive_indptr, positive)
     check_same_queries(indptr, positive_indptr)
-    queries, row = len(indptr) - 1, row_of(indptr)
-    place = np.arange(len(candidate)) - np.asarray(indptr)[row]
-    hit = (locate(indptr, candidate, positive_indptr, positive) >= 0) & (place < k)
-    wanted = np.diff(positive_indptr).astype(np.float64)
-    wanted[wanted == 0] = np.nan
-    ideal = np.minimum(wanted, k)
-    best = np.concatenate(([np.nan], np.cumsum(1.0 / np.log2(np.arange(k) + 2.0))))
-    before = np.concatenate(([0], np.cumsum(hit)))
-    so_far = before[1:] - before[np.asarray(indptr)[row]]
-    first = np.full(queries, np.inf)
-    np.minimum.at(first, row[hit], place[hit])
+    check_k(k)
 
-    def total(values: FloatArray) -> FloatArray:
-        return np.bincount(row, values, minlength=queries)
 
-    hits = total(hit.astype(np.float64))
-    known = np.where(np.isnan(wanted), np.nan, 1.0)
-    return RankMetrics(
-        ndcg=total(hit / np.log2(place + 2.0)) / best[np.nan_to_num(ideal).astype(int)],
-        recall=hits / wanted,
-        mrr=known / (first + 1.0),
-        hit_rate=(hits > 0) * known,
-        precision=hits / k * known,
-        average_precision=total(np.where(hit, so_far / (place + 1.0), 0.0)) / ideal,
-        k=k,
+def _hit_matrix(
+    indptr: IntArray, candidate: IntArray, positive_indptr: IntArray, positive: IntArray, k: int
+) -> BoolArray:
+    top_indptr, top_candidate = top_k(indptr, candidate, k)
+    row_R = row_of(top_indptr)
+    rank_R = np.arange(len(top_candidate)) - top_indptr[row_R]
+    hit_QK = np.zeros((len(indptr) - 1, k), dtype=np.bool_)
+    hit_QK[row_R, rank_R] = locate(top_indptr, top_candidate, positive_indptr, positive) >= 0
+    return hit_QK
+
+
+def _metrics_of(hit_QK: BoolArray, positives_Q: IntArray) -> FloatArray:
+    """Return float64[6, Q] in the order of the fields of RankMetrics."""
+    k = hit_QK.shape[1]
+    rank_K = np.arange(1, k + 1)
+    discount_K = 1.0 / np.log2(rank_K + 1)
+    ideal_Q = np.minimum(positives_Q, k)
+    known_Q = np.where(positives_Q > 0, 1.0, np.nan)  # times this: NaN without positives
+    hits_Q = hit_QK.sum(axis=1)
+    any_Q = hits_Q > 0
+    ideal_gain_Q = np.concatenate(([np.nan], np.cumsum(discount_K)))[ideal_Q]
+    precision_QK = np.cumsum(hit_QK, axis=1) / rank_K
+    return np.stack(
+        [
+            hit_QK @ discount_K / ideal_gain_Q,
+            hits_Q / (positives_Q * known_Q),
+            any_Q * known_Q,
+            np.where(any_Q, 1.0 / (hit_QK.argmax(axis=1) + 1), 0.0) * known_Q,
+            hits_Q / k * known_Q,
+            (precision_QK * hit_QK).sum(axis=1) / (ideal_Q * known_Q),
+        ]
     )
+
+
+def _mean(values: FloatArray) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")

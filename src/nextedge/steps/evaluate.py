@@ -40,7 +40,6 @@ from nextedge.steps.windows import History, cut, relation_of
 from nextedge.types import Candidates, Requests
 
 MAX_QUERIES = 20_000
-_KEEP = 100  # list places kept for measures beyond k
 HEURISTICS = (
     "common_neighbor_count",
     "adamic_adar",
@@ -91,7 +90,6 @@ class _Collected:
         self.k = k
         self.queries: list[np.ndarray] = []
         self.kinds: dict[str, SystemKind] = {}
-        self.metrics: dict[str, list[RankMetrics]] = {}
         self.lists: dict[str, list[Candidates]] = {}
         self.found: dict[str, list[Candidates]] = {}
         self.labels: list[np.ndarray] = []
@@ -123,13 +121,9 @@ class _Collected:
         self._measure("full_line", "full_line", merged.with_columns(score=score).sorted_by(SCORE), requests)
 
     def _measure(self, name: str, kind: SystemKind, ranked: Candidates, requests: Requests) -> None:
-        top = Candidates(ranked.indptr, ranked.candidate).head(_KEEP)
-        indptr, positive = self.positives.gather(requests.query)
         self.kinds[name] = kind
-        self.metrics.setdefault(name, []).append(
-            rank_metrics(top.indptr, top.candidate, indptr, positive, self.k)
-        )
-        self.lists.setdefault(name, []).append(top.head(self.k))
+        top = Candidates(ranked.indptr, ranked.candidate).head(self.k)
+        self.lists.setdefault(name, []).append(top)
 
     def report(self, surface: str, split: str) -> EvaluationReport:
         """Everything that was measured."""
@@ -138,15 +132,19 @@ class _Collected:
         if not len(query):
             return EvaluationReport(surface, protocol, ())
         degree = self.line.scope.graph.degree[query]
-        joined = {name: RankMetrics.joined(parts) for name, parts in self.metrics.items()}
+        indptr, positive = self.positives.gather(query)
+        joined = {}
+        for name, parts in self.lists.items():
+            top = _joined(parts)
+            joined[name] = rank_metrics(top.indptr, top.candidate, indptr, positive, self.k)
         systems = [self._system(name, metrics, degree, query) for name, metrics in joined.items()]
-        main = f"NDCG@{self.k}"
+        main = f"ndcg@{self.k}"
         best = max((n for n, kind in self.kinds.items() if kind != "full_line" and n != ROUGH),
                    key=lambda name: np.nanmean(joined[name].ndcg))  # fmt: skip
         comparisons = tuple(
             compare(("full_line", joined["full_line"].named()[metric]),
                     (other, joined[other].named()[metric]), metric)
-            for other in (best, ROUGH) for metric in (main, f"Recall@{self.k}")
+            for other in (best, ROUGH) for metric in (main, f"recall@{self.k}")
         )  # fmt: skip
         return EvaluationReport(surface, protocol, tuple(systems), self._recall(query, degree), comparisons)
 

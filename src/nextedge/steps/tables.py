@@ -7,9 +7,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow.parquet as pq
+
+from nextedge import schema
 from nextedge.config import Config
 from nextedge.data.validation import validate
 from nextedge.engines.base import Engine
+from nextedge.events.tables import (
+    recorded_events,
+    with_blocks,
+    with_connections,
+    with_interactions,
+)
 from nextedge.steps.step import Progress, Step
 
 if TYPE_CHECKING:
@@ -51,5 +60,23 @@ class TablesStep(Step):
         for place, (name, table) in enumerate(found.tables.items()):
             progress(f"tables: {name}", place, len(found.tables))
             self.engine.write(table, output / f"{name}.parquet")
+        self._add_events(output)
         report = json.dumps(found.report.to_json(), ensure_ascii=False, indent=1)
         (output / REPORT).write_text(report, encoding="utf-8")
+
+    def _add_events(self, output: Path) -> None:
+        """Append what was recorded since to the tables that are given."""
+        events = recorded_events(self.config.state_path)
+        if not events:
+            return
+        for name, add in _ADDITIONS.items():
+            path = output / f"{name}.parquet"
+            if path.exists():
+                pq.write_table(add(pq.read_table(path), events), path, compression="zstd")
+
+
+_ADDITIONS = {
+    schema.CONNECTIONS: with_connections,
+    schema.INTERACTIONS: with_interactions,
+    schema.BLOCKS: with_blocks,
+}

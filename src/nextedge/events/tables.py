@@ -1,0 +1,78 @@
+"""Events as rows of the input tables: what was recorded is in the next build."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from nextedge import schema
+from nextedge.events.event import Event
+from nextedge.events.log import FILE, LocalLog
+
+_UTC = pa.timestamp("us", "UTC")
+
+
+def recorded_events(state: Path) -> list[Event]:
+    """All events of a state folder, in order; none when it has no log."""
+    return [event for _, event in LocalLog(state).read()] if (state / FILE).exists() else []
+
+
+def with_connections(rows: pa.Table, events: Iterable[Event]) -> pa.Table:
+    """Connections with those that events made, and without those that events ended."""
+    made: dict[frozenset[str], Event] = {}
+    ended: set[frozenset[str]] = set()
+    for event in events:
+        pair = frozenset((str(event.user_id), str(event.candidate_id)))
+        if event.type in ("connect", "accept") and event.candidate_id is not None:
+            made[pair] = event
+            ended.discard(pair)
+        elif event.type == "disconnect":
+            made.pop(pair, None)
+            ended.add(pair)
+    if ended:
+        ends = zip(*(rows.column(n).cast(pa.string()).to_pylist() for n in (schema.SRC, schema.DST)), strict=True)
+        rows = rows.filter(pa.array([frozenset(pair) not in ended for pair in ends]))
+    return _append(rows, [
+        {schema.SRC: e.user_id, schema.DST: e.candidate_id, schema.TIMESTAMP: e.timestamp, schema.WEIGHT: 1.0}
+        for e in made.values()
+    ])  # fmt: skip
+
+
+def with_interactions(rows: pa.Table, events: Iterable[Event]) -> pa.Table:
+    """Interactions with those that events recorded."""
+    return _append(rows, [
+        {schema.USER_ID: e.user_id, schema.ITEM_ID: e.item_id, schema.TIMESTAMP: e.timestamp, schema.WEIGHT: 1.0}
+        for e in events if e.type == "interact"
+    ])  # fmt: skip
+
+
+def with_blocks(rows: pa.Table, events: Iterable[Event]) -> pa.Table:
+    """Blocks with those that events recorded."""
+    return _append(rows, [
+        {schema.USER_ID: e.user_id, schema.OTHER_ID: e.candidate_id} for e in events if e.type == "block"
+    ])  # fmt: skip
+
+
+def _append(rows: pa.Table, added: list[dict[str, object]]) -> pa.Table:
+    """Rows with others after them, ids cast to the table's type; rows that cannot be are left out."""
+    if not added:
+        return rows
+    columns = {}
+    for name in added[0]:
+        kind = rows.schema.field(name).type
+        values = [row[name] for row in added]
+        if pa.types.is_integer(kind):
+            text = pa.array([str(value) for value in values])
+            whole = pc.match_substring_regex(text, r"^-?\d{1,18}$")
+            columns[name] = pc.if_else(whole, text, None).cast(kind)
+        elif name == schema.TIMESTAMP:
+            columns[name] = pa.array(values, _UTC).cast(kind)
+        else:
+            columns[name] = pa.array([str(v) if pa.types.is_string(kind) else v for v in values], kind)
+    more = pa.table(columns)
+    for name in more.column_names:
+        more = more.filter(pc.is_valid(more.column(name)))
+    return pa.concat_tables([rows, more], promote_options="default")

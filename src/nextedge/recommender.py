@@ -1,0 +1,187 @@
+"""The façade: check, build, recommend, record, evaluate, releases."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nextedge.config import Config, load_config, parse_config
+from nextedge.errors import InputError, UnknownSurfaceError, UnknownUserError, nearest
+from nextedge.events.event import Event, parse_event
+from nextedge.events.log import LocalLog
+from nextedge.events.overlay import Overlay
+from nextedge.releases.repository import Release, Releases
+from nextedge.serving.release import LoadedRelease
+from nextedge.serving.request import Answer, Question, answer
+from nextedge.steps.step import Progress, quiet
+from nextedge.types import Identifier
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from nextedge.data.report import CheckReport
+
+_log = logging.getLogger("nextedge")
+_BATCH = 256
+
+
+class Recommender:
+    """One tenant: its configuration, releases and live state.
+
+    Args:
+        location: a ``nextedge.toml``, a folder that holds one, or a folder of table files.
+    """
+
+    def __init__(self, location: str | Path | Config = "nextedge.toml") -> None:
+        self.config = location if isinstance(location, Config) else load_config(location)
+        self.releases = Releases(self.config.state_path)
+        self._frames: dict[str, pa.Table] | None = None
+        self._loaded: LoadedRelease | None = None
+        self._overlay: Overlay | None = None
+
+    @classmethod
+    def from_tables(
+        cls, *, state: str | Path, settings: Mapping[str, Any] | None = None, **tables: Any
+    ) -> Recommender:
+        """A tenant from frames of pandas, Polars, Arrow or DuckDB (anything with PyCapsule).
+
+        Args:
+            state: folder for releases and events.
+            settings: further settings, as in ``nextedge.toml``.
+            tables: ``connections=…``, ``users=…``, … by table name.
+        """
+        from nextedge.data.frames import to_arrow_table
+        from nextedge.schema import TABLES
+
+        for name in tables:
+            if name not in TABLES:
+                raise InputError(f"no table {name!r}; {nearest(name, TABLES)}")
+        raw = dict(settings or {})
+        raw["state"] = str(Path(state).resolve())
+        raw["data"] = {**raw.get("data", {}), **{name: "memory" for name in tables}}
+        recommender = cls(parse_config(raw, base=Path(), origin="settings"))
+        recommender._frames = {name: to_arrow_table(frame) for name, frame in tables.items()}
+        return recommender
+
+    def check(self) -> CheckReport:
+        """What of the data is used, what would be dropped, and why.
+
+        Raises:
+            DataError: something cannot be used at all.
+        """
+        from nextedge.data.validation import validate
+        from nextedge.engines.local import LocalEngine
+
+        with LocalEngine() as engine:
+            return validate(self.config, engine, self._frames).report
+
+    def build(
+        self,
+        surfaces: Sequence[str] = (),
+        *,
+        fresh: bool = False,
+        promote: bool = True,
+        progress: Progress = quiet,
+    ) -> str:
+        """Run the offline line and publish a release; returns its id."""
+        from nextedge.engines.local import LocalEngine
+        from nextedge.steps.run import BuildOptions, build
+
+        spill = self.config.state_path / "spill"
+        with LocalEngine(temp_directory=spill) as engine:
+            options = BuildOptions(tuple(surfaces), fresh, promote)
+            return build(self.config, engine, options, frames=self._frames, progress=progress)
+
+    @property
+    def release(self) -> LoadedRelease:
+        """The served release; follows promotion and rollback by any process."""
+        current = self.releases.current_id()
+        if self._loaded is None or self._loaded.id != current:
+            release, refused = self.releases.current()
+            for fault in refused:
+                _log.warning(fault)
+            if self._loaded is None or self._loaded.id != release.id:
+                self._loaded = LoadedRelease(release, self.config)
+        return self._loaded
+
+    @property
+    def overlay(self) -> Overlay:
+        """Live state since the release."""
+        if self._overlay is None:
+            self._overlay = Overlay(LocalLog(self.config.state_path))
+        return self._overlay
+
+    def recommend(
+        self,
+        user_id: Identifier,
+        surface: str | None = None,
+        k: int | None = None,
+        *,
+        context: Mapping[str, str] | None = None,
+        exclude: Sequence[Identifier] = (),
+        explain: bool = False,
+        strict: bool = False,
+    ) -> Answer:
+        """Recommendations for one user; an unknown one is answered from the fallback.
+
+        Raises:
+            UnknownUserError: ``strict`` and the release does not know the user.
+        """
+        question = Question(self._surface(surface), k, context or {}, exclude, explain)
+        return self.recommend_many([user_id], question, strict=strict)[0]
+
+    def recommend_many(
+        self, user_ids: Sequence[Identifier], question: Question, *, strict: bool = False
+    ) -> list[Answer]:
+        """Recommendations for many users in one batch."""
+        release = self.release
+        if strict:
+            unknown = [u for u, p in zip(user_ids, release.entities.users.positions(list(user_ids)), strict=True) if p < 0]
+            if unknown:
+                raise UnknownUserError(
+                    f"unknown user {unknown[0]!r}: not in release {release.id}, which knows "
+                    f"{len(release.entities.users):,} users"
+                )
+        return answer(release, self.overlay, user_ids, question)
+
+    def recommend_all(self, question: Question, progress: Progress = quiet) -> Iterator[list[Answer]]:
+        """Recommendations for every user of the release, batch by batch."""
+        users = self.release.entities.users
+        for start in range(0, len(users), _BATCH):
+            stop = min(start + _BATCH, len(users))
+            progress("recommend", start, len(users))
+            ids = users.identifiers(range(start, stop)).to_pylist()
+            yield self.recommend_many(ids, question)
+        progress("recommend", len(users), len(users))
+
+    def _surface(self, name: str | None) -> str:
+        if name is not None:
+            return name
+        names = list(self.release.surfaces)
+        if len(names) != 1:
+            raise UnknownSurfaceError(f"which surface? {nearest('', names)}")
+        return names[0]
+
+    def record(self, events: Event | Mapping[str, Any] | Iterable[Event | Mapping[str, Any]]) -> int:
+        """Store events durably; returns how many were new.
+
+        Raises:
+            EventError: an event does not fit its schema; none is stored.
+        """
+        given = [events] if isinstance(events, Event | Mapping) else list(events)
+        parsed = [parse_event(e.model_dump() if isinstance(e, Event) else e) for e in given]
+        return self.overlay.log.append(parsed)
+
+    def evaluation(self, release_id: str | None = None) -> dict[str, Any]:
+        """Per surface the evaluation report of a release, as plain JSON values."""
+        release = self.releases.get(release_id) if release_id else self.releases.current()[0]
+        return {name: _evaluation(release, name) for name in release.surfaces}
+
+
+def _evaluation(release: Release, surface: str) -> dict[str, Any]:
+    path = release.path / "surfaces" / surface / "evaluation.json"
+    loaded: dict[str, Any] = json.loads(path.read_text())
+    return loaded

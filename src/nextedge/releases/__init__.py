@@ -1,0 +1,1 @@
+"""Releases: immutable directories, their manifest, promotion and rollback."""

@@ -1,0 +1,1 @@
+"""The online line: one loaded release answers requests from live state."""

@@ -1,0 +1,103 @@
+"""A loaded release: memory-mapped arrays and one line a surface, shared by all requests."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from nextedge.config import Config, SurfaceConfig
+from nextedge.errors import UnknownSurfaceError, nearest
+from nextedge.graph.snapshot import Entities, Snapshot
+from nextedge.models.gbdt import BoostedBlend
+from nextedge.releases.repository import Release
+from nextedge.stages.line import Line, build_line
+from nextedge.stages.policy import Policy
+from nextedge.stages.reasons import Reasons
+from nextedge.stages.source import Scope
+from nextedge.steps.publishable import load_sources
+from nextedge.steps.windows import relation_of
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedSurface:
+    """What answers the requests of one surface."""
+
+    name: str
+    settings: SurfaceConfig
+    line: Line
+    policy: Policy
+    reasons: Reasons
+
+    @property
+    def candidate_table(self) -> str:
+        """``users`` or ``items``: what is recommended."""
+        return "users" if self.line.scope.relation.self_typed else "items"
+
+
+class LoadedRelease:
+    """One release, opened for serving."""
+
+    def __init__(self, release: Release, config: Config) -> None:
+        self.release = release
+        self.entities = Entities.load(release.path / "entities")
+        self.snapshot = Snapshot.load(release.path / "snapshot", self.entities)
+        self._displays = {
+            table: _display(release.path / "entities" / f"{table}_display.arrow")
+            for table in ("users", "items")
+        }
+        self.surfaces = {name: self._load(name, config) for name in release.surfaces}
+
+    @property
+    def id(self) -> str:
+        """Id of the release."""
+        return self.release.id
+
+    def surface(self, name: str) -> LoadedSurface:
+        """A surface by name; raises UnknownSurfaceError with those of the release."""
+        try:
+            return self.surfaces[name]
+        except KeyError:
+            raise UnknownSurfaceError(
+                f"no surface {name!r} in release {self.id}; {nearest(name, self.surfaces)}"
+            ) from None
+
+    def display(self, table: str, position: int) -> str:
+        """What a person reads for a user or item: name, title, or the id."""
+        names = self._displays[table]
+        shown = names[position].as_py() if names is not None else None
+        if shown:
+            return str(shown)
+        ids = self.entities.users if table == "users" else self.entities.items
+        return str(ids.identifiers([position])[0].as_py())
+
+    def _load(self, name: str, config: Config) -> LoadedSurface:
+        built = Config.model_validate({**self.release.manifest["config"], "base": "."})
+        settings = built.surface(name)
+        if name in config.surfaces:  # policy and k may change between builds
+            live = config.surfaces[name]
+            settings = settings.model_copy(update={"policy": live.policy, "k": live.k})
+        folder = self.release.path / "surfaces" / name
+        scope = Scope(self.snapshot, relation_of(settings))
+        line = build_line(scope, settings, load_sources(folder / "sources"), exclude_features=built.features.exclude)
+        if (folder / "ranker" / "ranker.json").exists():
+            line = replace(line, ranker=BoostedBlend.load(folder / "ranker"))
+        reasons = Reasons(dict(line.sources), self.display)
+        return LoadedSurface(name, settings, line, Policy(scope, settings.policy), reasons)
+
+    def evaluation(self, surface: str) -> Mapping[str, Any]:
+        """The evaluation that was made when the release was built."""
+        path = self.release.path / "surfaces" / surface / "evaluation.json"
+        loaded: Mapping[str, Any] = json.loads(path.read_text())
+        return loaded
+
+
+def _display(path: Path) -> pa.Array | None:
+    if not path.exists():
+        return None
+    with pa.memory_map(str(path)) as source:
+        return pa.ipc.open_file(source).read_all().column("display").combine_chunks()

@@ -1,0 +1,175 @@
+"""The request path: look up → retrieve → rank → policy → reasons, for a batch of queries."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from nextedge.errors import InputError
+from nextedge.events.overlay import Overlay
+from nextedge.serving.release import LoadedRelease, LoadedSurface
+from nextedge.stages.line import SCORE
+from nextedge.stages.merge import NO_RANK, rank_column
+from nextedge.stages.reasons import Reason
+from nextedge.types import UNKNOWN, Candidates, Identifier, IndexArray, Requests
+
+MAX_LIMIT = 500
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked: for whom, on which surface, how many, in which context."""
+
+    surface: str
+    k: int | None = None
+    context: Mapping[str, str] = field(default_factory=dict)
+    exclude: Sequence[Identifier] = ()
+    explain: bool = False
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """One predicted edge."""
+
+    id: Identifier
+    score: float
+    rank: int
+    reason: Reason
+    sources: tuple[str, ...]
+    display: str
+    contributions: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The recommendations of one user, and how they came to be."""
+
+    user_id: Identifier
+    surface: str
+    release: str
+    recommendations: tuple[Recommendation, ...]
+    recommendation_id: str
+    known_user: bool
+    latency_ms: float
+    degraded: tuple[str, ...] = ()
+
+
+def answer(
+    release: LoadedRelease, overlay: Overlay, user_ids: Sequence[Identifier], question: Question
+) -> list[Answer]:
+    """Answer for many users at once; the same as asking for each alone.
+
+    Raises:
+        UnknownSurfaceError: the release has no such surface.
+        InputError: k is not within 1..500.
+    """
+    started = time.perf_counter()
+    surface = release.surface(question.surface)
+    k = surface.settings.k if question.k is None else question.k
+    if not 1 <= k <= MAX_LIMIT:
+        raise InputError(f"k = {k}: expected 1 to {MAX_LIMIT}")
+    overlay.catch_up()
+    requests = _requests(release, surface, user_ids, k, question)
+    hidden = _hidden(release, surface, overlay, user_ids, requests)
+    ranked, degraded = _ranked(surface, requests)
+    chosen = surface.policy.apply(requests, ranked, hidden)
+    reasons = surface.reasons.explain(requests, chosen, hidden)
+    parts = _contributions(surface, requests, chosen) if question.explain else None
+    spent_ms = (time.perf_counter() - started) * 1e3
+    ids = release.entities.users if surface.candidate_table == "users" else release.entities.items
+    names = ids.identifiers(chosen.candidate).to_pylist()
+    answers = []
+    for user_id, query, rows in zip(user_ids, requests.query, chosen.rows(), strict=True):
+        found = tuple(
+            Recommendation(
+                names[row], float(chosen.columns[SCORE][row]), row - rows.start + 1, reasons[row],
+                _sources(surface, chosen, row),
+                release.display(surface.candidate_table, int(chosen.candidate[row])),
+                parts[row] if parts else {},
+            )
+            for row in range(rows.start, rows.stop)
+        )  # fmt: skip
+        answers.append(
+            Answer(user_id, surface.name, release.id, found, uuid.uuid4().hex, bool(query != UNKNOWN),
+                   spent_ms, degraded)
+        )  # fmt: skip
+    return answers
+
+
+def _requests(
+    release: LoadedRelease, surface: LoadedSurface, user_ids: Sequence[Identifier], k: int, question: Question
+) -> Requests:
+    query = release.entities.users.positions(list(user_ids))
+    exclude = None
+    if question.exclude:
+        ids = release.entities.users if surface.candidate_table == "users" else release.entities.items
+        places = np.unique(ids.positions(list(question.exclude)))
+        places = places[places >= 0]
+        count = len(user_ids)
+        exclude = np.arange(count + 1, dtype=np.int64) * len(places), np.tile(places, count)
+    now = int(time.time() * 1e6)
+    return Requests(query, now, k, question.context, exclude)
+
+
+def _hidden(
+    release: LoadedRelease, surface: LoadedSurface, overlay: Overlay,
+    user_ids: Sequence[Identifier], requests: Requests,
+) -> Callable[[int], IndexArray]:  # fmt: skip
+    """Per query the positions that live state hides."""
+    kind = surface.settings.kind
+    ids = release.entities.users if kind == "people" else release.entities.items
+    days = surface.settings.policy.recently_shown_days
+    kept: dict[int, IndexArray] = {}
+
+    def of(row: int) -> IndexArray:
+        if row not in kept:
+            names = overlay.hidden_from(kind, user_ids[row])
+            if days:
+                names |= overlay.shown_since(kind, user_ids[row], requests.now, days)
+            places = ids.positions(sorted(names))
+            kept[row] = np.unique(places[places >= 0])
+        return kept[row]
+
+    return of
+
+
+def _ranked(surface: LoadedSurface, requests: Requests) -> tuple[Candidates, tuple[str, ...]]:
+    """Ranked candidates; when ranking fails, the rough order and the word that it did."""
+    line = surface.line
+    candidates = line.retrieve(requests)
+    try:
+        return line.rank(requests, candidates), () if line.ranker else ("no_ranker",)
+    except (ValueError, RuntimeError, FloatingPointError):
+        order = candidates.columns["rough_score"]
+        return candidates.with_columns(**{SCORE: order}), ("ranker_failed",)
+
+
+def _sources(surface: LoadedSurface, chosen: Candidates, row: int) -> tuple[str, ...]:
+    found = []
+    for name in surface.line.sources:
+        ranks = chosen.columns.get(rank_column(name))
+        if ranks is not None and int(ranks[row]) != int(NO_RANK):
+            found.append((int(ranks[row]), name))
+    return tuple(name for _, name in sorted(found)) or ("popular",)
+
+
+def _contributions(
+    surface: LoadedSurface, requests: Requests, chosen: Candidates
+) -> list[dict[str, float]] | None:
+    """What moved each score most: the ten largest contributions by feature."""
+    ranker = surface.line.ranker
+    if ranker is None or not len(chosen):
+        return None
+    parts = ranker.contributions(surface.line.matrix(requests, chosen))
+    if parts is None:
+        return None
+    names = [*surface.line.features.names, "base"]
+    out = []
+    for row in parts:
+        largest = np.argsort(-np.abs(row), kind="stable")[:10]
+        out.append({names[f]: round(float(row[f]), 4) for f in largest if row[f]})
+    return out

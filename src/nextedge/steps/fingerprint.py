@@ -1,0 +1,57 @@
+"""The fingerprint of a build's inputs: changes whenever their content could have."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from nextedge.config import Config
+from nextedge.events.log import LocalLog
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_BLOCK = 1 << 22
+
+
+def fingerprint(config: Config, frames: dict[str, pa.Table] | None = None) -> str:
+    """Hash of all input files' bytes, of frames' rows, and of the recorded events.
+
+    A database is hashed by its file, or read anew each time where it has none (Postgres).
+    """
+    digest = hashlib.sha256()
+    for table, location in config.data.sources():
+        if frames and table in frames:
+            continue
+        digest.update(table.encode())
+        for path in _files(config.base, location):
+            _hash_file(path, digest)
+    for table, rows in sorted((frames or {}).items()):
+        digest.update(table.encode())
+        for batch in rows.to_batches():
+            for column in batch.columns:
+                for buffer in column.buffers():
+                    if buffer is not None:
+                        digest.update(buffer)
+    digest.update(str(LocalLog.position(config.state_path)).encode())
+    return digest.hexdigest()[:20]
+
+
+def _files(base: Path, location: str) -> list[Path]:
+    parts = urlsplit(location)
+    if parts.scheme in ("duckdb", "sqlite"):
+        return [base / (parts.netloc + parts.path)[1:]]
+    if parts.scheme:
+        return []
+    return [Path(found) for found in sorted(glob.glob(str(base / location)))]
+
+
+def _hash_file(path: Path, digest: hashlib._Hash) -> None:
+    digest.update(path.name.encode())
+    if path.is_file():
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK):
+                digest.update(block)
