@@ -130,7 +130,7 @@ class Recommender:
         Raises:
             UnknownUserError: ``strict`` and the release does not know the user.
         """
-        question = Question(self._surface(surface), k, context or {}, exclude, explain)
+        question = Question(self.surface_name(surface), k, context or {}, exclude, explain)
         return self.recommend_many([user_id], question, strict=strict)[0]
 
     def recommend_many(
@@ -157,9 +157,14 @@ class Recommender:
             yield self.recommend_many(ids, question)
         progress("recommend", len(users), len(users))
 
-    def _surface(self, name: str | None) -> str:
+    def surface_name(self, name: str | None) -> str:
+        """The given surface, or the only one there is.
+
+        Raises:
+            UnknownSurfaceError: none was named and there are several, or it does not exist.
+        """
         if name is not None:
-            return name
+            return self.release.surface(name).name
         names = list(self.release.surfaces)
         if len(names) != 1:
             raise UnknownSurfaceError(f"which surface? {nearest('', names)}")

@@ -16,6 +16,7 @@ from scipy.optimize import minimize
 
 from nextedge.types import FloatArray, IntArray
 
+_MOST_ROWS = 400_000  # a few dozen weights need no more
 _ABSENT_RANK = np.log(5000.0)
 
 
@@ -77,7 +78,11 @@ class LinearBlend:
         )  # fmt: skip
         used = np.array([not name.startswith(("query_", "candidate_")) for name in features])
         weight = np.zeros(len(features))
-        weight[used] = _fit_listwise(blend._standard(matrix)[:, used], label, group, penalty)
+        rows = int(np.searchsorted(np.cumsum(group), _MOST_ROWS)) + 1
+        group = group[:rows]
+        size = int(group.sum())
+        standard = blend._standard(matrix[:size])[:, used]
+        weight[used] = _fit_listwise(standard, label[:size], group, penalty)
         return cls(weight.astype(np.float32), blend.center, blend.scale, blend.missing)
 
 
@@ -114,5 +119,5 @@ def _fit_listwise(
         return value + penalty * float(weight @ weight), slope + 2 * penalty * weight
 
     found = minimize(loss, np.zeros(standard.shape[1]), jac=True, method="L-BFGS-B",
-                     options={"maxiter": 200})  # fmt: skip
+                     options={"maxiter": 100})  # fmt: skip
     return np.asarray(found.x)

@@ -29,6 +29,8 @@ class Question:
     context: Mapping[str, str] = field(default_factory=dict)
     exclude: Sequence[Identifier] = ()
     explain: bool = False
+    allow_seen: bool | None = None
+    """Also existing edges; None leaves it to the policy."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Answer:
 
     user_id: Identifier
     surface: str
+    kind: str
     release: str
     recommendations: tuple[Recommendation, ...]
     recommendation_id: str
@@ -76,7 +79,7 @@ def answer(
     requests = _requests(release, surface, user_ids, k, question)
     hidden = _hidden(release, surface, overlay, user_ids, requests)
     ranked, degraded = _ranked(surface, requests)
-    chosen = surface.policy.apply(requests, ranked, hidden)
+    chosen = surface.policy.with_seen(question.allow_seen).apply(requests, ranked, hidden)
     reasons = surface.reasons.explain(requests, chosen, hidden)
     parts = _contributions(surface, requests, chosen) if question.explain else None
     spent_ms = (time.perf_counter() - started) * 1e3
@@ -94,7 +97,7 @@ def answer(
             for row in range(rows.start, rows.stop)
         )  # fmt: skip
         answers.append(
-            Answer(user_id, surface.name, release.id, found, uuid.uuid4().hex, bool(query != UNKNOWN),
+            Answer(user_id, surface.name, surface.settings.kind, release.id, found, uuid.uuid4().hex, bool(query != UNKNOWN),
                    spent_ms, degraded)
         )  # fmt: skip
     return answers

@@ -36,6 +36,12 @@ class Policy:
     scope: Scope
     settings: PolicyConfig
 
+    def with_seen(self, allow_seen: bool | None) -> Policy:
+        """The same rules, with existing edges allowed or not as the caller says."""
+        if allow_seen is None or allow_seen == self.settings.allow_seen:
+            return self
+        return Policy(self.scope, self.settings.model_copy(update={"allow_seen": allow_seen}))
+
     def apply(self, requests: Requests, ranked: Candidates, hidden: Hidden) -> Candidates:
         """At most k candidates per query, best first; k whenever k are eligible.
 

@@ -1,0 +1,5 @@
+"""``python -m nextedge``."""
+
+from nextedge.cli.main import main
+
+main()

@@ -1,0 +1,349 @@
+"""The ``nextedge`` command."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nextedge.cli import render
+from nextedge.errors import EventError, InputError, NextEdgeError
+
+app = typer.Typer(
+    help="NextEdge recommends the next edge in a graph: people to people, and people to items.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+releases_app = typer.Typer(help="List, show, compare, promote and roll back releases.")
+app.add_typer(releases_app, name="releases")
+
+Where = Annotated[Path | None, typer.Argument(help="a folder of tables, or a nextedge.toml")]
+ConfigFile = Annotated[Path, typer.Option("-c", "--config", help="nextedge.toml, or a folder")]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout, for machines")]
+_DEFAULT = Path("nextedge.toml")
+
+
+def _recommender(where: Path | None, config: Path):  # type: ignore[no-untyped-def]
+    from nextedge.recommender import Recommender
+
+    return Recommender(where or config)
+
+
+@app.command()
+def demo(
+    directory: Annotated[Path, typer.Argument(help="where to make the tenant")] = Path("demo"),
+    users: Annotated[int, typer.Option(min=50, help="number of users")] = 5000,
+    seed: Annotated[int, typer.Option(help="same seed, same tenant")] = 0,
+    serve: Annotated[bool, typer.Option("--serve", help="serve it afterwards")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a realistic synthetic tenant, build it, and show recommendations."""
+    from nextedge.data.synthetic import SyntheticConfig, generate_tenant
+    from nextedge.recommender import Recommender
+
+    with render.progress_bar() as progress:
+        generate_tenant(directory, SyntheticConfig(users=users, seed=seed), progress)
+        recommender = Recommender(directory)
+        release = recommender.build(progress=progress)
+    shown = _demo_users(recommender)
+    answers = [recommender.recommend(u, surface, 5, explain=True) for u in shown for surface in recommender.release.surfaces]
+    if as_json:
+        render.print_json({"release": release, "answers": [render.answer_json(a) for a in answers]})
+    else:
+        for answer in answers:
+            render.print_answer(answer, explain=False)
+        _print_evaluation(recommender.evaluation(), brief=True)
+        render.out.print(f"release {release} in {directory}/state. Next: nextedge recommend -c {directory} --surface people --user {shown[0]} --explain", soft_wrap=True)
+    if serve:
+        _serve(directory, "127.0.0.1", 8000, 1)
+
+
+def _demo_users(recommender: Any) -> list[Any]:
+    """A well-connected user, a typical one, and one without edges."""
+    import numpy as np
+
+    degree = recommender.release.snapshot.connections.degree
+    order = np.argsort(degree, kind="stable")
+    places = [int(order[int(len(order) * 0.95)]), int(order[len(order) // 2]), int(order[0])]
+    return list(recommender.release.entities.users.identifiers(places).to_pylist())
+
+
+@app.command()
+def init(directory: Annotated[Path, typer.Argument(help="folder of your tables")]) -> None:
+    """Write a commented nextedge.toml."""
+    from nextedge.cli.template import write_template
+
+    render.out.print(f"wrote {write_template(directory)}")
+
+
+@app.command()
+def check(where: Where = None, config: ConfigFile = _DEFAULT, as_json: AsJson = False) -> None:
+    """Validate configuration and data; say what would be dropped, and why."""
+    report = _recommender(where, config).check()
+    if as_json:
+        render.print_json(report.to_json())
+    else:
+        render.print_check(report)
+
+
+@app.command()
+def build(
+    where: Where = None,
+    config: ConfigFile = _DEFAULT,
+    surface: Annotated[list[str] | None, typer.Option(help="only this surface; repeatable")] = None,
+    engine: Annotated[str, typer.Option(help="where steps run: local")] = "local",
+    no_promote: Annotated[bool, typer.Option("--no-promote", help="publish without serving")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="run every step anew")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run the offline line and publish a release; resumes where a build was stopped."""
+    if engine != "local":
+        raise InputError(f"--engine {engine}: expected 'local'")
+    recommender = _recommender(where, config)
+    with render.progress_bar() as progress:
+        release = recommender.build(surface or (), fresh=fresh, promote=not no_promote, progress=progress)
+    built = recommender.releases.get(release)
+    if as_json:
+        render.print_json({"release": release, "path": str(built.path), "metrics": built.manifest["metrics"]})
+        return
+    render.out.print(f"release {release}{'' if not no_promote else ' (not promoted)'}")
+    for name, metrics in built.manifest["metrics"].items():
+        figures = "  ".join(f"{key} {value:.4f}" for key, value in metrics.items() if isinstance(value, float))
+        render.out.print(f"  {name}: ranker {metrics['ranker']}, {metrics['split']} split  {figures}", soft_wrap=True)
+
+
+@app.command()
+def recommend(
+    surface: Annotated[str | None, typer.Option(help="people, items, or your own")] = None,
+    user: Annotated[list[str] | None, typer.Option(help="for whom; repeatable")] = None,
+    everyone: Annotated[bool, typer.Option("--all", help="for every user of the release")] = False,
+    k: Annotated[int | None, typer.Option("-k", help="how many, 1 to 500")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="what moved each score")] = False,
+    allow_seen: Annotated[bool, typer.Option("--allow-seen", help="also existing edges")] = False,
+    to: Annotated[Path | None, typer.Option("--out", help="write Parquet")] = None,
+    where: Where = None,
+    config: ConfigFile = _DEFAULT,
+    as_json: AsJson = False,
+) -> None:
+    """Recommend, for some users or for all."""
+    from nextedge.cli.export import write_all
+    from nextedge.recommender import Question
+
+    recommender = _recommender(where, config)
+    if bool(user) == everyone:
+        raise InputError("give either --user ID (repeatable) or --all")
+    if everyone and to is None:
+        raise InputError("--all needs --out FILE.parquet")
+    name = recommender.surface_name(surface)
+    question = Question(name, k, explain=explain, allow_seen=allow_seen or None)
+    if everyone:
+        with render.progress_bar() as progress:
+            rows = write_all(recommender, question, to, progress)  # type: ignore[arg-type]
+        if as_json:
+            render.print_json({"rows": rows, "out": str(to)})
+        else:
+            render.out.print(f"{rows:,} recommendations in {to}")
+        return
+    answers = recommender.recommend_many(list(user or ()), question, strict=True)
+    if to is not None:
+        from nextedge.cli.export import write_answers
+
+        write_answers([answers], question, recommender, to)
+    if as_json:
+        render.print_json([render.answer_json(answer) for answer in answers])
+    else:
+        for answer in answers:
+            render.print_answer(answer, explain=explain)
+
+
+@app.command()
+def evaluate(
+    release: Annotated[str | None, typer.Option(help="default: the served one")] = None,
+    where: Where = None,
+    config: ConfigFile = _DEFAULT,
+    as_json: AsJson = False,
+) -> None:
+    """Metrics of every source, baseline and the full line, with intervals."""
+    reports = _recommender(where, config).evaluation(release)
+    if as_json:
+        render.print_json(reports)
+    else:
+        _print_evaluation(reports, brief=False)
+
+
+def _print_evaluation(reports: dict[str, Any], *, brief: bool) -> None:
+    from nextedge.evaluation.report import EvaluationReport
+    from nextedge.evaluation.tables import (
+        candidate_recall_rows,
+        comparison_rows,
+        report_rows,
+        slice_rows,
+    )
+
+    for plain in reports.values():
+        report = EvaluationReport.from_json(plain)
+        render.print_rows(report_rows(report), 5 if brief else None)
+        if not brief and report.systems:
+            for rows in (comparison_rows(report), candidate_recall_rows(report)):
+                render.print_rows(rows)
+            render.print_rows(slice_rows(report), 5)
+
+
+@releases_app.callback(invoke_without_command=True)
+def releases(context: typer.Context, config: ConfigFile = _DEFAULT, as_json: AsJson = False) -> None:
+    """The releases, oldest first; the served one is marked."""
+    context.obj = (config, as_json)
+    if context.invoked_subcommand is None:
+        _list(config, as_json)
+
+
+@releases_app.command("list")
+def list_releases(config: ConfigFile = _DEFAULT, as_json: AsJson = False) -> None:
+    """The releases, oldest first; the served one is marked."""
+    _list(config, as_json)
+
+
+def _list(config: Path, as_json: bool) -> None:
+    repository = _recommender(None, config).releases
+    current = repository.current_id()
+    found = repository.all()
+    if as_json:
+        render.print_json([{"id": r.id, "served": r.id == current, **r.manifest["metrics"]} for r in found])
+        return
+    rows = [(("* " if r.id == current else "  ") + r.id, r.manifest["created"], ", ".join(r.surfaces)) for r in found]
+    render.table("releases (* = served)", ("release", "created", "surfaces"), rows)
+
+
+@releases_app.command()
+def show(release: str, config: ConfigFile = _DEFAULT) -> None:
+    """The manifest of a release."""
+    manifest = dict(_recommender(None, config).releases.get(release).manifest)
+    manifest["files"] = f"{len(manifest['files'])} files"
+    render.print_json(manifest)
+
+
+@releases_app.command()
+def diff(first: str, second: str, config: ConfigFile = _DEFAULT) -> None:
+    """Metrics of two releases side by side."""
+    repository = _recommender(None, config).releases
+    metrics = [repository.get(name).manifest["metrics"] for name in (first, second)]
+    rows = []
+    for surface in sorted({*metrics[0], *metrics[1]}):
+        left, right = (m.get(surface, {}) for m in metrics)
+        rows += [(f"{surface} {key}", str(left.get(key, "-")), str(right.get(key, "-"))) for key in dict.fromkeys((*left, *right))]
+    render.table("releases", ("metric", first, second), rows)
+
+
+@releases_app.command()
+def promote(release: str, config: ConfigFile = _DEFAULT) -> None:
+    """Serve a release from now on."""
+    _recommender(None, config).releases.promote(release)
+    render.out.print(f"serving {release}")
+
+
+@releases_app.command()
+def rollback(config: ConfigFile = _DEFAULT) -> None:
+    """Serve what was served before."""
+    render.out.print(f"serving {_recommender(None, config).releases.rollback()}")
+
+
+@releases_app.command()
+def prune(
+    keep: Annotated[int, typer.Option(min=1, help="newest releases to keep")] = 3,
+    config: ConfigFile = _DEFAULT,
+) -> None:
+    """Delete old releases; never the served one."""
+    deleted = _recommender(None, config).releases.prune(keep)
+    render.out.print("deleted " + (", ".join(deleted) or "nothing"))
+
+
+@app.command()
+def record(
+    events: Annotated[Path, typer.Argument(help="JSON lines, one event each; - for stdin")],
+    config: ConfigFile = _DEFAULT,
+    as_json: AsJson = False,
+) -> None:
+    """Append events; malformed ones are named and left out, the rest is kept."""
+    from nextedge.events.event import parse_event
+
+    recommender = _recommender(None, config)
+    if str(events) != "-" and not events.is_file():
+        raise InputError(f"{events}: no such file; expected JSON lines, one event each")
+    text = sys.stdin.read() if str(events) == "-" else events.read_text(encoding="utf-8")
+    good, faults = [], []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            raw = json.loads(line)
+            if not isinstance(raw, dict):
+                raise EventError("expected one JSON object a line")
+            good.append(parse_event(raw))
+        except (json.JSONDecodeError, EventError) as error:
+            faults.append(f"{events}: line {number}: {error}")
+    stored = recommender.record(good)
+    if as_json:
+        render.print_json({"stored": stored, "repeated": len(good) - stored, "rejected": faults})
+    else:
+        render.out.print(f"{stored} events stored, {len(good) - stored} repeated, {len(faults)} rejected")
+    for fault in faults:
+        render.err.print(fault, markup=False)
+    if faults:
+        raise typer.Exit(2)
+
+
+@app.command()
+def serve(
+    where: Where = None,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    workers: Annotated[int, typer.Option(min=1)] = 1,
+    config: ConfigFile = _DEFAULT,
+) -> None:
+    """Serve the promoted release over HTTP; OpenAPI at /docs."""
+    _recommender(where, config).release  # fails now, not at the first request
+    _serve(where or config, host, port, workers)
+
+
+def _serve(where: Path, host: str, port: int, workers: int) -> None:
+    from nextedge.api.server import run_server
+
+    run_server(where, host, port, workers)
+
+
+@app.command("import")
+def import_(
+    layout: Annotated[str, typer.Argument(help="movielens or edges")],
+    source: Annotated[Path, typer.Argument(help="the public files")],
+    directory: Annotated[Path, typer.Argument(help="where our tables go")],
+    as_json: AsJson = False,
+) -> None:
+    """Turn a public format into our tables."""
+    from nextedge.data.importers import IMPORTERS
+    from nextedge.errors import nearest
+
+    if layout not in IMPORTERS:
+        raise InputError(f"no format {layout!r}; {nearest(layout, IMPORTERS)}")
+    counts = IMPORTERS[layout](source, directory)
+    if as_json:
+        render.print_json(counts)
+    else:
+        for name, rows in counts.items():
+            render.out.print(f"{directory / name}.parquet: {rows:,} rows")
+
+
+def main() -> None:
+    """Run the command line; known errors are said in words, with their exit code."""
+    try:
+        app(standalone_mode=True)
+    except NextEdgeError as error:
+        render.err.print(f"error: {error}", markup=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        render.err.print("stopped; run the same command again to resume")
+        sys.exit(1)

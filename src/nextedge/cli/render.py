@@ -1,0 +1,119 @@
+"""Tables and progress for a terminal, JSON for machines. Progress goes to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from nextedge.data.report import CheckReport
+from nextedge.evaluation.tables import TableRows
+from nextedge.serving.request import Answer
+from nextedge.steps.step import Progress as Listener
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
+
+
+@contextmanager
+def progress_bar() -> Iterator[Listener]:
+    """A listener that shows steps on stderr: a bar on a terminal, plain lines elsewhere."""
+    if not err.is_terminal:
+        last = ""
+
+        def lines(text: str, done: int, total: int) -> None:
+            nonlocal last
+            if text != last:
+                last = text
+                err.print(text)
+
+        yield lines
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True) as bar:
+        task = bar.add_task("starting", total=None)
+
+        def show(text: str, done: int, total: int) -> None:
+            bar.update(task, description=text, completed=done, total=total)
+
+        yield show
+
+
+def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], bold: int | None = None) -> None:
+    """A table that fits a terminal."""
+    drawn = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for place, name in enumerate(header):
+        drawn.add_column(name, justify="left" if place == 0 else "right", overflow="fold")
+    for place, row in enumerate(rows):
+        drawn.add_row(*row, style="bold" if place == bold else None)
+    out.print(drawn)
+
+
+def print_rows(rows: TableRows, most: int | None = None) -> None:
+    """A table of the evaluation; ``most`` cuts the columns."""
+    table(rows.title, rows.header[:most], [row[:most] for row in rows.rows], rows.best)
+    out.print()
+
+
+def print_check(report: CheckReport) -> None:
+    """What is used and what is dropped, table by table."""
+    for each in report.tables:
+        span = f", {each.first} to {each.last}" if each.first else ""
+        out.print(f"[bold]{each.table}[/bold]  {each.location}: {each.rows_used:,} of {each.rows_read:,} rows used{span}")
+        for finding in each.findings:
+            rows = f"{finding.rows:,} rows " if finding.rows else ""
+            out.print(f"  {rows}{finding.action}: {finding.text} ({finding.code})", markup=False)
+            for example in finding.examples:
+                out.print(f"    such as {example}", markup=False)
+
+
+def answer_json(answer: Answer) -> dict[str, Any]:
+    """One answer as JSON values."""
+    key = "item_id" if _is_items(answer) else "candidate_id"
+    found = []
+    for each in answer.recommendations:
+        value = {key: each.id, "score": each.score, "rank": each.rank, "reason": asdict(each.reason),
+                 "sources": list(each.sources), "display": each.display}  # fmt: skip
+        if each.contributions:
+            value["contributions"] = each.contributions
+        found.append(value)
+    return {"user_id": answer.user_id, "surface": answer.surface, "release": answer.release,
+            "known_user": answer.known_user, "degraded": list(answer.degraded),
+            "latency_ms": round(answer.latency_ms, 3), "recommendations": found}  # fmt: skip
+
+
+def _is_items(answer: Answer) -> bool:
+    return answer.kind == "items"
+
+
+def print_answer(answer: Answer, *, explain: bool) -> None:
+    """The recommendations of one user."""
+    known = "" if answer.known_user else "  (unknown user: popular)"
+    header = ["#", "id", "", "score", "why", "sources"]
+    rows = []
+    for each in answer.recommendations:
+        shown = each.display if each.display != str(each.id) else ""
+        rows.append([str(each.rank), str(each.id), shown, f"{each.score:.4f}", each.reason.text,
+                     " ".join(each.sources[:2])])  # fmt: skip
+        if explain and each.contributions:
+            moved = ", ".join(f"{name} {value:+.2f}" for name, value in list(each.contributions.items())[:4])
+            rows.append(["", "", "", "", f"[dim]{moved}[/dim]", ""])
+    drawn = Table(title=f"{answer.surface} for {answer.user_id}{known}", title_justify="left", box=None, pad_edge=False)
+    for name in header:
+        drawn.add_column(name, justify="right" if name in ("#", "score") else "left", overflow="fold")
+    for row in rows:
+        drawn.add_row(*row)
+    out.print(drawn)
+    out.print()

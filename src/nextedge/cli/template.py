@@ -1,0 +1,66 @@
+"""A commented ``nextedge.toml`` to start from."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from nextedge.config import FILE_NAME, find_table_file
+from nextedge.errors import InputError
+from nextedge.schema import TABLES
+
+_HEAD = """\
+# Settings of one tenant. Every value has a default; delete what you do not change.
+tenant = "{tenant}"
+state = "./state"                     # releases, event log, caches
+
+[data]                                # paths relative to this file, globs, or database URLs
+{tables}
+# directed = false                    # true: a connection from a to b says nothing of b to a
+# dangling = "drop"                   # "keep": rows may name users or items without a row
+
+# [data.columns.connections]          # only where your names differ: ours = "yours"
+# src = "from_user"
+# dst = "to_user"
+
+# [features.users]                    # inferred from the columns' types when left out
+# categorical = ["company", "school", "city"]
+# text = ["bio"]
+
+# [split]                             # how history is cut for training and evaluation
+# method = "auto"                     # time, last, random
+"""
+_SURFACE = """
+[surfaces.{name}]
+k = 20                                # results when a request does not say
+candidates = 1500                     # kept after merging the sources
+[surfaces.{name}.policy]
+# max_per = {{ {column} = 5 }}            # at most so many results that share a value
+# recently_shown_days = 7             # leave out what was shown lately
+"""
+
+
+def write_template(directory: Path) -> Path:
+    """Write ``nextedge.toml`` into a folder, naming the table files that are there.
+
+    Raises:
+        InputError: the folder has one already.
+    """
+    path = directory / FILE_NAME
+    if path.exists():
+        raise InputError(f"{path} exists already; edit it, or remove it first")
+    directory.mkdir(parents=True, exist_ok=True)
+    found = {name: find_table_file(directory, name) for name in TABLES}
+    lines = [
+        f'{name} = "{file}"' if file else f'# {name} = "{name}.parquet"' for name, file in found.items()
+    ]
+    text = _HEAD.format(tenant=directory.resolve().name or "default", tables="\n".join(lines))
+    people, items = found["connections"], found["interactions"]
+    if people or not items:
+        text += _SURFACE.format(name="people", column="company")
+    if items or not people:
+        text += _SURFACE.format(name="items", column="category")
+    partial = path.with_suffix(".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+    return path
