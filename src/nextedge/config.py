@@ -103,11 +103,11 @@ class RankerConfig(_Settings):
 
     model: Literal["auto", "lightgbm", "blend", "best_source"] = "auto"
     """``auto`` serves whichever of the others ranks the last label window best."""
-    trees: int = Field(300, ge=1)
+    trees: int = Field(200, ge=1)
     leaves: int = Field(15, ge=2)
-    learning_rate: float = Field(0.08, gt=0, le=1)
+    learning_rate: float = Field(0.1, gt=0, le=1)
     min_rows_in_leaf: int = Field(50, ge=1)
-    early_stopping: int = Field(30, ge=1)
+    early_stopping: int = Field(25, ge=1)
     max_rows: int = Field(200_000, ge=1000)
     """Candidate rows a label window may give to training; bounds the cost of a build."""
     attribution_days: float = Field(14.0, gt=0)
@@ -211,9 +211,7 @@ def config_from_directory(directory: Path) -> Config:
 
 def find_table_file(directory: Path, table: str) -> str | None:
     """Name of the file of a table in a folder, or None; several files are an error."""
-    found = [
-        table + suffix for suffix in FILE_SUFFIXES if (directory / (table + suffix)).is_file()
-    ]
+    found = [table + suffix for suffix in FILE_SUFFIXES if (directory / (table + suffix)).is_file()]
     if len(found) > 1:
         raise ConfigError(
             f"{directory}: table {table!r} is there more than once ({', '.join(found)}); "
@@ -240,8 +238,10 @@ def _with_surface_kinds(surfaces: Any, data: Any) -> Any:
     for name, table in (("people", schema.CONNECTIONS), ("items", schema.INTERACTIONS)):
         if name in surfaces or (not surfaces and data.get(table)):
             kinds[name] = {"kind": name}
-    merged = {name: {**kinds.get(name, {}), **value} if isinstance(value, Mapping) else value
-              for name, value in surfaces.items()}
+    merged = {
+        name: {**kinds.get(name, {}), **value} if isinstance(value, Mapping) else value
+        for name, value in surfaces.items()
+    }
     return {**kinds, **merged}
 
 
@@ -251,7 +251,9 @@ def _describe(error: ValidationError, origin: str) -> str:
         where = ".".join(str(part) for part in fault["loc"])
         if fault["type"] == "extra_forbidden":
             valid = _valid_names(fault["loc"][:-1])
-            lines.append(f"{origin}: unknown setting {where!r}; {nearest(str(fault['loc'][-1]), valid)}")
+            lines.append(
+                f"{origin}: unknown setting {where!r}; {nearest(str(fault['loc'][-1]), valid)}"
+            )
         else:
             lines.append(f"{origin}: {where}: {fault['msg']} (given: {fault.get('input')!r})")
     return "\n".join(lines)

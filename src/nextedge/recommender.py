@@ -61,7 +61,7 @@ class Recommender:
                 raise InputError(f"no table {name!r}; {nearest(name, TABLES)}")
         raw = dict(settings or {})
         raw["state"] = str(Path(state).resolve())
-        raw["data"] = {**raw.get("data", {}), **{name: "memory" for name in tables}}
+        raw["data"] = {**raw.get("data", {}), **dict.fromkeys(tables, "memory")}
         recommender = cls(parse_config(raw, base=Path(), origin="settings"))
         recommender._frames = {name: to_arrow_table(frame) for name, frame in tables.items()}
         return recommender
@@ -139,7 +139,13 @@ class Recommender:
         """Recommendations for many users in one batch."""
         release = self.release
         if strict:
-            unknown = [u for u, p in zip(user_ids, release.entities.users.positions(list(user_ids)), strict=True) if p < 0]
+            unknown = [
+                u
+                for u, p in zip(
+                    user_ids, release.entities.users.positions(list(user_ids)), strict=True
+                )
+                if p < 0
+            ]
             if unknown:
                 raise UnknownUserError(
                     f"unknown user {unknown[0]!r}: not in release {release.id}, which knows "
@@ -147,7 +153,9 @@ class Recommender:
                 )
         return answer(release, self.overlay, user_ids, question)
 
-    def recommend_all(self, question: Question, progress: Progress = quiet) -> Iterator[list[Answer]]:
+    def recommend_all(
+        self, question: Question, progress: Progress = quiet
+    ) -> Iterator[list[Answer]]:
         """Recommendations for every user of the release, batch by batch."""
         users = self.release.entities.users
         for start in range(0, len(users), _BATCH):
@@ -170,7 +178,9 @@ class Recommender:
             raise UnknownSurfaceError(f"which surface? {nearest('', names)}")
         return names[0]
 
-    def record(self, events: Event | Mapping[str, Any] | Iterable[Event | Mapping[str, Any]]) -> int:
+    def record(
+        self, events: Event | Mapping[str, Any] | Iterable[Event | Mapping[str, Any]]
+    ) -> int:
         """Store events durably; returns how many were new.
 
         Raises:

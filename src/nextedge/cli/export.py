@@ -53,7 +53,10 @@ def write_answers(
 def _rows(answers: list[Answer], schema: pa.Schema, name: str) -> pa.Table:
     flat = [(answer.user_id, each) for answer in answers for each in answer.recommendations]
     columns = {
-        "user_id": [user if pa.types.is_string(schema.field("user_id").type) else int(user) for user, _ in flat],
+        "user_id": [
+            user if pa.types.is_string(schema.field("user_id").type) else int(user)
+            for user, _ in flat
+        ],
         "rank": [each.rank for _, each in flat],
         name: [each.id for _, each in flat],
         "score": [each.score for _, each in flat],

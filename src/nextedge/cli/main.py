@@ -51,14 +51,21 @@ def demo(
         recommender = Recommender(directory)
         release = recommender.build(progress=progress)
     shown = _demo_users(recommender)
-    answers = [recommender.recommend(u, surface, 5, explain=True) for u in shown for surface in recommender.release.surfaces]
+    answers = [
+        recommender.recommend(u, surface, 5, explain=True)
+        for u in shown
+        for surface in recommender.release.surfaces
+    ]
     if as_json:
         render.print_json({"release": release, "answers": [render.answer_json(a) for a in answers]})
     else:
         for answer in answers:
             render.print_answer(answer, explain=False)
         _print_evaluation(recommender.evaluation(), brief=True)
-        render.out.print(f"release {release} in {directory}/state. Next: nextedge recommend -c {directory} --surface people --user {shown[0]} --explain", soft_wrap=True)
+        render.out.print(
+            f"release {release} in {directory}/state. Next: nextedge recommend -c {directory} --surface people --user {shown[0]} --explain",
+            soft_wrap=True,
+        )
     if serve:
         _serve(directory, "127.0.0.1", 8000, 1)
 
@@ -97,7 +104,9 @@ def build(
     config: ConfigFile = _DEFAULT,
     surface: Annotated[list[str] | None, typer.Option(help="only this surface; repeatable")] = None,
     engine: Annotated[str, typer.Option(help="where steps run: local")] = "local",
-    no_promote: Annotated[bool, typer.Option("--no-promote", help="publish without serving")] = False,
+    no_promote: Annotated[
+        bool, typer.Option("--no-promote", help="publish without serving")
+    ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="run every step anew")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -106,15 +115,24 @@ def build(
         raise InputError(f"--engine {engine}: expected 'local'")
     recommender = _recommender(where, config)
     with render.progress_bar() as progress:
-        release = recommender.build(surface or (), fresh=fresh, promote=not no_promote, progress=progress)
+        release = recommender.build(
+            surface or (), fresh=fresh, promote=not no_promote, progress=progress
+        )
     built = recommender.releases.get(release)
     if as_json:
-        render.print_json({"release": release, "path": str(built.path), "metrics": built.manifest["metrics"]})
+        render.print_json(
+            {"release": release, "path": str(built.path), "metrics": built.manifest["metrics"]}
+        )
         return
     render.out.print(f"release {release}{'' if not no_promote else ' (not promoted)'}")
     for name, metrics in built.manifest["metrics"].items():
-        figures = "  ".join(f"{key} {value:.4f}" for key, value in metrics.items() if isinstance(value, float))
-        render.out.print(f"  {name}: ranker {metrics['ranker']}, {metrics['split']} split  {figures}", soft_wrap=True)
+        figures = "  ".join(
+            f"{key} {value:.4f}" for key, value in metrics.items() if isinstance(value, float)
+        )
+        render.out.print(
+            f"  {name}: ranker {metrics['ranker']}, {metrics['split']} split  {figures}",
+            soft_wrap=True,
+        )
 
 
 @app.command()
@@ -195,7 +213,9 @@ def _print_evaluation(reports: dict[str, Any], *, brief: bool) -> None:
 
 
 @releases_app.callback(invoke_without_command=True)
-def releases(context: typer.Context, config: ConfigFile = _DEFAULT, as_json: AsJson = False) -> None:
+def releases(
+    context: typer.Context, config: ConfigFile = _DEFAULT, as_json: AsJson = False
+) -> None:
     """The releases, oldest first; the served one is marked."""
     context.obj = (config, as_json)
     if context.invoked_subcommand is None:
@@ -213,9 +233,14 @@ def _list(config: Path, as_json: bool) -> None:
     current = repository.current_id()
     found = repository.all()
     if as_json:
-        render.print_json([{"id": r.id, "served": r.id == current, **r.manifest["metrics"]} for r in found])
+        render.print_json(
+            [{"id": r.id, "served": r.id == current, **r.manifest["metrics"]} for r in found]
+        )
         return
-    rows = [(("* " if r.id == current else "  ") + r.id, r.manifest["created"], ", ".join(r.surfaces)) for r in found]
+    rows = [
+        (("* " if r.id == current else "  ") + r.id, r.manifest["created"], ", ".join(r.surfaces))
+        for r in found
+    ]
     render.table("releases (* = served)", ("release", "created", "surfaces"), rows)
 
 
@@ -235,7 +260,10 @@ def diff(first: str, second: str, config: ConfigFile = _DEFAULT) -> None:
     rows = []
     for surface in sorted({*metrics[0], *metrics[1]}):
         left, right = (m.get(surface, {}) for m in metrics)
-        rows += [(f"{surface} {key}", str(left.get(key, "-")), str(right.get(key, "-"))) for key in dict.fromkeys((*left, *right))]
+        rows += [
+            (f"{surface} {key}", str(left.get(key, "-")), str(right.get(key, "-")))
+            for key in dict.fromkeys((*left, *right))
+        ]
     render.table("releases", ("metric", first, second), rows)
 
 
@@ -290,7 +318,9 @@ def record(
     if as_json:
         render.print_json({"stored": stored, "repeated": len(good) - stored, "rejected": faults})
     else:
-        render.out.print(f"{stored} events stored, {len(good) - stored} repeated, {len(faults)} rejected")
+        render.out.print(
+            f"{stored} events stored, {len(good) - stored} repeated, {len(faults)} rejected"
+        )
     for fault in faults:
         render.err.print(fault, markup=False)
     if faults:
@@ -306,7 +336,7 @@ def serve(
     config: ConfigFile = _DEFAULT,
 ) -> None:
     """Serve the promoted release over HTTP; OpenAPI at /docs."""
-    _recommender(where, config).release  # fails now, not at the first request
+    assert _recommender(where, config).release  # fails now, not at the first request
     _serve(where or config, host, port, workers)
 
 
@@ -329,12 +359,14 @@ def import_(
 
     if layout not in IMPORTERS:
         raise InputError(f"no format {layout!r}; {nearest(layout, IMPORTERS)}")
-    counts = IMPORTERS[layout](source, directory)
+    report = IMPORTERS[layout].run(source, directory)
     if as_json:
-        render.print_json(counts)
-    else:
-        for name, rows in counts.items():
-            render.out.print(f"{directory / name}.parquet: {rows:,} rows")
+        render.print_json({"tables": report.tables, "notes": list(report.notes)})
+        return
+    for name, rows in report.tables.items():
+        render.out.print(f"{directory / name}.parquet: {rows:,} rows")
+    for note in report.notes:
+        render.out.print(f"  {note}", markup=False)
 
 
 def main() -> None:

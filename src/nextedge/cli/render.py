@@ -51,7 +51,9 @@ def progress_bar() -> Iterator[Listener]:
         yield show
 
 
-def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], bold: int | None = None) -> None:
+def table(
+    title: str, header: Sequence[str], rows: Sequence[Sequence[str]], bold: int | None = None
+) -> None:
     """A table that fits a terminal."""
     drawn = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for place, name in enumerate(header):
@@ -71,7 +73,9 @@ def print_check(report: CheckReport) -> None:
     """What is used and what is dropped, table by table."""
     for each in report.tables:
         span = f", {each.first} to {each.last}" if each.first else ""
-        out.print(f"[bold]{each.table}[/bold]  {each.location}: {each.rows_used:,} of {each.rows_read:,} rows used{span}")
+        out.print(
+            f"[bold]{each.table}[/bold]  {each.location}: {each.rows_used:,} of {each.rows_read:,} rows used{span}"
+        )
         for finding in each.findings:
             rows = f"{finding.rows:,} rows " if finding.rows else ""
             out.print(f"  {rows}{finding.action}: {finding.text} ({finding.code})", markup=False)
@@ -108,11 +112,20 @@ def print_answer(answer: Answer, *, explain: bool) -> None:
         rows.append([str(each.rank), str(each.id), shown, f"{each.score:.4f}", each.reason.text,
                      " ".join(each.sources[:2])])  # fmt: skip
         if explain and each.contributions:
-            moved = ", ".join(f"{name} {value:+.2f}" for name, value in list(each.contributions.items())[:4])
+            moved = ", ".join(
+                f"{name} {value:+.2f}" for name, value in list(each.contributions.items())[:4]
+            )
             rows.append(["", "", "", "", f"[dim]{moved}[/dim]", ""])
-    drawn = Table(title=f"{answer.surface} for {answer.user_id}{known}", title_justify="left", box=None, pad_edge=False)
+    drawn = Table(
+        title=f"{answer.surface} for {answer.user_id}{known}",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+    )
     for name in header:
-        drawn.add_column(name, justify="right" if name in ("#", "score") else "left", overflow="fold")
+        drawn.add_column(
+            name, justify="right" if name in ("#", "score") else "left", overflow="fold"
+        )
     for row in rows:
         drawn.add_row(*row)
     out.print(drawn)

@@ -52,7 +52,8 @@ def write_template(directory: Path) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     found = {name: find_table_file(directory, name) for name in TABLES}
     lines = [
-        f'{name} = "{file}"' if file else f'# {name} = "{name}.parquet"' for name, file in found.items()
+        f'{name} = "{file}"' if file else f'# {name} = "{name}.parquet"'
+        for name, file in found.items()
     ]
     text = _HEAD.format(tenant=directory.resolve().name or "default", tables="\n".join(lines))
     people, items = found["connections"], found["interactions"]

@@ -102,8 +102,11 @@ class IdMap:
             column = pa.ipc.open_file(source).read_all().column("identifier")
         ids = cls.__new__(cls)
         ids.values = (
-            column.chunk(0) if column.num_chunks == 1 else pa.array([], column.type)
-            if column.num_chunks == 0 else column.combine_chunks()
+            column.chunk(0)
+            if column.num_chunks == 1
+            else pa.array([], column.type)
+            if column.num_chunks == 0
+            else column.combine_chunks()
         )
         ids._integers = ids._as_integers()
         return ids

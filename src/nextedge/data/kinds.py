@@ -36,7 +36,9 @@ def feature_kinds(
     for name in names:
         if name in settings.ignore:
             continue
-        kind = configured.get(name) or _of_schema(spec, name, table) or _inferred(table, name, facts)
+        kind = (
+            configured.get(name) or _of_schema(spec, name, table) or _inferred(table, name, facts)
+        )
         if kind is not None:
             kinds[name] = kind
     return kinds

@@ -10,7 +10,10 @@ Action = Literal["dropped", "kept", "merged", "converted", "warning"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing found in a table: how many rows, what was done with them, and examples."""
+    """One thing found in a table: how many rows, what was done with them, and examples.
+
+    An example reads ``row 3: src=7, dst=7``; rows count from 1, without a header.
+    """
 
     code: str
     text: str
@@ -21,7 +24,11 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class TableReport:
-    """One table: where it is, rows read and used, findings, columns and time span."""
+    """One table: where it is, rows read and used, findings, columns and time span.
+
+    ``rows_read`` is ``rows_used`` and the rows of all findings that are dropped or merged:
+    a row is counted under the first reason that meets it.
+    """
 
     table: str
     location: str
@@ -29,15 +36,22 @@ class TableReport:
     rows_used: int
     findings: tuple[Finding, ...] = ()
     columns: dict[str, str] = field(default_factory=dict)
+    """Column = its type in the clean table."""
     first: str | None = None
     last: str | None = None
+
+    @property
+    def dropped(self) -> int:
+        """Rows that are left out, for whatever reason."""
+        return self.rows_read - self.rows_used
 
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """All tables of a tenant."""
+    """All tables of a tenant, and the faults that stop a build (exit 2)."""
 
     tables: tuple[TableReport, ...]
+    fatal: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionaries and lists."""

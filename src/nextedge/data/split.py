@@ -103,7 +103,11 @@ def _shuffled(split: SplitConfig, pairs: int) -> np.ndarray:
 def _place_from_end(query: IntArray, first: IntArray) -> np.ndarray:
     order = np.lexsort((-first, query))
     ordered = query[order]
-    start = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1]))) if len(query) else np.zeros(0, int)
+    start = (
+        np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
+        if len(query)
+        else np.zeros(0, int)
+    )
     size = np.diff(np.concatenate((start, [len(query)])))
     place = np.empty(len(query), np.int64)
     place[order] = np.arange(len(query)) - np.repeat(start, size)

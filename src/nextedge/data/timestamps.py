@@ -2,33 +2,121 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import ibis
 
-_UNITS = ((1e11, 1_000_000), (1e14, 1_000), (1e17, 1))  # largest value → microseconds each
+_UNITS = (
+    (10**11, 1_000_000, "seconds"),
+    (10**14, 1_000, "milliseconds"),
+    (10**17, 1, "microseconds"),
+)  # the largest value is below → microseconds in one of the unit
+_ISO = r"^\s*[0-9]{4}-[0-9]{2}-[0-9]{2}"
+_ZONE = r"(Z|UTC|[+-][0-9]{2}(:?[0-9]{2})?|[A-Z][A-Za-z]+/[A-Za-z_]+)\s*$"
+_WHOLE = r"^\s*[+-]?[0-9]{1,19}\s*$"
 ORDER_ONLY_BEFORE = 365 * 86_400_000_000
 """Times in 1970 are no wall-clock times but places in an order."""
 
 
-def to_utc(column: ibis.Column) -> ibis.Column:
-    """An expression of type timestamp(UTC), null where a value cannot be read.
+@dataclass(frozen=True)
+class ParsedTime:
+    """A column as UTC timestamps, null where it cannot be read, and how it was taken."""
 
-    Zoned times are converted, naive ones taken as UTC, text read as ISO 8601; whole numbers
-    count seconds, milliseconds, microseconds or nanoseconds since 1970, by the magnitude of
-    the largest, so that small numbers keep their order as seconds.
+    value: ibis.Column
+    note: str | None = None
+    """What had to be assumed: a unit, or that times without a zone are UTC."""
+
+
+def usable_time_type(kind: Any) -> bool:
+    """Whether a column of this Ibis type can hold times."""
+    return bool(
+        kind.is_timestamp()
+        or kind.is_date()
+        or kind.is_string()
+        or kind.is_integer()
+        or kind.is_floating()
+        or kind.is_decimal()
+        or kind.is_null()
+    )
+
+
+def time_facts(column: ibis.Column) -> dict[str, ibis.Value]:
+    """The aggregates that ``parse_time`` needs, to be computed in one pass with others."""
+    import ibis
+
+    kind = column.type()
+    if kind.is_string():
+        whole = column.re_search(_WHOLE)
+        return {
+            "whole": whole.sum(),
+            "iso": column.re_search(_ISO).sum(),
+            "zoned": (column.re_search(_ISO) & column.re_search(_ZONE)).sum(),
+            "largest": ibis.ifelse(whole, column, None).try_cast("int64").abs().max(),
+        }
+    if kind.is_numeric():
+        finite = column.cast("float64")
+        return {"largest": ibis.ifelse(finite.isinf() | finite.isnan(), None, finite).abs().max()}
+    return {}
+
+
+def parse_time(column: ibis.Column, facts: dict[str, Any]) -> ParsedTime:
+    """Read a column as times in UTC.
+
+    Zoned times are converted; naive ones and dates are taken as UTC; text is read as ISO 8601.
+    Numbers, and text that is a whole number, count seconds, milliseconds, microseconds
+    or nanoseconds since 1970 by the magnitude of the largest (below 1e11, 1e14, 1e17, above),
+    so that small numbers keep their order as seconds.
     """
     kind = column.type()
+    utc = "timestamp('UTC', 6)"
     if kind.is_timestamp():
-        return column.cast("timestamp('UTC')")
+        note = None if kind.timezone else "times without a zone are taken as UTC"
+        return ParsedTime(column.cast(utc), note)
     if kind.is_date():
-        return column.cast("timestamp").cast("timestamp('UTC')")
-    if kind.is_string():
-        return column.try_cast("timestamp('UTC')")
-    largest = column.abs().max().to_pyarrow().as_py() or 0
-    scale = next((unit for bound, unit in _UNITS if largest < bound), None)
-    micros = column.cast("float64") / 1000 if scale is None else column.cast("float64") * scale
-    whole = micros.round().cast("int64")
-    rest = (whole % 1000).as_interval("us")  # Ibis counts milliseconds at the finest
-    return ((whole // 1000).as_timestamp("ms") + rest).cast("timestamp('UTC')")
+        return ParsedTime(column.cast("timestamp").cast(utc), "dates are taken as midnight in UTC")
+    if kind.is_null():
+        return ParsedTime(column.cast(utc))
+    if kind.is_numeric():
+        return _from_numbers(column, facts)
+    return _from_text(column, facts)
+
+
+def _from_text(column: ibis.Column, facts: dict[str, Any]) -> ParsedTime:
+    import ibis
+
+    iso = ibis.ifelse(column.re_search(_ISO), column, None).try_cast("timestamp('UTC', 6)")
+    naive = (facts.get("iso") or 0) > (facts.get("zoned") or 0)
+    note = "times without a zone are taken as UTC" if naive else None
+    if not facts.get("whole"):
+        return ParsedTime(iso, note)
+    numbers = _from_numbers(column.try_cast("int64"), facts)
+    return ParsedTime(ibis.coalesce(iso, numbers.value), note or numbers.note)
+
+
+def _from_numbers(column: ibis.Column, facts: dict[str, Any]) -> ParsedTime:
+    import ibis
+
+    largest = facts.get("largest") or 0
+    scale, unit = next(((s, u) for bound, s, u in _UNITS if largest < bound), (0, "nanoseconds"))
+    if column.type().is_floating() or column.type().is_decimal():
+        number = column.cast("float64")
+        number = ibis.ifelse(number.isnan() | number.isinf(), None, number)
+        whole = (number * scale if scale else number / 1000).round().cast("int64")
+    else:
+        number = column.cast("int64")
+        whole = number * scale if scale else _nanoseconds(number)
+    milliseconds = (whole // 1000).cast("int64")
+    rest = whole - milliseconds * 1000
+    # Ibis counts milliseconds at the finest, so the rest is added as an interval
+    value = (milliseconds.as_timestamp("ms") + rest.as_interval("us")).cast("timestamp('UTC', 6)")
+    if largest * (scale or 0.001) < ORDER_ONLY_BEFORE:
+        return ParsedTime(value, "numbers this small are no dates: they give the order only")
+    return ParsedTime(value, f"numbers are taken as {unit} since 1970")
+
+
+def _nanoseconds(number: Any) -> Any:
+    """Microseconds of nanoseconds, exactly: engines divide whole numbers as 53-bit floats."""
+    seconds = number // 1_000_000_000  # may be one off after rounding; the rest makes up for it
+    return seconds * 1_000_000 + (number - seconds * 1_000_000_000) // 1000

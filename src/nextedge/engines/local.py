@@ -2,158 +2,188 @@
 
 from __future__ import annotations
 
-import glob
+import errno
+import itertools
 import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+from typing import TYPE_CHECKING, Any
 
 from nextedge.engines.base import Engine
-from nextedge.errors import DataError, NextEdgeError, StorageError
+from nextedge.errors import DataError, StorageError
 
 if TYPE_CHECKING:
+    import duckdb
     import ibis
     import pyarrow as pa
 
-_DATABASES = {"duckdb": "DUCKDB", "sqlite": "SQLITE", "postgres": "POSTGRES", "postgresql": "POSTGRES"}
-_FORMATS = ".parquet, .csv, .csv.gz, .jsonl, .jsonl.gz, .ndjson"
+_REFUSED = {
+    errno.ENOSPC,
+    errno.EFBIG,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.ENOTDIR,
+    errno.EEXIST,
+}
+_REFUSED_WORDS = (
+    "no space left",
+    "file too large",
+    "disk quota",
+    "could not write",
+    "max_temp_directory_size",
+    "failed to offload",
+    "permission denied",
+    "read-only file system",
+)
 
 
 class LocalEngine(Engine):
     """DuckDB behind Ibis.
 
     Args:
-        temp_directory: where DuckDB spills what does not fit in memory.
+        temp_directory: where DuckDB spills what does not fit in memory; default a folder of its
+            own among the system's temporary ones, removed on close.
         memory_limit: such as ``"8GB"``; default DuckDB's own (80 % of the machine).
+        threads: default all cores.
+
+    >>> import pyarrow as pa
+    >>> with LocalEngine(threads=1) as engine:
+    ...     table = engine.register("numbers", pa.table({"x": [1, 2, 3]}))
+    ...     engine.to_arrow(table.filter(table.x > 1)).to_pydict()
+    {'x': [2, 3]}
     """
 
-    def __init__(self, temp_directory: Path | None = None, memory_limit: str | None = None) -> None:
+    def __init__(
+        self,
+        temp_directory: Path | None = None,
+        memory_limit: str | None = None,
+        threads: int | None = None,
+    ) -> None:
         import ibis
 
-        self._ibis = ibis.duckdb.connect()
-        self._duckdb = self._ibis.con
-        self._duckdb.execute("SET TimeZone = 'UTC'")
-        self._duckdb.execute("SET preserve_insertion_order = true")
-        self._duckdb.execute("SET enable_progress_bar = false")
-        if temp_directory is not None:
-            self._duckdb.execute(f"SET temp_directory = '{_quoted(str(temp_directory))}'")
-        if memory_limit is not None:
-            self._duckdb.execute(f"SET memory_limit = '{_quoted(memory_limit)}'")
+        self._own_directory = (
+            Path(tempfile.mkdtemp(prefix="nextedge-")) if temp_directory is None else None
+        )
+        settings: dict[str, Any] = {
+            "temp_directory": str(temp_directory or self._own_directory),
+            "memory_limit": memory_limit,
+            "threads": threads,
+        }
+        self._ibis = ibis.duckdb.connect(
+            **{name: value for name, value in settings.items() if value is not None}
+        )
+        self.connection: duckdb.DuckDBPyConnection = self._ibis.con
+        self.connection.execute("SET TimeZone = 'UTC'")
+        self.connection.execute("SET preserve_insertion_order = true")
+        self.connection.execute("SET enable_progress_bar = false")
+        self._names = (f"nextedge_{number}" for number in itertools.count())
+        self._frames: dict[str, pa.Table] = {}
 
     def read(self, table: str, location: str, base: Path) -> ibis.Table:
-        import duckdb
+        """See ``Engine.read``; the forms of a location are in ``nextedge.data.locations``."""
+        from nextedge.data.readers import read_location
 
         try:
-            query = self._select(table, location, base)
-            self._duckdb.execute(f'CREATE OR REPLACE VIEW "read_{table}" AS {query}')
-            return self._ibis.table(f"read_{table}")
-        except (duckdb.Error, UnicodeDecodeError) as error:
-            raise DataError(
-                f"{table}: {_without_password(location)}: cannot be read: {_first_line(error)}"
-            ) from None
+            with _storage_errors(f"the temporary copy of {table}"):
+                return read_location(self, location, base)
+        except DataError as error:
+            raise DataError(f"{table}: {error}") from None
 
-    def _select(self, table: str, location: str, base: Path) -> str:
-        scheme = urlsplit(location).scheme
-        if scheme in _DATABASES:
-            return self._attach(table, location, base)
-        path = location if scheme in ("s3", "gs", "https") else str(base / location)
-        if scheme == "" and not glob.glob(path):
-            raise DataError(f"{table}: {path}: no such file; expected {_FORMATS}, or a database URL")
-        name = path.removesuffix(".gz")
-        quoted = _quoted(path)
-        if name.endswith(".parquet"):
-            return f"SELECT * FROM read_parquet('{quoted}', union_by_name = true)"
-        if name.endswith(".csv"):
-            return f"SELECT * FROM {self._csv(quoted)}"
-        if name.endswith((".jsonl", ".ndjson")):
-            return f"SELECT * FROM read_json('{quoted}', format = 'newline_delimited')"
-        raise DataError(f"{table}: {path}: unknown format; expected {_FORMATS}, or a database URL")
+    def register(self, table: str, rows: Any) -> ibis.Table:
+        """See ``Engine.register``; Arrow buffers are used where they lie, not copied."""
+        import ibis
 
-    def _csv(self, quoted: str) -> str:
-        """Types are DuckDB's over all rows, but ids with leading zeros stay text."""
-        plain = f"read_csv('{quoted}', header = true, sample_size = -1, union_by_name = true)"
-        described = self._duckdb.execute(f"DESCRIBE SELECT * FROM {plain}").fetchall()
-        whole = [name for name, kind, *_ in described if "INT" in kind]
-        if not whole:
-            return plain
-        text = f"read_csv('{quoted}', header = true, all_varchar = true, union_by_name = true)"
-        tests = ", ".join(f"bool_or(\"{name}\" SIMILAR TO '0[0-9]+')" for name in whole)
-        found = self._duckdb.execute(f"SELECT {tests} FROM {text}").fetchone() or ()
-        padded = [name for name, has in zip(whole, found, strict=True) if has]
-        if not padded:
-            return plain
-        types = ", ".join(f"'{_quoted(name)}': 'VARCHAR'" for name in padded)
-        return plain.removesuffix(")") + f", types = {{{types}}})"
+        from nextedge.data.frames import to_arrow_table
 
-    def _attach(self, table: str, location: str, base: Path) -> str:
-        parts = urlsplit(location)
-        if not parts.fragment:
-            raise DataError(
-                f"{table}: {_without_password(location)}: names no table; "
-                f"write it after #, as in sqlite:///shop.db#orders"
-            )
-        kind = _DATABASES[parts.scheme]
-        if kind == "POSTGRES":
-            target = location.partition("#")[0]
-        else:
-            file = unquote(parts.netloc + parts.path)
-            target = str(base / (file[1:] if not file.startswith("//") else file[1:]))
-            if not Path(target).is_file():
-                raise DataError(f"{table}: {target}: no such database file")
-        alias = f"database_{table}"
-        self._duckdb.execute(f"ATTACH '{_quoted(target)}' AS \"{alias}\" (TYPE {kind}, READ_ONLY)")
-        name = ".".join(f'"{part}"' for part in unquote(parts.fragment).split("."))
-        return f'SELECT * FROM "{alias}".{name}'
+        if isinstance(rows, ibis.Table):
+            return rows
+        name = next(self._names)
+        self._frames[name] = to_arrow_table(rows, table)
+        self.connection.register(name, self._frames[name])
+        return self._ibis.table(name)
 
-    def register(self, table: str, rows: pa.Table) -> ibis.Table:
-        self._duckdb.register(f"frame_{table}", rows)
-        return self._ibis.table(f"frame_{table}")
+    def define(self, select: str, *, materialise: bool = False) -> ibis.Table:
+        """Name a DuckDB SELECT as a view, or as a table when it is to be evaluated once."""
+        name = next(self._names)
+        kind = "TABLE" if materialise else "VIEW"
+        self.connection.execute(f"CREATE {kind} {name} AS {select}")
+        return self._ibis.table(name)
 
     def write(self, table: ibis.Table, path: Path) -> int:
-        import duckdb
-        import ibis
-        import pyarrow.parquet as pq
-
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
-            query = ibis.to_sql(table, dialect="duckdb")
-            self._duckdb.execute(f"COPY ({query}) TO '{_quoted(str(partial))}' (FORMAT parquet, COMPRESSION zstd)")
-            os.replace(partial, path)
-        except duckdb.Error as error:
-            raise _as_error(error, path) from None
-        finally:
-            partial.unlink(missing_ok=True)
-        return int(pq.read_metadata(path).num_rows)
+        """See ``Engine.write``."""
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        target = str(part).replace("'", "''")
+        with _storage_errors(str(path)):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                rows = self.connection.execute(
+                    f"COPY ({self._compile(table)}) TO '{target}' (FORMAT parquet, CODEC zstd)"
+                ).fetchone()
+                part.replace(path)
+            finally:
+                part.unlink(missing_ok=True)
+        return int(rows[0]) if rows else 0
 
     def to_arrow(self, table: ibis.Table) -> pa.Table:
-        import duckdb
+        """See ``Engine.to_arrow``."""
+        with _storage_errors("the temporary folder"):
+            return self.connection.sql(self._compile(table)).to_arrow_table()
 
-        try:
-            return table.to_pyarrow()
-        except duckdb.Error as error:
-            raise _as_error(error, None) from None
+    def to_batches(self, table: ibis.Table, rows: int = 1_000_000) -> Iterator[pa.RecordBatch]:
+        """See ``Engine.to_batches``; runs on a cursor, so that others may run meanwhile."""
+        with _storage_errors("the temporary folder"), self.connection.cursor() as cursor:
+            cursor.execute("SET TimeZone = 'UTC'")
+            for name, frame in self._frames.items():  # frames are known to one cursor only
+                cursor.register(name, frame)
+            yield from cursor.sql(self._compile(table)).to_arrow_reader(rows)
+
+    def cache(self, table: ibis.Table) -> ibis.Table:
+        """See ``Engine.cache``; the copy spills to the temporary folder when memory is short."""
+        with _storage_errors("the temporary folder"):
+            return self.define(self._compile(table), materialise=True)
 
     def close(self) -> None:
+        """See ``Engine.close``."""
         self._ibis.disconnect()
+        self._frames.clear()
+        if self._own_directory is not None:
+            shutil.rmtree(self._own_directory, ignore_errors=True)
+
+    def _compile(self, table: ibis.Table) -> str:
+        # some of Ibis's own ways to run a query call what DuckDB 2 has dropped: compile there,
+        # run here
+        return str(self._ibis.compile(table))
 
 
-def _as_error(error: Exception, path: Path | None) -> NextEdgeError:
-    text = _first_line(error)
-    if "No space left" in text or "disk" in text.lower():
-        return StorageError(f"{path}: the disk is full or refuses to be written: {text}")
-    return DataError(text)
+@contextmanager
+def _storage_errors(where: str) -> Iterator[None]:
+    """Tell a disk that is full or closed from a file that cannot be read."""
+    import duckdb
+
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _REFUSED:
+            raise
+        raise StorageError(_storage_message(where, str(error))) from error
+    except duckdb.Error as error:
+        if not any(word in str(error).lower() for word in _REFUSED_WORDS):
+            if isinstance(error, (duckdb.IOException, duckdb.InvalidInputException)):
+                raise DataError(f"a table cannot be read: {_first_line(error)}") from error
+            raise
+        raise StorageError(_storage_message(where, _first_line(error))) from error
 
 
 def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:3])[:400]
+    return str(error).strip().splitlines()[0]
 
 
-def _quoted(text: str) -> str:
-    return text.replace("'", "''")
-
-
-def _without_password(location: str) -> str:
-    parts = urlsplit(location)
-    return location.replace(f":{parts.password}@", ":***@") if parts.password else location
+def _storage_message(where: str, reason: str) -> str:
+    return (
+        f"{where}: cannot be written ({reason}); free some space or choose another folder, "
+        f"then run the same command again"
+    )

@@ -33,7 +33,10 @@ def with_connections(rows: pa.Table, events: Iterable[Event]) -> pa.Table:
             made.pop(pair, None)
             ended.add(pair)
     if ended:
-        ends = zip(*(rows.column(n).cast(pa.string()).to_pylist() for n in (schema.SRC, schema.DST)), strict=True)
+        ends = zip(
+            *(rows.column(n).cast(pa.string()).to_pylist() for n in (schema.SRC, schema.DST)),
+            strict=True,
+        )
         rows = rows.filter(pa.array([frozenset(pair) not in ended for pair in ends]))
     return _append(rows, [
         {schema.SRC: e.user_id, schema.DST: e.candidate_id, schema.TIMESTAMP: e.timestamp, schema.WEIGHT: 1.0}
@@ -71,7 +74,9 @@ def _append(rows: pa.Table, added: list[dict[str, object]]) -> pa.Table:
         elif name == schema.TIMESTAMP:
             columns[name] = pa.array(values, _UTC).cast(kind)
         else:
-            columns[name] = pa.array([str(v) if pa.types.is_string(kind) else v for v in values], kind)
+            columns[name] = pa.array(
+                [str(v) if pa.types.is_string(kind) else v for v in values], kind
+            )
     more = pa.table(columns)
     for name in more.column_names:
         more = more.filter(pc.is_valid(more.column(name)))

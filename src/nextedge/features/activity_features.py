@@ -76,8 +76,10 @@ def _activity_tables(scope: Scope) -> dict[str, tuple[FloatArray, FloatArray]]:
 
 def _reverse(scope: Scope):  # type: ignore[no-untyped-def]
     own = scope.relation.self_typed
-    return scope.graph if own and scope.relation.symmetric else (
-        scope.graph.reverse if own else scope.snapshot.engaged_by
+    return (
+        scope.graph
+        if own and scope.relation.symmetric
+        else (scope.graph.reverse if own else scope.snapshot.engaged_by)
     )
 
 

@@ -68,9 +68,7 @@ def _place_from_end(scope: Scope) -> FloatArray:
 
 
 def _content_columns(scope: Scope) -> list[str]:
-    return scope.candidate_attributes.of_kind(
-        ColumnKind.CATEGORY, ColumnKind.TAGS, ColumnKind.TEXT
-    )
+    return scope.candidate_attributes.of_kind(ColumnKind.CATEGORY, ColumnKind.TAGS, ColumnKind.TEXT)
 
 
 def _content(scope: Scope) -> Iterator[Feature]:
@@ -115,7 +113,9 @@ def _values(scope: Scope, name: str) -> sparse.csr_matrix:
     return (sparse.diags(1.0 / np.maximum(length, 1e-9)) @ matrix).tocsr()
 
 
-def _row_dots(taste: sparse.csr_matrix, values: sparse.csr_matrix, given: FeatureInput) -> FloatArray:
+def _row_dots(
+    taste: sparse.csr_matrix, values: sparse.csr_matrix, given: FeatureInput
+) -> FloatArray:
     """float32[R]: dot of each query's taste with each of its candidates' values."""
     turned = values.T.tocsr()
     matrix = SparseRows(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 
+from nextedge.graph.threads import run_blocks
 from nextedge.types import Candidates, FloatArray, IndexArray, IntArray
 
 
@@ -50,9 +51,9 @@ def top_products(
     size = np.zeros(queries, np.int64)
     target = np.empty((queries, n), np.int32)
     score = np.empty((queries, n), np.float32)
-    _top_products(
-        rows.indptr, rows.indices, rows.values, matrix.indptr, matrix.indices, matrix.values,
-        matrix.columns, *exclude, size, target, score, numba.get_num_threads(),
+    run_blocks(
+        _top_products, queries, rows.indptr, rows.indices, rows.values, matrix.indptr, matrix.indices, matrix.values,
+        matrix.columns, *exclude, size, target, score,
     )  # fmt: skip
     filled = np.arange(n)[None, :] < size[:, None]
     indptr = np.concatenate(([0], np.cumsum(size)))
@@ -64,9 +65,9 @@ def pair_products(
 ) -> FloatArray:
     """float32[R]: the product's score of each given (query, candidate) pair."""
     score = np.zeros(len(candidate), np.float32)
-    _pair_products(
-        rows.indptr, rows.indices, rows.values, matrix.indptr, matrix.indices, matrix.values,
-        matrix.columns, indptr, candidate, score, numba.get_num_threads(),
+    run_blocks(
+        _pair_products, len(rows.indptr) - 1, rows.indptr, rows.indices, rows.values, matrix.indptr, matrix.indices, matrix.values,
+        matrix.columns, indptr, candidate, score,
     )  # fmt: skip
     return score
 
@@ -86,27 +87,25 @@ def _accumulate(q, a_indptr, a_indices, a_values, b_indptr, b_indices, b_values,
     return count
 
 
-@numba.njit(cache=True, nogil=True, parallel=True)
+@numba.njit(cache=True, nogil=True)
 def _top_products(  # type: ignore[no-untyped-def]
-    a_indptr, a_indices, a_values, b_indptr, b_indices, b_values, columns,
-    x_indptr, x_indices, size, target, score, threads,
+    block, blocks, a_indptr, a_indices, a_values, b_indptr, b_indices, b_values, columns,
+    x_indptr, x_indices, size, target, score,
 ):  # fmt: skip
     queries = len(a_indptr) - 1
     n = target.shape[1]
-    blocks = min(threads, queries)
-    for block in numba.prange(blocks):
-        total = np.zeros(columns, np.float32)
-        touched = np.empty(columns + 1, np.int32)
-        for q in range(block, queries, blocks):
-            count = _accumulate(
-                q, a_indptr, a_indices, a_values, b_indptr, b_indices, b_values, total, touched
-            )
-            for place in range(x_indptr[q], x_indptr[q + 1]):
-                if total[x_indices[place]] != 0.0:
-                    total[x_indices[place]] = -1.0  # touched stays unique, and is never kept
-            size[q] = keep_best(total, touched, count, n, target[q], score[q])
-            for place in range(count):
-                total[touched[place]] = 0.0
+    total = np.zeros(columns, np.float32)
+    touched = np.empty(columns + 1, np.int32)
+    for q in range(block, queries, blocks):
+        count = _accumulate(
+            q, a_indptr, a_indices, a_values, b_indptr, b_indices, b_values, total, touched
+        )
+        for place in range(x_indptr[q], x_indptr[q + 1]):
+            if total[x_indices[place]] != 0.0:
+                total[x_indices[place]] = -1.0  # touched stays unique, and is never kept
+        size[q] = keep_best(total, touched, count, n, target[q], score[q])
+        for place in range(count):
+            total[touched[place]] = 0.0
 
 
 @numba.njit(cache=True, nogil=True)
@@ -141,21 +140,19 @@ def keep_best(total, touched, count, n, target, score):  # type: ignore[no-untyp
     return len(order)
 
 
-@numba.njit(cache=True, nogil=True, parallel=True)
+@numba.njit(cache=True, nogil=True)
 def _pair_products(  # type: ignore[no-untyped-def]
-    a_indptr, a_indices, a_values, b_indptr, b_indices, b_values, columns,
-    indptr, candidate, score, threads,
+    block, blocks, a_indptr, a_indices, a_values, b_indptr, b_indices, b_values, columns,
+    indptr, candidate, score,
 ):  # fmt: skip
     queries = len(a_indptr) - 1
-    blocks = min(threads, queries)
-    for block in numba.prange(blocks):
-        total = np.zeros(columns, np.float32)
-        touched = np.empty(columns + 1, np.int32)
-        for q in range(block, queries, blocks):
-            count = _accumulate(
-                q, a_indptr, a_indices, a_values, b_indptr, b_indices, b_values, total, touched
-            )
-            for row in range(indptr[q], indptr[q + 1]):
-                score[row] = total[candidate[row]]
-            for place in range(count):
-                total[touched[place]] = 0.0
+    total = np.zeros(columns, np.float32)
+    touched = np.empty(columns + 1, np.int32)
+    for q in range(block, queries, blocks):
+        count = _accumulate(
+            q, a_indptr, a_indices, a_values, b_indptr, b_indices, b_values, total, touched
+        )
+        for row in range(indptr[q], indptr[q + 1]):
+            score[row] = total[candidate[row]]
+        for place in range(count):
+            total[touched[place]] = 0.0

@@ -12,6 +12,7 @@ import numba
 import numpy as np
 
 from nextedge.graph.propagate import keep_best
+from nextedge.graph.threads import run_blocks
 from nextedge.types import Candidates, FloatArray, IndexArray, IntArray
 
 
@@ -42,8 +43,8 @@ def top_walk(
     size = np.zeros(len(queries), np.int64)
     target = np.empty((len(queries), n), np.int32)
     score = np.empty((len(queries), n), np.float32)
-    _top_walk(indptr, indices, queries, *exclude, low, high, restart, tolerance,
-              size, target, score, numba.get_num_threads())  # fmt: skip
+    run_blocks(_top_walk, len(queries), indptr, indices, queries, *exclude, low, high, restart,
+               tolerance, size, target, score)  # fmt: skip
     filled = np.arange(n)[None, :] < size[:, None]
     return Candidates(
         np.concatenate(([0], np.cumsum(size))), target[filled], {"score": score[filled]}
@@ -62,8 +63,8 @@ def pair_walk(
 ) -> FloatArray:
     """float32[R]: the walk's score of each given (query, candidate) pair."""
     score = np.zeros(len(pair_candidates), np.float32)
-    _pair_walk(indptr, indices, queries, pair_indptr, pair_candidates, restart, tolerance,
-               score, numba.get_num_threads())  # fmt: skip
+    run_blocks(_pair_walk, len(queries), indptr, indices, queries, pair_indptr, pair_candidates,
+               restart, tolerance, score)  # fmt: skip
     return score
 
 
@@ -115,55 +116,52 @@ def _settle(residual, touched, count, restart, estimate):  # type: ignore[no-unt
         residual[node] = 0.0
 
 
-@numba.njit(cache=True, nogil=True, parallel=True)
+@numba.njit(cache=True, nogil=True)
 def _top_walk(  # type: ignore[no-untyped-def]
-    indptr, indices, queries, x_indptr, x_indices, low, high, restart, tolerance,
-    size, target, score, threads,
+    block, blocks, indptr, indices, queries, x_indptr, x_indices, low, high, restart, tolerance,
+    size, target, score,
 ):  # fmt: skip
     nodes, n = len(indptr) - 1, target.shape[1]
-    blocks = min(threads, len(queries))
-    for block in numba.prange(blocks):
-        estimate, residual = np.zeros(nodes), np.zeros(nodes)
-        queue, queued = np.empty(nodes + 1, np.int32), np.zeros(nodes, np.bool_)
-        touched = np.empty(nodes + 1, np.int32)
-        for q in range(block, len(queries), blocks):
-            query = queries[q]
-            if query < 0:
-                continue
-            count = _push(indptr, indices, query, restart, tolerance,
-                          estimate, residual, queue, queued, touched)  # fmt: skip
-            _settle(residual, touched, count, restart, estimate)
-            estimate[query] = -1.0
-            for place in range(x_indptr[q], x_indptr[q + 1]):
-                if estimate[x_indices[place]] > 0.0:
-                    estimate[x_indices[place]] = -1.0
-            if low > 0 or high < nodes:
-                for place in range(count):
-                    if touched[place] < low or touched[place] >= high:
-                        estimate[touched[place]] = -1.0
-            size[q] = keep_best(estimate, touched, count, n, target[q], score[q])
+    estimate, residual = np.zeros(nodes), np.zeros(nodes)
+    queue, queued = np.empty(nodes + 1, np.int32), np.zeros(nodes, np.bool_)
+    touched = np.empty(nodes + 1, np.int32)
+    for q in range(block, len(queries), blocks):
+        query = queries[q]
+        if query < 0:
+            continue
+        count = _push(indptr, indices, query, restart, tolerance,
+                      estimate, residual, queue, queued, touched)  # fmt: skip
+        _settle(residual, touched, count, restart, estimate)
+        estimate[query] = -1.0
+        for place in range(x_indptr[q], x_indptr[q + 1]):
+            if estimate[x_indices[place]] > 0.0:
+                estimate[x_indices[place]] = -1.0
+        if low > 0 or high < nodes:
             for place in range(count):
-                estimate[touched[place]] = 0.0
+                if touched[place] < low or touched[place] >= high:
+                    estimate[touched[place]] = -1.0
+        size[q] = keep_best(estimate, touched, count, n, target[q], score[q])
+        for place in range(count):
+            estimate[touched[place]] = 0.0
 
 
-@numba.njit(cache=True, nogil=True, parallel=True)
+@numba.njit(cache=True, nogil=True)
 def _pair_walk(  # type: ignore[no-untyped-def]
-    indptr, indices, queries, pair_indptr, pair_candidates, restart, tolerance, score, threads,
+    block, blocks, indptr, indices, queries, pair_indptr, pair_candidates, restart, tolerance,
+    score,
 ):  # fmt: skip
     nodes = len(indptr) - 1
-    blocks = min(threads, len(queries))
-    for block in numba.prange(blocks):
-        estimate, residual = np.zeros(nodes), np.zeros(nodes)
-        queue, queued = np.empty(nodes + 1, np.int32), np.zeros(nodes, np.bool_)
-        touched = np.empty(nodes + 1, np.int32)
-        for q in range(block, len(queries), blocks):
-            query = queries[q]
-            if query < 0:
-                continue
-            count = _push(indptr, indices, query, restart, tolerance,
-                          estimate, residual, queue, queued, touched)  # fmt: skip
-            _settle(residual, touched, count, restart, estimate)
-            for row in range(pair_indptr[q], pair_indptr[q + 1]):
-                score[row] = estimate[pair_candidates[row]]
-            for place in range(count):
-                estimate[touched[place]] = 0.0
+    estimate, residual = np.zeros(nodes), np.zeros(nodes)
+    queue, queued = np.empty(nodes + 1, np.int32), np.zeros(nodes, np.bool_)
+    touched = np.empty(nodes + 1, np.int32)
+    for q in range(block, len(queries), blocks):
+        query = queries[q]
+        if query < 0:
+            continue
+        count = _push(indptr, indices, query, restart, tolerance,
+                      estimate, residual, queue, queued, touched)  # fmt: skip
+        _settle(residual, touched, count, restart, estimate)
+        for row in range(pair_indptr[q], pair_indptr[q + 1]):
+            score[row] = estimate[pair_candidates[row]]
+        for place in range(count):
+            estimate[touched[place]] = 0.0

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 
+from nextedge.graph.threads import run_blocks
 from nextedge.types import FloatArray, IndexArray, IntArray
 
 SCORES = (
@@ -165,7 +166,7 @@ def _top(
     if len(queries) < _SERIAL_BELOW:
         _top_serial(*arguments, *_workspace(nodes))
     else:
-        _top_parallel(*arguments, nodes, numba.get_num_threads())
+        run_blocks(_top_block, len(queries), *arguments, nodes)
     filled = np.arange(n)[None, :] < size[:, None]
     kept = columns[filled]
     return TwoHopResult(
@@ -186,7 +187,7 @@ def _pairs(
     if len(queries) < _SERIAL_BELOW:
         _pairs_serial(*arguments, *_workspace(nodes))
     else:
-        _pairs_parallel(*arguments, nodes, numba.get_num_threads())
+        run_blocks(_pairs_block, len(queries), *arguments, nodes)
     return PairScores(*(columns[:, place] for place in range(len(SCORES))))
 
 
@@ -318,18 +319,17 @@ def _top_serial(  # type: ignore[no-untyped-def]
                  touched)  # fmt: skip
 
 
-@numba.njit(cache=True, nogil=True, parallel=True)
-def _top_parallel(  # type: ignore[no-untyped-def]
-    f_indptr, f_indices, b_indptr, b_indices, queries, which, least, cap, excludes,
-    x_indptr, x_indices, log_shift, size, candidate, columns, nodes, threads,
+@numba.njit(cache=True, nogil=True)
+def _top_block(  # type: ignore[no-untyped-def]
+    block, blocks, f_indptr, f_indices, b_indptr, b_indices, queries, which, least, cap, excludes,
+    x_indptr, x_indices, log_shift, size, candidate, columns, nodes,
 ):  # fmt: skip
-    for block in numba.prange(threads):
-        total = np.zeros((nodes, 2), np.int64)
-        touched = np.empty(nodes + 1, np.int32)
-        for q in range(block, len(queries), threads):
-            _top_one(q, f_indptr, f_indices, b_indptr, b_indices, queries, which, least, cap,
-                     excludes, x_indptr, x_indices, log_shift, size, candidate, columns, total,
-                     touched)  # fmt: skip
+    total = np.zeros((nodes, 2), np.int64)
+    touched = np.empty(nodes + 1, np.int32)
+    for q in range(block, len(queries), blocks):
+        _top_one(q, f_indptr, f_indices, b_indptr, b_indices, queries, which, least, cap,
+                 excludes, x_indptr, x_indices, log_shift, size, candidate, columns, total,
+                 touched)  # fmt: skip
 
 
 @numba.njit(cache=True, nogil=True)
@@ -357,14 +357,13 @@ def _pairs_serial(  # type: ignore[no-untyped-def]
                    log_shift, columns, total, touched)  # fmt: skip
 
 
-@numba.njit(cache=True, nogil=True, parallel=True)
-def _pairs_parallel(  # type: ignore[no-untyped-def]
-    f_indptr, f_indices, b_indptr, b_indices, queries, p_indptr, p_candidates, log_shift,
-    columns, nodes, threads,
+@numba.njit(cache=True, nogil=True)
+def _pairs_block(  # type: ignore[no-untyped-def]
+    block, blocks, f_indptr, f_indices, b_indptr, b_indices, queries, p_indptr, p_candidates, log_shift,
+    columns, nodes,
 ):  # fmt: skip
-    for block in numba.prange(threads):
-        total = np.zeros((nodes, 2), np.int64)
-        touched = np.empty(nodes + 1, np.int32)
-        for q in range(block, len(queries), threads):
-            _pairs_one(q, f_indptr, f_indices, b_indptr, b_indices, queries, p_indptr,
-                       p_candidates, log_shift, columns, total, touched)  # fmt: skip
+    total = np.zeros((nodes, 2), np.int64)
+    touched = np.empty(nodes + 1, np.int32)
+    for q in range(block, len(queries), blocks):
+        _pairs_one(q, f_indptr, f_indices, b_indptr, b_indices, queries, p_indptr,
+                   p_candidates, log_shift, columns, total, touched)  # fmt: skip

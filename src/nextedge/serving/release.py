@@ -83,7 +83,12 @@ class LoadedRelease:
             settings = settings.model_copy(update={"policy": live.policy, "k": live.k})
         folder = self.release.path / "surfaces" / name
         scope = Scope(self.snapshot, relation_of(settings))
-        line = build_line(scope, settings, load_sources(folder / "sources"), exclude_features=built.features.exclude)
+        line = build_line(
+            scope,
+            settings,
+            load_sources(folder / "sources"),
+            exclude_features=built.features.exclude,
+        )
         if (folder / "ranker" / "ranker.json").exists():
             line = replace(line, ranker=BoostedBlend.load(folder / "ranker"))
         reasons = Reasons(dict(line.sources), self.display)

@@ -104,12 +104,18 @@ def answer(
 
 
 def _requests(
-    release: LoadedRelease, surface: LoadedSurface, user_ids: Sequence[Identifier], k: int, question: Question
+    release: LoadedRelease,
+    surface: LoadedSurface,
+    user_ids: Sequence[Identifier],
+    k: int,
+    question: Question,
 ) -> Requests:
     query = release.entities.users.positions(list(user_ids))
     exclude = None
     if question.exclude:
-        ids = release.entities.users if surface.candidate_table == "users" else release.entities.items
+        ids = (
+            release.entities.users if surface.candidate_table == "users" else release.entities.items
+        )
         places = np.unique(ids.positions(list(question.exclude)))
         places = places[places >= 0]
         count = len(user_ids)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import numba
 import numpy as np
 
+from nextedge.graph.threads import run_blocks
 from nextedge.stages.source import Source
 from nextedge.types import BoolArray, Candidates, Requests
 
@@ -65,71 +66,73 @@ def merge_candidates(
     candidate = np.concatenate([part.candidate for part in parts])[order]
     score = np.concatenate([part.columns["score"] for part in parts])[order]
     weight = np.array([(weights or {}).get(name, 1.0) for name in names], np.float32)
-    size, kept, rough, scores, ranks = _merge(
-        bounds, queries, len(parts), candidate, score.astype(np.float32), weight, known, limit,
-        numba.get_num_threads(),
+    size = np.zeros(queries, np.int64)
+    run_blocks(_count, queries, bounds, queries, len(parts), candidate, known, limit, size)
+    start = np.concatenate(([0], np.cumsum(size)))
+    kept, rough = np.empty(start[-1], np.int32), np.empty(start[-1], np.float32)
+    scores = np.full((start[-1], len(parts)), np.nan, np.float32)
+    ranks = np.full((start[-1], len(parts)), NO_RANK)
+    run_blocks(
+        _merge, queries, bounds, queries, len(parts), candidate, score.astype(np.float32), weight,
+        known, start, kept, rough, scores, ranks,
     )  # fmt: skip
     columns: dict[str, np.ndarray] = {ROUGH: rough}
     for place, name in enumerate(names):
         columns[score_column(name)] = scores[:, place]
         columns[rank_column(name)] = ranks[:, place]
-    return Candidates(np.concatenate(([0], np.cumsum(size))), kept, columns)
+    return Candidates(start, kept, columns)
 
 
-@numba.njit(cache=True, nogil=True, parallel=True)
-def _merge(bounds, queries, sources, candidate, score, weight, known, limit, threads):  # type: ignore[no-untyped-def]
-    blocks = max(1, min(threads, queries))
-    size = np.zeros(queries, np.int64)
-    for block in numba.prange(blocks):  # first pass: how many distinct, at most the limit
-        seen = np.full(len(known), -1, np.int32)
-        for q in range(block, queries, blocks):
-            count = 0
-            for row in range(bounds[q * sources], bounds[(q + 1) * sources]):
+@numba.njit(cache=True, nogil=True)
+def _count(block, blocks, bounds, queries, sources, candidate, known, limit, size):  # type: ignore[no-untyped-def]
+    """How many distinct candidates each query keeps: at most the limit."""
+    seen = np.full(len(known), -1, np.int32)
+    for q in range(block, queries, blocks):
+        count = 0
+        for row in range(bounds[q * sources], bounds[(q + 1) * sources]):
+            c = candidate[row]
+            if seen[c] != q and known[c]:
+                seen[c] = q
+                count += 1
+        size[q] = min(count, limit)
+
+
+@numba.njit(cache=True, nogil=True)
+def _merge(  # type: ignore[no-untyped-def]
+    block, blocks, bounds, queries, sources, candidate, score, weight, known, start, kept, rough,
+    scores, ranks,
+):  # fmt: skip
+    total = np.zeros(len(known), np.float32)
+    slot = np.full(len(known), -1, np.int64)
+    for q in range(block, queries, blocks):
+        low, high = bounds[q * sources], bounds[(q + 1) * sources]
+        union = np.empty(high - low, np.int32)
+        count = 0
+        for s in range(sources):
+            begin = bounds[q * sources + s]
+            for row in range(begin, bounds[q * sources + s + 1]):
                 c = candidate[row]
-                if seen[c] != q and known[c]:
-                    seen[c] = q
+                if not known[c]:
+                    continue
+                if total[c] == 0.0:
+                    union[count] = c
                     count += 1
-            size[q] = min(count, limit)
-    start = np.zeros(queries + 1, np.int64)
-    for q in range(queries):
-        start[q + 1] = start[q] + size[q]
-    kept = np.empty(start[-1], np.int32)
-    rough = np.empty(start[-1], np.float32)
-    scores = np.full((start[-1], sources), np.float32(np.nan))
-    ranks = np.full((start[-1], sources), NO_RANK)
-    for block in numba.prange(blocks):
-        total = np.zeros(len(known), np.float32)
-        slot = np.full(len(known), -1, np.int64)
-        for q in range(block, queries, blocks):
-            low, high = bounds[q * sources], bounds[(q + 1) * sources]
-            union = np.empty(high - low, np.int32)
-            count = 0
-            for s in range(sources):
-                begin = bounds[q * sources + s]
-                for row in range(begin, bounds[q * sources + s + 1]):
-                    c = candidate[row]
-                    if not known[c]:
-                        continue
-                    if total[c] == 0.0:
-                        union[count] = c
-                        count += 1
-                    total[c] += weight[s] / (_FUSION + (row - begin + 1)) + np.float32(1e-12)
-            best = _best(total, np.sort(union[:count]), size[q])
-            for place in range(len(best)):
-                kept[start[q] + place] = best[place]
-                rough[start[q] + place] = total[best[place]]
-                slot[best[place]] = start[q] + place
-            for s in range(sources):
-                begin = bounds[q * sources + s]
-                for row in range(begin, bounds[q * sources + s + 1]):
-                    at = slot[candidate[row]]
-                    if at >= 0:
-                        scores[at, s] = score[row]
-                        ranks[at, s] = min(row - begin + 1, 32766)
-            for place in range(count):
-                total[union[place]] = 0.0
-                slot[union[place]] = -1
-    return size, kept, rough, scores, ranks
+                total[c] += weight[s] / (_FUSION + (row - begin + 1)) + np.float32(1e-12)
+        best = _best(total, np.sort(union[:count]), start[q + 1] - start[q])
+        for place in range(len(best)):
+            kept[start[q] + place] = best[place]
+            rough[start[q] + place] = total[best[place]]
+            slot[best[place]] = start[q] + place
+        for s in range(sources):
+            begin = bounds[q * sources + s]
+            for row in range(begin, bounds[q * sources + s + 1]):
+                at = slot[candidate[row]]
+                if at >= 0:
+                    scores[at, s] = score[row]
+                    ranks[at, s] = min(row - begin + 1, 32766)
+        for place in range(count):
+            total[union[place]] = 0.0
+            slot[union[place]] = -1
 
 
 @numba.njit(cache=True, nogil=True)

@@ -53,7 +53,11 @@ class Policy:
         places = self._excluded(requests, hidden)
         kept = ranked.keep(allowed[ranked.candidate] & ~_listed(ranked, places, len(allowed)))
         kept = self._freshen(requests, kept)
-        chosen = kept.keep(self._capped(requests, kept)) if self.settings.max_per else kept.head(requests.k)
+        chosen = (
+            kept.keep(self._capped(requests, kept))
+            if self.settings.max_per
+            else kept.head(requests.k)
+        )
         return self._backfill(requests, chosen, kept, places, allowed)
 
     def _allowed(self, requests: Requests) -> BoolArray:
@@ -151,7 +155,13 @@ class Policy:
         return order[allowed[order]]
 
     def _fill(
-        self, row: int, k: int, chosen: Candidates, kept: Candidates, excluded: IndexArray, order: IntArray
+        self,
+        row: int,
+        k: int,
+        chosen: Candidates,
+        kept: Candidates,
+        excluded: IndexArray,
+        order: IntArray,
     ) -> list[int]:
         have = chosen.candidate[chosen.indptr[row] : chosen.indptr[row + 1]].tolist()
         seen = set(have) | set(excluded.tolist())
@@ -186,15 +196,25 @@ def _listed(ranked: Candidates, places: list[IndexArray], size: int) -> BoolArra
 def _appended(chosen: Candidates, extra: Mapping[int, list[int]]) -> Candidates:
     """Rows of each query followed by its extra candidates: score 0, other columns empty."""
     ends = chosen.indptr[1:]
-    where = np.concatenate([np.full(len(c), ends[row]) for row, c in extra.items()] or [np.zeros(0, np.int64)])
-    added = np.concatenate([np.asarray(c, np.int32) for c in extra.values()] or [np.zeros(0, np.int32)])
+    where = np.concatenate(
+        [np.full(len(c), ends[row]) for row, c in extra.items()] or [np.zeros(0, np.int64)]
+    )
+    added = np.concatenate(
+        [np.asarray(c, np.int32) for c in extra.values()] or [np.zeros(0, np.int32)]
+    )
     where = where.astype(np.int64)
     grown = np.zeros(len(chosen.indptr), np.int64)
     for row, candidates in extra.items():
         grown[row + 1] = len(candidates)
     columns = {}
     for name, values in chosen.columns.items():
-        blank = 0 if name == SCORE else np.nan if values.dtype.kind == "f" else np.iinfo(values.dtype).max
+        blank = (
+            0
+            if name == SCORE
+            else np.nan
+            if values.dtype.kind == "f"
+            else np.iinfo(values.dtype).max
+        )
         columns[name] = np.insert(values, where, np.full(len(where), blank, values.dtype))
     return Candidates(
         chosen.indptr + np.cumsum(grown), np.insert(chosen.candidate, where, added), columns

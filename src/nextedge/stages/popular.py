@@ -35,7 +35,9 @@ class Popular(Source):
         return scope.candidate_degree.astype(np.float32)
 
     def candidates(self, requests: Requests, limit: int) -> Candidates:
-        return first_of_order(self.scope, requests, self.arrays["order"], self.arrays["score"], limit)
+        return first_of_order(
+            self.scope, requests, self.arrays["order"], self.arrays["score"], limit
+        )
 
     def pair_scores(self, requests: Requests, candidates: Candidates) -> FloatArray:
         score: FloatArray = self.arrays["score"][candidates.candidate]
@@ -93,9 +95,7 @@ class Segment(Source):
 
     def candidates(self, requests: Requests, limit: int) -> Candidates:
         popular = sparse_from_arrays(self.arrays, "popular")
-        return top_products(
-            self._values(requests), popular, limit, self.scope.excluded(requests)
-        )
+        return top_products(self._values(requests), popular, limit, self.scope.excluded(requests))
 
     def pair_scores(self, requests: Requests, candidates: Candidates) -> FloatArray:
         popular = sparse_from_arrays(self.arrays, "popular")

@@ -98,5 +98,7 @@ def _union_graph(scope: Scope, *, connections: bool) -> Arrays:
         ends = np.repeat(np.arange(users, dtype=np.int32), friends.degree)
         source += [ends, np.asarray(friends.indices)]  # repeated pairs merge below
         target += [np.asarray(friends.indices), ends]
-    graph = build_graph(np.concatenate(source), np.concatenate(target), users + items, users + items)
+    graph = build_graph(
+        np.concatenate(source), np.concatenate(target), users + items, users + items
+    )
     return {"indptr": graph.indptr, "indices": graph.indices}

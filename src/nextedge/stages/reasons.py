@@ -129,7 +129,9 @@ class Reasons:
         for place in range(len(chosen)):
             if because[place] >= 0:
                 name = self.display("items", int(because[place]))
-                reasons.append(Reason("because_you_liked", f"because you liked {name}", {"item": name}))
+                reasons.append(
+                    Reason("because_you_liked", f"because you liked {name}", {"item": name})
+                )
             else:
                 reasons.append(self._by_source(chosen, place))
         return reasons

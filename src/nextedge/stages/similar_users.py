@@ -72,5 +72,3 @@ class ConnectionsItems(SimilarUsers):
         degree = self.scope.snapshot.engagements.degree[rows.indices]
         values = (1.0 / np.log(2.0 + degree)).astype(np.float32)
         return SparseRows(rows.indptr, rows.indices, values, rows.columns)
-
-

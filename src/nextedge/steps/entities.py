@@ -47,7 +47,9 @@ class EntitiesStep(Step):
         progress("entities: ids", 0, 3)
         users = IdMap(_distinct(tables, _ID_COLUMNS))
         items = IdMap(
-            _distinct(tables, {schema.ITEMS: (schema.ITEM_ID,), schema.INTERACTIONS: (schema.ITEM_ID,)})
+            _distinct(
+                tables, {schema.ITEMS: (schema.ITEM_ID,), schema.INTERACTIONS: (schema.ITEM_ID,)}
+            )
         )
         progress("entities: attributes", 1, 3)
         entities = Entities(
@@ -69,7 +71,9 @@ class EntitiesStep(Step):
         expression = self.engine.read(f"clean_{name}", path.name, path.parent)
         settings = getattr(self.config.features, name)
         kinds = feature_kinds(expression, schema.TABLES[name], settings)
-        return encode_attributes(_in_order(path, schema.TABLES[name].key[0], ids, list(kinds)), kinds)
+        return encode_attributes(
+            _in_order(path, schema.TABLES[name].key[0], ids, list(kinds)), kinds
+        )
 
     def _displays(self, tables: Path, output: Path, entities: Entities) -> None:
         """What a person reads in place of an id: the users' names and items' titles."""
@@ -118,9 +122,15 @@ def _intern(path: Path, name: str, entities: Entities, output: Path) -> None:
     if name == schema.CONNECTIONS:
         ends = users.positions(rows.column(schema.SRC)), users.positions(rows.column(schema.DST))
     elif name == schema.BLOCKS:
-        ends = users.positions(rows.column(schema.USER_ID)), users.positions(rows.column(schema.OTHER_ID))
+        ends = (
+            users.positions(rows.column(schema.USER_ID)),
+            users.positions(rows.column(schema.OTHER_ID)),
+        )
     elif name == schema.INTERACTIONS:
-        ends = users.positions(rows.column(schema.USER_ID)), items.positions(rows.column(schema.ITEM_ID))
+        ends = (
+            users.positions(rows.column(schema.USER_ID)),
+            items.positions(rows.column(schema.ITEM_ID)),
+        )
     else:
         _intern_impressions(rows, entities, output)
         return
@@ -139,7 +149,9 @@ POSITIVE_ACTIONS = frozenset({"click", "accept", "like", "purchase", "connect"})
 def _intern_impressions(rows: pa.Table, entities: Entities, output: Path) -> None:
     """Impressions of people and of items apart, actions as codes (-1 none, -2 unknown)."""
     actions = _column(rows, "action", pa.string())
-    codes = np.asarray(pc.fill_null(pc.index_in(actions, value_set=pa.array(ACTIONS)), -2), np.int32)
+    codes = np.asarray(
+        pc.fill_null(pc.index_in(actions, value_set=pa.array(ACTIONS)), -2), np.int32
+    )
     codes[np.asarray(pc.is_null(actions))] = -1
     source = entities.users.positions(rows.column(schema.USER_ID))
     time, acted = _micros(rows, schema.TIMESTAMP), _micros(rows, "action_timestamp")

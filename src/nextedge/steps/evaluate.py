@@ -103,22 +103,30 @@ class _Collected:
         self.queries.append(requests.query)
         known = line.scope.known
         for name, candidates in found.items():
-            usable = Candidates(candidates.indptr, candidates.candidate).keep(known[candidates.candidate])
+            usable = Candidates(candidates.indptr, candidates.candidate).keep(
+                known[candidates.candidate]
+            )
             self.found.setdefault(name, []).append(usable)
             self._measure(name, "source", usable, requests)
         matrix, names = line.matrix(requests, merged), line.features.names
         for name in HEURISTICS:
             if name in names:
                 score = np.nan_to_num(matrix[:, names.index(name)])
-                self._measure(name, "baseline", merged.with_columns(score=score).sorted_by(SCORE), requests)
+                self._measure(
+                    name, "baseline", merged.with_columns(score=score).sorted_by(SCORE), requests
+                )
         self._measure(ROUGH, "baseline", merged, requests)
         if line.ranker is None:
             score = merged.columns[ROUGH]
         else:
             score = line.ranker.predict(matrix, merged)
-            self.labels.append(self.positives.contains(requests.query[merged.row_query], merged.candidate))
+            self.labels.append(
+                self.positives.contains(requests.query[merged.row_query], merged.candidate)
+            )
             self.scores.append(score)
-        self._measure("full_line", "full_line", merged.with_columns(score=score).sorted_by(SCORE), requests)
+        self._measure(
+            "full_line", "full_line", merged.with_columns(score=score).sorted_by(SCORE), requests
+        )
 
     def _measure(self, name: str, kind: SystemKind, ranked: Candidates, requests: Requests) -> None:
         self.kinds[name] = kind
@@ -146,7 +154,9 @@ class _Collected:
                     (other, joined[other].named()[metric]), metric)
             for other in (best, ROUGH) for metric in (main, f"recall@{self.k}")
         )  # fmt: skip
-        return EvaluationReport(surface, protocol, tuple(systems), self._recall(query, degree), comparisons)
+        return EvaluationReport(
+            surface, protocol, tuple(systems), self._recall(query, degree), comparisons
+        )
 
     def _system(
         self, name: str, metrics: RankMetrics, degree: np.ndarray, query: np.ndarray
@@ -161,7 +171,9 @@ class _Collected:
         )
         report = replace(report, beyond_accuracy=beyond)
         if name == "full_line" and self.scores:
-            measured = classification_metrics(np.concatenate(self.labels), np.concatenate(self.scores))
+            measured = classification_metrics(
+                np.concatenate(self.labels), np.concatenate(self.scores)
+            )
             report = replace(report, classification=measured)
         return report
 

@@ -56,7 +56,9 @@ class SourcesStep(Step):
 def load_sources(directory: Path) -> dict[str, Arrays]:
     """Memory-map what ``SourcesStep`` wrote."""
     return {
-        folder.name: {file.stem: np.load(file, mmap_mode="r") for file in sorted(folder.glob("*.npy"))}
+        folder.name: {
+            file.stem: np.load(file, mmap_mode="r") for file in sorted(folder.glob("*.npy"))
+        }
         for folder in sorted(directory.iterdir())
         if folder.is_dir()
     }

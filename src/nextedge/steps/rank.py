@@ -18,10 +18,10 @@ import numpy as np
 from nextedge.config import Config, RankerConfig
 from nextedge.data.split import Window
 from nextedge.errors import TrainingError
-from nextedge.models.quality import ndcg_of_rows
 from nextedge.graph.csr import Graph, build_graph, mirrored
 from nextedge.models.blend import LinearBlend
 from nextedge.models.gbdt import BoostedBlend, LabelledRows, boost
+from nextedge.models.quality import ndcg_of_rows
 from nextedge.models.ranker import Calibrator
 from nextedge.stages.line import Line, build_line, fit_sources
 from nextedge.stages.source import Scope
@@ -78,7 +78,9 @@ def window_line(
     relation = relation_of(surface)
     snapshot = window_snapshot(history, relation, pairs, window)
     scope = Scope(snapshot, relation)
-    line = build_line(scope, surface, fit_sources(scope, surface), exclude_features=config.features.exclude)
+    line = build_line(
+        scope, surface, fit_sources(scope, surface), exclude_features=config.features.exclude
+    )
     return line, positives_of(scope, relation, pairs, window)
 
 
@@ -120,7 +122,9 @@ def label_rows(line: Line, positives: Graph, settings: RankerConfig, seed: int) 
             break
     if not matrices:
         width = len(line.features.names)
-        return LabelledRows(np.zeros((0, width), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+        return LabelledRows(
+            np.zeros((0, width), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64)
+        )
     group = np.concatenate(groups)
     return LabelledRows(np.concatenate(matrices), np.concatenate(labels), group[group > 0])
 
@@ -151,7 +155,11 @@ def train(
                 f"ranker.model = {settings.model!r} needs labels in at least two windows; "
                 f"found {len(parts)}: give more history, or use ranker.model = 'auto'"
             )
-        return None, {"model": "rough_score", "reason": "too few new edges to learn from", "ndcg": {}}
+        return None, {
+            "model": "rough_score",
+            "reason": "too few new edges to learn from",
+            "ndcg": {},
+        }
     training, validation = LabelledRows.joined(parts[:-1]), parts[-1]
     contenders = _contenders(training, validation, features, settings)
     chosen = settings.model
@@ -162,7 +170,9 @@ def train(
     ranker.calibrator = Calibrator.fit(best.scores, validation.label)
     return ranker, {
         "model": chosen,
-        "reason": "as configured" if settings.model != "auto" else "best NDCG@20 on the last label window",
+        "reason": "as configured"
+        if settings.model != "auto"
+        else "best NDCG@20 on the last label window",
         "ndcg": {name: round(c.ndcg, 6) for name, c in contenders.items()},
         "rows": int(sum(len(part.label) for part in parts)),
         "positives": int(sum(part.label.sum() for part in parts)),
@@ -177,11 +187,15 @@ def _contenders(
     count = booster.best_iteration
 
     def fit_blend(rows: LabelledRows) -> BoostedBlend:
-        return BoostedBlend("blend", features, LinearBlend.fit(rows.matrix, rows.label, rows.group, features))
+        return BoostedBlend(
+            "blend", features, LinearBlend.fit(rows.matrix, rows.label, rows.group, features)
+        )
 
     def fit_trees(rows: LabelledRows) -> BoostedBlend:
         fitted = fit_blend(rows).blend
-        return BoostedBlend("lightgbm", features, fitted, boost(fitted, rows, None, features, settings, count))
+        return BoostedBlend(
+            "lightgbm", features, fitted, boost(fitted, rows, None, features, settings, count)
+        )
 
     single, source = _best_source(validation, features)
 
@@ -195,7 +209,9 @@ def _contenders(
     }
     refits = {"lightgbm": fit_trees, "blend": fit_blend, "best_source": fit_source}
     return {
-        name: _Contender(ndcg_of_rows(score, validation.label, validation.group), refits[name], score)
+        name: _Contender(
+            ndcg_of_rows(score, validation.label, validation.group), refits[name], score
+        )
         for name, score in scores.items()
     }
 
@@ -203,7 +219,11 @@ def _contenders(
 def _best_source(rows: LabelledRows, features: list[str]) -> tuple[np.ndarray, str]:
     """The score of the one source, or heuristic, whose order is best."""
     names = [name for name in features if name.endswith("_score")]
-    names += [name for name in ("resource_allocation", "jaccard", "common_neighbor_count") if name in features]
+    names += [
+        name
+        for name in ("resource_allocation", "jaccard", "common_neighbor_count")
+        if name in features
+    ]
     best: tuple[float, np.ndarray, str] | None = None
     for name in names:
         score = np.nan_to_num(rows.matrix[:, features.index(name)], nan=0.0)
@@ -212,4 +232,3 @@ def _best_source(rows: LabelledRows, features: list[str]) -> tuple[np.ndarray, s
             best = (value, score, name)
     assert best is not None
     return best[1], best[2]
-

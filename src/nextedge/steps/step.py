@@ -44,7 +44,9 @@ class Step(ABC):
     def key(self, inputs: Mapping[str, str]) -> str:
         """Hash of everything that decides the output."""
         facts = [self.name, self.version, self.settings(), sorted(inputs.items())]
-        return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:20]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[
+            :20
+        ]
 
 
 class Workshop:

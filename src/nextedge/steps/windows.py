@@ -109,7 +109,9 @@ def relation_of(surface: SurfaceConfig) -> Relation:
     return CONNECTS if surface.kind == "people" else ENGAGES
 
 
-def cut(history: History, relation: Relation, split: SplitConfig) -> tuple[Pairs, list[Window], Method, str]:
+def cut(
+    history: History, relation: Relation, split: SplitConfig
+) -> tuple[Pairs, list[Window], Method, str]:
     """The pairs of a relation, their windows, and the split method with its reason."""
     pairs = Pairs.of(history.of(relation), relation)
     method, why = choose_method(split, pairs.first)
@@ -128,13 +130,17 @@ def window_snapshot(history: History, relation: Relation, pairs: Pairs, window: 
         other = other.keep(other.time <= window.as_of)
     connections, interactions = (own, other) if relation.self_typed else (other, own)
     as_of = history.latest if window.as_of is None else window.as_of
-    return make_snapshot(history, connections, interactions, as_of, timed=bool((own.time > 0).any()))
+    return make_snapshot(
+        history, connections, interactions, as_of, timed=bool((own.time > 0).any())
+    )
 
 
 def serving_snapshot(history: History) -> Snapshot:
     """Everything that is known."""
     timed = any(bool((r.time > 0).any()) for r in (history.connections, history.interactions))
-    return make_snapshot(history, history.connections, history.interactions, history.latest, timed=timed)
+    return make_snapshot(
+        history, history.connections, history.interactions, history.latest, timed=timed
+    )
 
 
 def make_snapshot(
@@ -144,7 +150,12 @@ def make_snapshot(
     users, items = len(history.entities.users), len(history.entities.items)
     connects = _mirrored_graph(connections, users)
     engages = build_graph(
-        interactions.source, interactions.target, users, items, interactions.weight, interactions.time
+        interactions.source,
+        interactions.target,
+        users,
+        items,
+        interactions.weight,
+        interactions.time,
     )
     engaged_by = engages.reverse
     return Snapshot(
@@ -175,11 +186,17 @@ def _known(attributes, as_of: int, has_edge: BoolArray) -> BoolArray:  # type: i
 
 def _profile_views(history: History, as_of: int) -> Graph:
     """Who opened whose profile: impressions of people with an action that opens it."""
-    users, directory = len(history.entities.users), history.directory / "impressions" / "candidate_id"
+    users, directory = (
+        len(history.entities.users),
+        history.directory / "impressions" / "candidate_id",
+    )
     none = np.zeros(0, np.int32)
     if not directory.exists():
         return build_graph(none, none, users, users)
-    parts = {name: np.load(directory / f"{name}.npy", mmap_mode="r") for name in ("source", "target", "acted", "time", "action")}
+    parts = {
+        name: np.load(directory / f"{name}.npy", mmap_mode="r")
+        for name in ("source", "target", "acted", "time", "action")
+    }
     when = np.where(parts["acted"] > 0, parts["acted"], parts["time"])
     kept = np.isin(parts["action"], _VIEWS) & (when <= as_of) & (when > 0)
     return build_graph(parts["source"][kept], parts["target"][kept], users, users, None, when[kept])

@@ -1,0 +1,56 @@
+"""Errors as RFC 9457 problem details; nothing internal is told."""
+
+from __future__ import annotations
+
+import logging
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from nextedge import errors
+
+_log = logging.getLogger("nextedge.api")
+_STATUS: tuple[tuple[type[errors.NextEdgeError], int], ...] = (
+    (errors.UnknownSurfaceError, 404),
+    (errors.UnknownUserError, 404),
+    (errors.UnknownItemError, 404),
+    (errors.EventError, 422),
+    (errors.InputError, 422),
+    (errors.NoReleaseError, 503),
+    (errors.StorageError, 503),
+)
+
+
+def problem(status: int, title: str, detail: str) -> JSONResponse:
+    """A problem document."""
+    body = {"type": "about:blank", "title": title, "status": status, "detail": detail}
+    return JSONResponse(body, status, media_type="application/problem+json")
+
+
+def add_problem_handlers(app: FastAPI) -> None:
+    """Turn every error into a problem document."""
+
+    @app.exception_handler(errors.NextEdgeError)
+    async def known(request: Request, error: errors.NextEdgeError) -> JSONResponse:
+        status = next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
+        if status == 500:
+            _log.error("%s %s: %s", request.method, request.url.path, error)
+            return problem(500, "Internal error", "the request could not be answered")
+        return problem(status, type(error).__name__.removesuffix("Error"), str(error))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        return problem(422, "Invalid request", f"{where}: {first['msg']}")
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> JSONResponse:
+        return problem(error.status_code, str(error.detail), str(error.detail))
+
+    @app.exception_handler(Exception)
+    async def unknown(request: Request, error: Exception) -> JSONResponse:
+        _log.exception("%s %s", request.method, request.url.path)
+        return problem(500, "Internal error", "the request could not be answered")

@@ -1,0 +1,134 @@
+"""Routes that recommend."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, Field
+
+from nextedge.errors import InputError
+from nextedge.recommender import Recommender
+from nextedge.serving.request import MAX_LIMIT, Answer, Question
+
+UserId = Annotated[str, Query(min_length=1, max_length=256, description="id as in your tables")]
+Limit = Annotated[int | None, Query(ge=1, le=MAX_LIMIT, description="default: the surface's k")]
+Context = Annotated[str | None, Query(max_length=64, description="mobile, web, email, …")]
+
+
+class ReasonOut(BaseModel):
+    """Why a recommendation is shown."""
+
+    code: str
+    text: str
+    evidence: dict[str, Any] = {}
+
+
+class RecommendationOut(BaseModel):
+    """One predicted edge; ``candidate_id`` for people, ``item_id`` for items."""
+
+    candidate_id: int | str | None = None
+    item_id: int | str | None = None
+    score: float
+    rank: int
+    reason: ReasonOut
+    sources: list[str]
+    display: str
+    contributions: dict[str, float] | None = None
+
+
+class RecommendationsOut(BaseModel):
+    """The recommendations of one user."""
+
+    user_id: int | str
+    surface: str
+    recommendations: list[RecommendationOut]
+    recommendation_id: str
+    release: str
+    degraded: list[str]
+    cache: str = "miss"
+    latency_ms: float
+    experiment: str | None = None
+
+
+class InternalRequest(BaseModel):
+    """The body of ``/internal/ml/recommendations``."""
+
+    tenant_id: str
+    user_id: int | str
+    count: int = Field(20, ge=1, le=MAX_LIMIT)
+    filters: dict[str, str] = {}
+    surface: str | None = None
+
+
+class InternalResponse(BaseModel):
+    """The answer of ``/internal/ml/recommendations``."""
+
+    recommendations: list[RecommendationOut]
+    model_version: str
+    latency_ms: float
+    cache_hit: bool
+    recommendation_id: str
+
+
+def routes(recommender: Recommender) -> APIRouter:
+    """The routes over one tenant."""
+    router = APIRouter(tags=["recommendations"])
+
+    @router.get("/pymk/recommendations", response_model_exclude_none=True)
+    def people_you_may_know(
+        user_id: UserId, limit: Limit = None, context: Context = None
+    ) -> RecommendationsOut:
+        """People you may know."""
+        return ask(user_id, "people", limit, context, explain=False)
+
+    @router.get("/v1/{surface}/recommendations", response_model_exclude_none=True)
+    def recommendations(
+        surface: str, user_id: UserId, limit: Limit = None, context: Context = None, explain: bool = False
+    ) -> RecommendationsOut:
+        """Recommendations on any surface."""
+        return ask(user_id, surface, limit, context, explain=explain)
+
+    @router.post("/internal/ml/recommendations", response_model_exclude_none=True)
+    def internal(request: InternalRequest) -> InternalResponse:
+        """The engine's own interface, for other services of the house."""
+        if request.tenant_id != recommender.config.tenant:
+            raise InputError(f"tenant_id {request.tenant_id!r}: this key is not of that tenant")
+        name = recommender.surface_name(request.surface or _only_surface(recommender))
+        answer = recommender.recommend(
+            request.user_id, name, request.count, context=request.filters
+        )
+        return InternalResponse(
+            recommendations=rendered(answer), model_version=answer.release, cache_hit=False,
+            latency_ms=answer.latency_ms, recommendation_id=answer.recommendation_id,
+        )  # fmt: skip
+
+    def ask(
+        user_id: str, surface: str, limit: int | None, context: str | None, *, explain: bool
+    ) -> RecommendationsOut:
+        question = Question(surface, limit, {"context": context} if context else {}, explain=explain)
+        answer = recommender.recommend_many([user_id], question)[0]
+        return RecommendationsOut(
+            user_id=answer.user_id, surface=answer.surface, recommendations=rendered(answer),
+            recommendation_id=answer.recommendation_id, release=answer.release,
+            degraded=list(answer.degraded), latency_ms=round(answer.latency_ms, 3),
+        )  # fmt: skip
+
+    return router
+
+
+def _only_surface(recommender: Recommender) -> str:
+    return "items" if "items" in recommender.release.surfaces else next(iter(recommender.release.surfaces))
+
+
+def rendered(answer: Answer) -> list[RecommendationOut]:
+    """The recommendations of an answer as they go out."""
+    key = "item_id" if answer.kind == "items" else "candidate_id"
+    return [
+        RecommendationOut(
+            score=each.score, rank=each.rank, sources=list(each.sources), display=each.display,
+            reason=ReasonOut(code=each.reason.code, text=each.reason.text, evidence=each.reason.evidence),
+            contributions=each.contributions or None, **{key: each.id},  # type: ignore[arg-type]
+        )
+        for each in answer.recommendations
+    ]  # fmt: skip

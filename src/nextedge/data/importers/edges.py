@@ -1,0 +1,180 @@
+"""Plain edge lists, as SNAP, KONECT, Network Repository and others publish them.
+
+One edge a line, two ids and at most a weight and a time after them, separated by commas,
+semicolons, tabs or spaces; a header and comments (``#``, ``%``, ``//``) are passed over;
+``.gz`` is read as it is.
+"""
+
+from __future__ import annotations
+
+import gzip
+import re
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import duckdb
+
+from nextedge.data.importers.report import ImportReport
+from nextedge.data.importers.tables import importing, literal, write_parquet
+from nextedge.data.text import INTEGER, open_binary
+from nextedge.errors import DataError
+
+_SUFFIXES = (".txt", ".csv", ".tsv", ".edges", ".edgelist", ".el", ".mtx")
+_COMMENT = r"^\s*(#|%|//)"
+_NUMBER = re.compile(r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$")
+_HEADS = re.compile(r"^(src|source|from|node|id|user|u|v|tail|follower)", re.IGNORECASE)
+_EARLIEST_SECONDS = 1e8  # March 1973; a column that never goes below it holds times
+_SNIFFED_LINES = 1000
+
+
+@dataclass(frozen=True)
+class _Dialect:
+    """How the lines of a file are cut: a regular expression, and whether the first names."""
+
+    separator: str
+    header: bool
+    width: int
+
+
+def import_edges(source: Path, target: Path) -> ImportReport:
+    """Write ``connections.parquet`` from one edge list, or from all of a folder.
+
+    A third and a fourth column are told apart by what they hold: numbers that never go below
+    1e8 are times (since 1970; the unit by magnitude, as for every table), others are weights.
+    Weights below zero (signed networks) become a column ``rating``, since a connection's
+    weight cannot be negative.
+
+    Raises:
+        DataError: no edge list is there, or a line holds fewer than two ids; names the line.
+    """
+    files = _files(source)
+    with importing(source) as connection:
+        parts = [_select(path) for path in files]
+        connection.execute(f"CREATE TABLE edges AS {' UNION ALL BY NAME '.join(parts)}")
+        _require_edges(connection, source)
+        select, notes = _columns(connection)
+        rows = write_parquet(connection, select, target / "connections.parquet")
+    return ImportReport({"connections": rows}, tuple(notes))
+
+
+def _files(source: Path) -> list[Path]:
+    if source.is_file():
+        return [source]
+    found = sorted(
+        path
+        for path in source.glob("*")
+        if path.is_file() and path.name.lower().removesuffix(".gz").endswith(_SUFFIXES)
+    )
+    if not found:
+        expected = ", ".join(_SUFFIXES)
+        raise DataError(
+            f"{source}: no edge list; expected a file, or a folder with {expected} or .gz"
+        )
+    return found
+
+
+def _select(path: Path) -> str:
+    dialect = _sniff(path)
+    # a line is read as one value: no byte that text may hold separates it
+    lines = (
+        f"read_csv({literal(str(path))}, auto_detect = false, header = false, delim = '\\x01', "
+        "quote = '', escape = '', columns = {'line': 'VARCHAR'})"
+    )
+    numbered = f"SELECT line, row_number() OVER () AS number FROM {lines}"
+    kept = f"SELECT *, row_number() OVER () AS place FROM ({numbered}) " + (
+        f"WHERE trim(line) <> '' AND NOT regexp_matches(line, {literal(_COMMENT)})"
+    )
+    values = f"string_split_regex(trim(line), {literal(dialect.separator)})"
+    fields = ", ".join(
+        f"nullif(trim(part[{place}], ' \"'), '') AS field_{place}"
+        for place in range(1, max(2, dialect.width) + 1)
+    )
+    return (
+        f"SELECT {literal(str(path))} AS file, number, line, {fields} FROM "
+        f"(SELECT *, {values} AS part FROM ({kept}) WHERE place > {int(dialect.header)})"
+    )
+
+
+def _sniff(path: Path) -> _Dialect:
+    try:
+        with open_binary(str(path)) as stream:
+            raw = [line.decode("utf-8") for line in islice(stream, _SNIFFED_LINES)]
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text: {error}") from None
+    except (gzip.BadGzipFile, EOFError) as error:
+        raise DataError(f"{path}: not readable as gzip: {error}") from None
+    lines = [line.strip() for line in raw if line.strip() and not re.match(_COMMENT, line)]
+    if not lines:
+        raise DataError(f"{path}: no edge in it; expected two ids a line")
+    last = lines[-1]
+    separator = next((s for s in (",", ";", "\t") if s in last), None)
+    pattern = rf"\s*{separator}\s*" if separator and separator != "\t" else separator or r"\s+"
+    rows = [re.split(pattern, line) for line in lines[:2]]
+    return _Dialect(pattern, _is_header(rows), min(4, len(re.split(pattern, last))))
+
+
+def _is_header(rows: list[list[str]]) -> bool:
+    first = [value.strip('" ') for value in rows[0]]
+    if any(_NUMBER.match(value) for value in first):
+        return False
+    numeric_below = len(rows) > 1 and any(_NUMBER.match(value.strip('" ')) for value in rows[1])
+    return numeric_below or bool(_HEADS.match(first[0]))
+
+
+def _require_edges(connection: duckdb.DuckDBPyConnection, source: Path) -> None:
+    broken = connection.execute(
+        "SELECT file, number, line FROM edges WHERE field_1 IS NULL OR field_2 IS NULL "
+        "ORDER BY file, number LIMIT 1"
+    ).fetchone()
+    if broken:
+        raise DataError(
+            f"{broken[0]}, line {broken[1]}: expected two ids, found {broken[2][:80]!r}; "
+            f"mark comments with #"
+        )
+    if connection.execute("SELECT count(*) FROM edges").fetchone() == (0,):
+        raise DataError(f"{source}: no edge in it; expected two ids a line")
+
+
+def _columns(connection: duckdb.DuckDBPyConnection) -> tuple[str, list[str]]:
+    """The final SELECT, and what was decided of the extra columns."""
+    names = [row[0] for row in connection.execute("DESCRIBE edges").fetchall()]
+    whole = connection.execute(
+        "SELECT bool_and(regexp_matches(field_1, $1) AND TRY_CAST(field_1 AS BIGINT) IS NOT NULL "
+        "AND regexp_matches(field_2, $1) AND TRY_CAST(field_2 AS BIGINT) IS NOT NULL) FROM edges",
+        [INTEGER],
+    ).fetchone()
+    kind = "BIGINT" if whole and whole[0] else "VARCHAR"
+    columns = [f"CAST(field_1 AS {kind}) AS src", f"CAST(field_2 AS {kind}) AS dst"]
+    notes: list[str] = []
+    for field in [name for name in ("field_3", "field_4") if name in names]:
+        _add_extra(connection, field, columns, notes)
+    return f"SELECT {', '.join(columns)} FROM edges", notes
+
+
+def _add_extra(
+    connection: duckdb.DuckDBPyConnection, field: str, columns: list[str], notes: list[str]
+) -> None:
+    facts = connection.execute(
+        f"SELECT count({field}), count(TRY_CAST({field} AS DOUBLE)), "
+        f"min(TRY_CAST({field} AS DOUBLE)), max(TRY_CAST({field} AS DOUBLE)) FROM edges"
+    ).fetchone()
+    given, numbers, least, most = facts or (0, 0, None, None)
+    place = f"column {field[-1]}"
+    if not given or numbers < given:
+        if given:
+            notes.append(f"{place} is left out: it is neither a weight nor a time")
+        return
+    if least >= _EARLIEST_SECONDS:
+        scale = next(
+            (s for bound, s in ((1e11, 1e6), (1e14, 1e3), (1e17, 1.0)) if most < bound), 1e-3
+        )
+        microseconds = f"CAST(round(CAST({field} AS DOUBLE) * {scale}) AS BIGINT)"
+        columns.append(f"make_timestamptz({microseconds}) AS timestamp")
+        notes.append(f"{place} is taken as the timestamp")
+    elif least < 0:
+        columns.append(f"CAST({field} AS DOUBLE) AS rating")
+        notes.append(f"{place} goes below zero: kept as 'rating', not as the weight")
+    else:
+        columns.append(f"CAST({field} AS DOUBLE) AS weight")
+        notes.append(f"{place} is taken as the weight")

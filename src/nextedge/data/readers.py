@@ -1,0 +1,77 @@
+"""Read one location into an Ibis table on the local engine.
+
+Parquet and DuckDB tables are read lazily, as views. Text, SQLite and PostgreSQL are streamed
+once into DuckDB, typed, because every later question would parse or fetch them again.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import duckdb
+
+from nextedge.data.databases import read_database
+from nextedge.data.locations import DatabaseTable, Files, parse_location, shown
+from nextedge.data.text import read_csv, read_jsonl
+from nextedge.errors import DataError, MissingDependencyError
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+    from nextedge.engines.local import LocalEngine
+
+
+def read_location(engine: LocalEngine, location: str, base: Path) -> ir.Table:
+    """Open a table; ``nextedge.data.locations`` lists the forms of a location.
+
+    Raises:
+        DataError: the file is missing, unreadable, broken at a row, or not UTF-8.
+        MissingDependencyError: a driver that the URL needs is not installed.
+    """
+    place = parse_location(location, base)
+    if isinstance(place, DatabaseTable):
+        return read_database(engine, place)
+    if place.remote:
+        _register_object_store(engine, place.remote)
+    try:
+        return _read_files(engine, place)
+    except FileNotFoundError as error:
+        raise DataError(f"{shown(location)}: no such file ({error})") from None
+    except duckdb.Error as error:
+        raise DataError(unreadable(shown(location), error)) from None
+
+
+def unreadable(where: str, error: Exception) -> str:
+    """Message for a file that DuckDB refuses, in its first line's words."""
+    reason = str(error).strip().splitlines()[0].split("Error: ", 1)[-1]
+    return (
+        f"{where}: cannot be read: {reason}; expected an intact file of the format that its name "
+        f"says: write it again"
+    )
+
+
+def _read_files(engine: LocalEngine, files: Files) -> ir.Table:
+    if files.format == "csv":
+        return read_csv(engine, files)
+    if files.format == "jsonl":
+        return read_jsonl(engine, files)
+    listed = ", ".join("'" + path.replace("'", "''") + "'" for path in files.paths)
+    return engine.define(f"SELECT * FROM read_parquet([{listed}], union_by_name = true)")
+
+
+def _register_object_store(engine: LocalEngine, scheme: str) -> None:
+    """Let DuckDB read ``scheme://`` through fsspec, which needs no DuckDB extension."""
+    try:
+        import fsspec
+
+        if not engine.connection.filesystem_is_registered(scheme):
+            engine.connection.register_filesystem(fsspec.filesystem(scheme))
+    except ImportError:
+        package = {"s3": "s3fs", "gs": "gcsfs", "abfs": "adlfs"}.get(scheme, "fsspec")
+        raise MissingDependencyError(package, "s3", f"Reading {scheme}:// tables") from None
+    except ValueError:
+        raise DataError(
+            f"{scheme}://: no such kind of location; valid: a path, a glob, duckdb://, "
+            f"sqlite://, postgresql://, s3://"
+        ) from None
