@@ -24,7 +24,7 @@ class SparseRows:
     Attributes:
         indptr: int64[rows + 1].
         indices: int32[entries].
-        values: float32[entries].
+        values: float32[entries], not negative; zeros add nothing.
         columns: number of possible targets.
     """
 
@@ -79,11 +79,14 @@ def _accumulate(q, a_indptr, a_indices, a_values, b_indptr, b_indices, b_values,
     for place in range(a_indptr[q], a_indptr[q + 1]):
         middle, weight = a_indices[place], a_values[place]
         for entry in range(b_indptr[middle], b_indptr[middle + 1]):
+            gain = weight * b_values[entry]
+            if gain <= 0.0:
+                continue  # a total is 0 only until it is first touched
             target = b_indices[entry]
             if total[target] == 0.0:
                 touched[count] = target
                 count += 1
-            total[target] += weight * b_values[entry]
+            total[target] += gain
     return count
 
 

@@ -149,10 +149,8 @@ POSITIVE_ACTIONS = frozenset({"click", "accept", "like", "purchase", "connect"})
 def _intern_impressions(rows: pa.Table, entities: Entities, output: Path) -> None:
     """Impressions of people and of items apart, actions as codes (-1 none, -2 unknown)."""
     actions = _column(rows, "action", pa.string())
-    codes = np.asarray(
-        pc.fill_null(pc.index_in(actions, value_set=pa.array(ACTIONS)), -2), np.int32
-    )
-    codes[np.asarray(pc.is_null(actions))] = -1
+    found = pc.fill_null(pc.index_in(actions, value_set=pa.array(ACTIONS)), -2)
+    codes = np.where(np.asarray(pc.is_null(actions)), -1, np.asarray(found)).astype(np.int32)
     source = entities.users.positions(rows.column(schema.USER_ID))
     time, acted = _micros(rows, schema.TIMESTAMP), _micros(rows, "action_timestamp")
     for column, ids in ((schema.CANDIDATE_ID, entities.users), (schema.ITEM_ID, entities.items)):
