@@ -63,7 +63,7 @@ class Recommender:
         raw["state"] = str(Path(state).resolve())
         raw["data"] = {**raw.get("data", {}), **dict.fromkeys(tables, "memory")}
         recommender = cls(parse_config(raw, base=Path(), origin="settings"))
-        recommender._frames = {name: to_arrow_table(frame) for name, frame in tables.items()}
+        recommender._frames = {name: to_arrow_table(frame, name) for name, frame in tables.items()}
         return recommender
 
     def check(self) -> CheckReport:

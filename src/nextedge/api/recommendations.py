@@ -84,7 +84,11 @@ def routes(recommender: Recommender) -> APIRouter:
 
     @router.get("/v1/{surface}/recommendations", response_model_exclude_none=True)
     def recommendations(
-        surface: str, user_id: UserId, limit: Limit = None, context: Context = None, explain: bool = False
+        surface: str,
+        user_id: UserId,
+        limit: Limit = None,
+        context: Context = None,
+        explain: bool = False,
     ) -> RecommendationsOut:
         """Recommendations on any surface."""
         return ask(user_id, surface, limit, context, explain=explain)
@@ -106,7 +110,9 @@ def routes(recommender: Recommender) -> APIRouter:
     def ask(
         user_id: str, surface: str, limit: int | None, context: str | None, *, explain: bool
     ) -> RecommendationsOut:
-        question = Question(surface, limit, {"context": context} if context else {}, explain=explain)
+        question = Question(
+            surface, limit, {"context": context} if context else {}, explain=explain
+        )
         answer = recommender.recommend_many([user_id], question)[0]
         return RecommendationsOut(
             user_id=answer.user_id, surface=answer.surface, recommendations=rendered(answer),
@@ -118,7 +124,11 @@ def routes(recommender: Recommender) -> APIRouter:
 
 
 def _only_surface(recommender: Recommender) -> str:
-    return "items" if "items" in recommender.release.surfaces else next(iter(recommender.release.surfaces))
+    return (
+        "items"
+        if "items" in recommender.release.surfaces
+        else next(iter(recommender.release.surfaces))
+    )
 
 
 def rendered(answer: Answer) -> list[RecommendationOut]:
@@ -128,7 +138,7 @@ def rendered(answer: Answer) -> list[RecommendationOut]:
         RecommendationOut(
             score=each.score, rank=each.rank, sources=list(each.sources), display=each.display,
             reason=ReasonOut(code=each.reason.code, text=each.reason.text, evidence=each.reason.evidence),
-            contributions=each.contributions or None, **{key: each.id},  # type: ignore[arg-type]
+            contributions=each.contributions or None, **{key: each.id},
         )
         for each in answer.recommendations
     ]  # fmt: skip

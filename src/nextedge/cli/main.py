@@ -150,7 +150,7 @@ def recommend(
 ) -> None:
     """Recommend, for some users or for all."""
     from nextedge.cli.export import write_all
-    from nextedge.recommender import Question
+    from nextedge.serving.request import Question
 
     recommender = _recommender(where, config)
     if bool(user) == everyone:

@@ -35,7 +35,7 @@ class IdMap:
 
     def _as_integers(self) -> np.ndarray | None:
         if pa.types.is_integer(self.values.type):
-            return self.values.to_numpy(zero_copy_only=len(self.values) > 0)
+            return np.asarray(self.values.to_numpy(zero_copy_only=len(self.values) > 0))
         return None
 
     def __len__(self) -> int:
@@ -112,7 +112,7 @@ class IdMap:
         return ids
 
 
-class _Strings(Sequence[bytes]):  # type: ignore[type-arg]
+class _Strings(Sequence[bytes]):
     """An Arrow string array as a sorted sequence of UTF-8, for ``bisect``."""
 
     def __init__(self, values: pa.Array) -> None:

@@ -18,7 +18,7 @@ _HORIZONS = {"short": 0.02, "long": 0.15}
 
 
 def _timed(scope: Scope) -> Iterator[Feature]:
-    if not scope.snapshot.timed:
+    if not scope.timed:
         return
     for side in ("query", "candidate"):
         yield Feature(f"{side}_idle_days", "days since its latest edge", "edges with times")
@@ -35,7 +35,7 @@ def _timed(scope: Scope) -> Iterator[Feature]:
 @feature_group("activity", _timed)
 def activity(given: FeatureInput) -> Columns:
     """How active and how fresh the query and the candidate are."""
-    if not given.scope.snapshot.timed:
+    if not given.scope.timed:
         return {}
     table = _activity_tables(given.scope)
     columns: Columns = {}

@@ -63,7 +63,7 @@ def common_neighbors(given: FeatureInput) -> Columns:
 
 
 def _recent_wedges(scope: Scope) -> Iterator[Feature]:
-    if scope.snapshot.timed:
+    if scope.timed:
         yield Feature(
             "recent_adamic_adar",
             "Σ over common neighbours of both edges' 2^(-age / half-life) / ln degree",
@@ -75,7 +75,7 @@ def _recent_wedges(scope: Scope) -> Iterator[Feature]:
 def recent_wedges(given: FeatureInput) -> Columns:
     """Adamic-Adar in which both edges of a wedge fade with age."""
     graph = given.scope.graph
-    if not given.scope.snapshot.timed:
+    if not given.scope.timed:
         return {}
     half_life = history_span(given.scope) * 0.1
     age = np.maximum(given.scope.snapshot.as_of - graph.last, 0)

@@ -21,7 +21,7 @@ _SEQUENCE = 50
 
 
 def _sequence(scope: Scope) -> Iterator[Feature]:
-    if scope.snapshot.timed and scope.graph.edges:
+    if scope.timed and scope.graph.edges:
         for name, size in _RECENT.items():
             yield Feature(
                 f"{name}_similarity",
@@ -39,7 +39,7 @@ def _sequence(scope: Scope) -> Iterator[Feature]:
 def sequence(given: FeatureInput) -> Columns:
     """Similarity to what the query engaged with last."""
     scope = given.scope
-    if not (scope.snapshot.timed and scope.graph.edges):
+    if not (scope.timed and scope.graph.edges):
         return {}
     similar, place = _similar(scope), _place_from_end(scope)
     columns: Columns = {}
@@ -94,7 +94,8 @@ def content(given: FeatureInput) -> Columns:
         taste = (history @ values).tocsr()
         taste.sort_indices()
         dots = _row_dots(taste, values, given)
-        columns[f"{name}_affinity"] = dots / np.repeat(size, np.diff(given.candidates.indptr))
+        mean = dots / np.repeat(size, np.diff(given.candidates.indptr))
+        columns[f"{name}_affinity"] = mean.astype(np.float32)
     return columns
 
 

@@ -81,8 +81,10 @@ class Graph:
     @classmethod
     def load(cls, directory: Path) -> Graph:
         """Memory-map a graph that ``save`` wrote."""
-        arrays = {part: np.load(directory / f"{part}.npy", mmap_mode="r") for part in _PARTS}
-        return cls(**arrays, targets=int(np.load(directory / "targets.npy")))
+        arrays = [np.load(directory / f"{part}.npy", mmap_mode="r") for part in _PARTS]
+        indptr, indices, weight, first, last = arrays
+        targets = int(np.load(directory / "targets.npy"))
+        return cls(indptr, indices, weight, first, last, targets)
 
 
 def build_graph(
@@ -110,8 +112,10 @@ def build_graph(
     indptr = np.zeros(sources + 1, np.int64)
     np.cumsum(np.bincount(source, minlength=sources), out=indptr[1:])
     order = _stable_order(source, indptr)
-    arrays = _merge_rows(indptr, order, target, weight.astype(np.float32), first, last)
-    return Graph(*arrays, targets=targets)
+    indptr, target, weight, first, last = _merge_rows(
+        indptr, order, target, weight.astype(np.float32), first, last
+    )
+    return Graph(indptr, target, weight, first, last, targets)
 
 
 def mirrored(

@@ -59,7 +59,7 @@ class Snapshot:
 
     Attributes:
         as_of: microseconds UTC; no edge is later.
-        timed: whether edges carry real times (else recency means nothing).
+        timed: names of the relations whose edges carry times (else recency means nothing).
         connections: user × user, mirrored when the relation is symmetric.
         engagements, engaged_by: user × item, and its reverse.
         profile_views: user × user, who opened whose profile (from impressions).
@@ -69,7 +69,7 @@ class Snapshot:
 
     entities: Entities
     as_of: int
-    timed: bool
+    timed: frozenset[str]
     connections: Graph
     engagements: Graph
     engaged_by: Graph
@@ -95,7 +95,7 @@ class Snapshot:
             getattr(self, name).save(directory / name)
         np.save(directory / "known_users.npy", self.known_users)
         np.save(directory / "known_items.npy", self.known_items)
-        about = {"as_of": self.as_of, "timed": self.timed}
+        about = {"as_of": self.as_of, "timed": sorted(self.timed)}
         (directory / "snapshot.json").write_text(json.dumps(about))
 
     @classmethod
@@ -106,7 +106,7 @@ class Snapshot:
         return cls(
             entities=entities,
             as_of=about["as_of"],
-            timed=about["timed"],
+            timed=frozenset(about["timed"]),
             known_users=np.load(directory / "known_users.npy", mmap_mode="r"),
             known_items=np.load(directory / "known_items.npy", mmap_mode="r"),
             **graphs,

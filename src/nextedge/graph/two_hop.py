@@ -170,9 +170,9 @@ def _top(
     filled = np.arange(n)[None, :] < size[:, None]
     kept = columns[filled]
     return TwoHopResult(
-        *(kept[:, place] for place in range(len(SCORES))),
-        indptr=np.concatenate(([0], np.cumsum(size))),
-        candidate=candidate[filled],
+        *_columns(kept),
+        np.concatenate(([0], np.cumsum(size))),
+        candidate[filled],
     )
 
 
@@ -188,7 +188,14 @@ def _pairs(
         _pairs_serial(*arguments, *_workspace(nodes))
     else:
         run_blocks(_pairs_block, len(queries), *arguments, nodes)
-    return PairScores(*(columns[:, place] for place in range(len(SCORES))))
+    return PairScores(*_columns(columns))
+
+
+def _columns(
+    scores: FloatArray,
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]:
+    """The five columns of float32[…, 5], in the order of ``SCORES``."""
+    return scores[:, 0], scores[:, 1], scores[:, 2], scores[:, 3], scores[:, 4]
 
 
 def _workspace(nodes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -197,7 +204,7 @@ def _workspace(nodes: int) -> tuple[np.ndarray, np.ndarray]:
     if kept is None or len(kept[0]) < nodes:
         kept = (np.zeros((nodes, 2), np.int64), np.empty(nodes + 1, np.int32))
         _workspaces.kept = kept
-    return kept  # type: ignore[no-any-return]
+    return kept
 
 
 # Kernels. total_N2 holds count << 44 | Adamic-Adar, and resource allocation.

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from nextedge.config import Config, SurfaceConfig
 from nextedge.errors import UnknownSurfaceError, nearest
+from nextedge.features.feature import FeatureSet
 from nextedge.graph.snapshot import Entities, Snapshot
 from nextedge.models.gbdt import BoostedBlend
 from nextedge.releases.repository import Release
@@ -83,12 +84,8 @@ class LoadedRelease:
             settings = settings.model_copy(update={"policy": live.policy, "k": live.k})
         folder = self.release.path / "surfaces" / name
         scope = Scope(self.snapshot, relation_of(settings))
-        line = build_line(
-            scope,
-            settings,
-            load_sources(folder / "sources"),
-            exclude_features=built.features.exclude,
-        )
+        features = FeatureSet.of(scope, built.features.exclude)
+        line = build_line(scope, settings, load_sources(folder / "sources"), features=features)
         if (folder / "ranker" / "ranker.json").exists():
             line = replace(line, ranker=BoostedBlend.load(folder / "ranker"))
         reasons = Reasons(dict(line.sources), self.display)

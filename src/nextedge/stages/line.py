@@ -92,15 +92,18 @@ def build_line(
     surface: SurfaceConfig,
     arrays: Mapping[str, Arrays],
     *,
-    exclude_features: tuple[str, ...] = (),
+    features: FeatureSet,
     ranker: Ranker | None = None,
 ) -> Line:
-    """A line over fitted sources."""
-    classes = source_classes()
+    """A line over fitted sources.
+
+    ``features`` are declared on the tenant's whole history, so that every window has the
+    same columns; what a window cannot compute is missing there.
+    """
     sources, limits = {}, {}
-    for name, kept in arrays.items():
+    for name, cls in enabled_sources(scope, surface).items():
         setting = surface.sources.get(name)
-        sources[name] = classes[name](scope, setting.options if setting else {}, kept)
+        options = setting.options if setting else {}
+        sources[name] = cls(scope, options, arrays.get(name, {}))
         limits[name] = (setting.limit if setting else None) or surface.candidates
-    features = FeatureSet.of(scope, exclude_features)
     return Line(scope, sources, limits, surface.candidates, features, ranker)

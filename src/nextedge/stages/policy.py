@@ -146,7 +146,8 @@ class Policy:
             return chosen
         order = self._popular(allowed)
         extra: Mapping[int, list[int]] = {
-            int(row): self._fill(row, requests.k, chosen, kept, places[row], order) for row in short
+            int(row): self._fill(int(row), requests.k, chosen, kept, places[row], order)
+            for row in short
         }
         return _appended(chosen, extra)
 

@@ -53,7 +53,7 @@ class Trending(Popular):
 
     @classmethod
     def usable(cls, scope: Scope) -> bool:
-        return scope.snapshot.timed and scope.graph.edges > 0
+        return scope.timed and scope.graph.edges > 0
 
     @classmethod
     def popularity(cls, scope: Scope, options: Options) -> FloatArray:

@@ -17,7 +17,7 @@ class Recent(Popular):
 
     @classmethod
     def usable(cls, scope: Scope) -> bool:
-        return scope.snapshot.timed
+        return scope.timed
 
     @classmethod
     def popularity(cls, scope: Scope, options: Options) -> FloatArray:

@@ -63,6 +63,11 @@ class Scope:
         own = self.relation.self_typed
         return self.snapshot.known_users if own else self.snapshot.known_items
 
+    @property
+    def timed(self) -> bool:
+        """Whether edges of the predicted relation carry times."""
+        return self.relation.name in self.snapshot.timed
+
     @cached_property
     def candidate_degree(self) -> IntArray:
         """int64[candidates]: edges of each candidate."""
@@ -119,7 +124,7 @@ def source_classes() -> dict[str, type[Source]]:
     package = importlib.import_module("nextedge.stages")
     for module in pkgutil.iter_modules(package.__path__, "nextedge.stages."):
         importlib.import_module(module.name)
-    return {cls.name: cls for cls in _concrete(Source)}
+    return {cls.name: cls for cls in _concrete(Source)}  # type: ignore[type-abstract]
 
 
 def _concrete(cls: type[Source]) -> list[type[Source]]:

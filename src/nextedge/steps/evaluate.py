@@ -34,7 +34,7 @@ from nextedge.models.gbdt import BoostedBlend
 from nextedge.schema import ColumnKind
 from nextedge.stages.line import SCORE, Line
 from nextedge.stages.merge import ROUGH, gather_sources, merge_candidates
-from nextedge.steps.rank import batches, window_line
+from nextedge.steps.rank import batches, declared_features, window_line
 from nextedge.steps.step import Progress, Step
 from nextedge.steps.windows import History, cut, relation_of
 from nextedge.types import Candidates, Requests
@@ -65,7 +65,11 @@ class EvaluateStep(Step):
         history = History.load(inputs["entities"])
         surface = self.config.surface(self.surface)
         pairs, windows, method, why = cut(history, relation_of(surface), self.config.split)
-        line, positives = window_line(self.config, self.surface, history, pairs, windows[-1])
+        relation = relation_of(surface)
+        features = declared_features(self.config, relation, history, inputs["snapshot"])
+        line, positives = window_line(
+            self.config, self.surface, history, pairs, windows[-1], features
+        )
         folder = inputs["rank"] / "ranker"
         if (folder / "ranker.json").exists():
             line = replace(line, ranker=BoostedBlend.load(folder))

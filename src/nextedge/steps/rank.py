@@ -18,7 +18,9 @@ import numpy as np
 from nextedge.config import Config, RankerConfig
 from nextedge.data.split import Window
 from nextedge.errors import TrainingError
+from nextedge.features.feature import FeatureSet
 from nextedge.graph.csr import Graph, build_graph, mirrored
+from nextedge.graph.snapshot import Snapshot
 from nextedge.models.blend import LinearBlend
 from nextedge.models.gbdt import BoostedBlend, LabelledRows, boost
 from nextedge.models.quality import ndcg_of_rows
@@ -54,15 +56,16 @@ class RankStep(Step):
         surface = self.config.surface(self.surface)
         relation = relation_of(surface)
         pairs, windows, method, why = cut(history, relation, self.config.split)
+        features = declared_features(self.config, relation, history, inputs["snapshot"])
         parts = []
-        line = None
         for place, window in enumerate(windows[:-1]):
             progress(f"rank {self.surface}: candidates of {window.name}", place, len(windows))
-            line, positives = window_line(self.config, self.surface, history, pairs, window)
+            line, positives = window_line(
+                self.config, self.surface, history, pairs, window, features
+            )
             parts.append(label_rows(line, positives, surface.ranker, seed=place))
         progress(f"rank {self.surface}: training", len(windows) - 1, len(windows))
-        assert line is not None
-        ranker, compared = train(parts, line.features.names, surface.ranker)
+        ranker, compared = train(parts, features.names, surface.ranker)
         (output / "ranker").mkdir()
         if ranker is not None:
             ranker.save(output / "ranker")
@@ -70,17 +73,23 @@ class RankStep(Step):
         (output / "training.json").write_text(json.dumps(about, indent=1))
 
 
+def declared_features(
+    config: Config, relation: Relation, history: History, snapshot: Path
+) -> FeatureSet:
+    """The features of a surface, as the serving snapshot allows them."""
+    scope = Scope(Snapshot.load(snapshot, history.entities), relation)
+    return FeatureSet.of(scope, config.features.exclude)
+
+
 def window_line(
-    config: Config, name: str, history: History, pairs: Pairs, window: Window
+    config: Config, name: str, history: History, pairs: Pairs, window: Window, features: FeatureSet
 ) -> tuple[Line, Graph]:
     """The line over a window's snapshot, and its positives as rows of queries."""
     surface = config.surface(name)
     relation = relation_of(surface)
     snapshot = window_snapshot(history, relation, pairs, window)
     scope = Scope(snapshot, relation)
-    line = build_line(
-        scope, surface, fit_sources(scope, surface), exclude_features=config.features.exclude
-    )
+    line = build_line(scope, surface, fit_sources(scope, surface), features=features)
     return line, positives_of(scope, relation, pairs, window)
 
 
@@ -162,9 +171,9 @@ def train(
         }
     training, validation = LabelledRows.joined(parts[:-1]), parts[-1]
     contenders = _contenders(training, validation, features, settings)
-    chosen = settings.model
+    chosen: str = settings.model
     if chosen == "auto":
-        chosen = max(contenders, key=lambda name: contenders[name].ndcg)  # type: ignore[assignment]
+        chosen = max(contenders, key=lambda name: contenders[name].ndcg)
     best = contenders[chosen]
     ranker = best.refit(LabelledRows.joined(parts))
     ranker.calibrator = Calibrator.fit(best.scores, validation.label)

@@ -76,10 +76,8 @@ def _surface(
 ) -> dict[str, Path]:
     """The steps of one surface; returns what goes into the release, by place."""
     sources = workshop.complete(SourcesStep(config, name), inputs)
-    ranked = workshop.complete(RankStep(config, name), {"entities": inputs["entities"]})
-    evaluated = workshop.complete(
-        EvaluateStep(config, name), {"entities": inputs["entities"], "rank": ranked}
-    )
+    ranked = workshop.complete(RankStep(config, name), inputs)
+    evaluated = workshop.complete(EvaluateStep(config, name), {**inputs, "rank": ranked})
     place = f"surfaces/{name}"
     return {
         f"{place}/sources": sources[1],

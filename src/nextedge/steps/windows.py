@@ -21,6 +21,7 @@ from nextedge.types import (
     Relation,
 )
 
+MOSTLY = 0.99
 _FOREVER = np.iinfo(np.int64).max
 _VIEWS = [ACTIONS.index(name) for name in ("click", "view", "accept")]
 
@@ -72,6 +73,15 @@ class History:
     def of(self, relation: Relation) -> Records:
         """The records of a relation."""
         return self.connections if relation.self_typed else self.interactions
+
+    @property
+    def timed(self) -> frozenset[str]:
+        """Names of the relations whose records carry times, nearly all of them."""
+        return frozenset(
+            relation.name
+            for relation in (CONNECTS, ENGAGES)
+            if len(times := self.of(relation).time) and float((times > 0).mean()) > MOSTLY
+        )
 
     @property
     def latest(self) -> int:
@@ -130,21 +140,16 @@ def window_snapshot(history: History, relation: Relation, pairs: Pairs, window: 
         other = other.keep(other.time <= window.as_of)
     connections, interactions = (own, other) if relation.self_typed else (other, own)
     as_of = history.latest if window.as_of is None else window.as_of
-    return make_snapshot(
-        history, connections, interactions, as_of, timed=bool((own.time > 0).any())
-    )
+    return make_snapshot(history, connections, interactions, as_of)
 
 
 def serving_snapshot(history: History) -> Snapshot:
     """Everything that is known."""
-    timed = any(bool((r.time > 0).any()) for r in (history.connections, history.interactions))
-    return make_snapshot(
-        history, history.connections, history.interactions, history.latest, timed=timed
-    )
+    return make_snapshot(history, history.connections, history.interactions, history.latest)
 
 
 def make_snapshot(
-    history: History, connections: Records, interactions: Records, as_of: int, *, timed: bool
+    history: History, connections: Records, interactions: Records, as_of: int
 ) -> Snapshot:
     """Build the graphs of a snapshot from the records it may see."""
     users, items = len(history.entities.users), len(history.entities.items)
@@ -159,7 +164,7 @@ def make_snapshot(
     )
     engaged_by = engages.reverse
     return Snapshot(
-        history.entities, as_of, timed, connects, engages, engaged_by,
+        history.entities, as_of, history.timed, connects, engages, engaged_by,
         _profile_views(history, as_of), _mirrored_graph(history.blocks, users),
         _known(history.entities.user_attributes, as_of, (connects.degree > 0) | (engages.degree > 0)),
         _known(history.entities.item_attributes, as_of, engaged_by.degree > 0),

@@ -74,8 +74,13 @@ def interaction_rows(
         begin = np.maximum(catalogue.arrived[drawn], people.joined[low + place])
         item.append(drawn)
         user.append(np.full(len(drawn), low + place))
-        time.append(begin + (random.beta(0.8, 1.5, len(drawn)) * np.maximum(end - begin, 1)).astype(np.int64))
-    users, items, times = (np.concatenate(part) if part else np.zeros(0, np.int64) for part in (user, item, time))
+        time.append(
+            begin
+            + (random.beta(0.8, 1.5, len(drawn)) * np.maximum(end - begin, 1)).astype(np.int64)
+        )
+    users, items, times = (
+        np.concatenate(part) if part else np.zeros(0, np.int64) for part in (user, item, time)
+    )
     event = random.choice(3, len(items), p=[0.7, 0.2, 0.1])
     return pa.table({
         "user_id": [f"u{each:07d}" for each in users],
@@ -93,7 +98,9 @@ def impression_rows(
     random = np.random.default_rng([seed, 8])
     users = len(people)
     chosen = random.choice(len(source), min(lists, len(source)), replace=False)
-    rows: dict[str, list[object]] = {name: [] for name in ("user", "shown", "time", "id", "position", "action", "acted")}
+    rows: dict[str, list[object]] = {
+        name: [] for name in ("user", "shown", "time", "id", "position", "action", "acted")
+    }
     for number, edge in enumerate(np.sort(chosen)):
         shown = random.integers(0, users, 10)
         accepted = int(min(random.geometric(0.3) - 1, 9))
@@ -130,7 +137,9 @@ def block_rows(people: People, source: IntArray, target: IntArray, seed: int) ->
     users = len(people)
     count = max(1, users // 200)
     blocker, blocked = random.integers(0, users, count), random.integers(0, users, count)
-    known = set(zip(np.minimum(source, target).tolist(), np.maximum(source, target).tolist(), strict=True))
+    known = set(
+        zip(np.minimum(source, target).tolist(), np.maximum(source, target).tolist(), strict=True)
+    )
     kept = [(a, b) for a, b in zip(blocker.tolist(), blocked.tolist(), strict=True)
             if a != b and (min(a, b), max(a, b)) not in known]  # fmt: skip
     return pa.table({

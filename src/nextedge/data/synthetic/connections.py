@@ -27,7 +27,10 @@ def make_connections(
     times = start + (fraction * (days - 1) * DAY).astype(np.int64)
     present = np.searchsorted(people.joined[order], times, side="right")
     weight = np.cumsum(people.sociability[order])
-    groups = [_members(codes, users) for codes in (people.company, people.school, people.city, people.industry)]
+    groups = [
+        _members(codes, users)
+        for codes in (people.company, people.school, people.city, people.industry)
+    ]
     flat = [array for group in groups for array in group]
     codes = np.stack((people.company, people.school, people.city, people.industry))
     source, target, kept = _grow(
@@ -84,7 +87,12 @@ def _grow(  # type: ignore[no-untyped-def]
                 else:
                     draw = np.random.random() * weight[here - 1]
                     other = order[np.searchsorted(weight[:here], draw)]
-            if other == user or other < 0 or joined[other] > times[edge] or _knows(recent, user, other):
+            if (
+                other == user
+                or other < 0
+                or joined[other] > times[edge]
+                or _knows(recent, user, other)
+            ):
                 continue
             source[edge], target[edge], kept[edge] = user, other, True
             for a, b in ((user, other), (other, user)):

@@ -38,10 +38,16 @@ def make_people(users: int, days: int, start: int, random: np.random.Generator) 
     away = random.random(users) < 0.3
     city = np.where(away, _heavy(len(words.CITIES), users, random), company_city[company])
     changed = random.random(users) < 0.15
-    industry = np.where(changed, random.integers(0, len(words.INDUSTRIES), users), company_industry[company])
+    industry = np.where(
+        changed, random.integers(0, len(words.INDUSTRIES), users), company_industry[company]
+    )
     school_city = random.integers(0, len(words.CITIES), schools)
     near = random.permuted(np.argsort(school_city, kind="stable"))
-    school = np.where(random.random(users) < 0.5, near[(city * 7 + company) % schools], _heavy(schools, users, random))
+    school = np.where(
+        random.random(users) < 0.5,
+        near[(city * 7 + company) % schools],
+        _heavy(schools, users, random),
+    )
     joined = start + (random.beta(0.7, 1.3, users) * days * DAY).astype(np.int64)
     late = random.random(users) < 0.03
     joined[late] = start + int((days - 2) * DAY) + random.integers(0, DAY, int(late.sum()))
@@ -63,7 +69,9 @@ def people_rows(people: People, low: int, high: int, seed: int) -> pa.Table:
     for user in span:
         offered = words.INDUSTRIES[industries[people.industry[user]]]
         titles.append(offered[0][int(random.integers(0, len(offered[0])))])
-        known = random.choice(offered[1], min(len(offered[1]), 2 + int(random.integers(0, 3))), replace=False)
+        known = random.choice(
+            offered[1], min(len(offered[1]), 2 + int(random.integers(0, 3))), replace=False
+        )
         skills.append(sorted(known.tolist()))
     cities = [words.CITIES[code] for code in people.city[low:high]]
     shift = random.normal(0, 0.15, (2, high - low))
@@ -86,8 +94,13 @@ def people_rows(people: People, low: int, high: int, seed: int) -> pa.Table:
 
 def company_name(code: int) -> str:
     """An invented company."""
-    return f"{words.FAMILY[code % len(words.FAMILY)]} {words.COMPANIES[(code // len(words.FAMILY)) % len(words.COMPANIES)]}" + (
-        f" {code // (len(words.FAMILY) * len(words.COMPANIES)) + 1}" if code >= len(words.FAMILY) * len(words.COMPANIES) else ""
+    return (
+        f"{words.FAMILY[code % len(words.FAMILY)]} {words.COMPANIES[(code // len(words.FAMILY)) % len(words.COMPANIES)]}"
+        + (
+            f" {code // (len(words.FAMILY) * len(words.COMPANIES)) + 1}"
+            if code >= len(words.FAMILY) * len(words.COMPANIES)
+            else ""
+        )
     )
 
 

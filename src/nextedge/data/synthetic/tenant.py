@@ -46,7 +46,9 @@ class SyntheticConfig:
 
 
 def generate_tenant(
-    directory: Path, config: SyntheticConfig, progress: Callable[[str, int, int], None] | None = None
+    directory: Path,
+    config: SyntheticConfig,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> dict[str, int]:
     """Write users, connections, items, interactions, impressions and blocks as Parquet.
 
@@ -63,21 +65,34 @@ def generate_tenant(
             tell(f"synthetic {name}", low, config.users)
             yield make(low, min(low + _CHUNK, config.users))
 
-    rows["users"] = _write(directory / "users.parquet", chunks("users", lambda a, b: people_rows(people, a, b, config.seed)))
+    rows["users"] = _write(
+        directory / "users.parquet",
+        chunks("users", lambda a, b: people_rows(people, a, b, config.seed)),
+    )
     tell("synthetic connections", 0, 1)
     wanted = int(config.users * config.mean_degree / 2)
     source, target, time = make_connections(people, wanted, config.days, _START, config.seed)
-    rows["connections"] = _write(directory / "connections.parquet", _edge_chunks(source, target, time))
+    rows["connections"] = _write(
+        directory / "connections.parquet", _edge_chunks(source, target, time)
+    )
     catalogue = Catalogue(config.catalogue_size, config.days, _START, random)
     rows["items"] = _write(directory / "items.parquet", [catalogue.rows(random)])
     tastes, end = user_tastes(people, config.seed), _START + config.days * DAY
     rows["interactions"] = _write(
         directory / "interactions.parquet",
-        chunks("interactions", lambda a, b: interaction_rows(people, catalogue, tastes, a, b, end, config.seed)),
+        chunks(
+            "interactions",
+            lambda a, b: interaction_rows(people, catalogue, tastes, a, b, end, config.seed),
+        ),
     )
     lists = min(config.users // 2, 20_000)
-    rows["impressions"] = _write(directory / "impressions.parquet", [impression_rows(people, source, target, time, config.seed, lists)])
-    rows["blocks"] = _write(directory / "blocks.parquet", [block_rows(people, source, target, config.seed)])
+    rows["impressions"] = _write(
+        directory / "impressions.parquet",
+        [impression_rows(people, source, target, time, config.seed, lists)],
+    )
+    rows["blocks"] = _write(
+        directory / "blocks.parquet", [block_rows(people, source, target, config.seed)]
+    )
     return rows
 
 

@@ -1,0 +1,1 @@
+"""Shipped with the package: slow, obvious oracles and contract checks for implementations."""

@@ -1,0 +1,30 @@
+"""Fixtures that tests share: a small synthetic tenant, built once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from nextedge import Recommender
+from nextedge.data.synthetic import SyntheticConfig, generate_tenant
+
+
+@pytest.fixture(scope="session")
+def tenant(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of synthetic tables with a built release of both surfaces."""
+    directory = tmp_path_factory.mktemp("tenant")
+    generate_tenant(directory, SyntheticConfig(users=600, items=200, seed=3))
+    Recommender(directory).build()
+    return directory
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of real data sets; tests that need it skip where it is absent."""
+    given = os.environ.get("NEXTEDGE_DATA")
+    folder = Path(given) if given else Path(__file__).parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"real data not found at {folder}; set NEXTEDGE_DATA to its folder")
+    return folder
