@@ -61,7 +61,7 @@ class LinearBlend:
         label: FloatArray,
         group: IntArray,
         features: Sequence[str],
-        penalty: float = 1e-3,
+        penalty: float = 1e-2,
     ) -> LinearBlend:
         """Fit on rows grouped by query (``group``: int64[Q] rows of each).
 

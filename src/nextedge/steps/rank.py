@@ -1,14 +1,15 @@
 """Step: train the ranker on the label windows and choose what is served.
 
-Three windows train, the last chooses: the number of trees, the model (``auto``), and the
-calibration. What was chosen is then fitted again on all four. Candidates and features of
+Models are fitted on windows before the one they are judged on; the last two choose the model
+(``auto``), the last the number of trees and the calibration. What was chosen is then fitted
+again on all. Candidates and features of
 every window come from its own graph, in which the window's labels are absent.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -139,12 +140,12 @@ def label_rows(line: Line, positives: Graph, settings: RankerConfig, seed: int) 
 
 
 @dataclass(frozen=True)
-class _Contender:
-    """A model that could be served: its NDCG on the last window, and how to fit it on all."""
+class _Fitted:
+    """Models fitted on the windows before one window, and their scores of its rows."""
 
-    ndcg: float
-    refit: Callable[[LabelledRows], BoostedBlend]
-    scores: np.ndarray
+    models: dict[str, BoostedBlend]
+    scores: dict[str, np.ndarray]
+    ndcg: dict[str, float]
 
 
 def train(
@@ -152,7 +153,8 @@ def train(
 ) -> tuple[BoostedBlend | None, dict[str, Any]]:
     """Choose and fit the ranker; None when there is nothing to learn from.
 
-    Returns the ranker, and what was compared: per model its NDCG@20 on the last window.
+    Every model is judged on windows later than those it was fitted on, the last two, so that
+    what only describes one window is not chosen. Returns the ranker and what was compared.
 
     Raises:
         TrainingError: a model was asked for by name, and there are no labels to fit it.
@@ -164,80 +166,77 @@ def train(
                 f"ranker.model = {settings.model!r} needs labels in at least two windows; "
                 f"found {len(parts)}: give more history, or use ranker.model = 'auto'"
             )
-        return None, {
-            "model": "rough_score",
-            "reason": "too few new edges to learn from",
-            "ndcg": {},
-        }
-    training, validation = LabelledRows.joined(parts[:-1]), parts[-1]
-    contenders = _contenders(training, validation, features, settings)
+        reason = "too few new edges to learn from"
+        return None, {"model": "rough_score", "reason": reason, "ndcg": {}}
+    source = best_source(parts, features)
+    folds = [
+        _fit_before(parts[:place], parts[place], features, settings, source)
+        for place in range(max(1, len(parts) - 2), len(parts))
+    ]
+    ndcg = {name: float(np.mean([fold.ndcg[name] for fold in folds])) for name in folds[0].ndcg}
     chosen: str = settings.model
     if chosen == "auto":
-        chosen = max(contenders, key=lambda name: contenders[name].ndcg)
-    best = contenders[chosen]
-    ranker = best.refit(LabelledRows.joined(parts))
-    ranker.calibrator = Calibrator.fit(best.scores, validation.label)
+        chosen = max(ndcg, key=lambda name: ndcg[name])
+    ranker = _refit(chosen, folds[-1], LabelledRows.joined(parts), features, settings)
+    ranker.calibrator = Calibrator.fit(folds[-1].scores[chosen], parts[-1].label)
+    reason = "as configured" if settings.model != "auto" else "best NDCG@20 on later windows"
     return ranker, {
         "model": chosen,
-        "reason": "as configured"
-        if settings.model != "auto"
-        else "best NDCG@20 on the last label window",
-        "ndcg": {name: round(c.ndcg, 6) for name, c in contenders.items()},
+        "reason": reason,
+        "ndcg": {name: round(value, 6) for name, value in ndcg.items()},
+        "best_source": source,
         "rows": int(sum(len(part.label) for part in parts)),
         "positives": int(sum(part.label.sum() for part in parts)),
     }
 
 
-def _contenders(
-    training: LabelledRows, validation: LabelledRows, features: list[str], settings: RankerConfig
-) -> dict[str, _Contender]:
+def _fit_before(
+    earlier: list[LabelledRows],
+    window: LabelledRows,
+    features: list[str],
+    settings: RankerConfig,
+    source: str,
+) -> _Fitted:
+    """Fit every model on earlier windows and score a later one."""
+    training = LabelledRows.joined(earlier)
     blend = LinearBlend.fit(training.matrix, training.label, training.group, features)
-    booster = boost(blend, training, validation, features, settings, settings.trees)
-    count = booster.best_iteration
-
-    def fit_blend(rows: LabelledRows) -> BoostedBlend:
-        return BoostedBlend(
-            "blend", features, LinearBlend.fit(rows.matrix, rows.label, rows.group, features)
-        )
-
-    def fit_trees(rows: LabelledRows) -> BoostedBlend:
-        fitted = fit_blend(rows).blend
-        return BoostedBlend(
-            "lightgbm", features, fitted, boost(fitted, rows, None, features, settings, count)
-        )
-
-    single, source = _best_source(validation, features)
-
-    def fit_source(rows: LabelledRows) -> BoostedBlend:
-        return BoostedBlend("best_source", features, LinearBlend.single(features, source))
-
-    scores = {
-        "lightgbm": BoostedBlend("lightgbm", features, blend, booster).raw(validation.matrix),
-        "blend": blend(validation.matrix),
-        "best_source": single,
+    booster = boost(blend, training, window, features, settings, settings.trees)
+    models = {
+        "lightgbm": BoostedBlend("lightgbm", features, blend, booster),
+        "blend": BoostedBlend("blend", features, blend),
+        "best_source": BoostedBlend("best_source", features, LinearBlend.single(features, source)),
     }
-    refits = {"lightgbm": fit_trees, "blend": fit_blend, "best_source": fit_source}
-    return {
-        name: _Contender(
-            ndcg_of_rows(score, validation.label, validation.group), refits[name], score
-        )
-        for name, score in scores.items()
-    }
+    scores = {name: model.raw(window.matrix) for name, model in models.items()}
+    ndcg = {name: ndcg_of_rows(s, window.label, window.group) for name, s in scores.items()}
+    return _Fitted(models, scores, ndcg)
 
 
-def _best_source(rows: LabelledRows, features: list[str]) -> tuple[np.ndarray, str]:
-    """The score of the one source, or heuristic, whose order is best."""
+def _refit(
+    chosen: str, last: _Fitted, rows: LabelledRows, features: list[str], settings: RankerConfig
+) -> BoostedBlend:
+    """The chosen model fitted on every window, with as many trees as were best."""
+    if chosen == "best_source":
+        return last.models[chosen]
+    blend = LinearBlend.fit(rows.matrix, rows.label, rows.group, features)
+    trees = last.models["lightgbm"].trees
+    if chosen == "blend" or trees is None:
+        return BoostedBlend("blend", features, blend)
+    booster = boost(blend, rows, None, features, settings, max(1, trees.best_iteration))
+    return BoostedBlend("lightgbm", features, blend, booster)
+
+
+def best_source(parts: list[LabelledRows], features: list[str]) -> str:
+    """The source or heuristic whose order is best over all windows."""
     names = [name for name in features if name.endswith("_score")]
-    names += [
-        name
-        for name in ("resource_allocation", "jaccard", "common_neighbor_count")
-        if name in features
-    ]
-    best: tuple[float, np.ndarray, str] | None = None
-    for name in names:
-        score = np.nan_to_num(rows.matrix[:, features.index(name)], nan=0.0)
-        value = ndcg_of_rows(score, rows.label, rows.group)
-        if best is None or value > best[0]:
-            best = (value, score, name)
-    assert best is not None
-    return best[1], best[2]
+    names += [name for name in ("resource_allocation", "jaccard") if name in features]
+
+    def mean_ndcg(name: str) -> float:
+        place = features.index(name)
+        columns = [np.nan_to_num(part.matrix[:, place], nan=0.0) for part in parts]
+        return float(
+            np.mean(
+                [ndcg_of_rows(c, p.label, p.group) for c, p in zip(columns, parts, strict=True)]
+            )
+        )
+
+    return max(names, key=mean_ndcg)
