@@ -69,14 +69,13 @@ class Recommender:
     def check(self) -> CheckReport:
         """What of the data is used, what would be dropped, and why.
 
-        Raises:
-            DataError: something cannot be used at all.
+        What cannot be used at all is in the report's ``fatal``; a build would stop on it.
         """
-        from nextedge.data.validation import validate
+        from nextedge.data.validation import inspect_data
         from nextedge.engines.local import LocalEngine
 
         with LocalEngine() as engine:
-            return validate(self.config, engine, self._frames).report
+            return inspect_data(self.config, engine, self._frames).report
 
     def build(
         self,

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from nextedge.cli import render
-from nextedge.errors import EventError, InputError, NextEdgeError
+from nextedge.errors import DataError, EventError, InputError, NextEdgeError
 
 app = typer.Typer(
     help="NextEdge recommends the next edge in a graph: people to people, and people to items.",
@@ -96,6 +96,8 @@ def check(where: Where = None, config: ConfigFile = _DEFAULT, as_json: AsJson = 
         render.print_json(report.to_json())
     else:
         render.print_check(report)
+    if report.fatal:
+        raise DataError("\n".join(report.fatal))
 
 
 @app.command()
