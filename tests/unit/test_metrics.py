@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import warnings
+from typing import Any
 
 import ir_measures
 import numpy as np
@@ -245,8 +246,9 @@ def test_bootstrap_of_one_value_constant_values_and_nothing() -> None:
 
 @pytest.mark.parametrize(("setting", "value"), [("resamples", 0), ("level", 1.0), ("level", 95)])
 def test_bootstrap_settings_out_of_range_are_refused(setting: str, value: float) -> None:
+    config: dict[str, Any] = {setting: value}
     with pytest.raises(InputError, match=setting):
-        evaluation.bootstrap_interval([1.0], **{setting: value})
+        evaluation.bootstrap_interval([1.0], **config)
 
 
 def test_paired_bootstrap_sees_what_unpaired_intervals_hide() -> None:
@@ -297,6 +299,67 @@ def test_classification_equals_scikit_learn(pairs: list[tuple[bool, float]]) -> 
     brier = sklearn_metrics.brier_score_loss(label, probability)
     assert found.brier == pytest.approx(brier, abs=1e-12)
     assert (found.pairs, found.positives) == (len(pairs), label.sum())
+
+
+@settings(max_examples=100, deadline=None)
+@given(labelled, st.integers(0, 2**32 - 1))
+def test_weighted_classification_equals_scikit_learn(
+    pairs: list[tuple[bool, float]], seed: int
+) -> None:
+    label, probability = (np.array(column) for column in zip(*pairs, strict=True))
+    weight = np.random.default_rng(seed).exponential(size=len(pairs)) + 0.01
+    found = evaluation.classification_metrics(label, probability, weight)
+    expected = {
+        "auc": sklearn_metrics.roc_auc_score(label, probability, sample_weight=weight),
+        "log_loss": sklearn_metrics.log_loss(label, probability, sample_weight=weight),
+        "brier": sklearn_metrics.brier_score_loss(label, probability, sample_weight=weight),
+    }
+    for name, value in expected.items():
+        assert getattr(found, name) == pytest.approx(value, abs=1e-9), name
+
+
+@settings(max_examples=60, deadline=None)
+@given(labelled, st.integers(0, 2**32 - 1), st.integers(1, 12))
+def test_a_whole_weight_equals_that_many_copies_of_the_pair(
+    pairs: list[tuple[bool, float]], seed: int, bins: int
+) -> None:
+    label, probability = (np.array(column) for column in zip(*pairs, strict=True))
+    weight = np.random.default_rng(seed).integers(0, 4, size=len(pairs))
+    copies = np.repeat(label, weight), np.repeat(probability, weight)
+    weighted = evaluation.classification_metrics(label, probability, weight, bins=bins)
+    copied = evaluation.classification_metrics(*copies, bins=bins)
+    for name in ("auc", "log_loss", "brier"):
+        expected = pytest.approx(getattr(copied, name), abs=1e-12, nan_ok=True)
+        assert getattr(weighted, name) == expected, name
+    # A bin may end inside a pair's copies, not inside the pair: equal where pairs are ties.
+    tied = np.round(probability)
+    error = evaluation.expected_calibration_error(label, tied, weight, bins=1)
+    again = evaluation.expected_calibration_error(copies[0], np.round(copies[1]), bins=1)
+    assert error == pytest.approx(again, abs=1e-12, nan_ok=True)
+
+
+def test_calibration_bins_hold_equal_weights() -> None:
+    probability, label = [0.1, 0.2, 0.6, 0.9], [0, 1, 0, 1]
+    found = evaluation.expected_calibration_error(label, probability, [3, 1, 1, 3], bins=2)
+    assert found == pytest.approx((abs(0.3 + 0.2 - 1) + abs(0.6 + 2.7 - 3)) / 8)
+    uneven = evaluation.expected_calibration_error(label, probability, [1, 1, 1, 3], bins=2)
+    assert uneven == pytest.approx((abs(0.1 - 0.8 + 0.6) + abs(2.7 - 3)) / 6)
+
+
+@pytest.mark.parametrize(
+    ("weight", "words"), [([1.0], "shape"), ([1.0, -1.0], "negative"), ([1.0, math.nan], "NaN")]
+)
+def test_malformed_weights_are_refused(weight: list[float], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        evaluation.auc([0, 1], [0.1, 0.2], weight)
+
+
+def test_a_class_of_no_weight_is_no_class() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = evaluation.classification_metrics([0, 1], [0.1, 0.2], [0.0, 1.0])
+    assert math.isnan(found.auc) and math.isnan(found.calibration_error)
+    assert (found.pairs, found.positives) == (1, 1)
 
 
 def test_calibration_error_by_hand_with_ties_and_in_any_order() -> None:
@@ -441,7 +504,7 @@ PAIRS = PositivePairs(
 
 
 def test_candidate_recall_by_source_neighbours_and_degree() -> None:
-    found = evaluation.candidate_recall(SOURCES, PAIRS, FEW)
+    found = evaluation.measure_candidate_recall(SOURCES, PAIRS, FEW)
     table = {
         (row.breakdown, row.bucket): (
             row.positives,
@@ -476,7 +539,9 @@ def test_candidate_recall_of_a_merged_list_equals_that_of_its_sources(
         for name, flag in flags.items()
     }
     found = evaluation.candidate_recall_of_merged(merged, flags, PositivePairs(*positives), FEW)
-    assert repr(found) == repr(evaluation.candidate_recall(sources, PositivePairs(*positives), FEW))
+    assert repr(found) == repr(
+        evaluation.measure_candidate_recall(sources, PositivePairs(*positives), FEW)
+    )
     expected = [
         positive in merged[1][(rows == q) & (flags["one"] | flags["two"])]
         for q, (_, positive_list) in enumerate(pairs)
@@ -486,11 +551,24 @@ def test_candidate_recall_of_a_merged_list_equals_that_of_its_sources(
     assert united == pytest.approx(np.mean(expected)) if expected else math.isnan(united)
 
 
+def test_candidate_recall_of_flags_equals_that_of_the_lists() -> None:
+    flags = evaluation.found_by_source(SOURCES, PAIRS)
+    assert flags.tolist() == [[True, False], [True, True], [False, False], [False, True]]
+    found = evaluation.candidate_recall_of_found(flags, tuple(SOURCES), PAIRS, FEW)
+    by_lists = evaluation.measure_candidate_recall(SOURCES, PAIRS, FEW)
+    assert repr((found.rows, found.only)) == repr((by_lists.rows, by_lists.only))
+    for names, words in ((("two_hop",), "shape"), (("a", "a"), "name of its own")):
+        with pytest.raises(InputError, match=words):
+            evaluation.candidate_recall_of_found(flags, names, PAIRS, FEW)
+
+
 def test_candidate_recall_without_positives_or_with_a_reserved_name() -> None:
-    nothing = evaluation.candidate_recall(SOURCES, PositivePairs(*ragged([[], [], []])), FEW)
+    nothing = evaluation.measure_candidate_recall(
+        SOURCES, PositivePairs(*ragged([[], [], []])), FEW
+    )
     assert math.isnan(nothing.rows[0].recall["united"].mean)
     with pytest.raises(InputError, match="united"):
-        evaluation.candidate_recall({"united": SOURCES["popular"]}, PAIRS, FEW)
+        evaluation.measure_candidate_recall({"united": SOURCES["popular"]}, PAIRS, FEW)
     with pytest.raises(InputError, match="degree"):
         PositivePairs(*ragged([[1]]), degree=np.array([1, 2]))
 
@@ -501,7 +579,7 @@ def test_common_neighbours_equal_set_intersections(monkeypatch: pytest.MonkeyPat
     src, dst = random.integers(0, 40, size=(2, 200))
     expected = [len(set(lists[i]) & set(lists[j])) for i, j in zip(src, dst, strict=True)]
     assert evaluation.common_neighbours(*ragged(lists), src, dst).tolist() == expected
-    monkeypatch.setattr("nextedge.evaluation.source_recall.BLOCK_VALUES", 60)
+    monkeypatch.setattr("nextedge.evaluation.candidate_recall.BLOCK_VALUES", 60)
     assert evaluation.common_neighbours(*ragged(lists), src, dst).tolist() == expected
     with pytest.raises(InputError, match="src names nodes"):
         evaluation.common_neighbours(*ragged(lists), src + 40, dst)
@@ -530,12 +608,8 @@ def example_report() -> EvaluationReport:
     positives = [[1, 2, 9], [7], []]
     metrics = [measured(each, positives, 20) for each in candidates]
     degree = np.array([4, 0, 100])
-    one, two = (
-        evaluation.system_report(name, kind, each, degree, FEW)
-        for name, kind, each in zip(
-            ("two_hop", "full line"), ("source", "full_line"), metrics, strict=True
-        )
-    )
+    one = evaluation.system_report("two_hop", "source", metrics[0], degree, FEW)
+    two = evaluation.system_report("full line", "full_line", metrics[1], degree, FEW)
     two = dataclasses.replace(
         two,
         classification=evaluation.classification_metrics([0, 0], [0.5, 0.5]),
@@ -549,9 +623,9 @@ def example_report() -> EvaluationReport:
     endless = Comparison("a", "b", "mrr@20", evaluation.paired_bootstrap([1.0], [0.0]))
     return EvaluationReport(
         surface="people",
-        protocol=Protocol("time", 20, 2, bootstrap=FEW),
+        protocol=Protocol("time", 20, 2, bootstrap=FEW, text="edges after the cut"),
         systems=(one, two),
-        candidate_recall=evaluation.candidate_recall(SOURCES, PAIRS, FEW),
+        candidate_recall=evaluation.measure_candidate_recall(SOURCES, PAIRS, FEW),
         comparisons=(versus, endless),
     )
 
@@ -564,6 +638,7 @@ def test_a_report_goes_through_strict_json_and_back() -> None:
     assert json.dumps(again.to_json()) == text
     assert json.loads(text)["systems"][1]["classification"]["auc"] is None
     assert json.loads(text)["protocol"]["recall_denominator"] == "all positives of the query"
+    assert (again.protocol.text, again.protocol.seed) == ("edges after the cut", 3)
     assert list(again.systems[0].metrics)[:2] == ["ndcg@20", "recall@20"]
 
 
@@ -577,7 +652,9 @@ def test_a_report_goes_through_strict_json_and_back() -> None:
         (("systems", 0, "metrics", "ndcg@20", "mean"), "high", "expected a number or null"),
     ],
 )
-def test_an_altered_report_is_refused_by_place(path: tuple, value: object, words: str) -> None:
+def test_an_altered_report_is_refused_by_place(
+    path: tuple[Any, ...], value: object, words: str
+) -> None:
     plain = json.loads(json.dumps(example_report().to_json()))
     inside = plain
     for step in path[:-1]:
@@ -589,7 +666,7 @@ def test_an_altered_report_is_refused_by_place(path: tuple, value: object, words
 
 def test_tables_put_main_metrics_first_and_mark_the_best() -> None:
     report = example_report()
-    table = evaluation.report_rows(report)
+    table = evaluation.system_rows(report)
     assert table.header[:4] == ("system", "kind", "ndcg@20", "recall@20")
     assert table.best == 0 and [row[0] for row in table.rows] == ["two_hop *", "full line"]
     assert "AUC" not in table.header and "coverage" in table.header
@@ -605,6 +682,23 @@ def test_tables_put_main_metrics_first_and_mark_the_best() -> None:
     assert evaluation.candidate_recall_rows(report).rows[0][2].startswith("0.5000 [")
 
 
+def test_tables_are_cut_to_the_width_of_a_terminal_and_lose_nothing() -> None:
+    report = example_report()
+    whole = evaluation.system_rows(report)
+    parts = evaluation.fit(whole)
+    assert whole.width > 100 and all(part.width <= 100 for part in parts)
+    assert evaluation.report_rows(report) == parts[0]
+    assert parts[0].header[:4] == ("system", "kind", "ndcg@20", "recall@20")
+    assert [name for part in parts for name in part.header[2:]] == list(whole.header[2:])
+    for place, row in enumerate(whole.rows):
+        assert [cell for part in parts for cell in part.rows[place][2:]] == list(row[2:])
+        assert {part.rows[place][:2] for part in parts} == {row[:2]}
+    narrow = evaluation.fit(whole, width=1)
+    assert [len(part.header) for part in narrow] == [3] * (len(whole.header) - 2)
+    for table in (evaluation.slice_rows(report), evaluation.candidate_recall_rows(report)):
+        assert all(part.width <= 100 for part in evaluation.fit(table))
+
+
 def test_tables_of_an_empty_report_have_no_rows() -> None:
     bare = EvaluationReport("items", Protocol("last", 20, 0), ())
     for make in (
@@ -614,9 +708,10 @@ def test_tables_of_an_empty_report_have_no_rows() -> None:
         evaluation.comparison_rows,
     ):
         assert make(bare).rows == ()
+    assert evaluation.fit(evaluation.system_rows(bare))[0].header == ("system", "kind")
     unmeasured = evaluation.system_report("popular", "source", measured([[1]], [[]], 20))
     table = evaluation.report_rows(dataclasses.replace(bare, systems=(unmeasured,)))
-    assert table.best is None and table.rows[0][2:] == ("-",) * 6
+    assert table.best is None and set(table.rows[0][2:]) == {"-"}
 
 
 def test_every_public_name_exists_and_is_listed_once() -> None:

@@ -197,21 +197,18 @@ def evaluate(
 
 
 def _print_evaluation(reports: dict[str, Any], *, brief: bool) -> None:
+    from nextedge.evaluation import tables
     from nextedge.evaluation.report import EvaluationReport
-    from nextedge.evaluation.tables import (
-        candidate_recall_rows,
-        comparison_rows,
-        report_rows,
-        slice_rows,
-    )
 
     for plain in reports.values():
         report = EvaluationReport.from_json(plain)
-        render.print_rows(report_rows(report), 5 if brief else None)
-        if not brief and report.systems:
-            for rows in (comparison_rows(report), candidate_recall_rows(report)):
-                render.print_rows(rows)
-            render.print_rows(slice_rows(report), 5)
+        if brief or not report.systems:
+            render.print_rows(tables.report_rows(report, render.out.width))
+            continue
+        render.print_rows(tables.system_rows(report))
+        render.print_rows(tables.comparison_rows(report))
+        render.print_rows(tables.candidate_recall_rows(report))
+        render.print_rows(tables.slice_rows(report))
 
 
 @releases_app.callback(invoke_without_command=True)

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from nextedge.data.report import CheckReport
-from nextedge.evaluation.tables import TableRows
+from nextedge.evaluation.tables import TableRows, fit
 from nextedge.serving.request import Answer
 from nextedge.steps.step import Progress as Listener
 
@@ -57,16 +57,17 @@ def table(
     """A table that fits a terminal."""
     drawn = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for place, name in enumerate(header):
-        drawn.add_column(name, justify="left" if place == 0 else "right", overflow="fold")
+        drawn.add_column(name, justify="left" if place == 0 else "right", no_wrap=True)
     for place, row in enumerate(rows):
         drawn.add_row(*row, style="bold" if place == bold else None)
     out.print(drawn)
 
 
-def print_rows(rows: TableRows, most: int | None = None) -> None:
-    """A table of the evaluation; ``most`` cuts the columns."""
-    table(rows.title, rows.header[:most], [row[:most] for row in rows.rows], rows.best)
-    out.print()
+def print_rows(rows: TableRows) -> None:
+    """A table of the evaluation, cut by columns into tables that fit the terminal."""
+    for part in fit(rows, max(out.width, 60)):
+        table(part.title, part.header, part.rows, part.best)
+        out.print()
 
 
 def print_check(report: CheckReport) -> None:
@@ -74,13 +75,18 @@ def print_check(report: CheckReport) -> None:
     for each in report.tables:
         span = f", {each.first} to {each.last}" if each.first else ""
         out.print(
-            f"[bold]{each.table}[/bold]  {each.location}: {each.rows_used:,} of {each.rows_read:,} rows used{span}"
+            f"[bold]{each.table}[/bold]  {each.location}: {each.rows_used:,} of {each.rows_read:,} rows used{span}",
+            soft_wrap=True,
         )
         for finding in each.findings:
             rows = f"{finding.rows:,} rows " if finding.rows else ""
-            out.print(f"  {rows}{finding.action}: {finding.text} ({finding.code})", markup=False)
+            out.print(
+                f"  {rows}{finding.action}: {finding.text} ({finding.code})",
+                markup=False,
+                soft_wrap=True,
+            )
             for example in finding.examples:
-                out.print(f"    such as {example}", markup=False)
+                out.print(f"    such as {example}", markup=False, soft_wrap=True)
 
 
 def answer_json(answer: Answer) -> dict[str, Any]:

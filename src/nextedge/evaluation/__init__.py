@@ -20,6 +20,17 @@ from nextedge.evaluation.bootstrap import (
     bootstrap_intervals,
     paired_bootstrap,
 )
+from nextedge.evaluation.candidate_recall import (
+    CandidateRecall,
+    CandidateRecallRow,
+    PositivePairs,
+    candidate_recall_of_found,
+    candidate_recall_of_merged,
+    caught_flags,
+    common_neighbours,
+    found_by_source,
+    measure_candidate_recall,
+)
 from nextedge.evaluation.classification import (
     ClassificationMetrics,
     auc,
@@ -47,21 +58,14 @@ from nextedge.evaluation.slices import (
     degree_bucket,
     slice_metrics,
 )
-from nextedge.evaluation.source_recall import (
-    CandidateRecall,
-    CandidateRecallRow,
-    PositivePairs,
-    candidate_recall,
-    candidate_recall_of_merged,
-    caught_flags,
-    common_neighbours,
-)
 from nextedge.evaluation.tables import (
     TableRows,
     candidate_recall_rows,
     comparison_rows,
+    fit,
     report_rows,
     slice_rows,
+    system_rows,
 )
 
 __all__ = [
@@ -85,7 +89,7 @@ __all__ = [
     "bootstrap_interval",
     "bootstrap_intervals",
     "brier_score",
-    "candidate_recall",
+    "candidate_recall_of_found",
     "candidate_recall_of_merged",
     "candidate_recall_rows",
     "catalogue_coverage",
@@ -98,12 +102,15 @@ __all__ = [
     "degree_bucket",
     "embedding_diversity",
     "expected_calibration_error",
+    "fit",
+    "found_by_source",
     "gini",
     "hit_flags",
     "hit_matrix",
     "list_mean",
     "log_loss",
     "measure_beyond_accuracy",
+    "measure_candidate_recall",
     "paired_bootstrap",
     "popularity_percentile",
     "rank_metrics",
@@ -112,4 +119,5 @@ __all__ = [
     "slice_metrics",
     "slice_rows",
     "system_report",
+    "system_rows",
 ]

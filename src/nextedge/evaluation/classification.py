@@ -32,83 +32,107 @@ class ClassificationMetrics:
 
 
 def classification_metrics(
-    label: npt.ArrayLike, probability: npt.ArrayLike, *, bins: int = CALIBRATION_BINS
+    label: npt.ArrayLike,
+    probability: npt.ArrayLike,
+    weight: npt.ArrayLike | None = None,
+    *,
+    bins: int = CALIBRATION_BINS,
 ) -> ClassificationMetrics:
     """Return all metrics of ``label bool[R]`` and ``probability float[R]`` in [0, 1].
+
+    ``weight float[R]``, 0 or more, says how much each pair counts (for negatives that were
+    sampled: how many each stands for). ``pairs`` and ``positives`` count those above 0.
 
     >>> classification_metrics([0, 1, 0, 1], [0.1, 0.9, 0.2, 0.8]).auc
     1.0
     """
-    label_R, probability_R = _probabilities(label, probability)
+    label_R, probability_R, weight_R = _probabilities(label, probability, weight)
     return ClassificationMetrics(
-        auc=auc(label_R, probability_R),
-        log_loss=log_loss(label_R, probability_R),
-        calibration_error=expected_calibration_error(label_R, probability_R, bins=bins),
-        brier=brier_score(label_R, probability_R),
+        auc=auc(label_R, probability_R, weight_R),
+        log_loss=log_loss(label_R, probability_R, weight_R),
+        calibration_error=expected_calibration_error(label_R, probability_R, weight_R, bins=bins),
+        brier=brier_score(label_R, probability_R, weight_R),
         pairs=len(label_R),
         positives=int(label_R.sum()),
         calibration_bins=bins,
     )
 
 
-def auc(label: npt.ArrayLike, score: npt.ArrayLike) -> float:
+def auc(label: npt.ArrayLike, score: npt.ArrayLike, weight: npt.ArrayLike | None = None) -> float:
     """Return the area under the ROC curve: P(score of a positive > of a negative), ties ½.
 
-    Any finite scores serve. Computed from the rank sum (Mann and Whitney, 1947).
+    Any finite scores serve. Sums, over the distinct scores, the positives at it times the
+    negatives below it and half of those at it (Mann and Whitney, 1947).
     """
-    label_R, score_R = _pairs(label, score)
+    label_R, score_R, weight_R = _pairs(label, score, weight)
     if _one_class(label_R):
         return NOT_A_NUMBER
-    _, place_R, count = np.unique(score_R, return_inverse=True, return_counts=True)
-    mean_rank = np.cumsum(count) - (count - 1) / 2
-    positives = int(label_R.sum())
-    above = mean_rank[place_R[label_R]].sum() - positives * (positives + 1) / 2
-    return float(above / (positives * (len(label_R) - positives)))
+    _, place_R = np.unique(score_R, return_inverse=True)
+    positive = np.bincount(place_R, weights=weight_R * label_R)
+    negative = np.bincount(place_R, weights=weight_R * ~label_R)
+    beaten = np.cumsum(negative) - negative / 2
+    return float(positive @ beaten / (positive.sum() * negative.sum()))
 
 
-def log_loss(label: npt.ArrayLike, probability: npt.ArrayLike) -> float:
+def log_loss(
+    label: npt.ArrayLike, probability: npt.ArrayLike, weight: npt.ArrayLike | None = None
+) -> float:
     """Return the mean of −ln of the probability given to what happened.
 
     Probabilities are kept one float64 epsilon away from 0 and 1, so that the loss is finite.
     """
-    label_R, probability_R = _probabilities(label, probability)
+    label_R, probability_R, weight_R = _probabilities(label, probability, weight)
     if _one_class(label_R):
         return NOT_A_NUMBER
     epsilon = np.finfo(np.float64).eps
     clipped_R = np.clip(probability_R, epsilon, 1 - epsilon)
-    return float(-np.log(np.where(label_R, clipped_R, 1 - clipped_R)).mean())
+    loss_R = -np.log(np.where(label_R, clipped_R, 1 - clipped_R))
+    return float(np.average(loss_R, weights=weight_R))
 
 
-def brier_score(label: npt.ArrayLike, probability: npt.ArrayLike) -> float:
+def brier_score(
+    label: npt.ArrayLike, probability: npt.ArrayLike, weight: npt.ArrayLike | None = None
+) -> float:
     """Return the mean squared distance of the probability from what happened (Brier, 1950)."""
-    label_R, probability_R = _probabilities(label, probability)
+    label_R, probability_R, weight_R = _probabilities(label, probability, weight)
     if _one_class(label_R):
         return NOT_A_NUMBER
-    return float(np.square(probability_R - label_R).mean())
+    return float(np.average(np.square(probability_R - label_R), weights=weight_R))
 
 
 def expected_calibration_error(
-    label: npt.ArrayLike, probability: npt.ArrayLike, *, bins: int = CALIBRATION_BINS
+    label: npt.ArrayLike,
+    probability: npt.ArrayLike,
+    weight: npt.ArrayLike | None = None,
+    *,
+    bins: int = CALIBRATION_BINS,
 ) -> float:
     """Return Σ over bins of (share of pairs) · |mean probability − share of positives|.
 
-    Bins hold equal numbers of pairs (Nguyen and O'Connor, 2015), 15 unless told, as a rare
+    Bins hold equal weights of pairs (Nguyen and O'Connor, 2015), 15 unless told, as a rare
     positive leaves bins of equal width nearly all empty. Pairs of equal probability share a
     bin, so that their order cannot change the result; many ties leave fewer bins.
     """
     if bins < 1:
         raise InputError(f"bins is {bins}; expected at least 1")
-    label_R, probability_R = _probabilities(label, probability)
+    label_R, probability_R, weight_R = _probabilities(label, probability, weight)
     if _one_class(label_R):
         return NOT_A_NUMBER
-    end = np.arange(1, bins + 1) * len(label_R) // bins - 1
-    upper = np.unique(np.sort(probability_R)[end[end >= 0]])
+    order_R = np.argsort(probability_R)
+    below_R = np.cumsum(weight_R[order_R])
+    share = np.arange(1, bins) * below_R[-1] / bins
+    end = np.searchsorted(below_R, share, side="right") - 1
+    end = np.append(end[end >= 0], len(label_R) - 1)
+    upper = np.unique(probability_R[order_R[end]])
     bin_R = np.searchsorted(upper, probability_R, side="left")
-    gap = np.bincount(bin_R, weights=probability_R - label_R)
-    return float(np.abs(gap).sum() / len(label_R))
+    gap = np.bincount(bin_R, weights=weight_R * (probability_R - label_R))
+    return float(np.abs(gap).sum() / weight_R.sum())
 
 
-def _pairs(label: npt.ArrayLike, score: npt.ArrayLike) -> tuple[BoolArray, FloatArray]:
+def _pairs(
+    label: npt.ArrayLike, score: npt.ArrayLike, weight: npt.ArrayLike | None
+) -> tuple[BoolArray, FloatArray, FloatArray]:
+    """Return labels, scores and weights of the pairs that weigh anything."""
     label_R, score_R = np.asarray(label), np.asarray(score, dtype=np.float64)
     if label_R.ndim != 1 or label_R.shape != score_R.shape:
         raise InputError(
@@ -119,19 +143,28 @@ def _pairs(label: npt.ArrayLike, score: npt.ArrayLike) -> tuple[BoolArray, Float
         raise InputError("labels hold other values than 0 and 1; give one of them a pair")
     if not np.isfinite(score_R).all():
         raise InputError("scores hold NaN or infinity; give a finite score for each pair")
-    return label_R.astype(np.bool_), score_R
+    label_R = label_R.astype(np.bool_)
+    if weight is None:
+        return label_R, score_R, np.ones(len(label_R))
+    weight_R = np.asarray(weight, dtype=np.float64)
+    if weight_R.shape != label_R.shape:
+        raise InputError(f"weights have shape {weight_R.shape}; labels have {label_R.shape}")
+    if not (np.isfinite(weight_R) & (weight_R >= 0)).all():
+        raise InputError("weights hold NaN, infinity or a negative; give 0 or more for each pair")
+    counts_R = weight_R > 0
+    return label_R[counts_R], score_R[counts_R], weight_R[counts_R]
 
 
 def _probabilities(
-    label: npt.ArrayLike, probability: npt.ArrayLike
-) -> tuple[BoolArray, FloatArray]:
-    label_R, probability_R = _pairs(label, probability)
+    label: npt.ArrayLike, probability: npt.ArrayLike, weight: npt.ArrayLike | None
+) -> tuple[BoolArray, FloatArray, FloatArray]:
+    label_R, probability_R, weight_R = _pairs(label, probability, weight)
     if len(probability_R) and not (probability_R.min() >= 0 and probability_R.max() <= 1):
         raise InputError(
             f"probabilities run from {probability_R.min():g} to {probability_R.max():g}; "
             "expected 0 to 1: calibrate the scores first, or use auc alone"
         )
-    return label_R, probability_R
+    return label_R, probability_R, weight_R
 
 
 def _one_class(label_R: BoolArray) -> bool:

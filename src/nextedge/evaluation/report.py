@@ -24,23 +24,29 @@ from nextedge.evaluation.bootstrap import (
     bootstrap_intervals,
     paired_bootstrap,
 )
+from nextedge.evaluation.candidate_recall import CandidateRecall
 from nextedge.evaluation.classification import ClassificationMetrics
 from nextedge.evaluation.ranking import RECALL_DENOMINATOR, RankMetrics
 from nextedge.evaluation.slices import SliceMetrics, slice_metrics
-from nextedge.evaluation.source_recall import CandidateRecall
 
 SystemKind = Literal["source", "baseline", "ranker", "full_line"]
 
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """How the figures were made: enough to make them again."""
+    """How the figures were made: enough to make them again; ``text`` says the rest in words."""
 
     split: str
     k: int
     queries: int
     recall_denominator: str = RECALL_DENOMINATOR
     bootstrap: BootstrapConfig = DEFAULT_BOOTSTRAP
+    text: str = ""
+
+    @property
+    def seed(self) -> int:
+        """The seed of the intervals' resamples."""
+        return self.bootstrap.seed
 
 
 @dataclass(frozen=True, slots=True)

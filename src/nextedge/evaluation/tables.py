@@ -3,26 +3,71 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nextedge.evaluation.bootstrap import Interval
 from nextedge.evaluation.report import EvaluationReport, SystemReport
 
 BEST_MARK = "*"
 MISSING = "-"
+TERMINAL_WIDTH = 100
+BETWEEN_COLUMNS = 3
+"""Characters that a drawn table puts between two columns: a line and a space at each side."""
 
 
 @dataclass(frozen=True, slots=True)
 class TableRows:
-    """A title, a header, and rows as wide as the header; ``best`` is the row that leads."""
+    """A title, a header, and rows as wide as the header; ``best`` is the row that leads.
+
+    The first ``keys`` columns say what a row is about.
+    """
 
     title: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     best: int | None = None
+    keys: int = 1
+
+    @property
+    def width(self) -> int:
+        """Characters across, when drawn with lines."""
+        return _drawn(_column_widths(self))
 
 
-def report_rows(report: EvaluationReport) -> TableRows:
+def fit(table: TableRows, width: int = TERMINAL_WIDTH) -> tuple[TableRows, ...]:
+    """Return the table cut by columns into tables that are at most ``width`` characters.
+
+    Each repeats the key columns and keeps the order of the rest. A column that is too wide
+    beside the keys stands alone.
+    """
+    widths = _column_widths(table)
+    keys = list(range(table.keys))
+    parts = [list(keys)]
+    for column in range(table.keys, len(table.header)):
+        taken = [widths[place] for place in (*parts[-1], column)]
+        if len(parts[-1]) > len(keys) and _drawn(taken) > width:
+            parts.append(list(keys))
+        parts[-1].append(column)
+    return tuple(
+        replace(
+            table,
+            header=tuple(table.header[column] for column in part),
+            rows=tuple(tuple(row[column] for column in part) for row in table.rows),
+        )
+        for part in parts
+    )
+
+
+def report_rows(report: EvaluationReport, width: int = TERMINAL_WIDTH) -> TableRows:
+    """Return every system with as many metrics as fit ``width`` characters, main ones first.
+
+    The best system is marked as :func:`system_rows` says; ``fit(system_rows(report))`` gives
+    this table and those of the metrics that did not fit.
+    """
+    return fit(system_rows(report), width)[0]
+
+
+def system_rows(report: EvaluationReport) -> TableRows:
     """Return every system and metric, main metrics first, as given by the first system.
 
     The system with the highest first metric bears a ``*`` after its name and is ``best``.
@@ -41,26 +86,33 @@ def report_rows(report: EvaluationReport) -> TableRows:
         cells += [_mean(system.metrics.get(metric)) for metric in metrics[1:]]
         cells += [column[place] or MISSING for column in extra.values()]
         rows.append((name, system.kind, *cells))
-    return TableRows(_title(report), ("system", "kind", *metrics, *extra), tuple(rows), best)
+    return TableRows(_title(report), ("system", "kind", *metrics, *extra), tuple(rows), best, 2)
 
 
 def slice_rows(report: EvaluationReport) -> TableRows:
-    """Return the slices of every system: the number of queries and each metric's interval."""
+    """Return the slices of every system: the number of queries and each metric's interval.
+
+    Wider than a terminal with many metrics: draw what :func:`fit` makes of it.
+    """
     slices = [(s.name, name, part) for s in report.systems for name, part in s.slices.items()]
     metrics = list(dict.fromkeys(metric for *_, part in slices for metric in part.metrics))
     rows = tuple(
         (system, name, str(part.queries), *(_interval(part.metrics.get(m)) for m in metrics))
         for system, name, part in slices
     )
-    return TableRows(f"{report.surface}: slices", ("system", "slice", "queries", *metrics), rows)
+    header = ("system", "slice", "queries", *metrics)
+    return TableRows(f"{report.surface}: slices", header, rows, keys=3)
 
 
 def candidate_recall_rows(report: EvaluationReport) -> TableRows:
-    """Return the recall of every source by slice of the positives."""
+    """Return the recall of every source by slice of the positives.
+
+    Wider than a terminal with many sources: draw what :func:`fit` makes of it.
+    """
     title = f"{report.surface}: candidate recall"
     found = report.candidate_recall
     if found is None:
-        return TableRows(title, ("slice", "positives"), ())
+        return TableRows(title, ("slice", "positives"), (), keys=2)
     sources = list(found.rows[0].recall)
     rows = [
         (
@@ -73,7 +125,7 @@ def candidate_recall_rows(report: EvaluationReport) -> TableRows:
     only = (_number(found.only.get(source, math.nan)) for source in sources)
     cost = (_number(found.candidates_per_query.get(source, math.nan), 1) for source in sources)
     rows += [("caught by it only", "", *only), ("candidates a query", "", *cost)]
-    return TableRows(title, ("slice", "positives", *sources), tuple(rows))
+    return TableRows(title, ("slice", "positives", *sources), tuple(rows), keys=2)
 
 
 def comparison_rows(report: EvaluationReport) -> TableRows:
@@ -88,7 +140,7 @@ def comparison_rows(report: EvaluationReport) -> TableRows:
         for each in report.comparisons
     )
     header = ("systems", "metric", "difference", "ratio")
-    return TableRows(f"{report.surface}: comparisons", header, rows)
+    return TableRows(f"{report.surface}: comparisons", header, rows, keys=2)
 
 
 def _extra(systems: tuple[SystemReport, ...]) -> dict[str, list[str]]:
@@ -110,6 +162,14 @@ def _extra(systems: tuple[SystemReport, ...]) -> dict[str, list[str]]:
             _number(value.mean if isinstance(value, Interval) else value) for value in values
         ]
     return columns
+
+
+def _column_widths(table: TableRows) -> list[int]:
+    return [max(map(len, column)) for column in zip(table.header, *table.rows, strict=True)]
+
+
+def _drawn(widths: list[int]) -> int:
+    return sum(widths) + BETWEEN_COLUMNS * len(widths) + 1
 
 
 def _best(systems: tuple[SystemReport, ...], metric: str) -> int | None:

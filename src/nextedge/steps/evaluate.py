@@ -16,6 +16,11 @@ import numpy as np
 
 from nextedge.config import Config
 from nextedge.evaluation.beyond_accuracy import Catalogue, measure_beyond_accuracy
+from nextedge.evaluation.candidate_recall import (
+    CandidateRecall,
+    PositivePairs,
+    measure_candidate_recall,
+)
 from nextedge.evaluation.classification import classification_metrics
 from nextedge.evaluation.ranking import RankMetrics, rank_metrics
 from nextedge.evaluation.report import (
@@ -26,7 +31,6 @@ from nextedge.evaluation.report import (
     compare,
     system_report,
 )
-from nextedge.evaluation.source_recall import CandidateRecall, PositivePairs, candidate_recall
 from nextedge.features.attributes import Category
 from nextedge.graph.csr import Graph
 from nextedge.graph.two_hop import pair_scores
@@ -189,7 +193,7 @@ class _Collected:
             counted = pair_scores(graph.indptr, graph.indices, query, indptr, positive)
             common = counted.common_neighbors.astype(np.int64)
         lists = {name: _joined(parts) for name, parts in self.found.items()}
-        return candidate_recall(
+        return measure_candidate_recall(
             {name: (part.indptr, part.candidate) for name, part in lists.items()},
             PositivePairs(indptr, positive, common, degree),
         )

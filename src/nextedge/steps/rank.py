@@ -33,6 +33,7 @@ from nextedge.steps.windows import History, Pairs, cut, relation_of, window_snap
 from nextedge.types import Relation, Requests
 
 BATCH = 256
+_EASY_SHARE = 0.1
 
 
 class RankStep(Step):
@@ -113,17 +114,22 @@ def batches(queries: np.ndarray, now: int, k: int) -> list[Requests]:
 
 
 def label_rows(line: Line, positives: Graph, settings: RankerConfig, seed: int) -> LabelledRows:
-    """All candidates of as many label queries as ``max_rows`` allows, with their labels."""
+    """Candidates of as many label queries as ``max_rows`` allows, with their labels.
+
+    Of each query's candidates the best by rough score are kept, all that became edges, and a
+    share of the rest: the top of the list is where the order is decided.
+    """
     random = np.random.default_rng([settings.seed, seed])
     queries = random.permutation(np.flatnonzero(positives.degree))
     matrices, labels, groups, rows = [], [], [], 0
     for requests in batches(queries, line.scope.snapshot.as_of, 1):
         candidates = line.retrieve(requests)
         label = positives.contains(requests.query[candidates.row_query], candidates.candidate)
-        useful = np.add.reduceat(np.append(label, False), candidates.indptr[:-1]) > 0
-        useful &= np.diff(candidates.indptr) > 0
-        candidates = candidates.keep(useful[candidates.row_query])
-        label = positives.contains(requests.query[candidates.row_query], candidates.candidate)
+        caught = np.bincount(candidates.row_query, label, minlength=len(requests)) > 0
+        hard = candidates.position() < settings.negatives
+        kept = label | hard | (random.random(len(candidates)) < _EASY_SHARE)
+        kept &= caught[candidates.row_query]
+        candidates, label = candidates.keep(kept), label[kept]
         matrices.append(line.matrix(requests, candidates))
         labels.append(label.astype(np.float32))
         groups.append(np.diff(candidates.indptr))

@@ -8,8 +8,8 @@ Axes: Q queries, R candidates, P positives, S sources, N nodes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -89,7 +89,7 @@ class PositivePairs:
                 raise InputError(f"{name} has shape {given.shape}; expected ({expected},)")
 
 
-def candidate_recall(
+def measure_candidate_recall(
     sources: Mapping[str, CandidateLists],
     pairs: PositivePairs,
     config: BootstrapConfig = DEFAULT_BOOTSTRAP,
@@ -99,25 +99,59 @@ def candidate_recall(
     Raises InputError when lists and positives are not of the same queries, or when a source
     is named ``united``.
     """
-    if UNITED in sources:
-        raise InputError(f"a source is named {UNITED!r}, the word for all of them; rename it")
-    caught = {
-        name: caught_flags(indptr, candidate, pairs.indptr, pairs.positive)
-        for name, (indptr, candidate) in sources.items()
-    }
     queries = len(pairs.indptr) - 1
+    found_PS = found_by_source(sources, pairs)
+    recall = candidate_recall_of_found(found_PS, tuple(sources), pairs, config)
     cost = {
         name: len(candidate) / queries if queries else float("nan")
         for name, (_, candidate) in sources.items()
     }
-    times_P = np.sum(list(caught.values()), axis=0) if caught else np.zeros(len(pairs.positive))
+    return replace(recall, candidates_per_query=cost)
+
+
+def candidate_recall_of_found(
+    found: BoolArray,
+    sources: Sequence[str],
+    pairs: PositivePairs,
+    config: BootstrapConfig = DEFAULT_BOOTSTRAP,
+) -> CandidateRecall:
+    """Return the candidate recall of ``found bool[P, S]``, its columns named by ``sources``.
+
+    ``candidates_per_query`` is empty, since flags of positives do not say what was listed.
+    Raises InputError when the shapes differ or a source is named twice or ``united``.
+    """
+    if UNITED in sources:
+        raise InputError(f"a source is named {UNITED!r}, the word for all of them; rename it")
+    if len(set(sources)) != len(sources):
+        raise InputError(f"sources are {', '.join(sources)}; give each a name of its own")
+    if found.shape != (len(pairs.positive), len(sources)):
+        raise InputError(
+            f"found has shape {found.shape}; expected a row for each of {len(pairs.positive)} "
+            f"positives and a column for each of {len(sources)} sources"
+        )
+    times_P = found.sum(axis=1)
+    caught = {name: found[:, place] for place, name in enumerate(sources)}
     columns = caught | {UNITED: times_P > 0}
     rows = tuple(
         _row(breakdown, bucket, columns, pairs, inside_P, config)
         for breakdown, bucket, inside_P in _slices(pairs)
     )
     only = {name: _share(flag_P & (times_P == 1)) for name, flag_P in caught.items()}
-    return CandidateRecall(rows, only, cost)
+    return CandidateRecall(rows, only, {})
+
+
+def found_by_source(sources: Mapping[str, CandidateLists], pairs: PositivePairs) -> BoolArray:
+    """Return bool[P, S]: whether each positive stands in each source's list of its query.
+
+    >>> import numpy as np
+    >>> pairs = PositivePairs(np.array([0, 2]), np.array([3, 8]))
+    >>> found_by_source({"two_hop": (np.array([0, 1]), np.array([8]))}, pairs).tolist()
+    [[False], [True]]
+    """
+    found_PS = np.zeros((len(pairs.positive), len(sources)), dtype=np.bool_)
+    for place, (indptr, candidate) in enumerate(sources.values()):
+        found_PS[:, place] = caught_flags(indptr, candidate, pairs.indptr, pairs.positive)
+    return found_PS
 
 
 def candidate_recall_of_merged(
@@ -141,7 +175,7 @@ def candidate_recall_of_merged(
             )
         before_R = np.concatenate(([0], np.cumsum(flag_R, dtype=np.int64)))
         sources[name] = before_R[indptr], candidate[flag_R]
-    return candidate_recall(sources, pairs, config)
+    return measure_candidate_recall(sources, pairs, config)
 
 
 def caught_flags(
