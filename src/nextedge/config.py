@@ -108,10 +108,8 @@ class RankerConfig(_Settings):
     learning_rate: float = Field(0.1, gt=0, le=1)
     min_rows_in_leaf: int = Field(50, ge=1)
     early_stopping: int = Field(25, ge=1)
-    max_rows: int = Field(120_000, ge=1000)
+    max_rows: int = Field(200_000, ge=1000)
     """Candidate rows a label window may give to training; bounds the cost of a build."""
-    negatives: int = Field(400, ge=20)
-    """Best candidates by rough score that every label query keeps, and a tenth of the rest."""
     attribution_days: float = Field(14.0, gt=0)
     """An impression without an action counts as refused only after this many days."""
     impression_window_days: float = Field(90.0, gt=0)

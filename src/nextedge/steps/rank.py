@@ -33,7 +33,6 @@ from nextedge.steps.windows import History, Pairs, cut, relation_of, window_snap
 from nextedge.types import Relation, Requests
 
 BATCH = 256
-_EASY_SHARE = 0.1
 
 
 class RankStep(Step):
@@ -114,10 +113,10 @@ def batches(queries: np.ndarray, now: int, k: int) -> list[Requests]:
 
 
 def label_rows(line: Line, positives: Graph, settings: RankerConfig, seed: int) -> LabelledRows:
-    """Candidates of as many label queries as ``max_rows`` allows, with their labels.
+    """All candidates of as many label queries as ``max_rows`` allows, with their labels.
 
-    Of each query's candidates the best by rough score are kept, all that became edges, and a
-    share of the rest: the top of the list is where the order is decided.
+    No negative is sampled away: a positive that the sources rank low would otherwise stand
+    among fewer negatives than it meets when served, and such candidates would be overrated.
     """
     random = np.random.default_rng([settings.seed, seed])
     queries = random.permutation(np.flatnonzero(positives.degree))
@@ -126,9 +125,7 @@ def label_rows(line: Line, positives: Graph, settings: RankerConfig, seed: int) 
         candidates = line.retrieve(requests)
         label = positives.contains(requests.query[candidates.row_query], candidates.candidate)
         caught = np.bincount(candidates.row_query, label, minlength=len(requests)) > 0
-        hard = candidates.position() < settings.negatives
-        kept = label | hard | (random.random(len(candidates)) < _EASY_SHARE)
-        kept &= caught[candidates.row_query]
+        kept = caught[candidates.row_query]
         candidates, label = candidates.keep(kept), label[kept]
         matrices.append(line.matrix(requests, candidates))
         labels.append(label.astype(np.float32))
