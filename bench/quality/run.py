@@ -2,7 +2,8 @@
 
     python bench/quality/run.py [SET …] [--data DIR] [--out FILE.json]
 
-Train parts only are built; test pairs are used once, here. Full ranking over everything the
+Only train parts are built. Choose nothing by these figures: settings are chosen on windows cut
+from train. Full ranking over everything the
 query does not have. Heuristics and sources are ranked in the same run over the same queries.
 The folder of data sets is --data, or NEXTEDGE_DATA, or ../shared/data beside the project.
 """
