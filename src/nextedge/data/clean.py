@@ -16,7 +16,7 @@ import ibis
 from nextedge import schema
 from nextedge.data.normalise import Normalised, finish, normalise
 from nextedge.data.report import Finding, TableReport
-from nextedge.data.rules import KNOWN, PARSED, REASON, Rule, mark, row_rules
+from nextedge.data.rules import INTERNAL, KNOWN, PARSED, REASON, Rule, mark, row_rules
 from nextedge.engines.base import Engine
 from nextedge.errors import DataError
 from nextedge.schema import ColumnKind
@@ -24,7 +24,8 @@ from nextedge.schema import ColumnKind
 if TYPE_CHECKING:
     from ibis.expr.types import Table
 
-_ROW = "__row"
+_ROW = INTERNAL + "row"
+_PLACE = INTERNAL + "place"
 _EXAMPLES = 3
 
 
@@ -161,7 +162,14 @@ def _examples(
     numbered = normal.table.mutate(**{_ROW: ibis.row_number()})
     marked = mark(_with_known(numbered, spec, context), rules)
     chosen = marked.filter(marked[REASON] == rule.code).order_by(_ROW).limit(_EXAMPLES)
-    rows = context.engine.to_arrow(chosen.select(_ROW, *rule.columns)).to_pylist()
+    # as text: Python has no time before the year 1 or after 9999
+    times = {
+        name: chosen[name].cast("string")
+        for name in rule.columns
+        if chosen[name].type().is_timestamp()
+    }
+    shown = chosen.mutate(**times) if times else chosen
+    rows = context.engine.to_arrow(shown.select(_ROW, *rule.columns)).to_pylist()
     return tuple(
         f"row {row[_ROW] + 1}: " + ", ".join(f"{name}={row[name]!r}" for name in rule.columns)
         for row in rows
@@ -203,8 +211,8 @@ def _last_of_key(
     numbered = normal.table.mutate(**{_ROW: ibis.row_number()})
     kept = _kept(numbered, spec, rules, context)
     place = ibis.row_number().over(group_by=list(spec.key), order_by=ibis.desc(_ROW))
-    placed = kept.mutate(__place=place)
-    last = placed.filter(placed["__place"] == 0).order_by(_ROW)
+    placed = kept.mutate(**{_PLACE: place})
+    last = placed.filter(placed[_PLACE] == 0).order_by(_ROW)
     return finish(normal, spec, last, context.id_types)
 
 

@@ -16,29 +16,70 @@ def to_arrow_table(frame: Any, name: str) -> pa.Table:
     becomes a column of strings.
 
     Raises:
-        DataError: the frame does not offer Arrow data, or a column cannot be represented.
+        DataError: the frame does not offer Arrow data, two of its columns have one name, or a
+            column cannot be represented.
 
     >>> to_arrow_table(pa.table({"user_id": [1, 2]}), "users").num_rows
     2
     """
-    if isinstance(frame, pa.Table):
-        return frame
-    if not hasattr(frame, "__arrow_c_stream__"):
+    if not hasattr(frame, "__arrow_c_stream__") or _is_pandas(frame, "Series"):
         raise DataError(
             f"{name}: a {type(frame).__name__} is not a table; expected a pandas, Polars, Arrow or "
             f"DuckDB frame (anything with the Arrow PyCapsule interface)"
         )
+    if _is_pandas(frame, "DataFrame"):
+        frame = frame.set_axis([str(column) for column in frame.columns], axis="columns")
+        _require_names(list(frame.columns), name)
     try:
-        table = pa.table(frame)
+        table = frame if isinstance(frame, pa.Table) else pa.table(frame)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         table = _from_mixed(frame, name, error)
     kept = [column for column in table.column_names if not column.startswith("__index_level_")]
-    return table.select(kept).replace_schema_metadata(None)
+    _require_names(kept, name)
+    return _portable(table.select(kept).replace_schema_metadata(None), name)
+
+
+def _is_pandas(frame: Any, kind: str) -> bool:
+    of = type(frame)
+    return of.__module__.split(".")[0] == "pandas" and of.__name__ == kind
+
+
+def _require_names(columns: list[str], name: str) -> None:
+    """Names must differ in more than case, since SQL does not tell them apart."""
+    if not columns:
+        raise DataError(f"{name}: the frame has no column")
+    first: dict[str, str] = {}
+    for column in columns:
+        if column.casefold() in first:
+            raise DataError(
+                f"{name}: two columns are named {first[column.casefold()]!r} and {column!r}; "
+                f"rename one of them"
+            )
+        first[column.casefold()] = column
+
+
+def _portable(table: pa.Table, name: str) -> pa.Table:
+    """The same rows in types that every engine holds; the other columns are not copied."""
+    for place, column in enumerate(table.schema):
+        wanted = column.type
+        if pa.types.is_float16(wanted):
+            wanted = pa.float32()
+        elif pa.types.is_timestamp(wanted) and wanted.unit != "us":
+            wanted = pa.timestamp("us", wanted.tz)
+        if wanted == column.type:
+            continue
+        try:
+            lossless = pa.types.is_float16(column.type) or column.type.unit != "ns"
+            values = table.column(place).cast(wanted, safe=lossless)
+        except pa.ArrowInvalid as error:
+            raise DataError(f"{name}: column {column.name!r} cannot be used: {error}") from None
+        table = table.set_column(place, column.name, values)
+    return table
 
 
 def _from_mixed(frame: Any, name: str, error: Exception) -> pa.Table:
     """Second try for pandas: columns of mixed objects as strings, missing values kept."""
-    if type(frame).__module__.split(".")[0] != "pandas":
+    if not _is_pandas(frame, "DataFrame"):
         raise DataError(f"{name}: cannot be taken as an Arrow table: {error}") from None
     fixed = frame.copy(deep=False)
     for column in fixed.columns[[kind.kind == "O" for kind in fixed.dtypes]]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from nextedge import schema
 from nextedge.data.report import Finding
 from nextedge.engines.base import Engine
+from nextedge.errors import DataError
 from nextedge.schema import ColumnKind
 
 if TYPE_CHECKING:
@@ -43,7 +44,11 @@ def unify_identifiers(
     for columns in _columns_by_kind(tables).values():
         whole = {}
         for table, column in columns:
-            fault, whole[table, column] = _examine(engine, tables[table], column)
+            try:
+                fault, whole[table, column] = _examine(engine, tables[table], column)
+            except DataError as error:
+                unified.faults.append(f"{table}: {locations[table]}: column {column!r}: {error}")
+                fault, whole[table, column] = None, False
             if fault:
                 unified.faults.append(
                     f"{table}: {locations[table]}: column {column!r}: {fault}; expected ids as "
@@ -78,9 +83,11 @@ def _examine(engine: Engine, table: ibis.Table, name: str) -> tuple[str | None, 
         return None, True
     if kind.is_floating() or kind.is_decimal():
         value = column.cast("float64")
-        broken = value.notnull() & ~value.isnan() & ((value % 1 != 0) | (value.abs() > _EXACT))
+        broken = value.notnull() & ~value.isnan() & ((value % 1 != 0) | (value.abs() >= _EXACT))
         given = _first(engine, table.filter(broken.fill_null(False)).select(x=value).limit(1))
-        return (None, True) if given is None else (f"{given!r} is not a whole number", False)
+        if given is None:
+            return None, True
+        return f"{given!r} is no whole number that a float holds exactly", False
     return f"has type {kind}", False
 
 

@@ -1,8 +1,34 @@
-"""Which columns of users and items are features, and of which kind."""
+"""Which columns of users and items are features, and of which kind.
+
+What is configured comes first, then what the schema knows by name, then these rules, in order:
+
+==================================================  ===========================================
+a list of plain values                              tags
+true or false; a time or a date                     flag; timestamp
+``latitude`` or ``lat``, ``longitude``, ``lon`` …   latitude, longitude
+fractions                                           number
+whole numbers, a name that ends in ``id``,          category (a code)
+``index``, ``code`` or the like
+whole numbers, few different ones                   category
+whole numbers that repeat though they are           category
+scattered over a wide range
+other whole numbers                                 number
+text, nearly all different, without blanks          ignored (an address, a hash, a login)
+text, few different ones or without blanks          category
+other text                                          text
+==================================================  ===========================================
+
+Few is at most 50 or the square root of the rows, for text also a quarter of the rows. Scattered
+is when of the whole numbers between the quartiles less than a fifth occur: amounts and ages
+repeat only once the range around them has filled up, codes drawn from a long list do so before.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from nextedge import schema
 from nextedge.config import EntityFeatures
@@ -13,38 +39,56 @@ if TYPE_CHECKING:
     import ibis
 
 _FEW_VALUES = 50
-_LONG_TEXT = 24
+_LONG_TEXT = 48
+_REPEATED = 0.7  # distinct values per row, at most
+_UNIQUE = 0.9  # distinct values per row, at least
+_SCATTERED = 0.2  # share of the whole numbers between the quartiles that occur, at most
+_CODE = r"(^|[_\W])(id|ids|idx|index|code|cd|key)$"
+_SINGLE_WORD = r"^[!-~]+$"  # ASCII only: other scripts write sentences without blanks
+_DEGREES = {
+    **dict.fromkeys(("latitude", "lat"), ColumnKind.LATITUDE),
+    **dict.fromkeys(("longitude", "lon", "lng"), ColumnKind.LONGITUDE),
+}
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """Of one column: rows with a value, distinct ones, and what its type calls for."""
+
+    rows: int
+    distinct: int
+    length: float = 0.0
+    single_words: int = 0
+    fractions: int = 0
+    lower: float = 0.0
+    upper: float = 0.0
+
+    @property
+    def few(self) -> bool:
+        return self.distinct <= max(_FEW_VALUES, math.sqrt(self.rows))
 
 
 def feature_kinds(
     table: ibis.Table, spec: schema.Table, settings: EntityFeatures
 ) -> dict[str, ColumnKind]:
-    """The kind of each feature column, configured or inferred.
-
-    Known columns have the kind of the schema. Others go by type: lists are tags; booleans
-    flags; text is a category when few values repeat over many rows, free text when long or
-    nearly unique; whole numbers with few or often repeated values are categories (codes);
-    other numbers are numbers.
+    """The kind of each feature column, configured or inferred; others are ignored.
 
     Raises:
-        ConfigError: a configured column is not in the table; names the nearest one.
+        ConfigError: a configured column is not in the table (names the nearest one), or its
+            type cannot hold what it is configured as.
     """
-    configured = _configured(table, settings)
-    names = [name for name in table.columns if name not in spec.key]
-    facts = _facts(table, [name for name in names if name not in configured])
-    kinds: dict[str, ColumnKind] = {}
-    for name in names:
-        if name in settings.ignore:
-            continue
-        kind = (
-            configured.get(name) or _of_schema(spec, name, table) or _inferred(table, name, facts)
-        )
-        if kind is not None:
-            kinds[name] = kind
-    return kinds
+    configured = _configured(table, spec, settings)
+    names = [name for name in table.columns if name not in {*spec.key, *settings.ignore}]
+    kinds = {name: configured.get(name) or _of_schema(spec, name, table) for name in names}
+    facts = _facts(table, [name for name, kind in kinds.items() if kind is None])
+    for name in (name for name, kind in kinds.items() if kind is None):
+        kinds[name] = _inferred(table, name, facts.get(name))
+    return {name: kind for name, kind in kinds.items() if kind is not None}
 
 
-def _configured(table: ibis.Table, settings: EntityFeatures) -> dict[str, ColumnKind]:
+def _configured(
+    table: ibis.Table, spec: schema.Table, settings: EntityFeatures
+) -> dict[str, ColumnKind]:
     kinds: dict[str, ColumnKind] = {}
     for setting, kind in (
         ("categorical", ColumnKind.CATEGORY),
@@ -53,63 +97,101 @@ def _configured(table: ibis.Table, settings: EntityFeatures) -> dict[str, Column
         ("tags", ColumnKind.TAGS),
     ):
         for name in getattr(settings, setting) or ():
+            where = f"features.{spec.name}.{setting}"
             if name not in table.columns:
                 raise ConfigError(
-                    f"features: {setting} names the column {name!r}, which the table does not "
-                    f"have; {nearest(name, table.columns)}"
+                    f"{where} names the column {name!r}, which the table does not have; "
+                    f"{nearest(name, table.columns)}"
+                )
+            if not _can_be(table[name].type(), kind):
+                raise ConfigError(
+                    f"{where} names the column {name!r} of type {table[name].type()}; "
+                    f"expected a column that can be a {kind.value}"
                 )
             kinds[name] = kind
     return kinds
 
 
+def _can_be(kind: Any, wanted: ColumnKind) -> bool:
+    if wanted is ColumnKind.TAGS:
+        return bool(kind.is_array() and not kind.value_type.is_nested())
+    if wanted is ColumnKind.NUMBER:
+        return bool(kind.is_numeric())
+    return not (kind.is_nested() or kind.is_binary())
+
+
 def _of_schema(spec: schema.Table, name: str, table: ibis.Table) -> ColumnKind | None:
     """The schema's kind, unless the column's type cannot carry it."""
     kind = spec.kind_of(name)
+    if kind in (ColumnKind.CATEGORY, ColumnKind.TEXT) and not _can_be(table[name].type(), kind):
+        return None
     if kind is ColumnKind.TAGS and not table[name].type().is_array():
         return ColumnKind.CATEGORY
-    if kind is ColumnKind.CATEGORY and table[name].type().is_array():
-        return ColumnKind.TAGS
     return kind
 
 
-def _facts(table: ibis.Table, names: list[str]) -> dict[str, tuple[int, int, float]]:
-    """Per column: rows with a value, distinct values (approximate), mean length of text."""
-    plain = [n for n in names if table[n].type().is_string() or table[n].type().is_integer()]
-    if not plain:
+def _facts(table: ibis.Table, names: list[str]) -> dict[str, _Facts]:
+    """Gathered in one pass over the table."""
+    wanted: dict[str, Any] = {}
+    for place, name in enumerate(names):
+        column, kind = table[name], table[name].type()
+        facts: dict[str, Any] = {}
+        if kind.is_string():
+            facts["length"] = column.length().mean()
+            facts["single_words"] = column.re_search(_SINGLE_WORD).sum()
+        elif kind.is_numeric() and not kind.is_boolean():
+            number = column.cast("float64")
+            finite = (number.isnan() | number.isinf()).ifelse(None, number)
+            facts["fractions"] = (finite % 1 != 0).sum()
+            facts["lower"], facts["upper"] = (finite.approx_quantile(q) for q in (0.25, 0.75))
+        if facts:
+            facts |= {"rows": column.count(), "distinct": column.approx_nunique()}
+        wanted |= {f"{place}/{fact}": value for fact, value in facts.items()}
+    if not wanted:
         return {}
-    wanted = {}
-    for place, name in enumerate(plain):
-        column = table[name]
-        wanted[f"count_{place}"] = column.count()
-        wanted[f"distinct_{place}"] = column.approx_nunique()
-        if column.type().is_string():
-            wanted[f"length_{place}"] = column.length().mean()
     row = table.aggregate(**wanted).to_pyarrow().to_pylist()[0]
-    return {
-        name: (row[f"count_{p}"], row[f"distinct_{p}"], row.get(f"length_{p}") or 0.0)
-        for p, name in enumerate(plain)
-    }
+    found: dict[str, dict[str, Any]] = {}
+    for key, value in row.items():
+        place, fact = key.split("/")
+        found.setdefault(names[int(place)], {})[fact] = value or 0
+    return {name: _Facts(**facts) for name, facts in found.items()}
 
 
-def _inferred(
-    table: ibis.Table, name: str, facts: dict[str, tuple[int, int, float]]
-) -> ColumnKind | None:
+def _inferred(table: ibis.Table, name: str, facts: _Facts | None) -> ColumnKind | None:
     kind = table[name].type()
     if kind.is_array():
-        return ColumnKind.TAGS
+        return ColumnKind.TAGS if _can_be(kind, ColumnKind.TAGS) else None
     if kind.is_boolean():
         return ColumnKind.FLAG
     if kind.is_timestamp() or kind.is_date():
         return ColumnKind.TIMESTAMP
-    if kind.is_floating() or kind.is_decimal():
-        return ColumnKind.NUMBER
-    if name not in facts:
+    if facts is None or not facts.rows:
         return None
-    rows, distinct, length = facts[name]
-    few = distinct <= max(_FEW_VALUES, rows**0.5) or distinct * 4 <= rows
-    if kind.is_integer():
-        codes = distinct <= max(_FEW_VALUES, rows**0.5) or distinct * 2 <= rows
-        return ColumnKind.CATEGORY if codes else ColumnKind.NUMBER
-    if few and length <= 2 * _LONG_TEXT:
+    if kind.is_string():
+        return _of_text(facts)
+    if name.lower() in _DEGREES:
+        return _DEGREES[name.lower()]
+    return ColumnKind.CATEGORY if _is_code(table, name, facts) else ColumnKind.NUMBER
+
+
+def _of_text(facts: _Facts) -> ColumnKind | None:
+    single = facts.single_words >= 0.99 * facts.rows
+    if facts.length > _LONG_TEXT and not single:
+        return ColumnKind.TEXT
+    if facts.few or facts.distinct * 4 <= facts.rows:
         return ColumnKind.CATEGORY
-    return ColumnKind.TEXT if length > _LONG_TEXT or distinct > 0 else None
+    if single:
+        return None if facts.distinct >= _UNIQUE * facts.rows else ColumnKind.CATEGORY
+    return ColumnKind.TEXT
+
+
+def _is_code(table: ibis.Table, name: str, facts: _Facts) -> bool:
+    if facts.fractions:
+        return False
+    if facts.few or re.search(_CODE, name.lower()):
+        return True
+    if facts.distinct > _REPEATED * facts.rows:
+        return False
+    within = table[name].between(facts.lower, facts.upper)
+    occurring = table.filter(within)[name].approx_nunique().to_pyarrow().as_py()
+    return bool(occurring < _SCATTERED * (facts.upper - facts.lower + 1))

@@ -3,7 +3,7 @@
 ===========================================  =================================================
 ``users.parquet``, ``/data/users.csv.gz``    a file, relative to the configuration's folder
 ``parts/users-*.parquet``                    a glob: the rows of all files
-``users/``                                   a folder: all its ``*.parquet``
+``users/``                                   a folder: all its files of a format known here
 ``duckdb:///app.duckdb#users``               a table of a DuckDB file (``#schema.users`` too)
 ``sqlite:///app.sqlite#users``               a table of an SQLite file
 ``postgresql://name:password@host/db#t``     a table of a PostgreSQL server (``#schema.t`` too)
@@ -17,9 +17,10 @@ are followed by a path relative to the configuration's folder and four by an abs
 from __future__ import annotations
 
 import glob
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import parse_qs, unquote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qs, quote, unquote, urlsplit, urlunsplit
 
 from nextedge.errors import DataError, nearest
 
@@ -32,6 +33,7 @@ FILE_SUFFIXES = {
     ".ndjson": "jsonl",
     ".ndjson.gz": "jsonl",
 }
+_SECRET = re.compile(r"([?&](?:password|sslpassword|passfile)=)[^&#]*")
 _DATABASES = ("duckdb", "sqlite", "postgresql", "postgres")
 
 
@@ -75,9 +77,9 @@ def shown(location: str) -> str:
     """The location as it may be printed: a URL without its password."""
     if "://" not in location:
         return location
-    parts = urlsplit(location)
+    parts = urlsplit(_SECRET.sub(r"\1***", location))
     if parts.password is None:
-        return location
+        return urlunsplit(parts) if parts.query else location
     host = parts.netloc.rsplit("@", 1)[1]
     return urlunsplit(parts._replace(netloc=f"{parts.username}:***@{host}"))
 
@@ -96,8 +98,15 @@ def format_of(path: str) -> str:
 def _find_files(location: str, base: Path) -> Files:
     path = base / location
     if path.is_dir():
-        return _find_files(str(Path(location) / "*.parquet"), base)
-    if glob.has_magic(location) and not path.exists():
+        found = sorted(
+            str(entry)
+            for entry in path.iterdir()
+            if entry.is_file() and entry.name.lower().endswith(tuple(FILE_SUFFIXES))
+        )
+        if not found:
+            known = ", ".join(FILE_SUFFIXES)
+            raise DataError(f"{path}: the folder holds no table; expected files of {known}")
+    elif glob.has_magic(location) and not path.exists():
         found = sorted(name for name in glob.glob(str(path)) if Path(name).is_file())
         if not found:
             raise DataError(f"{path}: no file matches this pattern; check the setting in [data]")
@@ -135,6 +144,17 @@ def _parse_database(location: str, base: Path) -> DatabaseTable:
         if not file.is_file():
             raise DataError(f"{file}: no such file; {_neighbours(file)}")
         return DatabaseTable(parts.scheme, str(file), table, shown(location))
-    rest = "&".join(f"{key}={value}" for key, values in query.items() for value in values)
-    url = urlunsplit(("postgresql", parts.netloc, parts.path, rest, ""))
+    rest = "&".join(
+        f"{key}={quote(value, safe='/')}" for key, values in query.items() for value in values
+    )
+    url = urlunsplit(("postgresql", _quoted_login(parts), parts.path, rest, ""))
     return DatabaseTable("postgresql", url, table, shown(location))
+
+
+def _quoted_login(parts: SplitResult) -> str:
+    """The user, password and host, so that an @ in a password does not end it."""
+    if parts.username is None:
+        return parts.netloc
+    host = parts.netloc.rsplit("@", 1)[1]
+    password = "" if parts.password is None else ":" + quote(unquote(parts.password), safe="")
+    return f"{quote(unquote(parts.username), safe='')}{password}@{host}"

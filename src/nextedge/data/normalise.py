@@ -14,7 +14,7 @@ import ibis
 
 from nextedge import schema
 from nextedge.data.report import Finding
-from nextedge.data.rules import PARSED
+from nextedge.data.rules import INTERNAL, PARSED
 from nextedge.data.timestamps import parse_time, time_facts, usable_time_type
 from nextedge.engines.base import Engine
 from nextedge.errors import DataError
@@ -40,6 +40,7 @@ _ABSENT: dict[str, dict[str, str]] = {
         "action_timestamp": UTC,
     },
 }
+_EXACT = 2**53  # a float holds every whole number up to it
 _TRUE = ("true", "t", "yes", "y", "1")
 _FALSE = ("false", "f", "no", "n", "0")
 _WANTED = {
@@ -75,6 +76,8 @@ def normalise(engine: Engine, spec: schema.Table, table: Table, location: str) -
     times = [name for name, kind in given.items() if kind is ColumnKind.TIMESTAMP]
     facts = _time_facts(engine, table, times)
     columns: dict[str, Column] = {}
+    blank = {n: table[n].nullif("") for n in given if table[n].type().is_string()}
+    table = table.mutate(**blank) if blank else table
     for name, kind in given.items():
         if kind is ColumnKind.TIMESTAMP:
             time = parse_time(table[name], facts[name])
@@ -101,14 +104,16 @@ def finish(
         if name not in rows.columns:
             columns[name] = ibis.null(kind)
         elif name == "position":
-            columns[name] = columns[name].cast("int64")
+            position = columns[name]
+            whole = ibis.ifelse(position.between(-_EXACT, _EXACT), position, None)
+            columns[name] = whole.cast("int64")
         elif kind == "string":
             columns[name] = rows[name].cast("string")
     if spec.name == schema.IMPRESSIONS:
         for column in spec.columns:
             if column.refers_to and column.name not in rows.columns:
                 columns[column.name] = ibis.null(id_types.get(column.refers_to, "int64"))
-    names = [name for name in rows.columns if not name.startswith("__")]
+    names = [name for name in rows.columns if not name.startswith(INTERNAL)]
     kept = {name: rows[name] for name in names}
     return rows.select(**(kept | columns))
 
@@ -137,7 +142,7 @@ def _can_hold(kind: Any, wanted: ColumnKind) -> bool:
     if wanted is ColumnKind.TIMESTAMP:
         return usable_time_type(kind)
     if wanted is ColumnKind.TAGS:
-        return bool(kind.is_array())
+        return bool(kind.is_array() or kind.is_integer())
     if wanted is ColumnKind.FLAG:
         return bool(kind.is_boolean() or kind.is_numeric())
     return bool(kind.is_numeric() and not kind.is_boolean())
@@ -183,9 +188,7 @@ def _tags(column: Column) -> Column:
     """Text such as ``a|b``, ``a;b``, ``a,b`` or ``["a", "b"]`` as a list; lists as they are."""
     if column.type().is_array():
         return column
-    if column.type().is_null():
-        return column.cast("array<string>")
-    bare = column.re_replace(r"[\[\]\"']", "").strip()
+    bare = column.cast("string").re_replace(r"[\[\]\"']", "").strip()
     return bare.re_split(r"\s*[|;,]\s*").filter(lambda tag: tag != "")
 
 

@@ -6,14 +6,17 @@ once into DuckDB, typed, because every later question would parse or fetch them 
 
 from __future__ import annotations
 
+import glob
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 
 from nextedge.data.databases import read_database
 from nextedge.data.locations import DatabaseTable, Files, parse_location, shown
 from nextedge.data.text import read_csv, read_jsonl
+from nextedge.engines.local import refuses_writing
 from nextedge.errors import DataError, MissingDependencyError
 
 if TYPE_CHECKING:
@@ -30,21 +33,26 @@ def read_location(engine: LocalEngine, location: str, base: Path) -> ir.Table:
         MissingDependencyError: a driver that the URL needs is not installed.
     """
     place = parse_location(location, base)
-    if isinstance(place, DatabaseTable):
-        return read_database(engine, place)
-    if place.remote:
-        _register_object_store(engine, place.remote)
     try:
+        if isinstance(place, DatabaseTable):
+            return read_database(engine, place)
+        if place.remote:
+            place = _find_objects(engine, place)
         return _read_files(engine, place)
     except FileNotFoundError as error:
         raise DataError(f"{shown(location)}: no such file ({error})") from None
+    except PermissionError as error:
+        raise DataError(f"{shown(location)}: may not be read ({error}); allow it") from None
     except duckdb.Error as error:
+        if refuses_writing(error):
+            raise
         raise DataError(unreadable(shown(location), error)) from None
 
 
 def unreadable(where: str, error: Exception) -> str:
     """Message for a file that DuckDB refuses, in its first line's words."""
     reason = str(error).strip().splitlines()[0].split("Error: ", 1)[-1]
+    reason = reason.split(" Detail: Python exception")[0].rstrip(". ")
     return (
         f"{where}: cannot be read: {reason}; expected an intact file of the format that its name "
         f"says: write it again"
@@ -60,13 +68,32 @@ def _read_files(engine: LocalEngine, files: Files) -> ir.Table:
     return engine.define(f"SELECT * FROM read_parquet([{listed}], union_by_name = true)")
 
 
-def _register_object_store(engine: LocalEngine, scheme: str) -> None:
+def _find_objects(engine: LocalEngine, files: Files) -> Files:
+    """The objects that a URL or a pattern names, in the order of their names."""
+    (location,) = files.paths
+    store = _object_store(engine, files.remote)
+    try:
+        pattern = glob.has_magic(location)
+        found = store.glob(location) if pattern else [location] * store.exists(location)
+    except Exception as error:  # each store's library has errors of its own
+        raise DataError(
+            f"{shown(location)}: the store cannot be asked: {error}; check the name, the "
+            f"credentials and the network"
+        ) from error
+    if not found:
+        raise DataError(f"{shown(location)}: no such object; check the setting in [data]")
+    return replace(files, paths=tuple(store.unstrip_protocol(name) for name in sorted(found)))
+
+
+def _object_store(engine: LocalEngine, scheme: str) -> Any:
     """Let DuckDB read ``scheme://`` through fsspec, which needs no DuckDB extension."""
     try:
         import fsspec
 
+        store = fsspec.filesystem(scheme)
         if not engine.connection.filesystem_is_registered(scheme):
-            engine.connection.register_filesystem(fsspec.filesystem(scheme))
+            engine.connection.register_filesystem(store)
+        return store
     except ImportError:
         package = {"s3": "s3fs", "gs": "gcsfs", "abfs": "adlfs"}.get(scheme, "fsspec")
         raise MissingDependencyError(package, "s3", f"Reading {scheme}:// tables") from None

@@ -37,6 +37,8 @@ class TableReport:
     findings: tuple[Finding, ...] = ()
     columns: dict[str, str] = field(default_factory=dict)
     """Column = its type in the clean table."""
+    kinds: dict[str, str] = field(default_factory=dict)
+    """Column = the kind that it is used as, or ``ignored``."""
     first: str | None = None
     last: str | None = None
 

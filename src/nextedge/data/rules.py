@@ -19,11 +19,13 @@ from nextedge import schema
 if TYPE_CHECKING:
     from pandera.ibis import IbisData
 
-PARSED = "__parsed_"
+INTERNAL = "__nextedge_"
+"""Prefix of the columns that cleaning adds, and takes away again."""
+PARSED = INTERNAL + "parsed_"
 """Prefix of a column's cleaned form, beside the column as it was given."""
-KNOWN = "__known_"
+KNOWN = INTERNAL + "known_"
 """Prefix of the flag that says whether an id is in the table that it refers to."""
-REASON = "__reason"
+REASON = INTERNAL + "reason"
 
 _PAIRS = {
     schema.CONNECTIONS: (schema.SRC, schema.DST),

@@ -1,7 +1,9 @@
 """CSV and JSON lines: read as text, then typed by what every row holds.
 
 A type is given to a column only if all its values have it, and only if no value would lose
-its spelling: ``007`` or ``+5`` anywhere keeps the whole column a string.
+its spelling: ``007`` or ``+5`` anywhere keeps the whole column a string, as does a whole number
+that neither 64 bits nor, among fractions, a float can hold. Blanks around a number are none of
+its spelling.
 """
 
 from __future__ import annotations
@@ -11,12 +13,14 @@ import gzip
 import io
 import json
 import re
+import zlib
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
 import duckdb
 
 from nextedge.data.locations import Files
+from nextedge.engines.local import refuses_writing
 from nextedge.errors import DataError
 
 if TYPE_CHECKING:
@@ -25,9 +29,14 @@ if TYPE_CHECKING:
     from nextedge.engines.local import LocalEngine
 
 DELIMITERS = ",\t;|"
-INTEGER = r"^(0|-?[1-9][0-9]{0,18})$"
-_DIGITS = r"^[+-]?[0-9]+$"
-_REAL = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$|^[+-]?(nan|NaN|inf|Inf|Infinity)$"
+INTEGER = r"^ *(0|-?[1-9][0-9]{0,18}) *$"
+_DIGITS = r"^ *[+-]?[0-9]+ *$"
+_REAL = (
+    r"^ *[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)? *$"
+    r"|^ *[+-]?(nan|NaN|inf|Inf|Infinity) *$"
+)
+_EXACT = 2**53  # beyond it, neighbouring whole numbers are one float
+_BROKEN_GZIP = (gzip.BadGzipFile, EOFError, zlib.error)
 _FLAG = r"^(true|false|True|False|TRUE|FALSE)$"
 _TIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9:.]+ ?(Z|UTC|[+-][0-9:]+)?)?$"
 
@@ -50,20 +59,36 @@ def read_csv(engine: LocalEngine, files: Files) -> ir.Table:
 def _csv_select(engine: LocalEngine, path: str, *, remote: bool) -> str:
     """A SELECT over one file, every column as text, its dialect taken from the header."""
     header = _header_line(path, remote=remote)
-    delimiter = max(DELIMITERS, key=header.count) if header else ","
-    names = next(csv.reader(io.StringIO(header), delimiter=delimiter), [])
-    if not names:
-        raise DataError(f"{path}: empty; expected a header line that names the columns")
-    twice = {name for name in names if names.count(name) > 1}
-    if twice:
-        raise DataError(
-            f"{path}: line 1 names column {sorted(twice)[0]!r} more than once; rename one of them"
-        )
+    bare = re.sub(r'"[^"]*"', "", header)
+    delimiter = max(DELIMITERS, key=bare.count) if bare else ","
+    names = _header_names(path, header, delimiter)
     columns = ", ".join(f"{_text(name)}: 'VARCHAR'" for name in names)
     return (
         f"SELECT * FROM read_csv({_text(path)}, auto_detect = false, header = true, "
         f"delim = {_text(delimiter)}, quote = '\"', escape = '\"', columns = {{{columns}}})"
     )
+
+
+def _header_names(path: str, header: str, delimiter: str) -> list[str]:
+    try:
+        read = next(csv.reader(io.StringIO(header), delimiter=delimiter), [])
+    except csv.Error as error:
+        raise DataError(f"{path}: line 1 cannot be read ({error}); end lines with LF") from None
+    if not any(name.strip() for name in read):
+        raise DataError(f"{path}: empty; expected a header line 1 that names the columns")
+    names = [name.strip() or f"column_{place}" for place, name in enumerate(read, start=1)]
+    first: dict[str, str] = {}
+    for name in names:
+        if (other := first.setdefault(name.casefold(), name)) != name:
+            raise DataError(
+                f"{path}: line 1 names columns {other!r} and {name!r}, which differ only in "
+                f"case; rename one of them"
+            )
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise DataError(
+            f"{path}: line 1 names column {twice[0]!r} more than once; rename one of them"
+        )
+    return names
 
 
 def _header_line(path: str, *, remote: bool) -> str:
@@ -81,7 +106,7 @@ def _header_line(path: str, *, remote: bool) -> str:
         return raw.decode("utf-8-sig").rstrip("\r\n")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: line 1 is not UTF-8 ({error.reason}); save it as UTF-8") from None
-    except (gzip.BadGzipFile, EOFError) as error:
+    except _BROKEN_GZIP as error:
         raise DataError(f"{path}: not readable as gzip: {error}; compress it again") from None
 
 
@@ -104,6 +129,8 @@ def _csv_fault(files: Files, error: Exception) -> str:
         fault = f"expected {counts[1]} values, found {counts[2]}; quote values that hold the comma"
     elif "unterminated quote" in text:
         fault = 'a quoted value has no end; close it with ", and write a quote inside as ""'
+    elif "maximum line size" in text.lower():
+        fault = "the row is longer than 2 MB; shorten it, or give the table as Parquet"
     else:
         fault = text.splitlines()[0]
     where = named[1].strip() if named else files.paths[0]
@@ -120,26 +147,35 @@ def read_jsonl(engine: LocalEngine, files: Files) -> ir.Table:
     """
     listed = ", ".join(_text(path) for path in files.paths)
     options = "format = 'newline_delimited', union_by_name = true, sample_size = -1"
-    source = f"read_json([{listed}], {options}"
+    # objects whose keys differ from line to line are objects still, not maps
+    source = f"read_json([{listed}], {options}, map_inference_threshold = -1"
     try:
         described = engine.connection.execute(f"DESCRIBE SELECT * FROM {source})").fetchall()
-        names = [name for name, *_ in described]
-        if names == ["json"]:  # what DuckDB calls a line that is no object
+        kinds = {name: kind for name, kind, *_ in described}
+        if list(kinds) == ["json"]:  # what DuckDB calls a line that is no object
             _find_broken_line(files)
+        if kinds == {"json": "JSON"}:
             raise DataError(f"{files.paths[0]}: empty; expected one JSON object a line")
         columns = ", ".join(
-            f"{_text(name)}: {_text(_json_type(kind))}" for name, kind, *_ in described
+            f"{_text(name)}: {_text(_json_type(kind))}" for name, kind in kinds.items()
         )
         select = f"SELECT * FROM {source}, columns = {{{columns}}})"
-        return engine.define(select, materialise=True)
+        table = engine.define(select, materialise=True)
     except duckdb.Error as error:
+        if refuses_writing(error):
+            raise
         _find_broken_line(files)
-        raise DataError(f"{files.paths[0]}: {str(error).splitlines()[0]}") from None
+        reason = str(error).splitlines()[0].split("Error: ", 1)[-1].rstrip(". ")
+        raise DataError(f"{files.paths[0]}: {reason}; expected one JSON object a line") from None
+    return _typed(engine, table, {name for name, kind in kinds.items() if kind == "DOUBLE"})
 
 
 def _json_type(kind: str) -> str:
-    """Keep what DuckDB would recognise in a string as the string that was given."""
-    spelled = ("DATE", "TIME", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE", "UUID", "JSON")
+    """Keep what DuckDB would recognise in a string as the string that was given.
+
+    Numbers of mixed forms are read as they are spelled, too: a float may not hold them all.
+    """
+    spelled = ("DATE", "TIME", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE", "UUID", "JSON", "DOUBLE")
     return "VARCHAR" if kind in spelled else kind
 
 
@@ -148,9 +184,12 @@ def _find_broken_line(files: Files) -> None:
     for path in files.paths:
         if files.remote:
             continue
-        with open_binary(path) as stream:
-            for number, raw in enumerate(stream, start=1):
-                _require_object(path, number, raw)
+        try:
+            with open_binary(path) as stream:
+                for number, raw in enumerate(stream, start=1):
+                    _require_object(path, number, raw)
+        except _BROKEN_GZIP as error:
+            raise DataError(f"{path}: not readable as gzip: {error}; compress it again") from None
 
 
 def _require_object(path: str, number: int, raw: bytes) -> None:
@@ -166,15 +205,19 @@ def _require_object(path: str, number: int, raw: bytes) -> None:
     raise DataError(f"{path}, line {number}: {fault} (given: {raw[:80].strip()!r})")
 
 
-def _typed(engine: LocalEngine, table: ir.Table) -> ir.Table:
-    """Give each text column the narrowest type that all of its values have."""
+def _typed(engine: LocalEngine, table: ir.Table, only: set[str] | None = None) -> ir.Table:
+    """Give each text column (or each of ``only``) the narrowest type that all its values have."""
     name = table.get_name()
-    counts = ", ".join(_count_shapes(column) for column in table.columns)
+    spelled = [column for column in table.columns if only is None or column in only]
+    if not spelled:
+        return table
+    counts = ", ".join(_count_shapes(column) for column in spelled)
     row = engine.connection.execute(f"SELECT {counts} FROM {name}").fetchone() or ()
-    chosen = [
-        _select_as(column, *row[5 * index : 5 * index + 5])
-        for index, column in enumerate(table.columns)
-    ]
+    typed = {
+        column: _select_as(column, *row[5 * index : 5 * index + 5])
+        for index, column in enumerate(spelled)
+    }
+    chosen = [typed.get(column, _name(column)) for column in table.columns]
     return engine.define(f"SELECT {', '.join(chosen)} FROM {name}")
 
 
@@ -184,7 +227,8 @@ def _count_shapes(column: str) -> str:
     integer = (
         f"regexp_matches({quoted}, {_text(INTEGER)}) AND TRY_CAST({quoted} AS BIGINT) IS NOT NULL"
     )
-    real = f"regexp_matches({quoted}, {_text(_REAL)}) AND (NOT {digits} OR {integer})"
+    exact = f"abs(TRY_CAST({quoted} AS DOUBLE)) < {_EXACT}"
+    real = f"regexp_matches({quoted}, {_text(_REAL)}) AND (NOT {digits} OR ({integer} AND {exact}))"
     parsed = f"TRY_CAST({quoted} AS TIMESTAMPTZ)"
     time = f"regexp_matches({quoted}, {_text(_TIME)}) AND {parsed} IS NOT NULL"
     return (

@@ -13,6 +13,11 @@ _UNITS = (
     (10**14, 1_000, "milliseconds"),
     (10**17, 1, "microseconds"),
 )  # the largest value is below → microseconds in one of the unit
+_FIRST, _LAST = -62_135_596_800_000_000, 253_402_300_799_999_999
+"""Microseconds of the first and the last instant of the years 1 to 9999."""
+_ENDS = ("0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z")
+_NANOSECONDS = 9.2e18
+"""Largest number of nanoseconds that 64 bits hold, with room for rounding."""
 _ISO = r"^\s*[0-9]{4}-[0-9]{2}-[0-9]{2}"
 _ZONE = r"(Z|UTC|[+-][0-9]{2}(:?[0-9]{2})?|[A-Z][A-Za-z]+/[A-Za-z_]+)\s*$"
 _WHOLE = r"^\s*[+-]?[0-9]{1,19}\s*$"
@@ -53,7 +58,7 @@ def time_facts(column: ibis.Column) -> dict[str, ibis.Value]:
             "whole": whole.sum(),
             "iso": column.re_search(_ISO).sum(),
             "zoned": (column.re_search(_ISO) & column.re_search(_ZONE)).sum(),
-            "largest": ibis.ifelse(whole, column, None).try_cast("int64").abs().max(),
+            "largest": ibis.ifelse(whole, column, None).try_cast("float64").abs().max(),
         }
     if kind.is_numeric():
         finite = column.cast("float64")
@@ -65,6 +70,7 @@ def parse_time(column: ibis.Column, facts: dict[str, Any]) -> ParsedTime:
     """Read a column as times in UTC.
 
     Zoned times are converted; naive ones and dates are taken as UTC; text is read as ISO 8601.
+    Times outside the years 1 to 9999 cannot be read.
     Numbers, and text that is a whole number, count seconds, milliseconds, microseconds
     or nanoseconds since 1970 by the magnitude of the largest (below 1e11, 1e14, 1e17, above),
     so that small numbers keep their order as seconds.
@@ -73,9 +79,11 @@ def parse_time(column: ibis.Column, facts: dict[str, Any]) -> ParsedTime:
     utc = "timestamp('UTC', 6)"
     if kind.is_timestamp():
         note = None if kind.timezone else "times without a zone are taken as UTC"
-        return ParsedTime(column.cast(utc), note)
+        value = column if kind.timezone else column.try_cast("timestamp")
+        return ParsedTime(_in_reach(value.cast(utc)), note)
     if kind.is_date():
-        return ParsedTime(column.cast("timestamp").cast(utc), "dates are taken as midnight in UTC")
+        value = _in_reach(column.try_cast("timestamp").cast(utc))
+        return ParsedTime(value, "dates are taken as midnight in UTC")
     if kind.is_null():
         return ParsedTime(column.cast(utc))
     if kind.is_numeric():
@@ -83,10 +91,18 @@ def parse_time(column: ibis.Column, facts: dict[str, Any]) -> ParsedTime:
     return _from_text(column, facts)
 
 
+def _in_reach(time: ibis.Column) -> ibis.Column:
+    import ibis
+
+    first, last = (ibis.literal(end).cast("timestamp('UTC', 6)") for end in _ENDS)
+    return ibis.ifelse(time.between(first, last), time, None)
+
+
 def _from_text(column: ibis.Column, facts: dict[str, Any]) -> ParsedTime:
     import ibis
 
-    iso = ibis.ifelse(column.re_search(_ISO), column, None).try_cast("timestamp('UTC', 6)")
+    text = ibis.ifelse(column.re_search(_ISO), column.strip(), None)
+    iso = _in_reach(text.try_cast("timestamp('UTC', 6)"))
     naive = (facts.get("iso") or 0) > (facts.get("zoned") or 0)
     note = "times without a zone are taken as UTC" if naive else None
     if not facts.get("whole"):
@@ -100,12 +116,14 @@ def _from_numbers(column: ibis.Column, facts: dict[str, Any]) -> ParsedTime:
 
     largest = facts.get("largest") or 0
     scale, unit = next(((s, u) for bound, s, u in _UNITS if largest < bound), (0, "nanoseconds"))
+    first, last = (_FIRST / scale, _LAST / scale) if scale else (-_NANOSECONDS, _NANOSECONDS)
+    readable = column.cast("float64").between(first, last)  # neither NaN nor infinite
+    number = ibis.ifelse(readable, column, None)
     if column.type().is_floating() or column.type().is_decimal():
-        number = column.cast("float64")
-        number = ibis.ifelse(number.isnan() | number.isinf(), None, number)
+        number = number.cast("float64")
         whole = (number * scale if scale else number / 1000).round().cast("int64")
     else:
-        number = column.cast("int64")
+        number = number.cast("int64")
         whole = number * scale if scale else _nanoseconds(number)
     milliseconds = (whole // 1000).cast("int64")
     rest = whole - milliseconds * 1000

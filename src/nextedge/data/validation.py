@@ -6,7 +6,7 @@ declares the rules in between (``nextedge.data.rules``).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from nextedge import schema
 from nextedge.config import Config
 from nextedge.data.report import CheckReport, Finding, TableReport
 from nextedge.engines.base import Engine
-from nextedge.errors import DataError, nearest
+from nextedge.errors import ConfigError, DataError, nearest
 
 if TYPE_CHECKING:
     from ibis.expr.types import Table
@@ -54,11 +54,8 @@ def inspect_data(
     """Like ``validate``, but faults are in ``report.fatal`` instead of being raised."""
     faults: list[str] = []
     locations, tables = _read_all(config, engine, frames or {}, faults)
-    reports: list[TableReport] = []
-    clean: dict[str, Table] = {}
-    if not faults:
-        clean, reports = _clean_all(config, engine, tables, locations, faults)
-    if not faults:
+    clean, reports = _clean_all(config, engine, tables, locations, faults)
+    if not faults:  # what is missing may be what could not be read
         faults += _unusable(config, reports)
     return Validated(clean, CheckReport(tuple(reports), tuple(faults)))
 
@@ -81,6 +78,7 @@ def _read_all(
             else:
                 table = engine.read(name, given[name], config.base)
             table = _rename(table, name, locations[name], config)
+            table = _with_types(table, schema.TABLES[name])
             _require_columns(table, schema.TABLES[name], locations[name])
             tables[name] = table
         except DataError as error:
@@ -102,7 +100,7 @@ def _clean_all(
     faults += unified.faults
     clean: dict[str, Table] = {}
     reports: list[TableReport] = []
-    if faults:
+    if unified.faults:
         return clean, reports
     context = Context(
         engine, {}, _id_types(unified.tables), config.data.dangling == "keep",
@@ -114,12 +112,23 @@ def _clean_all(
             context = replace(context, clean=referred)
             clean[name], report = clean_table(schema.TABLES[name], table, locations[name], context)
             _hold_contract(clean[name], schema.TABLES[name], context.id_types)
-        except DataError as error:
+            kinds = _kinds(clean[name], schema.TABLES[name], config)
+        except (DataError, ConfigError) as error:
             faults.append(_named(name, locations[name], str(error)))
             continue
         said = tuple(unified.findings[name]) + report.findings + _emptiness(report)
-        reports.append(replace(report, findings=said))
+        reports.append(replace(report, findings=said, kinds=kinds))
     return clean, reports
+
+
+def _kinds(table: Table, spec: schema.Table, config: Config) -> dict[str, str]:
+    """What each column is used as: a kind, or ``ignored``."""
+    from nextedge.data.kinds import feature_kinds
+
+    known = {name: kind for name in table.columns if (kind := spec.kind_of(name))}
+    if spec.name in (schema.USERS, schema.ITEMS):
+        known |= feature_kinds(table, spec, getattr(config.features, spec.name))
+    return {name: known[name].value if name in known else "ignored" for name in table.columns}
 
 
 def _filled(reports: list[TableReport]) -> list[str]:
@@ -155,8 +164,22 @@ def _rename(table: Table, name: str, location: str, config: Config) -> Table:
                 f"{name}: {location}: data.columns.{name}.{ours} names the column {theirs!r}, "
                 f"which is not there; {nearest(theirs, table.columns)}"
             )
-    shadowed = [ours for ours in mapping if ours in table.columns and ours not in mapping.values()]
-    return table.drop(*shadowed).rename(mapping) if mapping else table
+    taken = set(mapping) | set(mapping.values())
+    kept = {column: table[column] for column in table.columns if column not in taken}
+    return table.select(**{o: table[t] for o, t in mapping.items()}, **kept) if mapping else table
+
+
+def _with_types(table: Table, spec: schema.Table) -> Table:
+    """Columns that hold nothing, and so have no type of their own, with one that fits."""
+    import ibis
+
+    fitting = {schema.ColumnKind.IDENTIFIER: "int64", schema.ColumnKind.TAGS: "array<string>"}
+    empty = {}
+    for name, kind in table.schema().items():
+        if kind.is_null() or (kind.is_unknown() and "NULL" in str(kind)):
+            known = spec.kind_of(name)
+            empty[name] = ibis.null(fitting.get(known, "string") if known else "string")
+    return table.mutate(**empty) if empty else table
 
 
 def _require_columns(table: Table, spec: schema.Table, location: str) -> None:
@@ -169,7 +192,7 @@ def _require_columns(table: Table, spec: schema.Table, location: str) -> None:
             pandera.DataFrameSchema(expected).validate(table, lazy=True)
     except SchemaErrors as error:
         missing = sorted({str(fault.failure_cases) for fault in error.schema_errors})
-        hints = "; ".join(f"{column!r} ({nearest(column, table.columns)})" for column in missing)
+        hints = "; ".join(f"{column!r} ({_nearest(column, table.columns)})" for column in missing)
         raise DataError(
             f"{spec.name}: {location}: required column missing: {hints}; if yours has another "
             f'name, set [data.columns.{spec.name}] {missing[0]} = "your name"'
@@ -180,6 +203,13 @@ def _require_columns(table: Table, spec: schema.Table, location: str) -> None:
         raise DataError(
             f"{spec.name}: {location}: required column missing: expected candidate_id or item_id"
         )
+
+
+def _nearest(name: str, columns: Sequence[str]) -> str:
+    """The nearest column, upper and lower case being alike."""
+    same = next((column for column in columns if column.casefold() == name.casefold()), None)
+    listed = f"valid: {', '.join(sorted(columns))}"
+    return f"did you mean {same!r}? {listed}" if same else nearest(name, columns)
 
 
 def _hold_contract(table: Table, spec: schema.Table, id_types: Mapping[str, str]) -> None:

@@ -29,6 +29,8 @@ _REFUSED = {
     errno.ENOTDIR,
     errno.EEXIST,
 }
+# types that Ibis has no name for, and what stands for them
+_STAND_INS = {"TIMESTAMPTZ_NS": "TIMESTAMPTZ", "UHUGEINT": "VARCHAR", "BIT": "VARCHAR"}
 _REFUSED_WORDS = (
     "no space left",
     "file too large",
@@ -103,15 +105,26 @@ class LocalEngine(Engine):
             return rows
         name = next(self._names)
         self._frames[name] = to_arrow_table(rows, table)
-        self.connection.register(name, self._frames[name])
-        return self._ibis.table(name)
+        with _storage_errors(table):
+            self.connection.register(name, self._frames[name])
+        select = f"SELECT * FROM {name}"
+        known = self._with_known_types(select)
+        return self._ibis.table(name) if known == select else self.define(select)
 
     def define(self, select: str, *, materialise: bool = False) -> ibis.Table:
         """Name a DuckDB SELECT as a view, or as a table when it is to be evaluated once."""
         name = next(self._names)
         kind = "TABLE" if materialise else "VIEW"
-        self.connection.execute(f"CREATE {kind} {name} AS {select}")
+        self.connection.execute(f"CREATE {kind} {name} AS {self._with_known_types(select)}")
         return self._ibis.table(name)
+
+    def _with_known_types(self, select: str) -> str:
+        casts = []
+        for name, kind, *_ in self.connection.execute(f"DESCRIBE {select}").fetchall():
+            if wanted := _STAND_INS.get(kind):
+                quoted = '"' + name.replace('"', '""') + '"'
+                casts.append(f"CAST({quoted} AS {wanted}) AS {quoted}")
+        return f"SELECT * REPLACE ({', '.join(casts)}) FROM ({select})" if casts else select
 
     def write(self, table: ibis.Table, path: Path) -> int:
         """See ``Engine.write``."""
@@ -171,15 +184,36 @@ def _storage_errors(where: str) -> Iterator[None]:
             raise
         raise StorageError(_storage_message(where, str(error))) from error
     except duckdb.Error as error:
-        if not any(word in str(error).lower() for word in _REFUSED_WORDS):
-            if isinstance(error, (duckdb.IOException, duckdb.InvalidInputException)):
-                raise DataError(f"a table cannot be read: {_first_line(error)}") from error
-            raise
-        raise StorageError(_storage_message(where, _first_line(error))) from error
+        if refuses_writing(error):
+            raise StorageError(_storage_message(where, _first_line(error))) from error
+        if isinstance(error, duckdb.OutOfMemoryException):
+            raise StorageError(
+                f"{where}: {_first_line(error)}; give the engine more memory, or fewer threads"
+            ) from error
+        if isinstance(error, _at_fault()):
+            raise DataError(f"a table cannot be read: {_first_line(error)}") from error
+        raise
+
+
+def refuses_writing(error: Exception) -> bool:
+    """Whether an error of DuckDB's is about the disk it writes to, not about what it reads."""
+    return any(word in str(error).lower() for word in _REFUSED_WORDS)
+
+
+def _at_fault() -> tuple[type[Exception], ...]:
+    """DuckDB's errors that come of what is in a table, not of how a query is written."""
+    import duckdb
+
+    return (
+        duckdb.DataError,
+        duckdb.IOException,
+        duckdb.InvalidInputException,
+        duckdb.NotImplementedException,
+    )
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
+    return str(error).strip().splitlines()[0][:400]
 
 
 def _storage_message(where: str, reason: str) -> str:

@@ -97,6 +97,9 @@ EDGE_LISTS = {
     "spaces.txt": ("# a comment\n1 2\n2   3\n", [(1, 2), (2, 3)]),
     "tabs.tsv": ("% konect\n1\t2\n2\t3\n", [(1, 2), (2, 3)]),
     "commas.csv": ("id_1,id_2\n1,2\n2, 3\n", [(1, 2), (2, 3)]),
+    "quoted.csv": ('"a","b"\n"c, d","e"\n"f" , g\n', [("a", "b"), ("c, d", "e"), ("f", "g")]),
+    "dos.csv": ("\ufeffsrc;dst\r\n1;2\r\n2;\t3\r\n", [(1, 2), (2, 3)]),
+    "market.mtx": ("%%MatrixMarket matrix\n% c\n3 3 2\n1 2\n2 3\n", [(1, 2), (2, 3)]),
     "headless.csv": ("1,2\n2,3\n", [(1, 2), (2, 3)]),
     "names.txt": ("source target\nada 李\n李 😀\n", [("ada", "李"), ("李", "😀")]),
     "names_headless.txt": ("ada bo\nbo cy\n", [("ada", "bo"), ("bo", "cy")]),
@@ -122,6 +125,8 @@ def test_edge_lists(tmp_path: Path, name: str) -> None:
         ("1 2 0.5", "weight", 0.5),
         ("1 2 1082040961", "timestamp", datetime.fromtimestamp(1082040961, UTC)),
         ("1 2 1082040961000", "timestamp", datetime.fromtimestamp(1082040961, UTC)),
+        ("1,2,2004-04-15", "timestamp", datetime(2004, 4, 15, tzinfo=UTC)),
+        ("1\t2\t2004-04-15 02:00:00+02:00", "timestamp", datetime(2004, 4, 15, tzinfo=UTC)),
         ("1,2,-10", "rating", -10.0),
         ("1 2 1 1082040961", "weight timestamp", 1.0),
         ("1 2 word", "", None),
@@ -150,6 +155,8 @@ def test_edge_list_faults(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no edge list"):
         import_edges(tmp_path, tmp_path / "out")
     path = tmp_path / "edges.txt"
+    with pytest.raises(DataError, match="no such file or folder"):
+        import_edges(path, tmp_path / "out")
     path.write_text("# nothing\n")
     with pytest.raises(DataError, match="no edge in it"):
         import_edges(path, tmp_path / "out")

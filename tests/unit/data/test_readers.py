@@ -58,6 +58,7 @@ def test_globs_and_folders(engine: LocalEngine, tmp_path: Path) -> None:
     for part in range(3):
         pq.write_table(pa.table({"user_id": [part]}), tmp_path / "parts" / f"{part}.parquet")
         (tmp_path / f"u{part}.csv").write_text(f"user_id,x{part % 2}\n{part},a\n")
+    (tmp_path / "parts" / "README").write_text("passed over")
     for location in ("parts/*.parquet", "parts"):
         assert [row["user_id"] for row in rows(engine, location, tmp_path)] == [0, 1, 2]
     found = rows(engine, "u*.csv", tmp_path)
@@ -67,6 +68,16 @@ def test_globs_and_folders(engine: LocalEngine, tmp_path: Path) -> None:
         rows(engine, "u*", tmp_path)
     with pytest.raises(DataError, match="no file matches"):
         rows(engine, "z*.csv", tmp_path)
+    (tmp_path / "none").mkdir()
+    with pytest.raises(DataError, match="the folder holds no table; expected files of"):
+        rows(engine, "none", tmp_path)
+
+
+def test_parts_of_types_that_do_not_meet(engine: LocalEngine, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"t": [5]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"t": pa.array([5], pa.timestamp("us"))}), tmp_path / "b.parquet")
+    with pytest.raises(DataError, match=r'cannot be read:.*a\.parquet.*column "t"'):
+        rows(engine, "*.parquet", tmp_path)
 
 
 CSV_TYPES = {
@@ -82,6 +93,10 @@ CSV_TYPES = {
     'id,x\n"a,\nb",1\n': (pa.string(), ["a,\nb"]),
     'id\r\n"say ""hi"""\r\n': (pa.string(), ['say "hi"']),
     "id,x\n": (pa.string(), []),
+    "id, x\n 1,2\n2 ,3\n": (pa.int64(), [1, 2]),
+    "id,x,\n1,2,\n": (pa.int64(), [1]),
+    '"id","a;b;c"\n1,x\n': (pa.int64(), [1]),
+    "id\n0.5\n9007199254740993\n": (pa.string(), ["0.5", "9007199254740993"]),
 }
 
 
@@ -117,7 +132,8 @@ def test_integers_read_from_csv_are_spelled_as_they_were(
     column = engine.to_arrow(engine.read("p", "p.csv", tmp_path)).column("id")
     if column.type in (pa.int64(), pa.string()):
         read = ["" if value is None else str(value) for value in column.to_pylist()]
-        assert read == values
+        blank = " " if column.type == pa.int64() else ""
+        assert read == [value.strip(blank) if blank else value for value in values]
     else:
         assert column.type in (pa.float64(), pa.bool_(), pa.timestamp("us", "UTC"))
 
@@ -136,6 +152,36 @@ def test_json_strings_stay_as_given(engine: LocalEngine, tmp_path: Path) -> None
     }
 
 
+def test_json_numbers_are_not_rounded(engine: LocalEngine, tmp_path: Path) -> None:
+    (tmp_path / "j.jsonl").write_text(
+        '{"huge": 18446744073709551617, "mixed": 9007199254740993, "real": 1, "json": 1}\n'
+        '{"huge": 18446744073709551616, "mixed": 2.5, "real": 0.5}\n'
+    )
+    assert rows(engine, "j.jsonl", tmp_path) == [
+        {"huge": "18446744073709551617", "mixed": "9007199254740993", "real": 1.0, "json": 1},
+        {"huge": "18446744073709551616", "mixed": "2.5", "real": 0.5, "json": None},
+    ]
+
+
+def test_json_objects_with_ever_new_keys_are_rows(engine: LocalEngine, tmp_path: Path) -> None:
+    lines = "".join(f'{{"user_id": {number}, "k{number}": 1}}\n' for number in range(300))
+    (tmp_path / "j.jsonl").write_text(lines)
+    found = rows(engine, "j.jsonl", tmp_path)
+    assert len(found) == 300 and found[7]["k7"] == 1 and found[7]["k8"] is None
+
+
+def test_nanoseconds_with_a_zone(engine: LocalEngine, tmp_path: Path) -> None:
+    """What pandas writes and hands over by default."""
+    times = pd.to_datetime(["2024-01-01T00:00:00.000000+09:00"])
+    frame = pd.DataFrame({"t": times.as_unit("ns")})
+    frame.to_parquet(tmp_path / "n.parquet")
+    read = engine.read("n", "n.parquet", tmp_path)
+    for table in (read, engine.register("n", frame)):
+        column = engine.to_arrow(table).column("t")
+        assert column.type == pa.timestamp("us", "UTC")
+        assert column.cast(pa.int64()).to_pylist() == [1_704_034_800_000_000]
+
+
 BROKEN = {
     "wide.csv": (b"a,b\n1,2\n3,4,5\n", r"wide\.csv, line 3: expected 2 values, found 3"),
     "narrow.csv": (b"a,b\n1\n", r"narrow\.csv, line 2: expected 2 values, found 1"),
@@ -143,6 +189,11 @@ BROKEN = {
     "latin.csv": ("a,b\n1,é\n".encode("latin-1"), r"latin\.csv, line 2: not UTF-8"),
     "head.csv": ("é,b\n1,2\n".encode("latin-1"), r"head\.csv: line 1 is not UTF-8"),
     "twice.csv": (b"a,a\n1,2\n", r"twice\.csv: line 1 names column 'a' more than once"),
+    "case.csv": (b"ID,id\n1,2\n", r"case\.csv: line 1 names columns 'ID' and 'id', which differ"),
+    "mac.csv": (b"a,b\r1,2\r", r"mac\.csv: line 1 cannot be read.*end lines with LF"),
+    "long.csv": (b"a,b\n1," + b"x" * 2_100_000, r"long\.csv, line 2: the row is longer than 2 MB"),
+    "cut.csv.gz": (gzip.compress(b"a,b\n" * 9)[:20], r"cut\.csv\.gz: cannot be read: .*GZIP"),
+    "cut.jsonl.gz": (gzip.compress(b'{"a":1}\n' * 9)[:20], r"cut\.jsonl\.gz: not readable as gzip"),
     "empty.csv": (b"", r"empty\.csv: empty; expected a header line"),
     "gzip.csv.gz": (b"a,b\n1,2\n", r"gzip\.csv\.gz: not readable as gzip"),
     "bad.jsonl": (b'{"a":1}\n{bad}\n', r"bad\.jsonl, line 2: not valid JSON"),
@@ -194,6 +245,11 @@ def test_sqlite(engine: LocalEngine, tmp_path: Path) -> None:
         assert rows(engine, location, tmp_path) == expected
     with pytest.raises(DataError, match="no table 'users'; did you mean 'the users'"):
         rows(engine, "sqlite:///s.db#users", tmp_path)
+    with sqlite3.connect(tmp_path / "latin.db") as connection:
+        connection.execute("CREATE TABLE users AS SELECT CAST(x'ff' AS TEXT) AS user_id")
+    connection.close()
+    with pytest.raises(DataError, match=r"latin\.db#users: cannot be read:.*decode to UTF-8"):
+        rows(engine, "sqlite:///latin.db#users", tmp_path)
     (tmp_path / "no.db").write_bytes(b"no database at all, only text" * 100)
     with pytest.raises(DataError, match="not readable as an SQLite database"):
         rows(engine, "sqlite:///no.db#users", tmp_path)
@@ -217,9 +273,11 @@ def test_passwords_are_never_shown(engine: LocalEngine, tmp_path: Path) -> None:
     pytest.importorskip("adbc_driver_postgresql")
     url = "postgresql://ada:secret@localhost:1/db#users"
     assert shown(url) == "postgresql://ada:***@localhost:1/db#users"
-    with pytest.raises(DataError, match="the server cannot be read") as caught:
-        rows(engine, url, tmp_path)
-    assert "secret" not in str(caught.value)
+    for location in (url, url.replace("secret", "sec@secret"), f"{url[:-6]}?password=secret#users"):
+        with pytest.raises(DataError, match="the server cannot be read") as caught:
+            rows(engine, location, tmp_path)
+        assert "secret" not in str(caught.value)
+    assert shown("postgresql://h/db?user=a&password=secret#t").endswith("password=***#t")
 
 
 def _postgres_programs() -> Path | None:
@@ -289,6 +347,11 @@ def test_object_stores_are_read_through_fsspec(engine: LocalEngine, tmp_path: Pa
         pq.write_table(pa.table({"user_id": [3]}), stream)
     assert rows(engine, "memory://bucket/u.csv", tmp_path) == [{"user_id": 1}, {"user_id": 2}]
     assert rows(engine, "memory://bucket/u.parquet", tmp_path) == [{"user_id": 3}]
+    memory.pipe("/bucket/v.csv", b"user_id\n4\n")
+    assert [row["user_id"] for row in rows(engine, "memory://bucket/*.csv", tmp_path)] == [1, 2, 4]
+    for name in ("none.csv", "none*.parquet"):
+        with pytest.raises(DataError, match="no such object; check the setting"):
+            rows(engine, f"memory://bucket/{name}", tmp_path)
 
 
 def test_unknown_and_uninstalled_kinds_of_location(engine: LocalEngine, tmp_path: Path) -> None:
@@ -308,3 +371,23 @@ def test_frames_of_mixed_objects_become_strings() -> None:
     assert to_arrow_table(pl.DataFrame({"a": ["😀"]}), "users").to_pydict() == {"a": ["😀"]}
     with pytest.raises(DataError, match="users: a dict is not a table; expected a pandas"):
         to_arrow_table({"a": [1]}, "users")
+    with pytest.raises(DataError, match="users: a Series is not a table"):
+        to_arrow_table(pd.Series([1]), "users")
+
+
+def test_frames_whose_columns_cannot_be_told_apart_or_held() -> None:
+    assert to_arrow_table(pd.DataFrame([[1, 2]], columns=["a", 7]), "users").column_names == [
+        "a",
+        "7",
+    ]
+    with pytest.raises(DataError, match="two columns are named 'a' and 'a'"):
+        to_arrow_table(pd.DataFrame([[1, 2]], columns=["a", "a"]), "users")
+    with pytest.raises(DataError, match="two columns are named 'City' and 'city'"):
+        to_arrow_table(pa.table({"City": [1], "city": [2]}), "users")
+    with pytest.raises(DataError, match="has no column"):
+        to_arrow_table(pd.DataFrame(), "users")
+    seconds = pa.array([2**60], pa.timestamp("s"))
+    with pytest.raises(DataError, match="users: column 'created_at' cannot be used"):
+        to_arrow_table(pa.table({"created_at": seconds}), "users")
+    half = pa.array([1.5, None], pa.float16())
+    assert to_arrow_table(pa.table({"x": half}), "users").to_pydict() == {"x": [1.5, None]}

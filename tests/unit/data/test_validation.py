@@ -322,6 +322,69 @@ def test_unreadable_times_are_dropped_unless_all_are(engine: LocalEngine) -> Non
         check(engine, connections={**edges, "timestamp": ["soon", "later", "never"]})
 
 
+FAR_TIMES = {
+    "year 20000": (pa.array([569 * 10**15, 5], pa.timestamp("us")), "row 1: timestamp='20000-"),
+    "before the year 1": (pa.array([-23 * 10**16, 5], pa.timestamp("us")), "(BC)"),
+    "smallest number": ([-(2**63), 5], "row 1: timestamp=-9223372036854775808"),
+    "largest number": (pa.array([2**64 - 1, 5], pa.uint64()), "=18446744073709551615"),
+    "huge float": ([1e300, 5.0], "row 1: timestamp=1e+300"),
+    "not a number": ([float("nan"), 5.0], "row 1: timestamp=nan"),
+    "text": (["-9223372036854775808", "5"], "='-9223372036854775808'"),
+    "infinity": (["infinity", "2024-01-01"], "='infinity'"),
+}
+
+
+@pytest.mark.parametrize("case", FAR_TIMES)
+def test_times_that_no_calendar_holds_are_dropped(engine: LocalEngine, case: str) -> None:
+    values, example = FAR_TIMES[case]
+    edges = {"src": [1, 2], "dst": [2, 3], "timestamp": values}
+    found = check(engine, connections=edges)
+    assert counts(found, "connections") == {"unreadable_timestamp": 1}
+    assert [row["src"] for row in rows(engine, found, "connections")] == [2]
+    (finding,) = (f for f in report(found, "connections").findings if f.rows)
+    assert example in finding.examples[0]
+
+
+def test_blank_text_is_a_missing_value(engine: LocalEngine) -> None:
+    found = check(
+        engine,
+        users={"user_id": [1, 2], "discoverable": ["", "no"], "created_at": ["", "2024-01-01"]},
+        connections={"src": [1], "dst": [2], "timestamp": [""], "weight": [""]},
+    )
+    assert counts(found, "users") == {}
+    assert counts(found, "connections") == {"missing_time": 1}
+    assert rows(engine, found, "connections")[0]["weight"] == 1.0
+
+
+def test_columns_of_nothing_have_a_type(engine: LocalEngine) -> None:
+    found = check(
+        engine,
+        users=pa.table(
+            {"user_id": [1], "skills": pa.nulls(1), "bio": pa.nulls(1), "x": pa.nulls(1)}
+        ),
+        connections={"src": [1], "dst": [2], "timestamp": [None], "weight": [None]},
+        impressions={"user_id": [1], "candidate_id": [None], "item_id": [1], "timestamp": [1]},
+    )
+    users = found.tables["users"].schema()
+    assert [str(users[name]) for name in ("skills", "bio", "x")] == [
+        "array<string>",
+        "string",
+        "string",
+    ]
+    assert str(found.tables["impressions"].schema()["candidate_id"]) == "int64"
+    assert report(found, "impressions").rows_used == 1
+
+
+def test_positions_that_are_no_places_are_left_empty(engine: LocalEngine) -> None:
+    shown = {"user_id": [1] * 3, "item_id": [1] * 3, "timestamp": [1, 2, 3]}
+    found = check(engine, impressions={**shown, "position": [float("inf"), 1e30, 4.0]})
+    assert sorted(str(r["position"]) for r in rows(engine, found, "impressions")) == [
+        "4",
+        "None",
+        "None",
+    ]
+
+
 def test_future_times_are_kept_with_a_warning(engine: LocalEngine) -> None:
     later = datetime.now(UTC) + timedelta(days=2)
     found = check(engine, connections={"src": [1], "dst": [2], "timestamp": [later]})
@@ -338,6 +401,61 @@ def test_columns_are_renamed(engine: LocalEngine) -> None:
         DataError, match=r"connections\.dst names the column 'to_user'.*did you mean"
     ):
         check(engine, names, connections={"from_user": [1], "to_usr": [2]})
+
+
+def test_one_column_may_stand_for_two_and_two_may_change_places(engine: LocalEngine) -> None:
+    names = {"user_id": "login", "name": "login"}
+    found = check(engine, {"data": {"columns": {"users": names}}}, users={"login": ["ada"]})
+    assert rows(engine, found, "users") == [{"user_id": "ada", "name": "ada", "discoverable": True}]
+    swapped = {"data": {"columns": {"connections": {"src": "dst", "dst": "src"}}}}
+    found = check(engine, swapped, connections={"src": [1], "dst": [2]})
+    assert rows(engine, found, "connections")[0]["src"] == 2
+
+
+def test_own_columns_of_any_name_are_kept(engine: LocalEngine) -> None:
+    own = {'a"b c': ["x"], "ünï 😀": [1], "rows": [1], "__row": [9], "select": [1]}
+    found = check(engine, users={"user_id": [1], **own})
+    assert set(own) < set(rows(engine, found, "users")[0])
+
+
+def test_the_report_says_what_each_column_is_used_as(engine: LocalEngine) -> None:
+    found = check(
+        engine,
+        {"features": {"users": {"text": ["city"], "ignore": ["plan"]}}},
+        users={"user_id": [1], "city": ["x"], "plan": ["a"], "nested": [{"a": 1}]},
+        connections={"src": [1], "dst": [2], "via": ["a"]},
+    )
+    assert report(found, "users").kinds == {
+        "user_id": "identifier",
+        "city": "text",
+        "plan": "ignored",
+        "nested": "ignored",
+        "discoverable": "flag",
+    }
+    assert report(found, "connections").kinds["via"] == "ignored"
+    with pytest.raises(DataError, match=r"features\.users\.text names.*'cty'.*did you mean 'city'"):
+        check(
+            engine, {"features": {"users": {"text": ["cty"]}}}, users={"user_id": [1], "city": [1]}
+        )
+
+
+def test_faults_of_reading_and_of_cleaning_are_named_together(engine: LocalEngine) -> None:
+    with pytest.raises(DataError) as caught:
+        check(
+            engine,
+            users={"ID": [1]},
+            connections={"src": [1], "dst": [2], "timestamp": ["soon"]},
+            items={"item_id": [1.5]},
+        )
+    message = str(caught.value)
+    assert "users: memory: required column missing: 'user_id'" in message
+    assert "items: memory: column 'item_id': 1.5 is no whole number" in message
+    with pytest.raises(DataError, match=r"(?s)did you mean 'USER_ID'.*none of its 1 values"):
+        check(
+            engine,
+            users={"USER_ID": [1]},
+            connections={"src": [1], "dst": [2], "timestamp": ["soon"]},
+        )
 
 
 def test_every_fault_of_every_table_is_named_at_once(engine: LocalEngine, tmp_path: Path) -> None:
@@ -414,7 +532,7 @@ EDGE = st.tuples(
 
 
 @settings(
-    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    deadline=None, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.lists(EDGE, min_size=1, max_size=30))
 def test_cleaning_equals_a_plain_loop(

@@ -1,12 +1,13 @@
 """Plain edge lists, as SNAP, KONECT, Network Repository and others publish them.
 
 One edge a line, two ids and at most a weight and a time after them, separated by commas,
-semicolons, tabs or spaces; a header and comments (``#``, ``%``, ``//``) are passed over;
-``.gz`` is read as it is.
+semicolons, tabs or spaces; a header, the size line of a Matrix Market file and comments (``#``,
+``%``, ``//``) are passed over; ``.gz`` is read as it is.
 """
 
 from __future__ import annotations
 
+import csv
 import gzip
 import re
 from dataclasses import dataclass
@@ -21,7 +22,10 @@ from nextedge.data.text import INTEGER, open_binary
 from nextedge.errors import DataError
 
 _SUFFIXES = (".txt", ".csv", ".tsv", ".edges", ".edgelist", ".el", ".mtx")
+_MATRIX_MARKET = "%%MatrixMarket"
 _COMMENT = r"^\s*(#|%|//)"
+_QUOTING = (",", ";")
+_DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}"
 _NUMBER = re.compile(r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$")
 _HEADS = re.compile(r"^(src|source|from|node|id|user|u|v|tail|follower)", re.IGNORECASE)
 _EARLIEST_SECONDS = 1e8  # March 1973; a column that never goes below it holds times
@@ -32,7 +36,7 @@ _SNIFFED_LINES = 1000
 class _Dialect:
     """How the lines of a file are cut: a regular expression, and whether the first names."""
 
-    separator: str
+    separator: str  # a comma, a semicolon, or a regular expression
     header: bool
     width: int
 
@@ -40,8 +44,9 @@ class _Dialect:
 def import_edges(source: Path, target: Path) -> ImportReport:
     """Write ``connections.parquet`` from one edge list, or from all of a folder.
 
-    A third and a fourth column are told apart by what they hold: numbers that never go below
-    1e8 are times (since 1970; the unit by magnitude, as for every table), others are weights.
+    A third and a fourth column are told apart by what they hold: dates, and numbers that never
+    go below 1e8, are times (since 1970; the unit by magnitude, as for every table), other
+    numbers are weights.
     Weights below zero (signed networks) become a column ``rating``, since a connection's
     weight cannot be negative.
 
@@ -61,6 +66,8 @@ def import_edges(source: Path, target: Path) -> ImportReport:
 def _files(source: Path) -> list[Path]:
     if source.is_file():
         return [source]
+    if not source.is_dir():
+        raise DataError(f"{source}: no such file or folder")
     found = sorted(
         path
         for path in source.glob("*")
@@ -85,7 +92,7 @@ def _select(path: Path) -> str:
     kept = f"SELECT *, row_number() OVER () AS place FROM ({numbered}) " + (
         f"WHERE trim(line) <> '' AND NOT regexp_matches(line, {literal(_COMMENT)})"
     )
-    values = f"string_split_regex(trim(line), {literal(dialect.separator)})"
+    values = _fields(dialect.separator)
     fields = ", ".join(
         f"nullif(trim(part[{place}], ' \"'), '') AS field_{place}"
         for place in range(1, max(2, dialect.width) + 1)
@@ -94,6 +101,21 @@ def _select(path: Path) -> str:
         f"SELECT {literal(str(path))} AS file, number, line, {fields} FROM "
         f"(SELECT *, {values} AS part FROM ({kept}) WHERE place > {int(dialect.header)})"
     )
+
+
+def _fields(separator: str) -> str:
+    """SQL that cuts a line; between quotes, commas and semicolons separate nothing."""
+    if separator not in _QUOTING:
+        return f"string_split_regex(trim(line), {literal(separator)})"
+    field = rf"""\s*("(?:[^"]|"")*"|[^{separator}]*)\s*(?:{separator}|$)"""
+    return f"regexp_extract_all(trim(line), {literal(field)}, 1)"
+
+
+def _split(line: str, separator: str) -> list[str]:
+    """The same for one line in Python."""
+    if separator in _QUOTING:
+        return next(csv.reader([line], delimiter=separator, skipinitialspace=True))
+    return re.split(separator, line)
 
 
 def _sniff(path: Path) -> _Dialect:
@@ -109,9 +131,10 @@ def _sniff(path: Path) -> _Dialect:
         raise DataError(f"{path}: no edge in it; expected two ids a line")
     last = lines[-1]
     separator = next((s for s in (",", ";", "\t") if s in last), None)
-    pattern = rf"\s*{separator}\s*" if separator and separator != "\t" else separator or r"\s+"
-    rows = [re.split(pattern, line) for line in lines[:2]]
-    return _Dialect(pattern, _is_header(rows), min(4, len(re.split(pattern, last))))
+    separator = separator or r"\s+"
+    rows = [_split(line, separator) for line in lines[:2]]
+    header = raw[0].startswith(_MATRIX_MARKET) or _is_header(rows)
+    return _Dialect(separator, header, min(4, len(_split(last, separator))))
 
 
 def _is_header(rows: list[list[str]]) -> bool:
@@ -161,6 +184,10 @@ def _add_extra(
     ).fetchone()
     given, numbers, least, most = facts or (0, 0, None, None)
     place = f"column {field[-1]}"
+    if given and _holds_dates(connection, field):
+        columns.append(f"CAST({field} AS TIMESTAMPTZ) AS timestamp")
+        notes.append(f"{place} is taken as the timestamp")
+        return
     if not given or numbers < given:
         if given:
             notes.append(f"{place} is left out: it is neither a weight nor a time")
@@ -178,3 +205,12 @@ def _add_extra(
     else:
         columns.append(f"CAST({field} AS DOUBLE) AS weight")
         notes.append(f"{place} is taken as the weight")
+
+
+def _holds_dates(connection: duckdb.DuckDBPyConnection, field: str) -> bool:
+    found = connection.execute(
+        f"SELECT bool_and(regexp_matches({field}, $1) AND TRY_CAST({field} AS TIMESTAMPTZ) "
+        f"IS NOT NULL) FROM edges WHERE {field} IS NOT NULL",
+        [_DATE],
+    ).fetchone()
+    return bool(found and found[0])
