@@ -1,0 +1,100 @@
+"""What a fitted model leaves: an immutable folder of arrays beside a JSON manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nextedge.errors import ReleaseError
+
+MANIFEST = "model.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Artifact:
+    """Arrays of a fitted model, and what they were fitted with.
+
+    Attributes:
+        model: name of the model.
+        config: its settings, as JSON.
+        arrays: array name → array. By convention ``query`` and ``candidate`` are float32
+            embeddings whose dot product is the score, ``similar_indptr``, ``similar_indices``
+            and ``similar_values`` are sparse candidate × candidate weights.
+        about: seed, metrics, training log, fingerprint of the data.
+    """
+
+    model: str
+    config: Mapping[str, Any]
+    arrays: Mapping[str, np.ndarray]
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    def save(self, directory: Path) -> None:
+        """Write into a new folder, which appears whole or not at all.
+
+        Raises:
+            FileExistsError: the folder is there already; artifacts are never changed.
+        """
+        if directory.exists():
+            raise FileExistsError(f"{directory}: an artifact is written once")
+        partial = directory.with_name(f".{directory.name}.{os.getpid()}")
+        try:
+            partial.mkdir(parents=True)
+            for name, values in self.arrays.items():
+                np.save(partial / f"{name}.npy", values, allow_pickle=False)
+            shapes = {
+                name: {"shape": list(values.shape), "dtype": str(values.dtype)}
+                for name, values in self.arrays.items()
+            }
+            manifest = {
+                "format": FORMAT, "model": self.model, "config": dict(self.config),
+                "arrays": shapes, "about": dict(self.about),
+            }  # fmt: skip
+            (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
+            os.replace(partial, directory)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+    @classmethod
+    def load(cls, directory: Path) -> Artifact:
+        """Memory-map what ``save`` wrote.
+
+        Raises:
+            ReleaseError: the folder is incomplete, altered, or of another format.
+        """
+        try:
+            manifest = json.loads((directory / MANIFEST).read_text())
+        except (OSError, json.JSONDecodeError) as error:
+            raise ReleaseError(f"{directory / MANIFEST}: not a model's manifest: {error}") from None
+        if manifest.get("format") != FORMAT:
+            raise ReleaseError(
+                f"{directory / MANIFEST}: format {manifest.get('format')!r}, expected {FORMAT}; "
+                "build the release again"
+            )
+        arrays = {}
+        for name, expected in manifest["arrays"].items():
+            file = directory / f"{name}.npy"
+            try:
+                arrays[name] = np.load(file, mmap_mode="r", allow_pickle=False)
+            except (OSError, ValueError) as error:
+                raise ReleaseError(f"{file}: cannot be read: {error}") from None
+            if [list(arrays[name].shape), str(arrays[name].dtype)] != list(expected.values()):
+                raise ReleaseError(f"{file}: not the array that {MANIFEST} describes")
+        return cls(manifest["model"], manifest["config"], arrays, manifest["about"])
+
+
+def fingerprint(*arrays: np.ndarray) -> str:
+    """Hash of the arrays that a model is fitted on."""
+    digest = hashlib.sha256()
+    for values in arrays:
+        digest.update(str((values.shape, values.dtype)).encode())
+        digest.update(np.ascontiguousarray(values).data)
+    return digest.hexdigest()[:20]

@@ -1,0 +1,84 @@
+"""What a retrieval model is: fitted on a graph and what is known of its nodes, it scores pairs."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from nextedge.graph.csr import Graph
+from nextedge.models.artifact import Artifact
+from nextedge.types import FloatArray, Relation
+
+ModelProgress = Callable[[str, int, int], None]
+"""Told (what is being done, how much is done, how much there is)."""
+
+
+class ModelConfig(BaseModel):
+    """Settings of a model: frozen, unknown names refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingData:
+    """What a model may read.
+
+    Attributes:
+        relation: whose edges are predicted.
+        graph: its edges as of the cut, query × candidate.
+        query_features: float32[Q, F] of the queries, or None; columns are normalised.
+        candidate_features: float32[N, G] of the candidates, or None (the same array as
+            ``query_features`` where the relation joins nodes of one kind).
+        others: further graphs by name, e.g. ``connections`` (query × query).
+        seed: of everything drawn.
+        directory: folder for checkpoints, or None to keep none.
+    """
+
+    relation: Relation
+    graph: Graph
+    query_features: FloatArray | None = None
+    candidate_features: FloatArray | None = None
+    others: dict[str, Graph] = field(default_factory=dict)
+    seed: int = 0
+    directory: Path | None = None
+
+
+class Model(ABC):
+    """A new model is one file in this package with one subclass: it is found by its ``name``.
+
+    Its artifact holds embeddings (``query``, ``candidate``), candidate similarities
+    (``similar_indptr``, ``similar_indices``, ``similar_values``), or both.
+    """
+
+    name: ClassVar[str]
+    config_class: ClassVar[type[ModelConfig]]
+    extra: ClassVar[str | None] = None
+    """The extra of the package that fitting needs, or None."""
+
+    @abstractmethod
+    def fit(self, data: TrainingData, config: ModelConfig, progress: ModelProgress) -> Artifact:
+        """Fit on the data; the same data, settings and seed give the same artifact.
+
+        Raises:
+            TrainingError: the training diverged, or there is nothing to learn from.
+        """
+
+
+def model_classes() -> dict[str, type[Model]]:
+    """Every model in ``nextedge.models``, by name; discovered, never listed."""
+    package = importlib.import_module("nextedge.models")
+    for module in pkgutil.iter_modules(package.__path__, "nextedge.models."):
+        importlib.import_module(module.name)
+    return {cls.name: cls for cls in _leaves(Model)}  # type: ignore[type-abstract]
+
+
+def _leaves(cls: type[Model]) -> list[type[Model]]:
+    found = [cls] if hasattr(cls, "name") else []
+    return found + [leaf for child in cls.__subclasses__() for leaf in _leaves(child)]
