@@ -1,0 +1,147 @@
+"""Interactions over time, with the lists of items that go with them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numba
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from nextedge.data.synthetic.catalogue import Catalogue, item_ids
+from nextedge.data.synthetic.choices import EVENT_NAMES, EVENT_WEIGHTS, Habits, Market, interact
+from nextedge.data.synthetic.config import SyntheticConfig
+from nextedge.data.synthetic.connections import Report, rhythm
+from nextedge.data.synthetic.draw import event_times, search_guide, stream_key
+from nextedge.data.synthetic.impressions import impression_table
+from nextedge.data.synthetic.network import Network
+from nextedge.data.synthetic.people import People, tastes
+from nextedge.data.synthetic.writer import TIMESTAMP, TableWriter, timestamps
+from nextedge.types import IndexArray, IntArray
+
+INTERACTIONS_SCHEMA = pa.schema(
+    [
+        ("user_id", pa.string()),
+        ("item_id", pa.string()),
+        ("event", pa.string()),
+        ("weight", pa.float32()),
+        ("timestamp", TIMESTAMP),
+    ]
+)
+
+_FROM_FRIENDS = 0.35
+_REMEMBERED = 8
+
+
+class Buffers(NamedTuple):
+    """Buffers of one round; ``filled`` counts interactions, impressions, nothing, lists."""
+
+    source: IndexArray
+    target: IndexArray
+    time: IntArray
+    kind: npt.NDArray[np.int8]
+    viewer: IndexArray
+    shown: IndexArray
+    shown_at: IntArray
+    action: npt.NDArray[np.int8]
+    acted_at: IntArray
+    position: npt.NDArray[np.int16]
+    list_number: IntArray
+    filled: IntArray
+
+
+def make_interactions(
+    people: People, network: Network, catalogue: Catalogue, config: SyntheticConfig,
+    user_ids: pa.Array, interactions: TableWriter, impressions: TableWriter, report: Report,
+) -> None:  # fmt: skip
+    """Make the interactions and stream them out. Memory: about 150 bytes a user and a chunk."""
+    market = _market(people, network, catalogue, config)
+    habits = Habits(float(config.taste_strength), config.impression_start, config.list_length)
+    output = _buffers(config)
+    ids = item_ids(len(catalogue))
+    grid, mass = rhythm(people.created, config)
+    total = config.interaction_count
+    for first in range(0, total, config.chunk_events):
+        count = min(config.chunk_events, total - first)
+        times = event_times(config.seed, "interactions", total, first, count, grid, mass)
+        while len(times):
+            times = times[interact(market, habits, output, times) :]
+            interactions.write(_table(output, user_ids, ids))
+            impressions.write(impression_table(output, user_ids, ids, items=True))
+            output.filled[:3] = 0
+        report(first + count, total)
+
+
+def _market(
+    people: People, network: Network, catalogue: Catalogue, config: SyntheticConfig
+) -> Market:
+    taste = tastes(people, config)
+    taste = blend_with_friends(taste, network.cells, network.place, network.degree)
+    activity = np.concatenate(([0.0], np.cumsum(people.activity, dtype=np.float64)))
+    appeal = np.concatenate(([0.0], np.cumsum(catalogue.appeal)))
+    return Market(
+        user_created=people.created,
+        cumulative_activity=activity,
+        activity_guide=search_guide(activity),
+        taste=taste,
+        logged=people.logged,
+        item_created=catalogue.created,
+        cumulative_appeal=appeal,
+        appeal_guide=search_guide(appeal),
+        factor=catalogue.factor,
+        cells=network.cells,
+        place=network.place,
+        degree=network.degree,
+        recent=np.full((len(people), _REMEMBERED), -1, np.int32),
+        choices=np.zeros(len(people), np.int64),
+        random=np.array([stream_key(config.seed, "choices")], np.uint64),
+    )
+
+
+@numba.njit(cache=True, nogil=True)
+def blend_with_friends(taste, cells, place, degree):  # type: ignore[no-untyped-def]
+    """float32[N, F]: everybody's taste, moved towards the mean of the friends'."""
+    blended = taste.copy()
+    for user in range(len(taste)):
+        if degree[user] == 0:
+            continue
+        for factor in range(taste.shape[1]):
+            total = 0.0
+            for step in range(degree[user]):
+                total += taste[cells[place[user] + step], factor]
+            mean = total / degree[user]
+            blended[user, factor] += _FROM_FRIENDS * (mean - taste[user, factor])
+    return blended
+
+
+def _buffers(config: SyntheticConfig) -> Buffers:
+    rows = config.chunk_events + config.list_length + 1
+    shown = max(4 * config.list_length, min(rows * config.list_length, 300_000))
+    return Buffers(
+        source=np.empty(rows, np.int32),
+        target=np.empty(rows, np.int32),
+        time=np.empty(rows, np.int64),
+        kind=np.empty(rows, np.int8),
+        viewer=np.empty(shown, np.int32),
+        shown=np.empty(shown, np.int32),
+        shown_at=np.empty(shown, np.int64),
+        action=np.empty(shown, np.int8),
+        acted_at=np.empty(shown, np.int64),
+        position=np.empty(shown, np.int16),
+        list_number=np.empty(shown, np.int64),
+        filled=np.zeros(4, np.int64),
+    )
+
+
+def _table(output: Buffers, user_ids: pa.Array, ids: pa.Array) -> pa.Table:
+    rows = int(output.filled[0])
+    kind = output.kind[:rows]
+    columns = {
+        "user_id": user_ids.take(pa.array(output.source[:rows])),
+        "item_id": ids.take(pa.array(output.target[:rows])),
+        "event": pa.array(EVENT_NAMES, pa.string()).take(pa.array(kind)),
+        "weight": np.array(EVENT_WEIGHTS, np.float32)[kind],
+        "timestamp": timestamps(output.time[:rows]),
+    }
+    return pa.table(columns, schema=INTERACTIONS_SCHEMA)
