@@ -103,13 +103,19 @@ class RankerConfig(_Settings):
 
     model: Literal["auto", "lightgbm", "blend", "best_source"] = "auto"
     """``auto`` serves whichever of the others ranks the last label window best."""
-    trees: int = Field(150, ge=1)
+    trees: int = Field(300, ge=1)
     leaves: int = Field(15, ge=2)
     learning_rate: float = Field(0.1, gt=0, le=1)
     min_rows_in_leaf: int = Field(50, ge=1)
-    early_stopping: int = Field(20, ge=1)
+    leaf_penalty: float = Field(5.0, ge=0)
+    """L2 penalty on leaf values."""
+    early_stopping: int = Field(30, ge=1)
     max_rows: int = Field(150_000, ge=1000)
     """Candidate rows a label window may give to training; bounds the cost of a build."""
+    best_kept: int = Field(100, ge=0)
+    """Candidates of a label query that are kept for certain, by rough score."""
+    others_drawn: int = Field(150, ge=1)
+    """Candidates of a label query drawn at random from the rest, each counted for many."""
     attribution_days: float = Field(14.0, gt=0)
     """An impression without an action counts as refused only after this many days."""
     impression_window_days: float = Field(90.0, gt=0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
 
 import numpy as np
 
@@ -37,7 +36,8 @@ def activity(given: FeatureInput) -> Columns:
     """How active and how fresh the query and the candidate are."""
     if not given.scope.timed:
         return {}
-    table = _activity_tables(given.scope)
+    scope = given.scope
+    table = scope.derived("activity", lambda: _activity_tables(scope))
     columns: Columns = {}
     query = np.maximum(given.query, 0)
     for name, (by_query, by_candidate) in table.items():
@@ -46,7 +46,6 @@ def activity(given: FeatureInput) -> Columns:
     return columns
 
 
-@lru_cache(maxsize=16)
 def _activity_tables(scope: Scope) -> dict[str, tuple[FloatArray, FloatArray]]:
     """Per name: the value of each query and of each candidate."""
     graph, reverse = scope.graph, _reverse(scope)

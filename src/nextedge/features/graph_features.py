@@ -11,7 +11,7 @@ from nextedge.graph.propagate import SparseRows, pair_products
 from nextedge.graph.two_hop import bipartite_pair_scores, pair_scores
 from nextedge.stages.popular import history_span
 from nextedge.stages.source import Scope, graph_rows
-from nextedge.types import CONNECTS, ENGAGES
+from nextedge.types import CONNECTS, ENGAGES, FloatArray
 
 _FIVE = (
     ("common_neighbors", "number of common neighbours"),
@@ -77,17 +77,20 @@ def recent_wedges(given: FeatureInput) -> Columns:
     graph = given.scope.graph
     if not given.scope.timed:
         return {}
-    half_life = history_span(given.scope) * 0.1
-    age = np.maximum(given.scope.snapshot.as_of - graph.last, 0)
-    decay = np.exp2(-age / half_life).astype(np.float32)
-    middle = 1.0 / np.log(np.maximum(graph.degree, 2))
+    decay, matrix = given.scope.derived("recent_wedges", lambda: _decayed(given.scope))
     rows = graph_rows(graph, given.requests.query, decay)
-    matrix = SparseRows(
-        graph.indptr, graph.indices,
-        (decay * np.repeat(middle, graph.degree)).astype(np.float32), graph.targets,
-    )  # fmt: skip
     score = pair_products(rows, matrix, given.candidates.indptr, given.candidate)
     return {"recent_adamic_adar": score}
+
+
+def _decayed(scope: Scope) -> tuple[FloatArray, SparseRows]:
+    """Each edge's fading weight, and the same over the log degree of where it starts."""
+    graph = scope.graph
+    age = np.maximum(scope.snapshot.as_of - graph.last, 0)
+    decay = np.exp2(-age / (history_span(scope) * 0.1)).astype(np.float32)
+    middle = np.repeat(1.0 / np.log(np.maximum(graph.degree, 2)), graph.degree)
+    values = (decay * middle).astype(np.float32)
+    return decay, SparseRows(graph.indptr, graph.indices, values, graph.targets)
 
 
 def _shared_items(scope: Scope) -> Iterator[Feature]:

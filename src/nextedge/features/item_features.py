@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import partial
 
 import numpy as np
 from scipy import sparse
@@ -41,7 +41,8 @@ def sequence(given: FeatureInput) -> Columns:
     scope = given.scope
     if not (scope.timed and scope.graph.edges):
         return {}
-    similar, place = _similar(scope), _place_from_end(scope)
+    similar = scope.derived("similar_items", lambda: _similar(scope))
+    place = scope.derived("place_from_end", lambda: _place_from_end(scope))
     columns: Columns = {}
     weights = {f"{name}_similarity": (place < size) for name, size in _RECENT.items()}
     weights["sequence_similarity"] = np.where(place < _SEQUENCE, 0.9**place, 0.0)
@@ -51,12 +52,10 @@ def sequence(given: FeatureInput) -> Columns:
     return columns
 
 
-@lru_cache(maxsize=8)
 def _similar(scope: Scope) -> SparseRows:
     return similar_items(scope, neighbours=300, shrinkage=1.0, user_power=0.5, normalise=True)
 
 
-@lru_cache(maxsize=8)
 def _place_from_end(scope: Scope) -> FloatArray:
     """float32[E]: 0 for each user's latest interaction, 1 for the one before, …"""
     graph = scope.graph
@@ -90,7 +89,7 @@ def content(given: FeatureInput) -> Columns:
                                 shape=(len(given.requests), scope.graph.targets))  # fmt: skip
     columns: Columns = {}
     for name in _content_columns(scope):
-        values = _values(scope, name)
+        values = scope.derived(f"unit_values_{name}", partial(_values, scope, name))
         taste = (history @ values).tocsr()
         taste.sort_indices()
         dots = _row_dots(taste, values, given)
@@ -99,7 +98,6 @@ def content(given: FeatureInput) -> Columns:
     return columns
 
 
-@lru_cache(maxsize=64)
 def _values(scope: Scope, name: str) -> sparse.csr_matrix:
     """Items × values of one column, rows of unit length."""
     column = scope.candidate_attributes.columns[name]

@@ -10,15 +10,19 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from nextedge.data.ids import IdMap
 from nextedge.features.attributes import Attributes
 from nextedge.graph.csr import Graph
-from nextedge.types import BoolArray, IntArray
+from nextedge.types import BoolArray, IndexArray, IntArray
 
-GRAPHS = ("connections", "engagements", "engaged_by", "profile_views", "blocks")
+GRAPHS = (
+    "connections", "engagements", "engaged_by", "occasions", "occasions_by", "profile_views", "blocks",
+)  # fmt: skip
+_ARRAYS = ("communities", "known_users", "known_items")
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,8 +66,10 @@ class Snapshot:
         timed: names of the relations whose edges carry times (else recency means nothing).
         connections: user × user, mirrored when the relation is symmetric.
         engagements, engaged_by: user × item, and its reverse.
+        occasions, occasions_by: user × occasion (an item at a time), and its reverse.
         profile_views: user × user, who opened whose profile (from impressions).
         blocks: user × user, mirrored: a block holds both ways.
+        communities: int32[U, 2], small and large communities of the connections, -1 for none.
         known_users, known_items: bool[U], bool[I]: who could be recommended as of then.
     """
 
@@ -73,8 +79,11 @@ class Snapshot:
     connections: Graph
     engagements: Graph
     engaged_by: Graph
+    occasions: Graph
+    occasions_by: Graph
     profile_views: Graph
     blocks: Graph
+    communities: IndexArray
     known_users: BoolArray
     known_items: BoolArray
 
@@ -93,8 +102,8 @@ class Snapshot:
         for name in GRAPHS:
             (directory / name).mkdir()
             getattr(self, name).save(directory / name)
-        np.save(directory / "known_users.npy", self.known_users)
-        np.save(directory / "known_items.npy", self.known_items)
+        for part in _ARRAYS:
+            np.save(directory / f"{part}.npy", getattr(self, part))
         about = {"as_of": self.as_of, "timed": sorted(self.timed)}
         (directory / "snapshot.json").write_text(json.dumps(about))
 
@@ -102,12 +111,12 @@ class Snapshot:
     def load(cls, directory: Path, entities: Entities) -> Snapshot:
         """Memory-map graphs that ``save`` wrote, beside their entities."""
         about = json.loads((directory / "snapshot.json").read_text())
-        graphs = {name: Graph.load(directory / name) for name in GRAPHS}
+        graphs: dict[str, Any] = {name: Graph.load(directory / name) for name in GRAPHS}
+        arrays = {part: np.load(directory / f"{part}.npy", mmap_mode="r") for part in _ARRAYS}
         return cls(
             entities=entities,
             as_of=about["as_of"],
             timed=frozenset(about["timed"]),
-            known_users=np.load(directory / "known_users.npy", mmap_mode="r"),
-            known_items=np.load(directory / "known_items.npy", mmap_mode="r"),
             **graphs,
+            **arrays,
         )

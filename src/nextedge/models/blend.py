@@ -62,8 +62,11 @@ class LinearBlend:
         group: IntArray,
         features: Sequence[str],
         penalty: float = 1e-2,
+        row_weight: FloatArray | None = None,
     ) -> LinearBlend:
         """Fit on rows grouped by query (``group``: int64[Q] rows of each).
+
+        ``row_weight`` (float32[R]) says how many candidates a row stands for, default 1.
 
         Features of one side alone (``query_…``, ``candidate_…``) get no weight: their scale
         drifts as history grows, and what they say of popularity the sources say better.
@@ -82,7 +85,8 @@ class LinearBlend:
         group = group[:rows]
         size = int(group.sum())
         standard = blend._standard(matrix[:size])[:, used]
-        weight[used] = _fit_listwise(standard, label[:size], group, penalty)
+        stands_for = np.ones(size, np.float32) if row_weight is None else row_weight[:size]
+        weight[used] = _fit_listwise(standard, label[:size], group, stands_for, penalty)
         return cls(weight.astype(np.float32), blend.center, blend.scale, blend.missing)
 
 
@@ -101,7 +105,7 @@ def _signed_log(values: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
 
 
 def _fit_listwise(
-    standard: FloatArray, label: FloatArray, group: IntArray, penalty: float
+    standard: FloatArray, label: FloatArray, group: IntArray, stands_for: FloatArray, penalty: float
 ) -> npt.NDArray[np.float64]:
     start = np.concatenate(([0], np.cumsum(group)))[:-1]
     positives = np.add.reduceat(label, start)
@@ -112,7 +116,7 @@ def _fit_listwise(
     def loss(weight: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
         raw = standard @ weight.astype(np.float32)
         raw -= np.repeat(np.maximum.reduceat(raw, start), group)
-        power = np.exp(raw)
+        power = np.exp(raw) * stands_for
         total = np.repeat(np.add.reduceat(power, start), group)
         value = -float((share * (raw - np.log(total)))[used].sum()) / queries
         slope = np.where(used, power / total - share, 0.0).astype(np.float32) @ standard / queries

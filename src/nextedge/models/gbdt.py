@@ -1,6 +1,6 @@
 """Gradient-boosted trees (LightGBM) on top of a linear blend, calibrated: the default ranker.
 
-Trees are boosted by LambdaRank (Burges 2010) from the blend's score, so that no tree at all
+Trees are boosted on a listwise softmax from the blend's score, so that no tree at all
 is still a good ranker, and early stopping decides how far the data carries beyond it.
 Kept as LightGBM's own text format, ``.npy`` arrays and a JSON manifest; nothing is pickled.
 """
@@ -17,6 +17,7 @@ import numpy as np
 
 from nextedge.config import RankerConfig
 from nextedge.models.blend import LinearBlend
+from nextedge.models.quality import ndcg_of_rows
 from nextedge.models.ranker import Calibrator, Ranker
 from nextedge.types import Candidates, FloatArray, IntArray
 
@@ -31,11 +32,14 @@ class LabelledRows:
         matrix: float32[R, F] features.
         label: float32[R], 1 where the candidate became an edge.
         group: int64[Q] rows of each query, in order.
+        weight: float32[R], how many candidates of its query each row stands for: 1 where it
+            was kept for certain, 1 / rate where it was drawn at that rate.
     """
 
     matrix: FloatArray
     label: FloatArray
     group: IntArray
+    weight: FloatArray
 
     @staticmethod
     def joined(parts: Sequence[LabelledRows]) -> LabelledRows:
@@ -44,6 +48,7 @@ class LabelledRows:
             np.concatenate([part.matrix for part in parts]),
             np.concatenate([part.label for part in parts]),
             np.concatenate([part.group for part in parts]),
+            np.concatenate([part.weight for part in parts]),
         )
 
 
@@ -128,36 +133,61 @@ class BoostedBlend(Ranker):
 
 def boost(
     blend: LinearBlend,
-    training: LabelledRows,
-    validation: LabelledRows | None,
+    rows: LabelledRows,
     features: Sequence[str],
     settings: RankerConfig,
     trees: int,
 ) -> lightgbm.Booster:
-    """Boost trees from the blend's score; with validation rows, stop early on their NDCG@20."""
-    parameters = {
-        "objective": "lambdarank",
-        "metric": "ndcg",
-        "eval_at": [20],
+    """Boost a number of trees from the blend's score.
+
+    The objective is the listwise softmax (ListNet's top-one probability, Cao et al., ICML
+    2007). Sampled candidates count by their weight in its denominator, so that it estimates
+    the softmax over all candidates without bias, however few of the easy ones are kept.
+    """
+    return lightgbm.train(_parameters(rows, settings), _dataset(rows, blend, features), trees)
+
+
+def boost_watched(
+    blend: LinearBlend,
+    training: LabelledRows,
+    validation: LabelledRows,
+    features: Sequence[str],
+    settings: RankerConfig,
+) -> tuple[lightgbm.Booster, list[float]]:
+    """Boost while NDCG@20 of the validation rows rises; also returns it after each tree."""
+
+    def ndcg(score: np.ndarray, _: lightgbm.Dataset) -> tuple[str, float, bool]:
+        rows = validation
+        return "ndcg", ndcg_of_rows(score, rows.label, rows.group, weight=rows.weight), True
+
+    data = _dataset(training, blend, features)
+    watched: dict[str, dict[str, list[float]]] = {}
+    booster = lightgbm.train(
+        _parameters(training, settings), data, settings.trees, feval=ndcg,
+        valid_sets=[_dataset(validation, blend, features, data)], valid_names=["validation"],
+        callbacks=[
+            lightgbm.early_stopping(settings.early_stopping, verbose=False),
+            lightgbm.record_evaluation(watched),
+        ],
+    )  # fmt: skip
+    return booster, watched["validation"]["ndcg"]
+
+
+def _parameters(rows: LabelledRows, settings: RankerConfig) -> dict[str, object]:
+    return {
+        "objective": _Softmax(rows),
+        "metric": "none",
         "num_leaves": settings.leaves,
         "learning_rate": settings.learning_rate,
         "min_data_in_leaf": settings.min_rows_in_leaf,
         "feature_fraction": 0.6,
-        "bagging_fraction": 0.8,
-        "bagging_freq": 1,
-        "lambda_l2": 5.0,
+        "lambda_l2": settings.leaf_penalty,
         "max_bin": 127,
         "seed": settings.seed,
         "deterministic": True,
         "force_row_wise": True,
         "verbosity": -1,
     }
-    data = _dataset(training, blend, features)
-    if validation is None:
-        return lightgbm.train(parameters, data, trees)
-    watch = _dataset(validation, blend, features, data)
-    stop = lightgbm.early_stopping(settings.early_stopping, first_metric_only=True, verbose=False)
-    return lightgbm.train(parameters, data, trees, valid_sets=[watch], callbacks=[stop])
 
 
 def _dataset(
@@ -167,6 +197,24 @@ def _dataset(
     reference: lightgbm.Dataset | None = None,
 ) -> lightgbm.Dataset:
     return lightgbm.Dataset(
-        rows.matrix, rows.label, group=rows.group, init_score=blend(rows.matrix),
+        rows.matrix, rows.label, init_score=blend(rows.matrix),
         feature_name=list(features), reference=reference,
     )  # fmt: skip
+
+
+class _Softmax:
+    """Gradient and Hessian diagonal of the weighted listwise softmax, query by query."""
+
+    def __init__(self, rows: LabelledRows) -> None:
+        self.group = rows.group
+        self.start = np.concatenate(([0], np.cumsum(rows.group)))[:-1]
+        positives = np.add.reduceat(rows.label, self.start)
+        self.share = rows.label / np.repeat(np.maximum(positives, 1), rows.group)
+        self.weight = rows.weight * np.repeat(positives > 0, rows.group)
+
+    def __call__(self, score: np.ndarray, _: lightgbm.Dataset) -> tuple[np.ndarray, np.ndarray]:
+        highest = np.maximum.reduceat(score, self.start)
+        power = np.exp(score - np.repeat(highest, self.group)) * self.weight
+        total = np.maximum(np.add.reduceat(power, self.start), 1e-12)
+        chance = power / np.repeat(total, self.group)
+        return chance - self.share, np.maximum(chance * (1.0 - chance), 1e-6)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar, cast
 
 import numpy as np
 
@@ -30,6 +30,7 @@ from nextedge.types import (
 
 Arrays = dict[str, np.ndarray]
 Options = Mapping[str, Any]
+Derived = TypeVar("Derived")
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +39,13 @@ class Scope:
 
     snapshot: Snapshot
     relation: Relation
+    _derived: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def derived(self, name: str, compute: Callable[[], Derived]) -> Derived:
+        """What ``compute`` returns, computed once for this scope and kept under ``name``."""
+        if name not in self._derived:
+            self._derived[name] = compute()
+        return cast(Derived, self._derived[name])
 
     @property
     def graph(self) -> Graph:
@@ -159,6 +167,15 @@ def graph_rows(graph: Graph, query: IndexArray, values: FloatArray | None = None
         return SparseRows(indptr, indices, np.ones(len(indices), np.float32), graph.targets)
     places = entry_places(graph, query, indptr)
     return SparseRows(indptr, indices, values[places], graph.targets)
+
+
+def rows_of(matrix: SparseRows, query: IndexArray) -> SparseRows:
+    """Rows of the given queries out of sparse rows; those below 0 are empty."""
+    start = np.where(query >= 0, matrix.indptr[np.maximum(query, 0)], 0)
+    count = np.where(query >= 0, matrix.indptr[np.maximum(query, 0) + 1] - start, 0)
+    indptr = np.concatenate(([0], np.cumsum(count)))
+    places = np.arange(indptr[-1]) - np.repeat(indptr[:-1] - start, count)
+    return SparseRows(indptr, matrix.indices[places], matrix.values[places], matrix.columns)
 
 
 def entry_places(graph: Graph, query: IndexArray, indptr: IntArray) -> IntArray:

@@ -18,6 +18,7 @@ from nextedge.data.kinds import feature_kinds
 from nextedge.engines.base import Engine
 from nextedge.features.attributes import Attributes, encode_attributes
 from nextedge.graph.snapshot import Entities
+from nextedge.steps.occasions import occasions
 from nextedge.steps.step import Progress, Step
 
 _ID_COLUMNS = {
@@ -33,6 +34,7 @@ class EntitiesStep(Step):
     """``entities/`` and, per table of edges, ``<table>/{source,target,time,weight}.npy``."""
 
     name = "entities"
+    version = 2
 
     def __init__(self, config: Config, engine: Engine) -> None:
         self.config = config
@@ -136,7 +138,10 @@ def _intern(path: Path, name: str, entities: Entities, output: Path) -> None:
         return
     np.save(output / "source.npy", ends[0])
     np.save(output / "target.npy", ends[1])
-    np.save(output / "time.npy", _micros(rows, schema.TIMESTAMP))
+    time = _micros(rows, schema.TIMESTAMP)
+    np.save(output / "time.npy", time)
+    if name == schema.INTERACTIONS:
+        np.save(output / "occasion.npy", occasions(rows, *ends, time))
     weight = rows.column(schema.WEIGHT) if schema.WEIGHT in rows.column_names else None
     np.save(output / "weight.npy", np.ones(len(rows), np.float32) if weight is None
             else np.asarray(weight, dtype=np.float32))  # fmt: skip

@@ -20,6 +20,7 @@ class SnapshotStep(Step):
     """The graphs of all records, memory-mapped by whoever serves."""
 
     name = "snapshot"
+    version = 2
 
     def settings(self) -> Mapping[str, Any]:
         return {}

@@ -1,8 +1,8 @@
 """Step: train the ranker on the label windows and choose what is served.
 
-Models are fitted on windows before the one they are judged on; the last two choose the model
-(``auto``), the last the number of trees and the calibration. What was chosen is then fitted
-again on all. Candidates and features of
+Models are fitted on windows before the one they are judged on; all windows but the first
+choose the model (``auto``) and the number of trees, the last calibrates. What was chosen is
+then fitted again on all. Candidates and features of
 every window come from its own graph, in which the window's labels are absent.
 """
 
@@ -23,14 +23,14 @@ from nextedge.features.feature import FeatureSet
 from nextedge.graph.csr import Graph, build_graph, mirrored
 from nextedge.graph.snapshot import Snapshot
 from nextedge.models.blend import LinearBlend
-from nextedge.models.gbdt import BoostedBlend, LabelledRows, boost
+from nextedge.models.gbdt import BoostedBlend, LabelledRows, boost, boost_watched
 from nextedge.models.quality import ndcg_of_rows
 from nextedge.models.ranker import Calibrator
 from nextedge.stages.line import Line, build_line, fit_sources
 from nextedge.stages.source import Scope
 from nextedge.steps.step import Progress, Step
 from nextedge.steps.windows import History, Pairs, cut, relation_of, window_snapshot
-from nextedge.types import Relation, Requests
+from nextedge.types import BoolArray, Candidates, FloatArray, Relation, Requests
 
 BATCH = 256
 
@@ -39,7 +39,7 @@ class RankStep(Step):
     """``ranker/`` of one surface, with ``training.json`` saying what was compared."""
 
     name = "rank"
-    version = 1
+    version = 2
 
     def __init__(self, config: Config, surface: str) -> None:
         self.config = config
@@ -113,33 +113,47 @@ def batches(queries: np.ndarray, now: int, k: int) -> list[Requests]:
 
 
 def label_rows(line: Line, positives: Graph, settings: RankerConfig, seed: int) -> LabelledRows:
-    """All candidates of as many label queries as ``max_rows`` allows, with their labels.
+    """Candidates of as many label queries as ``max_rows`` allows, with their labels.
 
-    No negative is sampled away: a positive that the sources rank low would otherwise stand
-    among fewer negatives than it meets when served, and such candidates would be overrated.
+    Every positive and the best of the rest are kept; of the others some are drawn, and stand
+    for all of them by their weight: without it, a positive that the sources rank low would
+    stand among fewer negatives than it meets when served, and be overrated.
     """
     random = np.random.default_rng([settings.seed, seed])
     queries = random.permutation(np.flatnonzero(positives.degree))
-    matrices, labels, groups, rows = [], [], [], 0
+    matrices, labels, groups, weights, rows = [], [], [], [], 0
     for requests in batches(queries, line.scope.snapshot.as_of, 1):
         candidates = line.retrieve(requests)
         label = positives.contains(requests.query[candidates.row_query], candidates.candidate)
-        caught = np.bincount(candidates.row_query, label, minlength=len(requests)) > 0
-        kept = caught[candidates.row_query]
+        kept, weight = _drawn(candidates, label, settings, random)
         candidates, label = candidates.keep(kept), label[kept]
         matrices.append(line.matrix(requests, candidates))
         labels.append(label.astype(np.float32))
         groups.append(np.diff(candidates.indptr))
+        weights.append(weight[kept])
         rows += len(candidates)
         if rows >= settings.max_rows:
             break
     if not matrices:
         width = len(line.features.names)
-        return LabelledRows(
-            np.zeros((0, width), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64)
-        )
+        none = np.zeros(0, np.float32)
+        return LabelledRows(np.zeros((0, width), np.float32), none, np.zeros(0, np.int64), none)
     group = np.concatenate(groups)
-    return LabelledRows(np.concatenate(matrices), np.concatenate(labels), group[group > 0])
+    return LabelledRows(
+        np.concatenate(matrices), np.concatenate(labels), group[group > 0], np.concatenate(weights)
+    )
+
+
+def _drawn(
+    candidates: Candidates, label: BoolArray, settings: RankerConfig, random: np.random.Generator
+) -> tuple[BoolArray, FloatArray]:
+    """Which rows of queries with a positive to keep (bool[R]), and what each stands for."""
+    caught = np.bincount(candidates.row_query, label, minlength=candidates.queries) > 0
+    certain = label | (candidates.position() < settings.best_kept)
+    others = np.bincount(candidates.row_query, ~certain, minlength=candidates.queries)
+    rate = np.minimum(settings.others_drawn / np.maximum(others, 1), 1.0)[candidates.row_query]
+    kept = (certain | (random.random(len(candidates)) < rate)) & caught[candidates.row_query]
+    return kept, np.where(certain, 1.0, 1.0 / rate).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -149,6 +163,8 @@ class _Fitted:
     models: dict[str, BoostedBlend]
     scores: dict[str, np.ndarray]
     ndcg: dict[str, float]
+    curve: list[float]
+    """NDCG@20 after each tree, until it stopped rising."""
 
 
 def train(
@@ -156,8 +172,9 @@ def train(
 ) -> tuple[BoostedBlend | None, dict[str, Any]]:
     """Choose and fit the ranker; None when there is nothing to learn from.
 
-    Every model is judged on windows later than those it was fitted on, the last two, so that
-    what only describes one window is not chosen. Returns the ranker and what was compared.
+    Every model is judged on windows later than those it was fitted on, by the geometric mean
+    of NDCG@20 over them, so that one lucky window does not choose. Returns the ranker and
+    what was compared.
 
     Raises:
         TrainingError: a model was asked for by name, and there are no labels to fit it.
@@ -174,19 +191,22 @@ def train(
     source = best_source(parts, features)
     folds = [
         _fit_before(parts[:place], parts[place], features, settings, source)
-        for place in range(max(1, len(parts) - 2), len(parts))
+        for place in range(1, len(parts))
     ]
-    ndcg = {name: float(np.mean([fold.ndcg[name] for fold in folds])) for name in folds[0].ndcg}
+    ndcg = {name: _geometric_mean([fold.ndcg[name] for fold in folds]) for name in folds[0].ndcg}
     chosen: str = settings.model
     if chosen == "auto":
         chosen = max(ndcg, key=lambda name: ndcg[name])
-    ranker = _refit(chosen, folds[-1], LabelledRows.joined(parts), features, settings)
-    ranker.calibrator = Calibrator.fit(folds[-1].scores[chosen], parts[-1].label)
+    ranker = _refit(chosen, folds, LabelledRows.joined(parts), features, settings)
+    ranker.calibrator = Calibrator.fit(folds[-1].scores[chosen], parts[-1].label, parts[-1].weight)
     reason = "as configured" if settings.model != "auto" else "best NDCG@20 on later windows"
     return ranker, {
         "model": chosen,
         "reason": reason,
         "ndcg": {name: round(value, 6) for name, value in ndcg.items()},
+        "ndcg_by_window": {
+            name: [round(fold.ndcg[name], 6) for fold in folds] for name in folds[0].ndcg
+        },
         "best_source": source,
         "rows": int(sum(len(part.label) for part in parts)),
         "positives": int(sum(part.label.sum() for part in parts)),
@@ -202,30 +222,58 @@ def _fit_before(
 ) -> _Fitted:
     """Fit every model on earlier windows and score a later one."""
     training = LabelledRows.joined(earlier)
-    blend = LinearBlend.fit(training.matrix, training.label, training.group, features)
-    booster = boost(blend, training, window, features, settings, settings.trees)
+    blend = _blend(training, features)
+    booster, curve = boost_watched(blend, training, window, features, settings)
     models = {
         "lightgbm": BoostedBlend("lightgbm", features, blend, booster),
         "blend": BoostedBlend("blend", features, blend),
         "best_source": BoostedBlend("best_source", features, LinearBlend.single(features, source)),
     }
     scores = {name: model.raw(window.matrix) for name, model in models.items()}
-    ndcg = {name: ndcg_of_rows(s, window.label, window.group) for name, s in scores.items()}
-    return _Fitted(models, scores, ndcg)
+    ndcg = {name: _ndcg(score, window) for name, score in scores.items()}
+    return _Fitted(models, scores, ndcg, curve)
+
+
+def _blend(rows: LabelledRows, features: list[str]) -> LinearBlend:
+    return LinearBlend.fit(rows.matrix, rows.label, rows.group, features, row_weight=rows.weight)
+
+
+def _ndcg(score: FloatArray, rows: LabelledRows) -> float:
+    return ndcg_of_rows(score, rows.label, rows.group, weight=rows.weight)
 
 
 def _refit(
-    chosen: str, last: _Fitted, rows: LabelledRows, features: list[str], settings: RankerConfig
+    chosen: str,
+    folds: list[_Fitted],
+    rows: LabelledRows,
+    features: list[str],
+    settings: RankerConfig,
 ) -> BoostedBlend:
-    """The chosen model fitted on every window, with as many trees as were best."""
+    """The chosen model fitted on every window, with as many trees as were best over the folds."""
     if chosen == "best_source":
-        return last.models[chosen]
-    blend = LinearBlend.fit(rows.matrix, rows.label, rows.group, features)
-    trees = last.models["lightgbm"].trees
-    if chosen == "blend" or trees is None:
+        return folds[-1].models[chosen]
+    blend = _blend(rows, features)
+    if chosen == "blend":
         return BoostedBlend("blend", features, blend)
-    booster = boost(blend, rows, None, features, settings, max(1, trees.best_iteration))
+    booster = boost(blend, rows, features, settings, best_trees([fold.curve for fold in folds]))
     return BoostedBlend("lightgbm", features, blend, booster)
+
+
+def best_trees(curves: list[list[float]]) -> int:
+    """The number of trees whose quality, relative to each window's best, is highest on average.
+
+    A window that stopped early is taken to stay at its last value.
+    """
+    longest = max(len(curve) for curve in curves)
+    total = np.zeros(longest)
+    for curve in curves:
+        padded = np.pad(np.asarray(curve), (0, longest - len(curve)), mode="edge")
+        total += padded / max(float(padded.max()), 1e-12)
+    return int(np.argmax(total)) + 1
+
+
+def _geometric_mean(values: list[float]) -> float:
+    return float(np.exp(np.mean(np.log(np.maximum(values, 1e-9)))))
 
 
 def best_source(parts: list[LabelledRows], features: list[str]) -> str:
@@ -235,11 +283,6 @@ def best_source(parts: list[LabelledRows], features: list[str]) -> str:
 
     def mean_ndcg(name: str) -> float:
         place = features.index(name)
-        columns = [np.nan_to_num(part.matrix[:, place], nan=0.0) for part in parts]
-        return float(
-            np.mean(
-                [ndcg_of_rows(c, p.label, p.group) for c, p in zip(columns, parts, strict=True)]
-            )
-        )
+        return float(np.mean([_ndcg(np.nan_to_num(p.matrix[:, place], nan=0.0), p) for p in parts]))
 
     return max(names, key=mean_ndcg)

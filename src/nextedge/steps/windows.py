@@ -9,6 +9,7 @@ import numpy as np
 
 from nextedge.config import SplitConfig, SurfaceConfig
 from nextedge.data.split import Method, Window, choose_method, label_windows
+from nextedge.graph.communities import communities
 from nextedge.graph.csr import Graph, build_graph, mirrored
 from nextedge.graph.snapshot import Entities, Snapshot
 from nextedge.steps.entities import ACTIONS
@@ -28,12 +29,16 @@ _VIEWS = [ACTIONS.index(name) for name in ("click", "view", "accept")]
 
 @dataclass(frozen=True, eq=False)
 class Records:
-    """Rows of one table of edges in positions: int32[n] ends, µs times, float32 weights."""
+    """Rows of one table of edges in positions: int32[n] ends, µs times, float32 weights.
+
+    ``occasion`` (int32[n]) numbers what happened at one item at one time, -1 where alone.
+    """
 
     source: IndexArray
     target: IndexArray
     time: IntArray
     weight: np.ndarray
+    occasion: IndexArray | None = None
 
     @classmethod
     def load(cls, directory: Path) -> Records:
@@ -42,11 +47,19 @@ class Records:
             none = np.zeros(0, np.int32)
             return cls(none, none, np.zeros(0, np.int64), np.zeros(0, np.float32))
         parts = ("source", "target", "time", "weight")
-        return cls(*(np.load(directory / f"{part}.npy", mmap_mode="r") for part in parts))
+        source, target, time, weight = (
+            np.load(directory / f"{part}.npy", mmap_mode="r") for part in parts
+        )
+        occasion = directory / "occasion.npy"
+        met = np.load(occasion, mmap_mode="r") if occasion.exists() else None
+        return cls(source, target, time, weight, met)
 
     def keep(self, mask: BoolArray) -> Records:
         """Only the rows where the mask holds."""
-        return Records(self.source[mask], self.target[mask], self.time[mask], self.weight[mask])
+        occasion = None if self.occasion is None else self.occasion[mask]
+        return Records(
+            self.source[mask], self.target[mask], self.time[mask], self.weight[mask], occasion
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,12 +176,25 @@ def make_snapshot(
         interactions.time,
     )
     engaged_by = engages.reverse
+    occasions = _occasions(interactions, users)
     return Snapshot(
         history.entities, as_of, history.timed, connects, engages, engaged_by,
+        occasions, occasions.reverse,
         _profile_views(history, as_of), _mirrored_graph(history.blocks, users),
+        np.stack(communities(connects), axis=1),
         _known(history.entities.user_attributes, as_of, (connects.degree > 0) | (engages.degree > 0)),
         _known(history.entities.item_attributes, as_of, engaged_by.degree > 0),
     )  # fmt: skip
+
+
+def _occasions(interactions: Records, users: int) -> Graph:
+    """Users × the occasions at which they met others."""
+    none = np.zeros(0, np.int32)
+    if interactions.occasion is None or not len(interactions.occasion):
+        return build_graph(none, none, users, 0)
+    met = interactions.occasion >= 0
+    targets = int(interactions.occasion.max()) + 1
+    return build_graph(interactions.source[met], interactions.occasion[met], users, targets)
 
 
 def _mirrored_graph(records: Records, users: int) -> Graph:

@@ -1,0 +1,61 @@
+"""Products of three sparse factors for given pairs: longer paths, and averages compared."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from nextedge.graph.propagate import SparseRows
+from nextedge.graph.threads import run_blocks
+from nextedge.types import FloatArray, IndexArray, IntArray
+
+
+def pair_path_products(
+    rows: SparseRows,
+    matrix: SparseRows,
+    ends: SparseRows,
+    indptr: IntArray,
+    candidate: IndexArray,
+) -> FloatArray:
+    """float32[R]: ``Σ_m Σ_k rows(q, m) · matrix(m, k) · ends(c, k)`` of each (query, candidate).
+
+    Args:
+        rows: Q weighted rows over M middles.
+        matrix: M weighted rows over K columns.
+        ends: one weighted row over the K columns for every possible candidate.
+        indptr, candidate: ragged candidates of the Q queries.
+
+    Cost: the entries of ``matrix`` that a query's row meets, plus its candidates' ``ends``.
+    """
+    score = np.zeros(len(candidate), np.float32)
+    run_blocks(
+        _pair_path_products, len(rows.indptr) - 1,
+        rows.indptr, rows.indices, rows.values, matrix.indptr, matrix.indices, matrix.values,
+        matrix.columns, ends.indptr, ends.indices, ends.values, indptr, candidate, score,
+    )  # fmt: skip
+    return score
+
+
+@numba.njit(cache=True, nogil=True)
+def _pair_path_products(  # type: ignore[no-untyped-def]
+    block, blocks, a_indptr, a_indices, a_values, b_indptr, b_indices, b_values, columns,
+    c_indptr, c_indices, c_values, indptr, candidate, score,
+):  # fmt: skip
+    total = np.zeros(columns, np.float32)
+    for q in range(block, len(a_indptr) - 1, blocks):
+        if indptr[q] == indptr[q + 1]:
+            continue
+        for place in range(a_indptr[q], a_indptr[q + 1]):
+            middle, weight = a_indices[place], a_values[place]
+            for entry in range(b_indptr[middle], b_indptr[middle + 1]):
+                total[b_indices[entry]] += weight * b_values[entry]
+        for row in range(indptr[q], indptr[q + 1]):
+            c = candidate[row]
+            gain = np.float32(0.0)
+            for entry in range(c_indptr[c], c_indptr[c + 1]):
+                gain += total[c_indices[entry]] * c_values[entry]
+            score[row] = gain
+        for place in range(a_indptr[q], a_indptr[q + 1]):
+            middle = a_indices[place]
+            for entry in range(b_indptr[middle], b_indptr[middle + 1]):
+                total[b_indices[entry]] = 0.0

@@ -1,0 +1,67 @@
+"""Occasions: the interactions that happened at one item at one time.
+
+With dates, an occasion is an item within an hour. Without, logs are still written in the
+order of events: an occasion is then a run of an item's rows that agree in every column of
+the table's own (an hour of the week, a shop, a device). Where rows are in no order, runs are
+short and the features made of them say little.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from nextedge import schema
+from nextedge.data.timestamps import ORDER_ONLY_BEFORE
+from nextedge.types import IndexArray, IntArray
+
+_HOUR = 3_600_000_000
+_MOST_DISTINCT = 0.05
+"""A column with more distinct values than this share of the rows tells rows apart, not times."""
+
+
+def occasions(rows: pa.Table, user: IndexArray, item: IndexArray, time: IntArray) -> IndexArray:
+    """int32[n]: the occasion of each interaction, or -1 where nobody else was there.
+
+    Args:
+        rows: the interactions, for their own columns.
+        user, item: int32[n] positions.
+        time: int64[n] microseconds, 0 where unknown.
+    """
+    none = np.full(len(item), -1, np.int32)
+    if not len(item):
+        return none
+    dated = bool((time >= ORDER_ONLY_BEFORE).all())
+    own = [] if dated else _own_columns(rows)
+    if not dated and not own:
+        return none
+    order = np.lexsort((time, item)) if dated else np.argsort(item, kind="stable")
+    changes = item[order][1:] != item[order][:-1]
+    for values in [time // _HOUR] if dated else own:
+        changes |= values[order][1:] != values[order][:-1]
+    number = np.empty(len(item), np.int64)
+    number[order] = np.concatenate(([0], np.cumsum(changes)))
+    return _shared(number, user)
+
+
+def _own_columns(rows: pa.Table) -> list[np.ndarray]:
+    """Codes of the columns that the schema does not know, nulls as one more value."""
+    known = {column.name for column in schema.TABLES[schema.INTERACTIONS].columns}
+    codes = []
+    for name in rows.column_names:
+        column = rows.column(name)
+        if name in known or pa.types.is_nested(column.type):
+            continue
+        if pc.count_distinct(column, mode="all").as_py() <= _MOST_DISTINCT * len(rows):
+            coded = column.combine_chunks().dictionary_encode(null_encoding="encode")
+            codes.append(np.asarray(coded.indices))
+    return codes
+
+
+def _shared(number: IntArray, user: IndexArray) -> IndexArray:
+    """Occasions of two people or more, numbered anew; the rest are -1."""
+    pairs = np.unique(number * (int(user.max()) + 1) + user)
+    people = np.bincount(pairs // (int(user.max()) + 1))
+    fresh = np.where(people >= 2, np.cumsum(people >= 2) - 1, -1).astype(np.int32)
+    return fresh[number]
