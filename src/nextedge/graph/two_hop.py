@@ -8,21 +8,30 @@ For a query q the kernel walks all wedges q – m – c and adds, per candidate 
 - ``jaccard``                  common / (deg q + deg c − common)
 - ``preferential_attachment``  deg q · deg c
 
-Count and both sums live in two adjacent 64-bit fixed-point integers a node, so that a wedge
-touches one cache line, addition is associative, and the result is the same for any number
-of threads. Precision: each Adamic-Adar term is rounded to 2^-23, each resource-allocation
-term to 2^-40. Cost: O(wedges), Σ over neighbours of their degree; never users².
+Sums are float64, added in ascending order of the middle, and given as float32 (relative error
+6e-8). The same pair has the same scores, bit for bit, from every function here, alone or in
+a batch, for any number of threads. Candidates are ranked by the float32 that is given;
+equal scores go by the smaller id.
+
+Cost: O(wedges), Σ over the query's neighbours of their degree; never users², and nothing in
+the number of nodes but memory: 72 bytes a node and thread at most, kept between calls.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
-import numba
 import numpy as np
+import numpy.typing as npt
 
-from nextedge.graph.threads import run_blocks
+from nextedge.errors import ConfigError, DataError, nearest
+from nextedge.graph._two_hop_kernels import pair_block, top_block
+from nextedge.graph.threads import thread_count
 from nextedge.types import FloatArray, IndexArray, IntArray
 
 SCORES = (
@@ -32,13 +41,11 @@ SCORES = (
     "jaccard",
     "preferential_attachment",
 )
-_COUNT_SHIFT = 44
-_AA_MASK = (1 << _COUNT_SHIFT) - 1
-_AA_SCALE = float(1 << 23)
-_RA_SCALE = float(1 << 40)
-_SERIAL_BELOW = 16  # queries; smaller batches run in the calling thread on a kept workspace
-_EMPTY = (np.zeros(1, np.int64), np.zeros(0, np.int32))
-_workspaces = threading.local()
+Rows = tuple[IntArray, IndexArray]
+_Result = TypeVar("_Result")
+_SERIAL_BELOW = 16  # queries; a smaller batch is done before threads would have started
+_BLOCK_ROWS = 1 << 19  # candidates that a block of queries may give: 12 MiB a thread
+_BLOCK_QUERIES = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,22 +80,28 @@ def top_two_hop(
     """The n best non-neighbours at distance two of each query, best first.
 
     Args:
-        indptr, indices: int64[N + 1], int32[E] symmetric adjacency, rows ascending, no loops.
+        indptr, indices: int64[N + 1], int32[E] symmetric adjacency, rows ascending, no loops;
+            may be read-only memory maps.
         queries: int32[Q] nodes; a negative one has no candidates.
         n: most candidates per query.
-        min_common: fewest common neighbours.
+        min_common: fewest common neighbours, counted through the middles that are walked.
         score: which of ``SCORES`` orders them; ties go to the smaller id.
         hub_cap: neighbours of a higher degree are not walked through; None walks all.
+
+    The result takes 24 bytes a candidate; for all nodes of a large graph, ask for some ten
+    thousand queries at a time: no call has a cost beyond its wedges.
+
+    Raises:
+        ConfigError: ``score`` is unknown, or ``n``, ``min_common`` or ``hub_cap`` is negative.
+        DataError: a query is not a node.
 
     >>> import numpy as np
     >>> path = np.array([0, 1, 3, 4]), np.array([1, 0, 2, 1], np.int32)   # 0 – 1 – 2
     >>> top_two_hop(*path, np.array([0], np.int32), n=5, min_common=1).candidate.tolist()
     [2]
     """
-    return _top(
-        (indptr, indices), (indptr, indices), queries, n, min_common, score, hub_cap,
-        (indptr, indices), 0.0,
-    )  # fmt: skip
+    rows = _rows(indptr, indices)
+    return _top(rows, rows, queries, n, min_common, score, hub_cap, rows, 0.0)
 
 
 def top_bipartite(
@@ -102,18 +115,34 @@ def top_bipartite(
     min_common: int = 1,
     score: str = "adamic_adar",
     hub_cap: int | None = None,
-    exclude: tuple[IntArray, IndexArray] | None = None,
+    exclude: Rows | None = None,
 ) -> TwoHopResult:
     """The same over a bipartite graph: who shares most (rare) middles with each query.
 
-    ``forward`` leads from queries to middles, ``backward`` from middles to candidates; a
-    middle weighs 1 / ln(1 + degree) or 1 / degree. ``exclude`` is adjacency by query node of
-    candidates to leave out; the query itself is always left out.
+    ``forward`` leads from N queries to M middles, ``backward`` from the middles to the same N
+    nodes as candidates; a middle weighs 1 / ln(1 + degree) in ``adamic_adar`` and 1 / degree
+    in ``resource_allocation``; degrees in the other scores count middles. ``exclude`` is
+    adjacency by query node of candidates to leave out; the query itself is always left out.
+
+    Raises:
+        ConfigError, DataError: as ``top_two_hop``; or ``exclude`` has another number of rows.
+
+    >>> import numpy as np
+    >>> visits = np.array([0, 1, 2]), np.array([0, 0], np.int32)      # users 0 and 1, place 0
+    >>> visitors = np.array([0, 2]), np.array([0, 1], np.int32)
+    >>> top_bipartite(*visits, *visitors, np.array([0], np.int32), n=5).candidate.tolist()
+    [1]
     """
-    return _top(
-        (forward_indptr, forward_indices), (backward_indptr, backward_indices), queries, n,
-        min_common, score, hub_cap, exclude, 1.0,
-    )  # fmt: skip
+    forward = _rows(forward_indptr, forward_indices)
+    backward = _rows(backward_indptr, backward_indices)
+    nobody = np.zeros(len(forward[0]), np.int64), np.zeros(0, np.int32)
+    left_out = _rows(*(nobody if exclude is None else exclude))
+    if len(left_out[0]) != len(forward[0]):
+        raise DataError(
+            f"exclude has {len(left_out[0]) - 1} rows; expected one per query node, "
+            f"{len(forward[0]) - 1}"
+        )
+    return _top(forward, backward, queries, n, min_common, score, hub_cap, left_out, 1.0)
 
 
 def pair_scores(
@@ -122,9 +151,32 @@ def pair_scores(
     queries: IndexArray,
     pair_indptr: IntArray,
     pair_candidates: IndexArray,
+    *,
+    exclude_edge: bool = False,
 ) -> PairScores:
-    """The five scores of given pairs: ragged int32[R] candidates of Q queries, any distance."""
-    return _pairs((indptr, indices), (indptr, indices), queries, pair_indptr, pair_candidates, 0.0)
+    """The five scores of given pairs, in any order and at any distance.
+
+    Args:
+        indptr, indices: symmetric adjacency, as for ``top_two_hop``.
+        queries: int32[Q] nodes; the pairs of a negative one score 0.
+        pair_indptr: int64[Q + 1], the pairs of query q are ``pair_indptr[q]`` and on.
+        pair_candidates: int32[R] nodes; a negative one, and the query itself, share nothing.
+        exclude_edge: where query and candidate are neighbours, score the graph without that
+            edge (both degrees are one less; their common neighbours stay the same).
+
+    Long lists cost the query's wedges, short ones the candidates' rows, whichever is less.
+
+    Raises:
+        DataError: a query or candidate is not a node, or the ragged arrays do not fit.
+
+    >>> import numpy as np
+    >>> path = np.array([0, 1, 3, 4]), np.array([1, 0, 2, 1], np.int32)   # 0 – 1 – 2
+    >>> pair = np.array([0], np.int32), np.array([0, 1]), np.array([2], np.int32)
+    >>> pair_scores(*path, *pair).resource_allocation.tolist()
+    [0.5]
+    """
+    rows = _rows(indptr, indices)
+    return _pairs(rows, rows, queries, pair_indptr, pair_candidates, exclude_edge, 0.0)
 
 
 def bipartite_pair_scores(
@@ -137,240 +189,160 @@ def bipartite_pair_scores(
     pair_candidates: IndexArray,
 ) -> PairScores:
     """The five scores of given pairs over a bipartite graph (see ``top_bipartite``)."""
-    return _pairs(
-        (forward_indptr, forward_indices), (backward_indptr, backward_indices), queries,
-        pair_indptr, pair_candidates, 1.0,
-    )  # fmt: skip
-
-
-Rows = tuple[IntArray, IndexArray]
+    forward = _rows(forward_indptr, forward_indices)
+    backward = _rows(backward_indptr, backward_indices)
+    return _pairs(forward, backward, queries, pair_indptr, pair_candidates, False, 1.0)
 
 
 def _top(
     forward: Rows, backward: Rows, queries: IndexArray, n: int, min_common: int, score: str,
-    hub_cap: int | None, exclude: Rows | None, log_shift: float,
+    hub_cap: int | None, exclude: Rows, log_shift: float,
 ) -> TwoHopResult:  # fmt: skip
-    if score not in SCORES:
-        raise ValueError(f"score {score!r}: expected one of {', '.join(SCORES)}")
+    _check_settings(n, min_common, score, hub_cap)
     nodes = len(forward[0]) - 1
-    n = max(0, min(n, nodes))
-    queries = np.ascontiguousarray(queries, dtype=np.int32)
-    size = np.zeros(len(queries), np.int64)
-    candidate = np.empty((len(queries), n), np.int32)
-    columns = np.empty((len(queries), n, len(SCORES)), np.float32)
+    query_Q = _nodes(queries, nodes, "queries")
+    n = min(n, nodes)
     cap = np.iinfo(np.int64).max if hub_cap is None else hub_cap
-    arguments = (
-        *forward, *backward, queries, SCORES.index(score), max(min_common, 1), cap,
-        exclude is not None, *(exclude or _EMPTY), log_shift, size, candidate, columns,
-    )  # fmt: skip
-    if len(queries) < _SERIAL_BELOW:
-        _top_serial(*arguments, *_workspace(nodes))
-    else:
-        run_blocks(_top_block, len(queries), *arguments, nodes)
-    filled = np.arange(n)[None, :] < size[:, None]
-    kept = columns[filled]
-    return TwoHopResult(
-        *_columns(kept),
-        np.concatenate(([0], np.cumsum(size))),
-        candidate[filled],
-    )
+    chosen = SCORES.index(score), max(min_common, 1), cap, log_shift
+    size_Q = np.zeros(len(query_Q), np.int64)
+
+    def block(begin: int, end: int) -> tuple[IndexArray, FloatArray]:
+        rows = (end - begin) * n
+        candidate, column = np.empty(rows, np.int32), np.empty((len(SCORES), rows), np.float32)
+        with _workspace(max(nodes, len(backward[0]) - 1)) as scratch:
+            written = top_block(
+                *forward, *backward, *exclude, query_Q[begin:end], n, *chosen, *scratch,
+                size_Q[begin:end], candidate, column,
+            )  # fmt: skip
+        return candidate[:written].copy(), column[:, :written].copy()
+
+    parts = _in_blocks(block, len(query_Q), max(1, _BLOCK_ROWS // max(n, 1)))
+    indptr = np.concatenate((np.zeros(1, np.int64), np.cumsum(size_Q)))
+    candidate, column = np.empty(indptr[-1], np.int32), np.empty((5, indptr[-1]), np.float32)
+    end = len(candidate)
+    while parts:  # from the last, so that each part's memory is let go once it is copied
+        part, columns = parts.pop()
+        rows = slice(end - len(part), end)
+        candidate[rows], column[:, rows] = part, columns
+        end = rows.start
+    return TwoHopResult(*_named(column), indptr, candidate)
 
 
 def _pairs(
     forward: Rows, backward: Rows, queries: IndexArray, pair_indptr: IntArray,
-    pair_candidates: IndexArray, log_shift: float,
+    pair_candidates: IndexArray, exclude_edge: bool, log_shift: float,
 ) -> PairScores:  # fmt: skip
     nodes = len(forward[0]) - 1
-    queries = np.ascontiguousarray(queries, dtype=np.int32)
-    columns = np.zeros((len(pair_candidates), len(SCORES)), np.float32)
-    arguments = (*forward, *backward, queries, pair_indptr, pair_candidates, log_shift, columns)
-    if len(queries) < _SERIAL_BELOW:
-        _pairs_serial(*arguments, *_workspace(nodes))
-    else:
-        run_blocks(_pairs_block, len(queries), *arguments, nodes)
-    return PairScores(*_columns(columns))
+    query_Q = _nodes(queries, nodes, "queries")
+    candidate_R = _nodes(pair_candidates, nodes, "pair_candidates")
+    pair_indptr = np.ascontiguousarray(pair_indptr, dtype=np.int64)
+    _check_ragged(pair_indptr, len(query_Q), len(candidate_R))
+    column = np.zeros((len(SCORES), len(candidate_R)), np.float32)
+
+    def block(begin: int, end: int) -> None:
+        with _workspace(max(nodes, len(backward[0]) - 1)) as scratch:
+            pair_block(
+                *forward, *backward, query_Q[begin:end], pair_indptr[begin : end + 1],
+                candidate_R, exclude_edge, log_shift, *scratch, column,
+            )  # fmt: skip
+
+    _in_blocks(block, len(query_Q), _BLOCK_QUERIES)
+    return PairScores(*_named(column))
 
 
-def _columns(
-    scores: FloatArray,
+def _named(
+    column: FloatArray,
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]:
-    """The five columns of float32[…, 5], in the order of ``SCORES``."""
-    return scores[:, 0], scores[:, 1], scores[:, 2], scores[:, 3], scores[:, 4]
+    """The five columns of float32[5, R], in the order of ``SCORES``."""
+    return column[0], column[1], column[2], column[3], column[4]
 
 
-def _workspace(nodes: int) -> tuple[np.ndarray, np.ndarray]:
-    """This thread's zeroed accumulator (int64[N, 2]) and touched list, kept between calls."""
-    kept = getattr(_workspaces, "kept", None)
-    if kept is None or len(kept[0]) < nodes:
-        kept = (np.zeros((nodes, 2), np.int64), np.empty(nodes + 1, np.int32))
-        _workspaces.kept = kept
-    return kept
+def _in_blocks(run: Callable[[int, int], _Result], queries: int, largest: int) -> list[_Result]:
+    """Results of ``run(begin, end)`` over blocks of the queries, in their order."""
+    if queries < _SERIAL_BELOW:
+        largest = min(largest, _SERIAL_BELOW)
+        return [run(begin, min(begin + largest, queries)) for begin in range(0, queries, largest)]
+    threads = thread_count()
+    size = max(1, min(largest, _BLOCK_QUERIES, queries // (4 * threads)))
+    begins = range(0, queries, size)
+    with ThreadPoolExecutor(threads, thread_name_prefix="nextedge-two-hop") as pool:
+        return list(pool.map(lambda begin: run(begin, min(begin + size, queries)), begins))
 
 
-# Kernels. total_N2 holds count << 44 | Adamic-Adar, and resource allocation.
+# Scratch space is lent to one call at a time and kept for the next, whichever thread that is.
+Scratch = tuple[
+    npt.NDArray[np.uint64],
+    npt.NDArray[np.uint32],
+    npt.NDArray[np.uint32],
+    npt.NDArray[np.uint64],
+    npt.NDArray[np.float64],
+    npt.NDArray[np.uint32],
+]
+_spare: list[Scratch] = []
+_spare_lock = threading.Lock()
 
 
-@numba.njit(cache=True, nogil=True)
-def _accumulate(f_indptr, f_indices, b_indptr, b_indices, query, cap, log_shift, total, touched):  # type: ignore[no-untyped-def]
-    """Walk all wedges of a query; return how many candidates were touched."""
-    count = 0
-    for place in range(f_indptr[query], f_indptr[query + 1]):
-        middle = f_indices[place]
-        begin, end = b_indptr[middle], b_indptr[middle + 1]
-        degree = end - begin
-        if degree < 2 or degree > cap:
-            continue
-        first = (1 << _COUNT_SHIFT) + np.int64(round(_AA_SCALE / np.log(degree + log_shift)))
-        second = np.int64(round(_RA_SCALE / degree))
-        for entry in range(begin, end):
-            target = b_indices[entry]
-            touched[count] = target
-            count += total[target, 0] == 0  # no branch: the next target overwrites a repeat
-            total[target, 0] += first
-            total[target, 1] += second
-    return count
+@contextmanager
+def _workspace(nodes: int) -> Iterator[Scratch]:
+    """Last code, codes and targets uint32[N], keys uint64[2 N], sums float64[2 N, 4], owners.
+
+    Only pages that are written to take memory; codes need no clearing between uses.
+    """
+    with _spare_lock:
+        fitting = [place for place, kept in enumerate(_spare) if len(kept[1]) >= nodes]
+        scratch = _spare.pop(fitting[0]) if fitting else None
+    if scratch is None:
+        scratch = (
+            np.zeros(1, np.uint64),
+            np.zeros(nodes, np.uint32),
+            np.empty(nodes + 2, np.uint32),
+            np.empty(2 * nodes + 2, np.uint64),
+            np.empty((2 * nodes + 4, 4), np.float64),
+            np.empty(2 * nodes + 4, np.uint32),
+        )
+    try:
+        yield scratch
+    finally:
+        with _spare_lock:
+            _spare.append(scratch)
+            _spare.sort(key=lambda kept: len(kept[1]))
+            del _spare[: -thread_count()]  # the largest serve every graph
 
 
-@numba.njit(cache=True, nogil=True)
-def _clear(total, touched, count):  # type: ignore[no-untyped-def]
-    for place in range(count):
-        total[touched[place], 0] = 0
-        total[touched[place], 1] = 0
+def _rows(indptr: IntArray, indices: IndexArray) -> Rows:
+    """Read-only plain arrays: one compiled kernel for arrays in memory and memory maps."""
+    if not len(indptr) or indptr[-1] != len(indices):
+        last = int(indptr[-1]) if len(indptr) else None
+        raise DataError(f"indptr ends at {last}; expected the number of indices, {len(indices)}")
+    return _read_only(indptr, np.int64), _read_only(indices, np.int32)
 
 
-@numba.njit(cache=True, nogil=True)
-def _fill(total, query, target, f_indptr, out):  # type: ignore[no-untyped-def]
-    """Write the five scores of one pair."""
-    own = f_indptr[query + 1] - f_indptr[query]
-    other = f_indptr[target + 1] - f_indptr[target]
-    common = total[target, 0] >> _COUNT_SHIFT
-    out[0] = common
-    out[1] = (total[target, 0] & _AA_MASK) / _AA_SCALE
-    out[2] = total[target, 1] / _RA_SCALE
-    out[3] = common / (own + other - common) if common > 0 else 0.0
-    out[4] = float(own) * float(other)
+def _read_only(array: npt.NDArray[np.generic], dtype: type[np.generic]) -> npt.NDArray:
+    plain = np.ascontiguousarray(array, dtype=dtype).view(np.ndarray)[:]
+    plain.flags.writeable = False
+    return plain
 
 
-@numba.njit(cache=True, nogil=True)
-def _score(total, query, target, f_indptr, which):  # type: ignore[no-untyped-def]
-    if which == 1:
-        return float(total[target, 0] & _AA_MASK)
-    if which == 2:
-        return float(total[target, 1])
-    common = total[target, 0] >> _COUNT_SHIFT
-    if which == 0:
-        return float(common)
-    other = f_indptr[target + 1] - f_indptr[target]
-    if which == 3:
-        return common / (f_indptr[query + 1] - f_indptr[query] + other - common)
-    return float(other)
+def _nodes(given: IndexArray, nodes: int, name: str) -> IndexArray:
+    """The array as int32, all below ``nodes``; checked as given, before an id could wrap."""
+    given = np.asarray(given)
+    if len(given) and (largest := int(given.max())) >= nodes:
+        raise DataError(f"{name} holds node {largest}, but the graph has nodes 0 to {nodes - 1}")
+    return np.ascontiguousarray(np.maximum(given, -1), dtype=np.int32)
 
 
-@numba.njit(cache=True, nogil=True)
-def _select(q, query, f_indptr, which, least, total, touched, count, size, candidate, columns):  # type: ignore[no-untyped-def]
-    """Keep the n best survivors of one query, best first, ties by the smaller id."""
-    n = candidate.shape[1]
-    kept = np.empty(count, np.int32)
-    value = np.empty(count, np.float64)
-    survivors = 0
-    for place in range(count):
-        target = touched[place]
-        if total[target, 0] >> _COUNT_SHIFT >= least:
-            kept[survivors] = target
-            value[survivors] = _score(total, query, target, f_indptr, which)
-            survivors += 1
-    kept, value = kept[:survivors], value[:survivors]
-    if survivors > n:
-        threshold = -np.partition(-value, n - 1)[n - 1] if n > 0 else np.inf
-        sure = kept[value > threshold]
-        ties = np.sort(kept[value == threshold])[: n - len(sure)]
-        kept = np.concatenate((sure, ties))
-    kept = np.sort(kept)
-    value = np.empty(len(kept), np.float64)
-    for place in range(len(kept)):
-        value[place] = _score(total, query, kept[place], f_indptr, which)
-    order = np.argsort(-value, kind="mergesort")
-    for place in range(len(order)):
-        target = kept[order[place]]
-        candidate[q, place] = target
-        _fill(total, query, target, f_indptr, columns[q, place])
-    size[q] = len(order)
+def _check_ragged(pair_indptr: IntArray, queries: int, pairs: int) -> None:
+    ends = (len(pair_indptr), int(pair_indptr[0]), int(pair_indptr[-1])) if len(pair_indptr) else ()
+    if ends != (queries + 1, 0, pairs) or np.any(np.diff(pair_indptr) < 0):
+        raise DataError(
+            f"pair_indptr must hold {queries + 1} ascending offsets from 0 to {pairs} "
+            f"(one per query and the number of pair_candidates); (length, first, last) is {ends}"
+        )
 
 
-@numba.njit(cache=True, nogil=True)
-def _top_one(  # type: ignore[no-untyped-def]
-    q, f_indptr, f_indices, b_indptr, b_indices, queries, which, least, cap, excludes,
-    x_indptr, x_indices, log_shift, size, candidate, columns, total, touched,
-):  # fmt: skip
-    query = queries[q]
-    if query < 0:
-        return
-    count = _accumulate(f_indptr, f_indices, b_indptr, b_indices, query, cap, log_shift,
-                        total, touched)  # fmt: skip
-    total[query, 0] &= _AA_MASK  # a count of zero drops it, and it is still cleared below
-    if excludes:
-        for place in range(x_indptr[query], x_indptr[query + 1]):
-            total[x_indices[place], 0] &= _AA_MASK
-    _select(q, query, f_indptr, which, least, total, touched, count, size, candidate, columns)
-    _clear(total, touched, count)
-
-
-@numba.njit(cache=True, nogil=True)
-def _top_serial(  # type: ignore[no-untyped-def]
-    f_indptr, f_indices, b_indptr, b_indices, queries, which, least, cap, excludes,
-    x_indptr, x_indices, log_shift, size, candidate, columns, total, touched,
-):  # fmt: skip
-    for q in range(len(queries)):
-        _top_one(q, f_indptr, f_indices, b_indptr, b_indices, queries, which, least, cap,
-                 excludes, x_indptr, x_indices, log_shift, size, candidate, columns, total,
-                 touched)  # fmt: skip
-
-
-@numba.njit(cache=True, nogil=True)
-def _top_block(  # type: ignore[no-untyped-def]
-    block, blocks, f_indptr, f_indices, b_indptr, b_indices, queries, which, least, cap, excludes,
-    x_indptr, x_indices, log_shift, size, candidate, columns, nodes,
-):  # fmt: skip
-    total = np.zeros((nodes, 2), np.int64)
-    touched = np.empty(nodes + 1, np.int32)
-    for q in range(block, len(queries), blocks):
-        _top_one(q, f_indptr, f_indices, b_indptr, b_indices, queries, which, least, cap,
-                 excludes, x_indptr, x_indices, log_shift, size, candidate, columns, total,
-                 touched)  # fmt: skip
-
-
-@numba.njit(cache=True, nogil=True)
-def _pairs_one(  # type: ignore[no-untyped-def]
-    q, f_indptr, f_indices, b_indptr, b_indices, queries, p_indptr, p_candidates, log_shift,
-    columns, total, touched,
-):  # fmt: skip
-    query = queries[q]
-    if query < 0 or p_indptr[q] == p_indptr[q + 1]:
-        return
-    count = _accumulate(f_indptr, f_indices, b_indptr, b_indices, query, 1 << 62, log_shift,
-                        total, touched)  # fmt: skip
-    for row in range(p_indptr[q], p_indptr[q + 1]):
-        _fill(total, query, p_candidates[row], f_indptr, columns[row])
-    _clear(total, touched, count)
-
-
-@numba.njit(cache=True, nogil=True)
-def _pairs_serial(  # type: ignore[no-untyped-def]
-    f_indptr, f_indices, b_indptr, b_indices, queries, p_indptr, p_candidates, log_shift,
-    columns, total, touched,
-):  # fmt: skip
-    for q in range(len(queries)):
-        _pairs_one(q, f_indptr, f_indices, b_indptr, b_indices, queries, p_indptr, p_candidates,
-                   log_shift, columns, total, touched)  # fmt: skip
-
-
-@numba.njit(cache=True, nogil=True)
-def _pairs_block(  # type: ignore[no-untyped-def]
-    block, blocks, f_indptr, f_indices, b_indptr, b_indices, queries, p_indptr, p_candidates, log_shift,
-    columns, nodes,
-):  # fmt: skip
-    total = np.zeros((nodes, 2), np.int64)
-    touched = np.empty(nodes + 1, np.int32)
-    for q in range(block, len(queries), blocks):
-        _pairs_one(q, f_indptr, f_indices, b_indptr, b_indices, queries, p_indptr,
-                   p_candidates, log_shift, columns, total, touched)  # fmt: skip
+def _check_settings(n: int, min_common: int, score: str, hub_cap: int | None) -> None:
+    if score not in SCORES:
+        raise ConfigError(f"score is {score!r}; {nearest(score, SCORES)}")
+    for name, value in (("n", n), ("min_common", min_common), ("hub_cap", hub_cap or 0)):
+        if value < 0:
+            raise ConfigError(f"{name} is {value}; expected 0 or more")
