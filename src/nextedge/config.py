@@ -110,11 +110,11 @@ class RankerConfig(_Settings):
     leaf_penalty: float = Field(5.0, ge=0)
     """L2 penalty on leaf values."""
     early_stopping: int = Field(30, ge=1)
-    max_rows: int = Field(150_000, ge=1000)
+    max_rows: int = Field(300_000, ge=1000)
     """Candidate rows a label window may give to training; bounds the cost of a build."""
-    best_kept: int = Field(100, ge=0)
+    best_kept: int = Field(80, ge=0)
     """Candidates of a label query that are kept for certain, by rough score."""
-    others_drawn: int = Field(150, ge=1)
+    others_drawn: int = Field(70, ge=1)
     """Candidates of a label query drawn at random from the rest, each counted for many."""
     attribution_days: float = Field(14.0, gt=0)
     """An impression without an action counts as refused only after this many days."""
