@@ -11,11 +11,16 @@ from nextedge import Recommender
 from nextedge.data.synthetic import SyntheticConfig, generate_tenant
 
 
+# Fewer rows than by default: what is tested is the line, not how good its ranker can get.
+SETTINGS = "".join(f"[surfaces.{name}.ranker]\nmax_rows = 25000\n" for name in ("people", "items"))
+
+
 @pytest.fixture(scope="session")
 def tenant(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of synthetic tables with a built release of both surfaces."""
     directory = tmp_path_factory.mktemp("tenant")
     generate_tenant(directory, SyntheticConfig(users=600, items=200, seed=3))
+    (directory / "nextedge.toml").write_text(SETTINGS)
     Recommender(directory).build()
     return directory
 

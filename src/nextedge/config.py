@@ -183,6 +183,8 @@ class Config(_Settings):
 def load_config(location: str | Path) -> Config:
     """Read a ``nextedge.toml``, or a folder that holds one or whose files name the tables.
 
+    A file that names no table has those of its folder.
+
     Raises:
         ConfigError: the file is missing, is not TOML, or has an unknown or invalid setting;
             the message names the file, the setting and the nearest valid one.
@@ -200,12 +202,15 @@ def load_config(location: str | Path) -> Config:
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
+    data = raw.get("data", {})
+    if isinstance(data, dict) and not data.keys() & schema.TABLES.keys():
+        raw["data"] = {**_table_files(path.parent), **data}
     return parse_config(raw, base=path.parent, origin=str(path))
 
 
 def config_from_directory(directory: Path) -> Config:
     """Configuration of a folder without ``nextedge.toml``: its files name the tables."""
-    found = {name: file for name in schema.TABLES if (file := find_table_file(directory, name))}
+    found = _table_files(directory)
     if not found:
         names = ", ".join(f"{name}.parquet" for name in schema.TABLES)
         raise ConfigError(
@@ -213,6 +218,11 @@ def config_from_directory(directory: Path) -> Config:
             f"(or .csv, .jsonl)"
         )
     return parse_config({"data": found}, base=directory, origin=str(directory))
+
+
+def _table_files(directory: Path) -> dict[str, str]:
+    """The tables that files of a folder hold, by their names."""
+    return {name: file for name in schema.TABLES if (file := find_table_file(directory, name))}
 
 
 def find_table_file(directory: Path, table: str) -> str | None:

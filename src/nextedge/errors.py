@@ -7,7 +7,8 @@ NextEdgeError (exit 1)
 │   ├── UnknownUserError          a query that no release and no event has ever named
 │   ├── UnknownItemError          an item or candidate that no release has ever named
 │   ├── UnknownSurfaceError       a surface that is not configured or not in the release
-│   └── EventError                an event that does not fit its schema
+│   ├── EventError                an event that does not fit its schema
+│   └── UnknownReleaseError       a release id that is not there (a ReleaseError too)
 ├── ReleaseError                  a release is missing, altered or of another format
 │   └── NoReleaseError            nothing has been built yet
 ├── BuildLockedError              another build holds the lock of this state folder
@@ -64,6 +65,10 @@ class ReleaseError(NextEdgeError):
 
 class NoReleaseError(ReleaseError):
     """No release has been built and promoted yet."""
+
+
+class UnknownReleaseError(InputError, ReleaseError):
+    """No release has this id."""
 
 
 class BuildLockedError(NextEdgeError):

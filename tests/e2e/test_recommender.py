@@ -258,13 +258,19 @@ def test_events_are_in_the_next_build(tmp_path: Path) -> None:
     pq.write_table(
         pa.table({"src": edges[:, 0], "dst": edges[:, 1]}), tmp_path / "connections.parquet"
     )
+    moment = pa.array([1_700_000_000_000_000], pa.timestamp("us", "UTC"))
+    blocks = pa.table({"user_id": [1], "other_id": [2], "timestamp": moment, "note": ["spam"]})
+    pq.write_table(blocks, tmp_path / "blocks.parquet")
     recommender = Recommender(tmp_path)
     recommender.build()
     recommender.record({"type": "connect", "user_id": 3, "candidate_id": 777})
+    recommender.record({"type": "block", "user_id": 4, "candidate_id": 5})
     recommender.build()
-    users = recommender.release.entities.users
+    users, snapshot = recommender.release.entities.users, recommender.release.snapshot
     assert 777 in users
-    assert users.position(777) in recommender.release.snapshot.connections.row(users.position(3))
+    assert users.position(777) in snapshot.connections.row(users.position(3))
+    assert snapshot.blocks.row(users.position(4)).tolist() == [users.position(5)]
+    assert snapshot.blocks.row(users.position(1)).tolist() == [users.position(2)]
 
 
 def test_bad_configuration_and_data_exit_2(tmp_path: Path) -> None:

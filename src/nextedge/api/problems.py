@@ -16,9 +16,11 @@ _STATUS: tuple[tuple[type[errors.NextEdgeError], int], ...] = (
     (errors.UnknownSurfaceError, 404),
     (errors.UnknownUserError, 404),
     (errors.UnknownItemError, 404),
+    (errors.UnknownReleaseError, 404),
     (errors.EventError, 422),
     (errors.InputError, 422),
     (errors.NoReleaseError, 503),
+    (errors.ReleaseError, 409),
     (errors.StorageError, 503),
 )
 

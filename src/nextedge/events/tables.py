@@ -55,7 +55,8 @@ def with_interactions(rows: pa.Table, events: Iterable[Event]) -> pa.Table:
 def with_blocks(rows: pa.Table, events: Iterable[Event]) -> pa.Table:
     """Blocks with those that events recorded."""
     return _append(rows, [
-        {schema.USER_ID: e.user_id, schema.OTHER_ID: e.candidate_id} for e in events if e.type == "block"
+        {schema.USER_ID: e.user_id, schema.OTHER_ID: e.candidate_id, schema.TIMESTAMP: e.timestamp}
+        for e in events if e.type == "block"
     ])  # fmt: skip
 
 
@@ -64,7 +65,7 @@ def _append(rows: pa.Table, added: list[dict[str, object]]) -> pa.Table:
     if not added:
         return rows
     columns = {}
-    for name in added[0]:
+    for name in [name for name in added[0] if name in rows.column_names]:
         kind = rows.schema.field(name).type
         values = [row[name] for row in added]
         if pa.types.is_integer(kind):
@@ -80,4 +81,5 @@ def _append(rows: pa.Table, added: list[dict[str, object]]) -> pa.Table:
     more = pa.table(columns)
     for name in more.column_names:
         more = more.filter(pc.is_valid(more.column(name)))
-    return pa.concat_tables([rows, more], promote_options="default")
+    nullable = pa.schema([field.with_nullable(True) for field in rows.schema])
+    return pa.concat_tables([rows.cast(nullable), more], promote_options="default")

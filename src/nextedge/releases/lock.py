@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from nextedge.errors import BuildLockedError
+from nextedge.storage import writing
 
 
 @contextlib.contextmanager
@@ -21,8 +22,10 @@ def build_lock(state: Path) -> Iterator[None]:
     """
     import fcntl
 
-    state.mkdir(parents=True, exist_ok=True)
-    with (state / "build.lock").open("a+") as file:
+    with writing(state):
+        state.mkdir(parents=True, exist_ok=True)
+        lock = (state / "build.lock").open("a+")
+    with lock as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -33,7 +36,10 @@ def build_lock(state: Path) -> Iterator[None]:
             ) from None
         file.truncate(0)
         started = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
-        file.write(f"process {os.getpid()} on {socket.gethostname()} since {started}")
-        file.flush()
+        with writing(state / "build.lock"):
+            os.write(
+                file.fileno(),
+                f"process {os.getpid()} on {socket.gethostname()} since {started}".encode(),
+            )
         yield
         file.truncate(0)

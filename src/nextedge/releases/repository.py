@@ -6,7 +6,6 @@ file that names the served one and is replaced atomically; ``HISTORY`` keeps wha
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -19,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from nextedge.config import Config
-from nextedge.errors import NoReleaseError, ReleaseError, StorageError, nearest
+from nextedge.errors import NoReleaseError, ReleaseError, UnknownReleaseError, nearest
+from nextedge.storage import writing
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -57,7 +57,7 @@ class Releases:
         path = self.directory / release_id
         if not (path / MANIFEST).exists():
             names = [release.id for release in self.all()]
-            raise ReleaseError(f"no release {release_id!r}; {nearest(release_id, names)}")
+            raise UnknownReleaseError(f"no release {release_id!r}; {nearest(release_id, names)}")
         return self._open(path)
 
     def current_id(self) -> str | None:
@@ -126,16 +126,15 @@ class Releases:
         self.directory.mkdir(parents=True, exist_ok=True)
         release_id = self._new_id()
         partial = self.directory / f".{release_id}.{os.getpid()}"
+        for left in self.directory.glob(".*.*"):  # by builds that were killed; one runs at a time
+            shutil.rmtree(left, ignore_errors=True)
         try:
-            for place, source in parts.items():
-                _copy(source, partial / place)
-            manifest = self._manifest(config, surfaces, partial)
-            (partial / MANIFEST).write_text(json.dumps(manifest, indent=1, default=str))
-            os.replace(partial, self.directory / release_id)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
-                raise StorageError(f"{partial}: cannot be written: {error.strerror}") from None
-            raise
+            with writing(partial):
+                for place, source in parts.items():
+                    _copy(source, partial / place)
+                manifest = self._manifest(config, surfaces, partial)
+                (partial / MANIFEST).write_text(json.dumps(manifest, indent=1, default=str))
+                os.replace(partial, self.directory / release_id)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         if promote:
@@ -202,11 +201,14 @@ class Releases:
 
     def _replace(self, name: str, text: str) -> None:
         partial = self.directory / f".{name}.{os.getpid()}"
-        with partial.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, self.directory / name)
+        try:
+            with writing(self.directory / name), partial.open("w") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, self.directory / name)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def _headline(surface: Path) -> dict[str, Any]:

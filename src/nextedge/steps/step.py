@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -12,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from nextedge.errors import StorageError
+from nextedge.storage import writing
 
 DONE = "done.json"
 Progress = Callable[[str, int, int], None]
@@ -69,15 +68,12 @@ class Workshop:
         partial = self.directory / f".{step.name}-{key}.{os.getpid()}"
         shutil.rmtree(partial, ignore_errors=True)
         try:
-            partial.mkdir(parents=True)
-            step.run({name: path for name, (_, path) in inputs.items()}, partial, self.progress)
-            (partial / DONE).write_text(json.dumps({"step": step.name, "key": key}))
-            shutil.rmtree(output, ignore_errors=True)
-            os.replace(partial, output)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
-                raise StorageError(f"{output}: cannot be written: {error.strerror}") from None
-            raise
+            with writing(output):
+                partial.mkdir(parents=True)
+                step.run({name: path for name, (_, path) in inputs.items()}, partial, self.progress)
+                (partial / DONE).write_text(json.dumps({"step": step.name, "key": key}))
+                shutil.rmtree(output, ignore_errors=True)
+                os.replace(partial, output)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         return key, output

@@ -1,0 +1,27 @@
+"""Errors of the disk, said in words."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Iterator
+from pathlib import Path
+
+from nextedge.errors import StorageError
+
+_REFUSED = (
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM,
+)  # fmt: skip
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn a full, read-only or forbidden disk under ``path`` into a StorageError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _REFUSED:
+            raise StorageError(f"{path}: cannot be written: {error.strerror}") from None
+        if error.errno is None and "requested and" in str(error):  # NumPy's short write
+            raise StorageError(f"{path}: cannot be written: No space left on device") from None
+        raise
