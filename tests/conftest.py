@@ -10,7 +10,6 @@ import pytest
 from nextedge import Recommender
 from nextedge.data.synthetic import SyntheticConfig, generate_tenant
 
-
 # Fewer rows than by default: what is tested is the line, not how good its ranker can get.
 SETTINGS = "".join(f"[surfaces.{name}.ranker]\nmax_rows = 25000\n" for name in ("people", "items"))
 

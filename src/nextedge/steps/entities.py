@@ -148,7 +148,6 @@ def _intern(path: Path, name: str, entities: Entities, output: Path) -> None:
 
 
 ACTIONS = ("click", "view", "accept", "like", "purchase", "connect", "dismiss", "block")
-POSITIVE_ACTIONS = frozenset({"click", "accept", "like", "purchase", "connect"})
 
 
 def _intern_impressions(rows: pa.Table, entities: Entities, output: Path) -> None:

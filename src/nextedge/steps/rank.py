@@ -28,6 +28,7 @@ from nextedge.models.quality import ndcg_of_rows
 from nextedge.models.ranker import Calibrator
 from nextedge.stages.line import Line, build_line, fit_sources
 from nextedge.stages.source import Scope
+from nextedge.steps.impressions import Shown, shown_between
 from nextedge.steps.step import Progress, Step
 from nextedge.steps.windows import History, Pairs, cut, relation_of, window_snapshot
 from nextedge.types import BoolArray, Candidates, FloatArray, Relation, Requests
@@ -39,7 +40,7 @@ class RankStep(Step):
     """``ranker/`` of one surface, with ``training.json`` saying what was compared."""
 
     name = "rank"
-    version = 2
+    version = 3
 
     def __init__(self, config: Config, surface: str) -> None:
         self.config = config
@@ -64,7 +65,9 @@ class RankStep(Step):
             line, positives = window_line(
                 self.config, self.surface, history, pairs, window, features
             )
-            parts.append(label_rows(line, positives, surface.ranker, seed=place))
+            end = windows[place + 1].as_of
+            shown = shown_between(history, relation, window.as_of, end, surface.ranker)
+            parts.append(label_rows(line, positives, surface.ranker, seed=place, shown=shown))
         progress(f"rank {self.surface}: training", len(windows) - 1, len(windows))
         ranker, compared = train(parts, features.names, surface.ranker)
         (output / "ranker").mkdir()
@@ -112,20 +115,24 @@ def batches(queries: np.ndarray, now: int, k: int) -> list[Requests]:
     ]
 
 
-def label_rows(line: Line, positives: Graph, settings: RankerConfig, seed: int) -> LabelledRows:
+def label_rows(
+    line: Line, positives: Graph, settings: RankerConfig, seed: int, shown: Shown | None = None
+) -> LabelledRows:
     """Candidates of as many label queries as ``max_rows`` allows, with their labels.
 
-    Every positive and the best of the rest are kept; of the others some are drawn, and stand
+    A candidate is positive when it became an edge, or was shown and taken. What was shown and
+    refused is kept for certain; what was shown and may yet be answered is left out, as
+    neither. Every positive and the best of the rest are kept; of the others some are drawn, and stand
     for all of them by their weight: without it, a positive that the sources rank low would
     stand among fewer negatives than it meets when served, and be overrated.
     """
     random = np.random.default_rng([settings.seed, seed])
-    queries = random.permutation(np.flatnonzero(positives.degree))
+    wanted = positives.degree if shown is None else positives.degree + shown.taken.degree
+    queries = random.permutation(np.flatnonzero(wanted))
     matrices, labels, groups, weights, rows = [], [], [], [], 0
     for requests in batches(queries, line.scope.snapshot.as_of, 1):
-        candidates = line.retrieve(requests)
-        label = positives.contains(requests.query[candidates.row_query], candidates.candidate)
-        kept, weight = _drawn(candidates, label, settings, random)
+        candidates, label, refused = _labelled(line, requests, positives, shown)
+        kept, weight = _drawn(candidates, label, settings, random, refused)
         candidates, label = candidates.keep(kept), label[kept]
         matrices.append(line.matrix(requests, candidates))
         labels.append(label.astype(np.float32))
@@ -144,12 +151,32 @@ def label_rows(line: Line, positives: Graph, settings: RankerConfig, seed: int) 
     )
 
 
+def _labelled(
+    line: Line, requests: Requests, positives: Graph, shown: Shown | None
+) -> tuple[Candidates, BoolArray, BoolArray]:
+    """Candidates of a batch, which are positive, and which were shown and refused."""
+    candidates = line.retrieve(requests)
+    pair = requests.query[candidates.row_query], candidates.candidate
+    label = positives.contains(*pair)
+    if shown is None:
+        return candidates, label, np.zeros(len(label), bool)
+    label |= shown.taken.contains(*pair)
+    known = label | ~shown.open.contains(*pair)
+    refused = shown.refused.contains(*pair) & ~label
+    return candidates.keep(known), label[known], refused[known]
+
+
 def _drawn(
-    candidates: Candidates, label: BoolArray, settings: RankerConfig, random: np.random.Generator
+    candidates: Candidates,
+    label: BoolArray,
+    settings: RankerConfig,
+    random: np.random.Generator,
+    refused: BoolArray | None = None,
 ) -> tuple[BoolArray, FloatArray]:
     """Which rows of queries with a positive to keep (bool[R]), and what each stands for."""
     caught = np.bincount(candidates.row_query, label, minlength=candidates.queries) > 0
     certain = label | (candidates.position() < settings.best_kept)
+    certain |= False if refused is None else refused
     others = np.bincount(candidates.row_query, ~certain, minlength=candidates.queries)
     rate = np.minimum(settings.others_drawn / np.maximum(others, 1), 1.0)[candidates.row_query]
     kept = (certain | (random.random(len(candidates)) < rate)) & caught[candidates.row_query]
