@@ -110,7 +110,7 @@ class RankerConfig(_Settings):
     leaf_penalty: float = Field(5.0, ge=0)
     """L2 penalty on leaf values."""
     early_stopping: int = Field(30, ge=1)
-    max_rows: int = Field(300_000, ge=1000)
+    max_rows: int = Field(200_000, ge=1000)
     """Candidate rows a label window may give to training; bounds the cost of a build."""
     best_kept: int = Field(80, ge=0)
     """Candidates of a label query that are kept for certain, by rough score."""

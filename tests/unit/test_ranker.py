@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.metrics import ndcg_score
 
 from nextedge.config import RankerConfig
 from nextedge.models.blend import LinearBlend
@@ -129,3 +130,13 @@ def test_trees_carry_on_from_the_blend():
 def test_best_trees_weighs_every_window_alike():
     assert best_trees([[0.1, 0.2, 0.3], [0.001, 0.002, 0.001]]) == 2
     assert best_trees([[0.5]]) == 1
+
+
+def test_ndcg_equals_a_library() -> None:
+    random = np.random.default_rng(8)
+    label = (random.random((50, 60)) < 0.1).astype(np.float32)
+    label[:, 0] = 1.0
+    score = random.normal(size=(50, 60))
+    expected = ndcg_score(label, score, k=20)
+    found = ndcg_of_rows(score.ravel(), label.ravel(), np.full(50, 60))
+    assert found == pytest.approx(expected, abs=1e-6)

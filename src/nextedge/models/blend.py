@@ -35,11 +35,12 @@ class LinearBlend:
 
     def __call__(self, matrix: FloatArray) -> FloatArray:
         """float32[R] scores."""
-        return (self._standard(matrix) @ self.weight).astype(np.float32)
+        used = np.flatnonzero(self.weight)
+        return self._standard(matrix, used) @ self.weight[used]
 
     def parts(self, matrix: FloatArray) -> FloatArray:
         """float32[R, F]: what each feature adds to the score."""
-        return self._standard(matrix) * self.weight
+        return self._standard(matrix, np.arange(len(self.weight))) * self.weight
 
     @classmethod
     def single(cls, features: Sequence[str], chosen: str) -> LinearBlend:
@@ -49,10 +50,12 @@ class LinearBlend:
         zeros, ones = np.zeros(count, np.float32), np.ones(count, np.float32)
         return cls(weight, zeros, ones, zeros)
 
-    def _standard(self, matrix: FloatArray) -> FloatArray:
-        filled = np.where(np.isfinite(matrix), matrix, self.missing)
-        standard = (_signed_log(filled) - self.center) / self.scale
-        return np.clip(standard, -30.0, 30.0).astype(np.float32)
+    def _standard(self, matrix: FloatArray, used: IntArray) -> FloatArray:
+        """float32[R, U] of the columns in ``used``."""
+        columns = matrix[:, used]
+        filled = np.where(np.isfinite(columns), columns, self.missing[used])
+        standard = (_signed_log(filled) - self.center[used]) / self.scale[used]
+        return np.clip(standard, -30.0, 30.0, out=standard)
 
     @classmethod
     def fit(
@@ -71,23 +74,23 @@ class LinearBlend:
         Features of one side alone (``query_…``, ``candidate_…``) get no weight: their scale
         drifts as history grows, and what they say of popularity the sources say better.
         """
-        missing = np.array([_missing(name, matrix[:, f]) for f, name in enumerate(features)])
-        logs = _signed_log(np.where(np.isfinite(matrix), matrix, missing))
-        center, scale = logs.mean(axis=0), logs.std(axis=0)
-        scale = np.where(scale > 1e-6, scale, 1.0)
-        blend = cls(
-            np.zeros(len(features), np.float32),
-            center.astype(np.float32), scale.astype(np.float32), missing.astype(np.float32),
-        )  # fmt: skip
-        used = np.array([not name.startswith(("query_", "candidate_")) for name in features])
-        weight = np.zeros(len(features))
         rows = int(np.searchsorted(np.cumsum(group), _MOST_ROWS)) + 1
         group = group[:rows]
         size = int(group.sum())
-        standard = blend._standard(matrix[:size])[:, used]
+        matrix = matrix[:size]
+        missing = np.array(
+            [_missing(name, matrix[:, f]) for f, name in enumerate(features)], np.float32
+        )
+        logs = _signed_log(np.where(np.isfinite(matrix), matrix, missing))
+        center, scale = logs.mean(axis=0, dtype=np.float64), logs.std(axis=0, dtype=np.float64)
+        scale = np.where(scale > 1e-6, scale, 1.0)
+        weight = np.zeros(len(features), np.float32)
+        blend = cls(weight, center.astype(np.float32), scale.astype(np.float32), missing)
+        used = np.flatnonzero([not name.startswith(("query_", "candidate_")) for name in features])
+        standard = blend._standard(matrix, used)
         stands_for = np.ones(size, np.float32) if row_weight is None else row_weight[:size]
         weight[used] = _fit_listwise(standard, label[:size], group, stands_for, penalty)
-        return cls(weight.astype(np.float32), blend.center, blend.scale, blend.missing)
+        return blend
 
 
 def _missing(name: str, values: FloatArray) -> float:
@@ -101,7 +104,7 @@ def _missing(name: str, values: FloatArray) -> float:
 
 def _signed_log(values: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
     """Compress heavy tails; probabilities of a walk are tiny, hence the factor."""
-    return np.sign(values) * np.log1p(np.abs(values) * 1e3)
+    return np.copysign(np.log(np.abs(values) * np.float32(1e3) + np.float32(1.0)), values)
 
 
 def _fit_listwise(

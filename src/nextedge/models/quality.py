@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numba
 import numpy as np
 
 from nextedge.types import FloatArray, IntArray
@@ -22,17 +23,35 @@ def ndcg_of_rows(
     >>> ndcg_of_rows(*rows)
     1.0
     """
-    queries = len(group)
-    if not queries:
+    if not len(group):
         return float("nan")
-    row = np.repeat(np.arange(queries), group)
-    order = np.lexsort((-score, row))
-    ahead = np.arange(len(row), dtype=np.float64)
-    if weight is not None:
-        ahead = np.cumsum(weight[order], dtype=np.float64) - weight[order]
-    place = ahead - np.repeat(ahead[np.concatenate(([0], np.cumsum(group)[:-1]))], group)
-    gains = np.where(place < k, label[order], 0.0) / np.log2(place + 2.0)
-    gain = np.bincount(row, gains, minlength=queries)
-    wanted = np.minimum(np.bincount(row, label, minlength=queries), k).astype(int)
-    best = np.concatenate(([1.0], np.cumsum(1.0 / np.log2(np.arange(k) + 2.0))))
-    return float((gain / best[wanted])[wanted > 0].mean()) if (wanted > 0).any() else float("nan")
+    weight = np.ones(len(label), np.float32) if weight is None else weight
+    return float(_mean_ndcg(
+        np.asarray(score, np.float64), np.asarray(label, np.float32), group,
+        np.asarray(weight, np.float32), k,
+    ))  # fmt: skip
+
+
+@numba.njit(cache=True, nogil=True)
+def _mean_ndcg(score, label, group, weight, k):  # type: ignore[no-untyped-def]
+    """Each positive's rank is the weight of what is ahead of it: no sort; ties by place."""
+    discount = 1.0 / np.log2(np.arange(k) + 2.0)
+    total, counted, begin = 0.0, 0, 0
+    for size in group:
+        gain, positives = 0.0, 0
+        for row in range(begin, begin + size):
+            if label[row] <= 0:
+                continue
+            if positives < k:
+                positives += 1
+            ahead = 0.0
+            for other in range(begin, begin + size):
+                if score[other] > score[row] or (score[other] == score[row] and other < row):
+                    ahead += weight[other]
+            if ahead < k:
+                gain += 1.0 / np.log2(ahead + 2.0)
+        if positives:
+            total += gain / discount[:positives].sum()
+            counted += 1
+        begin += size
+    return total / counted if counted else np.nan
