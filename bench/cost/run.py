@@ -16,8 +16,13 @@ import tempfile
 import time
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 
+matplotlib.use("agg")
+from matplotlib import pyplot  # noqa: E402
+
+HOME = Path(__file__).parents[2]
 RESULTS = Path(__file__).parent / "results"
 CODE = """
 import json, resource, sys, time
@@ -37,6 +42,24 @@ print(json.dumps({"users": int(sys.argv[2]), "edges": rows["connections"],
 """
 
 
+def plot(rows: list[dict[str, float]], exponent: float) -> None:
+    """Seconds against wedges and interactions, beside what users² would cost."""
+    work = np.array([row["wedges"] + row["interactions"] for row in rows], float)
+    seconds = np.array([row["build_s"] for row in rows])
+    squared = np.array([row["users"] for row in rows], float) ** 2
+    figure, axes = pyplot.subplots(figsize=(6, 4))
+    axes.loglog(work, seconds, "o-", label=f"measured, exponent {exponent:.2f}")
+    axes.loglog(work, seconds[0] * work / work[0], ":", label="proportional to the work")
+    axes.loglog(work, seconds[0] * squared / squared[0], "--", label="proportional to users²")
+    for row, across, up in zip(rows, work, seconds, strict=True):
+        axes.annotate(f"{row['users']:,} users", (across, up), (6, -10), textcoords="offset points")
+    axes.set_xlabel("wedges + interactions")
+    axes.set_ylabel("seconds of one build")
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(HOME / "docs" / "cost.png", dpi=130)
+
+
 def main() -> None:
     """Build each size in a process of its own; print, fit, write."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -53,6 +76,7 @@ def main() -> None:
     exponent = float(np.polyfit(work, np.log([row["build_s"] for row in rows]), 1)[0])
     print(f"build seconds grow with (wedges + interactions)^{exponent:.2f}")
     RESULTS.mkdir(exist_ok=True)
+    plot(rows, exponent)
     result = {"date": time.strftime("%Y-%m-%d"), "exponent": round(exponent, 3), "sizes": rows}
     (RESULTS / f"{result['date']}.json").write_text(json.dumps(result, indent=1) + "\n")
 

@@ -37,7 +37,7 @@ def _recommender(where: Path | None, config: Path):  # type: ignore[no-untyped-d
 @app.command()
 def demo(
     directory: Annotated[Path, typer.Argument(help="where to make the tenant")] = Path("demo"),
-    users: Annotated[int, typer.Option(min=50, help="number of users")] = 5000,
+    users: Annotated[int, typer.Option(min=50, help="number of users")] = 3000,
     seed: Annotated[int, typer.Option(help="same seed, same tenant")] = 0,
     serve: Annotated[bool, typer.Option("--serve", help="serve it afterwards")] = False,
     as_json: AsJson = False,
