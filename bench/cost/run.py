@@ -20,7 +20,7 @@ import matplotlib
 import numpy as np
 
 matplotlib.use("agg")
-from matplotlib import pyplot  # noqa: E402
+from matplotlib import pyplot
 
 HOME = Path(__file__).parents[2]
 RESULTS = Path(__file__).parent / "results"
