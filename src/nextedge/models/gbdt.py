@@ -21,6 +21,7 @@ from nextedge.models.quality import ndcg_of_rows
 from nextedge.models.ranker import Calibrator, Ranker
 from nextedge.types import Candidates, FloatArray, IntArray
 
+_ONE_REQUEST = 4096
 _BLEND = ("weight", "center", "scale", "missing")
 
 
@@ -73,7 +74,9 @@ class BoostedBlend(Ranker):
         """float32[R]: uncalibrated scores."""
         score = self.blend(matrix)
         if self.trees is not None and len(matrix):
-            score = score + np.asarray(self.trees.predict(matrix), np.float32)
+            # One request is scored sooner by one thread: others serve other requests.
+            threads = 1 if len(matrix) <= _ONE_REQUEST else 0
+            score = score + np.asarray(self.trees.predict(matrix, num_threads=threads), np.float32)
         return score
 
     def predict(self, matrix: FloatArray, candidates: Candidates) -> FloatArray:
