@@ -57,7 +57,7 @@ def plot(rows: list[dict[str, float]], exponent: float) -> None:
     axes.set_ylabel("seconds of one build")
     axes.legend()
     figure.tight_layout()
-    figure.savefig(HOME / "docs" / "cost.png", dpi=130)
+    figure.savefig(HOME / "docs" / "images" / "cost.png", dpi=130)
 
 
 def main() -> None:
