@@ -43,6 +43,27 @@ def test_full_line_beats_every_source_and_heuristic(tenant: Path, surface: str) 
     assert ndcg["popular"] > 0
 
 
+def test_every_process_scores_alike_whatever_it_imports_first(tenant: Path) -> None:
+    """The ranker's columns are those it was trained on, not those that imports happen to give."""
+    program = (
+        "import sys, importlib\n"
+        "for name in sys.argv[2:]: importlib.import_module(name)\n"
+        "from nextedge import Recommender\n"
+        "for surface in ('people', 'items'):\n"
+        "    for user in ('u000001', 'u000007'):\n"
+        "        answer = Recommender(sys.argv[1]).recommend(user, surface)\n"
+        "        print([(r.id, round(r.score, 6)) for r in answer.recommendations])\n"
+    )
+
+    def scores(*first: str) -> str:
+        command = [sys.executable, "-c", program, str(tenant), *first]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+        return done.stdout
+
+    odd = "nextedge.stages.two_hop", "nextedge.features.taste_features", "nextedge.stages.recent"
+    assert scores() == scores(*odd)
+
+
 def test_recommend_all_writes_the_promised_table(tenant: Path, tmp_path: Path) -> None:
     out = tmp_path / "recs.parquet"
     done = run("recommend", "-c", tenant, "--surface", "people", "--all", "-k", "20", "--out", out)

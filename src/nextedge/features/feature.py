@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
+from nextedge.errors import ReleaseError
 from nextedge.stages.source import Scope
 from nextedge.types import CONNECTS, ENGAGES, Candidates, Relation, Requests
 
@@ -90,7 +91,8 @@ def feature_groups(relation: Relation) -> list[FeatureGroup]:
     package = importlib.import_module("nextedge.features")
     for module in pkgutil.iter_modules(package.__path__, "nextedge.features."):
         importlib.import_module(module.name)
-    return [group for group in _GROUPS.values() if relation in group.relations]
+    # By name: what is imported first differs from process to process.
+    return [group for _, group in sorted(_GROUPS.items()) if relation in group.relations]
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,21 @@ class FeatureSet:
     def names(self) -> list[str]:
         """Names in the order of the matrix columns."""
         return [feature.name for feature in self.features]
+
+    def ordered_as(self, names: Sequence[str]) -> FeatureSet:
+        """The features a ranker was trained on, in its order.
+
+        Raises:
+            ReleaseError: one of them is no longer declared.
+        """
+        declared = {feature.name: feature for feature in self.features}
+        missing = [name for name in names if name not in declared]
+        if missing:
+            raise ReleaseError(
+                f"the ranker reads features that are not declared: {', '.join(missing)}; "
+                "build the release again"
+            )
+        return FeatureSet(self.groups, tuple(declared[name] for name in names))
 
     def matrix(self, given: FeatureInput) -> npt.NDArray[np.float32]:
         """float32[R, F]: every feature of every row; NaN where there is no value."""

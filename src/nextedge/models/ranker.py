@@ -15,6 +15,8 @@ class Ranker(ABC):
     """Turns n candidates × f features into n calibrated probabilities."""
 
     name: str
+    features: list[str]
+    """Names of the columns that it reads, in order."""
 
     @abstractmethod
     def predict(self, matrix: FloatArray, candidates: Candidates) -> FloatArray:

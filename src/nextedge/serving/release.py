@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +87,7 @@ class LoadedRelease:
         features = FeatureSet.of(scope, built.features.exclude)
         line = build_line(scope, settings, load_sources(folder / "sources"), features=features)
         if (folder / "ranker" / "ranker.json").exists():
-            line = replace(line, ranker=BoostedBlend.load(folder / "ranker"))
+            line = line.with_ranker(BoostedBlend.load(folder / "ranker"))
         reasons = Reasons(dict(line.sources), self.display)
         return LoadedSurface(name, settings, line, Policy(scope, settings.policy), reasons)
 

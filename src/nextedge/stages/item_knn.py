@@ -7,11 +7,10 @@ similarities that rest on few users towards zero (Bell, Koren 2007).
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
-from nextedge.graph.propagate import SparseRows, keep_best, pair_products, top_products
-from nextedge.graph.threads import run_blocks
+from nextedge.graph.propagate import SparseRows, pair_products, top_products
+from nextedge.graph.similarity import co_engagement
 from nextedge.stages.source import (
     Arrays,
     Options,
@@ -78,50 +77,11 @@ def similar_items(
     where n counts the same weights; else divided by ``n_i + shrinkage`` (the share of i's
     audience that also has j).
     """
-    engaged, engaged_by = scope.snapshot.engagements, scope.snapshot.engaged_by
-    user_weight = np.maximum(engaged.degree, 1).astype(np.float64) ** -user_power
-    items = len(engaged_by)
-    width = max(1, min(neighbours, items))
-    size = np.zeros(items, np.int64)
-    target = np.empty((items, width), np.int32)
-    score = np.empty((items, width), np.float32)
-    by_item = np.repeat(np.arange(items), engaged_by.degree)
-    norm = np.bincount(by_item, user_weight[engaged_by.indices], minlength=items)
-    run_blocks(
-        _similar_items, items,
-        engaged_by.indptr, engaged_by.indices, engaged.indptr, engaged.indices,
-        user_weight.astype(np.float32), norm.astype(np.float32), np.float32(shrinkage), normalise,
-        size, target, score,
-    )  # fmt: skip
-    filled = np.arange(target.shape[1])[None, :] < size[:, None]
-    indptr = np.concatenate(([0], np.cumsum(size)))
-    return SparseRows(indptr, target[filled], score[filled], len(engaged_by))
-
-
-@numba.njit(cache=True, nogil=True)
-def _similar_items(  # type: ignore[no-untyped-def]
-    block, blocks, by_indptr, by_indices, of_indptr, of_indices, user_weight, norm, shrinkage,
-    normalise, size, target, score,
-):  # fmt: skip
-    items = len(by_indptr) - 1
-    total = np.zeros(items, np.float32)
-    touched = np.empty(items, np.int32)
-    for item in range(block, items, blocks):
-        count = 0
-        for place in range(by_indptr[item], by_indptr[item + 1]):
-            user = by_indices[place]
-            weight = user_weight[user]
-            for entry in range(of_indptr[user], of_indptr[user + 1]):
-                other = of_indices[entry]
-                if total[other] == 0.0:
-                    touched[count] = other
-                    count += 1
-                total[other] += weight
-        total[item] = 0.0
-        for place in range(count):
-            other = touched[place]
-            scale = np.sqrt(norm[item] * norm[other]) if normalise else norm[item]
-            total[other] /= scale + shrinkage
-        size[item] = keep_best(total, touched, count, target.shape[1], target[item], score[item])
-        for place in range(count):
-            total[touched[place]] = 0.0
+    graph = scope.snapshot.engagements
+    weight = np.maximum(graph.degree, 1).astype(np.float64) ** -user_power
+    by_user = np.repeat(weight, graph.degree)
+    norm = np.bincount(graph.indices, by_user, minlength=graph.targets).astype(np.float32)
+    left, right = (np.sqrt(norm), np.sqrt(norm)) if normalise else (norm, np.ones_like(norm))
+    return co_engagement(
+        graph, weight.astype(np.float32), left, right, shrinkage=shrinkage, neighbors=neighbours
+    )

@@ -7,7 +7,7 @@ policy that follows is in ``nextedge.stages.policy``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -42,6 +42,10 @@ class Line:
     features: FeatureSet
     ranker: Ranker | None = None
     weights: Mapping[str, float] = field(default_factory=dict)
+
+    def with_ranker(self, ranker: Ranker) -> Line:
+        """The same line with a ranker, and the columns in the order that it was trained on."""
+        return replace(self, ranker=ranker, features=self.features.ordered_as(ranker.features))
 
     def retrieve(self, requests: Requests) -> Candidates:
         """Merged candidates of all sources, by rough score."""

@@ -132,7 +132,8 @@ def source_classes() -> dict[str, type[Source]]:
     package = importlib.import_module("nextedge.stages")
     for module in pkgutil.iter_modules(package.__path__, "nextedge.stages."):
         importlib.import_module(module.name)
-    return {cls.name: cls for cls in _concrete(Source)}  # type: ignore[type-abstract]
+    found = {cls.name: cls for cls in _concrete(Source)}  # type: ignore[type-abstract]
+    return dict(sorted(found.items()))  # not in the order of imports, which differs by process
 
 
 def _concrete(cls: type[Source]) -> list[type[Source]]:

@@ -76,7 +76,7 @@ class EvaluateStep(Step):
         )
         folder = inputs["rank"] / "ranker"
         if (folder / "ranker.json").exists():
-            line = replace(line, ranker=BoostedBlend.load(folder))
+            line = line.with_ranker(BoostedBlend.load(folder))
         queries = np.flatnonzero(positives.degree)
         if len(queries) > MAX_QUERIES:
             queries = np.sort(np.random.default_rng(0).choice(queries, MAX_QUERIES, replace=False))

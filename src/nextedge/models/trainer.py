@@ -1,0 +1,262 @@
+"""Gradient training of any module: schedule, early stopping, checkpoints, exact resume.
+
+AdamW, a linear warm-up into a cosine decay, gradient clipping, bf16 where the device has it.
+A checkpoint is a file of plain arrays written after every epoch; a run that finds one of the
+same settings and data goes on as if it had not been interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from nextedge.errors import MissingDependencyError, TrainingError
+from nextedge.models.model import ModelConfig, ModelProgress
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+CHECKPOINT = "checkpoint.npz"
+
+
+class TrainerConfig(ModelConfig):
+    """Settings of the training loop."""
+
+    epochs: int = Field(20, ge=1)
+    batch: int = Field(2048, ge=2)
+    learning_rate: float = Field(2e-3, gt=0)
+    weight_decay: float = Field(1e-5, ge=0)
+    warm_up: float = Field(0.05, ge=0, le=1)
+    """Share of all steps over which the learning rate rises from 0."""
+    clip: float = Field(1.0, gt=0)
+    """Longest gradient, over all parameters."""
+    patience: int = Field(3, ge=1)
+    """Epochs without a better validation before training stops."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """``auto`` takes bfloat16 on a GPU that has it, float32 elsewhere."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is trained.
+
+    Attributes:
+        module: whose parameters are fitted.
+        batches: epoch → batches, the same for the same epoch.
+        steps: batches of an epoch.
+        loss: of one batch; told how much of the training is done, from 0 to 1.
+        validate: ranking quality, higher is better; called after every epoch.
+    """
+
+    module: nn.Module
+    batches: Callable[[int], Iterable[Any]]
+    steps: int
+    loss: Callable[[Any, float], Tensor]
+    validate: Callable[[], float]
+
+
+@dataclass
+class TrainingLog:
+    """What happened, epoch by epoch."""
+
+    loss: list[float] = field(default_factory=list)
+    validation: list[float] = field(default_factory=list)
+    best_epoch: int = -1
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+def import_torch(model: str) -> Any:
+    """The ``torch`` module; raises MissingDependencyError that names what to install."""
+    try:
+        import torch
+    except ImportError:
+        raise MissingDependencyError("torch", "train", f"training the model {model!r}") from None
+    return torch
+
+
+def train(
+    task: Task,
+    config: TrainerConfig,
+    *,
+    facts: dict[str, Any],
+    directory: Path | None,
+    progress: ModelProgress,
+) -> TrainingLog:
+    """Fit the module in place; it ends with the parameters of its best epoch.
+
+    Args:
+        facts: what else decides the result (model settings, seed, fingerprint of the data);
+            a checkpoint of other facts is refused.
+        directory: where the checkpoint is kept, or None.
+
+    Raises:
+        TrainingError: the loss is not finite, or the checkpoint is of another configuration.
+    """
+    run = _Run(task, config, {**facts, "trainer": config.model_dump()}, directory)
+    run.resume()
+    while not run.finished:
+        run.epoch()
+        best = max(run.log.validation)
+        progress(
+            f"{facts.get('model', 'training')}: loss {run.log.loss[-1]:.4f}, "
+            f"validation {run.log.validation[-1]:.4f} (best {best:.4f})",
+            len(run.log.loss),
+            config.epochs,
+        )
+    run.finish()
+    return run.log
+
+
+class _Run:
+    """The state of one training."""
+
+    def __init__(
+        self, task: Task, config: TrainerConfig, facts: dict[str, Any], directory: Path | None
+    ) -> None:
+        import torch
+
+        self.task, self.config, self.facts = task, config, facts
+        self.path = None if directory is None else directory / CHECKPOINT
+        self.log = TrainingLog()
+        self.parameters = [p for p in task.module.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+        self.device = self.parameters[0].device
+        self.best = self._state()
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done, or the best is too long ago."""
+        done = len(self.log.loss)
+        waited = done - 1 - self.log.best_epoch
+        return done >= self.config.epochs or (done > 0 and waited >= self.config.patience)
+
+    def epoch(self) -> None:
+        """One pass over the batches, one validation, one checkpoint."""
+        import torch
+
+        number, total = len(self.log.loss), 0.0
+        bfloat16 = self.config.precision == "bfloat16" or (
+            self.config.precision == "auto"
+            and self.device.type == "cuda"
+            and torch.cuda.is_bf16_supported()
+        )
+        self.task.module.train()
+        for place, batch in enumerate(self.task.batches(number)):
+            step = number * self.task.steps + place
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.config.learning_rate * self._rate(step)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
+                loss = self.task.loss(batch, step / (self.task.steps * self.config.epochs))
+            if not bool(torch.isfinite(loss)):
+                raise TrainingError(
+                    f"training diverged: the loss of epoch {number + 1}, step {place + 1} is "
+                    f"{float(loss)}; lower learning_rate (given: {self.config.learning_rate})"
+                )
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
+            self.optimizer.step()
+            total += float(loss)
+        self.task.module.eval()
+        with torch.no_grad():
+            quality = float(self.task.validate())
+        self.log.loss.append(total / max(self.task.steps, 1))
+        self.log.validation.append(quality)
+        if quality >= max(self.log.validation):
+            self.log.best_epoch = number
+            self.best = self._state()
+        self._save()
+
+    def finish(self) -> None:
+        """Take the best epoch's parameters and drop the checkpoint."""
+        self._restore(self.best)
+        self.task.module.eval()
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
+    def resume(self) -> None:
+        """Go on from a checkpoint, if there is one."""
+        import torch
+
+        if self.path is None or not self.path.exists():
+            return
+        with np.load(self.path, allow_pickle=False) as arrays:
+            about = json.loads(str(arrays["about"]))
+            differing = [
+                f"{name} was {about['facts'].get(name)!r}, is {self.facts.get(name)!r}"
+                for name in sorted(about["facts"].keys() | self.facts.keys())
+                if about["facts"].get(name) != json.loads(json.dumps(self.facts.get(name)))
+            ]
+            if differing:
+                raise TrainingError(
+                    f"{self.path}: a checkpoint of another training ({'; '.join(differing)}); "
+                    "delete it, or go back to its configuration"
+                )
+            self.log = TrainingLog(**about["log"])
+            now = {n[4:]: arrays[n] for n in arrays.files if n.startswith("now/")}
+            self.best = {n[5:]: arrays[n] for n in arrays.files if n.startswith("best/")}
+            self._restore(now)
+            state = self.optimizer.state
+            for place, parameter in enumerate(self.parameters):
+                if f"adam/{place}/step" in arrays.files:
+                    state[parameter] = {
+                        part: torch.from_numpy(np.array(arrays[f"adam/{place}/{part}"])).to(
+                            "cpu" if part == "step" else self.device
+                        )
+                        for part in ("step", "exp_avg", "exp_avg_sq")
+                    }
+            torch.set_rng_state(torch.from_numpy(np.array(arrays["random"])))
+
+    def _save(self) -> None:
+        import torch
+
+        if self.path is None:
+            return
+        arrays = {f"now/{name}": values for name, values in self._state().items()}
+        arrays |= {f"best/{name}": values for name, values in self.best.items()}
+        for place, parameter in enumerate(self.parameters):
+            for part, value in self.optimizer.state.get(parameter, {}).items():
+                arrays[f"adam/{place}/{part}"] = value.detach().cpu().numpy()
+        arrays["random"] = torch.get_rng_state().numpy()
+        arrays["about"] = np.array(json.dumps({"facts": self.facts, "log": self.log.to_json()}))
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.npz")
+        try:
+            np.savez(partial, allow_pickle=False, **arrays)
+            os.replace(partial, self.path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def _state(self) -> dict[str, np.ndarray]:
+        return {
+            name: value.detach().cpu().numpy().copy()
+            for name, value in self.task.module.state_dict().items()
+        }
+
+    def _restore(self, state: dict[str, np.ndarray]) -> None:
+        import torch
+
+        self.task.module.load_state_dict(
+            {name: torch.from_numpy(np.array(value)) for name, value in state.items()}
+        )
+
+    def _rate(self, step: int) -> float:
+        total = self.task.steps * self.config.epochs
+        warm = max(1, int(total * self.config.warm_up))
+        if step < warm:
+            return (step + 1) / warm
+        share = (step - warm) / max(1, total - warm)
+        return 0.5 * (1.0 + math.cos(math.pi * min(1.0, share)))

@@ -1,0 +1,85 @@
+"""Candidates by fitted models: dot products of embeddings, similarities to the history, or both.
+
+One source a model, each named as its model; a model that is switched off is never fitted.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import ClassVar
+
+from pydantic import ValidationError
+
+from nextedge.errors import ConfigError
+from nextedge.models.artifact import Artifact
+from nextedge.models.model import ModelConfig, TrainingData, model_classes
+from nextedge.models.scoring import pair_scores, top_candidates
+from nextedge.stages.source import Arrays, Options, Scope, Source
+from nextedge.types import ENGAGES, Candidates, FloatArray, Requests
+
+
+class ModelSource(Source):
+    """What one fitted model scores highest."""
+
+    model: ClassVar[str]
+
+    @classmethod
+    def usable(cls, scope: Scope) -> bool:
+        return scope.graph.edges > 0
+
+    @classmethod
+    def fit(cls, scope: Scope, options: Options) -> Arrays:
+        model = model_classes()[cls.model]()
+        data = TrainingData(scope.relation, scope.graph)
+        artifact = model.fit(data, cls.config(options), lambda *_: None)
+        return dict(artifact.arrays)
+
+    @classmethod
+    def config(cls, options: Options) -> ModelConfig:
+        """The model's settings; raises ConfigError where an option is none of them."""
+        try:
+            return model_classes()[cls.model].config_class.model_validate(options)
+        except ValidationError as error:
+            faults = "; ".join(
+                f"{'.'.join(map(str, fault['loc']))}: {fault['msg']} (given: {fault['input']!r})"
+                for fault in error.errors()
+            )
+            raise ConfigError(f"options of source {cls.name!r}: {faults}") from None
+
+    @cached_property
+    def artifact(self) -> Artifact:
+        """The fitted model."""
+        return Artifact(self.model, self.config(self.options).model_dump(), self.arrays)
+
+    def candidates(self, requests: Requests, limit: int) -> Candidates:
+        excluded = self.scope.excluded(requests)
+        return top_candidates(self.artifact, self.scope.graph, requests.query, limit, excluded)
+
+    def pair_scores(self, requests: Requests, candidates: Candidates) -> FloatArray:
+        return pair_scores(
+            self.artifact, self.scope.graph, requests.query, candidates.indptr, candidates.candidate
+        )
+
+
+class AlsSource(ModelSource):
+    """Items by alternating least squares."""
+
+    name = model = "als"
+    relations = (ENGAGES,)
+    reason = "people_like_you"
+
+
+class EaseSource(ModelSource):
+    """Items by regression on the query's own."""
+
+    name = model = "ease"
+    relations = (ENGAGES,)
+    reason = "because_you_liked"
+
+
+class GraphFilterSource(ModelSource):
+    """Items by the closed-form graph filter."""
+
+    name = model = "graph_filter"
+    relations = (ENGAGES,)
+    reason = "because_you_liked"
