@@ -83,6 +83,10 @@ class TrainingError(NextEdgeError):
     """A model could not be trained from this data."""
 
 
+class TooLittleDataError(TrainingError):
+    """There is too little to train a model on; the line does without it."""
+
+
 class MissingDependencyError(NextEdgeError):
     """An optional package is needed for what was asked."""
 

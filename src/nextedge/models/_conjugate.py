@@ -138,4 +138,6 @@ def _advance(  # type: ignore[no-untyped-def]
         keep = fresh / energy[row]
         energy[row] = fresh
         for axis in range(width):
-            direction[row, axis] = residual[row, axis] * scale[row, axis] + keep * direction[row, axis]
+            direction[row, axis] = (
+                residual[row, axis] * scale[row, axis] + keep * direction[row, axis]
+            )

@@ -61,14 +61,27 @@ class Model(ABC):
     config_class: ClassVar[type[ModelConfig]]
     extra: ClassVar[str | None] = None
     """The extra of the package that fitting needs, or None."""
+    trained: ClassVar[bool] = False
+    """Whether fitting is a training that is worth doing once, and using for several graphs."""
+    inductive: ClassVar[bool] = False
+    """Whether what was trained serves nodes and edges that came later as well."""
 
     @abstractmethod
     def fit(self, data: TrainingData, config: ModelConfig, progress: ModelProgress) -> Artifact:
         """Fit on the data; the same data, settings and seed give the same artifact.
 
         Raises:
-            TrainingError: the training diverged, or there is nothing to learn from.
+            TooLittleDataError: there is nothing to learn from.
+            TrainingError: the training diverged.
         """
+
+    def embed(self, artifact: Artifact, data: TrainingData) -> Artifact:
+        """The fitted model's embeddings over another graph of the same nodes.
+
+        The parameters stay; what is made of edges is made anew. Models that are not ``trained``
+        are fitted anew instead.
+        """
+        raise NotImplementedError(f"model {self.name!r} is fitted for each graph")
 
 
 def model_classes() -> dict[str, type[Model]]:

@@ -169,7 +169,7 @@ class _Run:
             loss.backward()
             torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
             self.optimizer.step()
-            total += float(loss)
+            total += float(loss.detach())
         self.task.module.eval()
         with torch.no_grad():
             quality = float(self.task.validate())

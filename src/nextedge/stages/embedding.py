@@ -11,11 +11,12 @@ from typing import ClassVar
 from pydantic import ValidationError
 
 from nextedge.errors import ConfigError
+from nextedge.features.node_features import node_features
 from nextedge.models.artifact import Artifact
-from nextedge.models.model import ModelConfig, TrainingData, model_classes
+from nextedge.models.model import Model, ModelConfig, TrainingData, model_classes
 from nextedge.models.scoring import pair_scores, top_candidates
 from nextedge.stages.source import Arrays, Options, Scope, Source
-from nextedge.types import ENGAGES, Candidates, FloatArray, Requests
+from nextedge.types import CONNECTS, ENGAGES, Candidates, FloatArray, Requests
 
 
 class ModelSource(Source):
@@ -29,16 +30,21 @@ class ModelSource(Source):
 
     @classmethod
     def fit(cls, scope: Scope, options: Options) -> Arrays:
-        model = model_classes()[cls.model]()
-        data = TrainingData(scope.relation, scope.graph)
-        artifact = model.fit(data, cls.config(options), lambda *_: None)
+        """Arrays of a model that is cheap enough to be fitted for every graph."""
+        model = cls.model_class()()
+        artifact = model.fit(training_data(scope), cls.config(options), lambda *_: None)
         return dict(artifact.arrays)
+
+    @classmethod
+    def model_class(cls) -> type[Model]:
+        """The model's class."""
+        return model_classes()[cls.model]
 
     @classmethod
     def config(cls, options: Options) -> ModelConfig:
         """The model's settings; raises ConfigError where an option is none of them."""
         try:
-            return model_classes()[cls.model].config_class.model_validate(options)
+            return cls.model_class().config_class.model_validate(options)
         except ValidationError as error:
             faults = "; ".join(
                 f"{'.'.join(map(str, fault['loc']))}: {fault['msg']} (given: {fault['input']!r})"
@@ -59,6 +65,23 @@ class ModelSource(Source):
         return pair_scores(
             self.artifact, self.scope.graph, requests.query, candidates.indptr, candidates.candidate
         )
+
+
+def training_data(scope: Scope) -> TrainingData:
+    """What a model may read of a scope."""
+    snapshot, own = scope.snapshot, scope.relation.self_typed
+    entities = snapshot.entities
+    users = scope.derived(
+        "query_features", lambda: node_features(entities.user_attributes, len(entities.users))
+    )
+    items = users
+    if not own:
+        items = scope.derived(
+            "candidate_features",
+            lambda: node_features(entities.item_attributes, len(entities.items)),
+        )
+    others = {"engagements": snapshot.engagements} if own else {"connections": snapshot.connections}
+    return TrainingData(scope.relation, scope.graph, users, items, others)
 
 
 class AlsSource(ModelSource):
@@ -83,3 +106,11 @@ class GraphFilterSource(ModelSource):
     name = model = "graph_filter"
     relations = (ENGAGES,)
     reason = "because_you_liked"
+
+
+class GraphSageSource(ModelSource):
+    """People whom the inductive graph network puts near."""
+
+    name = model = "graphsage"
+    relations = (CONNECTS,)
+    reason = "close_in_network"

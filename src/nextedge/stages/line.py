@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import cast
 
 import numpy as np
 
 from nextedge.config import SurfaceConfig
 from nextedge.features.feature import FeatureInput, FeatureSet
+from nextedge.models.artifact import Artifact
 from nextedge.models.ranker import Ranker
+from nextedge.stages.embedding import ModelSource, training_data
 from nextedge.stages.merge import ROUGH, gather_sources, merge_candidates
 from nextedge.stages.source import Arrays, Scope, Source, source_classes
 from nextedge.types import Candidates, FloatArray, Requests
@@ -71,13 +74,27 @@ class Line:
         return self.rank(requests, self.retrieve(requests))
 
 
-def fit_sources(scope: Scope, surface: SurfaceConfig) -> dict[str, Arrays]:
-    """Arrays of every enabled source that the tenant's tables can feed."""
+def fit_sources(
+    scope: Scope, surface: SurfaceConfig, trained: Mapping[str, Artifact]
+) -> dict[str, Arrays]:
+    """Arrays of every enabled source that the tenant's tables can feed.
+
+    ``trained`` models only make their embeddings of this scope; one that is missing there
+    could not be trained, and its source is left out.
+    """
     arrays = {}
     for name, cls in enabled_sources(scope, surface).items():
         setting = surface.sources.get(name)
-        arrays[name] = cls.fit(scope, setting.options if setting else {})
+        if not _is_trained(cls):
+            arrays[name] = cls.fit(scope, setting.options if setting else {})
+        elif name in trained:
+            model = cast(type[ModelSource], cls).model_class()()
+            arrays[name] = dict(model.embed(trained[name], training_data(scope)).arrays)
     return arrays
+
+
+def _is_trained(cls: type[Source]) -> bool:
+    return issubclass(cls, ModelSource) and cls.model_class().trained
 
 
 def enabled_sources(scope: Scope, surface: SurfaceConfig) -> dict[str, type[Source]]:
@@ -106,6 +123,8 @@ def build_line(
     """
     sources, limits = {}, {}
     for name, cls in enabled_sources(scope, surface).items():
+        if _is_trained(cls) and name not in arrays:
+            continue
         setting = surface.sources.get(name)
         options = setting.options if setting else {}
         sources[name] = cls(scope, options, arrays.get(name, {}))

@@ -38,6 +38,7 @@ from nextedge.models.gbdt import BoostedBlend
 from nextedge.schema import ColumnKind
 from nextedge.stages.line import SCORE, Line
 from nextedge.stages.merge import ROUGH, gather_sources, merge_candidates
+from nextedge.steps.embed import EVALUATION, load_trained
 from nextedge.steps.rank import batches, declared_features, window_line
 from nextedge.steps.step import Progress, Step
 from nextedge.steps.windows import History, cut, relation_of
@@ -72,8 +73,9 @@ class EvaluateStep(Step):
         relation = relation_of(surface)
         features = declared_features(self.config, relation, history, inputs["snapshot"])
         line, positives = window_line(
-            self.config, self.surface, history, pairs, windows[-1], features
-        )
+            self.config, self.surface, history, pairs, windows[-1], features,
+            load_trained(inputs["embed"], EVALUATION),
+        )  # fmt: skip
         folder = inputs["rank"] / "ranker"
         if (folder / "ranker.json").exists():
             line = line.with_ranker(BoostedBlend.load(folder))

@@ -12,6 +12,7 @@ from nextedge.config import Config
 from nextedge.graph.snapshot import Entities, Snapshot
 from nextedge.stages.line import fit_sources
 from nextedge.stages.source import Arrays, Scope
+from nextedge.steps.embed import SERVE, load_trained
 from nextedge.steps.step import Progress, Step
 from nextedge.steps.windows import History, relation_of, serving_snapshot
 
@@ -48,7 +49,8 @@ class SourcesStep(Step):
         surface = self.config.surface(self.surface)
         entities = Entities.load(inputs["entities"] / "entities")
         scope = Scope(Snapshot.load(inputs["snapshot"], entities), relation_of(surface))
-        for name, arrays in fit_sources(scope, surface).items():
+        trained = load_trained(inputs["embed"], SERVE)
+        for name, arrays in fit_sources(scope, surface, trained).items():
             (output / name).mkdir()
             for part, values in arrays.items():
                 np.save(output / name / f"{part}.npy", values)

@@ -22,12 +22,14 @@ from nextedge.errors import TrainingError
 from nextedge.features.feature import FeatureSet
 from nextedge.graph.csr import Graph, build_graph, mirrored
 from nextedge.graph.snapshot import Snapshot
+from nextedge.models.artifact import Artifact
 from nextedge.models.blend import LinearBlend
 from nextedge.models.gbdt import BoostedBlend, LabelledRows, boost, boost_watched
 from nextedge.models.quality import ndcg_of_rows
 from nextedge.models.ranker import Calibrator
 from nextedge.stages.line import Line, build_line, fit_sources
 from nextedge.stages.source import Scope
+from nextedge.steps.embed import COMMON, load_trained
 from nextedge.steps.impressions import Shown, shown_between
 from nextedge.steps.step import Progress, Step
 from nextedge.steps.windows import History, Pairs, cut, relation_of, window_snapshot
@@ -59,11 +61,12 @@ class RankStep(Step):
         relation = relation_of(surface)
         pairs, windows, method, why = cut(history, relation, self.config.split)
         features = declared_features(self.config, relation, history, inputs["snapshot"])
+        trained = load_trained(inputs["embed"], COMMON)
         parts = []
         for place, window in enumerate(windows[:-1]):
             progress(f"rank {self.surface}: candidates of {window.name}", place, len(windows))
             line, positives = window_line(
-                self.config, self.surface, history, pairs, window, features
+                self.config, self.surface, history, pairs, window, features, trained
             )
             end = windows[place + 1].as_of
             shown = shown_between(history, relation, window.as_of, end, surface.ranker)
@@ -86,14 +89,20 @@ def declared_features(
 
 
 def window_line(
-    config: Config, name: str, history: History, pairs: Pairs, window: Window, features: FeatureSet
+    config: Config,
+    name: str,
+    history: History,
+    pairs: Pairs,
+    window: Window,
+    features: FeatureSet,
+    trained: Mapping[str, Artifact],
 ) -> tuple[Line, Graph]:
     """The line over a window's snapshot, and its positives as rows of queries."""
     surface = config.surface(name)
     relation = relation_of(surface)
     snapshot = window_snapshot(history, relation, pairs, window)
     scope = Scope(snapshot, relation)
-    line = build_line(scope, surface, fit_sources(scope, surface), features=features)
+    line = build_line(scope, surface, fit_sources(scope, surface, trained), features=features)
     return line, positives_of(scope, relation, pairs, window)
 
 

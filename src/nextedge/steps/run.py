@@ -1,4 +1,4 @@
-"""The offline line: read → validate → snapshot → sources → rank → evaluate → gate → publish."""
+"""The offline line: read → validate → snapshot → embed → sources → rank → evaluate → gate → publish."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from nextedge.config import Config
 from nextedge.engines.base import Engine
 from nextedge.releases.lock import build_lock
 from nextedge.releases.repository import Releases
+from nextedge.steps.embed import EmbedStep
 from nextedge.steps.entities import EntitiesStep
 from nextedge.steps.evaluate import EvaluateStep
 from nextedge.steps.fingerprint import fingerprint
@@ -75,6 +76,7 @@ def _surface(
     config: Config, name: str, workshop: Workshop, inputs: Mapping[str, tuple[str, Path]]
 ) -> dict[str, Path]:
     """The steps of one surface; returns what goes into the release, by place."""
+    inputs = {**inputs, "embed": workshop.complete(EmbedStep(config, name), inputs)}
     sources = workshop.complete(SourcesStep(config, name), inputs)
     ranked = workshop.complete(RankStep(config, name), inputs)
     evaluated = workshop.complete(EvaluateStep(config, name), {**inputs, "rank": ranked})
