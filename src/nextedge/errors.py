@@ -87,6 +87,10 @@ class TooLittleDataError(TrainingError):
     """There is too little to train a model on; the line does without it."""
 
 
+class IndexRecallError(NextEdgeError):
+    """A nearest-neighbour index finds less of what is near than it must; nothing is published."""
+
+
 class MissingDependencyError(NextEdgeError):
     """An optional package is needed for what was asked."""
 

@@ -136,14 +136,23 @@ def numbers(given: FeatureInput) -> Columns:
 
 
 def _sources(scope: Scope) -> Iterator[Feature]:
-    from nextedge.stages.merge import rank_column, score_column
+    from nextedge.stages.merge import ROUGH, rank_column, score_column, standard_column
     from nextedge.stages.source import source_classes
 
     for name, source in source_classes().items():
         if scope.relation in source.relations and source.usable(scope):
             yield Feature(score_column(name), f"score of the source {name}", "candidates")
             yield Feature(rank_column(name), f"ln of the rank in the source {name}", "candidates")
-    yield Feature("rough_score", "reciprocal rank fusion of all sources", "candidates")
+            yield Feature(
+                standard_column(score_column(name)),
+                f"{score_column(name)} in standard deviations over the query's candidates",
+                "candidates",
+            )
+    yield Feature(ROUGH, "reciprocal rank fusion of all sources", "candidates")
+    yield Feature(
+        standard_column(ROUGH), f"{ROUGH} in standard deviations over the query's candidates",
+        "candidates",
+    )  # fmt: skip
 
 
 @feature_group("sources", _sources)
@@ -153,6 +162,6 @@ def sources(given: FeatureInput) -> Columns:
     for name, values in given.candidates.columns.items():
         if name.endswith("_rank"):
             columns[name] = np.where(values == 32767, np.nan, np.log(values.astype(np.float32)))
-        elif name.endswith("_score"):
+        elif name.endswith(("_score", "_standard")):
             columns[name] = values
     return columns

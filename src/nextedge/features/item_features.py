@@ -11,6 +11,7 @@ from scipy import sparse
 from nextedge.features.attributes import Category, Tags, Text
 from nextedge.features.feature import Columns, Feature, FeatureInput, feature_group
 from nextedge.graph.propagate import SparseRows, pair_products
+from nextedge.models.slist import place_from_end
 from nextedge.schema import ColumnKind
 from nextedge.stages.item_knn import similar_items
 from nextedge.stages.source import Scope, graph_rows
@@ -42,7 +43,7 @@ def sequence(given: FeatureInput) -> Columns:
     if not (scope.timed and scope.graph.edges):
         return {}
     similar = scope.derived("similar_items", lambda: _similar(scope))
-    place = scope.derived("place_from_end", lambda: _place_from_end(scope))
+    place = scope.derived("place_from_end", lambda: place_from_end(scope.graph))
     columns: Columns = {}
     weights = {f"{name}_similarity": (place < size) for name, size in _RECENT.items()}
     weights["sequence_similarity"] = np.where(place < _SEQUENCE, 0.9**place, 0.0)
@@ -54,16 +55,6 @@ def sequence(given: FeatureInput) -> Columns:
 
 def _similar(scope: Scope) -> SparseRows:
     return similar_items(scope, neighbours=300, shrinkage=1.0, user_power=0.5, normalise=True)
-
-
-def _place_from_end(scope: Scope) -> FloatArray:
-    """float32[E]: 0 for each user's latest interaction, 1 for the one before, …"""
-    graph = scope.graph
-    row = np.repeat(np.arange(len(graph)), graph.degree)
-    order = np.lexsort((graph.indices, -graph.last, row))
-    place = np.empty(graph.edges, np.float32)
-    place[order] = np.arange(graph.edges) - np.repeat(graph.indptr[:-1], graph.degree)
-    return place
 
 
 def _content_columns(scope: Scope) -> list[str]:

@@ -32,6 +32,7 @@ def top_candidates(
     query: IndexArray,
     n: int,
     exclude: tuple[IntArray, IndexArray],
+    weight: FloatArray | None = None,
 ) -> Candidates:
     """The n best-scored candidates of each query, exactly; column ``score`` float32.
 
@@ -41,6 +42,7 @@ def top_candidates(
         query: int32[Q]; positions below 0, and without embedding or history, get none.
         n: most candidates a query.
         exclude: ragged int32 candidates to leave out, Q rows.
+        weight: float32[E] of the graph's edges, what each item of a history counts; default 1.
 
     Best first, ties by the smaller candidate.
     """
@@ -52,7 +54,7 @@ def top_candidates(
     step = max(1, BLOCK_SCORES // max(1, candidates))
     for start in range(0, queries, step):
         part = slice(start, min(start + step, queries))
-        score = _dense_scores(artifact, graph, query[part])
+        score = _dense_scores(artifact, graph, query[part], weight)
         run_blocks(
             _best_of_rows, len(score), score, exclude[0][start : part.stop + 1], exclude[1],
             size[part], target[part], value[part],
@@ -63,12 +65,17 @@ def top_candidates(
 
 
 def pair_scores(
-    artifact: Artifact, graph: Graph, query: IndexArray, indptr: IntArray, candidate: IndexArray
+    artifact: Artifact,
+    graph: Graph,
+    query: IndexArray,
+    indptr: IntArray,
+    candidate: IndexArray,
+    weight: FloatArray | None = None,
 ) -> FloatArray:
     """float32[R]: the score of each given (query, candidate) pair.
 
     Args:
-        artifact, graph, query: as in :func:`top_candidates`.
+        artifact, graph, query, weight: as in :func:`top_candidates`.
         indptr, candidate: ragged candidates, Q rows of R in total.
     """
     score = np.zeros(len(candidate), np.float32)
@@ -77,10 +84,10 @@ def pair_scores(
         run_blocks(_pair_dots, len(query), *embeddings, query, indptr, candidate, score)
     similar = _similar(artifact)
     if similar is not None:
-        rows = graph.gather(query)
         run_blocks(
-            _pair_similar, len(query), *rows, *similar, graph.targets, indptr, candidate, score
-        )
+            _pair_similar, len(query), graph.indptr, graph.indices, _edge_weight(graph, weight),
+            query, *similar, graph.targets, indptr, candidate, score,
+        )  # fmt: skip
     return score
 
 
@@ -134,7 +141,14 @@ def _similar(artifact: Artifact) -> tuple[Any, Any, Any] | None:
     return indptr, indices, values
 
 
-def _dense_scores(artifact: Artifact, graph: Graph, query: IndexArray) -> FloatArray:
+def _edge_weight(graph: Graph, weight: FloatArray | None) -> FloatArray:
+    """float32[E], or of one element where every edge counts 1."""
+    return np.ones(1, np.float32) if weight is None else weight
+
+
+def _dense_scores(
+    artifact: Artifact, graph: Graph, query: IndexArray, weight: FloatArray | None
+) -> FloatArray:
     """float32[B, N]: all scores of a block of queries."""
     embeddings = _embeddings(artifact)
     if embeddings is None:
@@ -145,18 +159,29 @@ def _dense_scores(artifact: Artifact, graph: Graph, query: IndexArray) -> FloatA
         score = left @ embeddings[1].T
     similar = _similar(artifact)
     if similar is not None:
-        run_blocks(_add_similar, len(query), *graph.gather(query), *similar, score)
+        run_blocks(
+            _add_similar, len(query), graph.indptr, graph.indices, _edge_weight(graph, weight),
+            query, *similar, score,
+        )  # fmt: skip
     return score
 
 
 @numba.njit(cache=True, nogil=True)
-def _add_similar(block, blocks, indptr, indices, s_indptr, s_indices, s_values, score):  # type: ignore[no-untyped-def]
+def _add_similar(  # type: ignore[no-untyped-def]
+    block, blocks, indptr, indices, weight, query, s_indptr, s_indices, s_values, score
+):  # fmt: skip
+    uniform = len(weight) == 1
     for q in range(block, len(score), blocks):
+        if query[q] < 0:
+            continue
         row = score[q]
-        for place in range(indptr[q], indptr[q + 1]):
+        for place in range(indptr[query[q]], indptr[query[q] + 1]):
             middle = indices[place]
+            share = weight[0] if uniform else weight[place]
+            if share == 0.0:
+                continue
             for entry in range(s_indptr[middle], s_indptr[middle + 1]):
-                row[s_indices[entry]] += s_values[entry]
+                row[s_indices[entry]] += share * s_values[entry]
 
 
 @numba.njit(cache=True, nogil=True)
@@ -225,18 +250,23 @@ def _pair_dots(block, blocks, left, right, query, indptr, candidate, score):  # 
 
 @numba.njit(cache=True, nogil=True)
 def _pair_similar(  # type: ignore[no-untyped-def]
-    block, blocks, indptr, indices, s_indptr, s_indices, s_values, columns, c_indptr, candidate,
-    score,
+    block, blocks, indptr, indices, weight, query, s_indptr, s_indices, s_values, columns,
+    c_indptr, candidate, score,
 ):  # fmt: skip
+    uniform = len(weight) == 1
     total = np.zeros(columns, np.float32)
-    for q in range(block, len(indptr) - 1, blocks):
-        for place in range(indptr[q], indptr[q + 1]):
+    for q in range(block, len(query), blocks):
+        if query[q] < 0:
+            continue
+        low, high = indptr[query[q]], indptr[query[q] + 1]
+        for place in range(low, high):
             middle = indices[place]
+            share = weight[0] if uniform else weight[place]
             for entry in range(s_indptr[middle], s_indptr[middle + 1]):
-                total[s_indices[entry]] += s_values[entry]
+                total[s_indices[entry]] += share * s_values[entry]
         for row in range(c_indptr[q], c_indptr[q + 1]):
             score[row] += total[candidate[row]]
-        for place in range(indptr[q], indptr[q + 1]):
+        for place in range(low, high):
             middle = indices[place]
             for entry in range(s_indptr[middle], s_indptr[middle + 1]):
                 total[s_indices[entry]] = 0.0

@@ -73,7 +73,8 @@ def decompose(
     from sklearn.utils.extmath import randomized_svd
 
     normalised = normalised_adjacency(graph)
-    size = max(1, min(dimensions, *normalised.shape))
+    # More vectors than that would only write down the edges that are there.
+    size = max(1, min(dimensions, min(normalised.shape) // 8))
     left, value, right = randomized_svd(
         normalised, size, n_iter=iterations, random_state=seed, flip_sign=True
     )

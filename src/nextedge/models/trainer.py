@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -105,6 +106,28 @@ def train(
     """
     run = _Run(task, config, {**facts, "trainer": config.model_dump()}, directory)
     run.resume()
+    with _deterministic():
+        _epochs(run, config, facts, progress)
+    run.finish()
+    return run.log
+
+
+@contextmanager
+def _deterministic() -> Iterator[None]:
+    """Sums in one order, so that the same seed gives the same parameters."""
+    import torch
+
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def _epochs(
+    run: _Run, config: TrainerConfig, facts: dict[str, Any], progress: ModelProgress
+) -> None:
     while not run.finished:
         run.epoch()
         best = max(run.log.validation)
@@ -114,8 +137,6 @@ def train(
             len(run.log.loss),
             config.epochs,
         )
-    run.finish()
-    return run.log
 
 
 class _Run:
@@ -163,7 +184,7 @@ class _Run:
             if not bool(torch.isfinite(loss)):
                 raise TrainingError(
                     f"training diverged: the loss of epoch {number + 1}, step {place + 1} is "
-                    f"{float(loss)}; lower learning_rate (given: {self.config.learning_rate})"
+                    f"{float(loss.detach())}; lower learning_rate (given: {self.config.learning_rate})"
                 )
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import ClassVar
 
+import numpy as np
 from pydantic import ValidationError
 
 from nextedge.errors import ConfigError
@@ -15,6 +16,7 @@ from nextedge.features.node_features import node_features
 from nextedge.models.artifact import Artifact
 from nextedge.models.model import Model, ModelConfig, TrainingData, model_classes
 from nextedge.models.scoring import pair_scores, top_candidates
+from nextedge.models.slist import place_from_end
 from nextedge.stages.source import Arrays, Options, Scope, Source
 from nextedge.types import CONNECTS, ENGAGES, Candidates, FloatArray, Requests
 
@@ -59,12 +61,20 @@ class ModelSource(Source):
 
     def candidates(self, requests: Requests, limit: int) -> Candidates:
         excluded = self.scope.excluded(requests)
-        return top_candidates(self.artifact, self.scope.graph, requests.query, limit, excluded)
+        return top_candidates(
+            self.artifact, self.scope.graph, requests.query, limit, excluded, self.weight
+        )
 
     def pair_scores(self, requests: Requests, candidates: Candidates) -> FloatArray:
         return pair_scores(
-            self.artifact, self.scope.graph, requests.query, candidates.indptr, candidates.candidate
-        )
+            self.artifact, self.scope.graph, requests.query, candidates.indptr,
+            candidates.candidate, self.weight,
+        )  # fmt: skip
+
+    @property
+    def weight(self) -> FloatArray | None:
+        """float32[E]: what each edge of a history counts, or None where all count 1."""
+        return None
 
 
 def training_data(scope: Scope) -> TrainingData:
@@ -106,6 +116,26 @@ class GraphFilterSource(ModelSource):
     name = model = "graph_filter"
     relations = (ENGAGES,)
     reason = "because_you_liked"
+
+
+class SlistSource(ModelSource):
+    """Items that follow what the query engaged with last."""
+
+    name = model = "slist"
+    relations = (ENGAGES,)
+    reason = "because_you_liked"
+
+    @classmethod
+    def usable(cls, scope: Scope) -> bool:
+        return scope.timed and scope.graph.edges > 0
+
+    @property
+    def weight(self) -> FloatArray | None:
+        decay = float(self.arrays["decay"])
+        return self.scope.derived(
+            f"history_decay_{decay}",
+            lambda: (decay ** place_from_end(self.scope.graph)).astype(np.float32),
+        )
 
 
 class GraphSageSource(ModelSource):

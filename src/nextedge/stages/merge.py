@@ -30,6 +30,32 @@ def score_column(source: str) -> str:
     return f"{source}_score"
 
 
+def standard_column(score: str) -> str:
+    """Name of the column that holds a score in standard deviations within its query."""
+    return f"{score}_standard"
+
+
+def with_standard_scores(candidates: Candidates) -> Candidates:
+    """Every score column again, in standard deviations from its mean over the query's candidates.
+
+    A score's scale differs from query to query (with the length of the history, say), which
+    trees cannot undo; who stands out among the candidates of one query is what ranks them.
+    Absent scores count as 0; where all are equal the column is 0. O(R) a column.
+    """
+    row = candidates.row_query
+    size = np.maximum(np.diff(candidates.indptr), 1)
+    columns = {}
+    for name, values in candidates.columns.items():
+        if name.endswith("_score"):
+            score = np.nan_to_num(values.astype(np.float64))
+            mean = np.bincount(row, score, minlength=candidates.queries) / size
+            apart = score - mean[row]
+            spread = np.sqrt(np.bincount(row, apart**2, minlength=candidates.queries) / size)
+            scale = np.where(spread > 1e-12, spread, np.inf)
+            columns[standard_column(name)] = (apart / scale[row]).astype(np.float32)
+    return candidates.with_columns(**columns)
+
+
 def gather_sources(
     sources: Mapping[str, Source], limits: Mapping[str, int], requests: Requests
 ) -> dict[str, Candidates]:
@@ -53,7 +79,8 @@ def merge_candidates(
 
     Returns:
         Candidates ordered by rough score (ties by the smaller candidate), with columns
-        ``rough_score``, ``<source>_score`` (NaN where absent) and ``<source>_rank``.
+        ``rough_score``, ``<source>_score`` (NaN where absent), ``<source>_rank``, and each
+        score's ``…_standard``.
     """
     names = list(found)
     parts = list(found.values())
@@ -80,7 +107,7 @@ def merge_candidates(
     for place, name in enumerate(names):
         columns[score_column(name)] = scores[:, place]
         columns[rank_column(name)] = ranks[:, place]
-    return Candidates(start, kept, columns)
+    return with_standard_scores(Candidates(start, kept, columns))
 
 
 @numba.njit(cache=True, nogil=True)

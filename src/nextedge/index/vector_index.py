@@ -1,0 +1,350 @@
+"""Nearest-neighbour search by dot product: one index of faiss, tuned to a recall and checked.
+
+Douze et al.: "The Faiss library", 2024. Kinds, with n vectors of d dimensions:
+
+======== =============================== ==================== =====================
+kind      what it is                      bytes a vector       vectors met a search
+======== =============================== ==================== =====================
+flat      brute force                     4 d                  n
+hnsw      navigable small-world graph     4 d + 256            grows with log n
+ivf_flat  cells of k-means                4 d                  n · probed / cells
+ivf_sq8   the same, 8 bits a dimension    d                    n · probed / cells
+ivf_pq    the same, product-quantised     d / 4                n · probed / cells
+======== =============================== ==================== =====================
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from nextedge.errors import IndexRecallError, MissingDependencyError, ReleaseError
+from nextedge.types import BoolArray, FloatArray, IndexArray
+
+Kind = Literal["flat", "hnsw", "ivf_flat", "ivf_sq8", "ivf_pq"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+EXACT_BELOW = 50_000
+"""Vectors up to which brute force is sooner done than anything is tuned."""
+_CHECKED_QUERIES = 10_000
+_TUNING_QUERIES = 256
+_LOWEST_SELECTIVITY = 0.05
+"""Share of vectors that a filter must leave for the index to be walked; below, the few that are
+left are compared exactly: an approximate walk finds hardly any of them (faiss issue 4727)."""
+_MANIFEST = "index.json"
+_FILE = "index.faiss"
+
+
+@dataclass(frozen=True)
+class IndexReport:
+    """How an index was chosen, and what was measured of it.
+
+    Attributes:
+        kind: one of ``KINDS``.
+        size, dimensions: of the vectors.
+        probe: cells looked into (ivf), or candidates kept (hnsw); 0 for flat.
+        recall: share of the true ``k`` best that were found.
+        k: of the check.
+        queries: how many were compared with brute force.
+    """
+
+    kind: Kind
+    size: int
+    dimensions: int
+    probe: int
+    recall: float
+    k: int
+    queries: int
+
+
+def choose_kind(size: int, dimensions: int, memory_bytes: int) -> Kind:
+    """The kind for so many vectors within a memory budget.
+
+    >>> choose_kind(10_000, 128, 1 << 30), choose_kind(1_000_000, 128, 1 << 30)
+    ('flat', 'ivf_flat')
+    >>> choose_kind(10_000_000, 128, 2 << 30), choose_kind(10_000_000, 128, 1 << 30)
+    ('ivf_sq8', 'ivf_pq')
+    """
+    if size <= EXACT_BELOW:
+        return "flat"
+    if size * dimensions * 4 <= memory_bytes:
+        return "ivf_flat"
+    return "ivf_sq8" if size * dimensions <= memory_bytes else "ivf_pq"
+
+
+class VectorIndex:
+    """A built index over float32[N, d] vectors; positions are those of the rows."""
+
+    def __init__(self, index: Any, vectors: FloatArray, report: IndexReport) -> None:
+        self._index = index
+        self._vectors = vectors
+        self.report = report
+
+    @classmethod
+    def build(
+        cls,
+        vectors: FloatArray,
+        queries: FloatArray,
+        *,
+        k: int = 500,
+        kind: Kind | None = None,
+        target_recall: float = 0.95,
+        memory_bytes: int = 4 << 30,
+        seed: int = 0,
+    ) -> VectorIndex:
+        """Build, tune the search to the target recall, and check it against brute force.
+
+        Args:
+            vectors: float32[N, d].
+            queries: float32[Q, d], as will be searched with; some tune, up to 10,000 check.
+            k: results at which recall counts.
+            kind: default: by size and memory.
+
+        Raises:
+            IndexRecallError: no setting reaches the target.
+        """
+        vectors = np.ascontiguousarray(vectors, np.float32)
+        size, dimensions = vectors.shape
+        kind = kind or choose_kind(size, dimensions, memory_bytes)
+        k = min(k, size)
+        index = _new_index(kind, vectors, seed)
+        found = cls(index, vectors, IndexReport(kind, size, dimensions, 0, 1.0, k, 0))
+        if kind == "flat" or not len(queries):
+            return found
+        random = np.random.default_rng(seed)
+        drawn = random.permutation(len(queries))[:_CHECKED_QUERIES]
+        checked = np.ascontiguousarray(queries[drawn], np.float32)
+        truth = exact_search(vectors, checked, k)
+        probe = found._tuned(checked[:_TUNING_QUERIES], truth[:_TUNING_QUERIES], target_recall)
+        while True:
+            recall = found._recall(checked, truth, probe)
+            if recall >= target_recall or probe >= found._widest():
+                break
+            probe = min(int(probe * 1.25) + 1, found._widest())
+        if recall < target_recall:
+            raise IndexRecallError(
+                f"index {kind}: recall@{k} is {recall:.4f} over {len(checked)} queries, expected "
+                f"{target_recall} or more; take another kind, or lower target_recall"
+            )
+        found.report = replace(found.report, probe=probe, recall=recall, queries=len(checked))
+        found._set_probe(probe)
+        return found
+
+    def search(
+        self, queries: FloatArray, k: int, allowed: BoolArray | None = None
+    ) -> tuple[IndexArray, FloatArray]:
+        """The k best of each query, best first.
+
+        Args:
+            queries: float32[Q, d].
+            allowed: bool[N], which vectors may be found; None = all.
+
+        Returns:
+            (int32[Q, k] positions, float32[Q, k] dot products); where fewer are allowed or
+            found, positions are -1 and scores -inf.
+        """
+        queries = np.ascontiguousarray(queries, np.float32)
+        if allowed is None:
+            return self._walk(queries, k, None)
+        places = np.flatnonzero(allowed).astype(np.int32)
+        if len(places) <= max(k, _LOWEST_SELECTIVITY * self.report.size):
+            return self._exact(queries, k, places)
+        faiss = _faiss()
+        bitmap = np.packbits(allowed, bitorder="little")
+        return self._walk(queries, k, faiss.IDSelectorBitmap(bitmap))
+
+    def save(self, directory: Path) -> None:
+        """Write into an existing folder."""
+        faiss = _faiss()
+        faiss.write_index(self._index, str(directory / _FILE))
+        (directory / _MANIFEST).write_text(json.dumps(vars(self.report), indent=1))
+
+    @classmethod
+    def load(cls, directory: Path, vectors: FloatArray) -> VectorIndex:
+        """Memory-map what ``save`` wrote over the same vectors.
+
+        Raises:
+            ReleaseError: the files are not an index of these vectors.
+        """
+        faiss = _faiss()
+        try:
+            report = IndexReport(**json.loads((directory / _MANIFEST).read_text()))
+            flags = faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY
+            index = faiss.read_index(str(directory / _FILE), flags)
+        except (OSError, ValueError, TypeError, RuntimeError) as error:
+            raise ReleaseError(f"{directory}: not an index: {error}") from None
+        if (index.ntotal, index.d) != vectors.shape:
+            raise ReleaseError(
+                f"{directory}: an index of {index.ntotal} × {index.d}, expected {vectors.shape}"
+            )
+        loaded = cls(index, vectors, report)
+        loaded._set_probe(report.probe)
+        return loaded
+
+    def _exact(
+        self, queries: FloatArray, k: int, places: IndexArray
+    ) -> tuple[IndexArray, FloatArray]:
+        score = queries @ np.asarray(self._vectors[places]).T
+        return _best(score, places, k)
+
+    def _walk(self, queries: FloatArray, k: int, chosen: Any) -> tuple[IndexArray, FloatArray]:
+        faiss = _faiss()
+        parameters = None
+        if chosen is not None:
+            kind, probe = self.report.kind, self.report.probe
+            if kind == "flat":
+                parameters = faiss.SearchParameters(sel=chosen)
+            elif kind == "hnsw":
+                parameters = faiss.SearchParametersHNSW(sel=chosen, efSearch=max(probe, k))
+            else:
+                parameters = faiss.SearchParametersIVF(sel=chosen, nprobe=probe)
+        elif self.report.kind == "hnsw":
+            parameters = faiss.SearchParametersHNSW(efSearch=max(self.report.probe, k))
+        score, place = self._index.search(queries, min(k, self.report.size), params=parameters)
+        score = np.where(place >= 0, score, -np.inf).astype(np.float32)
+        return place.astype(np.int32), score
+
+    def _widest(self) -> int:
+        return self.report.size if self.report.kind == "hnsw" else int(self._index.nlist)
+
+    def _set_probe(self, probe: int) -> None:
+        self.report = replace(self.report, probe=probe)
+        if self.report.kind.startswith("ivf"):
+            self._index.nprobe = max(probe, 1)
+        elif self.report.kind == "hnsw":
+            self._index.hnsw.efSearch = max(probe, 1)
+
+    def _recall(self, queries: FloatArray, truth: IndexArray, probe: int) -> float:
+        self._set_probe(probe)
+        found, _ = self._walk(queries, truth.shape[1], None)
+        return recall_at(found, truth)
+
+    def _tuned(self, queries: FloatArray, truth: IndexArray, target: float) -> int:
+        """The smallest setting that reaches the target on the tuning queries, by bisection."""
+        low, high = 1, self._widest()
+        if self.report.kind == "hnsw":
+            low, high = truth.shape[1], min(high, 16 * truth.shape[1])
+        while low < high:
+            middle = (low + high) // 2
+            if self._recall(queries, truth, middle) >= target:
+                high = middle
+            else:
+                low = middle + 1
+        return low
+
+
+class ShardedIndex:
+    """Several indexes over parts of the vectors, searched one by one and merged.
+
+    Equal to one index of everything where each is exact; shards may lie in other processes, as
+    each is found and saved alone.
+    """
+
+    def __init__(self, shards: list[VectorIndex]) -> None:
+        self.shards = shards
+        sizes = [shard.report.size for shard in shards]
+        self._starts = np.concatenate(([0], np.cumsum(sizes)))
+
+    @classmethod
+    def build(
+        cls, vectors: FloatArray, queries: FloatArray, shards: int, **settings: Any
+    ) -> ShardedIndex:
+        """Cut the vectors into equal parts and build an index of each."""
+        bounds = np.linspace(0, len(vectors), shards + 1).astype(int)
+        return cls(
+            [
+                VectorIndex.build(vectors[low:high], queries, **settings)
+                for low, high in pairwise(bounds)
+            ]
+        )
+
+    def search(
+        self, queries: FloatArray, k: int, allowed: BoolArray | None = None
+    ) -> tuple[IndexArray, FloatArray]:
+        """As ``VectorIndex.search``, over all shards."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        def one(place: int) -> tuple[IndexArray, FloatArray]:
+            low, high = self._starts[place], self._starts[place + 1]
+            part = None if allowed is None else allowed[low:high]
+            found, score = self.shards[place].search(queries, k, part)
+            return np.where(found >= 0, found + np.int32(low), -1).astype(np.int32), score
+
+        with ThreadPoolExecutor(len(self.shards)) as pool:
+            parts = list(pool.map(one, range(len(self.shards))))
+        position = np.concatenate([found for found, _ in parts], axis=1)
+        score = np.concatenate([score for _, score in parts], axis=1)
+        order = np.lexsort((position, -score), axis=1)[:, :k]
+        return np.take_along_axis(position, order, 1), np.take_along_axis(score, order, 1)
+
+
+def exact_search(vectors: FloatArray, queries: FloatArray, k: int) -> IndexArray:
+    """int32[Q, k]: the true best by brute force."""
+    faiss = _faiss()
+    _, found = faiss.knn(
+        np.ascontiguousarray(queries, np.float32), np.ascontiguousarray(vectors, np.float32), k,
+        metric=faiss.METRIC_INNER_PRODUCT,
+    )  # fmt: skip
+    return np.asarray(found, np.int32)
+
+
+def recall_at(found: IndexArray, truth: IndexArray) -> float:
+    """Share of the true results that were found, row by row.
+
+    >>> recall_at(np.int32([[1, 2]]), np.int32([[2, 3]]))
+    0.5
+    """
+    wanted = np.sort(truth, axis=1).astype(np.int64) + (np.arange(len(truth))[:, None] << 32)
+    got = found.astype(np.int64) + (np.arange(len(found))[:, None] << 32)
+    return float(np.isin(got[found >= 0], wanted.ravel()).sum() / max(truth.size, 1))
+
+
+def _best(score: FloatArray, places: IndexArray, k: int) -> tuple[IndexArray, FloatArray]:
+    order = np.argsort(-score, axis=1, kind="stable")[:, :k]
+    position = np.full((len(score), k), -1, np.int32)
+    value = np.full((len(score), k), -np.inf, np.float32)
+    position[:, : order.shape[1]] = places[order]
+    value[:, : order.shape[1]] = np.take_along_axis(score, order, axis=1)
+    return position, value
+
+
+def _new_index(kind: Kind, vectors: FloatArray, seed: int) -> Any:
+    faiss = _faiss()
+    size, dimensions = vectors.shape
+    metric = faiss.METRIC_INNER_PRODUCT
+    if kind == "flat":
+        index = faiss.IndexFlat(dimensions, metric)
+    elif kind == "hnsw":
+        index = faiss.IndexHNSWFlat(dimensions, 32, metric)
+        index.hnsw.efConstruction = 80
+    else:
+        cells = int(np.clip(4 * np.sqrt(size), 1, max(size // 39, 1)))
+        coarse = faiss.IndexFlat(dimensions, metric)
+        if kind == "ivf_flat":
+            index = faiss.IndexIVFFlat(coarse, dimensions, cells, metric)
+        elif kind == "ivf_sq8":
+            code = faiss.ScalarQuantizer.QT_8bit
+            index = faiss.IndexIVFScalarQuantizer(coarse, dimensions, cells, code, metric)
+        else:
+            parts = next(p for p in range(max(dimensions // 4, 1), 0, -1) if dimensions % p == 0)
+            index = faiss.IndexIVFPQ(coarse, dimensions, cells, parts, 8, metric)
+        index.own_fields = True
+        coarse.this.disown()
+        index.cp.seed = seed + 1
+        sample = min(size, 40 * cells)
+        chosen = np.random.default_rng(seed).choice(size, sample, replace=False)
+        index.train(vectors[np.sort(chosen)])
+    index.add(vectors)
+    return index
+
+
+def _faiss() -> Any:
+    try:
+        import faiss
+    except ImportError:
+        raise MissingDependencyError("faiss-cpu", "ann", "searching an index") from None
+    return faiss

@@ -1,0 +1,123 @@
+"""Sequences in closed form: what comes next, regressed on what came before.
+
+SLIT of Choi, Kim, Lee, Shim, Lee: "Session-aware Linear Item-Item Models for Session-based
+Recommendation", WWW 2021, section 3.3: with X the histories before every step of every sequence
+and Y what follows, each item fading with its distance from the step, ``B = (XᵀX + λI)⁻¹ XᵀY``.
+Each column is solved on the m candidates that precede it most, as in ``ease``. The score of a
+candidate is ``Σ_{i in history} decay^(place from the end) · B(i, c)``.
+Cost: one pass over pairs of items at most ``window`` steps apart, then O(N m³).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from pydantic import Field
+from scipy import sparse
+
+from nextedge.errors import TrainingError
+from nextedge.graph.csr import Graph
+from nextedge.graph.propagate import SparseRows
+from nextedge.models._local_ridge import by_history, local_ridge
+from nextedge.models.artifact import Artifact, fingerprint
+from nextedge.models.model import Model, ModelConfig, ModelProgress, TrainingData
+from nextedge.types import FloatArray
+
+
+class SlistConfig(ModelConfig):
+    """Settings of the regression."""
+
+    neighbors: int = Field(150, ge=1)
+    """m: candidates that each candidate is regressed on."""
+    penalty: float = Field(15.0, gt=0)
+    """λ: L2 penalty on the weights, in multiples of the mean of XᵀX's diagonal."""
+    window: int = Field(20, ge=1)
+    """Items before and after a step that are looked at."""
+    decay: float = Field(0.7, gt=0, le=1)
+    """Weight of an item relative to the one a step nearer."""
+    query_exponent: float = Field(0.4, ge=0)
+    """How much a query with many edges counts for less."""
+
+
+class Slist(Model):
+    """Sparse weights from items of a history to candidates."""
+
+    name = "slist"
+    config_class = SlistConfig
+
+    def fit(self, data: TrainingData, config: ModelConfig, progress: ModelProgress) -> Artifact:
+        """Solve every candidate's regression.
+
+        Raises:
+            TrainingError: the graph has no edge.
+        """
+        assert isinstance(config, SlistConfig)
+        graph = data.graph
+        if graph.edges == 0:
+            raise TrainingError("slist: the graph has no edge to learn from; give it interactions")
+        before, after = _steps(graph, config)
+        gram = (before.T.tocsr() @ before).tocsr()
+        forward = (after.T.tocsr() @ before).tocsr()  # row j: what precedes candidate j
+        near = _most_preceding(forward, gram.diagonal(), config.neighbors)
+        seen = int((graph.target_degree > 0).sum())
+        penalty = config.penalty * float(gram.diagonal().sum()) / max(seen, 1)
+        values = local_ridge(
+            gram, forward, near, penalty, lambda *done: progress("slist regressions", *done)
+        )
+        return Artifact(
+            self.name,
+            config.model_dump(),
+            {**by_history(near, values), "decay": np.array(config.decay)},
+            {"seed": data.seed, "data": fingerprint(graph.indptr, graph.indices)},
+        )
+
+
+def place_from_end(graph: Graph) -> FloatArray:
+    """float32[E]: 0 for each query's latest edge, 1 for the one before, …"""
+    row = np.repeat(np.arange(len(graph)), graph.degree)
+    order = np.lexsort((graph.indices, -graph.last, row))
+    place = np.empty(graph.edges, np.float32)
+    place[order] = np.arange(graph.edges) - np.repeat(graph.indptr[:-1], graph.degree)
+    return place
+
+
+def _steps(graph: Graph, config: SlistConfig) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
+    """Steps × items: what came before each step, and what follows, fading with distance."""
+    row = np.repeat(np.arange(len(graph)), graph.degree)
+    order = np.lexsort((graph.indices, graph.last, row))
+    item, row = graph.indices[order], row[order]
+    weight = np.sqrt(np.maximum(graph.degree, 1).astype(np.float64) ** -config.query_exponent)
+    steps = len(item)
+    parts: dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {"before": [], "after": []}
+    for distance in range(config.window):
+        fade = config.decay**distance
+        step = np.arange(distance + 1, steps)  # step s lies between item s - 1 and item s
+        held = row[step - 1 - distance] == row[step]
+        step = step[held]
+        parts["before"].append((step, item[step - 1 - distance], fade * weight[row[step]]))
+        step = np.arange(1, steps - distance)
+        held = (row[step + distance] == row[step]) & (row[step - 1] == row[step])
+        step = step[held]
+        parts["after"].append((step, item[step + distance], fade * weight[row[step]]))
+    made = []
+    for entries in parts.values():
+        rows, columns, values = (np.concatenate(column) for column in zip(*entries, strict=True))
+        shape = (steps, graph.targets)
+        made.append(sparse.csr_matrix((values.astype(np.float32), (rows, columns)), shape))
+    return made[0], made[1]
+
+
+def _most_preceding(forward: sparse.csr_matrix, diagonal: np.ndarray, neighbors: int) -> SparseRows:
+    """For each candidate those that precede it most, relative to how much they precede at all."""
+    scale = 1.0 / np.sqrt(np.maximum(diagonal, 1e-12))
+    counts = np.diff(forward.indptr)
+    row = np.repeat(np.arange(forward.shape[0]), counts)
+    strength = forward.data * scale[forward.indices]
+    order = np.lexsort((-strength, row))
+    place = np.arange(len(order)) - np.repeat(forward.indptr[:-1].astype(np.int64), counts)
+    kept = order[place < neighbors]
+    size = np.minimum(counts, neighbors)
+    indptr = np.concatenate(([0], np.cumsum(size)))
+    return SparseRows(
+        indptr, forward.indices[kept].astype(np.int32), strength[kept].astype(np.float32),
+        forward.shape[0],
+    )  # fmt: skip

@@ -1,0 +1,45 @@
+"""Every model that is discovered keeps the contract; none is listed here."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nextedge.errors import TrainingError
+from nextedge.graph.csr import build_graph
+from nextedge.models.model import model_classes
+from nextedge.testing.models import RELATIONS, check_model, planted
+from nextedge.types import ENGAGES, Relation
+
+
+@pytest.mark.parametrize("relation", RELATIONS, ids=lambda relation: relation.name)
+@pytest.mark.parametrize("name", sorted(model_classes()))
+def test_model_keeps_its_contract(name: str, relation: Relation, tmp_path: Path) -> None:
+    check_model(model_classes()[name](), relation, tmp_path)
+
+
+@pytest.mark.parametrize("name", sorted(model_classes()))
+def test_a_graph_without_edges_is_refused_with_a_reason(name: str) -> None:
+    model = model_classes()[name]()
+    none = np.zeros(0, np.int32)
+    data = replace(planted(ENGAGES)[0], graph=build_graph(none, none, 5, 4))
+    with pytest.raises(TrainingError, match=name):
+        model.fit(data, model.config_class(), lambda *_: None)
+
+
+@pytest.mark.parametrize("name", sorted(model_classes()))
+def test_one_item_and_constant_features_are_survived(name: str) -> None:
+    model = model_classes()[name]()
+    users = np.arange(300, dtype=np.int32)
+    graph = build_graph(users, np.zeros(300, np.int32), 300, 1)
+    ones, nans = np.ones((300, 2), np.float32), np.full((1, 2), np.nan, np.float32)
+    data = replace(planted(ENGAGES)[0], graph=graph, query_features=ones, candidate_features=nans)
+    try:
+        fitted = model.fit(data, model.config_class(), lambda *_: None)
+    except TrainingError as error:
+        assert name in str(error)  # noqa: PT017
+        return
+    assert all(np.isfinite(values).all() for values in fitted.arrays.values())
