@@ -122,6 +122,18 @@ class RankerConfig(_Settings):
     seed: int = 0
 
 
+class IndexConfig(_Settings):
+    """The nearest-neighbour index over a model's embeddings."""
+
+    kind: Literal["auto", "flat", "hnsw", "ivf_flat", "ivf_sq8", "ivf_pq"] = "auto"
+    """``auto``: by number of vectors and memory; ``flat`` compares with all of them."""
+    exact_below: int = Field(50_000, ge=0)
+    """Candidates up to which all are compared."""
+    target_recall: float = Field(0.95, gt=0, le=1)
+    """Share of the truly nearest that must be found, or nothing is published."""
+    memory_mb: int = Field(4096, ge=1)
+
+
 class PolicyConfig(_Settings):
     """The ordered rules after ranking."""
 
@@ -150,6 +162,7 @@ class SurfaceConfig(_Settings):
     k: int = Field(20, ge=1, le=500)
     candidates: int = Field(1500, ge=1)
     sources: dict[str, SourceConfig] = Field(default_factory=dict)
+    index: IndexConfig = IndexConfig()
     ranker: RankerConfig = RankerConfig()
     policy: PolicyConfig = PolicyConfig()
 

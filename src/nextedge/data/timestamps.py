@@ -119,6 +119,9 @@ def _from_numbers(column: ibis.Column, facts: dict[str, Any]) -> ParsedTime:
     first, last = (_FIRST / scale, _LAST / scale) if scale else (-_NANOSECONDS, _NANOSECONDS)
     readable = column.cast("float64").between(first, last)  # neither NaN nor infinite
     number = ibis.ifelse(readable, column, None)
+    order_only = largest * (scale or 0.001) < ORDER_ONLY_BEFORE
+    if order_only:  # an order that begins at 0 is moved up: 0 stands for no time
+        number = number + 1
     if column.type().is_floating() or column.type().is_decimal():
         number = number.cast("float64")
         whole = (number * scale if scale else number / 1000).round().cast("int64")
@@ -129,7 +132,7 @@ def _from_numbers(column: ibis.Column, facts: dict[str, Any]) -> ParsedTime:
     rest = whole - milliseconds * 1000
     # Ibis counts milliseconds at the finest, so the rest is added as an interval
     value = (milliseconds.as_timestamp("ms") + rest.as_interval("us")).cast("timestamp('UTC', 6)")
-    if largest * (scale or 0.001) < ORDER_ONLY_BEFORE:
+    if order_only:
         return ParsedTime(value, "numbers this small are no dates: they give the order only")
     return ParsedTime(value, f"numbers are taken as {unit} since 1970")
 

@@ -61,7 +61,9 @@ class IndexReport:
     queries: int
 
 
-def choose_kind(size: int, dimensions: int, memory_bytes: int) -> Kind:
+def choose_kind(
+    size: int, dimensions: int, memory_bytes: int, exact_below: int = EXACT_BELOW
+) -> Kind:
     """The kind for so many vectors within a memory budget.
 
     >>> choose_kind(10_000, 128, 1 << 30), choose_kind(1_000_000, 128, 1 << 30)
@@ -69,7 +71,7 @@ def choose_kind(size: int, dimensions: int, memory_bytes: int) -> Kind:
     >>> choose_kind(10_000_000, 128, 2 << 30), choose_kind(10_000_000, 128, 1 << 30)
     ('ivf_sq8', 'ivf_pq')
     """
-    if size <= EXACT_BELOW:
+    if size <= exact_below:
         return "flat"
     if size * dimensions * 4 <= memory_bytes:
         return "ivf_flat"
@@ -331,7 +333,8 @@ def _new_index(kind: Kind, vectors: FloatArray, seed: int) -> Any:
             index = faiss.IndexIVFScalarQuantizer(coarse, dimensions, cells, code, metric)
         else:
             parts = next(p for p in range(max(dimensions // 4, 1), 0, -1) if dimensions % p == 0)
-            index = faiss.IndexIVFPQ(coarse, dimensions, cells, parts, 8, metric)
+            bits = int(np.clip(np.log2(max(size, 8) / 4), 1, 8))  # of small sets, fewer codes
+            index = faiss.IndexIVFPQ(coarse, dimensions, cells, parts, bits, metric)
         index.own_fields = True
         coarse.this.disown()
         index.cp.seed = seed + 1

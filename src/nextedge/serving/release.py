@@ -14,8 +14,10 @@ from nextedge.config import Config, SurfaceConfig
 from nextedge.errors import UnknownSurfaceError, nearest
 from nextedge.features.feature import FeatureSet
 from nextedge.graph.snapshot import Entities, Snapshot
+from nextedge.index.vector_index import VectorIndex
 from nextedge.models.gbdt import BoostedBlend
 from nextedge.releases.repository import Release
+from nextedge.stages.embedding import ModelSource
 from nextedge.stages.line import Line, build_line
 from nextedge.stages.policy import Policy
 from nextedge.stages.reasons import Reasons
@@ -86,6 +88,11 @@ class LoadedRelease:
         scope = Scope(self.snapshot, relation_of(settings))
         features = FeatureSet.of(scope, built.features.exclude)
         line = build_line(scope, settings, load_sources(folder / "sources"), features=features)
+        for source in line.sources.values():
+            if isinstance(source, ModelSource) and (folder / "index" / source.name).exists():
+                source.index = VectorIndex.load(
+                    folder / "index" / source.name, source.arrays["candidate"]
+                )
         if (folder / "ranker" / "ranker.json").exists():
             line = line.with_ranker(BoostedBlend.load(folder / "ranker"))
         reasons = Reasons(dict(line.sources), self.display)

@@ -13,18 +13,29 @@ from pydantic import ValidationError
 
 from nextedge.errors import ConfigError
 from nextedge.features.node_features import node_features
+from nextedge.index.vector_index import VectorIndex
 from nextedge.models.artifact import Artifact
 from nextedge.models.model import Model, ModelConfig, TrainingData, model_classes
 from nextedge.models.scoring import pair_scores, top_candidates
 from nextedge.models.slist import place_from_end
 from nextedge.stages.source import Arrays, Options, Scope, Source
-from nextedge.types import CONNECTS, ENGAGES, Candidates, FloatArray, Requests
+from nextedge.types import (
+    CONNECTS,
+    ENGAGES,
+    Candidates,
+    FloatArray,
+    IndexArray,
+    IntArray,
+    Requests,
+)
 
 
 class ModelSource(Source):
     """What one fitted model scores highest."""
 
     model: ClassVar[str]
+    index: VectorIndex | None = None
+    """Over the candidates' embeddings; without one all candidates are compared."""
 
     @classmethod
     def usable(cls, scope: Scope) -> bool:
@@ -61,6 +72,8 @@ class ModelSource(Source):
 
     def candidates(self, requests: Requests, limit: int) -> Candidates:
         excluded = self.scope.excluded(requests)
+        if self.index is not None:
+            return self._nearest(self.index, requests, limit, excluded)
         return top_candidates(
             self.artifact, self.scope.graph, requests.query, limit, excluded, self.weight
         )
@@ -70,6 +83,26 @@ class ModelSource(Source):
             self.artifact, self.scope.graph, requests.query, candidates.indptr,
             candidates.candidate, self.weight,
         )  # fmt: skip
+
+    def _nearest(
+        self,
+        index: VectorIndex,
+        requests: Requests,
+        limit: int,
+        excluded: tuple[IntArray, IndexArray],
+    ) -> Candidates:
+        """What the index finds: so many more than asked for as may have to be left out."""
+        rows = np.flatnonzero(requests.query >= 0)
+        vectors = self.arrays["query"][requests.query[rows]]
+        hidden = np.diff(excluded[0])
+        found, score = index.search(vectors, limit + int(hidden.max(initial=0)))
+        row = np.repeat(rows, found.shape[1])
+        keys = (np.repeat(np.arange(len(hidden)), hidden) << 32) | excluded[1]
+        kept = (found.ravel() >= 0) & ~np.isin((row << 32) | found.ravel(), keys)
+        kept &= np.repeat(np.abs(vectors).sum(axis=1) > 0, found.shape[1])
+        size = np.bincount(row[kept], minlength=len(requests))
+        indptr = np.concatenate(([0], np.cumsum(size)))
+        return Candidates(indptr, found.ravel()[kept], {"score": score.ravel()[kept]}).head(limit)
 
     @property
     def weight(self) -> FloatArray | None:
@@ -144,3 +177,19 @@ class GraphSageSource(ModelSource):
     name = model = "graphsage"
     relations = (CONNECTS,)
     reason = "close_in_network"
+
+
+class LightGcnSource(ModelSource):
+    """Candidates near in embeddings that were smoothed over the graph."""
+
+    name = model = "lightgcn"
+    reason = "people_like_you"
+    enabled = False
+
+
+class BprSource(ModelSource):
+    """Candidates by matrix factorisation with a pairwise loss."""
+
+    name = model = "bpr"
+    reason = "people_like_you"
+    enabled = False

@@ -103,7 +103,7 @@ def enabled_sources(scope: Scope, surface: SurfaceConfig) -> dict[str, type[Sour
         name: cls
         for name, cls in sorted(source_classes().items())
         if scope.relation in cls.relations
-        and (name not in surface.sources or surface.sources[name].enabled)
+        and (surface.sources[name].enabled if name in surface.sources else cls.enabled)
         and cls.usable(scope)
     }
 

@@ -100,6 +100,8 @@ class Source(ABC):
     name: ClassVar[str]
     relations: ClassVar[tuple[Relation, ...]] = (CONNECTS, ENGAGES)
     defaults: ClassVar[Options] = {}
+    enabled: ClassVar[bool] = True
+    """Whether it runs where the configuration says nothing of it."""
     reason: ClassVar[str]
     """Reason code given when this source ranked a recommendation best."""
 

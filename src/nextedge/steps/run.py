@@ -1,4 +1,4 @@
-"""The offline line: read → validate → snapshot → embed → sources → rank → evaluate → gate → publish."""
+"""The offline line: read → validate → snapshot → embed → sources → index → rank → evaluate → gate → publish."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from nextedge.steps.embed import EmbedStep
 from nextedge.steps.entities import EntitiesStep
 from nextedge.steps.evaluate import EvaluateStep
 from nextedge.steps.fingerprint import fingerprint
+from nextedge.steps.index import IndexStep
 from nextedge.steps.publishable import SnapshotStep, SourcesStep
 from nextedge.steps.rank import RankStep
 from nextedge.steps.step import Progress, Workshop, quiet
@@ -78,11 +79,13 @@ def _surface(
     """The steps of one surface; returns what goes into the release, by place."""
     inputs = {**inputs, "embed": workshop.complete(EmbedStep(config, name), inputs)}
     sources = workshop.complete(SourcesStep(config, name), inputs)
+    index = workshop.complete(IndexStep(config, name), {"sources": sources})
     ranked = workshop.complete(RankStep(config, name), inputs)
     evaluated = workshop.complete(EvaluateStep(config, name), {**inputs, "rank": ranked})
     place = f"surfaces/{name}"
     return {
         f"{place}/sources": sources[1],
+        f"{place}/index": index[1],
         f"{place}/ranker": ranked[1] / "ranker",
         f"{place}/training.json": ranked[1] / "training.json",
         f"{place}/evaluation.json": evaluated[1] / "evaluation.json",

@@ -1,0 +1,234 @@
+"""LightGCN: an embedding for every node, smoothed over the graph; and its contrastive form.
+
+He, Deng, Wang, Li, Zhang, Wang: "LightGCN", SIGIR 2020: ``E = mean_l (D^-½ A D^-½)^l E_0`` with
+nothing learned but E_0, and the BPR loss. With ``contrast`` above 0, two noisy views of every
+node of a batch are pulled together against all others (SimGCL: Yu et al., "Are Graph
+Augmentations Necessary?", SIGIR 2022, section 3). Without layers it is matrix factorisation:
+see ``bpr``. Cost: every batch smooths all nodes, O(layers · E · d); large batches pay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from nextedge.errors import TooLittleDataError
+from nextedge.graph.csr import Graph, build_graph
+from nextedge.models.artifact import Artifact, fingerprint
+from nextedge.models.losses import bpr, sampled_softmax
+from nextedge.models.model import Model, ModelConfig, ModelProgress, TrainingData
+from nextedge.models.negatives import CurriculumConfig, Negatives
+from nextedge.models.quality import full_ranking_ndcg
+from nextedge.models.spectral import normalised_adjacency
+from nextedge.models.trainer import Task, TrainerConfig, import_torch, train
+from nextedge.types import FloatArray, IndexArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_FEWEST = 50
+
+
+class LightGcnConfig(ModelConfig):
+    """Settings of the embeddings and their training."""
+
+    dimensions: int = Field(64, ge=1)
+    layers: int = Field(3, ge=0)
+    loss: Literal["bpr", "softmax"] = "softmax"
+    temperature: float = Field(0.2, gt=0)
+    """Of the softmax loss, over embeddings of unit length."""
+    penalty: float = Field(1e-4, ge=0)
+    """L2 penalty on the first embeddings of a batch's nodes."""
+    contrast: float = Field(0.0, ge=0)
+    """Weight of the contrastive loss; 0 = off."""
+    noise: float = Field(0.1, gt=0)
+    """Length of the noise that is added in each layer of a contrasted view."""
+    validation_share: float = Field(0.05, gt=0, lt=0.5)
+    trainer: TrainerConfig = TrainerConfig(learning_rate=5e-3, epochs=30, weight_decay=0.0)
+    curriculum: CurriculumConfig = CurriculumConfig(negatives=256)
+
+
+class LightGcn(Model):
+    """Query and candidate embeddings over the whole graph."""
+
+    name = "lightgcn"
+    config_class: ClassVar[type[ModelConfig]] = LightGcnConfig
+    extra = "train"
+    trained = True
+
+    def fit(self, data: TrainingData, config: ModelConfig, progress: ModelProgress) -> Artifact:
+        """Train by gradients; the same seed gives the same embeddings.
+
+        Raises:
+            TooLittleDataError: too few edges.
+            TrainingError: the training diverged.
+            MissingDependencyError: torch is not installed.
+        """
+        assert isinstance(config, LightGcnConfig)
+        torch = import_torch(self.name)
+        kept, training, validation = _split(data, config)
+        if len(training[0]) < _FEWEST:
+            raise TooLittleDataError(
+                f"{self.name}: {len(training[0])} edges to learn from, expected {_FEWEST} or more"
+            )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(data.seed)
+            task, module = _task(data, kept, training, validation, config)
+            log = train(
+                task, config.trainer,
+                facts={
+                    "model": self.name,
+                    "settings": config.model_dump(mode="json", exclude={"trainer"}),
+                    "seed": data.seed,
+                    "data": fingerprint(data.graph.indptr, data.graph.indices),
+                },
+                directory=data.directory, progress=progress,
+            )  # fmt: skip
+        first = module.weight.detach().cpu().numpy()
+        fitted = Artifact(
+            self.name, config.model_dump(mode="json"), {"first": first},
+            {"seed": data.seed, "log": log.to_json()},
+        )  # fmt: skip
+        return self.embed(fitted, data)
+
+    def embed(self, artifact: Artifact, data: TrainingData) -> Artifact:
+        layers, first = int(artifact.config["layers"]), np.asarray(artifact.arrays["first"])
+        vectors = _smoothed(data.graph, first, layers, own=data.relation.self_typed)
+        if artifact.config["loss"] == "softmax":
+            length = np.linalg.norm(vectors, axis=1, keepdims=True)
+            vectors = (vectors / np.maximum(length, 1e-12)).astype(np.float32)
+        query = vectors[: len(data.graph)]
+        candidate = query if data.relation.self_typed else vectors[len(data.graph) :]
+        made = {"first": first, "query": query, "candidate": candidate}
+        return Artifact(self.name, artifact.config, made, artifact.about)
+
+
+def _split(
+    data: TrainingData, config: LightGcnConfig
+) -> tuple[Graph, tuple[IndexArray, IndexArray], tuple[IndexArray, IndexArray]]:
+    """The graph to smooth over while training, its edges, and those that decide when to stop."""
+    graph = data.graph
+    source = np.repeat(np.arange(len(graph), dtype=np.int32), graph.degree)
+    target = np.asarray(graph.indices)
+    low, high = source.astype(np.int64), target.astype(np.int64)
+    if data.relation.symmetric:  # both directions of a pair lie on one side of the cut
+        low, high = np.minimum(low, high), np.maximum(low, high)
+    mixed = (low * 0x9E3779B1 + high * 0x85EBCA77 + data.seed) % 1_000_003
+    held = mixed < config.validation_share * 1_000_003
+    kept = build_graph(source[~held], target[~held], len(graph), graph.targets)
+    return kept, (source[~held], target[~held]), (source[held], target[held])
+
+
+def _adjacency(graph: Graph, *, own: bool) -> Any:
+    """Normalised square adjacency over all nodes, queries first."""
+    from scipy import sparse
+
+    normal = normalised_adjacency(graph)
+    return normal if own else sparse.bmat([[None, normal], [normal.T, None]]).tocsr()
+
+
+def _smoothed(graph: Graph, first: FloatArray, layers: int, *, own: bool) -> FloatArray:
+    """float32[nodes, d]: the mean over layers of ever wider neighbourhoods."""
+    adjacency = _adjacency(graph, own=own)
+    total, layer = first.copy(), first
+    for _ in range(layers):
+        layer = np.asarray(adjacency @ layer, np.float32)
+        total += layer
+    return total / np.float32(layers + 1)
+
+
+def _task(
+    data: TrainingData,
+    kept: Graph,
+    training: tuple[IndexArray, IndexArray],
+    validation: tuple[IndexArray, IndexArray],
+    config: LightGcnConfig,
+) -> tuple[Task, Any]:
+    import torch
+    from torch.nn.functional import normalize
+
+    own, queries = data.relation.self_typed, len(data.graph)
+    nodes = queries if own else queries + data.graph.targets
+    offset = 0 if own else queries
+    module = torch.nn.Embedding(nodes, config.dimensions)
+    torch.nn.init.normal_(module.weight, std=0.1)
+    matrix = _adjacency(kept, own=own).tocoo()
+    places = torch.from_numpy(np.stack((matrix.row, matrix.col)).astype(np.int64))
+    adjacency = torch.sparse_coo_tensor(
+        places, torch.from_numpy(matrix.data.astype(np.float32)), matrix.shape,
+        check_invariants=True, is_coalesced=True,
+    )  # fmt: skip
+    size = min(config.trainer.batch, max(256, len(training[0]) // 32), len(training[0]))
+    frequency = np.bincount(training[1], minlength=data.graph.targets) + 1.0
+    log_frequency = torch.from_numpy(np.log(frequency / frequency.sum()).astype(np.float32))
+    negatives = Negatives(data.graph, config.curriculum)
+
+    def smooth(noise: float = 0.0) -> Tensor:
+        layer = total = module.weight
+        for _ in range(config.layers):
+            layer = torch.sparse.mm(adjacency, layer)
+            if noise:
+                shift = normalize(torch.rand_like(layer), dim=1) * noise
+                layer = layer + torch.sign(layer) * shift
+            total = total + layer
+        return total / (config.layers + 1)
+
+    def batches(epoch: int) -> Iterator[tuple[int, IndexArray, IndexArray]]:
+        order = np.random.default_rng([data.seed, epoch]).permutation(len(training[0]))
+        for step in range(len(order) // size):
+            rows = order[step * size : (step + 1) * size]
+            yield epoch * 1_000_003 + step, training[0][rows], training[1][rows]
+
+    def loss(batch: tuple[int, IndexArray, IndexArray], done: float) -> Tensor:
+        seed, source, target = batch
+        random = np.random.default_rng([data.seed, seed, 7])
+        kind = config.curriculum.kind_at(done)
+        drawn = negatives.shared("uniform" if kind == "hard" else kind, random)
+        vectors = smooth()
+        left = torch.from_numpy(source.astype(np.int64))
+        right = torch.from_numpy(target.astype(np.int64))
+        other = torch.from_numpy(drawn.astype(np.int64))
+        query, candidate = vectors[left], vectors[right + offset]
+        extra = vectors[other + offset]
+        if config.loss == "bpr":
+            value = bpr((query * candidate).sum(dim=1), query @ extra.T)
+        else:
+            query, candidate = normalize(query, dim=1), normalize(candidate, dim=1)
+            shared = query @ normalize(extra, dim=1).T if len(drawn) else None
+            value = sampled_softmax(
+                query, candidate, left, right, log_frequency[right],
+                temperature=config.temperature, extra=shared,
+            )  # fmt: skip
+        first = module.weight[torch.cat((left, right + offset))]
+        value = value + config.penalty * first.pow(2).sum() / len(left)
+        if config.contrast:
+            value = value + config.contrast * contrastive(
+                smooth(config.noise), smooth(config.noise),
+                torch.unique(torch.cat((left, right + offset))),
+            )  # fmt: skip
+        return value
+
+    def validate() -> float:
+        first = module.weight.detach().numpy()
+        vectors = _smoothed(kept, first, config.layers, own=own)
+        if config.loss == "softmax":
+            vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        positives = build_graph(*validation, queries, data.graph.targets)
+        candidate = vectors[:queries] if own else vectors[queries:]
+        return full_ranking_ndcg(
+            vectors[:queries], candidate, kept, positives, own=own, seed=data.seed
+        )
+
+    return Task(module, batches, len(training[0]) // size, loss, validate), module
+
+
+def contrastive(left: Tensor, right: Tensor, nodes: Tensor, temperature: float = 0.2) -> Tensor:
+    """InfoNCE between two views [nodes, d] of the given nodes (van den Oord et al., 2018)."""
+    import torch
+    from torch.nn.functional import cross_entropy, normalize
+
+    first, second = normalize(left[nodes], dim=1), normalize(right[nodes], dim=1)
+    return cross_entropy(first @ second.T / temperature, torch.arange(len(nodes)))

@@ -1,0 +1,52 @@
+"""A release whose embeddings are searched by an index answers as one that compares with all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from nextedge import Recommender
+from nextedge.errors import IndexRecallError
+
+
+@pytest.fixture(scope="module")
+def indexed(tenant: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("indexed") / "tenant"
+    shutil.copytree(tenant, folder)
+    text = (folder / "nextedge.toml").read_text() if (folder / "nextedge.toml").exists() else ""
+    (folder / "nextedge.toml").write_text(
+        text + "\n[surfaces.items.index]\nkind = 'hnsw'\nexact_below = 10\n"
+    )
+    return folder
+
+
+def test_an_index_finds_what_brute_force_finds(tenant: Path, indexed: Path) -> None:
+    recommender = Recommender(indexed)
+    release = recommender.build(["items"])
+    folder = recommender.releases.get(release).path / "surfaces" / "items" / "index"
+    report = json.loads((folder / "index.json").read_text())["als"]
+    assert report["kind"] == "hnsw"
+    assert report["recall"] >= 0.95
+    assert report["queries"] > 100
+    same = total = 0
+    for user in range(1, 60):
+        name = f"u{user:06d}"
+        exact = {r.id for r in Recommender(tenant).recommend(name, "items").recommendations}
+        found = {r.id for r in recommender.recommend(name, "items").recommendations}
+        same, total = same + len(exact & found), total + len(exact)
+    assert same / total > 0.9
+
+
+def test_an_index_that_finds_too_little_is_not_published(indexed: Path) -> None:
+    recommender = Recommender(indexed)
+    before = recommender.releases.current_id()
+    text = (indexed / "nextedge.toml").read_text()
+    (indexed / "nextedge.toml").write_text(
+        text.replace("kind = 'hnsw'", "kind = 'ivf_pq'\ntarget_recall = 1.0")
+    )
+    with pytest.raises(IndexRecallError, match="recall@"):
+        Recommender(indexed).build(["items"])
+    assert recommender.releases.current_id() == before
