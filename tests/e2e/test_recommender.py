@@ -316,3 +316,20 @@ def test_the_base_import_loads_nothing_heavy() -> None:
     code = "import sys, nextedge; print([m for m in ('torch', 'faiss', 'pyspark', 'redis', 'numba', 'pyarrow') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_an_order_that_begins_at_zero_is_an_order(tmp_path: Path) -> None:
+    """Places in a sequence are as good as times, and the first of them is no missing time."""
+    random = np.random.default_rng(0)
+    users = np.repeat(np.arange(150), 8)
+    interactions = pa.table(
+        {
+            "user_id": users,
+            "item_id": (users % 5) * 20 + random.integers(0, 20, len(users)),
+            "timestamp": np.tile(np.arange(8), 150),
+        }
+    )
+    recommender = Recommender.from_tables(state=tmp_path, interactions=interactions)
+    recommender.build()
+    assert recommender.evaluation()["items"]["protocol"]["split"].startswith("last")
+    assert "slist" in recommender.release.surface("items").line.sources

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 16
 _SMALLEST_BATCH = 256
-_FEWEST = 200
+FEWEST_EDGES = 200
 """Edges to predict below which nothing can be learned and told from chance."""
 
 
@@ -97,19 +97,19 @@ class GraphSage(Model):
         """
         assert isinstance(config, GraphSageConfig)
         torch = import_torch(self.name)
-        kept, training, validation = _take_out(data, config)
-        if len(training[0]) < _FEWEST:
+        kept, training, validation = take_out(data, config)
+        if len(training[0]) < FEWEST_EDGES:
             raise TooLittleDataError(
-                f"graphsage: {len(training[0])} edges to learn from, expected {_FEWEST} or more"
+                f"graphsage: {len(training[0])} edges to learn from, expected {FEWEST_EDGES} or more"
             )
-        messages = _messages(data, kept, config)
+        messages = messages_of(data, kept, config)
         if not messages:
             raise TrainingError(
                 f"graphsage: no edges carry messages (messages = {config.messages!r}); "
                 "give the tables of other relations, or take messages = 'predicted'"
             )
-        prepared = _prepare(data, messages, config)
-        inputs = _inputs(data, messages, prepared)
+        prepared = prepare(data, messages, config)
+        inputs = node_inputs(data, messages, prepared)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(data.seed)
             module = _module(inputs, messages, config)
@@ -138,8 +138,8 @@ class GraphSage(Model):
 
     def embed(self, artifact: Artifact, data: TrainingData) -> Artifact:
         config = GraphSageConfig.model_validate(artifact.config)
-        messages = _messages(data, data.graph, config)
-        inputs = _inputs(data, messages, _Preparation.of(artifact.arrays))
+        messages = messages_of(data, data.graph, config)
+        inputs = node_inputs(data, messages, Preparation.of(artifact.arrays))
         weights = {
             name.removeprefix("weight."): values
             for name, values in artifact.arrays.items()
@@ -154,7 +154,7 @@ class GraphSage(Model):
         return Artifact(self.name, artifact.config, {**artifact.arrays, **made}, artifact.about)
 
 
-def _take_out(
+def take_out(
     data: TrainingData, config: GraphSageConfig
 ) -> tuple[Graph, tuple[IndexArray, IndexArray], tuple[IndexArray, IndexArray]]:
     """The graph without the edges to predict, those to train on, and those to validate on."""
@@ -179,7 +179,7 @@ def _take_out(
     return build_graph(*both, len(graph), graph.targets), training, validation
 
 
-def _messages(data: TrainingData, graph: Graph, config: GraphSageConfig) -> list[_Messages]:
+def messages_of(data: TrainingData, graph: Graph, config: GraphSageConfig) -> list[_Messages]:
     own = data.relation.self_typed
     found = []
     if config.messages != "others":
@@ -201,7 +201,7 @@ def _messages(data: TrainingData, graph: Graph, config: GraphSageConfig) -> list
 
 
 @dataclass(frozen=True)
-class _Preparation:
+class Preparation:
     """How inputs are made of any graph as they were of the training's: bases and scaling."""
 
     basis: dict[str, tuple[FloatArray, FloatArray]]
@@ -217,7 +217,7 @@ class _Preparation:
         return found
 
     @classmethod
-    def of(cls, arrays: Mapping[str, np.ndarray]) -> _Preparation:
+    def of(cls, arrays: Mapping[str, np.ndarray]) -> Preparation:
         """What ``arrays`` kept."""
 
         def named(prefix: str) -> dict[str, FloatArray]:
@@ -228,9 +228,7 @@ class _Preparation:
         return cls(basis, named("center."), named("scale."))
 
 
-def _prepare(
-    data: TrainingData, messages: list[_Messages], config: GraphSageConfig
-) -> _Preparation:
+def prepare(data: TrainingData, messages: list[_Messages], config: GraphSageConfig) -> Preparation:
     basis = {}
     for part in messages:
         if config.spectral and f"{part.out_of}-{part.into}" not in basis and part.graph.edges:
@@ -239,10 +237,10 @@ def _prepare(
     raw = _raw_inputs(data, messages, basis)
     center = {kind: x.mean(axis=0) for kind, x in raw.items()}
     scale = {kind: 1.0 / np.maximum(x.std(axis=0), 1e-3) for kind, x in raw.items()}
-    return _Preparation(basis, center, scale)
+    return Preparation(basis, center, scale)
 
 
-def _inputs(data: TrainingData, messages: list[_Messages], prepared: _Preparation) -> Inputs:
+def node_inputs(data: TrainingData, messages: list[_Messages], prepared: Preparation) -> Inputs:
     """float32[N, F] of each kind: features, log degrees, spectral vectors; normalised."""
     raw = _raw_inputs(data, messages, prepared.basis)
     return {
@@ -281,7 +279,7 @@ def _mean_matrix(graph: Graph) -> sparse.csr_matrix:
     return sparse.csr_matrix((values, graph.indices, graph.indptr), (len(graph), graph.targets))
 
 
-def _with_means(x: Inputs, messages: list[_Messages]) -> dict[str, FloatArray]:
+def with_means(x: Inputs, messages: list[_Messages]) -> dict[str, FloatArray]:
     """Each node's vector beside the means over its neighbours, relation by relation."""
     out = {kind: [values] for kind, values in x.items()}
     for part in messages:
@@ -317,7 +315,7 @@ class _Forward:
 
         self.module, self.messages, self.config = module, messages, config
         self.inputs = {
-            kind: torch.from_numpy(x) for kind, x in _with_means(inputs, messages).items()
+            kind: torch.from_numpy(x) for kind, x in with_means(inputs, messages).items()
         }
 
     def __call__(self, nodes: dict[str, IndexArray], seed: int) -> dict[str, Tensor]:
@@ -368,9 +366,7 @@ def _task(
 
     forward = _Forward(module, messages, inputs, config)
     own = data.relation.self_typed
-    # Small graphs get smaller batches: a network that takes few steps learns nothing.
-    size = min(config.trainer.batch, max(_SMALLEST_BATCH, len(training[0]) // 32))
-    size = min(size, len(training[0]))
+    size = batch_size(config.trainer.batch, len(training[0]))
     frequency = np.bincount(training[1], minlength=data.graph.targets) + 1.0
     log_frequency = torch.from_numpy(np.log(frequency / frequency.sum()).astype(np.float32))
     negatives = Negatives(data.graph, config.curriculum)
@@ -449,6 +445,15 @@ def expanded(vectors: FloatArray, graph: Graph, weight: float) -> FloatArray:
     return (mixed / np.maximum(length, 1e-12)).astype(np.float32)
 
 
+def batch_size(most: int, edges: int) -> int:
+    """Smaller batches for small graphs: a network that takes few steps learns nothing.
+
+    >>> batch_size(2048, 1_000_000), batch_size(2048, 1000)
+    (2048, 256)
+    """
+    return min(most, max(_SMALLEST_BATCH, edges // 32), edges)
+
+
 def embed_all(
     weights: Mapping[str, np.ndarray], inputs: Inputs, messages: list[_Messages]
 ) -> dict[str, FloatArray]:
@@ -460,7 +465,7 @@ def embed_all(
         messages: all edges.
     """
     hidden = {}
-    for kind, x in _with_means(inputs, messages).items():
+    for kind, x in with_means(inputs, messages).items():
         scale = weights[f"{kind}.norm.weight"] / np.sqrt(weights[f"{kind}.norm.running_var"] + 1e-5)
         shift = weights[f"{kind}.norm.bias"] - weights[f"{kind}.norm.running_mean"] * scale
         out = np.empty((len(x), len(scale)), np.float32)
@@ -470,7 +475,7 @@ def embed_all(
             out[start : start + _CHUNK] = np.maximum(part * scale + shift, 0.0)
         hidden[kind] = out
     embedded = {}
-    for kind, x in _with_means(hidden, messages).items():
+    for kind, x in with_means(hidden, messages).items():
         raw = x @ weights[f"{kind}.second.weight"].T + weights[f"{kind}.second.bias"]
         length = np.linalg.norm(raw, axis=1, keepdims=True)
         embedded[kind] = (raw / np.maximum(length, 1e-12)).astype(np.float32)

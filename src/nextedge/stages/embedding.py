@@ -193,3 +193,11 @@ class BprSource(ModelSource):
     name = model = "bpr"
     reason = "people_like_you"
     enabled = False
+
+
+class TwoTowerSource(ModelSource):
+    """Candidates whose tower's vector is near the query's."""
+
+    name = model = "two_tower"
+    reason = "people_like_you"
+    enabled = False

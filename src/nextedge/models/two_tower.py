@@ -1,0 +1,204 @@
+"""Two towers: a query's and a candidate's vector from what is known of each, met by a dot product.
+
+Yi et al.: "Sampling-Bias-Corrected Neural Modeling for Large Corpus Item Recommendations",
+RecSys 2019. Inputs of a tower are a node's features, log degrees, spectral vectors, and the means
+of all of these over its neighbours in every relation: a graph network's input without its
+training. 256-128-64 with batch norm and ReLU, outputs of unit length, temperature 0.07. What is
+to be predicted is taken out of the graph first, as in ``graphsage``, whose preparation it shares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import Field
+
+from nextedge.errors import TooLittleDataError
+from nextedge.graph.csr import Graph, build_graph
+from nextedge.models.artifact import Artifact, fingerprint
+from nextedge.models.graphsage import (
+    FEWEST_EDGES,
+    GraphSageConfig,
+    Inputs,
+    Preparation,
+    batch_size,
+    messages_of,
+    node_inputs,
+    prepare,
+    take_out,
+    with_means,
+)
+from nextedge.models.losses import sampled_softmax
+from nextedge.models.model import Model, ModelConfig, ModelProgress, TrainingData
+from nextedge.models.negatives import Negatives
+from nextedge.models.quality import full_ranking_ndcg
+from nextedge.models.trainer import Task, import_torch, train
+from nextedge.types import FloatArray, IndexArray
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+class TwoTowerConfig(GraphSageConfig):
+    """Settings of the towers; ``fanout``, ``hidden`` and ``expansion`` are those of graphsage."""
+
+    widths: tuple[int, ...] = (256, 128)
+    """Hidden layers of a tower."""
+    dimensions: int = Field(64, ge=1)
+
+
+class TwoTower(Model):
+    """Query and candidate embeddings from features alone: new nodes need no training."""
+
+    name = "two_tower"
+    config_class = TwoTowerConfig
+    extra = "train"
+    trained = True
+    inductive = True
+
+    def fit(self, data: TrainingData, config: ModelConfig, progress: ModelProgress) -> Artifact:
+        """Train on the edges taken out, then embed all nodes.
+
+        Raises:
+            TooLittleDataError: too few edges.
+            TrainingError: the training diverged.
+            MissingDependencyError: torch is not installed.
+        """
+        assert isinstance(config, TwoTowerConfig)
+        torch = import_torch(self.name)
+        kept, training, validation = take_out(data, config)
+        if len(training[0]) < FEWEST_EDGES:
+            raise TooLittleDataError(
+                f"two_tower: {len(training[0])} edges to learn from, expected {FEWEST_EDGES} "
+                "or more"
+            )
+        messages = messages_of(data, kept, config)
+        prepared = prepare(data, messages, config)
+        inputs = with_means(node_inputs(data, messages, prepared), messages)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(data.seed)
+            module = _module(inputs, data.relation.self_typed, config)
+            task = _task(module, data, kept, inputs, training, validation, config)
+            log = train(
+                task, config.trainer,
+                facts={
+                    "model": self.name,
+                    "settings": config.model_dump(mode="json", exclude={"trainer"}),
+                    "seed": data.seed,
+                    "data": fingerprint(data.graph.indptr, data.graph.indices),
+                },
+                directory=data.directory, progress=progress,
+            )  # fmt: skip
+        weights = {
+            f"weight.{name}": value.detach().cpu().numpy()
+            for name, value in module.state_dict().items()
+            if "num_batches" not in name
+        }
+        fitted = Artifact(
+            self.name, config.model_dump(mode="json"), {**weights, **prepared.arrays()},
+            {"seed": data.seed, "log": log.to_json()},
+        )  # fmt: skip
+        return self.embed(fitted, data)
+
+    def embed(self, artifact: Artifact, data: TrainingData) -> Artifact:
+        config = TwoTowerConfig.model_validate(artifact.config)
+        messages = messages_of(data, data.graph, config)
+        inputs = with_means(node_inputs(data, messages, Preparation.of(artifact.arrays)), messages)
+        weights = {
+            name.removeprefix("weight."): values
+            for name, values in artifact.arrays.items()
+            if name.startswith("weight.")
+        }
+        own = data.relation.self_typed
+        made = {
+            side: tower(weights, side, inputs["query" if own else side], len(config.widths))
+            for side in ("query", "candidate")
+        }
+        return Artifact(self.name, artifact.config, {**artifact.arrays, **made}, artifact.about)
+
+
+def _module(inputs: Inputs, own: bool, config: TwoTowerConfig) -> nn.Module:
+    from torch import nn
+
+    towers = nn.ModuleDict()
+    for side in ("query", "candidate"):
+        width = inputs["query" if own else side].shape[1]
+        layers: list[nn.Module] = []
+        for out in config.widths:
+            layers += [nn.Linear(width, out), nn.BatchNorm1d(out), nn.ReLU()]
+            layers += [nn.Dropout(config.dropout)]
+            width = out
+        towers[side] = nn.Sequential(*layers, nn.Linear(width, config.dimensions))
+    return towers
+
+
+def tower(weights: Mapping[str, np.ndarray], side: str, x: FloatArray, hidden: int) -> FloatArray:
+    """float32[N, d]: unit vectors of one tower, by NumPy alone."""
+    for layer in range(hidden):
+        linear, norm = f"{side}.{4 * layer}", f"{side}.{4 * layer + 1}"
+        scale = weights[f"{norm}.weight"] / np.sqrt(weights[f"{norm}.running_var"] + 1e-5)
+        x = x @ weights[f"{linear}.weight"].T + weights[f"{linear}.bias"]
+        x = np.maximum((x - weights[f"{norm}.running_mean"]) * scale + weights[f"{norm}.bias"], 0)
+    last = f"{side}.{4 * hidden}"
+    raw = x @ weights[f"{last}.weight"].T + weights[f"{last}.bias"]
+    length = np.linalg.norm(raw, axis=1, keepdims=True)
+    return (raw / np.maximum(length, 1e-12)).astype(np.float32)
+
+
+def _task(
+    module: Any,
+    data: TrainingData,
+    kept: Graph,
+    inputs: Inputs,
+    training: tuple[IndexArray, IndexArray],
+    validation: tuple[IndexArray, IndexArray],
+    config: TwoTowerConfig,
+) -> Task:
+    import torch
+    from torch.nn.functional import normalize
+
+    own = data.relation.self_typed
+    x = {side: torch.from_numpy(inputs["query" if own else side])
+         for side in ("query", "candidate")}  # fmt: skip
+    size = batch_size(config.trainer.batch, len(training[0]))
+    frequency = np.bincount(training[1], minlength=data.graph.targets) + 1.0
+    log_frequency = torch.from_numpy(np.log(frequency / frequency.sum()).astype(np.float32))
+    negatives = Negatives(data.graph, config.curriculum)
+
+    def of(side: str, ids: IndexArray) -> Tensor:
+        return normalize(module[side](x[side][torch.from_numpy(ids.astype(np.int64))]), dim=1)
+
+    def batches(epoch: int) -> Iterator[tuple[int, IndexArray, IndexArray]]:
+        order = np.random.default_rng([data.seed, epoch]).permutation(len(training[0]))
+        for step in range(len(order) // size):
+            rows = order[step * size : (step + 1) * size]
+            yield epoch * 1_000_003 + step, training[0][rows], training[1][rows]
+
+    def loss(batch: tuple[int, IndexArray, IndexArray], done: float) -> Tensor:
+        seed, source, target = batch
+        random = np.random.default_rng([data.seed, seed, 7])
+        kind = config.curriculum.kind_at(done)
+        drawn = negatives.shared("uniform" if kind == "hard" else kind, random)
+        query, both = of("query", source), of("candidate", np.concatenate((target, drawn)))
+        return sampled_softmax(
+            query, both[: len(target)],
+            torch.from_numpy(source.astype(np.int64)), torch.from_numpy(target.astype(np.int64)),
+            log_frequency[torch.from_numpy(target.astype(np.int64))],
+            temperature=config.temperature,
+            extra=query @ both[len(target) :].T if len(drawn) else None,
+        )  # fmt: skip
+
+    def validate() -> float:
+        weights = {name: value.detach().numpy() for name, value in module.state_dict().items()}
+        made = {
+            side: tower(weights, side, x[side].numpy(), len(config.widths))
+            for side in ("query", "candidate")
+        }
+        positives = build_graph(*validation, len(data.graph), data.graph.targets)
+        return full_ranking_ndcg(
+            made["query"], made["candidate"], kept, positives, own=own, seed=data.seed
+        )
+
+    return Task(module, batches, len(training[0]) // size, loss, validate)
