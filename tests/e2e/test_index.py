@@ -46,6 +46,7 @@ def test_an_index_that_finds_too_little_is_not_published(indexed: Path) -> None:
     text = (indexed / "nextedge.toml").read_text()
     (indexed / "nextedge.toml").write_text(
         text.replace("kind = 'hnsw'", "kind = 'ivf_pq'\ntarget_recall = 1.0")
+        + "\n[surfaces.items]\ncandidates = 20\n"
     )
     with pytest.raises(IndexRecallError, match="recall@"):
         Recommender(indexed).build(["items"])

@@ -338,6 +338,9 @@ def _new_index(kind: Kind, vectors: FloatArray, seed: int) -> Any:
         index.own_fields = True
         coarse.this.disown()
         index.cp.seed = seed + 1
+        index.cp.min_points_per_centroid = 1  # of small sets, silently
+        if kind == "ivf_pq":
+            index.pq.cp.min_points_per_centroid = 1
         sample = min(size, 40 * cells)
         chosen = np.random.default_rng(seed).choice(size, sample, replace=False)
         index.train(vectors[np.sort(chosen)])
