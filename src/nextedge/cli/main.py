@@ -37,7 +37,7 @@ def _recommender(where: Path | None, config: Path):  # type: ignore[no-untyped-d
 @app.command()
 def demo(
     directory: Annotated[Path, typer.Argument(help="where to make the tenant")] = Path("demo"),
-    users: Annotated[int, typer.Option(min=50, help="number of users")] = 3000,
+    users: Annotated[int, typer.Option(min=50, help="number of users")] = 2000,
     seed: Annotated[int, typer.Option(help="same seed, same tenant")] = 0,
     serve: Annotated[bool, typer.Option("--serve", help="serve it afterwards")] = False,
     as_json: AsJson = False,
@@ -48,6 +48,9 @@ def demo(
 
     with render.progress_bar() as progress:
         generate_tenant(directory, SyntheticConfig(users=users, seed=seed), progress)
+        settings = directory / "nextedge.toml"
+        if not settings.exists():
+            settings.write_text(_DEMO_SETTINGS)
         recommender = Recommender(directory)
         release = recommender.build(progress=progress)
     shown = _demo_users(recommender)
@@ -68,6 +71,18 @@ def demo(
         )
     if serve:
         _serve(directory, "127.0.0.1", 8000, 1)
+
+
+_DEMO_SETTINGS = """\
+# Made by `nextedge demo`: the tables are the files of this folder. What is left out has its
+# default; `nextedge init` writes a file that names every setting.
+
+[surfaces.people.ranker]
+max_rows = 60000      # for a quick build; the default is 200000
+
+[surfaces.items.ranker]
+max_rows = 60000
+"""
 
 
 def _demo_users(recommender: Any) -> list[Any]:
