@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -175,9 +176,22 @@ def measure(name: str, data: Path) -> dict[str, object]:
         recommender, started = Recommender(folder), time.perf_counter()
         recommender.build([surface])
         build_s = time.perf_counter() - started
-        return {"set": name, "build_s": round(build_s, 1), **_measured(recommender, surface, test)}
+        about = {"set": name, "code": _commit(), "build_s": round(build_s, 1)}
+        return {**about, **_measured(recommender, surface, test)}
     finally:
         shutil.rmtree(folder)
+
+
+def _commit() -> str:
+    """The short name of the commit that is measured, or ``unknown``."""
+    done = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"],
+        cwd=HOME,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.strip() or "unknown"
 
 
 def _measured(recommender: Recommender, surface: str, test: pl.DataFrame) -> dict[str, object]:

@@ -9,6 +9,7 @@ from typer.main import get_command
 
 from nextedge import Recommender
 from nextedge.cli.main import app
+from nextedge.models.model import model_classes
 
 HOME = Path(__file__).parents[2]
 
@@ -35,3 +36,9 @@ def test_every_feature_is_documented(tenant: Path) -> None:
 def test_links_of_the_readme_lead_somewhere() -> None:
     for link in re.findall(r"\]\(([^)#:]+)\)", (HOME / "README.md").read_text()):
         assert (HOME / link).exists(), link
+
+
+def test_every_model_is_documented() -> None:
+    text = (HOME / "docs" / "models.md").read_text()
+    for name in model_classes():
+        assert f"| `{name}` |" in text

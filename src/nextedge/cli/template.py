@@ -37,6 +37,12 @@ candidates = 1500                     # kept after merging the sources
 [surfaces.{name}.policy]
 # max_per = {{ {column} = 5 }}            # at most so many results that share a value
 # recently_shown_days = 7             # leave out what was shown lately
+# [surfaces.{name}.sources.two_tower]  # a model that is off by default; also lightgcn, bpr
+# enabled = true                      # or false, for any source
+# options = {{ dimensions = 64 }}       # settings of the model
+# [surfaces.{name}.index]             # nearest-neighbour search among many candidates
+# target_recall = 0.95                # less, and nothing is published
+# memory_mb = 4096
 """
 
 

@@ -12,13 +12,12 @@ import pyarrow as pa
 
 from nextedge.config import Config, SurfaceConfig
 from nextedge.errors import UnknownSurfaceError, nearest
-from nextedge.features.feature import FeatureSet
 from nextedge.graph.snapshot import Entities, Snapshot
 from nextedge.index.vector_index import VectorIndex
 from nextedge.models.gbdt import BoostedBlend
 from nextedge.releases.repository import Release
 from nextedge.stages.embedding import ModelSource
-from nextedge.stages.line import Line, build_line
+from nextedge.stages.line import Line, build_line, declared_features
 from nextedge.stages.policy import Policy
 from nextedge.stages.reasons import Reasons
 from nextedge.stages.source import Scope
@@ -86,7 +85,7 @@ class LoadedRelease:
             settings = settings.model_copy(update={"policy": live.policy, "k": live.k})
         folder = self.release.path / "surfaces" / name
         scope = Scope(self.snapshot, relation_of(settings))
-        features = FeatureSet.of(scope, built.features.exclude)
+        features = declared_features(scope, settings, built.features.exclude)
         line = build_line(scope, settings, load_sources(folder / "sources"), features=features)
         for source in line.sources.values():
             if isinstance(source, ModelSource) and (folder / "index" / source.name).exists():

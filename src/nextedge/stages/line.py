@@ -6,7 +6,7 @@ policy that follows is in ``nextedge.stages.policy``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast
 
@@ -17,7 +17,14 @@ from nextedge.features.feature import FeatureInput, FeatureSet
 from nextedge.models.artifact import Artifact
 from nextedge.models.ranker import Ranker
 from nextedge.stages.embedding import ModelSource, training_data
-from nextedge.stages.merge import ROUGH, gather_sources, merge_candidates
+from nextedge.stages.merge import (
+    ROUGH,
+    gather_sources,
+    merge_candidates,
+    rank_column,
+    score_column,
+    standard_column,
+)
 from nextedge.stages.source import Arrays, Scope, Source, source_classes
 from nextedge.types import Candidates, FloatArray, Requests
 
@@ -106,6 +113,19 @@ def enabled_sources(scope: Scope, surface: SurfaceConfig) -> dict[str, type[Sour
         and (surface.sources[name].enabled if name in surface.sources else cls.enabled)
         and cls.usable(scope)
     }
+
+
+def declared_features(
+    scope: Scope, surface: SurfaceConfig, exclude: Sequence[str] = ()
+) -> FeatureSet:
+    """The features of a surface: those its tables allow, but none of sources that are off."""
+    off = source_classes().keys() - enabled_sources(scope, surface).keys()
+    columns = [
+        column
+        for name in off
+        for column in (score_column(name), rank_column(name), standard_column(score_column(name)))
+    ]
+    return FeatureSet.of(scope, (*exclude, *columns))
 
 
 def build_line(

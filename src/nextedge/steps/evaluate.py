@@ -33,13 +33,15 @@ from nextedge.evaluation.report import (
 )
 from nextedge.features.attributes import Category
 from nextedge.graph.csr import Graph
+from nextedge.graph.snapshot import Snapshot
 from nextedge.graph.two_hop import pair_scores
 from nextedge.models.gbdt import BoostedBlend
 from nextedge.schema import ColumnKind
-from nextedge.stages.line import SCORE, Line
+from nextedge.stages.line import SCORE, Line, declared_features
 from nextedge.stages.merge import ROUGH, gather_sources, merge_candidates
+from nextedge.stages.source import Scope
 from nextedge.steps.embed import EVALUATION, load_trained
-from nextedge.steps.rank import batches, declared_features, window_line
+from nextedge.steps.rank import batches, window_line
 from nextedge.steps.step import Progress, Step
 from nextedge.steps.windows import History, cut, relation_of
 from nextedge.types import Candidates, Requests
@@ -71,7 +73,8 @@ class EvaluateStep(Step):
         surface = self.config.surface(self.surface)
         pairs, windows, method, why = cut(history, relation_of(surface), self.config.split)
         relation = relation_of(surface)
-        features = declared_features(self.config, relation, history, inputs["snapshot"])
+        served = Scope(Snapshot.load(inputs["snapshot"], history.entities), relation)
+        features = declared_features(served, surface, self.config.features.exclude)
         line, positives = window_line(
             self.config, self.surface, history, pairs, windows[-1], features,
             load_trained(inputs["embed"], EVALUATION),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,7 +37,7 @@ class IndexStep(Step):
         surface = self.config.surface(self.surface)
         settings = surface.index
         memory = settings.memory_mb << 20
-        reports = {}
+        reports: dict[str, Mapping[str, Any]] = {}
         for name, arrays in load_sources(inputs["sources"]).items():
             if not {"query", "candidate"} <= arrays.keys():
                 continue
@@ -46,6 +47,9 @@ class IndexStep(Step):
             if settings.kind != "auto" and len(vectors) > settings.exact_below:
                 kind = settings.kind
             if kind == "flat":
+                continue
+            if importlib.util.find_spec("faiss") is None:
+                reports[name] = {"left_out": "all are compared: pip install 'nextedge[ann]'"}
                 continue
             progress(f"index {self.surface}: {name}, {kind} of {len(vectors):,}", 0, 1)
             setting = surface.sources.get(name)

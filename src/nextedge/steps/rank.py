@@ -27,7 +27,7 @@ from nextedge.models.blend import LinearBlend
 from nextedge.models.gbdt import BoostedBlend, LabelledRows, boost, boost_watched
 from nextedge.models.quality import ndcg_of_rows
 from nextedge.models.ranker import Calibrator
-from nextedge.stages.line import Line, build_line, fit_sources
+from nextedge.stages.line import Line, build_line, declared_features, fit_sources
 from nextedge.stages.source import Scope
 from nextedge.steps.embed import COMMON, load_trained
 from nextedge.steps.impressions import Shown, shown_between
@@ -60,7 +60,8 @@ class RankStep(Step):
         surface = self.config.surface(self.surface)
         relation = relation_of(surface)
         pairs, windows, method, why = cut(history, relation, self.config.split)
-        features = declared_features(self.config, relation, history, inputs["snapshot"])
+        served = Scope(Snapshot.load(inputs["snapshot"], history.entities), relation)
+        features = declared_features(served, surface, self.config.features.exclude)
         trained = load_trained(inputs["embed"], COMMON)
         parts = []
         for place, window in enumerate(windows[:-1]):
@@ -78,14 +79,6 @@ class RankStep(Step):
             ranker.save(output / "ranker")
         about = {"split": method, "split_reason": why, **compared}
         (output / "training.json").write_text(json.dumps(about, indent=1))
-
-
-def declared_features(
-    config: Config, relation: Relation, history: History, snapshot: Path
-) -> FeatureSet:
-    """The features of a surface, as the serving snapshot allows them."""
-    scope = Scope(Snapshot.load(snapshot, history.entities), relation)
-    return FeatureSet.of(scope, config.features.exclude)
 
 
 def window_line(
