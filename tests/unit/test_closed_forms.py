@@ -49,6 +49,17 @@ def test_ease_on_all_neighbors_is_the_published_closed_form(data: TrainingData) 
     np.testing.assert_allclose(weights(fitted.arrays, 25), expected, atol=1e-4)
 
 
+def test_ease_leaves_out_the_longest_histories_of_a_graph_it_may_only_read() -> None:
+    source = np.concatenate((np.zeros(30), np.repeat(np.arange(1, 20), 2))).astype(np.int32)
+    target = np.concatenate((np.arange(30), np.tile([0, 1], 19))).astype(np.int32)
+    graph = build_graph(source, target, 20, 30)
+    before = graph.indices.copy()
+    graph.indices.setflags(write=False)
+    fitted = Ease().fit(TrainingData(ENGAGES, graph), EaseConfig(longest=10), lambda *_: None)
+    assert np.flatnonzero(weights(fitted.arrays, 30).any(axis=1)).tolist() == [0, 1]
+    assert graph.indices.tolist() == before.tolist()
+
+
 def test_graph_filter_is_its_formula(data: TrainingData) -> None:
     config = GraphFilterConfig(neighbors=25, target_exponent=0.2, query_exponent=1.0)
     fitted = GraphFilter().fit(data, config, lambda *_: None)

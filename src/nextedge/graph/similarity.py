@@ -30,7 +30,7 @@ def co_engagement(
 
     Args:
         graph: edges of N sources and M targets.
-        weight: float32[N], what each source counts.
+        weight: float32[N], what each source counts; one of 0 costs nothing.
         left, right: float32[M], by which a row and a column are divided.
         shrinkage: added to the divisor, so that similarities resting on little are small.
         neighbors: most kept of a row; a target is never its own neighbour.
@@ -62,6 +62,8 @@ def _co_engagement(  # type: ignore[no-untyped-def]
         count = 0
         for place in range(by_indptr[item], by_indptr[item + 1]):
             user = by_indices[place]
+            if weight[user] == 0.0:
+                continue
             for entry in range(of_indptr[user], of_indptr[user + 1]):
                 other = of_indices[entry]
                 if total[other] == 0.0:

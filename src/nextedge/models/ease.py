@@ -32,6 +32,9 @@ class EaseConfig(ModelConfig):
     """λ: L2 penalty on the weights, in multiples of the mean edges of a candidate."""
     query_exponent: float = Field(0.4, ge=0)
     """How much a query with many edges counts for less; 0 is the published form."""
+    longest: int = Field(5000, ge=1)
+    """Queries with more edges than this say little of any pair and cost the square of their
+    number: they are left out."""
     target_exponent: float = Field(0.1, ge=0)
     """How much the scores of candidates with many edges are lowered; 0 is the published form."""
 
@@ -53,12 +56,13 @@ class Ease(Model):
         if graph.edges == 0:
             raise TrainingError("ease: the graph has no edge to learn from; give it interactions")
         weight = np.maximum(graph.degree, 1).astype(np.float32) ** -config.query_exponent
+        weight[graph.degree > config.longest] = 0.0
         # Weights are scaled to a mean of 1 an edge, so that the penalty stays in edges.
-        weight *= graph.edges / float(weight @ graph.degree)
+        weight *= graph.edges / max(float(weight @ graph.degree), 1e-12)
         common = _co_occurrences(graph, weight)
         length = np.sqrt(np.maximum(common.diagonal(), 1e-12)).astype(np.float32)
         near = co_engagement(
-            graph, weight, length, length, shrinkage=0.0, neighbors=config.neighbors
+            graph, weight, length, length, shrinkage=0.0, neighbors=affordable(config, graph)
         )
         penalty = config.penalty * graph.edges / max(int((graph.target_degree > 0).sum()), 1)
         values = local_ridge(
@@ -74,9 +78,18 @@ class Ease(Model):
         )
 
 
+def affordable(config: EaseConfig, graph: Graph) -> int:
+    """The neighbours of each candidate: fewer in huge catalogues, so that a fit stays minutes.
+
+    N systems of m unknowns cost N m³; 2e12 is a quarter of an hour on two cores.
+    """
+    return min(config.neighbors, max(32, int((2e12 / max(graph.targets, 1)) ** (1 / 3))))
+
+
 def _co_occurrences(graph: Graph, weight: FloatArray) -> sparse.csr_matrix:
     """N × N: Σ of the weights of the queries that have both candidates."""
     by_edge = np.sqrt(np.repeat(weight, graph.degree)).astype(np.float32)
     shape = (len(graph), graph.targets)
-    rows = sparse.csr_matrix((by_edge, graph.indices, graph.indptr), shape)
+    rows = sparse.csr_matrix((by_edge, graph.indices, graph.indptr), shape, copy=True)
+    rows.eliminate_zeros()
     return (rows.T.tocsr() @ rows).tocsr()
