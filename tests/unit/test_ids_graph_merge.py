@@ -123,3 +123,23 @@ def test_places_in_an_order_hold_back_the_latest() -> None:
     assert choose_method(SplitConfig(), first)[0] == "last"
     evaluation = label_windows(SplitConfig(), "last", query, first)[-1]
     assert evaluation.labels.tolist() == [False, False, True, True]
+
+
+def test_many_random_pairs_share_one_graph_and_divide_their_queries() -> None:
+    query = np.repeat(np.arange(5000, dtype=np.int64), 110)
+    first = np.zeros(len(query), np.int64)
+    windows = label_windows(SplitConfig(), "random", query, first, divide=True)
+    *labels, evaluation = windows
+    assert all(window.graph is labels[0].graph for window in labels)
+    owner = np.full(5000, -1)
+    for number, window in enumerate(labels):
+        assert not (window.labels & (window.graph | evaluation.labels)).any()
+        mine = np.unique(query[window.labels])
+        assert (owner[mine] == -1).all()
+        owner[mine] = number
+        assert 1000 < len(mine) < 1500
+    together = np.logical_or.reduce([window.labels for window in labels])
+    assert together.mean() == pytest.approx(0.1, abs=1e-3)
+    assert (labels[0].graph | together).sum() == (~evaluation.labels).sum()
+    apart = label_windows(SplitConfig(), "random", query, first)
+    assert apart[0].graph is not apart[1].graph

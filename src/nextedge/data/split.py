@@ -18,6 +18,8 @@ from nextedge.data.timestamps import ORDER_ONLY_BEFORE
 from nextedge.types import BoolArray, IntArray
 
 LABEL_WINDOWS = 4
+SHARED_FROM = 500_000
+"""Pairs from which random label windows share one graph, so that models are fitted to it once."""
 
 
 @dataclass(frozen=True)
@@ -55,14 +57,18 @@ def choose_method(split: SplitConfig, first: IntArray) -> tuple[Method, str]:
 
 
 def label_windows(
-    split: SplitConfig, method: Method, query: IntArray, first: IntArray
+    split: SplitConfig, method: Method, query: IntArray, first: IntArray, *, divide: bool = False
 ) -> list[Window]:
     """The label windows in order, then the evaluation window.
 
     Args:
         query: int64[pairs], whose pair it is (for ``last``).
         first: int64[pairs], microseconds of each pair's first record.
+        divide: let random windows share one graph and divide the queries between them, where
+            pairs are many. Only where a pair is the label of one query alone.
     """
+    if method == "random" and divide and len(first) >= SHARED_FROM:
+        return _by_query(split, query)
     if method == "time":
         return _by_time(split, first)
     place = _place_from_end(query, first) if method == "last" else _shuffled(split, len(first))
@@ -94,6 +100,21 @@ def _by_place(split: SplitConfig, method: Method, place: np.ndarray) -> list[Win
             windows.append(Window(f"label_{number}", None, rest, held))
     held = place == 0 if method == "last" else place < split.evaluation_share
     return [*windows, Window("evaluation", None, ~held, held)]
+
+
+def _by_query(split: SplitConfig, query: IntArray) -> list[Window]:
+    """One held-back share, whose queries are divided between the label windows."""
+    place = _shuffled(split, len(query))
+    evaluated = place < split.evaluation_share
+    held = ~evaluated & (place < split.evaluation_share + split.label_share)
+    rest = ~evaluated & ~held
+    number = np.random.default_rng([split.seed, 1]).permutation(int(query.max()) + 1)
+    group = number[query] % LABEL_WINDOWS
+    windows = [
+        Window(f"label_{place}", None, rest, held & (group == place))
+        for place in range(LABEL_WINDOWS)
+    ]
+    return [*windows, Window("evaluation", None, ~evaluated, evaluated)]
 
 
 def _shuffled(split: SplitConfig, pairs: int) -> np.ndarray:

@@ -41,7 +41,7 @@ from nextedge.stages.line import SCORE, Line, declared_features
 from nextedge.stages.merge import ROUGH, gather_sources, merge_candidates
 from nextedge.stages.source import Scope
 from nextedge.steps.embed import EVALUATION, load_trained
-from nextedge.steps.rank import batches, window_line
+from nextedge.steps.rank import batches, positives_of, window_line
 from nextedge.steps.step import Progress, Step
 from nextedge.steps.windows import History, cut, relation_of
 from nextedge.types import Candidates, Requests
@@ -75,10 +75,11 @@ class EvaluateStep(Step):
         relation = relation_of(surface)
         served = Scope(Snapshot.load(inputs["snapshot"], history.entities), relation)
         features = declared_features(served, surface, self.config.features.exclude)
-        line, positives = window_line(
+        line = window_line(
             self.config, self.surface, history, pairs, windows[-1], features,
             load_trained(inputs["embed"], EVALUATION),
         )  # fmt: skip
+        positives = positives_of(line.scope, relation, pairs, windows[-1])
         folder = inputs["rank"] / "ranker"
         if (folder / "ranker.json").exists():
             line = line.with_ranker(BoostedBlend.load(folder))

@@ -66,9 +66,11 @@ class RankStep(Step):
         parts = []
         for place, window in enumerate(windows[:-1]):
             progress(f"rank {self.surface}: candidates of {window.name}", place, len(windows))
-            line, positives = window_line(
-                self.config, self.surface, history, pairs, window, features, trained
-            )
+            if place == 0 or window.graph is not windows[place - 1].graph:
+                line = window_line(
+                    self.config, self.surface, history, pairs, window, features, trained
+                )
+            positives = positives_of(line.scope, relation, pairs, window)
             end = windows[place + 1].as_of
             shown = shown_between(history, relation, window.as_of, end, surface.ranker)
             parts.append(label_rows(line, positives, surface.ranker, seed=place, shown=shown))
@@ -89,14 +91,13 @@ def window_line(
     window: Window,
     features: FeatureSet,
     trained: Mapping[str, Artifact],
-) -> tuple[Line, Graph]:
-    """The line over a window's snapshot, and its positives as rows of queries."""
+) -> Line:
+    """The line over a window's snapshot."""
     surface = config.surface(name)
     relation = relation_of(surface)
     snapshot = window_snapshot(history, relation, pairs, window)
     scope = Scope(snapshot, relation)
-    line = build_line(scope, surface, fit_sources(scope, surface, trained), features=features)
-    return line, positives_of(scope, relation, pairs, window)
+    return build_line(scope, surface, fit_sources(scope, surface, trained), features=features)
 
 
 def positives_of(scope: Scope, relation: Relation, pairs: Pairs, window: Window) -> Graph:

@@ -138,7 +138,9 @@ def cut(
     """The pairs of a relation, their windows, and the split method with its reason."""
     pairs = Pairs.of(history.of(relation), relation)
     method, why = choose_method(split, pairs.first)
-    windows = label_windows(split, method, pairs.source.astype(np.int64), pairs.first)
+    windows = label_windows(
+        split, method, pairs.source.astype(np.int64), pairs.first, divide=not relation.self_typed
+    )
     return pairs, windows, method, why
 
 
