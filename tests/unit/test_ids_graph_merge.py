@@ -125,7 +125,10 @@ def test_places_in_an_order_hold_back_the_latest() -> None:
     assert evaluation.labels.tolist() == [False, False, True, True]
 
 
-def test_many_random_pairs_share_one_graph_and_divide_their_queries() -> None:
+def test_many_random_pairs_share_one_graph_and_divide_their_queries(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("nextedge.data.split.SHARED_FROM", 500_000)
     query = np.repeat(np.arange(5000, dtype=np.int64), 110)
     first = np.zeros(len(query), np.int64)
     windows = label_windows(SplitConfig(), "random", query, first, divide=True)

@@ -18,7 +18,7 @@ from nextedge.data.timestamps import ORDER_ONLY_BEFORE
 from nextedge.types import BoolArray, IntArray
 
 LABEL_WINDOWS = 4
-SHARED_FROM = 500_000
+SHARED_FROM = 2_000_000
 """Pairs from which random label windows share one graph, so that models are fitted to it once."""
 
 
