@@ -293,7 +293,8 @@ def test_dates_mixed_zones_and_small_numbers(engine: LocalEngine) -> None:
     # Places in an order are moved up by one: 0 stands for no time.
     assert [time.second for time in times([2, 0, 1])] == [1, 2, 3]
     before = times([-86_400, 0])
-    assert before[0] == datetime(1969, 12, 31, tzinfo=UTC)
+    assert before[0] == datetime(1969, 12, 31, 0, 0, 1, tzinfo=UTC)
+    assert (before[1] - before[0]).total_seconds() == 86_400
 
 
 @settings(
