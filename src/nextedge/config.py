@@ -74,6 +74,9 @@ class FeaturesConfig(_Settings):
     users: EntityFeatures = EntityFeatures()
     items: EntityFeatures = EntityFeatures()
     exclude: tuple[str, ...] = ()
+    text_model: str | None = None
+    """Local folder of a sentence-transformers model that encodes text columns (relative to the
+    config file); without one texts are hashed TF-IDF."""
 
 
 class SplitConfig(_Settings):
@@ -182,6 +185,12 @@ class Config(_Settings):
     def state_path(self) -> Path:
         """Folder of releases, event log and caches."""
         return (self.base / self.state).resolve()
+
+    @property
+    def text_model_path(self) -> Path | None:
+        """Folder of the text model, or None."""
+        model = self.features.text_model
+        return None if model is None else (self.base / model).resolve()
 
     def surface(self, name: str) -> SurfaceConfig:
         """Settings of one surface; raises UnknownSurfaceError with the valid names."""

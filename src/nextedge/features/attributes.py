@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from nextedge.features.text import HashedText, TextEncoder
 from nextedge.graph.propagate import SparseRows
 from nextedge.schema import ColumnKind
 from nextedge.types import FloatArray, IndexArray, IntArray
 
-TEXT_BUCKETS = 1 << 18
 _NUMERIC = (ColumnKind.NUMBER, ColumnKind.FLAG, ColumnKind.LATITUDE, ColumnKind.LONGITUDE)
 
 
@@ -49,7 +49,7 @@ class Tags:
 
 @dataclass(frozen=True, eq=False)
 class Text:
-    """Hashed TF-IDF rows of unit length; the dot product of two is their cosine."""
+    """Rows of unit length, as the text encoder made them; the dot product of two is their cosine."""
 
     rows: SparseRows
 
@@ -115,47 +115,28 @@ class Attributes:
         return cls(about["rows"], kinds, columns)
 
 
-def encode_attributes(table: pa.Table, kinds: Mapping[str, ColumnKind]) -> Attributes:
+def encode_attributes(
+    table: pa.Table, kinds: Mapping[str, ColumnKind], text: TextEncoder | None = None
+) -> Attributes:
     """Encode the columns of a table whose rows stand in the order of positions."""
-    columns = {name: encode_column(table.column(name), kind) for name, kind in kinds.items()}
+    text = text or HashedText()
+    columns = {name: encode_column(table.column(name), kind, text) for name, kind in kinds.items()}
     return Attributes(table.num_rows, dict(kinds), columns)
 
 
-def encode_column(column: pa.ChunkedArray, kind: ColumnKind) -> Encoded:
+def encode_column(column: pa.ChunkedArray, kind: ColumnKind, text: TextEncoder) -> Encoded:
     """Encode one column by its kind."""
     if kind is ColumnKind.CATEGORY:
         return _encode_category(column)
     if kind is ColumnKind.TAGS:
         return _encode_tags(column)
     if kind is ColumnKind.TEXT:
-        return Text(encode_text(column))
+        return Text(text.encode(column.cast(pa.string()).fill_null("").to_pylist()))
     if kind is ColumnKind.TIMESTAMP:
         micros = column.cast(pa.timestamp("us", "UTC")).cast(pa.int64())
         return Instant(np.asarray(pc.fill_null(micros, 0), dtype=np.int64))
     numbers = np.asarray(column.cast(pa.float64()).fill_null(np.nan), dtype=np.float32)
     return Number(np.where(np.isfinite(numbers), numbers, np.nan).astype(np.float32))
-
-
-def encode_text(column: pa.ChunkedArray) -> SparseRows:
-    """Hashed TF-IDF of words and word pairs, rows of unit length (zero for empty text).
-
-    Salton, Buckley 1988 weighting as in scikit-learn: (1 + ln tf) · (1 + ln((1+n)/(1+df))).
-    """
-    from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
-
-    vectorizer = HashingVectorizer(
-        n_features=TEXT_BUCKETS, alternate_sign=False, norm=None, ngram_range=(1, 2)
-    )
-    texts = column.cast(pa.string()).fill_null("").to_pylist()
-    counts = vectorizer.transform(texts)
-    weighted = TfidfTransformer(sublinear_tf=True).fit_transform(counts).tocsr()
-    weighted.sort_indices()
-    return SparseRows(
-        weighted.indptr.astype(np.int64),
-        weighted.indices.astype(np.int32),
-        weighted.data.astype(np.float32),
-        TEXT_BUCKETS,
-    )
 
 
 def _encode_category(column: pa.ChunkedArray) -> Category:

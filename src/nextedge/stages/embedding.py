@@ -201,3 +201,16 @@ class TwoTowerSource(ModelSource):
     name = model = "two_tower"
     reason = "people_like_you"
     enabled = False
+
+
+class SasRecSource(ModelSource):
+    """Items that the sequential tower expects next."""
+
+    name = model = "sasrec"
+    relations = (ENGAGES,)
+    reason = "because_you_liked"
+    enabled = False
+
+    @classmethod
+    def usable(cls, scope: Scope) -> bool:
+        return scope.timed and scope.graph.edges > 0

@@ -17,6 +17,7 @@ from nextedge.data.ids import IdMap
 from nextedge.data.kinds import feature_kinds
 from nextedge.engines.base import Engine
 from nextedge.features.attributes import Attributes, encode_attributes
+from nextedge.features.text import text_encoder
 from nextedge.graph.snapshot import Entities
 from nextedge.steps.occasions import occasions
 from nextedge.steps.step import Progress, Step
@@ -39,10 +40,12 @@ class EntitiesStep(Step):
     def __init__(self, config: Config, engine: Engine) -> None:
         self.config = config
         self.engine = engine
+        self.text = text_encoder(config.text_model_path, config.state_path / "text")
 
     def settings(self) -> Mapping[str, Any]:
         features = self.config.features
-        return {"users": features.users.model_dump(), "items": features.items.model_dump()}
+        return {"users": features.users.model_dump(), "items": features.items.model_dump(),
+                "text": self.text.version}  # fmt: skip
 
     def run(self, inputs: Mapping[str, Path], output: Path, progress: Progress) -> None:
         tables = inputs["tables"]
@@ -74,7 +77,7 @@ class EntitiesStep(Step):
         settings = getattr(self.config.features, name)
         kinds = feature_kinds(expression, schema.TABLES[name], settings)
         return encode_attributes(
-            _in_order(path, schema.TABLES[name].key[0], ids, list(kinds)), kinds
+            _in_order(path, schema.TABLES[name].key[0], ids, list(kinds)), kinds, self.text
         )
 
     def _displays(self, tables: Path, output: Path, entities: Entities) -> None:

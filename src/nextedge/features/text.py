@@ -1,0 +1,184 @@
+"""Texts as vectors of unit length whose dot product is their likeness: two encoders.
+
+Hashed TF-IDF needs nothing. A sentence-transformers model in a local folder reads meaning across
+words and languages; what it made of a text is kept under the text's own hash, so that a build
+encodes only texts that no build before it has met.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nextedge.errors import ConfigError, MissingDependencyError
+from nextedge.graph.propagate import SparseRows
+from nextedge.types import FloatArray
+
+BUCKETS = 1 << 18
+_KEY = np.dtype("S32")
+_BLOCK = 4096
+_PICKLED = ("*.bin", "*.pkl", "*.pt", "*.pth")
+
+TextProgress = Callable[[int, int], None]
+"""Told (texts encoded, texts in all)."""
+
+
+def _quiet(*_: int) -> None:
+    """Progress that nobody reads."""
+
+
+class TextEncoder(ABC):
+    """Makes rows of unit length from texts, none from an empty one."""
+
+    @property
+    @abstractmethod
+    def version(self) -> str:
+        """What decides the vectors: equal versions give equal rows for equal texts."""
+
+    @abstractmethod
+    def encode(self, texts: Sequence[str], progress: TextProgress = _quiet) -> SparseRows:
+        """One row a text, columns ascending."""
+
+
+class HashedText(TextEncoder):
+    """Hashed TF-IDF of words and word pairs.
+
+    Salton, Buckley 1988 weighting as in scikit-learn: (1 + ln tf) · (1 + ln((1+n)/(1+df))).
+
+    >>> rows = HashedText().encode(["red shoe", "red shoe", ""])
+    >>> float(round(rows.values[:3] @ rows.values[3:6], 3)), int(rows.indptr[-1])
+    (1.0, 6)
+    """
+
+    version = "hashed-1"
+
+    def encode(self, texts: Sequence[str], progress: TextProgress = _quiet) -> SparseRows:
+        from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
+
+        if not texts:
+            none = np.zeros(0, np.int32), np.zeros(0, np.float32)
+            return SparseRows(np.zeros(1, np.int64), *none, BUCKETS)
+        vectorizer = HashingVectorizer(
+            n_features=BUCKETS, alternate_sign=False, norm=None, ngram_range=(1, 2)
+        )
+        counts = vectorizer.transform(texts)
+        weighted = TfidfTransformer(sublinear_tf=True).fit_transform(counts).tocsr()
+        weighted.sort_indices()
+        return SparseRows(
+            weighted.indptr.astype(np.int64),
+            weighted.indices.astype(np.int32),
+            weighted.data.astype(np.float32),
+            BUCKETS,
+        )
+
+
+class SentenceText(TextEncoder):
+    """A sentence-transformers model of a local folder, weights in safetensors.
+
+    Args:
+        folder: as ``SentenceTransformer.save`` writes it.
+        cache: folder in which vectors are kept, one part a run.
+
+    Raises:
+        ConfigError: the folder is none, or holds pickled weights.
+        MissingDependencyError: sentence-transformers is not installed.
+    """
+
+    def __init__(self, folder: Path, cache: Path) -> None:
+        if not (folder / "modules.json").exists():
+            raise ConfigError(
+                f"features.text_model: {folder} is not the folder of a sentence-transformers model "
+                "(no modules.json); save one there with SentenceTransformer(…).save(folder)"
+            )
+        pickled = sorted(file.name for kind in _PICKLED for file in folder.rglob(kind))
+        if pickled:
+            raise ConfigError(
+                f"features.text_model: {folder} holds {pickled[0]}, which may run code when read; "
+                "save the model with safe_serialization=True and delete that file"
+            )
+        self.folder = folder
+        digest = hashlib.sha256()
+        for file in sorted(f for f in folder.rglob("*") if f.is_file()):
+            digest.update(file.relative_to(folder).as_posix().encode())
+            digest.update(hashlib.sha256(file.read_bytes()).digest())
+        self._version = f"sentence-{digest.hexdigest()[:20]}"
+        self.cache = cache / self._version
+
+    @property
+    def version(self) -> str:
+        return self._version
+
+    def encode(self, texts: Sequence[str], progress: TextProgress = _quiet) -> SparseRows:
+        keys = np.array([_key(text) for text in texts], _KEY)
+        full = np.array([bool(text.strip()) for text in texts], bool)
+        known, vectors = self._kept()
+        wanted, first = np.unique(keys[full], return_index=True)
+        new = ~np.isin(wanted, known)
+        if new.any():
+            fresh = [texts[place] for place in np.flatnonzero(full)[first[new]]]
+            made = self._made(fresh, progress)
+            self._keep(wanted[new], made)
+            known = np.concatenate((known, wanted[new]))
+            vectors = made if not len(vectors) else np.concatenate((vectors, made))
+        width = vectors.shape[1] if len(vectors) else 1
+        indptr = np.concatenate(([0], np.cumsum(full, dtype=np.int64))) * width
+        if not full.any():
+            return SparseRows(indptr, np.zeros(0, np.int32), np.zeros(0, np.float32), width)
+        order = np.argsort(known, kind="stable")
+        place = order[np.searchsorted(known, keys[full], sorter=order)]
+        columns = np.tile(np.arange(width, dtype=np.int32), int(full.sum()))
+        return SparseRows(indptr, columns, vectors[place].ravel(), width)
+
+    def _made(self, texts: list[str], progress: TextProgress) -> FloatArray:
+        try:
+            from sentence_transformers import SentenceTransformer
+        except ImportError:
+            raise MissingDependencyError(
+                "sentence-transformers", "text", "features.text_model"
+            ) from None
+        model: Any = SentenceTransformer(str(self.folder), local_files_only=True)
+        parts = []
+        for start in range(0, len(texts), _BLOCK):
+            parts.append(
+                model.encode(
+                    texts[start : start + _BLOCK], normalize_embeddings=True,
+                    convert_to_numpy=True, show_progress_bar=False,
+                )
+            )  # fmt: skip
+            progress(min(start + _BLOCK, len(texts)), len(texts))
+        return np.concatenate(parts).astype(np.float32)
+
+    def _kept(self) -> tuple[np.ndarray, FloatArray]:
+        keys, vectors = [np.zeros(0, _KEY)], []
+        for file in sorted(self.cache.glob("*.npz")):
+            with np.load(file, allow_pickle=False) as part:
+                keys.append(part["keys"])
+                vectors.append(part["vectors"])
+        found = np.concatenate(vectors) if vectors else np.zeros((0, 0), np.float32)
+        return np.concatenate(keys), found
+
+    def _keep(self, keys: np.ndarray, vectors: FloatArray) -> None:
+        self.cache.mkdir(parents=True, exist_ok=True)
+        name = hashlib.sha256(keys.tobytes()).hexdigest()[:20]
+        partial = self.cache / f".{name}.{os.getpid()}"
+        try:
+            with partial.open("wb") as stream:
+                np.savez(stream, allow_pickle=False, keys=keys, vectors=vectors)
+            os.replace(partial, self.cache / f"{name}.npz")
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def _key(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest().encode()
+
+
+def text_encoder(model: Path | None, cache: Path) -> TextEncoder:
+    """The encoder of the settings: hashed words, or the model of a local folder."""
+    return HashedText() if model is None else SentenceText(model, cache)
