@@ -11,6 +11,7 @@ import pytest
 from nextedge.errors import TrainingError
 from nextedge.graph.csr import build_graph
 from nextedge.models.model import model_classes
+from nextedge.models.scoring import top_candidates
 from nextedge.testing.models import RELATIONS, check_model, planted
 from nextedge.types import ENGAGES, Relation
 
@@ -19,6 +20,18 @@ from nextedge.types import ENGAGES, Relation
 @pytest.mark.parametrize("name", sorted(model_classes()))
 def test_model_keeps_its_contract(name: str, relation: Relation, tmp_path: Path) -> None:
     check_model(model_classes()[name](), relation, tmp_path)
+
+
+@pytest.mark.parametrize("name", sorted(n for n, m in model_classes().items() if m.trained))
+def test_a_curriculum_that_ends_with_hard_negatives_trains(name: str) -> None:
+    model, (data, of_query, of_candidate) = model_classes()[name](), planted(ENGAGES)
+    curriculum = {"stages": [[0.3, "uniform"], [0.6, "popularity"], [1.0, "hard"]],
+                  "negatives": 16, "hard_pool": [20, 60]}  # fmt: skip
+    config = model.config_class.model_validate({"curriculum": curriculum})
+    fitted = model.fit(data, config, lambda *_: None)
+    everyone = np.arange(len(data.graph), dtype=np.int32)
+    lists = top_candidates(fitted, data.graph, everyone, 5, data.graph.gather(everyone))
+    assert (of_query[lists.row_query] == of_candidate[lists.candidate]).mean() > 0.5
 
 
 @pytest.mark.parametrize("name", sorted(model_classes()))

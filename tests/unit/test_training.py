@@ -90,11 +90,17 @@ def test_negatives_follow_their_kind_and_the_curriculum_its_schedule() -> None:
     assert np.bincount(negatives.shared("uniform", random), minlength=3)[2] == 0
     share = np.bincount(negatives.shared("popularity", random)) / 4000
     assert share[0] == pytest.approx(90**0.75 / (90**0.75 + 10**0.75), abs=0.03)
-    assert negatives.hard(np.int32([0]), 2, random) is None
     vectors = np.eye(3, dtype=np.float32)
-    negatives.mine(np.tile(vectors[:1], (100, 1)) + 0.5 * vectors[1], vectors)
+    embedded = [0]
+
+    def embed() -> tuple[np.ndarray, np.ndarray]:
+        embedded[0] += 1
+        return np.tile(vectors[:1], (100, 1)) + 0.5 * vectors[1], vectors
+
     # The best candidate that is no edge of the query: 1 for those who have 0.
-    assert negatives.hard(np.int32([0]), 2, random).tolist() == [[1, 1]]
+    for epoch in (0, 0, 1):
+        assert set(negatives.hard(np.int32([0]), epoch, embed, random)[0]) == {1}
+    assert embedded == [2]  # once an epoch
     with pytest.raises(ValidationError, match="ascending"):
         CurriculumConfig(stages=((0.5, "uniform"), (0.4, "hard")))
 

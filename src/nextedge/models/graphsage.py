@@ -27,12 +27,12 @@ from nextedge.errors import TooLittleDataError, TrainingError
 from nextedge.graph.csr import Graph, build_graph
 from nextedge.graph.sampler import sample_neighbors
 from nextedge.models.artifact import Artifact, fingerprint
-from nextedge.models.losses import sampled_softmax
+from nextedge.models.losses import sampled_softmax, scores_of_drawn
 from nextedge.models.model import Model, ModelConfig, ModelProgress, TrainingData
 from nextedge.models.negatives import CurriculumConfig, Negatives
 from nextedge.models.quality import full_ranking_ndcg
 from nextedge.models.spectral import decompose, normalised_adjacency
-from nextedge.models.trainer import Task, TrainerConfig, import_torch, train
+from nextedge.models.trainer import EPOCH, Task, TrainerConfig, import_torch, train
 from nextedge.types import FloatArray, IndexArray
 
 if TYPE_CHECKING:
@@ -371,49 +371,38 @@ def _task(
     log_frequency = torch.from_numpy(np.log(frequency / frequency.sum()).astype(np.float32))
     negatives = Negatives(data.graph, config.curriculum)
 
-    def embed_now() -> dict[str, FloatArray]:
+    side = "query" if own else "candidate"
+
+    def embed_now() -> tuple[FloatArray, FloatArray]:
         weights = {name: value.detach().numpy() for name, value in module.state_dict().items()}
-        return embed_all(weights, inputs, messages)
+        found = embed_all(weights, inputs, messages)
+        return found["query"], found[side]
 
     def batches(epoch: int) -> Iterator[tuple[int, IndexArray, IndexArray]]:
         order = np.random.default_rng([data.seed, epoch]).permutation(len(training[0]))
         for step in range(len(order) // size):
             rows = order[step * size : (step + 1) * size]
-            yield epoch * 1_000_003 + step, training[0][rows], training[1][rows]
-
-    mined = {"epoch": -1}
+            yield epoch * EPOCH + step, training[0][rows], training[1][rows]
 
     def loss(batch: tuple[int, IndexArray, IndexArray], done: float) -> Tensor:
         seed, source, target = batch
         random = np.random.default_rng([data.seed, seed, 7])
         kind = config.curriculum.kind_at(done)
-        extra = negatives.shared(kind, random)
-        hard = None
+        drawn = negatives.shared(kind, random)
         if kind == "hard":
-            epoch = seed // 1_000_003
-            if mined["epoch"] != epoch:
-                mined["epoch"] = epoch
-                now = embed_now()
-                negatives.mine(now["query"], now["query" if own else "candidate"])
-            hard = negatives.hard(source, max(1, min(8, config.curriculum.negatives)), random)
-        wanted = [target, extra] if hard is None else [target, extra, hard.ravel()]
+            drawn = negatives.hard(source, seed // EPOCH, embed_now, random)
+        wanted = [target, drawn.ravel()]
         if own:
             nodes = {"query": np.unique(np.concatenate([source, *wanted]))}
         else:
             nodes = {"query": np.unique(source), "candidate": np.unique(np.concatenate(wanted))}
         vectors = forward(nodes, seed)
-        side = "query" if own else "candidate"
 
         def of(kind: str, ids: IndexArray) -> Tensor:
             return vectors[kind][torch.from_numpy(np.searchsorted(nodes[kind], ids))]
 
         query = of("query", source)
-        others = None
-        if len(extra):
-            others = query @ of(side, extra).T
-        if hard is not None:
-            found = of(side, hard.ravel()).reshape(*hard.shape, -1)
-            others = torch.einsum("bd,bnd->bn", query, found)
+        others = scores_of_drawn(query, of(side, drawn.ravel()), drawn)
         return sampled_softmax(
             query, of(side, target),
             torch.from_numpy(source.astype(np.int64)), torch.from_numpy(target.astype(np.int64)),
@@ -422,13 +411,8 @@ def _task(
         )  # fmt: skip
 
     def validate() -> float:
-        vectors = embed_now()
-        candidate = vectors["query" if own else "candidate"]
-        return full_ranking_ndcg(
-            vectors["query"], candidate, kept, build_graph(
-                *validation, len(data.graph), data.graph.targets), seed=data.seed,
-            own=own,
-        )  # fmt: skip
+        positives = build_graph(*validation, len(data.graph), data.graph.targets)
+        return full_ranking_ndcg(*embed_now(), kept, positives, seed=data.seed, own=own)
 
     return Task(module, batches, len(training[0]) // size, loss, validate)
 

@@ -18,12 +18,12 @@ from pydantic import Field
 from nextedge.errors import TooLittleDataError
 from nextedge.graph.csr import Graph, build_graph
 from nextedge.models.artifact import Artifact, fingerprint
-from nextedge.models.losses import bpr, sampled_softmax
+from nextedge.models.losses import bpr, sampled_softmax, scores_of_drawn
 from nextedge.models.model import Model, ModelConfig, ModelProgress, TrainingData
 from nextedge.models.negatives import CurriculumConfig, Negatives
 from nextedge.models.quality import full_ranking_ndcg
 from nextedge.models.spectral import normalised_adjacency
-from nextedge.models.trainer import Task, TrainerConfig, import_torch, train
+from nextedge.models.trainer import EPOCH, Task, TrainerConfig, import_torch, train
 from nextedge.types import FloatArray, IndexArray
 
 if TYPE_CHECKING:
@@ -180,24 +180,28 @@ def _task(
         order = np.random.default_rng([data.seed, epoch]).permutation(len(training[0]))
         for step in range(len(order) // size):
             rows = order[step * size : (step + 1) * size]
-            yield epoch * 1_000_003 + step, training[0][rows], training[1][rows]
+            yield epoch * EPOCH + step, training[0][rows], training[1][rows]
 
     def loss(batch: tuple[int, IndexArray, IndexArray], done: float) -> Tensor:
         seed, source, target = batch
         random = np.random.default_rng([data.seed, seed, 7])
         kind = config.curriculum.kind_at(done)
-        drawn = negatives.shared("uniform" if kind == "hard" else kind, random)
+        drawn = negatives.shared(kind, random)
+        if kind == "hard":
+            drawn = negatives.hard(source, seed // EPOCH, embed_now, random)
         vectors = smooth()
         left = torch.from_numpy(source.astype(np.int64))
         right = torch.from_numpy(target.astype(np.int64))
-        other = torch.from_numpy(drawn.astype(np.int64))
+        other = torch.from_numpy(drawn.ravel().astype(np.int64))
         query, candidate = vectors[left], vectors[right + offset]
         extra = vectors[other + offset]
         if config.loss == "bpr":
-            value = bpr((query * candidate).sum(dim=1), query @ extra.T)
+            drawn_score = scores_of_drawn(query, extra, drawn)
+            assert drawn_score is not None, "the BPR loss needs negatives that are drawn"
+            value = bpr((query * candidate).sum(dim=1), drawn_score)
         else:
             query, candidate = normalize(query, dim=1), normalize(candidate, dim=1)
-            shared = query @ normalize(extra, dim=1).T if len(drawn) else None
+            shared = scores_of_drawn(query, normalize(extra, dim=1), drawn)
             value = sampled_softmax(
                 query, candidate, left, right, log_frequency[right],
                 temperature=config.temperature, extra=shared,
@@ -211,16 +215,15 @@ def _task(
             )  # fmt: skip
         return value
 
-    def validate() -> float:
-        first = module.weight.detach().numpy()
-        vectors = _smoothed(kept, first, config.layers, own=own)
+    def embed_now() -> tuple[FloatArray, FloatArray]:
+        vectors = _smoothed(kept, module.weight.detach().numpy(), config.layers, own=own)
         if config.loss == "softmax":
             vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        return vectors[:queries], vectors[:queries] if own else vectors[queries:]
+
+    def validate() -> float:
         positives = build_graph(*validation, queries, data.graph.targets)
-        candidate = vectors[:queries] if own else vectors[queries:]
-        return full_ranking_ndcg(
-            vectors[:queries], candidate, kept, positives, own=own, seed=data.seed
-        )
+        return full_ranking_ndcg(*embed_now(), kept, positives, own=own, seed=data.seed)
 
     return Task(module, batches, len(training[0]) // size, loss, validate), module
 

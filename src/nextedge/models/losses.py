@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from nextedge.types import IndexArray
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -73,3 +75,20 @@ def sampled_softmax(
         logit = torch.cat((logit, extra / temperature - log_frequency.mean()), dim=1)
     goal = torch.arange(len(query), device=query.device)
     return torch.nn.functional.cross_entropy(logit, goal)
+
+
+def scores_of_drawn(query: Tensor, candidate: Tensor, drawn: IndexArray) -> Tensor | None:
+    """[B, N] dot products with negatives that were drawn, or None where none were.
+
+    Args:
+        query: [B, d].
+        candidate: vectors of ``drawn``, flat.
+        drawn: int32[N] shared by the batch, or int32[B, N] a row's own.
+    """
+    import torch
+
+    if not drawn.size:
+        return None
+    if drawn.ndim == 1:
+        return query @ candidate.T
+    return torch.einsum("bd,bnd->bn", query, candidate.reshape(*drawn.shape, -1))

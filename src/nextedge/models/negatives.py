@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -11,6 +12,8 @@ from nextedge.graph.csr import Graph
 from nextedge.models.model import ModelConfig
 from nextedge.types import FloatArray, IndexArray
 
+HARD_A_PAIR = 8
+"""Hard negatives of one pair at most: each is embedded for it alone."""
 Kind = Literal["in_batch", "uniform", "popularity", "hard"]
 
 
@@ -50,6 +53,7 @@ class Negatives:
         self._cumulative = np.cumsum(weight)
         self._present = np.flatnonzero(graph.target_degree).astype(np.int32)
         self._pools: IndexArray | None = None
+        self._mined = -1
 
     def shared(self, kind: Kind, random: np.random.Generator) -> IndexArray:
         """int32[N] candidates for a whole batch; none for ``in_batch`` and ``hard``."""
@@ -85,9 +89,23 @@ class Negatives:
             pools[rows] = order[:, low:high]
         self._pools = pools
 
-    def hard(self, query: IndexArray, count: int, random: np.random.Generator) -> IndexArray | None:
-        """int32[B, count] from the pools of the queries, or None before they were mined."""
-        if self._pools is None or self._pools.shape[1] == 0:
-            return None
-        place = random.integers(0, self._pools.shape[1], (len(query), count))
+    def hard(
+        self,
+        query: IndexArray,
+        epoch: int,
+        embed: Callable[[], tuple[FloatArray, FloatArray]],
+        random: np.random.Generator,
+    ) -> IndexArray:
+        """int32[B, n] from the queries' pools, which are mined anew in every epoch.
+
+        Args:
+            query: int32[B].
+            embed: the present embeddings of all queries and candidates.
+        """
+        if self._mined != epoch:
+            self.mine(*embed())
+            self._mined = epoch
+        assert self._pools is not None
+        count = min(HARD_A_PAIR, self.config.negatives) if self._pools.shape[1] else 0
+        place = random.integers(0, max(self._pools.shape[1], 1), (len(query), count))
         return np.take_along_axis(self._pools[query], place, axis=1)

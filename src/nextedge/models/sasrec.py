@@ -23,7 +23,7 @@ from nextedge.models.artifact import Artifact, fingerprint
 from nextedge.models.model import Model, ModelConfig, ModelProgress, TrainingData
 from nextedge.models.negatives import CurriculumConfig, Negatives
 from nextedge.models.quality import full_ranking_ndcg
-from nextedge.models.trainer import Task, TrainerConfig, import_torch, train
+from nextedge.models.trainer import EPOCH, Task, TrainerConfig, import_torch, train
 from nextedge.types import FloatArray, IndexArray
 
 if TYPE_CHECKING:
@@ -239,7 +239,6 @@ def _task(module: Any, data: TrainingData, config: SasRecConfig) -> Task:
     known, latest = sequences[:, 1:], _histories(graph, 1)[:, 0]
     rows = np.flatnonzero(held).astype(np.int32)
     positives = build_graph(rows, latest[held], len(graph), graph.targets)
-    read = known.copy()
     source, place = np.nonzero(known >= 0)
     kept = build_graph(source.astype(np.int32), known[source, place], len(graph), graph.targets)
     learners = np.flatnonzero((sequences >= 0).sum(axis=1) > 1)
@@ -251,7 +250,7 @@ def _task(module: Any, data: TrainingData, config: SasRecConfig) -> Task:
     def batches(epoch: int) -> Iterator[tuple[int, IndexArray]]:
         order = np.random.default_rng([data.seed, epoch]).permutation(learners)
         for step in range(len(order) // size):
-            yield epoch * 1_000_003 + step, order[step * size : (step + 1) * size]
+            yield epoch * EPOCH + step, order[step * size : (step + 1) * size]
 
     def loss(batch: tuple[int, IndexArray], done: float) -> Tensor:
         seed, queries = batch
@@ -263,9 +262,13 @@ def _task(module: Any, data: TrainingData, config: SasRecConfig) -> Task:
         if every:
             logit = state @ module.vectors(torch.arange(graph.targets)).T
         else:
-            drawn = negatives.shared(
-                config.curriculum.kind_at(done), np.random.default_rng([data.seed, seed, 7])
+            random, kind = (
+                np.random.default_rng([data.seed, seed, 7]),
+                config.curriculum.kind_at(done),
             )
+            drawn = negatives.shared(kind, random)
+            if kind == "hard":
+                drawn = negatives.hard(queries, seed // EPOCH, embed_now, random).ravel()
             pool, wanted = torch.unique(
                 torch.cat((wanted, torch.from_numpy(drawn.astype(np.int64)))), return_inverse=True
             )
@@ -278,11 +281,16 @@ def _task(module: Any, data: TrainingData, config: SasRecConfig) -> Task:
             )
         return torch.nn.functional.cross_entropy(logit, wanted)
 
+    def embed_now() -> tuple[FloatArray, FloatArray]:
+        training = module.training
+        module.eval()
+        with torch.no_grad():
+            found = _embeddings(module, data, known, graph.target_degree > 0)
+        module.train(training)
+        return found["query"], found["candidate"]
+
     def validate() -> float:
-        found = _embeddings(module, data, read, graph.target_degree > 0)
-        return full_ranking_ndcg(
-            found["query"], found["candidate"], kept, positives,
-            own=data.relation.self_typed, seed=data.seed,
-        )  # fmt: skip
+        own = data.relation.self_typed
+        return full_ranking_ndcg(*embed_now(), kept, positives, own=own, seed=data.seed)
 
     return Task(module, batches, len(learners) // size, loss, validate)

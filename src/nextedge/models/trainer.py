@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 CHECKPOINT = "checkpoint.npz"
+EPOCH = 1_000_003
+"""A batch's seed is its epoch times this, plus its place."""
 
 
 class TrainerConfig(ModelConfig):

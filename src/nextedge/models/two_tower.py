@@ -30,11 +30,11 @@ from nextedge.models.graphsage import (
     take_out,
     with_means,
 )
-from nextedge.models.losses import sampled_softmax
+from nextedge.models.losses import sampled_softmax, scores_of_drawn
 from nextedge.models.model import Model, ModelConfig, ModelProgress, TrainingData
 from nextedge.models.negatives import Negatives
 from nextedge.models.quality import full_ranking_ndcg
-from nextedge.models.trainer import Task, import_torch, train
+from nextedge.models.trainer import EPOCH, Task, import_torch, train
 from nextedge.types import FloatArray, IndexArray
 
 if TYPE_CHECKING:
@@ -174,31 +174,36 @@ def _task(
         order = np.random.default_rng([data.seed, epoch]).permutation(len(training[0]))
         for step in range(len(order) // size):
             rows = order[step * size : (step + 1) * size]
-            yield epoch * 1_000_003 + step, training[0][rows], training[1][rows]
+            yield epoch * EPOCH + step, training[0][rows], training[1][rows]
 
     def loss(batch: tuple[int, IndexArray, IndexArray], done: float) -> Tensor:
         seed, source, target = batch
         random = np.random.default_rng([data.seed, seed, 7])
         kind = config.curriculum.kind_at(done)
-        drawn = negatives.shared("uniform" if kind == "hard" else kind, random)
-        query, both = of("query", source), of("candidate", np.concatenate((target, drawn)))
+        drawn = negatives.shared(kind, random)
+        if kind == "hard":
+            drawn = negatives.hard(source, seed // EPOCH, embed_now, random)
+        query = of("query", source)
+        both = of("candidate", np.concatenate((target, drawn.ravel())))
+        others = both[len(target) :]
         return sampled_softmax(
             query, both[: len(target)],
             torch.from_numpy(source.astype(np.int64)), torch.from_numpy(target.astype(np.int64)),
             log_frequency[torch.from_numpy(target.astype(np.int64))],
             temperature=config.temperature,
-            extra=query @ both[len(target) :].T if len(drawn) else None,
+            extra=scores_of_drawn(query, others, drawn),
         )  # fmt: skip
 
-    def validate() -> float:
+    def embed_now() -> tuple[FloatArray, FloatArray]:
         weights = {name: value.detach().numpy() for name, value in module.state_dict().items()}
-        made = {
-            side: tower(weights, side, x[side].numpy(), len(config.widths))
+        query, candidate = (
+            tower(weights, side, x[side].numpy(), len(config.widths))
             for side in ("query", "candidate")
-        }
-        positives = build_graph(*validation, len(data.graph), data.graph.targets)
-        return full_ranking_ndcg(
-            made["query"], made["candidate"], kept, positives, own=own, seed=data.seed
         )
+        return query, candidate
+
+    def validate() -> float:
+        positives = build_graph(*validation, len(data.graph), data.graph.targets)
+        return full_ranking_ndcg(*embed_now(), kept, positives, own=own, seed=data.seed)
 
     return Task(module, batches, len(training[0]) // size, loss, validate)
