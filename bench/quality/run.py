@@ -29,7 +29,7 @@ from rich.table import Table
 from nextedge import Recommender
 from nextedge.evaluation import bootstrap_interval, paired_bootstrap, rank_metrics
 from nextedge.evaluation.ranking import RankMetrics
-from nextedge.graph.csr import build_graph, mirrored
+from nextedge.graph.csr import Graph, build_graph, mirrored
 from nextedge.stages.merge import gather_sources, merge_candidates
 from nextedge.steps.evaluate import HEURISTICS
 from nextedge.steps.rank import batches
@@ -194,7 +194,10 @@ def _commit() -> str:
     return done.stdout.strip() or "unknown"
 
 
-def _measured(recommender: Recommender, surface: str, test: pl.DataFrame) -> dict[str, object]:
+def ranked(
+    recommender: Recommender, surface: str, test: pl.DataFrame
+) -> tuple[Graph, np.ndarray, np.ndarray, dict[str, RankMetrics]]:
+    """The edges to find, their queries, their own edges' number, and every system's metrics of each."""
     scope = recommender.release.surface(surface).line.scope
     entities = recommender.release.entities
     left = entities.users.positions(test.to_series(0).to_list())
@@ -221,6 +224,12 @@ def _measured(recommender: Recommender, surface: str, test: pl.DataFrame) -> dic
         metrics[name] = rank_metrics(
             ends, np.concatenate([t.candidate for t in tops]), indptr, positive
         )
+    return positives, queries, scope.graph.degree[queries], metrics
+
+
+def _measured(recommender: Recommender, surface: str, test: pl.DataFrame) -> dict[str, object]:
+    positives, queries, _, metrics = ranked(recommender, surface, test)
+    scope = recommender.release.surface(surface).line.scope
     tuned: dict[str, str] = {}
     if surface == "people":
         for name, found in tuned_heuristics(scope.graph, scope.known, positives, queries).items():

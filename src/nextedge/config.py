@@ -107,7 +107,7 @@ class RankerConfig(_Settings):
     model: Literal["auto", "lightgbm", "blend", "best_source"] = "auto"
     """``auto`` serves whichever of the others ranks the last label window best."""
     trees: int = Field(300, ge=1)
-    leaves: int = Field(15, ge=2)
+    leaves: int = Field(15, ge=2, le=64)
     learning_rate: float = Field(0.1, gt=0, le=1)
     min_rows_in_leaf: int = Field(50, ge=1)
     leaf_penalty: float = Field(5.0, ge=0)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import lightgbm
@@ -17,11 +18,11 @@ import numpy as np
 
 from nextedge.config import RankerConfig
 from nextedge.models.blend import LinearBlend
+from nextedge.models.forest import Forest
 from nextedge.models.quality import ndcg_of_rows
 from nextedge.models.ranker import Calibrator, Ranker
 from nextedge.types import Candidates, FloatArray, IntArray
 
-_ONE_REQUEST = 4096
 _BLEND = ("weight", "center", "scale", "missing")
 
 
@@ -61,22 +62,33 @@ class BoostedBlend(Ranker):
         name: str,
         features: Sequence[str],
         blend: LinearBlend,
-        trees: lightgbm.Booster | None = None,
+        trees: lightgbm.Booster | Path | None = None,
         calibrator: Calibrator | None = None,
+        forest: Forest | None = None,
     ) -> None:
+        """``trees`` may be the file that holds them: it is read when contributions are asked for.
+
+        ``forest`` is their serving form; without one it is made of them.
+        """
         self.name = name
         self.features = list(features)
         self.blend = blend
-        self.trees = trees
         self.calibrator = calibrator
+        self._trees = trees
+        self.forest = Forest.of_lightgbm(self.trees) if forest is None and trees else forest
+
+    @cached_property
+    def trees(self) -> lightgbm.Booster | None:
+        """The trees as their library has them, or None where the blend is alone."""
+        if isinstance(self._trees, Path):
+            return lightgbm.Booster(model_file=str(self._trees))
+        return self._trees
 
     def raw(self, matrix: FloatArray) -> FloatArray:
         """float32[R]: uncalibrated scores."""
         score = self.blend(matrix)
-        if self.trees is not None and len(matrix):
-            # One request is scored sooner by one thread: others serve other requests.
-            threads = 1 if len(matrix) <= _ONE_REQUEST else 0
-            score = score + np.asarray(self.trees.predict(matrix, num_threads=threads), np.float32)
+        if self.forest is not None:
+            score = score + self.forest(matrix).astype(np.float32)
         return score
 
     def predict(self, matrix: FloatArray, candidates: Candidates) -> FloatArray:
@@ -106,6 +118,8 @@ class BoostedBlend(Ranker):
             np.save(directory / f"blend_{part}.npy", getattr(self.blend, part))
         if self.trees is not None:
             self.trees.save_model(str(directory / "trees.txt"))
+            assert self.forest is not None
+            self.forest.save(directory)
         if self.calibrator is not None:
             np.save(directory / "calibrator_raw.npy", self.calibrator.raw)
             np.save(directory / "calibrator_probability.npy", self.calibrator.probability)
@@ -123,15 +137,15 @@ class BoostedBlend(Ranker):
         """Read what ``save`` wrote."""
         about = json.loads((directory / "ranker.json").read_text())
         blend = LinearBlend(*(np.load(directory / f"blend_{part}.npy") for part in _BLEND))
-        trees = calibrator = None
+        trees = forest = calibrator = None
         if about["trees"]:
-            trees = lightgbm.Booster(model_file=str(directory / "trees.txt"))
+            trees, forest = directory / "trees.txt", Forest.load(directory)
         if about["calibrated"]:
             calibrator = Calibrator(
                 np.load(directory / "calibrator_raw.npy"),
                 np.load(directory / "calibrator_probability.npy"),
             )
-        return cls(about["model"], about["features"], blend, trees, calibrator)
+        return cls(about["model"], about["features"], blend, trees, calibrator, forest)
 
 
 def boost(

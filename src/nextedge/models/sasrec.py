@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _FEWEST = 50
 _FAR = -1e9
+_BATCHES_SORTED = 16
 
 
 class SasRecConfig(ModelConfig):
@@ -42,14 +43,14 @@ class SasRecConfig(ModelConfig):
     window: int = Field(50, ge=1)
     """Latest candidates of a query that are read."""
     dropout: float = Field(0.3, ge=0, lt=1)
-    compare_all_below: int = Field(20_000, ge=0)
+    compare_all_below: int = Field(4_000, ge=0)
     """Up to so many candidates the softmax is over all; else over the batch's and draws."""
     validation_share: float = Field(0.1, gt=0, lt=0.5)
     """Share of the queries whose latest edge decides when to stop."""
     trainer: TrainerConfig = TrainerConfig(
         learning_rate=1e-3, epochs=40, batch=256, patience=4, weight_decay=1e-5
     )
-    curriculum: CurriculumConfig = CurriculumConfig(negatives=2048)
+    curriculum: CurriculumConfig = CurriculumConfig(negatives=1024)
 
 
 class SasRec(Model):
@@ -241,20 +242,26 @@ def _task(module: Any, data: TrainingData, config: SasRecConfig) -> Task:
     positives = build_graph(rows, latest[held], len(graph), graph.targets)
     source, place = np.nonzero(known >= 0)
     kept = build_graph(source.astype(np.int32), known[source, place], len(graph), graph.targets)
-    learners = np.flatnonzero((sequences >= 0).sum(axis=1) > 1)
+    length = (sequences >= 0).sum(axis=1)
+    learners = np.flatnonzero(length > 1)
     size = max(1, min(config.trainer.batch, len(learners)))
     negatives = Negatives(graph, config.curriculum)
     share = graph.target_degree / max(graph.edges, 1)
     every = graph.targets <= config.compare_all_below
 
     def batches(epoch: int) -> Iterator[tuple[int, IndexArray]]:
-        order = np.random.default_rng([data.seed, epoch]).permutation(learners)
-        for step in range(len(order) // size):
-            yield epoch * EPOCH + step, order[step * size : (step + 1) * size]
+        random = np.random.default_rng([data.seed, epoch])
+        order = random.permutation(learners)
+        # histories of like length share a batch, which then holds little padding
+        pool = np.arange(len(order)) // (size * _BATCHES_SORTED)
+        order = order[np.lexsort((length[order], pool))]
+        for place, step in enumerate(random.permutation(len(order) // size)):
+            yield epoch * EPOCH + place, order[step * size : (step + 1) * size]
 
     def loss(batch: tuple[int, IndexArray], done: float) -> Tensor:
         seed, queries = batch
-        history = torch.from_numpy(sequences[queries].astype(np.int64))
+        longest = int(length[queries].max())
+        history = torch.from_numpy(sequences[queries, -longest:].astype(np.int64))
         goal = history[:, 1:]
         asked = (goal >= 0) & (history[:, :-1] >= 0)
         state = module.states(history[:, :-1], torch.from_numpy(queries.astype(np.int64)))[asked]
