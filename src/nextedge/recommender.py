@@ -16,6 +16,7 @@ from nextedge.events.overlay import Overlay
 from nextedge.releases.repository import Release, Releases
 from nextedge.serving.release import LoadedRelease
 from nextedge.serving.request import Answer, Question, answer
+from nextedge.serving.why_not import WhyNot, why_not
 from nextedge.steps.step import Progress, quiet
 from nextedge.types import Identifier
 
@@ -151,6 +152,18 @@ class Recommender:
                     f"{len(release.entities.users):,} users"
                 )
         return answer(release, self.overlay, user_ids, question)
+
+    def why_not(
+        self, user_id: Identifier, candidate_id: Identifier, surface: str | None = None,
+        k: int | None = None, *, context: Mapping[str, str] | None = None,
+    ) -> WhyNot:  # fmt: skip
+        """Which stage and rule keep a candidate from a user's recommendations.
+
+        Raises:
+            UnknownUserError, UnknownItemError: the release does not know one of them.
+        """
+        question = Question(self.surface_name(surface), k, context or {})
+        return why_not(self.release, self.overlay, user_id, candidate_id, question)
 
     def recommend_all(
         self, question: Question, progress: Progress = quiet

@@ -160,12 +160,15 @@ def recommend(
     k: Annotated[int | None, typer.Option("-k", help="how many, 1 to 500")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="what moved each score")] = False,
     allow_seen: Annotated[bool, typer.Option("--allow-seen", help="also existing edges")] = False,
+    why_not: Annotated[
+        str | None, typer.Option("--why-not", help="what keeps this candidate from the user's list")
+    ] = None,
     to: Annotated[Path | None, typer.Option("--out", help="write Parquet")] = None,
     where: Where = None,
     config: ConfigFile = _DEFAULT,
     as_json: AsJson = False,
 ) -> None:
-    """Recommend, for some users or for all."""
+    """Recommend, for some users or for all; or say why a candidate is not recommended."""
     from nextedge.cli.export import write_all
     from nextedge.serving.request import Question
 
@@ -175,6 +178,16 @@ def recommend(
     if everyone and to is None:
         raise InputError("--all needs --out FILE.parquet")
     name = recommender.surface_name(surface)
+    if why_not is not None:
+        if everyone or not user:
+            raise InputError("--why-not CANDIDATE needs --user ID")
+        found = [recommender.why_not(one, why_not, name, k) for one in user]
+        if as_json:
+            render.print_json([one.to_json() for one in found])
+        else:
+            for one in found:
+                render.print_why_not(one)
+        return
     question = Question(name, k, explain=explain, allow_seen=allow_seen or None)
     if everyone:
         with render.progress_bar() as progress:

@@ -16,6 +16,7 @@ from rich.table import Table
 from nextedge.data.report import CheckReport
 from nextedge.evaluation.tables import TableRows, fit
 from nextedge.serving.request import Answer
+from nextedge.serving.why_not import WhyNot
 from nextedge.steps.step import Progress as Listener
 
 out = Console(highlight=False)
@@ -136,3 +137,16 @@ def print_answer(answer: Answer, *, explain: bool) -> None:
         drawn.add_row(*row)
     out.print(drawn)
     out.print()
+
+
+def print_why_not(found: WhyNot) -> None:
+    """The stage that dropped a candidate, and where its sources had it."""
+    out.print(
+        f"{found.surface}: {found.candidate_id} for {found.user_id}: [bold]{found.stage}[/bold]: "
+        f"{found.explanation}",
+        soft_wrap=True,
+    )
+    if found.sources:
+        ranks = [(name, "not found" if rank is None else f"{rank:,}")
+                 for name, rank in found.sources.items()]  # fmt: skip
+        table("", ["source", "rank there"], ranks)

@@ -75,7 +75,7 @@ class BoostedBlend(Ranker):
         self.blend = blend
         self.calibrator = calibrator
         self._trees = trees
-        self.forest = Forest.of_lightgbm(self.trees) if forest is None and trees else forest
+        self.forest = Forest.of_lightgbm(self.trees) if forest is None and trees is not None else forest
 
     @cached_property
     def trees(self) -> lightgbm.Booster | None:
@@ -154,13 +154,15 @@ def boost(
     features: Sequence[str],
     settings: RankerConfig,
     trees: int,
-) -> lightgbm.Booster:
-    """Boost a number of trees from the blend's score.
+) -> lightgbm.Booster | None:
+    """Boost a number of trees from the blend's score; None where no column can be split.
 
     The objective is the listwise softmax (ListNet's top-one probability, Cao et al., ICML
     2007). Sampled candidates count by their weight in its denominator, so that it estimates
     the softmax over all candidates without bias, however few of the easy ones are kept.
     """
+    if not _splittable(rows, settings):
+        return None
     return lightgbm.train(_parameters(rows, settings), _dataset(rows, blend, features), trees)
 
 
@@ -170,8 +172,10 @@ def boost_watched(
     validation: LabelledRows,
     features: Sequence[str],
     settings: RankerConfig,
-) -> tuple[lightgbm.Booster, list[float]]:
+) -> tuple[lightgbm.Booster | None, list[float]]:
     """Boost while NDCG@20 of the validation rows rises; also returns it after each tree."""
+    if not _splittable(training, settings):
+        return None, [0.0]
 
     def ndcg(score: np.ndarray, _: lightgbm.Dataset) -> tuple[str, float, bool]:
         rows = validation
@@ -188,6 +192,18 @@ def boost_watched(
         ],
     )  # fmt: skip
     return booster, watched["validation"]["ndcg"]
+
+
+def _splittable(rows: LabelledRows, settings: RankerConfig) -> bool:
+    """Whether some column leaves enough rows on both sides; LightGBM ends in an error otherwise."""
+    least = settings.min_rows_in_leaf
+    if len(rows.label) < 2 * least:
+        return False
+    for column in rows.matrix.T:
+        ordered = np.sort(column)  # missing values stand last
+        if not (ordered[least - 1] == ordered[-least] or np.isnan(ordered[least - 1])):
+            return True
+    return False
 
 
 def _parameters(rows: LabelledRows, settings: RankerConfig) -> dict[str, object]:

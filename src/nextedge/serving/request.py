@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 
@@ -72,13 +73,9 @@ def answer(
     """
     started = time.perf_counter()
     surface = release.surface(question.surface)
-    k = surface.settings.k if question.k is None else question.k
-    if not 1 <= k <= MAX_LIMIT:
-        raise InputError(f"k = {k}: expected 1 to {MAX_LIMIT}")
-    overlay.catch_up()
-    requests = _requests(release, surface, user_ids, k, question)
-    hidden = _hidden(release, surface, overlay, user_ids, requests)
-    ranked, degraded = _ranked(surface, requests)
+    given = served(release, overlay, user_ids, question)
+    requests, hidden = given.requests, given.hidden
+    ranked, degraded = ranked_candidates(surface, requests)
     chosen = surface.policy.with_seen(question.allow_seen).apply(requests, ranked, hidden)
     reasons = surface.reasons.explain(requests, chosen, hidden)
     parts = _contributions(surface, requests, chosen) if question.explain else None
@@ -103,6 +100,52 @@ def answer(
     return answers
 
 
+@dataclass(frozen=True)
+class Served:
+    """A batch of requests as the stages see it, and what live state hides from each."""
+
+    requests: Requests
+    hidden: Callable[[int], IndexArray]
+    """For the place of a query in the batch: positions that must not be shown."""
+    recently_shown: Callable[[int], IndexArray]
+    """Those of them that were shown of late, where the policy leaves them out."""
+
+
+def served(
+    release: LoadedRelease, overlay: Overlay, user_ids: Sequence[Identifier], question: Question
+) -> Served:
+    """Look up a batch of users, with live state caught up.
+
+    Raises:
+        UnknownSurfaceError: the release has no such surface.
+        InputError: k is not within 1..500.
+    """
+    surface = release.surface(question.surface)
+    k = surface.settings.k if question.k is None else question.k
+    if not 1 <= k <= MAX_LIMIT:
+        raise InputError(f"k = {k}: expected 1 to {MAX_LIMIT}")
+    overlay.catch_up()
+    requests = _requests(release, surface, user_ids, k, question)
+    kind, days = surface.settings.kind, surface.settings.policy.recently_shown_days
+    ids = release.entities.users if kind == "people" else release.entities.items
+
+    def positions(names: set[str]) -> IndexArray:
+        places = ids.positions(sorted(names))
+        return np.unique(places[places >= 0])
+
+    @cache
+    def recently_shown(row: int) -> IndexArray:
+        names = overlay.shown_since(kind, user_ids[row], requests.now, days) if days else set()
+        return positions(names)
+
+    @cache
+    def hidden(row: int) -> IndexArray:
+        found = positions(overlay.hidden_from(kind, user_ids[row]))
+        return np.union1d(found, recently_shown(row)) if days else found
+
+    return Served(requests, hidden, recently_shown)
+
+
 def _requests(
     release: LoadedRelease,
     surface: LoadedSurface,
@@ -124,29 +167,9 @@ def _requests(
     return Requests(query, now, k, question.context, exclude)
 
 
-def _hidden(
-    release: LoadedRelease, surface: LoadedSurface, overlay: Overlay,
-    user_ids: Sequence[Identifier], requests: Requests,
-) -> Callable[[int], IndexArray]:  # fmt: skip
-    """Per query the positions that live state hides."""
-    kind = surface.settings.kind
-    ids = release.entities.users if kind == "people" else release.entities.items
-    days = surface.settings.policy.recently_shown_days
-    kept: dict[int, IndexArray] = {}
-
-    def of(row: int) -> IndexArray:
-        if row not in kept:
-            names = overlay.hidden_from(kind, user_ids[row])
-            if days:
-                names |= overlay.shown_since(kind, user_ids[row], requests.now, days)
-            places = ids.positions(sorted(names))
-            kept[row] = np.unique(places[places >= 0])
-        return kept[row]
-
-    return of
-
-
-def _ranked(surface: LoadedSurface, requests: Requests) -> tuple[Candidates, tuple[str, ...]]:
+def ranked_candidates(
+    surface: LoadedSurface, requests: Requests
+) -> tuple[Candidates, tuple[str, ...]]:
     """Ranked candidates; when ranking fails, the rough order and the word that it did."""
     line = surface.line
     candidates = line.retrieve(requests)

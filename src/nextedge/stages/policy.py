@@ -49,7 +49,7 @@ class Policy:
             ranked: best first, with a ``score``.
             hidden: live exclusions of each query.
         """
-        allowed = self._allowed(requests)
+        allowed = self.allowed(requests)
         places = self._excluded(requests, hidden)
         kept = ranked.keep(allowed[ranked.candidate] & ~_listed(ranked, places, len(allowed)))
         kept = self._freshen(requests, kept)
@@ -60,7 +60,7 @@ class Policy:
         )
         return self._backfill(requests, chosen, kept, places, allowed)
 
-    def _allowed(self, requests: Requests) -> BoolArray:
+    def allowed(self, requests: Requests) -> BoolArray:
         """bool[candidates]: who may be shown to anyone of this batch, by the release."""
         attributes, allowed = self.scope.candidate_attributes, np.array(self.scope.known)
         region = requests.context.get("region")
@@ -106,7 +106,7 @@ class Policy:
 
     def _capped(self, requests: Requests, kept: Candidates) -> BoolArray:
         """bool[R]: the first k rows of each query that stay within every cap."""
-        columns = [(self._codes(name), most) for name, most in self.settings.max_per.items()]
+        columns = [(self.codes(name), most) for name, most in self.settings.max_per.items()]
         chosen = np.zeros(len(kept), bool)
         for rows in kept.rows():
             counts: list[dict[int, int]] = [{} for _ in columns]
@@ -127,7 +127,8 @@ class Policy:
                     break
         return chosen
 
-    def _codes(self, name: str) -> IndexArray:
+    def codes(self, name: str) -> IndexArray:
+        """int32[candidates]: codes of a category column; raises ConfigError on any other."""
         column = self.scope.candidate_attributes.columns.get(name)
         if isinstance(column, Category):
             return column.codes

@@ -36,6 +36,8 @@ from nextedge.steps.windows import History, Pairs, cut, relation_of, window_snap
 from nextedge.types import BoolArray, Candidates, FloatArray, Relation, Requests
 
 BATCH = 256
+FEWEST_POSITIVES = 30
+"""Weights fitted on fewer follow chance; the fused order of the sources is safer."""
 
 
 class RankStep(Step):
@@ -210,13 +212,15 @@ def train(
         TrainingError: a model was asked for by name, and there are no labels to fit it.
     """
     parts = [part for part in parts if len(part.label) and part.label.sum() > 0]
-    if len(parts) < 2:
+    positives = int(sum(part.label.sum() for part in parts))
+    if len(parts) < 2 or positives < FEWEST_POSITIVES:
+        found = f"{positives} in {len(parts)} windows"
         if settings.model != "auto":
             raise TrainingError(
-                f"ranker.model = {settings.model!r} needs labels in at least two windows; "
-                f"found {len(parts)}: give more history, or use ranker.model = 'auto'"
+                f"ranker.model = {settings.model!r} needs {FEWEST_POSITIVES} new edges in at least "
+                f"two windows; found {found}: give more history, or use ranker.model = 'auto'"
             )
-        reason = "too few new edges to learn from"
+        reason = f"too few new edges to learn from: {found}, expected {FEWEST_POSITIVES} in two"
         return None, {"model": "rough_score", "reason": reason, "ndcg": {}}
     source = best_source(parts, features)
     folds = [
@@ -239,7 +243,7 @@ def train(
         },
         "best_source": source,
         "rows": int(sum(len(part.label) for part in parts)),
-        "positives": int(sum(part.label.sum() for part in parts)),
+        "positives": positives,
     }
 
 

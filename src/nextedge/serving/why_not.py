@@ -1,0 +1,196 @@
+"""Why a candidate is not among a user's recommendations: the stage and rule that dropped it.
+
+For those who run the system: it names what live state hides, and so is no part of the HTTP API.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from nextedge.errors import UnknownItemError, UnknownUserError
+from nextedge.events.overlay import Overlay
+from nextedge.serving.release import LoadedRelease, LoadedSurface
+from nextedge.serving.request import Question, ranked_candidates, served
+from nextedge.stages.line import SCORE
+from nextedge.stages.merge import gather_sources
+from nextedge.types import Candidates, Identifier, Requests
+
+
+@dataclass(frozen=True)
+class WhyNot:
+    """Where a candidate was lost.
+
+    Attributes:
+        stage: ``shown``, ``eligible``, ``excluded``, ``sources``, ``merge``, ``rank``, ``policy``.
+        explanation: one sentence.
+        sources: source → rank of the candidate there, None where it was not found.
+        details: ranks, scores and limits that decided.
+    """
+
+    user_id: Identifier
+    candidate_id: Identifier
+    surface: str
+    stage: str
+    explanation: str
+    sources: Mapping[str, int | None] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "user_id": self.user_id, "candidate_id": self.candidate_id, "surface": self.surface,
+            "stage": self.stage, "explanation": self.explanation, "sources": dict(self.sources),
+            "details": dict(self.details),
+        }  # fmt: skip
+
+
+def why_not(
+    release: LoadedRelease,
+    overlay: Overlay,
+    user_id: Identifier,
+    candidate_id: Identifier,
+    question: Question,
+) -> WhyNot:
+    """Follow one candidate through the stages of one user's request.
+
+    Raises:
+        UnknownUserError, UnknownItemError: the release does not know one of them.
+        UnknownSurfaceError: the release has no such surface.
+    """
+    path = _Path(release, overlay, user_id, candidate_id, question)
+    stage, explanation = path.find()
+    return WhyNot(
+        user_id, candidate_id, path.surface.name, stage, explanation, path.sources, path.details
+    )
+
+
+class _Path:
+    """One candidate's way through one request."""
+
+    def __init__(
+        self,
+        release: LoadedRelease,
+        overlay: Overlay,
+        user_id: Identifier,
+        candidate_id: Identifier,
+        question: Question,
+    ) -> None:
+        self.surface: LoadedSurface = release.surface(question.surface)
+        self.question = question
+        people = self.surface.candidate_table == "users"
+        ids = release.entities.users if people else release.entities.items
+        self.candidate = int(ids.positions([candidate_id])[0])
+        known = int(release.entities.users.positions([user_id])[0])
+        for place, error, given in (
+            (known, UnknownUserError, user_id),
+            (self.candidate, UnknownUserError if people else UnknownItemError, candidate_id),
+        ):
+            if place < 0:
+                raise error(f"unknown {'user' if error is UnknownUserError else 'item'} {given!r}: "
+                            f"not in release {release.id}")  # fmt: skip
+        request = served(release, overlay, [user_id], question)
+        self.requests: Requests = request.requests
+        self.hidden = request.hidden
+        self.shown_before = set(request.recently_shown(0).tolist())
+        self.sources: dict[str, int | None] = {}
+        self.details: dict[str, Any] = {}
+
+    def find(self) -> tuple[str, str]:
+        """(stage, explanation) of where the candidate was lost."""
+        for stage in (self._eligible, self._excluded, self._retrieved, self._ranked):
+            found = stage()
+            if found is not None:
+                return found
+        return self._ruled()
+
+    def _eligible(self) -> tuple[str, str] | None:
+        scope = self.surface.line.scope
+        if not scope.known[self.candidate]:
+            return "eligible", "opted out, unavailable or not there yet as of the release"
+        if not self.surface.policy.allowed(self.requests)[self.candidate]:
+            region = self.requests.context.get("region")
+            return "eligible", f"not offered in region {region!r}"
+        return None
+
+    def _excluded(self) -> tuple[str, str] | None:
+        scope, query = self.surface.line.scope, int(self.requests.query[0])
+        people = scope.relation.self_typed
+        if people and self.candidate == query:
+            return "excluded", "the user themself"
+        pair = np.array([query], np.int32), np.array([self.candidate], np.int32)
+        if scope.graph.contains(*pair)[0] and not self.surface.settings.policy.allow_seen:
+            return "excluded", "connected already" if people else "interacted with already"
+        if people and self.candidate in scope.snapshot.blocks.row(query):
+            return "excluded", "one of the two blocked the other"
+        if self.candidate in self.shown_before:
+            days = self.surface.settings.policy.recently_shown_days
+            return "excluded", f"shown within the last {days:g} days (policy.recently_shown_days)"
+        if self.candidate in self.hidden(0):
+            return "excluded", (
+                "events since the release: connected, blocked, dismissed or opted out"
+                if people
+                else "events since the release: interacted with, dismissed or unavailable"
+            )
+        return None
+
+    def _retrieved(self) -> tuple[str, str] | None:
+        line = self.surface.line
+        found = gather_sources(line.sources, line.limits, self.requests)
+        for name, part in found.items():
+            place = np.flatnonzero(part.candidate == self.candidate)
+            self.sources[name] = int(place[0]) + 1 if len(place) else None
+        if not any(self.sources.values()):
+            full = [name for name, part in found.items() if len(part) >= line.limits[name]]
+            hint = (
+                f"; these gave all they may: {', '.join(full)} (sources.NAME.limit)" if full else ""
+            )
+            return "sources", f"no source found it{hint}"
+        merged, degraded = ranked_candidates(self.surface, self.requests)
+        self.merged: Candidates = merged
+        if degraded:
+            self.details["degraded"] = list(degraded)
+        if self.candidate not in merged.candidate:
+            return "merge", (
+                f"found by {', '.join(n for n, rank in self.sources.items() if rank)}, but not "
+                f"among the best {line.size:,} by rough score (candidates)"
+            )
+        return None
+
+    def _ranked(self) -> tuple[str, str] | None:
+        merged, k = self.merged, self.requests.k
+        place = int(np.flatnonzero(merged.candidate == self.candidate)[0])
+        score = merged.columns[SCORE]
+        self.details |= {"rank": place + 1, "of": len(merged), "score": float(score[place])}
+        chosen = self.chosen = self.surface.policy.apply(self.requests, merged, self.hidden)
+        if self.candidate in chosen.candidate:
+            at = int(np.flatnonzero(chosen.candidate == self.candidate)[0]) + 1
+            return "shown", f"it is recommended, at rank {at}"
+        last = np.flatnonzero(merged.candidate == chosen.candidate[-1])
+        if len(last) and place > int(last[0]):
+            self.details["score_at_k"] = float(score[last[0]])
+            return "rank", (
+                f"ranked {place + 1:,} of {len(merged):,}; the {k} shown end at rank "
+                f"{int(last[0]) + 1:,} with score {score[last[0]]:.4g}, its own is "
+                f"{score[place]:.4g}"
+            )
+        return None
+
+    def _ruled(self) -> tuple[str, str]:
+        policy, rank = self.surface.settings.policy, self.details["rank"]
+        for name, most in policy.max_per.items():
+            codes = self.surface.policy.codes(name)
+            alike = int((codes[self.chosen.candidate] == codes[self.candidate]).sum())
+            if codes[self.candidate] >= 0 and alike >= most:
+                return (
+                    "policy",
+                    f"ranked {rank:,}; {alike} of its {name} are shown (max_per.{name} = {most})",
+                )
+        days = policy.freshness_half_life_days
+        return (
+            "policy",
+            f"ranked {rank:,} before its age counted (freshness_half_life_days = {days})",
+        )
