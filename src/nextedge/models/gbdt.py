@@ -21,8 +21,9 @@ from nextedge.models.blend import LinearBlend
 from nextedge.models.forest import Forest
 from nextedge.models.quality import ndcg_of_rows
 from nextedge.models.ranker import Calibrator, Ranker
-from nextedge.types import Candidates, FloatArray, IntArray
+from nextedge.types import FloatArray, IntArray
 
+COLD_START = "cold_start"
 _BLEND = ("weight", "center", "scale", "missing")
 
 
@@ -75,7 +76,9 @@ class BoostedBlend(Ranker):
         self.blend = blend
         self.calibrator = calibrator
         self._trees = trees
-        self.forest = Forest.of_lightgbm(self.trees) if forest is None and trees is not None else forest
+        self.forest = (
+            Forest.of_lightgbm(self.trees) if forest is None and trees is not None else forest
+        )
 
     @cached_property
     def trees(self) -> lightgbm.Booster | None:
@@ -91,7 +94,7 @@ class BoostedBlend(Ranker):
             score = score + self.forest(matrix).astype(np.float32)
         return score
 
-    def predict(self, matrix: FloatArray, candidates: Candidates) -> FloatArray:
+    def predict(self, matrix: FloatArray) -> FloatArray:
         raw = self.raw(matrix)
         return raw if self.calibrator is None else self.calibrator(raw)
 
@@ -146,6 +149,15 @@ class BoostedBlend(Ranker):
                 np.load(directory / "calibrator_probability.npy"),
             )
         return cls(about["model"], about["features"], blend, trees, calibrator, forest)
+
+
+def load_rankers(directory: Path) -> tuple[BoostedBlend, BoostedBlend | None] | None:
+    """The ranker of a folder and that for cold starts; None where nothing was learned."""
+    if not (directory / "ranker.json").exists():
+        return None
+    cold = directory / COLD_START
+    found = BoostedBlend.load(cold) if (cold / "ranker.json").exists() else None
+    return BoostedBlend.load(directory), found
 
 
 def boost(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nextedge.types import Candidates, FloatArray
+from nextedge.types import FloatArray
 
 
 class Ranker(ABC):
@@ -19,7 +19,7 @@ class Ranker(ABC):
     """Names of the columns that it reads, in order."""
 
     @abstractmethod
-    def predict(self, matrix: FloatArray, candidates: Candidates) -> FloatArray:
+    def predict(self, matrix: FloatArray) -> FloatArray:
         """float32[R]: probability that each candidate becomes an edge."""
 
     @abstractmethod

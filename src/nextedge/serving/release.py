@@ -14,7 +14,7 @@ from nextedge.config import Config, SurfaceConfig
 from nextedge.errors import UnknownSurfaceError, nearest
 from nextedge.graph.snapshot import Entities, Snapshot
 from nextedge.index.vector_index import VectorIndex
-from nextedge.models.gbdt import BoostedBlend
+from nextedge.models.gbdt import load_rankers
 from nextedge.releases.repository import Release
 from nextedge.stages.embedding import ModelSource
 from nextedge.stages.line import Line, build_line, declared_features
@@ -92,8 +92,9 @@ class LoadedRelease:
                 source.index = VectorIndex.load(
                     folder / "index" / source.name, source.arrays["candidate"]
                 )
-        if (folder / "ranker" / "ranker.json").exists():
-            line = line.with_ranker(BoostedBlend.load(folder / "ranker"))
+        rankers = load_rankers(folder / "ranker")
+        if rankers is not None:
+            line = line.with_ranker(*rankers)
         reasons = Reasons(dict(line.sources), self.display)
         return LoadedSurface(name, settings, line, Policy(scope, settings.policy), reasons)
 

@@ -193,10 +193,7 @@ def _contributions(
     surface: LoadedSurface, requests: Requests, chosen: Candidates
 ) -> list[dict[str, float]] | None:
     """What moved each score most: the ten largest contributions by feature."""
-    ranker = surface.line.ranker
-    if ranker is None or not len(chosen):
-        return None
-    parts = ranker.contributions(surface.line.matrix(requests, chosen))
+    parts = surface.line.contributions(requests, chosen)
     if parts is None:
         return None
     names = [*surface.line.features.names, "base"]

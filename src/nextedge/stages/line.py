@@ -26,7 +26,7 @@ from nextedge.stages.merge import (
     standard_column,
 )
 from nextedge.stages.source import Arrays, Scope, Source, source_classes
-from nextedge.types import Candidates, FloatArray, Requests
+from nextedge.types import BoolArray, Candidates, FloatArray, Requests
 
 SCORE = "score"
 
@@ -42,6 +42,7 @@ class Line:
         size: candidates per query after the merge.
         features: the columns that the ranker reads.
         ranker: orders the candidates; None ranks by the rough score.
+        cold_start_ranker: orders those of queries without an edge; None leaves them to ``ranker``.
         weights: weight of each source in the rough score, default 1.
     """
 
@@ -51,11 +52,13 @@ class Line:
     size: int
     features: FeatureSet
     ranker: Ranker | None = None
+    cold_start_ranker: Ranker | None = None
     weights: Mapping[str, float] = field(default_factory=dict)
 
-    def with_ranker(self, ranker: Ranker) -> Line:
-        """The same line with a ranker, and the columns in the order that it was trained on."""
-        return replace(self, ranker=ranker, features=self.features.ordered_as(ranker.features))
+    def with_ranker(self, ranker: Ranker, cold_start: Ranker | None = None) -> Line:
+        """The same line with rankers, and the columns in the order that they were trained on."""
+        features = self.features.ordered_as(ranker.features)
+        return replace(self, ranker=ranker, cold_start_ranker=cold_start, features=features)
 
     def retrieve(self, requests: Requests) -> Candidates:
         """Merged candidates of all sources, by rough score."""
@@ -68,12 +71,52 @@ class Line:
         """float32[R, F]: the ranker's features of the candidates."""
         return self.features.matrix(FeatureInput(self.scope, requests, candidates))
 
+    def score(
+        self, requests: Requests, candidates: Candidates, matrix: FloatArray | None = None
+    ) -> FloatArray:
+        """float32[R]: probability of each candidate, or its rough score where nothing ranks.
+
+        Args:
+            matrix: the features, where they are at hand.
+        """
+        if self.ranker is None:
+            return candidates.columns.get(ROUGH, np.zeros(0, np.float32))
+        matrix = self.matrix(requests, candidates) if matrix is None else matrix
+        parts = np.empty(len(candidates), np.float32)
+        for ranker, rows in self._ranked_by(requests, candidates):
+            parts[rows] = ranker.predict(matrix[rows])
+        return parts
+
+    def contributions(self, requests: Requests, candidates: Candidates) -> FloatArray | None:
+        """float32[R, F + 1]: what each feature adds to a candidate's raw score, the base last."""
+        if self.ranker is None or not len(candidates):
+            return None
+        matrix = self.matrix(requests, candidates)
+        parts = np.zeros((len(matrix), matrix.shape[1] + 1), np.float32)
+        for ranker, rows in self._ranked_by(requests, candidates):
+            found = ranker.contributions(matrix[rows])
+            if found is None:
+                return None
+            parts[rows] = found
+        return parts
+
+    def _ranked_by(
+        self, requests: Requests, candidates: Candidates
+    ) -> list[tuple[Ranker, BoolArray | slice]]:
+        """Each ranker that is needed, and the rows that are its own."""
+        assert self.ranker is not None
+        degree = np.append(self.scope.graph.degree, 0)  # UNKNOWN, -1, has none
+        cold = degree[requests.query] == 0
+        if self.cold_start_ranker is None or not cold.any():
+            return [(self.ranker, slice(None))]
+        if cold.all():
+            return [(self.cold_start_ranker, slice(None))]
+        rows = cold[candidates.row_query]
+        return [(self.ranker, ~rows), (self.cold_start_ranker, rows)]
+
     def rank(self, requests: Requests, candidates: Candidates) -> Candidates:
         """The candidates with a ``score``, best first."""
-        if self.ranker is None:
-            score = candidates.columns.get(ROUGH, np.zeros(0, np.float32))
-        else:
-            score = self.ranker.predict(self.matrix(requests, candidates), candidates)
+        score = self.score(requests, candidates)
         return candidates.with_columns(**{SCORE: score}).sorted_by(SCORE)
 
     def run(self, requests: Requests) -> Candidates:
@@ -134,7 +177,6 @@ def build_line(
     arrays: Mapping[str, Arrays],
     *,
     features: FeatureSet,
-    ranker: Ranker | None = None,
 ) -> Line:
     """A line over fitted sources.
 
@@ -149,4 +191,4 @@ def build_line(
         options = setting.options if setting else {}
         sources[name] = cls(scope, options, arrays.get(name, {}))
         limits[name] = (setting.limit if setting else None) or surface.candidates
-    return Line(scope, sources, limits, surface.candidates, features, ranker)
+    return Line(scope, sources, limits, surface.candidates, features)

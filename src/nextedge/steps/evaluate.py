@@ -35,7 +35,7 @@ from nextedge.features.attributes import Category
 from nextedge.graph.csr import Graph
 from nextedge.graph.snapshot import Snapshot
 from nextedge.graph.two_hop import pair_scores
-from nextedge.models.gbdt import BoostedBlend
+from nextedge.models.gbdt import load_rankers
 from nextedge.schema import ColumnKind
 from nextedge.stages.line import SCORE, Line, declared_features
 from nextedge.stages.merge import ROUGH, gather_sources, merge_candidates
@@ -80,9 +80,9 @@ class EvaluateStep(Step):
             load_trained(inputs["embed"], EVALUATION),
         )  # fmt: skip
         positives = positives_of(line.scope, relation, pairs, windows[-1])
-        folder = inputs["rank"] / "ranker"
-        if (folder / "ranker.json").exists():
-            line = line.with_ranker(BoostedBlend.load(folder))
+        rankers = load_rankers(inputs["rank"] / "ranker")
+        if rankers is not None:
+            line = line.with_ranker(*rankers)
         queries = np.flatnonzero(positives.degree)
         if len(queries) > MAX_QUERIES:
             queries = np.sort(np.random.default_rng(0).choice(queries, MAX_QUERIES, replace=False))
@@ -130,10 +130,8 @@ class _Collected:
                     name, "baseline", merged.with_columns(score=score).sorted_by(SCORE), requests
                 )
         self._measure(ROUGH, "baseline", merged, requests)
-        if line.ranker is None:
-            score = merged.columns[ROUGH]
-        else:
-            score = line.ranker.predict(matrix, merged)
+        score = line.score(requests, merged, matrix)
+        if line.ranker is not None:
             self.labels.append(
                 self.positives.contains(requests.query[merged.row_query], merged.candidate)
             )

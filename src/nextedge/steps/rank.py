@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 
 from nextedge.config import Config, RankerConfig
-from nextedge.data.split import Window
+from nextedge.data.split import LABEL_WINDOWS, Window
 from nextedge.errors import TrainingError
 from nextedge.features.feature import FeatureSet
 from nextedge.graph.csr import Graph, build_graph, mirrored
 from nextedge.graph.snapshot import Snapshot
 from nextedge.models.artifact import Artifact
 from nextedge.models.blend import LinearBlend
-from nextedge.models.gbdt import BoostedBlend, LabelledRows, boost, boost_watched
+from nextedge.models.gbdt import COLD_START, BoostedBlend, LabelledRows, boost, boost_watched
 from nextedge.models.quality import ndcg_of_rows
 from nextedge.models.ranker import Calibrator
 from nextedge.stages.line import Line, build_line, declared_features, fit_sources
@@ -36,6 +36,9 @@ from nextedge.steps.windows import History, Pairs, cut, relation_of, window_snap
 from nextedge.types import BoolArray, Candidates, FloatArray, Relation, Requests
 
 BATCH = 256
+COLD_SHARE = 0.1
+"""Share of the users whose edges are taken out, to learn how to rank for those without."""
+COLD_PARTS = 3
 FEWEST_POSITIVES = 30
 """Weights fitted on fewer follow chance; the fused order of the sources is safer."""
 
@@ -44,7 +47,7 @@ class RankStep(Step):
     """``ranker/`` of one surface, with ``training.json`` saying what was compared."""
 
     name = "rank"
-    version = 3
+    version = 4
 
     def __init__(self, config: Config, surface: str) -> None:
         self.config = config
@@ -78,11 +81,65 @@ class RankStep(Step):
             parts.append(label_rows(line, positives, surface.ranker, seed=place, shown=shown))
         progress(f"rank {self.surface}: training", len(windows) - 1, len(windows))
         ranker, compared = train(parts, features.names, surface.ranker)
-        (output / "ranker").mkdir()
+        folder = output / "ranker"
+        folder.mkdir()
+        about: dict[str, Any] = {"split": method, "split_reason": why, **compared}
         if ranker is not None:
-            ranker.save(output / "ranker")
-        about = {"split": method, "split_reason": why, **compared}
+            ranker.save(folder)
+            progress(f"rank {self.surface}: cold start", len(windows) - 1, len(windows))
+            parts = self._cold_start(history, pairs, windows[-2], features, trained)
+            settings = surface.ranker.model_copy(update={"model": "auto"})
+            cold, about["cold_start"] = train(parts, features.names, settings)
+            if cold is not None:
+                (folder / COLD_START).mkdir()
+                cold.save(folder / COLD_START)
         (output / "training.json").write_text(json.dumps(about, indent=1))
+
+    def _cold_start(
+        self,
+        history: History,
+        pairs: Pairs,
+        window: Window,
+        features: FeatureSet,
+        trained: Mapping[str, Artifact],
+    ) -> list[LabelledRows]:
+        """Rows of queries whose every edge was taken out, in three parts; none where nothing
+        else is known of them.
+
+        What ranks candidates for those who have edges misleads for those who have none:
+        they are no such queries in the windows, so they are made.
+        """
+        surface = self.config.surface(self.surface)
+        relation = relation_of(surface)
+        random = np.random.default_rng([self.config.split.seed, 2])
+        cold = random.random(len(history.entities.users)) < COLD_SHARE
+        ends = [pairs.source, pairs.target] if relation.self_typed else [pairs.source]
+        touched = np.logical_or.reduce([cold[end] for end in ends])
+        asked = touched & ~np.logical_and.reduce([cold[end] for end in ends])
+        if not relation.self_typed:
+            asked = touched
+        made = Window(
+            "cold_start", window.as_of, window.graph & ~touched,
+            (window.graph | window.labels) & asked,
+        )  # fmt: skip
+        line = window_line(self.config, self.surface, history, pairs, made, features, trained)
+        scope = line.scope
+        if not scope.query_attributes.columns and not scope.other_graph.edges:
+            return []
+        positives = positives_of(scope, relation, pairs, made)
+        source = np.repeat(np.arange(len(positives), dtype=np.int32), positives.degree)
+        group = random.integers(0, COLD_PARTS, len(positives))
+        settings = surface.ranker.model_copy(
+            update={"max_rows": max(1000, surface.ranker.max_rows // COLD_PARTS)}
+        )
+        parts = []
+        for place in range(COLD_PARTS):
+            own = cold[source] & (group[source] == place)
+            part = build_graph(
+                source[own], positives.indices[own], len(positives), positives.targets
+            )
+            parts.append(label_rows(line, part, settings, seed=LABEL_WINDOWS + place))
+        return parts
 
 
 def window_line(
