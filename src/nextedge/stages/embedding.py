@@ -177,6 +177,7 @@ class GraphSageSource(ModelSource):
     name = model = "graphsage"
     relations = (CONNECTS,)
     reason = "close_in_network"
+    enabled = False
 
 
 class LightGcnSource(ModelSource):
