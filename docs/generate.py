@@ -43,7 +43,7 @@ def features() -> str:
 def results() -> str:
     """The page of results with its tables made anew from the newest file of rows."""
     page = (HOME / "results.md").read_text(encoding="utf-8")
-    files = sorted((HOME.parent / "bench/quality/results").glob("*.json"))
+    files = sorted((HOME.parent / "bench/quality/results").glob("20*.json"))
     if not files:
         return page
     rows = json.loads(files[-1].read_text())
