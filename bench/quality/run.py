@@ -154,7 +154,7 @@ def ranked_systems(
     names, known = line.features.names, line.scope.known
     for requests in batches(queries, line.scope.snapshot.as_of, 20):
         found = gather_sources(line.sources, line.limits, requests)
-        merged = merge_candidates(found, known, line.size, line.weights)
+        merged = merge_candidates(found, known, line.size, line.fusion)
         matrix = line.matrix(requests, merged)
         systems = {name: part.keep(known[part.candidate]) for name, part in found.items()}
         for name in HEURISTICS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from nextedge.index.vector_index import VectorIndex
 from nextedge.models.gbdt import load_rankers
 from nextedge.releases.repository import Release
 from nextedge.stages.embedding import ModelSource
+from nextedge.stages.fusion import FILE as FUSION
+from nextedge.stages.fusion import Fusion
 from nextedge.stages.line import Line, build_line, declared_features
 from nextedge.stages.policy import Policy
 from nextedge.stages.reasons import Reasons
@@ -92,6 +94,7 @@ class LoadedRelease:
                 source.index = VectorIndex.load(
                     folder / "index" / source.name, source.arrays["candidate"]
                 )
+        line = replace(line, fusion=Fusion.load(folder / "ranker" / FUSION))
         rankers = load_rankers(folder / "ranker")
         if rankers is not None:
             line = line.with_ranker(*rankers)

@@ -17,6 +17,7 @@ from nextedge.features.feature import FeatureInput, FeatureSet
 from nextedge.models.artifact import Artifact
 from nextedge.models.ranker import Ranker
 from nextedge.stages.embedding import ModelSource, training_data
+from nextedge.stages.fusion import Fusion
 from nextedge.stages.merge import (
     ROUGH,
     gather_sources,
@@ -43,7 +44,7 @@ class Line:
         features: the columns that the ranker reads.
         ranker: orders the candidates; None ranks by the rough score.
         cold_start_ranker: orders those of queries without an edge; None leaves them to ``ranker``.
-        weights: weight of each source in the rough score, default 1.
+        fusion: what a rank in each source is worth in the rough score.
     """
 
     scope: Scope
@@ -53,7 +54,7 @@ class Line:
     features: FeatureSet
     ranker: Ranker | None = None
     cold_start_ranker: Ranker | None = None
-    weights: Mapping[str, float] = field(default_factory=dict)
+    fusion: Fusion = field(default_factory=Fusion)
 
     def with_ranker(self, ranker: Ranker, cold_start: Ranker | None = None) -> Line:
         """The same line with rankers, and the columns in the order that they were trained on."""
@@ -65,7 +66,7 @@ class Line:
         if not self.sources:
             return Candidates.empty(len(requests))
         found = gather_sources(self.sources, self.limits, requests)
-        return merge_candidates(found, self.scope.known, self.size, self.weights)
+        return merge_candidates(found, self.scope.known, self.size, self.fusion)
 
     def matrix(self, requests: Requests, candidates: Candidates) -> FloatArray:
         """float32[R, F]: the ranker's features of the candidates."""

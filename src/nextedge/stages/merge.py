@@ -1,7 +1,7 @@
 """Merge: the union of all sources' candidates, each keeping every source's score and rank.
 
-The rough order is reciprocal rank fusion (Cormack, Clarke, Büttcher, SIGIR 2009):
-``rough(c) = Σ_s weight_s / (60 + rank_s(c))``; the best ``limit`` go on to the ranker.
+The rough order is ``rough(c) = Σ_s worth_s(rank_s(c))`` (see ``fusion``); the best ``limit`` go on
+to the ranker.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import numba
 import numpy as np
 
 from nextedge.graph.threads import run_blocks
+from nextedge.stages.fusion import Fusion
 from nextedge.stages.source import Source
 from nextedge.types import BoolArray, Candidates, Requests
 
 ROUGH = "rough_score"
 NO_RANK = np.int16(32767)
-_FUSION = 60.0
 
 
 def rank_column(source: str) -> str:
@@ -67,7 +67,7 @@ def merge_candidates(
     found: Mapping[str, Candidates],
     known: BoolArray,
     limit: int,
-    weights: Mapping[str, float] | None = None,
+    fusion: Fusion | None = None,
 ) -> Candidates:
     """Union, dedup, rough score, best ``limit`` per query.
 
@@ -75,7 +75,7 @@ def merge_candidates(
         found: per source its candidates, best first, with a ``score``.
         known: bool[candidates], who may be recommended at all; the rest is left out.
         limit: most candidates per query after the merge.
-        weights: per source its weight in the rough score, default 1 each.
+        fusion: what a rank in each source is worth, default reciprocal ranks.
 
     Returns:
         Candidates ordered by rough score (ties by the smaller candidate), with columns
@@ -92,7 +92,7 @@ def merge_candidates(
     order = np.argsort(row * len(parts) + kind, kind="stable")
     candidate = np.concatenate([part.candidate for part in parts])[order]
     score = np.concatenate([part.columns["score"] for part in parts])[order]
-    weight = np.array([(weights or {}).get(name, 1.0) for name in names], np.float32)
+    worth = (fusion or Fusion()).table(names)
     size = np.zeros(queries, np.int64)
     run_blocks(_count, queries, bounds, queries, len(parts), candidate, known, limit, size)
     start = np.concatenate(([0], np.cumsum(size)))
@@ -100,7 +100,7 @@ def merge_candidates(
     scores = np.full((start[-1], len(parts)), np.nan, np.float32)
     ranks = np.full((start[-1], len(parts)), NO_RANK)
     run_blocks(
-        _merge, queries, bounds, queries, len(parts), candidate, score.astype(np.float32), weight,
+        _merge, queries, bounds, queries, len(parts), candidate, score.astype(np.float32), worth,
         known, start, kept, rough, scores, ranks,
     )  # fmt: skip
     columns: dict[str, np.ndarray] = {ROUGH: rough}
@@ -126,9 +126,10 @@ def _count(block, blocks, bounds, queries, sources, candidate, known, limit, siz
 
 @numba.njit(cache=True, nogil=True)
 def _merge(  # type: ignore[no-untyped-def]
-    block, blocks, bounds, queries, sources, candidate, score, weight, known, start, kept, rough,
+    block, blocks, bounds, queries, sources, candidate, score, worth, known, start, kept, rough,
     scores, ranks,
 ):  # fmt: skip
+    deepest = worth.shape[1] - 1
     total = np.zeros(len(known), np.float32)
     slot = np.full(len(known), -1, np.int64)
     for q in range(block, queries, blocks):
@@ -144,7 +145,7 @@ def _merge(  # type: ignore[no-untyped-def]
                 if total[c] == 0.0:
                     union[count] = c
                     count += 1
-                total[c] += weight[s] / (_FUSION + (row - begin + 1)) + np.float32(1e-12)
+                total[c] += worth[s, min(row - begin, deepest)]
         best = _best(total, np.sort(union[:count]), start[q + 1] - start[q])
         for place in range(len(best)):
             kept[start[q] + place] = best[place]

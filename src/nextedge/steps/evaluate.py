@@ -37,6 +37,8 @@ from nextedge.graph.snapshot import Snapshot
 from nextedge.graph.two_hop import pair_scores
 from nextedge.models.gbdt import load_rankers
 from nextedge.schema import ColumnKind
+from nextedge.stages.fusion import FILE as FUSION
+from nextedge.stages.fusion import Fusion
 from nextedge.stages.line import SCORE, Line, declared_features
 from nextedge.stages.merge import ROUGH, gather_sources, merge_candidates
 from nextedge.stages.source import Scope
@@ -80,6 +82,7 @@ class EvaluateStep(Step):
             load_trained(inputs["embed"], EVALUATION),
         )  # fmt: skip
         positives = positives_of(line.scope, relation, pairs, windows[-1])
+        line = replace(line, fusion=Fusion.load(inputs["rank"] / "ranker" / FUSION))
         rankers = load_rankers(inputs["rank"] / "ranker")
         if rankers is not None:
             line = line.with_ranker(*rankers)
@@ -113,7 +116,7 @@ class _Collected:
         """Rank one batch by every system."""
         line = self.line
         found = gather_sources(line.sources, line.limits, requests)
-        merged = merge_candidates(found, line.scope.known, line.size, line.weights)
+        merged = merge_candidates(found, line.scope.known, line.size, line.fusion)
         self.queries.append(requests.query)
         known = line.scope.known
         for name, candidates in found.items():

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,10 @@ from nextedge.models.blend import LinearBlend
 from nextedge.models.gbdt import COLD_START, BoostedBlend, LabelledRows, boost, boost_watched
 from nextedge.models.quality import ndcg_of_rows
 from nextedge.models.ranker import Calibrator
+from nextedge.stages.fusion import FILE as FUSION
+from nextedge.stages.fusion import Fusion, FusionLearner
 from nextedge.stages.line import Line, build_line, declared_features, fit_sources
+from nextedge.stages.merge import gather_sources
 from nextedge.stages.source import Scope
 from nextedge.steps.embed import COMMON, load_trained
 from nextedge.steps.impressions import Shown, shown_between
@@ -36,6 +39,7 @@ from nextedge.steps.windows import History, Pairs, cut, relation_of, window_snap
 from nextedge.types import BoolArray, Candidates, FloatArray, Relation, Requests
 
 BATCH = 256
+FUSION_QUERIES = 1_000
 COLD_SHARE = 0.1
 """Share of the users whose edges are taken out, to learn how to rank for those without."""
 COLD_PARTS = 3
@@ -47,7 +51,7 @@ class RankStep(Step):
     """``ranker/`` of one surface, with ``training.json`` saying what was compared."""
 
     name = "rank"
-    version = 4
+    version = 5
 
     def __init__(self, config: Config, surface: str) -> None:
         self.config = config
@@ -68,7 +72,7 @@ class RankStep(Step):
         served = Scope(Snapshot.load(inputs["snapshot"], history.entities), relation)
         features = declared_features(served, surface, self.config.features.exclude)
         trained = load_trained(inputs["embed"], COMMON)
-        parts = []
+        parts, fusion = [], Fusion()
         for place, window in enumerate(windows[:-1]):
             progress(f"rank {self.surface}: candidates of {window.name}", place, len(windows))
             if place == 0 or window.graph is not windows[place - 1].graph:
@@ -76,6 +80,9 @@ class RankStep(Step):
                     self.config, self.surface, history, pairs, window, features, trained
                 )
             positives = positives_of(line.scope, relation, pairs, window)
+            if place == 0:
+                fusion = learn_fusion(line, positives, surface.ranker)
+            line = replace(line, fusion=fusion)
             end = windows[place + 1].as_of
             shown = shown_between(history, relation, window.as_of, end, surface.ranker)
             parts.append(label_rows(line, positives, surface.ranker, seed=place, shown=shown))
@@ -83,11 +90,12 @@ class RankStep(Step):
         ranker, compared = train(parts, features.names, surface.ranker)
         folder = output / "ranker"
         folder.mkdir()
+        fusion.save(folder / FUSION)
         about: dict[str, Any] = {"split": method, "split_reason": why, **compared}
         if ranker is not None:
             ranker.save(folder)
             progress(f"rank {self.surface}: cold start", len(windows) - 1, len(windows))
-            parts = self._cold_start(history, pairs, windows[-2], features, trained)
+            parts = self._cold_start(history, pairs, windows[-2], features, trained, fusion)
             settings = surface.ranker.model_copy(update={"model": "auto"})
             cold, about["cold_start"] = train(parts, features.names, settings)
             if cold is not None:
@@ -102,6 +110,7 @@ class RankStep(Step):
         window: Window,
         features: FeatureSet,
         trained: Mapping[str, Artifact],
+        fusion: Fusion,
     ) -> list[LabelledRows]:
         """Rows of queries whose every edge was taken out, in three parts; none where nothing
         else is known of them.
@@ -123,6 +132,7 @@ class RankStep(Step):
             (window.graph | window.labels) & asked,
         )  # fmt: skip
         line = window_line(self.config, self.surface, history, pairs, made, features, trained)
+        line = replace(line, fusion=fusion)
         scope = line.scope
         if not scope.query_attributes.columns and not scope.other_graph.edges:
             return []
@@ -167,6 +177,17 @@ def positives_of(scope: Scope, relation: Relation, pairs: Pairs, window: Window)
     known = scope.known[target] & scope.snapshot.known_users[source]
     known &= ~scope.graph.contains(source, target)
     return build_graph(source[known], target[known], len(scope.graph), scope.graph.targets)
+
+
+def learn_fusion(line: Line, positives: Graph, settings: RankerConfig) -> Fusion:
+    """What a rank of each source is worth, from label queries."""
+    random = np.random.default_rng([settings.seed, 3])
+    queries = random.permutation(np.flatnonzero(positives.degree))[:FUSION_QUERIES]
+    learner = FusionLearner()
+    for requests in batches(queries, line.scope.snapshot.as_of, 1):
+        found = gather_sources(line.sources, line.limits, requests)
+        learner.add(requests, found, positives)
+    return learner.fusion()
 
 
 def batches(queries: np.ndarray, now: int, k: int) -> list[Requests]:

@@ -1,0 +1,95 @@
+"""What a place in a source's list is worth: how the merge chooses between sources.
+
+Without labels a rank is worth ``1 / (60 + rank)`` in every source (reciprocal rank fusion:
+Cormack, Clarke, Büttcher, SIGIR 2009). With labels it is worth what it turned out to be: the share
+of label queries whose candidate at that rank became an edge, made to fall with the rank and
+turned into log odds of a noisy or (probability fusion: Lillis, Toolan, Collier, Dunnion, SIGIR
+2006). A source that finds what others miss so gets the places that it earns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from nextedge.graph.csr import Graph
+from nextedge.types import Candidates, FloatArray, Requests
+
+FILE = "fusion.npz"
+DEPTH = 2048
+"""Ranks that are told apart; those behind are worth as much as the last."""
+FEWEST_HITS = 100
+_FUSION = 60.0
+_TIE = np.float32(1e-5)
+"""Weight of the rank itself where labels say nothing of it."""
+
+
+def reciprocal_ranks() -> FloatArray:
+    """float32[DEPTH]: 1 / (60 + rank)."""
+    return (1.0 / (_FUSION + np.arange(1, DEPTH + 1))).astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Fusion:
+    """float32[DEPTH] per source: the worth of its ranks; reciprocal ranks where it has none."""
+
+    worth: Mapping[str, FloatArray] = field(default_factory=dict)
+
+    def table(self, names: list[str]) -> FloatArray:
+        """float32[S, DEPTH] of the named sources, positive."""
+        default = reciprocal_ranks()
+        if not self.worth:
+            return np.tile(default, (len(names), 1))
+        return np.stack([self.worth.get(name, default * _TIE) for name in names])
+
+    def save(self, file: Path) -> None:
+        """Write ``.npz``."""
+        np.savez(file, allow_pickle=False, **{n: np.asarray(v) for n, v in self.worth.items()})
+
+    @classmethod
+    def load(cls, file: Path) -> Fusion:
+        """Read what ``save`` wrote; a missing file is the default."""
+        if not file.exists():
+            return cls()
+        with np.load(file, allow_pickle=False) as arrays:
+            return cls({name: arrays[name] for name in arrays.files})
+
+
+class FusionLearner:
+    """Counts, batch by batch, what each rank of each source was worth."""
+
+    def __init__(self) -> None:
+        self.hits: dict[str, np.ndarray] = {}
+        self.lists: dict[str, np.ndarray] = {}
+
+    def add(self, requests: Requests, found: Mapping[str, Candidates], positives: Graph) -> None:
+        """Count one batch of label queries."""
+        for name, part in found.items():
+            hit = positives.contains(requests.query[part.row_query], part.candidate)
+            rank = np.minimum(part.position(), DEPTH - 1)
+            hits = np.bincount(rank, hit, minlength=DEPTH)
+            lists = np.bincount(rank, minlength=DEPTH).astype(np.float64)
+            self.hits[name] = self.hits.get(name, 0.0) + hits
+            self.lists[name] = self.lists.get(name, 0.0) + lists
+
+    def fusion(self) -> Fusion:
+        """The worth of every rank; the default where there were too few labels."""
+        if sum(float(hits.sum()) for hits in self.hits.values()) < FEWEST_HITS:
+            return Fusion()
+        return Fusion({name: self._worth(name) for name in self.hits})
+
+    def _worth(self, name: str) -> FloatArray:
+        from sklearn.isotonic import IsotonicRegression
+
+        hits, lists = self.hits[name], self.lists[name]
+        tie = reciprocal_ranks() * _TIE
+        seen = lists > 0
+        if not seen.any():
+            return tie
+        model = IsotonicRegression(y_min=0.0, y_max=0.95, increasing=False, out_of_bounds="clip")
+        rank = np.log1p(np.arange(DEPTH, dtype=np.float64))
+        model.fit(rank[seen], (hits / np.maximum(lists, 1))[seen], sample_weight=lists[seen])
+        return (-np.log1p(-model.predict(rank)) + tie).astype(np.float32)
