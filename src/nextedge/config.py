@@ -101,11 +101,18 @@ class SourceConfig(_Settings):
     options: dict[str, int | float | str | bool] = Field(default_factory=dict)
 
 
+RankerKind = Literal[
+    "lightgbm", "lightgbm_binary", "lambdarank", "xgboost", "mlp", "blend", "best_source"
+]
+
+
 class RankerConfig(_Settings):
     """The ranker and its training."""
 
-    model: Literal["auto", "lightgbm", "blend", "best_source"] = "auto"
-    """``auto`` serves whichever of the others ranks the last label window best."""
+    model: Literal["auto"] | RankerKind = "auto"
+    """``auto`` serves whichever of those compared ranks later label windows best."""
+    compare: tuple[RankerKind, ...] = ("lightgbm", "blend", "best_source")
+    """Rankers that are fitted and compared; each costs its training."""
     trees: int = Field(300, ge=1)
     leaves: int = Field(15, ge=2, le=64)
     learning_rate: float = Field(0.1, gt=0, le=1)

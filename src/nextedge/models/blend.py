@@ -8,7 +8,8 @@ candidates (ListNet, Cao et al., ICML 2007) with an L2 penalty, minimised by L-B
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -77,7 +78,17 @@ class LinearBlend:
         rows = int(np.searchsorted(np.cumsum(group), _MOST_ROWS)) + 1
         group = group[:rows]
         size = int(group.sum())
-        matrix = matrix[:size]
+        blend = cls.scaling(matrix[:size], features)
+        used = np.flatnonzero([not name.startswith(("query_", "candidate_")) for name in features])
+        standard = blend._standard(matrix[:size], used)
+        stands_for = np.ones(size, np.float32) if row_weight is None else row_weight[:size]
+        weight = np.zeros(len(features), np.float32)
+        weight[used] = _fit_listwise(standard, label[:size], group, stands_for, penalty)
+        return replace(blend, weight=weight)
+
+    @classmethod
+    def scaling(cls, matrix: FloatArray, features: Sequence[str]) -> LinearBlend:
+        """How rows are standardised, without weights."""
         missing = np.array(
             [_missing(name, matrix[:, f]) for f, name in enumerate(features)], np.float32
         )
@@ -85,12 +96,27 @@ class LinearBlend:
         center, scale = logs.mean(axis=0, dtype=np.float64), logs.std(axis=0, dtype=np.float64)
         scale = np.where(scale > 1e-6, scale, 1.0)
         weight = np.zeros(len(features), np.float32)
-        blend = cls(weight, center.astype(np.float32), scale.astype(np.float32), missing)
-        used = np.flatnonzero([not name.startswith(("query_", "candidate_")) for name in features])
-        standard = blend._standard(matrix, used)
-        stands_for = np.ones(size, np.float32) if row_weight is None else row_weight[:size]
-        weight[used] = _fit_listwise(standard, label[:size], group, stands_for, penalty)
-        return blend
+        return cls(weight, center.astype(np.float32), scale.astype(np.float32), missing)
+
+    @classmethod
+    def nothing(cls, features: Sequence[str]) -> LinearBlend:
+        """A blend that scores everything 0."""
+        zeros, ones = np.zeros(len(features), np.float32), np.ones(len(features), np.float32)
+        return cls(zeros, zeros, ones, zeros)
+
+    def standard(self, matrix: FloatArray) -> FloatArray:
+        """float32[R, F]: standardised columns."""
+        return self._standard(matrix, np.arange(len(self.weight)))
+
+    def save(self, directory: Path) -> None:
+        """Write ``blend_….npy`` into an existing folder."""
+        for part in fields(self):
+            np.save(directory / f"blend_{part.name}.npy", getattr(self, part.name))
+
+    @classmethod
+    def load(cls, directory: Path) -> LinearBlend:
+        """Read what ``save`` wrote."""
+        return cls(*(np.load(directory / f"blend_{part.name}.npy") for part in fields(cls)))
 
 
 def _missing(name: str, values: FloatArray) -> float:

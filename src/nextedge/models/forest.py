@@ -4,7 +4,7 @@ Bit vectors over blocks of rows (Lucchese et al.: "QuickScorer", SIGIR 2015, and
 SIMD Extensions to Speed-up Document Scoring with Tree Ensembles", SIGIR 2016): every split that
 a row fails clears the leaves to its left, and the lowest bit that is left is the row's leaf. All
 splits of a tree are tried for a block of rows without a branch, several rows to an instruction.
-The sums are the training library's, in its order, in double precision.
+The sums are the training library's, in its order and precision.
 Cost: R rows x S splits / (8 to 16 rows an instruction).
 """
 
@@ -35,8 +35,9 @@ class Forest:
         threshold: float32[S]; a row goes right where its value is above.
         missing_right: bool[S], whether a row without a value goes right.
         kept: uint32[S] or uint64[S], the leaves that remain for a row that goes right.
-        value: float64[L] of the leaves, each tree's from left to right.
-        base: float64[1], added to every score.
+        value: float64[L] or float32[L] of the leaves, each tree's from left to right; scores are
+            summed in this precision, as the training library does.
+        base: [1], from which every sum begins.
     """
 
     split_start: np.ndarray
@@ -49,11 +50,12 @@ class Forest:
     base: np.ndarray
 
     def __call__(self, matrix: FloatArray) -> np.ndarray:
-        """float64[R]: scores of float32[R, F] rows; NaN is a missing value."""
-        score = np.full(len(matrix), self.base[0])
+        """float64[R] (float32 for XGBoost): scores of float32[R, F] rows; NaN is missing."""
+        score = np.empty(len(matrix), self.value.dtype)
         _score(
             np.ascontiguousarray(matrix, np.float32), _BLOCK, self.split_start, self.leaf_start,
-            self.feature, self.threshold, self.missing_right, self.kept, self.value, score,
+            self.feature, self.threshold, self.missing_right, self.kept, self.value, self.base,
+            score,
         )  # fmt: skip
         return score
 
@@ -85,7 +87,7 @@ class Forest:
         for info in booster.dump_model()["tree_info"]:
             trees.append(_Tree())
             trees[-1].add_lightgbm(info["tree_structure"])
-        return cls._joined(trees, 0.0)
+        return cls._joined(trees, np.zeros(1))
 
     @classmethod
     def of_xgboost(cls, booster: Any) -> Forest:
@@ -104,10 +106,10 @@ class Forest:
         base = float(model["learner_model_param"]["base_score"].strip("[]"))
         if model["objective"]["name"].endswith(":logistic"):
             base = float(np.log(base / (1.0 - base)))
-        return cls._joined(trees, base)
+        return cls._joined(trees, np.array([base], np.float32))
 
     @classmethod
-    def _joined(cls, trees: list[_Tree], base: float) -> Forest:
+    def _joined(cls, trees: list[_Tree], base: np.ndarray) -> Forest:
         def starts(sizes: list[int]) -> np.ndarray:
             return np.concatenate(([0], np.cumsum(sizes))).astype(np.int32)
 
@@ -123,7 +125,7 @@ class Forest:
             column("feature", np.int32), column("threshold", np.float32),
             column("missing_right", np.bool_),
             column("kept", np.uint64).astype(np.uint32 if most <= 32 else np.uint64),
-            column("value", np.float64), np.array([base]),
+            column("value", base.dtype), base,
         )  # fmt: skip
 
 
@@ -190,13 +192,23 @@ def _not_above(threshold: float) -> np.float32:
 
 @numba.njit(cache=True, nogil=True)
 def _score(  # type: ignore[no-untyped-def]
-    matrix, block, split_start, leaf_start, feature, threshold, missing_right, kept, value, score
+    matrix,
+    block,
+    split_start,
+    leaf_start,
+    feature,
+    threshold,
+    missing_right,
+    kept,
+    value,
+    base,
+    score,
 ):
     # ``block`` is no constant: a loop of known length would be unrolled, not vectorised.
     rows, width = matrix.shape
     x = np.empty((width, block), np.float32)
     left = np.empty(block, kept.dtype)
-    total = np.empty(block, np.float64)
+    total = np.empty(block, value.dtype)
     every = ~(kept.dtype.type(0))
     factor = np.uint64(0x03F79D71B4CB0A89)
     place = np.zeros(64, np.int64)  # place[(bit * factor) >> 58] is the number of the bit
@@ -208,7 +220,7 @@ def _score(  # type: ignore[no-untyped-def]
             source = begin + min(row, size - 1)
             for column in range(width):
                 x[column, row] = matrix[source, column]
-        total[:] = 0.0
+        total[:] = base[0]
         for tree in range(len(split_start) - 1):
             left[:] = every
             for split in range(split_start[tree], split_start[tree + 1]):
@@ -225,4 +237,4 @@ def _score(  # type: ignore[no-untyped-def]
                 lowest = bits & (~bits + np.uint64(1))
                 total[row] += value[first + place[(lowest * factor) >> np.uint64(58)]]
         for row in range(size):
-            score[begin + row] += total[row]
+            score[begin + row] = total[row]

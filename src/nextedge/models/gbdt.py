@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import lightgbm
 import numpy as np
@@ -20,11 +21,8 @@ from nextedge.config import RankerConfig
 from nextedge.models.blend import LinearBlend
 from nextedge.models.forest import Forest
 from nextedge.models.quality import ndcg_of_rows
-from nextedge.models.ranker import Calibrator, Ranker
+from nextedge.models.ranker import MANIFEST, CalibratedRanker, Calibrator
 from nextedge.types import FloatArray, IntArray
-
-COLD_START = "cold_start"
-_BLEND = ("weight", "center", "scale", "missing")
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +53,7 @@ class LabelledRows:
         )
 
 
-class BoostedBlend(Ranker):
+class BoostedBlend(CalibratedRanker):
     """``score = blend(x) + trees(x)``, through a calibrator; either part may be absent."""
 
     def __init__(
@@ -63,47 +61,42 @@ class BoostedBlend(Ranker):
         name: str,
         features: Sequence[str],
         blend: LinearBlend,
-        trees: lightgbm.Booster | Path | None = None,
+        trees: Any = None,
         calibrator: Calibrator | None = None,
         forest: Forest | None = None,
     ) -> None:
-        """``trees`` may be the file that holds them: it is read when contributions are asked for.
+        """``trees``: a booster of LightGBM or XGBoost, the file of one, or None.
 
-        ``forest`` is their serving form; without one it is made of them.
+        A file is read when contributions are asked for; ``forest`` is the form in which it
+        serves, and without one it is made of the booster.
         """
-        self.name = name
-        self.features = list(features)
+        super().__init__(name, features, calibrator)
         self.blend = blend
-        self.calibrator = calibrator
         self._trees = trees
-        self.forest = (
-            Forest.of_lightgbm(self.trees) if forest is None and trees is not None else forest
-        )
+        self.forest = forest
+        if forest is None and trees is not None:
+            self.forest = _LIBRARIES[_library(trees)].forest(trees)
 
     @cached_property
-    def trees(self) -> lightgbm.Booster | None:
+    def trees(self) -> Any:
         """The trees as their library has them, or None where the blend is alone."""
         if isinstance(self._trees, Path):
-            return lightgbm.Booster(model_file=str(self._trees))
+            return _LIBRARIES[self._trees.suffix].load(self._trees)
         return self._trees
 
     def raw(self, matrix: FloatArray) -> FloatArray:
-        """float32[R]: uncalibrated scores."""
         score = self.blend(matrix)
         if self.forest is not None:
             score = score + self.forest(matrix).astype(np.float32)
         return score
-
-    def predict(self, matrix: FloatArray) -> FloatArray:
-        raw = self.raw(matrix)
-        return raw if self.calibrator is None else self.calibrator(raw)
 
     def contributions(self, matrix: FloatArray) -> FloatArray:
         """float32[R, F + 1]: exact for the blend, TreeSHAP for the trees (Lundberg 2018)."""
         parts = np.zeros((len(matrix), len(self.features) + 1), np.float32)
         parts[:, :-1] = self.blend.parts(matrix)
         if self.trees is not None and len(matrix):
-            parts += np.asarray(self.trees.predict(matrix, pred_contrib=True), np.float32)
+            found = _LIBRARIES[_library(self.trees)].contributions(self.trees, matrix)
+            parts += np.asarray(found, np.float32)
         return parts
 
     def importance(self) -> dict[str, float]:
@@ -111,53 +104,85 @@ class BoostedBlend(Ranker):
         share = np.abs(self.blend.weight.astype(np.float64))
         share /= max(share.sum(), 1e-12)
         if self.trees is not None:
-            gain = self.trees.feature_importance("gain")
-            share = 0.5 * share + 0.5 * gain / max(float(gain.sum()), 1e-12)
+            gain = _LIBRARIES[_library(self.trees)].gain(self.trees, self.features)
+            gain = gain / max(float(gain.sum()), 1e-12)
+            share = 0.5 * share + 0.5 * gain if share.any() else gain
         ranked = sorted(zip(self.features, share, strict=True), key=lambda pair: -pair[1])
         return {name: round(float(value), 6) for name, value in ranked}
 
     def save(self, directory: Path) -> None:
-        for part in _BLEND:
-            np.save(directory / f"blend_{part}.npy", getattr(self.blend, part))
+        self.blend.save(directory)
+        kept = None
         if self.trees is not None:
-            self.trees.save_model(str(directory / "trees.txt"))
             assert self.forest is not None
+            kept = f"trees{_library(self.trees)}"
+            self.trees.save_model(str(directory / kept))
             self.forest.save(directory)
-        if self.calibrator is not None:
-            np.save(directory / "calibrator_raw.npy", self.calibrator.raw)
-            np.save(directory / "calibrator_probability.npy", self.calibrator.probability)
-        about = {
-            "model": self.name,
-            "features": self.features,
-            "trees": 0 if self.trees is None else self.trees.num_trees(),
-            "calibrated": self.calibrator is not None,
-            "importance": self.importance(),
-        }
-        (directory / "ranker.json").write_text(json.dumps(about, indent=1))
+        trees = 0 if self.forest is None else self.forest.trees
+        self.save_manifest(directory, {"trees": trees, "trees_file": kept})
 
     @classmethod
     def load(cls, directory: Path) -> BoostedBlend:
         """Read what ``save`` wrote."""
-        about = json.loads((directory / "ranker.json").read_text())
-        blend = LinearBlend(*(np.load(directory / f"blend_{part}.npy") for part in _BLEND))
-        trees = forest = calibrator = None
+        about = json.loads((directory / MANIFEST).read_text())
+        trees = forest = None
         if about["trees"]:
-            trees, forest = directory / "trees.txt", Forest.load(directory)
-        if about["calibrated"]:
-            calibrator = Calibrator(
-                np.load(directory / "calibrator_raw.npy"),
-                np.load(directory / "calibrator_probability.npy"),
-            )
+            trees, forest = directory / about["trees_file"], Forest.load(directory)
+        blend, calibrator = LinearBlend.load(directory), Calibrator.load(directory, about)
         return cls(about["model"], about["features"], blend, trees, calibrator, forest)
 
 
-def load_rankers(directory: Path) -> tuple[BoostedBlend, BoostedBlend | None] | None:
-    """The ranker of a folder and that for cold starts; None where nothing was learned."""
-    if not (directory / "ranker.json").exists():
-        return None
-    cold = directory / COLD_START
-    found = BoostedBlend.load(cold) if (cold / "ranker.json").exists() else None
-    return BoostedBlend.load(directory), found
+class _LightGbmLibrary:
+    """What is asked of a LightGBM booster; its own text format."""
+
+    forest = staticmethod(Forest.of_lightgbm)
+
+    @staticmethod
+    def load(file: Path) -> Any:
+        return lightgbm.Booster(model_file=str(file))
+
+    @staticmethod
+    def contributions(booster: Any, matrix: FloatArray) -> Any:
+        return booster.predict(matrix, pred_contrib=True)
+
+    @staticmethod
+    def gain(booster: Any, features: Sequence[str]) -> Any:
+        return booster.feature_importance("gain")
+
+
+class _XgBoostLibrary:
+    """What is asked of an XGBoost booster; its own JSON format."""
+
+    forest = staticmethod(Forest.of_xgboost)
+
+    @staticmethod
+    def load(file: Path) -> Any:
+        import xgboost
+
+        return xgboost.Booster(model_file=str(file))
+
+    @staticmethod
+    def contributions(booster: Any, matrix: FloatArray) -> Any:
+        import xgboost
+
+        names = booster.feature_names
+        finite = np.where(np.isinf(matrix), np.nan, matrix)
+        return booster.predict(xgboost.DMatrix(finite, feature_names=names), pred_contribs=True)
+
+    @staticmethod
+    def gain(booster: Any, features: Sequence[str]) -> Any:
+        found = booster.get_score(importance_type="total_gain")
+        return np.array([found.get(name, 0.0) for name in features])
+
+
+_LIBRARIES: dict[str, Any] = {".txt": _LightGbmLibrary, ".json": _XgBoostLibrary}
+
+
+def _library(trees: Any) -> str:
+    """Suffix of the format that a booster, or a file of one, is kept in."""
+    if isinstance(trees, Path):
+        return trees.suffix
+    return ".txt" if isinstance(trees, lightgbm.Booster) else ".json"
 
 
 def boost(
@@ -173,9 +198,11 @@ def boost(
     2007). Sampled candidates count by their weight in its denominator, so that it estimates
     the softmax over all candidates without bias, however few of the easy ones are kept.
     """
-    if not _splittable(rows, settings):
+    if not splittable(rows, settings):
         return None
-    return lightgbm.train(_parameters(rows, settings), _dataset(rows, blend, features), trees)
+    return lightgbm.train(
+        parameters(settings, _Softmax(rows)), _dataset(rows, blend, features), trees
+    )
 
 
 def boost_watched(
@@ -186,7 +213,7 @@ def boost_watched(
     settings: RankerConfig,
 ) -> tuple[lightgbm.Booster | None, list[float]]:
     """Boost while NDCG@20 of the validation rows rises; also returns it after each tree."""
-    if not _splittable(training, settings):
+    if not splittable(training, settings):
         return None, [0.0]
 
     def ndcg(score: np.ndarray, _: lightgbm.Dataset) -> tuple[str, float, bool]:
@@ -196,7 +223,7 @@ def boost_watched(
     data = _dataset(training, blend, features)
     watched: dict[str, dict[str, list[float]]] = {}
     booster = lightgbm.train(
-        _parameters(training, settings), data, settings.trees, feval=ndcg,
+        parameters(settings, _Softmax(training)), data, settings.trees, feval=ndcg,
         valid_sets=[_dataset(validation, blend, features, data)], valid_names=["validation"],
         callbacks=[
             lightgbm.early_stopping(settings.early_stopping, verbose=False),
@@ -206,7 +233,7 @@ def boost_watched(
     return booster, watched["validation"]["ndcg"]
 
 
-def _splittable(rows: LabelledRows, settings: RankerConfig) -> bool:
+def splittable(rows: LabelledRows, settings: RankerConfig) -> bool:
     """Whether some column leaves enough rows on both sides; LightGBM ends in an error otherwise."""
     least = settings.min_rows_in_leaf
     if len(rows.label) < 2 * least:
@@ -218,9 +245,10 @@ def _splittable(rows: LabelledRows, settings: RankerConfig) -> bool:
     return False
 
 
-def _parameters(rows: LabelledRows, settings: RankerConfig) -> dict[str, object]:
+def parameters(settings: RankerConfig, objective: Any) -> dict[str, Any]:
+    """LightGBM's parameters for an objective."""
     return {
-        "objective": _Softmax(rows),
+        "objective": objective,
         "metric": "none",
         "num_leaves": settings.leaves,
         "learning_rate": settings.learning_rate,

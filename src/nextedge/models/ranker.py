@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from nextedge.types import FloatArray
+
+MANIFEST = "ranker.json"
 
 
 class Ranker(ABC):
@@ -29,6 +34,38 @@ class Ranker(ABC):
     @abstractmethod
     def save(self, directory: Path) -> None:
         """Write the ranker into an existing folder, without pickle."""
+
+
+class CalibratedRanker(Ranker):
+    """Raw scores through a calibrator, and what every ranker keeps of itself."""
+
+    def __init__(self, name: str, features: Sequence[str], calibrator: Calibrator | None) -> None:
+        self.name = name
+        self.features = list(features)
+        self.calibrator = calibrator
+
+    @abstractmethod
+    def raw(self, matrix: FloatArray) -> FloatArray:
+        """float32[R]: uncalibrated scores."""
+
+    @abstractmethod
+    def importance(self) -> dict[str, float]:
+        """Share of the score's movement that each feature brings, largest first."""
+
+    def predict(self, matrix: FloatArray) -> FloatArray:
+        raw = self.raw(matrix)
+        return raw if self.calibrator is None else self.calibrator(raw)
+
+    def save_manifest(self, directory: Path, about: Mapping[str, Any]) -> None:
+        """Write ``ranker.json`` and the calibrator."""
+        if self.calibrator is not None:
+            np.save(directory / "calibrator_raw.npy", self.calibrator.raw)
+            np.save(directory / "calibrator_probability.npy", self.calibrator.probability)
+        manifest = {
+            "model": self.name, "features": self.features,
+            "calibrated": self.calibrator is not None, "importance": self.importance(), **about,
+        }  # fmt: skip
+        (directory / MANIFEST).write_text(json.dumps(manifest, indent=1))
 
 
 @dataclass(frozen=True)
@@ -55,6 +92,16 @@ class Calibrator:
         place = (np.asarray(raw, np.float64) - (low + high) / 2) / max(high - low, 1e-6)
         nudge = 1e-6 / (1.0 + np.exp(-np.clip(4.0 * place, -30, 30)))
         return np.clip(smooth * (1.0 - 2e-6) + nudge, 0.0, 1.0).astype(np.float32)
+
+    @classmethod
+    def load(cls, directory: Path, about: Mapping[str, Any]) -> Calibrator | None:
+        """The calibrator that a ranker's folder holds, if its manifest says so."""
+        if not about["calibrated"]:
+            return None
+        return cls(
+            np.load(directory / "calibrator_raw.npy"),
+            np.load(directory / "calibrator_probability.npy"),
+        )
 
     @classmethod
     def fit(cls, raw: FloatArray, label: FloatArray, weight: FloatArray) -> Calibrator:

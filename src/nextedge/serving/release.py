@@ -14,7 +14,7 @@ from nextedge.config import Config, SurfaceConfig
 from nextedge.errors import UnknownSurfaceError, nearest
 from nextedge.graph.snapshot import Entities, Snapshot
 from nextedge.index.vector_index import VectorIndex
-from nextedge.models.gbdt import load_rankers
+from nextedge.models.learners import load_rankers
 from nextedge.releases.repository import Release
 from nextedge.stages.embedding import ModelSource
 from nextedge.stages.fusion import FILE as FUSION

@@ -35,7 +35,7 @@ from nextedge.features.attributes import Category
 from nextedge.graph.csr import Graph
 from nextedge.graph.snapshot import Snapshot
 from nextedge.graph.two_hop import pair_scores
-from nextedge.models.gbdt import load_rankers
+from nextedge.models.learners import load_rankers
 from nextedge.schema import ColumnKind
 from nextedge.stages.fusion import FILE as FUSION
 from nextedge.stages.fusion import Fusion

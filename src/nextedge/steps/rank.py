@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,9 @@ from nextedge.features.feature import FeatureSet
 from nextedge.graph.csr import Graph, build_graph, mirrored
 from nextedge.graph.snapshot import Snapshot
 from nextedge.models.artifact import Artifact
-from nextedge.models.blend import LinearBlend
-from nextedge.models.gbdt import COLD_START, BoostedBlend, LabelledRows, boost, boost_watched
-from nextedge.models.quality import ndcg_of_rows
-from nextedge.models.ranker import Calibrator
+from nextedge.models.gbdt import LabelledRows
+from nextedge.models.learners import COLD_START, best_source, learners, ndcg_of
+from nextedge.models.ranker import CalibratedRanker, Calibrator
 from nextedge.stages.fusion import FILE as FUSION
 from nextedge.stages.fusion import Fusion, FusionLearner
 from nextedge.stages.line import Line, build_line, declared_features, fit_sources
@@ -266,20 +265,9 @@ def _drawn(
     return kept, np.where(certain, 1.0, 1.0 / rate).astype(np.float32)
 
 
-@dataclass(frozen=True)
-class _Fitted:
-    """Models fitted on the windows before one window, and their scores of its rows."""
-
-    models: dict[str, BoostedBlend]
-    scores: dict[str, np.ndarray]
-    ndcg: dict[str, float]
-    curve: list[float]
-    """NDCG@20 after each tree, until it stopped rising."""
-
-
 def train(
     parts: list[LabelledRows], features: list[str], settings: RankerConfig
-) -> tuple[BoostedBlend | None, dict[str, Any]]:
+) -> tuple[CalibratedRanker | None, dict[str, Any]]:
     """Choose and fit the ranker; None when there is nothing to learn from.
 
     Every model is judged on windows later than those it was fitted on, by the geometric mean
@@ -300,75 +288,43 @@ def train(
             )
         reason = f"too few new edges to learn from: {found}, expected {FEWEST_POSITIVES} in two"
         return None, {"model": "rough_score", "reason": reason, "ndcg": {}}
-    source = best_source(parts, features)
-    folds = [
-        _fit_before(parts[:place], parts[place], features, settings, source)
-        for place in range(1, len(parts))
-    ]
-    ndcg = {name: _geometric_mean([fold.ndcg[name] for fold in folds]) for name in folds[0].ndcg}
-    chosen: str = settings.model
-    if chosen == "auto":
-        chosen = max(ndcg, key=lambda name: ndcg[name])
-    ranker = _refit(chosen, folds, LabelledRows.joined(parts), features, settings)
-    ranker.calibrator = Calibrator.fit(folds[-1].scores[chosen], parts[-1].label, parts[-1].weight)
+    names = list(dict.fromkeys((*settings.compare, *_named(settings))))
+    kinds = {name: learners()[name] for name in names}
+    ndcg: dict[str, list[float]] = {name: [] for name in kinds}
+    curves: dict[str, list[list[float]]] = {name: [] for name in kinds}
+    scores: dict[str, np.ndarray] = {}
+    last: dict[str, CalibratedRanker] = {}
+    for place in range(1, len(parts)):
+        training, later = LabelledRows.joined(parts[:place]), parts[place]
+        for name, kind in kinds.items():
+            learned = kind.watched(training, later, features, settings)
+            scores[name], last[name] = learned.ranker.raw(later.matrix), learned.ranker
+            ndcg[name].append(ndcg_of(scores[name], later))
+            curves[name].append(learned.curve)
+    mean = {name: _geometric_mean(values) for name, values in ndcg.items()}
+    chosen = settings.model if settings.model != "auto" else max(mean, key=lambda name: mean[name])
+    trees = best_trees(curves[chosen]) if any(curves[chosen]) else 0
+    rows = LabelledRows.joined(parts)
+    ranker = last[chosen]
+    if kinds[chosen].refits:
+        ranker = kinds[chosen].whole(rows, features, settings, trees)
+    ranker.calibrator = Calibrator.fit(scores[chosen], parts[-1].label, parts[-1].weight)
     reason = "as configured" if settings.model != "auto" else "best NDCG@20 on later windows"
     return ranker, {
         "model": chosen,
         "reason": reason,
-        "ndcg": {name: round(value, 6) for name, value in ndcg.items()},
+        "ndcg": {name: round(value, 6) for name, value in mean.items()},
         "ndcg_by_window": {
-            name: [round(fold.ndcg[name], 6) for fold in folds] for name in folds[0].ndcg
+            name: [round(value, 6) for value in values] for name, values in ndcg.items()
         },
-        "best_source": source,
+        "best_source": best_source(rows, features),
         "rows": int(sum(len(part.label) for part in parts)),
         "positives": positives,
     }
 
 
-def _fit_before(
-    earlier: list[LabelledRows],
-    window: LabelledRows,
-    features: list[str],
-    settings: RankerConfig,
-    source: str,
-) -> _Fitted:
-    """Fit every model on earlier windows and score a later one."""
-    training = LabelledRows.joined(earlier)
-    blend = _blend(training, features)
-    booster, curve = boost_watched(blend, training, window, features, settings)
-    models = {
-        "lightgbm": BoostedBlend("lightgbm", features, blend, booster),
-        "blend": BoostedBlend("blend", features, blend),
-        "best_source": BoostedBlend("best_source", features, LinearBlend.single(features, source)),
-    }
-    scores = {name: model.raw(window.matrix) for name, model in models.items()}
-    ndcg = {name: _ndcg(score, window) for name, score in scores.items()}
-    return _Fitted(models, scores, ndcg, curve)
-
-
-def _blend(rows: LabelledRows, features: list[str]) -> LinearBlend:
-    return LinearBlend.fit(rows.matrix, rows.label, rows.group, features, row_weight=rows.weight)
-
-
-def _ndcg(score: FloatArray, rows: LabelledRows) -> float:
-    return ndcg_of_rows(score, rows.label, rows.group, weight=rows.weight)
-
-
-def _refit(
-    chosen: str,
-    folds: list[_Fitted],
-    rows: LabelledRows,
-    features: list[str],
-    settings: RankerConfig,
-) -> BoostedBlend:
-    """The chosen model fitted on every window, with as many trees as were best over the folds."""
-    if chosen == "best_source":
-        return folds[-1].models[chosen]
-    blend = _blend(rows, features)
-    if chosen == "blend":
-        return BoostedBlend("blend", features, blend)
-    booster = boost(blend, rows, features, settings, best_trees([fold.curve for fold in folds]))
-    return BoostedBlend("lightgbm", features, blend, booster)
+def _named(settings: RankerConfig) -> tuple[str, ...]:
+    return () if settings.model == "auto" else (settings.model,)
 
 
 def best_trees(curves: list[list[float]]) -> int:
@@ -386,15 +342,3 @@ def best_trees(curves: list[list[float]]) -> int:
 
 def _geometric_mean(values: list[float]) -> float:
     return float(np.exp(np.mean(np.log(np.maximum(values, 1e-9)))))
-
-
-def best_source(parts: list[LabelledRows], features: list[str]) -> str:
-    """The source or heuristic whose order is best over all windows."""
-    names = [name for name in features if name.endswith("_score")]
-    names += [name for name in ("resource_allocation", "jaccard") if name in features]
-
-    def mean_ndcg(name: str) -> float:
-        place = features.index(name)
-        return float(np.mean([_ndcg(np.nan_to_num(p.matrix[:, place], nan=0.0), p) for p in parts]))
-
-    return max(names, key=mean_ndcg)
