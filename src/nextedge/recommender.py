@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from nextedge.data.report import CheckReport
+    from nextedge.evaluation.parity import ParityReport
 
 _log = logging.getLogger("nextedge")
 _BATCH = 256
@@ -201,6 +203,14 @@ class Recommender:
         given = [events] if isinstance(events, Event | Mapping) else list(events)
         parsed = [parse_event(e.model_dump() if isinstance(e, Event) else e) for e in given]
         return self.overlay.log.append(parsed)
+
+    def parity(self, queries: int = 200) -> list[ParityReport]:
+        """Per surface whether single requests meet the batch's candidates, features and scores."""
+        from nextedge.evaluation.parity import check_parity
+
+        now = int(time.time() * 1e6)
+        surfaces = self.release.surfaces.items()
+        return [check_parity(each.line, name, now, queries) for name, each in surfaces]
 
     def evaluation(self, release_id: str | None = None) -> dict[str, Any]:
         """Per surface the evaluation report of a release, as plain JSON values."""

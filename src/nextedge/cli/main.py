@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nextedge.cli import render
 from nextedge.errors import DataError, EventError, InputError, NextEdgeError
+
+if TYPE_CHECKING:
+    from nextedge.recommender import Recommender
 
 app = typer.Typer(
     help="NextEdge recommends the next edge in a graph: people to people, and people to items.",
@@ -212,16 +215,35 @@ def recommend(
 @app.command()
 def evaluate(
     release: Annotated[str | None, typer.Option(help="default: the served one")] = None,
+    parity: Annotated[
+        bool, typer.Option("--parity", help="compare single requests with the batch, bit for bit")
+    ] = False,
+    queries: Annotated[int, typer.Option(min=1, help="for --parity: users compared")] = 200,
     where: Where = None,
     config: ConfigFile = _DEFAULT,
     as_json: AsJson = False,
 ) -> None:
     """Metrics of every source, baseline and the full line, with intervals."""
+    if parity:
+        _parity(_recommender(where, config), queries, as_json=as_json)
+        return
     reports = _recommender(where, config).evaluation(release)
     if as_json:
         render.print_json(reports)
     else:
         _print_evaluation(reports, brief=False)
+
+
+def _parity(recommender: Recommender, queries: int, *, as_json: bool) -> None:
+    """Print what of the served release differs between one request and many; exit 1 if anything."""
+    found = recommender.parity(queries)
+    if as_json:
+        render.print_json({each.surface: each.to_json() for each in found})
+    else:
+        for each in found:
+            render.print_parity(each)
+    if not all(each.equal for each in found):
+        raise typer.Exit(1)
 
 
 def _print_evaluation(reports: dict[str, Any], *, brief: bool) -> None:

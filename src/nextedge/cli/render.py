@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from nextedge.data.report import CheckReport
+from nextedge.evaluation.parity import ParityReport
 from nextedge.evaluation.tables import TableRows, fit
 from nextedge.serving.request import Answer
 from nextedge.serving.why_not import WhyNot
@@ -150,3 +151,18 @@ def print_why_not(found: WhyNot) -> None:
         ranks = [(name, "not found" if rank is None else f"{rank:,}")
                  for name, rank in found.sources.items()]  # fmt: skip
         table("", ["source", "rank there"], ranks)
+
+
+def print_parity(found: ParityReport) -> None:
+    """What was compared, and every column that differed."""
+    out.print(
+        f"{found.surface}: {found.queries:,} users, {found.rows:,} candidates × {found.features} "
+        f"features: {'equal bit for bit' if found.equal else 'NOT equal'}",
+        soft_wrap=True,
+    )
+    rows = [
+        (each.column, f"{each.rows:,}", f"{each.largest:.3g}", str(each.query))
+        for each in found.mismatches.values()
+    ]
+    if rows:
+        table("", ["column", "rows", "largest difference", "first query (position)"], rows)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
+import numba
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
@@ -37,7 +38,9 @@ class LinearBlend:
     def __call__(self, matrix: FloatArray) -> FloatArray:
         """float32[R] scores."""
         used = np.flatnonzero(self.weight)
-        return self._standard(matrix, used) @ self.weight[used]
+        score = np.zeros(len(matrix), np.float32)
+        _add_weighted(self._standard(matrix, used), self.weight[used], score)
+        return score
 
     def parts(self, matrix: FloatArray) -> FloatArray:
         """float32[R, F]: what each feature adds to the score."""
@@ -117,6 +120,14 @@ class LinearBlend:
     def load(cls, directory: Path) -> LinearBlend:
         """Read what ``save`` wrote."""
         return cls(*(np.load(directory / f"blend_{part.name}.npy") for part in fields(cls)))
+
+
+@numba.njit(cache=True, nogil=True)
+def _add_weighted(standard, weight, score):  # type: ignore[no-untyped-def]
+    """Row by row in one order: a matrix product's rounding depends on how many rows there are."""
+    for row in range(standard.shape[0]):
+        for column in range(standard.shape[1]):
+            score[row] += standard[row, column] * weight[column]
 
 
 def _missing(name: str, values: FloatArray) -> float:

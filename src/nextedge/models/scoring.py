@@ -24,6 +24,7 @@ from nextedge.types import Candidates, FloatArray, IndexArray, IntArray
 
 BLOCK_SCORES = 1 << 24
 """Scores held at once: 64 MiB of float32."""
+PRODUCT_ROWS = 16
 
 
 def top_candidates(
@@ -156,7 +157,7 @@ def _dense_scores(
     else:
         known = (query >= 0) & (query < len(embeddings[0]))
         left = np.where(known[:, None], embeddings[0][np.where(known, query, 0)], np.float32(0))
-        score = left @ embeddings[1].T
+        score = product(left, embeddings[1])
     similar = _similar(artifact)
     if similar is not None:
         run_blocks(
@@ -164,6 +165,24 @@ def _dense_scores(
             query, *similar, score,
         )  # fmt: skip
     return score
+
+
+def product(left: FloatArray, right: FloatArray) -> FloatArray:
+    """float32[Q, N]: ``left @ right.T``, each row the same whatever others it is asked with.
+
+    A product's rounding depends on its shape, so all are made in the shape of PRODUCT_ROWS rows:
+    a request alone so gets the very bits that it gets in a batch.
+    """
+    out = np.empty((len(left), len(right)), np.float32)
+    for start in range(0, len(left), PRODUCT_ROWS):
+        part = left[start : start + PRODUCT_ROWS]
+        if len(part) == PRODUCT_ROWS:
+            np.matmul(part, right.T, out=out[start : start + PRODUCT_ROWS])
+        else:
+            padded = np.zeros((PRODUCT_ROWS, left.shape[1]), np.float32)
+            padded[: len(part)] = part
+            out[start:] = (padded @ right.T)[: len(part)]
+    return out
 
 
 @numba.njit(cache=True, nogil=True)

@@ -21,7 +21,7 @@ from nextedge.config import Config
 from nextedge.errors import NoReleaseError, ReleaseError, UnknownReleaseError, nearest
 from nextedge.storage import writing
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 _BLOCK = 1 << 22
 

@@ -1,0 +1,119 @@
+"""Whether a request alone meets the same candidates and features as the batch that trains.
+
+Training, evaluation and ``recommend --all`` compute features for many queries at once, serving for
+one. They call the same functions; this shows that nothing (batching, threads, order, caches of
+the process) makes the numbers differ. Values are compared bit for bit; NaN equals NaN.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from nextedge.stages.line import Line
+from nextedge.types import Candidates, FloatArray, Requests
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """A column that differed.
+
+    Attributes:
+        column: feature, or ``candidates`` or ``score``.
+        rows: how many rows differed.
+        largest: the largest absolute difference, NaN where a value was missing on one side.
+        query: position of the first query that showed it.
+    """
+
+    column: str
+    rows: int
+    largest: float
+    query: int
+
+
+@dataclass
+class ParityReport:
+    """What was compared on one surface, and what differed."""
+
+    surface: str
+    queries: int = 0
+    rows: int = 0
+    features: int = 0
+    mismatches: dict[str, Mismatch] = field(default_factory=dict)
+
+    @property
+    def equal(self) -> bool:
+        """Whether everything was equal bit for bit."""
+        return not self.mismatches
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "surface": self.surface, "queries": self.queries, "rows": self.rows,
+            "features": self.features, "equal": self.equal,
+            "mismatches": [vars(found) for found in self.mismatches.values()],
+        }  # fmt: skip
+
+    def add(self, column: str, rows: int, largest: float, query: int) -> None:
+        """Note a difference, joined with those of the same column."""
+        before = self.mismatches.get(column)
+        if before is not None:
+            rows, query = rows + before.rows, before.query
+            largest = float(np.fmax(largest, before.largest))
+        self.mismatches[column] = Mismatch(column, rows, largest, query)
+
+
+def check_parity(
+    line: Line, surface: str, now: int, queries: int = 200, seed: int = 0
+) -> ParityReport:
+    """Compare seeded queries one by one with the same queries in one batch.
+
+    Args:
+        now: microseconds UTC, of both.
+    """
+    known = np.flatnonzero(line.scope.snapshot.known_users)
+    size = min(queries, len(known))
+    chosen = np.sort(np.random.default_rng(seed).choice(known, size, replace=False))
+    report = ParityReport(surface, size, 0, len(line.features.names))
+    batch = Requests(chosen.astype(np.int32), now, 20)
+    together = line.retrieve(batch)
+    matrix, score = line.matrix(batch, together), line.score(batch, together)
+    for place, query in enumerate(chosen):
+        rows = slice(int(together.indptr[place]), int(together.indptr[place + 1]))
+        alone = Requests(np.array([query], np.int32), now, 20)
+        found = line.retrieve(alone)
+        report.rows += len(found)
+        _compare(report, line, alone, found, int(query),
+                 together.candidate[rows], matrix[rows], score[rows])  # fmt: skip
+    return report
+
+
+def _compare(
+    report: ParityReport,
+    line: Line,
+    alone: Requests,
+    found: Candidates,
+    query: int,
+    candidates: np.ndarray,
+    matrix: FloatArray,
+    score: FloatArray,
+) -> None:
+    if not np.array_equal(found.candidate, candidates):
+        differing = len(np.setxor1d(found.candidate, candidates))
+        report.add("candidates", max(differing, 1), float("nan"), query)
+        return
+    mine = line.matrix(alone, found)
+    for column, name in enumerate(line.features.names):
+        _column(report, name, mine[:, column], matrix[:, column], query)
+    _column(report, "score", line.score(alone, found), score, query)
+
+
+def _column(report: ParityReport, name: str, one: FloatArray, many: FloatArray, query: int) -> None:
+    one, many = np.ascontiguousarray(one), np.ascontiguousarray(many)
+    differing = (one.view(np.int32) != many.view(np.int32)) & ~(np.isnan(one) & np.isnan(many))
+    if differing.any():
+        apart = np.abs(one[differing].astype(np.float64) - many[differing])
+        largest = float(np.nanmax(apart)) if np.isfinite(apart).any() else float("nan")
+        report.add(name, int(differing.sum()), largest, query)
