@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field
-from scipy import sparse
 
 from nextedge.errors import TooLittleDataError, TrainingError
+from nextedge.graph.aggregate import neighbor_means
 from nextedge.graph.csr import Graph, build_graph
 from nextedge.graph.sampler import sample_neighbors
 from nextedge.models.artifact import Artifact, fingerprint
@@ -273,17 +273,11 @@ def _raw_inputs(
     return {kind: np.concatenate(parts, axis=1) for kind, parts in columns.items() if parts}
 
 
-def _mean_matrix(graph: Graph) -> sparse.csr_matrix:
-    """Rows that average over a node's neighbours."""
-    values = np.repeat(1.0 / np.maximum(graph.degree, 1), graph.degree).astype(np.float32)
-    return sparse.csr_matrix((values, graph.indices, graph.indptr), (len(graph), graph.targets))
-
-
 def with_means(x: Inputs, messages: list[_Messages]) -> dict[str, FloatArray]:
     """Each node's vector beside the means over its neighbours, relation by relation."""
     out = {kind: [values] for kind, values in x.items()}
     for part in messages:
-        out[part.into].append(np.asarray(_mean_matrix(part.graph) @ x[part.out_of], np.float32))
+        out[part.into].append(neighbor_means(part.graph, x[part.out_of]))
     return {kind: np.concatenate(parts, axis=1) for kind, parts in out.items()}
 
 
@@ -424,7 +418,7 @@ def expanded(vectors: FloatArray, graph: Graph, weight: float) -> FloatArray:
     query's own vector, made of few edges, does not reach (Shi et al.: "Embedding Based Retrieval
     in Friend Recommendation", SIGIR 2023; and FriendSeedSelection, SIGIR 2024).
     """
-    mixed = vectors + np.float32(weight) * np.asarray(_mean_matrix(graph) @ vectors)
+    mixed = vectors + np.float32(weight) * neighbor_means(graph, vectors)
     length = np.linalg.norm(mixed, axis=1, keepdims=True)
     return (mixed / np.maximum(length, 1e-12)).astype(np.float32)
 
@@ -449,18 +443,41 @@ def embed_all(
         messages: all edges.
     """
     hidden = {}
-    for kind, x in with_means(inputs, messages).items():
+    for kind, x in inputs.items():
         scale = weights[f"{kind}.norm.weight"] / np.sqrt(weights[f"{kind}.norm.running_var"] + 1e-5)
         shift = weights[f"{kind}.norm.bias"] - weights[f"{kind}.norm.running_mean"] * scale
-        out = np.empty((len(x), len(scale)), np.float32)
-        for start in range(0, len(x), _CHUNK):
-            part = x[start : start + _CHUNK] @ weights[f"{kind}.first.weight"].T
-            part += weights[f"{kind}.first.bias"]
-            out[start : start + _CHUNK] = np.maximum(part * scale + shift, 0.0)
-        hidden[kind] = out
+        hidden[kind] = np.empty((len(x), len(scale)), np.float32)
+        for rows, raw in _layer(weights, f"{kind}.first", kind, inputs, messages):
+            hidden[kind][rows] = np.maximum(raw * scale + shift, 0.0)
     embedded = {}
-    for kind, x in with_means(hidden, messages).items():
-        raw = x @ weights[f"{kind}.second.weight"].T + weights[f"{kind}.second.bias"]
-        length = np.linalg.norm(raw, axis=1, keepdims=True)
-        embedded[kind] = (raw / np.maximum(length, 1e-12)).astype(np.float32)
+    for kind, x in inputs.items():
+        width = len(weights[f"{kind}.second.bias"])
+        embedded[kind] = np.empty((len(x), width), np.float32)
+        for rows, raw in _layer(weights, f"{kind}.second", kind, hidden, messages):
+            length = np.linalg.norm(raw, axis=1, keepdims=True)
+            embedded[kind][rows] = raw / np.maximum(length, 1e-12)
     return embedded
+
+
+def _layer(
+    weights: Mapping[str, np.ndarray],
+    name: str,
+    kind: str,
+    x: Inputs,
+    messages: list[_Messages],
+) -> Iterator[tuple[slice, FloatArray]]:
+    """A linear layer over each node's vector and its neighbours' means, some rows at a time."""
+    weight, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
+    for start in range(0, len(x[kind]), _CHUNK):
+        rows = slice(start, min(start + _CHUNK, len(x[kind])))
+        parts = [x[kind][rows]]
+        parts += [
+            neighbor_means(part.graph, x[part.out_of], rows.start, rows.stop)
+            for part in messages
+            if part.into == kind
+        ]
+        ends = np.cumsum([0, *(part.shape[1] for part in parts)])
+        raw = bias + parts[0] @ weight[:, : ends[1]].T
+        for part, low, high in zip(parts[1:], ends[1:-1], ends[2:], strict=True):
+            raw += part @ weight[:, low:high].T
+        yield rows, raw
