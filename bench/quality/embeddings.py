@@ -26,6 +26,7 @@ from run import HOME, SETS, Split, random_edges, ranked
 
 from nextedge import Recommender
 from nextedge.evaluation import paired_bootstrap
+from nextedge.serving.request import Question
 
 COLD = " cold"
 SLICES = {"all": (0, None), "no edge": (0, 1), "1 to 4 edges": (1, 5), "5 or more": (5, None)}
@@ -43,15 +44,15 @@ def cold(folder: Path) -> Split:
     return {**tables, "connections": edges.filter(~out & ~into)}, test
 
 
-def build(tables: dict[str, pl.DataFrame], *, without: str | None) -> tuple[Recommender, Path]:
-    """A release of the tables, the named source switched off."""
+def build(
+    tables: dict[str, pl.DataFrame], model: str, *, enabled: bool
+) -> tuple[Recommender, Path]:
+    """A release of the tables, the named source switched on or off."""
     folder = Path(tempfile.mkdtemp(prefix="nextedge-embeddings-"))
     for table, frame in tables.items():
         frame.write_parquet(folder / f"{table}.parquet")
     lines = ["[data]", *(f'{table} = "{table}.parquet"' for table in tables)]
-    lines.append("[surfaces.people]")
-    if without:
-        lines += [f"[surfaces.people.sources.{without}]", "enabled = false"]
+    lines += [f"[surfaces.people.sources.{model}]", f"enabled = {str(enabled).lower()}"]
     (folder / "nextedge.toml").write_text("\n".join(lines) + "\n")
     recommender = Recommender(folder)
     recommender.build(["people"])
@@ -63,16 +64,17 @@ def measure(name: str, data: Path, model: str) -> dict[str, object]:
     plain = name.removesuffix(COLD)
     tables, test = (cold if name.endswith(COLD) else SETS[plain][1])(data / plain)
     found, seconds = {}, {}
-    for without in (None, model):
+    for enabled in (True, False):
         started = time.perf_counter()
-        recommender, folder = build(tables, without=without)
-        seconds["without" if without else "with"] = round(time.perf_counter() - started, 1)
+        recommender, folder = build(tables, model, enabled=enabled)
+        seconds["with" if enabled else "without"] = round(time.perf_counter() - started, 1)
         positives, queries, edges, metrics = ranked(recommender, "people", test)
-        if without is None:
+        if enabled:
             for source in (model, "two_hop", "profile", "popular"):
                 if source in metrics:
                     found[source] = metrics[source].ndcg
             found["full_line"] = metrics["full_line"].ndcg
+            coverage = _covered(recommender, queries[edges == 0])
             if not name.endswith(COLD):
                 scope = recommender.release.surface("people").line.scope
                 tuned = tuned_heuristics(scope.graph, scope.known, positives, queries)
@@ -92,7 +94,24 @@ def measure(name: str, data: Path, model: str) -> dict[str, object]:
             "gain": [round(v, 4) for v in (ratio.mean, ratio.low, ratio.high)],
             **{key: round(float(np.nanmean(v[inside])), 4) for key, v in found.items()},
         }
-    return {"build_s": seconds, "slices": rows}
+    return {"build_s": seconds, "no_edge": coverage, "slices": rows}
+
+
+def _covered(recommender: Recommender, cold_queries: np.ndarray) -> dict[str, float]:
+    """Of queries without an edge: the share with k results, and with all of them from a source
+    that looks at the query (anything but overall popularity and trend).
+    """
+    if not len(cold_queries):
+        return {}
+    ids = recommender.release.entities.users.identifiers(cold_queries.tolist()).to_pylist()
+    answers = recommender.recommend_many(ids, Question("people"))
+    general = {"popular", "trending", "recent"}
+    own = [all(set(r.sources) - general for r in a.recommendations) for a in answers]
+    return {
+        "queries": len(ids),
+        "with_k": round(float(np.mean([len(a.recommendations) == 20 for a in answers])), 4),
+        "personalised": round(float(np.mean(own)), 4),
+    }
 
 
 def main() -> None:
