@@ -54,12 +54,6 @@ class Scope:
         return self.snapshot.connections if own else self.snapshot.engagements
 
     @property
-    def other_graph(self) -> Graph:
-        """Edges of the users in the relation that is not predicted."""
-        own = self.relation.self_typed
-        return self.snapshot.engagements if own else self.snapshot.connections
-
-    @property
     def candidate_attributes(self) -> Attributes:
         """Attributes of the candidates."""
         entities = self.snapshot.entities

@@ -119,6 +119,9 @@ class RankStep(Step):
         """
         surface = self.config.surface(self.surface)
         relation = relation_of(surface)
+        other = history.interactions if relation.self_typed else history.connections
+        if not history.entities.user_attributes.columns and not len(other.source):
+            return []
         random = np.random.default_rng([self.config.split.seed, 2])
         cold = random.random(len(history.entities.users)) < COLD_SHARE
         ends = [pairs.source, pairs.target] if relation.self_typed else [pairs.source]
@@ -132,10 +135,7 @@ class RankStep(Step):
         )  # fmt: skip
         line = window_line(self.config, self.surface, history, pairs, made, features, trained)
         line = replace(line, fusion=fusion)
-        scope = line.scope
-        if not scope.query_attributes.columns and not scope.other_graph.edges:
-            return []
-        positives = positives_of(scope, relation, pairs, made)
+        positives = positives_of(line.scope, relation, pairs, made)
         source = np.repeat(np.arange(len(positives), dtype=np.int32), positives.degree)
         group = random.integers(0, COLD_PARTS, len(positives))
         settings = surface.ranker.model_copy(
