@@ -149,6 +149,8 @@ class PolicyConfig(_Settings):
 
     max_per: dict[str, int] = Field(default_factory=dict)
     """Column = the most recommendations that may share one value of it."""
+    diversity: float = Field(0.0, ge=0, le=1)
+    """How much difference from what is above counts beside the score (0: not at all)."""
     recently_shown_days: float = Field(0.0, ge=0)
     """Leave out what was shown to the query in this many days; 0 = off."""
     freshness_half_life_days: float | None = Field(None, gt=0)

@@ -36,6 +36,7 @@ k = 20                                # results when a request does not say
 candidates = 1500                     # kept after merging the sources
 [surfaces.{name}.policy]
 # max_per = {{ {column} = 5 }}            # at most so many results that share a value
+# diversity = 0.3                     # 0 to 1: difference from what is above beside the score
 # recently_shown_days = 7             # leave out what was shown lately
 # [surfaces.{name}.sources.two_tower]  # a model that is off by default; also lightgcn, bpr
 # enabled = true                      # or false, for any source

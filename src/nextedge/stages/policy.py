@@ -1,6 +1,6 @@
 """Policy: the ordered rules after ranking.
 
-exclusion → region → freshness → diversity caps → backfill to k. Exclusion comes from live
+exclusion → region → freshness → diversity → caps → backfill to k. Exclusion comes from live
 state and is applied last before the answer, whatever was cached or precomputed.
 """
 
@@ -14,6 +14,7 @@ import numpy as np
 from nextedge.config import PolicyConfig
 from nextedge.errors import ConfigError, nearest
 from nextedge.features.attributes import Category, Tags
+from nextedge.stages.diversity import DEPTH, diverse_order, likeness
 from nextedge.stages.line import SCORE
 from nextedge.stages.source import Scope
 from nextedge.types import (
@@ -52,7 +53,7 @@ class Policy:
         allowed = self.allowed(requests)
         places = self._excluded(requests, hidden)
         kept = ranked.keep(allowed[ranked.candidate] & ~_listed(ranked, places, len(allowed)))
-        kept = self._freshen(requests, kept)
+        kept = self._diversify(self._freshen(requests, kept))
         chosen = (
             kept.keep(self._capped(requests, kept))
             if self.settings.max_per
@@ -103,6 +104,22 @@ class Policy:
         days = np.where(born > 0, (requests.now - born) / MICROSECONDS_PER_DAY, 0.0)
         faded = kept.columns[SCORE] * np.exp2(-np.maximum(days, 0.0) / half_life)
         return kept.with_columns(**{SCORE: faded.astype(np.float32)}).sorted_by(SCORE)
+
+    def _diversify(self, kept: Candidates) -> Candidates:
+        """The head of every list in an order that avoids what is alike."""
+        if not self.settings.diversity:
+            return kept
+        snapshot = self.scope.snapshot
+        own = self.scope.relation.self_typed
+        graph = snapshot.connections if own else snapshot.engaged_by
+        order = np.arange(len(kept))
+        for rows in kept.rows():
+            head = order[rows][:DEPTH]
+            alike = likeness(graph, kept.candidate[head])
+            found = diverse_order(kept.columns[SCORE][head], alike, self.settings.diversity)
+            order[rows.start : rows.start + len(head)] = head[found]
+        columns = {name: values[order] for name, values in kept.columns.items()}
+        return Candidates(kept.indptr, kept.candidate[order], columns)
 
     def _capped(self, requests: Requests, kept: Candidates) -> BoolArray:
         """bool[R]: the first k rows of each query that stay within every cap."""
