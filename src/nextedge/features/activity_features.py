@@ -148,7 +148,7 @@ def _sources(scope: Scope) -> Iterator[Feature]:
                 f"{score_column(name)} in standard deviations over the query's candidates",
                 "candidates",
             )
-    yield Feature(ROUGH, "reciprocal rank fusion of all sources", "candidates")
+    yield Feature(ROUGH, "what the ranks in all sources are worth together", "candidates")
     yield Feature(
         standard_column(ROUGH), f"{ROUGH} in standard deviations over the query's candidates",
         "candidates",
