@@ -56,3 +56,36 @@ def test_one_item_and_constant_features_are_survived(name: str) -> None:
         assert name in str(error)  # noqa: PT017
         return
     assert all(np.isfinite(values).all() for values in fitted.arrays.values())
+
+
+def _quick(name: str) -> dict[str, object]:
+    """Settings that train for one epoch."""
+    return {"trainer": {"epochs": 1}} if model_classes()[name].trained else {}
+
+
+@pytest.mark.parametrize("name", sorted(model_classes()))
+def test_a_user_with_100_000_edges_is_survived(name: str) -> None:
+    random, items = np.random.default_rng(0), 100_000
+    source = np.concatenate((np.zeros(items, np.int32), random.integers(1, 200, 4000))).astype("i4")
+    target = np.concatenate((np.arange(items), random.integers(0, 300, 4000))).astype("i4")
+    time = 1 + random.permutation(len(source)).astype(np.int64)
+    data = replace(planted(ENGAGES)[0], graph=build_graph(source, target, 200, items, None, time))
+    model = model_classes()[name]()
+    fitted = model.fit(data, model.config_class.model_validate(_quick(name)), lambda *_: None)
+    query = np.array([0, 5], np.int32)
+    top = top_candidates(fitted, data.graph, query, 10, data.graph.gather(query))
+    assert np.diff(top.indptr)[0] == 0  # nothing is left for who has everything
+    assert all(np.isfinite(values).all() for values in fitted.arrays.values())
+
+
+@pytest.mark.parametrize("name", sorted(model_classes()))
+def test_a_graph_of_isolated_pairs_is_survived(name: str) -> None:
+    own = np.arange(400, dtype=np.int32)
+    data = replace(planted(ENGAGES)[0], graph=build_graph(own, own, 400, 400, None, own + 1))
+    model = model_classes()[name]()
+    try:
+        fitted = model.fit(data, model.config_class.model_validate(_quick(name)), lambda *_: None)
+    except TrainingError as error:
+        assert name in str(error)  # noqa: PT017
+        return
+    assert all(np.isfinite(values).all() for values in fitted.arrays.values())

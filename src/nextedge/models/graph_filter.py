@@ -30,6 +30,8 @@ class GraphFilterConfig(ModelConfig):
     """β: how much a popular candidate is divided by its number of edges."""
     query_exponent: float = Field(1.0, ge=0)
     """γ: how much a query with many edges counts for less."""
+    longest: int = Field(10_000, ge=1)
+    """Queries with more edges are left out: they cost their square, and say little of a pair."""
 
 
 class GraphFilter(Model):
@@ -51,6 +53,7 @@ class GraphFilter(Model):
         progress("graph filter", 0, 1)
         degree = np.maximum(graph.target_degree, 1).astype(np.float32)
         weight = np.maximum(graph.degree, 1).astype(np.float32) ** -config.query_exponent
+        weight[graph.degree > config.longest] = 0.0
         similar = co_engagement(
             graph, weight, degree ** (1.0 - config.target_exponent),
             degree**config.target_exponent, shrinkage=0.0, neighbors=config.neighbors,
