@@ -39,6 +39,7 @@ from nextedge.evaluation.classification import (
     expected_calibration_error,
     log_loss,
 )
+from nextedge.evaluation.off_policy import OffPolicyValue, off_policy_value
 from nextedge.evaluation.ranking import (
     RankMetrics,
     hit_flags,
@@ -78,6 +79,7 @@ __all__ = [
     "Comparison",
     "EvaluationReport",
     "Interval",
+    "OffPolicyValue",
     "PairedInterval",
     "PositivePairs",
     "Protocol",
@@ -111,6 +113,7 @@ __all__ = [
     "log_loss",
     "measure_beyond_accuracy",
     "measure_candidate_recall",
+    "off_policy_value",
     "paired_bootstrap",
     "popularity_percentile",
     "rank_metrics",
