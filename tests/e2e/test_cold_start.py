@@ -13,6 +13,7 @@ import pytest
 from nextedge import Recommender
 from nextedge.data.synthetic import SyntheticConfig, generate_tenant
 from nextedge.serving.request import Question
+from nextedge.types import Requests
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +83,16 @@ def test_contributions_come_from_the_ranker_that_ranked(
     recommender, lost = hidden
     answer = recommender.recommend(sorted(lost)[0], "people", 5, explain=True)
     assert all(each.contributions for each in answer.recommendations)
+    line = recommender.release.surface("people").line
+    assert line.ranker is not None
+    assert line.cold_start_ranker is not None
+    users = recommender.release.entities.users
+    warm = np.flatnonzero(line.scope.graph.degree)[:2]
+    query = np.concatenate((users.positions(sorted(lost)[:2]), warm)).astype(np.int32)
+    requests = Requests(query, 0, 5)
+    candidates = line.retrieve(requests)
+    matrix, parts = line.matrix(requests, candidates), line.contributions(requests, candidates)
+    assert parts is not None
+    cold = candidates.row_query < 2
+    for ranker, rows in ((line.cold_start_ranker, cold), (line.ranker, ~cold)):
+        np.testing.assert_allclose(parts[rows].sum(axis=1), ranker.raw(matrix[rows]), atol=1e-3)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +28,12 @@ _TIE = np.float32(1e-5)
 """Weight of the rank itself where labels say nothing of it."""
 
 
+@cache
 def reciprocal_ranks() -> FloatArray:
-    """float32[DEPTH]: 1 / (60 + rank)."""
-    return (1.0 / (_FUSION + np.arange(1, DEPTH + 1))).astype(np.float32)
+    """float32[DEPTH], not to be written to: 1 / (60 + rank)."""
+    worth = (1.0 / (_FUSION + np.arange(1, DEPTH + 1))).astype(np.float32)
+    worth.flags.writeable = False
+    return worth
 
 
 @dataclass(frozen=True, eq=False)

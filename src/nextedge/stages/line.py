@@ -106,8 +106,8 @@ class Line:
     ) -> list[tuple[Ranker, BoolArray | slice]]:
         """Each ranker that is needed, and the rows that are its own."""
         assert self.ranker is not None
-        degree = np.append(self.scope.graph.degree, 0)  # UNKNOWN, -1, has none
-        cold = degree[requests.query] == 0
+        query = requests.query
+        cold = (query < 0) | (self.scope.graph.degree[np.maximum(query, 0)] == 0)
         if self.cold_start_ranker is None or not cold.any():
             return [(self.ranker, slice(None))]
         if cold.all():
