@@ -10,7 +10,7 @@ import pytest
 from nextedge import Recommender
 from nextedge.config import PolicyConfig
 from nextedge.graph.csr import build_graph
-from nextedge.serving.request import Question, ranked_candidates, served
+from nextedge.serving.request import Question, prepare, ranked_candidates
 from nextedge.stages.diversity import diverse_order, likeness
 from nextedge.stages.policy import Policy
 
@@ -53,7 +53,7 @@ def test_the_policy_diversifies_every_surface(tenant: Path) -> None:
     recommender = Recommender(tenant)
     for name, surface in recommender.release.surfaces.items():
         users = recommender.release.entities.users.identifiers(range(40)).to_pylist()
-        given = served(recommender.release, recommender.overlay, users, Question(name, 10))
+        given = prepare(recommender.release, recommender.overlay, users, Question(name, 10))
         ranked, _ = ranked_candidates(surface, given.requests)
         lists = []
         for diversity in (0.0, 0.8):

@@ -73,7 +73,7 @@ def answer(
     """
     started = time.perf_counter()
     surface = release.surface(question.surface)
-    given = served(release, overlay, user_ids, question)
+    given = prepare(release, overlay, user_ids, question)
     requests, hidden = given.requests, given.hidden
     ranked, degraded = ranked_candidates(surface, requests)
     chosen = surface.policy.with_seen(question.allow_seen).apply(requests, ranked, hidden)
@@ -101,7 +101,7 @@ def answer(
 
 
 @dataclass(frozen=True)
-class Served:
+class Prepared:
     """A batch of requests as the stages see it, and what live state hides from each."""
 
     requests: Requests
@@ -111,9 +111,9 @@ class Served:
     """Those of them that were shown of late, where the policy leaves them out."""
 
 
-def served(
+def prepare(
     release: LoadedRelease, overlay: Overlay, user_ids: Sequence[Identifier], question: Question
-) -> Served:
+) -> Prepared:
     """Look up a batch of users, with live state caught up.
 
     Raises:
@@ -143,7 +143,7 @@ def served(
         found = positions(overlay.hidden_from(kind, user_ids[row]))
         return np.union1d(found, recently_shown(row)) if days else found
 
-    return Served(requests, hidden, recently_shown)
+    return Prepared(requests, hidden, recently_shown)
 
 
 def _requests(

@@ -14,7 +14,7 @@ import numpy as np
 from nextedge.errors import UnknownItemError, UnknownUserError
 from nextedge.events.overlay import Overlay
 from nextedge.serving.release import LoadedRelease, LoadedSurface
-from nextedge.serving.request import Question, ranked_candidates, served
+from nextedge.serving.request import Question, prepare, ranked_candidates
 from nextedge.stages.line import SCORE
 from nextedge.stages.merge import gather_sources
 from nextedge.types import Candidates, Identifier, Requests
@@ -80,7 +80,6 @@ class _Path:
         question: Question,
     ) -> None:
         self.surface: LoadedSurface = release.surface(question.surface)
-        self.question = question
         people = self.surface.candidate_table == "users"
         ids = release.entities.users if people else release.entities.items
         self.candidate = int(ids.positions([candidate_id])[0])
@@ -92,7 +91,7 @@ class _Path:
             if place < 0:
                 raise error(f"unknown {'user' if error is UnknownUserError else 'item'} {given!r}: "
                             f"not in release {release.id}")  # fmt: skip
-        request = served(release, overlay, [user_id], question)
+        request = prepare(release, overlay, [user_id], question)
         self.requests: Requests = request.requests
         self.hidden = request.hidden
         self.shown_before = set(request.recently_shown(0).tolist())

@@ -115,7 +115,7 @@ class RankStep(Step):
         else is known of them.
 
         What ranks candidates for those who have edges misleads for those who have none:
-        they are no such queries in the windows, so they are made.
+        there are hardly any such queries in the windows, so they are made.
         """
         surface = self.config.surface(self.surface)
         relation = relation_of(surface)
@@ -124,11 +124,9 @@ class RankStep(Step):
             return []
         random = np.random.default_rng([self.config.split.seed, 2])
         cold = random.random(len(history.entities.users)) < COLD_SHARE
-        ends = [pairs.source, pairs.target] if relation.self_typed else [pairs.source]
-        touched = np.logical_or.reduce([cold[end] for end in ends])
-        asked = touched & ~np.logical_and.reduce([cold[end] for end in ends])
-        if not relation.self_typed:
-            asked = touched
+        touched = asked = cold[pairs.source]
+        if relation.self_typed:  # whoever has no edge left is asked for, and found by nobody
+            touched, asked = asked | cold[pairs.target], asked ^ cold[pairs.target]
         made = Window(
             "cold_start", window.as_of, window.graph & ~touched,
             (window.graph | window.labels) & asked,
