@@ -26,13 +26,21 @@ from nextedge.errors import TooLittleDataError, TrainingError
 from nextedge.graph.aggregate import neighbor_means
 from nextedge.graph.csr import Graph, build_graph
 from nextedge.graph.sampler import sample_neighbors
-from nextedge.models.artifact import Artifact, fingerprint
-from nextedge.models.losses import sampled_softmax, scores_of_drawn
+from nextedge.models.artifact import Artifact
+from nextedge.models.losses import log_frequency, sampled_softmax, scores_of_drawn
 from nextedge.models.model import Model, ModelConfig, ModelProgress, TrainingData
 from nextedge.models.negatives import CurriculumConfig, Negatives
 from nextedge.models.quality import full_ranking_ndcg
 from nextedge.models.spectral import decompose, normalised_adjacency
-from nextedge.models.trainer import EPOCH, Task, TrainerConfig, import_torch, train
+from nextedge.models.trainer import (
+    EdgeBatch,
+    Task,
+    TrainerConfig,
+    edge_batches,
+    import_torch,
+    train,
+    training_facts,
+)
 from nextedge.types import FloatArray, IndexArray
 
 if TYPE_CHECKING:
@@ -117,12 +125,7 @@ class GraphSage(Model):
             log = train(
                 task,
                 config.trainer,
-                facts={
-                    "model": self.name,
-                    "settings": config.model_dump(mode="json", exclude={"trainer"}),
-                    "seed": data.seed,
-                    "data": fingerprint(data.graph.indptr, data.graph.indices),
-                },
+                facts=training_facts(self.name, config, data),
                 directory=data.directory,
                 progress=progress,
             )
@@ -361,8 +364,7 @@ def _task(
     forward = _Forward(module, messages, inputs, config)
     own = data.relation.self_typed
     size = batch_size(config.trainer.batch, len(training[0]))
-    frequency = np.bincount(training[1], minlength=data.graph.targets) + 1.0
-    log_frequency = torch.from_numpy(np.log(frequency / frequency.sum()).astype(np.float32))
+    frequency = log_frequency(training[1], data.graph.targets)
     negatives = Negatives(data.graph, config.curriculum)
 
     side = "query" if own else "candidate"
@@ -372,19 +374,9 @@ def _task(
         found = embed_all(weights, inputs, messages)
         return found["query"], found[side]
 
-    def batches(epoch: int) -> Iterator[tuple[int, IndexArray, IndexArray]]:
-        order = np.random.default_rng([data.seed, epoch]).permutation(len(training[0]))
-        for step in range(len(order) // size):
-            rows = order[step * size : (step + 1) * size]
-            yield epoch * EPOCH + step, training[0][rows], training[1][rows]
-
-    def loss(batch: tuple[int, IndexArray, IndexArray], done: float) -> Tensor:
+    def loss(batch: EdgeBatch, done: float) -> Tensor:
         seed, source, target = batch
-        random = np.random.default_rng([data.seed, seed, 7])
-        kind = config.curriculum.kind_at(done)
-        drawn = negatives.shared(kind, random)
-        if kind == "hard":
-            drawn = negatives.hard(source, seed // EPOCH, embed_now, random)
+        drawn = negatives.draw(source, seed, done, embed_now, data.seed)
         wanted = [target, drawn.ravel()]
         if own:
             nodes = {"query": np.unique(np.concatenate([source, *wanted]))}
@@ -400,7 +392,7 @@ def _task(
         return sampled_softmax(
             query, of(side, target),
             torch.from_numpy(source.astype(np.int64)), torch.from_numpy(target.astype(np.int64)),
-            log_frequency[torch.from_numpy(target.astype(np.int64))],
+            frequency[torch.from_numpy(target.astype(np.int64))],
             temperature=config.temperature, extra=others,
         )  # fmt: skip
 
@@ -408,7 +400,9 @@ def _task(
         positives = build_graph(*validation, len(data.graph), data.graph.targets)
         return full_ranking_ndcg(*embed_now(), kept, positives, seed=data.seed, own=own)
 
-    return Task(module, batches, len(training[0]) // size, loss, validate)
+    return Task(
+        module, edge_batches(training, size, data.seed), len(training[0]) // size, loss, validate
+    )
 
 
 def expanded(vectors: FloatArray, graph: Graph, weight: float) -> FloatArray:

@@ -9,7 +9,6 @@ see ``bpr``. Cost: every batch smooths all nodes, O(layers · E · d); large bat
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -17,13 +16,21 @@ from pydantic import Field
 
 from nextedge.errors import TooLittleDataError
 from nextedge.graph.csr import Graph, build_graph
-from nextedge.models.artifact import Artifact, fingerprint
-from nextedge.models.losses import bpr, sampled_softmax, scores_of_drawn
+from nextedge.models.artifact import Artifact
+from nextedge.models.losses import bpr, log_frequency, sampled_softmax, scores_of_drawn
 from nextedge.models.model import Model, ModelConfig, ModelProgress, TrainingData
 from nextedge.models.negatives import CurriculumConfig, Negatives
 from nextedge.models.quality import full_ranking_ndcg
 from nextedge.models.spectral import normalised_adjacency
-from nextedge.models.trainer import EPOCH, Task, TrainerConfig, import_torch, train
+from nextedge.models.trainer import (
+    EdgeBatch,
+    Task,
+    TrainerConfig,
+    edge_batches,
+    import_torch,
+    train,
+    training_facts,
+)
 from nextedge.types import FloatArray, IndexArray
 
 if TYPE_CHECKING:
@@ -79,12 +86,7 @@ class LightGcn(Model):
             task, module = _task(data, kept, training, validation, config)
             log = train(
                 task, config.trainer,
-                facts={
-                    "model": self.name,
-                    "settings": config.model_dump(mode="json", exclude={"trainer"}),
-                    "seed": data.seed,
-                    "data": fingerprint(data.graph.indptr, data.graph.indices),
-                },
+                facts=training_facts(self.name, config, data),
                 directory=data.directory, progress=progress,
             )  # fmt: skip
         first = module.weight.detach().cpu().numpy()
@@ -162,8 +164,7 @@ def _task(
         check_invariants=True, is_coalesced=True,
     )  # fmt: skip
     size = min(config.trainer.batch, max(256, len(training[0]) // 32), len(training[0]))
-    frequency = np.bincount(training[1], minlength=data.graph.targets) + 1.0
-    log_frequency = torch.from_numpy(np.log(frequency / frequency.sum()).astype(np.float32))
+    frequency = log_frequency(training[1], data.graph.targets)
     negatives = Negatives(data.graph, config.curriculum)
 
     def smooth(noise: float = 0.0) -> Tensor:
@@ -176,19 +177,9 @@ def _task(
             total = total + layer
         return total / (config.layers + 1)
 
-    def batches(epoch: int) -> Iterator[tuple[int, IndexArray, IndexArray]]:
-        order = np.random.default_rng([data.seed, epoch]).permutation(len(training[0]))
-        for step in range(len(order) // size):
-            rows = order[step * size : (step + 1) * size]
-            yield epoch * EPOCH + step, training[0][rows], training[1][rows]
-
-    def loss(batch: tuple[int, IndexArray, IndexArray], done: float) -> Tensor:
+    def loss(batch: EdgeBatch, done: float) -> Tensor:
         seed, source, target = batch
-        random = np.random.default_rng([data.seed, seed, 7])
-        kind = config.curriculum.kind_at(done)
-        drawn = negatives.shared(kind, random)
-        if kind == "hard":
-            drawn = negatives.hard(source, seed // EPOCH, embed_now, random)
+        drawn = negatives.draw(source, seed, done, embed_now, data.seed)
         vectors = smooth()
         left = torch.from_numpy(source.astype(np.int64))
         right = torch.from_numpy(target.astype(np.int64))
@@ -203,7 +194,7 @@ def _task(
             query, candidate = normalize(query, dim=1), normalize(candidate, dim=1)
             shared = scores_of_drawn(query, normalize(extra, dim=1), drawn)
             value = sampled_softmax(
-                query, candidate, left, right, log_frequency[right],
+                query, candidate, left, right, frequency[right],
                 temperature=config.temperature, extra=shared,
             )  # fmt: skip
         first = module.weight[torch.cat((left, right + offset))]
@@ -225,7 +216,9 @@ def _task(
         positives = build_graph(*validation, queries, data.graph.targets)
         return full_ranking_ndcg(*embed_now(), kept, positives, own=own, seed=data.seed)
 
-    return Task(module, batches, len(training[0]) // size, loss, validate), module
+    return Task(
+        module, edge_batches(training, size, data.seed), len(training[0]) // size, loss, validate
+    ), module
 
 
 def contrastive(left: Tensor, right: Tensor, nodes: Tensor, temperature: float = 0.2) -> Tensor:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from nextedge.types import IndexArray
 
 if TYPE_CHECKING:
@@ -75,6 +77,14 @@ def sampled_softmax(
         logit = torch.cat((logit, extra / temperature - log_frequency.mean()), dim=1)
     goal = torch.arange(len(query), device=query.device)
     return torch.nn.functional.cross_entropy(logit, goal)
+
+
+def log_frequency(target: IndexArray, targets: int) -> Tensor:
+    """float32[M]: ln of each candidate's share of the edges, one more counted for each."""
+    import torch
+
+    count = np.bincount(target, minlength=targets) + 1.0
+    return torch.from_numpy(np.log(count / count.sum()).astype(np.float32))
 
 
 def scores_of_drawn(query: Tensor, candidate: Tensor, drawn: IndexArray) -> Tensor | None:

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator
 
 from nextedge.graph.csr import Graph
 from nextedge.models.model import ModelConfig
+from nextedge.models.trainer import EPOCH
 from nextedge.types import FloatArray, IndexArray
 
 HARD_A_PAIR = 8
@@ -54,6 +55,28 @@ class Negatives:
         self._present = np.flatnonzero(graph.target_degree).astype(np.int32)
         self._pools: IndexArray | None = None
         self._mined = -1
+
+    def draw(
+        self,
+        query: IndexArray,
+        batch: int,
+        done: float,
+        embed: Callable[[], tuple[FloatArray, FloatArray]],
+        seed: int,
+    ) -> IndexArray:
+        """int32[N] shared by a batch, or int32[B, n] a query's own, of the schedule's kind.
+
+        Args:
+            query: int32[B].
+            batch: its seed, which tells its epoch.
+            done: how much of the training is behind, 0 to 1.
+            embed: the present embeddings of all queries and candidates.
+        """
+        random = np.random.default_rng([seed, batch, 7])
+        kind = self.config.kind_at(done)
+        if kind == "hard":
+            return self.hard(query, batch // EPOCH, embed, random)
+        return self.shared(kind, random)
 
     def shared(self, kind: Kind, random: np.random.Generator) -> IndexArray:
         """int32[N] candidates for a whole batch; none for ``in_batch`` and ``hard``."""

@@ -19,11 +19,11 @@ from pydantic import Field
 
 from nextedge.errors import TooLittleDataError
 from nextedge.graph.csr import Graph, build_graph
-from nextedge.models.artifact import Artifact, fingerprint
+from nextedge.models.artifact import Artifact
 from nextedge.models.model import Model, ModelConfig, ModelProgress, TrainingData
 from nextedge.models.negatives import CurriculumConfig, Negatives
 from nextedge.models.quality import full_ranking_ndcg
-from nextedge.models.trainer import EPOCH, Task, TrainerConfig, import_torch, train
+from nextedge.models.trainer import EPOCH, Task, TrainerConfig, import_torch, train, training_facts
 from nextedge.types import FloatArray, IndexArray
 
 if TYPE_CHECKING:
@@ -80,12 +80,7 @@ class SasRec(Model):
             module = _module(data, config)
             log = train(
                 _task(module, data, config), config.trainer,
-                facts={
-                    "model": self.name,
-                    "settings": config.model_dump(mode="json", exclude={"trainer"}),
-                    "seed": data.seed,
-                    "data": fingerprint(data.graph.indptr, data.graph.indices, data.graph.last),
-                },
+                facts=training_facts(self.name, config, data),
                 directory=data.directory, progress=progress,
             )  # fmt: skip
         weights = {
@@ -269,13 +264,7 @@ def _task(module: Any, data: TrainingData, config: SasRecConfig) -> Task:
         if every:
             logit = state @ module.vectors(torch.arange(graph.targets)).T
         else:
-            random, kind = (
-                np.random.default_rng([data.seed, seed, 7]),
-                config.curriculum.kind_at(done),
-            )
-            drawn = negatives.shared(kind, random)
-            if kind == "hard":
-                drawn = negatives.hard(queries, seed // EPOCH, embed_now, random).ravel()
+            drawn = negatives.draw(queries, seed, done, embed_now, data.seed).ravel()
             pool, wanted = torch.unique(
                 torch.cat((wanted, torch.from_numpy(drawn.astype(np.int64)))), return_inverse=True
             )

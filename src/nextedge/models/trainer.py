@@ -20,7 +20,9 @@ import numpy as np
 from pydantic import Field
 
 from nextedge.errors import MissingDependencyError, TrainingError
-from nextedge.models.model import ModelConfig, ModelProgress
+from nextedge.models.artifact import fingerprint
+from nextedge.models.model import ModelConfig, ModelProgress, TrainingData
+from nextedge.types import IndexArray
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -86,6 +88,35 @@ def import_torch(model: str) -> Any:
     except ImportError:
         raise MissingDependencyError("torch", "train", f"training the model {model!r}") from None
     return torch
+
+
+def training_facts(model: str, config: ModelConfig, data: TrainingData) -> dict[str, Any]:
+    """What decides a training beside the trainer's own settings: see ``train``."""
+    graph = data.graph
+    return {
+        "model": model,
+        "settings": config.model_dump(mode="json", exclude={"trainer"}),
+        "seed": data.seed,
+        "data": fingerprint(graph.indptr, graph.indices, graph.last),
+    }
+
+
+EdgeBatch = tuple[int, IndexArray, IndexArray]
+"""Seed of a batch, and its edges: int32[B] sources and targets."""
+
+
+def edge_batches(
+    edges: tuple[IndexArray, IndexArray], size: int, seed: int
+) -> Callable[[int], Iterator[EdgeBatch]]:
+    """Epoch → whole batches of the edges, in another order each epoch."""
+
+    def batches(epoch: int) -> Iterator[EdgeBatch]:
+        order = np.random.default_rng([seed, epoch]).permutation(len(edges[0]))
+        for step in range(len(order) // size):
+            rows = order[step * size : (step + 1) * size]
+            yield epoch * EPOCH + step, edges[0][rows], edges[1][rows]
+
+    return batches
 
 
 def train(

@@ -9,7 +9,7 @@ to be predicted is taken out of the graph first, as in ``graphsage``, whose prep
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from pydantic import Field
 
 from nextedge.errors import TooLittleDataError
 from nextedge.graph.csr import Graph, build_graph
-from nextedge.models.artifact import Artifact, fingerprint
+from nextedge.models.artifact import Artifact
 from nextedge.models.graphsage import (
     FEWEST_EDGES,
     GraphSageConfig,
@@ -30,11 +30,18 @@ from nextedge.models.graphsage import (
     take_out,
     with_means,
 )
-from nextedge.models.losses import sampled_softmax, scores_of_drawn
+from nextedge.models.losses import log_frequency, sampled_softmax, scores_of_drawn
 from nextedge.models.model import Model, ModelConfig, ModelProgress, TrainingData
 from nextedge.models.negatives import Negatives
 from nextedge.models.quality import full_ranking_ndcg
-from nextedge.models.trainer import EPOCH, Task, import_torch, train
+from nextedge.models.trainer import (
+    EdgeBatch,
+    Task,
+    edge_batches,
+    import_torch,
+    train,
+    training_facts,
+)
 from nextedge.types import FloatArray, IndexArray
 
 if TYPE_CHECKING:
@@ -83,12 +90,7 @@ class TwoTower(Model):
             task = _task(module, data, kept, inputs, training, validation, config)
             log = train(
                 task, config.trainer,
-                facts={
-                    "model": self.name,
-                    "settings": config.model_dump(mode="json", exclude={"trainer"}),
-                    "seed": data.seed,
-                    "data": fingerprint(data.graph.indptr, data.graph.indices),
-                },
+                facts=training_facts(self.name, config, data),
                 directory=data.directory, progress=progress,
             )  # fmt: skip
         weights = {
@@ -163,33 +165,22 @@ def _task(
     x = {side: torch.from_numpy(inputs["query" if own else side])
          for side in ("query", "candidate")}  # fmt: skip
     size = batch_size(config.trainer.batch, len(training[0]))
-    frequency = np.bincount(training[1], minlength=data.graph.targets) + 1.0
-    log_frequency = torch.from_numpy(np.log(frequency / frequency.sum()).astype(np.float32))
+    frequency = log_frequency(training[1], data.graph.targets)
     negatives = Negatives(data.graph, config.curriculum)
 
     def of(side: str, ids: IndexArray) -> Tensor:
         return normalize(module[side](x[side][torch.from_numpy(ids.astype(np.int64))]), dim=1)
 
-    def batches(epoch: int) -> Iterator[tuple[int, IndexArray, IndexArray]]:
-        order = np.random.default_rng([data.seed, epoch]).permutation(len(training[0]))
-        for step in range(len(order) // size):
-            rows = order[step * size : (step + 1) * size]
-            yield epoch * EPOCH + step, training[0][rows], training[1][rows]
-
-    def loss(batch: tuple[int, IndexArray, IndexArray], done: float) -> Tensor:
+    def loss(batch: EdgeBatch, done: float) -> Tensor:
         seed, source, target = batch
-        random = np.random.default_rng([data.seed, seed, 7])
-        kind = config.curriculum.kind_at(done)
-        drawn = negatives.shared(kind, random)
-        if kind == "hard":
-            drawn = negatives.hard(source, seed // EPOCH, embed_now, random)
+        drawn = negatives.draw(source, seed, done, embed_now, data.seed)
         query = of("query", source)
         both = of("candidate", np.concatenate((target, drawn.ravel())))
         others = both[len(target) :]
         return sampled_softmax(
             query, both[: len(target)],
             torch.from_numpy(source.astype(np.int64)), torch.from_numpy(target.astype(np.int64)),
-            log_frequency[torch.from_numpy(target.astype(np.int64))],
+            frequency[torch.from_numpy(target.astype(np.int64))],
             temperature=config.temperature,
             extra=scores_of_drawn(query, others, drawn),
         )  # fmt: skip
@@ -206,4 +197,6 @@ def _task(
         positives = build_graph(*validation, len(data.graph), data.graph.targets)
         return full_ranking_ndcg(*embed_now(), kept, positives, own=own, seed=data.seed)
 
-    return Task(module, batches, len(training[0]) // size, loss, validate)
+    return Task(
+        module, edge_batches(training, size, data.seed), len(training[0]) // size, loss, validate
+    )
