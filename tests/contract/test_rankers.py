@@ -9,8 +9,8 @@ import pytest
 
 from nextedge.config import RankerConfig
 from nextedge.errors import ReleaseError, TrainingError
-from nextedge.models.gbdt import BoostedBlend, LabelledRows
-from nextedge.models.learners import learners, load_rankers, ndcg_of
+from nextedge.models.gbdt import BoostedBlend, LabelledRows, ndcg_of
+from nextedge.models.learners import learners, load_rankers
 from nextedge.models.ranker import MANIFEST, Calibrator
 from nextedge.steps.rank import train
 

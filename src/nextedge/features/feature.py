@@ -7,14 +7,13 @@ same columnar input, so there is no second definition to drift.
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
+from nextedge.discovery import import_modules
 from nextedge.errors import ReleaseError
 from nextedge.stages.source import Scope
 from nextedge.types import CONNECTS, ENGAGES, Candidates, Relation, Requests
@@ -88,9 +87,7 @@ def feature_group(
 
 def feature_groups(relation: Relation) -> list[FeatureGroup]:
     """Every group in ``nextedge.features`` that applies to a relation; found, not listed."""
-    package = importlib.import_module("nextedge.features")
-    for module in pkgutil.iter_modules(package.__path__, "nextedge.features."):
-        importlib.import_module(module.name)
+    import_modules("nextedge.features")
     # By name: what is imported first differs from process to process.
     return [group for _, group in sorted(_GROUPS.items()) if relation in group.relations]
 

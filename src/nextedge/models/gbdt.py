@@ -53,6 +53,11 @@ class LabelledRows:
         )
 
 
+def ndcg_of(score: FloatArray, rows: LabelledRows) -> float:
+    """NDCG@20 of scored rows."""
+    return ndcg_of_rows(score, rows.label, rows.group, weight=rows.weight)
+
+
 class BoostedBlend(CalibratedRanker):
     """``score = blend(x) + trees(x)``, through a calibrator; either part may be absent."""
 
@@ -216,15 +221,27 @@ def boost_watched(
     if not splittable(training, settings):
         return None, [0.0]
 
-    def ndcg(score: np.ndarray, _: lightgbm.Dataset) -> tuple[str, float, bool]:
-        rows = validation
-        return "ndcg", ndcg_of_rows(score, rows.label, rows.group, weight=rows.weight), True
-
     data = _dataset(training, blend, features)
+    later = _dataset(validation, blend, features, data)
+    return train_watched(data, later, validation, settings, _Softmax(training))
+
+
+def train_watched(
+    data: lightgbm.Dataset,
+    later: lightgbm.Dataset,
+    validation: LabelledRows,
+    settings: RankerConfig,
+    objective: Any,
+) -> tuple[lightgbm.Booster, list[float]]:
+    """Trees while NDCG@20 of ``validation``, which ``later`` holds, rises; and it after each."""
+
+    def ndcg(score: np.ndarray, _: lightgbm.Dataset) -> tuple[str, float, bool]:
+        return "ndcg", ndcg_of(score, validation), True
+
     watched: dict[str, dict[str, list[float]]] = {}
     booster = lightgbm.train(
-        parameters(settings, _Softmax(training)), data, settings.trees, feval=ndcg,
-        valid_sets=[_dataset(validation, blend, features, data)], valid_names=["validation"],
+        parameters(settings, objective), data, settings.trees, feval=ndcg,
+        valid_sets=[later], valid_names=["validation"],
         callbacks=[
             lightgbm.early_stopping(settings.early_stopping, verbose=False),
             lightgbm.record_evaluation(watched),

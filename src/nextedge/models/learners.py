@@ -17,6 +17,7 @@ import lightgbm
 import numpy as np
 
 from nextedge.config import RankerConfig
+from nextedge.discovery import named_subclasses
 from nextedge.errors import MissingDependencyError, ReleaseError, nearest
 from nextedge.models.blend import LinearBlend
 from nextedge.models.gbdt import (
@@ -24,13 +25,13 @@ from nextedge.models.gbdt import (
     LabelledRows,
     boost,
     boost_watched,
+    ndcg_of,
     parameters,
     splittable,
+    train_watched,
 )
 from nextedge.models.mlp import MlpRanker
-from nextedge.models.quality import ndcg_of_rows
 from nextedge.models.ranker import MANIFEST, CalibratedRanker
-from nextedge.types import FloatArray
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,12 @@ class Learner(ABC):
     refits: ClassVar[bool] = True
     """Whether a fit on all windows keeps the scale of raw scores, and so their calibration."""
 
-    @abstractmethod
     def watched(
         self, training: LabelledRows, validation: LabelledRows, features: Sequence[str],
         settings: RankerConfig,
     ) -> Learned:  # fmt: skip
-        """Fit on earlier windows, as long as a later one gains by it."""
+        """Fit on earlier windows; trees as long as a later one gains by them."""
+        return Learned(self.whole(training, features, settings, 0), [])
 
     @abstractmethod
     def whole(
@@ -64,12 +65,8 @@ class Learner(ABC):
 
 def learners() -> dict[str, Learner]:
     """Every kind by name."""
-    return {cls.name: cls() for cls in _leaves(Learner)}  # type: ignore[type-abstract]
-
-
-def _leaves(cls: type[Learner]) -> list[type[Learner]]:
-    found = [cls] if hasattr(cls, "name") else []
-    return found + [leaf for child in cls.__subclasses__() for leaf in _leaves(child)]
+    kinds = named_subclasses(Learner)  # type: ignore[type-abstract]
+    return {name: cls() for name, cls in kinds.items()}
 
 
 COLD_START = "cold_start"
@@ -93,11 +90,6 @@ def _load(directory: Path) -> CalibratedRanker:
     if name not in learners():
         raise ReleaseError(f"{directory / MANIFEST}: ranker {name!r}; {nearest(name, learners())}")
     return MlpRanker.load(directory) if name == Mlp.name else BoostedBlend.load(directory)
-
-
-def ndcg_of(score: FloatArray, rows: LabelledRows) -> float:
-    """NDCG@20 of scored rows."""
-    return ndcg_of_rows(score, rows.label, rows.group, weight=rows.weight)
 
 
 class BlendedTrees(Learner):
@@ -126,19 +118,13 @@ class Blend(Learner):
 
     name = "blend"
 
-    def watched(
-        self, training: LabelledRows, validation: LabelledRows, features: Sequence[str],
-        settings: RankerConfig,
-    ) -> Learned:  # fmt: skip
-        return Learned(self.whole(training, features, settings, 0), [])
-
     def whole(
         self, rows: LabelledRows, features: Sequence[str], settings: RankerConfig, trees: int
     ) -> CalibratedRanker:
         return BoostedBlend(self.name, features, fit_blend(rows, features))
 
 
-class BestSource(Blend):
+class BestSource(Learner):
     """The order of the one source or heuristic that was best: what others must beat."""
 
     name = "best_source"
@@ -159,21 +145,13 @@ class LightGbm(Learner):
         self, training: LabelledRows, validation: LabelledRows, features: Sequence[str],
         settings: RankerConfig,
     ) -> Learned:  # fmt: skip
-        def ndcg(score: np.ndarray, _: lightgbm.Dataset) -> tuple[str, float, bool]:
-            return "ndcg", ndcg_of(score, validation), True
-
         if not splittable(training, settings):
             return Learned(self._ranker(features, None), [0.0])
-        data, watched = self._data(training, features), {}  # type: ignore[var-annotated]
-        booster = lightgbm.train(
-            parameters(settings, self.objective), data, settings.trees, feval=ndcg,
-            valid_sets=[self._data(validation, features, data)], valid_names=["validation"],
-            callbacks=[
-                lightgbm.early_stopping(settings.early_stopping, verbose=False),
-                lightgbm.record_evaluation(watched),
-            ],
-        )  # fmt: skip
-        return Learned(self._ranker(features, booster), watched["validation"]["ndcg"])
+        data = self._data(training, features)
+        booster, curve = train_watched(
+            data, self._data(validation, features, data), validation, settings, self.objective
+        )
+        return Learned(self._ranker(features, booster), curve)
 
     def whole(
         self, rows: LabelledRows, features: Sequence[str], settings: RankerConfig, trees: int
@@ -258,12 +236,6 @@ class Mlp(Learner):
 
     name = "mlp"
     refits = False
-
-    def watched(
-        self, training: LabelledRows, validation: LabelledRows, features: Sequence[str],
-        settings: RankerConfig,
-    ) -> Learned:  # fmt: skip
-        return Learned(self.whole(training, features, settings, 0), [])
 
     def whole(
         self, rows: LabelledRows, features: Sequence[str], settings: RankerConfig, trees: int

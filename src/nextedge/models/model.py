@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,6 +10,7 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
+from nextedge.discovery import import_modules, named_subclasses
 from nextedge.graph.csr import Graph
 from nextedge.models.artifact import Artifact
 from nextedge.types import FloatArray, Relation
@@ -86,12 +85,5 @@ class Model(ABC):
 
 def model_classes() -> dict[str, type[Model]]:
     """Every model in ``nextedge.models``, by name; discovered, never listed."""
-    package = importlib.import_module("nextedge.models")
-    for module in pkgutil.iter_modules(package.__path__, "nextedge.models."):
-        importlib.import_module(module.name)
-    return {cls.name: cls for cls in _leaves(Model)}  # type: ignore[type-abstract]
-
-
-def _leaves(cls: type[Model]) -> list[type[Model]]:
-    found = [cls] if hasattr(cls, "name") else []
-    return found + [leaf for child in cls.__subclasses__() for leaf in _leaves(child)]
+    import_modules("nextedge.models")
+    return named_subclasses(Model)  # type: ignore[type-abstract]

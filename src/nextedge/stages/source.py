@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +10,7 @@ from typing import Any, ClassVar, TypeVar, cast
 
 import numpy as np
 
+from nextedge.discovery import import_modules, named_subclasses
 from nextedge.features.attributes import Attributes
 from nextedge.graph.csr import Graph
 from nextedge.graph.propagate import SparseRows
@@ -131,16 +130,8 @@ class Source(ABC):
 
 def source_classes() -> dict[str, type[Source]]:
     """Every source in ``nextedge.stages``, by name; discovered, never listed."""
-    package = importlib.import_module("nextedge.stages")
-    for module in pkgutil.iter_modules(package.__path__, "nextedge.stages."):
-        importlib.import_module(module.name)
-    found = {cls.name: cls for cls in _concrete(Source)}  # type: ignore[type-abstract]
-    return dict(sorted(found.items()))  # not in the order of imports, which differs by process
-
-
-def _concrete(cls: type[Source]) -> list[type[Source]]:
-    found = [cls] if hasattr(cls, "name") else []
-    return found + [leaf for child in cls.__subclasses__() for leaf in _concrete(child)]
+    import_modules("nextedge.stages")
+    return named_subclasses(Source)  # type: ignore[type-abstract]
 
 
 def sparse_from_arrays(arrays: Arrays, prefix: str) -> SparseRows:

@@ -23,8 +23,8 @@ from nextedge.features.feature import FeatureSet
 from nextedge.graph.csr import Graph, build_graph, mirrored
 from nextedge.graph.snapshot import Snapshot
 from nextedge.models.artifact import Artifact
-from nextedge.models.gbdt import LabelledRows
-from nextedge.models.learners import COLD_START, best_source, learners, ndcg_of
+from nextedge.models.gbdt import LabelledRows, ndcg_of
+from nextedge.models.learners import COLD_START, best_source, learners
 from nextedge.models.ranker import CalibratedRanker, Calibrator
 from nextedge.stages.fusion import FILE as FUSION
 from nextedge.stages.fusion import Fusion, FusionLearner
