@@ -9,6 +9,7 @@ import pytest
 
 from nextedge import Recommender
 from nextedge.errors import ConfigError
+from nextedge.features import text
 from nextedge.features.text import HashedText, SentenceText, TextEncoder
 from nextedge.graph.propagate import SparseRows
 
@@ -75,6 +76,22 @@ def test_a_text_is_encoded_once(model: Path, tmp_path: Path) -> None:
     mixed = again.encode(["graph", *TEXTS], lambda *done: told.append(done))
     assert told == [(3, 3), (1, 1)]
     np.testing.assert_array_equal(mixed.values[8:], first.values)
+
+
+def test_what_was_encoded_before_an_interruption_is_kept(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text, "_BLOCK", 2)
+
+    def stop(done: int, total: int) -> None:
+        if done >= 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        SentenceText(model, tmp_path).encode(WORDS, stop)
+    told: list[tuple[int, int]] = []
+    SentenceText(model, tmp_path).encode(WORDS, lambda *done: told.append(done))
+    assert told == [(2, 4), (4, 4)]  # of six words two were done
 
 
 def test_a_folder_that_is_no_model_is_refused(model: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nextedge.features.text import HashedText, TextEncoder
+from nextedge.features.text import HashedText, TextEncoder, TextProgress, quiet
 from nextedge.graph.propagate import SparseRows
 from nextedge.schema import ColumnKind
 from nextedge.types import FloatArray, IndexArray, IntArray
@@ -116,22 +116,35 @@ class Attributes:
 
 
 def encode_attributes(
-    table: pa.Table, kinds: Mapping[str, ColumnKind], text: TextEncoder | None = None
+    table: pa.Table,
+    kinds: Mapping[str, ColumnKind],
+    text: TextEncoder | None = None,
+    progress: TextProgress = quiet,
 ) -> Attributes:
-    """Encode the columns of a table whose rows stand in the order of positions."""
+    """Encode the columns of a table whose rows stand in the order of positions.
+
+    Args:
+        text: encoder of text columns, by default hashed words.
+        progress: told while it encodes.
+    """
     text = text or HashedText()
-    columns = {name: encode_column(table.column(name), kind, text) for name, kind in kinds.items()}
+    columns = {
+        name: encode_column(table.column(name), kind, text, progress)
+        for name, kind in kinds.items()
+    }
     return Attributes(table.num_rows, dict(kinds), columns)
 
 
-def encode_column(column: pa.ChunkedArray, kind: ColumnKind, text: TextEncoder) -> Encoded:
+def encode_column(
+    column: pa.ChunkedArray, kind: ColumnKind, text: TextEncoder, progress: TextProgress = quiet
+) -> Encoded:
     """Encode one column by its kind."""
     if kind is ColumnKind.CATEGORY:
         return _encode_category(column)
     if kind is ColumnKind.TAGS:
         return _encode_tags(column)
     if kind is ColumnKind.TEXT:
-        return Text(text.encode(column.cast(pa.string()).fill_null("").to_pylist()))
+        return Text(text.encode(column.cast(pa.string()).fill_null("").to_pylist(), progress))
     if kind is ColumnKind.TIMESTAMP:
         micros = column.cast(pa.timestamp("us", "UTC")).cast(pa.int64())
         return Instant(np.asarray(pc.fill_null(micros, 0), dtype=np.int64))

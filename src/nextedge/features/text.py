@@ -29,7 +29,7 @@ TextProgress = Callable[[int, int], None]
 """Told (texts encoded, texts in all)."""
 
 
-def _quiet(*_: int) -> None:
+def quiet(*_: int) -> None:
     """Progress that nobody reads."""
 
 
@@ -42,7 +42,7 @@ class TextEncoder(ABC):
         """What decides the vectors: equal versions give equal rows for equal texts."""
 
     @abstractmethod
-    def encode(self, texts: Sequence[str], progress: TextProgress = _quiet) -> SparseRows:
+    def encode(self, texts: Sequence[str], progress: TextProgress = quiet) -> SparseRows:
         """One row a text, columns ascending."""
 
 
@@ -58,7 +58,7 @@ class HashedText(TextEncoder):
 
     version = "hashed-1"
 
-    def encode(self, texts: Sequence[str], progress: TextProgress = _quiet) -> SparseRows:
+    def encode(self, texts: Sequence[str], progress: TextProgress = quiet) -> SparseRows:
         from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 
         if not texts:
@@ -83,7 +83,7 @@ class SentenceText(TextEncoder):
 
     Args:
         folder: as ``SentenceTransformer.save`` writes it.
-        cache: folder in which vectors are kept, one part a run.
+        cache: folder in which vectors are kept.
 
     Raises:
         ConfigError: the folder is none, or holds pickled weights.
@@ -114,7 +114,7 @@ class SentenceText(TextEncoder):
     def version(self) -> str:
         return self._version
 
-    def encode(self, texts: Sequence[str], progress: TextProgress = _quiet) -> SparseRows:
+    def encode(self, texts: Sequence[str], progress: TextProgress = quiet) -> SparseRows:
         keys = np.array([_key(text) for text in texts], _KEY)
         full = np.array([bool(text.strip()) for text in texts], bool)
         known, vectors = self._kept()
@@ -122,10 +122,8 @@ class SentenceText(TextEncoder):
         new = ~np.isin(wanted, known)
         if new.any():
             fresh = [texts[place] for place in np.flatnonzero(full)[first[new]]]
-            made = self._made(fresh, progress)
-            self._keep(wanted[new], made)
-            known = np.concatenate((known, wanted[new]))
-            vectors = made if not len(vectors) else np.concatenate((vectors, made))
+            self._make(wanted[new], fresh, progress)
+            known, vectors = self._kept()
         width = vectors.shape[1] if len(vectors) else 1
         indptr = np.concatenate(([0], np.cumsum(full, dtype=np.int64))) * width
         if not full.any():
@@ -135,7 +133,8 @@ class SentenceText(TextEncoder):
         columns = np.tile(np.arange(width, dtype=np.int32), int(full.sum()))
         return SparseRows(indptr, columns, vectors[place].ravel(), width)
 
-    def _made(self, texts: list[str], progress: TextProgress) -> FloatArray:
+    def _make(self, keys: np.ndarray, texts: list[str], progress: TextProgress) -> None:
+        """Encode texts and keep them, some at a time: what is done survives an interruption."""
         try:
             from sentence_transformers import SentenceTransformer
         except ImportError:
@@ -143,16 +142,14 @@ class SentenceText(TextEncoder):
                 "sentence-transformers", "text", "features.text_model"
             ) from None
         model: Any = SentenceTransformer(str(self.folder), local_files_only=True)
-        parts = []
         for start in range(0, len(texts), _BLOCK):
-            parts.append(
-                model.encode(
-                    texts[start : start + _BLOCK], normalize_embeddings=True,
-                    convert_to_numpy=True, show_progress_bar=False,
-                )
+            part = slice(start, start + _BLOCK)
+            made = model.encode(
+                texts[part], normalize_embeddings=True, convert_to_numpy=True,
+                show_progress_bar=False,
             )  # fmt: skip
-            progress(min(start + _BLOCK, len(texts)), len(texts))
-        return np.concatenate(parts).astype(np.float32)
+            self._keep(keys[part], np.asarray(made, np.float32))
+            progress(min(part.stop, len(texts)), len(texts))
 
     def _kept(self) -> tuple[np.ndarray, FloatArray]:
         keys, vectors = [np.zeros(0, _KEY)], []

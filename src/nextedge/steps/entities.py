@@ -59,7 +59,8 @@ class EntitiesStep(Step):
         progress("entities: attributes", 1, 3)
         entities = Entities(
             users, items,
-            self._attributes(tables, schema.USERS, users), self._attributes(tables, schema.ITEMS, items),
+            self._attributes(tables, schema.USERS, users, progress),
+            self._attributes(tables, schema.ITEMS, items, progress),
         )  # fmt: skip
         (output / "entities").mkdir()
         entities.save(output / "entities")
@@ -69,7 +70,7 @@ class EntitiesStep(Step):
             if (tables / f"{name}.parquet").exists():
                 _intern(tables / f"{name}.parquet", name, entities, output / name)
 
-    def _attributes(self, tables: Path, name: str, ids: IdMap) -> Attributes:
+    def _attributes(self, tables: Path, name: str, ids: IdMap, progress: Progress) -> Attributes:
         path = tables / f"{name}.parquet"
         if not path.exists():
             return Attributes(len(ids), {}, {})
@@ -77,7 +78,10 @@ class EntitiesStep(Step):
         settings = getattr(self.config.features, name)
         kinds = feature_kinds(expression, schema.TABLES[name], settings)
         return encode_attributes(
-            _in_order(path, schema.TABLES[name].key[0], ids, list(kinds)), kinds, self.text
+            _in_order(path, schema.TABLES[name].key[0], ids, list(kinds)),
+            kinds,
+            self.text,
+            lambda done, total: progress(f"entities: texts of {name}", done, total),
         )
 
     def _displays(self, tables: Path, output: Path, entities: Entities) -> None:
