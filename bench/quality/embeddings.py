@@ -91,7 +91,10 @@ def measure(name: str, data: Path, model: str) -> dict[str, object]:
         ratio = paired_bootstrap(found["full_line"][inside], found["without"][inside]).ratio
         rows[label] = {
             "queries": int(inside.sum()),
-            "gain": [round(v, 4) for v in (ratio.mean, ratio.low, ratio.high)],
+            # none where neither found anything
+            "gain": [
+                round(v, 4) if np.isfinite(v) else None for v in (ratio.mean, ratio.low, ratio.high)
+            ],
             **{key: round(float(np.nanmean(v[inside])), 4) for key, v in found.items()},
         }
     return {"build_s": seconds, "no_edge": coverage, "slices": rows}

@@ -12,6 +12,8 @@ from nextedge import Recommender
 from nextedge.cli.main import app
 from nextedge.evaluation.parity import check_parity
 from nextedge.features.feature import FeatureSet
+from nextedge.stages.line import Line
+from nextedge.types import Candidates, Requests
 
 
 @pytest.fixture(scope="module")
@@ -50,3 +52,19 @@ def test_a_feature_that_depends_on_the_batch_is_named(
     assert not report.equal
     assert report.mismatches[name].largest == pytest.approx(4.0)
     assert report.mismatches[name].rows == report.rows
+
+
+def test_a_candidate_that_only_the_batch_has_is_said_in_plain_json(
+    built: Recommender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = next(iter(built.release.surfaces.values())).line
+    plain = Line.retrieve
+
+    def shorter(self: Line, requests: Requests) -> Candidates:
+        found = plain(self, requests)
+        return found if len(requests) > 1 else found.head(10)
+
+    monkeypatch.setattr(Line, "retrieve", shorter)
+    found = check_parity(line, "people", 0, 3).to_json()
+    assert [each["column"] for each in found["mismatches"]] == ["candidates"]
+    assert "NaN" not in json.dumps(found)

@@ -53,7 +53,10 @@ class ParityReport:
         return {
             "surface": self.surface, "queries": self.queries, "rows": self.rows,
             "features": self.features, "equal": self.equal,
-            "mismatches": [vars(found) for found in self.mismatches.values()],
+            "mismatches": [
+                {**vars(found), "largest": found.largest if found.largest == found.largest else None}
+                for found in self.mismatches.values()
+            ],
         }  # fmt: skip
 
     def add(self, column: str, rows: int, largest: float, query: int) -> None:
