@@ -129,7 +129,22 @@ class RankerConfig(_Settings):
     attribution_days: float = Field(14.0, gt=0)
     """An impression without an action counts as refused only after this many days."""
     impression_window_days: float = Field(90.0, gt=0)
+    action_weights: dict[str, float] = Field(default_factory=dict)
+    """Action of an impression, or event of an interaction = what it counts as label (1 where it
+    is not named); 0 makes it no label. A dismissal's is for how many refusals it counts."""
+    position_bias: bool = True
+    """Let what was taken low in a list count for more, where impressions carry positions."""
     seed: int = 0
+
+    @field_validator("action_weights")
+    @classmethod
+    def _known_actions(cls, value: dict[str, float]) -> dict[str, float]:
+        for name, weight in value.items():
+            if name not in schema.ACTIONS:
+                raise ValueError(f"no action {name!r}; {nearest(name, schema.ACTIONS)}")
+            if not 0 <= weight <= 100:
+                raise ValueError(f"action_weights.{name} = {weight}: expected 0 to 100")
+        return value
 
 
 class IndexConfig(_Settings):
@@ -144,6 +159,21 @@ class IndexConfig(_Settings):
     memory_mb: int = Field(4096, ge=1)
 
 
+NEW_BELOW = 5
+"""A candidate of fewer edges counts as new, another as established."""
+
+
+class ExplorationConfig(_Settings):
+    """Places of every list that are drawn among new candidates, with the chance logged."""
+
+    slots: int = Field(0, ge=0, le=100)
+    """Places at the end of the list; 0 = off."""
+    fewer_edges_than: int = Field(NEW_BELOW, ge=1)
+    """Who counts as new."""
+    hours: float = Field(24.0, gt=0)
+    """How long a draw holds for its query."""
+
+
 class PolicyConfig(_Settings):
     """The ordered rules after ranking."""
 
@@ -151,6 +181,7 @@ class PolicyConfig(_Settings):
     """Column = the most recommendations that may share one value of it."""
     diversity: float = Field(0.0, ge=0, le=1)
     """How much difference from what is above counts beside the score (0: not at all)."""
+    exploration: ExplorationConfig = ExplorationConfig()
     recently_shown_days: float = Field(0.0, ge=0)
     """Leave out what was shown to the query in this many days; 0 = off."""
     freshness_half_life_days: float | None = Field(None, gt=0)

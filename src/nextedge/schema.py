@@ -23,6 +23,10 @@ SRC = "src"
 DST = "dst"
 TIMESTAMP = "timestamp"
 WEIGHT = "weight"
+ARRIVED_AT = "arrived_at"
+"""When a row became known, where that is later than its timestamp."""
+ACTIONS = ("click", "view", "accept", "like", "purchase", "connect", "dismiss", "block")
+"""What may come of an impression, and what an interaction's ``event`` may be."""
 
 
 class ColumnKind(Enum):
@@ -107,6 +111,7 @@ TABLES: dict[str, Table] = {
                 Column(DST, _ID, required=True, refers_to=USERS),
                 Column(TIMESTAMP, _TIME),
                 Column(WEIGHT, _NUMBER),
+                Column(ARRIVED_AT, _TIME),
             ),
         ),
         Table(
@@ -132,6 +137,7 @@ TABLES: dict[str, Table] = {
                 Column("event", _CATEGORY),
                 Column(WEIGHT, _NUMBER),
                 Column(TIMESTAMP, _TIME),
+                Column(ARRIVED_AT, _TIME),
             ),
         ),
         Table(
@@ -146,6 +152,8 @@ TABLES: dict[str, Table] = {
                 Column("position", _NUMBER),
                 Column("action", _CATEGORY),
                 Column("action_timestamp", _TIME),
+                Column("propensity", _NUMBER),
+                Column(ARRIVED_AT, _TIME),
             ),
         ),
         Table(

@@ -9,33 +9,52 @@ import numpy as np
 import pytest
 
 from nextedge.config import RankerConfig
-from nextedge.steps.entities import ACTIONS
-from nextedge.steps.impressions import shown_between
+from nextedge.schema import ACTIONS
+from nextedge.steps.impressions import Shown, shown_between
 from nextedge.types import CONNECTS, ENGAGES
 
 DAY = 86_400_000_000
 START, END = 1000 * DAY, 1060 * DAY
 
 
-def outcome(
-    tmp_path: Path, shown: float, action: str | None, acted: float | None, items: bool = False
-) -> str:
-    """How one impression counts; times in days after the window's start."""
+def shown(
+    tmp_path: Path,
+    *,
+    items: bool = False,
+    settings: RankerConfig | None = None,
+    end: int = END,
+    **columns: object,
+) -> Shown:
+    """What a window learns from impressions given column by column (times in µs)."""
     folder = tmp_path / "impressions" / ("item_id" if items else "candidate_id")
     folder.mkdir(parents=True)
-    arrays = {
-        "source": np.array([3], np.int32), "target": np.array([5], np.int32),
-        "time": np.array([START + int(shown * DAY)]),
-        "acted": np.array([0 if acted is None else START + int(acted * DAY)]),
-        "action": np.array([-1 if action is None else ACTIONS.index(action)], np.int32),
+    rows = len(columns["time"])  # type: ignore[arg-type]
+    given = {
+        "source": [3] * rows, "target": [5] * rows, "acted": [0] * rows, "action": [None] * rows,
+        "arrived": columns["time"], "position": [-1] * rows, "propensity": [np.nan] * rows, **columns,
     }  # fmt: skip
-    for name, values in arrays.items():
-        np.save(folder / f"{name}.npy", values)
+    codes = [-1 if name is None else ACTIONS.index(name) for name in given["action"]]  # type: ignore[attr-defined]
+    given["action"] = codes
+    for name, values in given.items():
+        kind = np.int64 if name in ("time", "acted", "arrived") else np.int32
+        kind = np.float32 if name == "propensity" else kind  # type: ignore[assignment]
+        np.save(folder / f"{name}.npy", np.asarray(values, kind))
     entities = SimpleNamespace(users=range(10), items=range(8))
     history = SimpleNamespace(directory=tmp_path, entities=entities)
     relation = ENGAGES if items else CONNECTS
-    found = shown_between(history, relation, START, END, RankerConfig())  # type: ignore[arg-type]
+    found = shown_between(history, relation, START, end, settings or RankerConfig())  # type: ignore[arg-type]
     assert found is not None
+    return found
+
+
+def outcome(
+    tmp_path: Path, when: float, action: str | None, acted: float | None, items: bool = False
+) -> str:
+    """How one impression counts; times in days after the window's start."""
+    found = shown(
+        tmp_path, items=items, time=[START + int(when * DAY)], action=[action],
+        acted=[0 if acted is None else START + int(acted * DAY)],
+    )  # fmt: skip
     names = [name for name in ("taken", "refused", "open") if getattr(found, name).edges]
     assert len(names) <= 1
     if names:
@@ -44,7 +63,7 @@ def outcome(
 
 
 @pytest.mark.parametrize(
-    ("shown", "action", "acted", "expected"),
+    ("when", "action", "acted", "expected"),
     [
         (10, "accept", 20, "taken"),
         (10, "accept", None, "taken"),  # no time of its own: at once
@@ -60,9 +79,9 @@ def outcome(
     ],
 )
 def test_outcome_of_a_person_shown(
-    tmp_path: Path, shown: float, action: str | None, acted: float | None, expected: str
+    tmp_path: Path, when: float, action: str | None, acted: float | None, expected: str
 ) -> None:
-    assert outcome(tmp_path, shown, action, acted) == expected
+    assert outcome(tmp_path, when, action, acted) == expected
 
 
 def test_a_click_takes_an_item(tmp_path: Path) -> None:
@@ -70,19 +89,52 @@ def test_a_click_takes_an_item(tmp_path: Path) -> None:
 
 
 def test_only_the_last_ninety_days_count(tmp_path: Path) -> None:
-    folder = tmp_path / "impressions" / "candidate_id"
-    folder.mkdir(parents=True)
     time = START + np.array([1, 150]) * DAY
-    for name, values in {
-        "source": np.array([0, 1], np.int32), "target": np.array([1, 2], np.int32),
-        "time": time, "acted": np.zeros(2, np.int64), "action": np.full(2, -1, np.int32),
-    }.items():  # fmt: skip
-        np.save(folder / f"{name}.npy", values)
-    entities = SimpleNamespace(users=range(4), items=range(0))
-    history = SimpleNamespace(directory=tmp_path, entities=entities)
-    found = shown_between(history, CONNECTS, START, START + 200 * DAY, RankerConfig())  # type: ignore[arg-type]
-    assert found is not None
-    assert found.refused.degree.tolist() == [0, 1, 0, 0]
+    found = shown(tmp_path, time=time, source=[0, 1], target=[1, 2], end=START + 200 * DAY)
+    assert found.refused.degree.tolist() == [0, 1, 0, 0, 0, 0, 0, 0, 0, 0]
+
+
+def test_what_arrived_after_the_window_is_not_seen(tmp_path: Path) -> None:
+    found = shown(tmp_path, time=[START + DAY], action=["accept"], arrived=[END + 1])
+    assert found.taken.edges + found.refused.edges + found.open.edges == 0
+
+
+def test_actions_count_by_their_weights_the_best_of_a_pair_wins(tmp_path: Path) -> None:
+    settings = RankerConfig(action_weights={"purchase": 5, "like": 0, "dismiss": 3})
+    found = shown(
+        tmp_path, items=True, settings=settings, time=[START + DAY] * 5, target=[1, 1, 2, 3, 4],
+        action=["click", "purchase", "like", "dismiss", None],
+    )  # fmt: skip
+    assert found.taken.row(3).tolist() == [1]
+    assert found.taken.weight.tolist() == [5.0]
+    assert found.refused.row(3).tolist() == [3, 4]  # a like of weight 0 tells nothing either way
+    assert found.refused.weight.tolist() == [3.0, 1.0]
+
+
+def test_an_unknown_action_weight_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(ValueError, match="purchase"):
+        RankerConfig(action_weights={"purchas": 2})
+    with pytest.raises(ValueError, match="0 to 100"):
+        RankerConfig(action_weights={"like": -1})
+
+
+def test_what_was_taken_where_few_look_counts_for_more(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    rows = 20_000
+    position = random.integers(1, 3, rows)
+    taken = random.random(rows) < np.where(position == 1, 0.2, 0.05)
+    columns = {
+        "time": np.full(rows, START + DAY), "source": np.arange(rows) % 10,
+        "target": random.integers(0, 8, rows), "position": position,
+        "action": ["accept" if each else None for each in taken],
+    }  # fmt: skip
+    found = shown(tmp_path / "on", **columns)
+    assert found.bias is not None
+    np.testing.assert_allclose(found.bias.inverse(np.array([1, 2])), [1.0, 4.0], rtol=0.15)
+    assert found.taken.weight.max() > 3
+    off = shown(tmp_path / "off", settings=RankerConfig(position_bias=False), **columns)
+    assert off.bias is None
+    assert off.taken.weight.max() == 1.0
 
 
 def test_without_times_or_impressions_there_is_nothing(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ class RecommendationOut(BaseModel):
     reason: ReasonOut
     sources: list[str]
     display: str
+    propensity: float = Field(1.0, description="chance with which it is in the list; log it")
     contributions: dict[str, float] | None = None
 
 
@@ -137,6 +138,7 @@ def rendered(answer: Answer) -> list[RecommendationOut]:
     return [
         RecommendationOut(
             score=each.score, rank=each.rank, sources=list(each.sources), display=each.display,
+            propensity=each.propensity,
             reason=ReasonOut(code=each.reason.code, text=each.reason.text, evidence=each.reason.evidence),
             contributions=each.contributions or None, **{key: each.id},
         )

@@ -27,6 +27,7 @@ KNOWN = INTERNAL + "known_"
 """Prefix of the flag that says whether an id is in the table that it refers to."""
 REASON = INTERNAL + "reason"
 
+PROPENSITY = "propensity"
 _PAIRS = {
     schema.CONNECTIONS: (schema.SRC, schema.DST),
     schema.BLOCKS: (schema.USER_ID, schema.OTHER_ID),
@@ -59,6 +60,9 @@ def row_rules(table: ibis.Table, spec: schema.Table) -> list[Rule]:
     ]
     if spec.name == schema.IMPRESSIONS:
         rules.append(_one_shown(table))
+        if PARSED + PROPENSITY in table.columns:
+            text = "the propensity is no probability above 0 and at most 1"
+            rules.append(_rule("bad_propensity", text, (PROPENSITY,), _is_propensity))
     if PARSED + schema.TIMESTAMP in table.columns:
         text = "the timestamp cannot be read; expected ISO 8601 or a number since 1970"
         rules.append(_rule("unreadable_timestamp", text, (schema.TIMESTAMP,), _is_readable))
@@ -87,6 +91,11 @@ def _is_weight(table: Any) -> Any:
     weight = table[PARSED + schema.WEIGHT]
     good = weight.notnull() & ~weight.isnan() & ~weight.isinf() & (weight >= 0)
     return table[schema.WEIGHT].isnull() | good
+
+
+def _is_propensity(table: Any) -> Any:
+    propensity = table[PARSED + PROPENSITY]
+    return table[PROPENSITY].isnull() | ((propensity > 0) & (propensity <= 1))
 
 
 def _is_in_its_table(column: schema.Column) -> Rule:

@@ -12,9 +12,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from nextedge.config import NEW_BELOW
 from nextedge.errors import InputError
 from nextedge.evaluation._ragged import (
     BLOCK_VALUES,
+    BoolArray,
     FloatArray,
     IntArray,
     check_k,
@@ -30,6 +32,7 @@ from nextedge.evaluation.bootstrap import (
     BootstrapConfig,
     Interval,
     bootstrap_intervals,
+    paired_bootstrap,
 )
 
 NOT_A_NUMBER = float("nan")
@@ -60,6 +63,12 @@ class BeyondAccuracy:
 
     ``popularity_bias`` is the mean percentile of the recommended less that of the positives
     over the queries that have both: above 0, the system leans to the popular.
+
+    ``exposure_new`` is the share of a list's exposure, 1 / log2(1 + rank) a place, that new
+    candidates get (those of fewer than ``NEW_BELOW`` edges), ``positive_new`` their share of the
+    positives. ``fairness_new`` is the first over the second: exposure in proportion to merit is
+    1, below it the new are shown less than they are wanted (Singh, Joachims: "Fairness of
+    Exposure in Rankings", KDD 2018, section 4.2).
     """
 
     catalogue_coverage: float
@@ -69,6 +78,9 @@ class BeyondAccuracy:
     popularity_positive: Interval
     popularity_bias: Interval
     exposure_gini: float
+    exposure_new: Interval = UNKNOWN
+    positive_new: Interval = UNKNOWN
+    fairness_new: Interval = UNKNOWN
 
 
 def measure_beyond_accuracy(
@@ -97,6 +109,11 @@ def measure_beyond_accuracy(
         "positive": positive_Q,
         "bias": recommended_Q - positive_Q,
     }
+    new_N = np.asarray(catalogue.popularity) < NEW_BELOW
+    exposure_Q = exposure_share(indptr, candidate, new_N)
+    positive_new_Q = list_mean(*positives, new_N.astype(np.float64))
+    columns |= {"exposure_new": exposure_Q, "positive_new": positive_new_Q}
+    both = np.isfinite(exposure_Q) & np.isfinite(positive_new_Q)
     diversity_Q = _diversity(indptr, candidate, catalogue)
     if diversity_Q is not None:
         columns["diversity"] = diversity_Q
@@ -110,7 +127,34 @@ def measure_beyond_accuracy(
         popularity_positive=interval["positive"],
         popularity_bias=interval["bias"],
         exposure_gini=gini(exposure_N),
+        exposure_new=interval["exposure_new"],
+        positive_new=interval["positive_new"],
+        fairness_new=_ratio(exposure_Q[both], positive_new_Q[both], config),
     )
+
+
+def exposure_share(indptr: IntArray, candidate: IntArray, marked: BoolArray) -> FloatArray:
+    """float64[Q]: share of each list's exposure that marked candidates (bool[N]) get.
+
+    >>> exposure_share(np.array([0, 2]), np.array([1, 0]), np.array([True, False])).round(2)
+    array([0.39])
+    """
+    row = row_of(indptr)
+    rank = np.arange(len(candidate)) - indptr[row]
+    exposure = 1.0 / np.log2(rank + 2.0)
+    queries = len(indptr) - 1
+    total = np.bincount(row, exposure, minlength=queries)
+    share = np.bincount(row, exposure * marked[candidate], minlength=queries)
+    return np.asarray(share / np.where(total > 0, total, np.nan), np.float64)
+
+
+def _ratio(above_Q: FloatArray, below_Q: FloatArray, config: BootstrapConfig) -> Interval:
+    """Ratio of the means; unknown where nothing is below."""
+    if not len(below_Q) or below_Q.sum() == 0:
+        return UNKNOWN
+    return paired_bootstrap(
+        above_Q, below_Q, resamples=config.resamples, seed=config.seed, level=config.level
+    ).ratio
 
 
 def catalogue_coverage(indptr: IntArray, candidate: IntArray, size: int, k: int = 20) -> float:

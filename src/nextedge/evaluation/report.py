@@ -165,11 +165,17 @@ def _decode(kind: Any, plain: Any, where: str) -> Any:
 
 
 def _decode_dataclass(kind: Any, plain: Any, where: str) -> Any:
-    names = {each.name for each in dataclasses.fields(kind)}
+    fields = dataclasses.fields(kind)
+    names = {each.name for each in fields}
+    # Reports of older versions lack what was measured since: it is unknown there.
+    required = {f.name for f in fields if f.default is f.default_factory is dataclasses.MISSING}
     given = set(plain) if isinstance(plain, Mapping) else None
-    _expect(given == names, given or plain, f"an object of {', '.join(sorted(names))}", where)
+    right = given is not None and required <= given <= names
+    _expect(right, given or plain, f"an object of {', '.join(sorted(names))}", where)
     hints = get_type_hints(kind)
-    return kind(**{name: _decode(hints[name], plain[name], f"{where}.{name}") for name in names})
+    return kind(
+        **{name: _decode(hints[name], plain[name], f"{where}.{name}") for name in given or ()}
+    )
 
 
 def _expect(right: bool, plain: Any, expected: str, where: str) -> Any:

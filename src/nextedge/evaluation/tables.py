@@ -156,6 +156,7 @@ def _extra(systems: tuple[SystemReport, ...]) -> dict[str, list[str]]:
         ("diversity", "beyond_accuracy", "intra_list_diversity"),
         ("pop. bias", "beyond_accuracy", "popularity_bias"),
         ("Gini", "beyond_accuracy", "exposure_gini"),
+        ("fairness to new", "beyond_accuracy", "fairness_new"),
     ):
         values = [getattr(getattr(system, part), attribute, None) for system in systems]
         columns[heading] = [

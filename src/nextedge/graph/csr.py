@@ -68,6 +68,10 @@ class Graph:
         """bool[n]: whether each (row, target) pair is an edge; rows below 0 have none."""
         return _contains(self.indptr, self.indices, row, target)
 
+    def weights(self, row: IndexArray, target: IndexArray) -> FloatArray:
+        """float32[n]: weight of each (row, target) pair, 0 where it is no edge."""
+        return _weights(self.indptr, self.indices, self.weight, row, target)
+
     def gather(self, rows: IndexArray) -> tuple[IntArray, IndexArray]:
         """Ragged neighbours of the given rows: (indptr int64[n + 1], indices); rows < 0 empty."""
         return _gather(self.indptr, self.indices, rows)
@@ -182,6 +186,18 @@ def _contains(indptr, indices, row, target):  # type: ignore[no-untyped-def]
             low, high = indptr[row[pair]], indptr[row[pair] + 1]
             place = low + np.searchsorted(indices[low:high], target[pair])
             found[pair] = place < high and indices[place] == target[pair]
+    return found
+
+
+@numba.njit(cache=True, nogil=True)
+def _weights(indptr, indices, weight, row, target):  # type: ignore[no-untyped-def]
+    found = np.zeros(len(row), np.float32)
+    for pair in range(len(row)):
+        if row[pair] >= 0:
+            low, high = indptr[row[pair]], indptr[row[pair] + 1]
+            place = low + np.searchsorted(indices[low:high], target[pair])
+            if place < high and indices[place] == target[pair]:
+                found[pair] = weight[place]
     return found
 
 

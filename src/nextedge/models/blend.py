@@ -148,8 +148,9 @@ def _fit_listwise(
     standard: FloatArray, label: FloatArray, group: IntArray, stands_for: FloatArray, penalty: float
 ) -> npt.NDArray[np.float64]:
     start = np.concatenate(([0], np.cumsum(group)))[:-1]
-    positives = np.add.reduceat(label, start)
+    positives = np.add.reduceat((label > 0).astype(np.float32), start)
     share = label / np.repeat(np.maximum(positives, 1), group)
+    worth = np.repeat(np.add.reduceat(share, start), group)
     used = np.repeat(positives > 0, group)
     queries = max(int((positives > 0).sum()), 1)
 
@@ -159,7 +160,11 @@ def _fit_listwise(
         power = np.exp(raw) * stands_for
         total = np.repeat(np.add.reduceat(power, start), group)
         value = -float((share * (raw - np.log(total)))[used].sum()) / queries
-        slope = np.where(used, power / total - share, 0.0).astype(np.float32) @ standard / queries
+        slope = (
+            np.where(used, worth * power / total - share, 0.0).astype(np.float32)
+            @ standard
+            / queries
+        )
         return value + penalty * float(weight @ weight), slope + 2 * penalty * weight
 
     found = minimize(loss, np.zeros(standard.shape[1]), jac=True, method="L-BFGS-B",

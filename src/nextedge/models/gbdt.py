@@ -31,7 +31,8 @@ class LabelledRows:
 
     Attributes:
         matrix: float32[R, F] features.
-        label: float32[R], 1 where the candidate became an edge.
+        label: float32[R], above 0 where the candidate became an edge: what that is worth, 1
+            unless actions count differently or low positions are seldom looked at.
         group: int64[Q] rows of each query, in order.
         weight: float32[R], how many candidates of its query each row stands for: 1 where it
             was kept for certain, 1 / rate where it was drawn at that rate.
@@ -41,6 +42,16 @@ class LabelledRows:
     label: FloatArray
     group: IntArray
     weight: FloatArray
+
+    @property
+    def positive(self) -> FloatArray:
+        """float32[R]: 1 where the candidate became an edge, else 0."""
+        return (self.label > 0).astype(np.float32)
+
+    @property
+    def importance(self) -> FloatArray:
+        """float32[R]: weight of each row in a loss that takes rows one by one."""
+        return self.weight * np.where(self.label > 0, self.label, np.float32(1.0))
 
     @staticmethod
     def joined(parts: Sequence[LabelledRows]) -> LabelledRows:
@@ -298,8 +309,9 @@ class _Softmax:
     def __init__(self, rows: LabelledRows) -> None:
         self.group = rows.group
         self.start = np.concatenate(([0], np.cumsum(rows.group)))[:-1]
-        positives = np.add.reduceat(rows.label, self.start)
+        positives = np.add.reduceat(rows.positive, self.start)
         self.share = rows.label / np.repeat(np.maximum(positives, 1), rows.group)
+        self.worth = np.repeat(np.add.reduceat(self.share, self.start), rows.group)
         self.weight = rows.weight * np.repeat(positives > 0, rows.group)
 
     def __call__(self, score: np.ndarray, _: lightgbm.Dataset) -> tuple[np.ndarray, np.ndarray]:
@@ -307,4 +319,5 @@ class _Softmax:
         power = np.exp(score - np.repeat(highest, self.group)) * self.weight
         total = np.maximum(np.add.reduceat(power, self.start), 1e-12)
         chance = power / np.repeat(total, self.group)
-        return chance - self.share, np.maximum(chance * (1.0 - chance), 1e-6)
+        slope = self.worth * chance - self.share
+        return slope, np.maximum(self.worth * chance * (1.0 - chance), 1e-6)

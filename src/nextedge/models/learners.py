@@ -170,7 +170,7 @@ class LightGbm(Learner):
         self, rows: LabelledRows, features: Sequence[str], reference: lightgbm.Dataset | None = None
     ) -> lightgbm.Dataset:
         return lightgbm.Dataset(
-            rows.matrix, rows.label, group=rows.group, weight=rows.weight,
+            rows.matrix, rows.positive, group=rows.group, weight=rows.importance,
             feature_name=list(features), reference=reference,
         )  # fmt: skip
 
@@ -253,7 +253,9 @@ def _xgboost() -> Any:
 
 def _matrix(rows: LabelledRows, features: Sequence[str]) -> Any:
     finite = np.where(np.isinf(rows.matrix), np.nan, rows.matrix)  # XGBoost refuses infinities
-    return _xgboost().DMatrix(finite, rows.label, weight=rows.weight, feature_names=list(features))
+    return _xgboost().DMatrix(
+        finite, rows.positive, weight=rows.importance, feature_names=list(features)
+    )
 
 
 def fit_blend(rows: LabelledRows, features: Sequence[str]) -> LinearBlend:

@@ -53,7 +53,7 @@ class MlpRanker(CalibratedRanker):
             warnings.simplefilter("ignore")
             model.fit(
                 scaling.standard(rows.matrix[kept]), rows.label[kept] > 0,
-                sample_weight=rows.weight[kept],
+                sample_weight=rows.importance[kept],
             )  # fmt: skip
         layers = zip(model.coefs_, model.intercepts_, strict=True)
         return cls(

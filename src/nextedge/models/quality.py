@@ -18,6 +18,7 @@ def ndcg_of_rows(
 ) -> float:
     """Mean NDCG@k of scored rows grouped by query; the ideal counts the labels among the rows.
 
+    A label above 0 is the gain of its row.
     A row of weight w stands for w candidates, and pushes those below it down by as many.
 
     >>> rows = np.array([0.1, 0.9]), np.array([0.0, 1.0]), np.array([2])
@@ -81,19 +82,21 @@ def _mean_ndcg(score, label, group, weight, k):  # type: ignore[no-untyped-def]
     total, counted, begin = 0.0, 0, 0
     for size in group:
         gain, positives = 0.0, 0
+        worth = np.empty(size)
         for row in range(begin, begin + size):
             if label[row] <= 0:
                 continue
-            if positives < k:
-                positives += 1
+            worth[positives] = label[row]
+            positives += 1
             ahead = 0.0
             for other in range(begin, begin + size):
                 if score[other] > score[row] or (score[other] == score[row] and other < row):
                     ahead += weight[other]
             if ahead < k:
-                gain += 1.0 / np.log2(ahead + 2.0)
+                gain += label[row] / np.log2(ahead + 2.0)
         if positives:
-            total += gain / discount[:positives].sum()
+            best = -np.sort(-worth[:positives])[:k]
+            total += gain / (best * discount[: len(best)]).sum()
             counted += 1
         begin += size
     return total / counted if counted else np.nan

@@ -13,6 +13,7 @@ import numpy as np
 from nextedge.errors import InputError
 from nextedge.events.overlay import Overlay
 from nextedge.serving.release import LoadedRelease, LoadedSurface
+from nextedge.stages.exploration import PROPENSITY
 from nextedge.stages.line import SCORE
 from nextedge.stages.merge import NO_RANK, rank_column
 from nextedge.stages.reasons import Reason
@@ -44,6 +45,8 @@ class Recommendation:
     reason: Reason
     sources: tuple[str, ...]
     display: str
+    propensity: float = 1.0
+    """Chance with which it is in the list: 1 but for what was drawn to explore."""
     contributions: dict[str, float] = field(default_factory=dict)
 
 
@@ -82,6 +85,7 @@ def answer(
     spent_ms = (time.perf_counter() - started) * 1e3
     ids = release.entities.users if surface.candidate_table == "users" else release.entities.items
     names = ids.identifiers(chosen.candidate).to_pylist()
+    chance = chosen.columns.get(PROPENSITY, np.ones(len(chosen), np.float32))
     answers = []
     for user_id, query, rows in zip(user_ids, requests.query, chosen.rows(), strict=True):
         found = tuple(
@@ -89,6 +93,7 @@ def answer(
                 names[row], float(chosen.columns[SCORE][row]), row - rows.start + 1, reasons[row],
                 _sources(surface, chosen, row),
                 release.display(surface.candidate_table, int(chosen.candidate[row])),
+                float(chance[row]),
                 parts[row] if parts else {},
             )
             for row in range(rows.start, rows.stop)
@@ -186,7 +191,8 @@ def _sources(surface: LoadedSurface, chosen: Candidates, row: int) -> tuple[str,
         ranks = chosen.columns.get(rank_column(name))
         if ranks is not None and int(ranks[row]) != int(NO_RANK):
             found.append((int(ranks[row]), name))
-    return tuple(name for _, name in sorted(found)) or ("popular",)
+    drawn = PROPENSITY in chosen.columns and chosen.columns[PROPENSITY][row] < 1
+    return tuple(name for _, name in sorted(found)) or ("exploration" if drawn else "popular",)
 
 
 def _contributions(

@@ -1,6 +1,6 @@
 """Policy: the ordered rules after ranking.
 
-exclusion → region → freshness → diversity → caps → backfill to k. Exclusion comes from live
+exclusion → region → freshness → diversity → caps → exploration → backfill to k. Exclusion comes from live
 state and is applied last before the answer, whatever was cached or precomputed.
 """
 
@@ -15,6 +15,7 @@ from nextedge.config import PolicyConfig
 from nextedge.errors import ConfigError, nearest
 from nextedge.features.attributes import Category, Tags
 from nextedge.stages.diversity import DEPTH, diverse_order, likeness
+from nextedge.stages.exploration import PROPENSITY, blank_of, draw, pool_of, with_drawn
 from nextedge.stages.line import SCORE
 from nextedge.stages.source import Scope
 from nextedge.types import (
@@ -59,6 +60,8 @@ class Policy:
             if self.settings.max_per
             else kept.head(requests.k)
         )
+        if self.settings.exploration.slots:
+            chosen = self._explore(requests, chosen, kept, places, allowed)
         return self._backfill(requests, chosen, kept, places, allowed)
 
     def allowed(self, requests: Requests) -> BoolArray:
@@ -144,6 +147,32 @@ class Policy:
                     break
         return chosen
 
+    def _explore(
+        self, requests: Requests, chosen: Candidates, kept: Candidates, places: list[IndexArray],
+        allowed: BoolArray,
+    ) -> Candidates:  # fmt: skip
+        """The last places of every list to new candidates, within the caps."""
+        settings = self.settings.exploration
+        slots = min(settings.slots, requests.k)
+        new = allowed & (self.scope.candidate_degree < settings.fewer_edges_than)
+        drawn = []
+        for row, (own, ranked) in enumerate(zip(chosen.rows(), kept.rows(), strict=True)):
+            taken = chosen.candidate[own][: requests.k - slots]
+            roomy = self._roomy(new, taken, slots)
+            pool = pool_of(kept.candidate[ranked], taken, roomy, places[row], slots)
+            drawn.append(draw(requests, row, pool, slots, settings.hours))
+        return with_drawn(chosen, kept, drawn, requests.k)
+
+    def _roomy(self, new: BoolArray, taken: IndexArray, slots: int) -> BoolArray:
+        """bool[candidates]: the new that keep every cap, however the others are drawn."""
+        roomy = new
+        for name, most in self.settings.max_per.items():
+            codes = self.codes(name)
+            used = np.bincount(codes[taken][codes[taken] >= 0], minlength=int(codes.max()) + 1)
+            full = used + slots > most
+            roomy = roomy & ~((codes >= 0) & full[codes])
+        return roomy
+
     def codes(self, name: str) -> IndexArray:
         """int32[candidates]: codes of a category column; raises ConfigError on any other."""
         column = self.scope.candidate_attributes.columns.get(name)
@@ -227,13 +256,7 @@ def _appended(chosen: Candidates, extra: Mapping[int, list[int]]) -> Candidates:
         grown[row + 1] = len(candidates)
     columns = {}
     for name, values in chosen.columns.items():
-        blank = (
-            0
-            if name == SCORE
-            else np.nan
-            if values.dtype.kind == "f"
-            else np.iinfo(values.dtype).max
-        )
+        blank = 1.0 if name == PROPENSITY else blank_of(name, values)
         columns[name] = np.insert(values, where, np.full(len(where), blank, values.dtype))
     return Candidates(
         chosen.indptr + np.cumsum(grown), np.insert(chosen.candidate, where, added), columns

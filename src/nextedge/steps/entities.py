@@ -35,7 +35,7 @@ class EntitiesStep(Step):
     """``entities/`` and, per table of edges, ``<table>/{source,target,time,weight}.npy``."""
 
     name = "entities"
-    version = 2
+    version = 3
 
     def __init__(self, config: Config, engine: Engine) -> None:
         self.config = config
@@ -147,30 +147,43 @@ def _intern(path: Path, name: str, entities: Entities, output: Path) -> None:
     np.save(output / "target.npy", ends[1])
     time = _micros(rows, schema.TIMESTAMP)
     np.save(output / "time.npy", time)
+    if schema.ARRIVED_AT in rows.column_names:
+        np.save(output / "arrived.npy", np.maximum(time, _micros(rows, schema.ARRIVED_AT)))
     if name == schema.INTERACTIONS:
         np.save(output / "occasion.npy", occasions(rows, *ends, time))
+        if "event" in rows.column_names:
+            np.save(output / "action.npy", _actions(rows, "event"))
     weight = rows.column(schema.WEIGHT) if schema.WEIGHT in rows.column_names else None
     np.save(output / "weight.npy", np.ones(len(rows), np.float32) if weight is None
             else np.asarray(weight, dtype=np.float32))  # fmt: skip
 
 
-ACTIONS = ("click", "view", "accept", "like", "purchase", "connect", "dismiss", "block")
+def _actions(rows: pa.Table, name: str) -> np.ndarray:
+    """int32[n] places in ``schema.ACTIONS``; -1 where there is none, -2 where it is another."""
+    actions = _column(rows, name, pa.string())
+    found = pc.fill_null(pc.index_in(actions, value_set=pa.array(schema.ACTIONS)), -2)
+    return np.where(np.asarray(pc.is_null(actions)), -1, np.asarray(found)).astype(np.int32)
 
 
 def _intern_impressions(rows: pa.Table, entities: Entities, output: Path) -> None:
-    """Impressions of people and of items apart, actions as codes (-1 none, -2 unknown)."""
-    actions = _column(rows, "action", pa.string())
-    found = pc.fill_null(pc.index_in(actions, value_set=pa.array(ACTIONS)), -2)
-    codes = np.where(np.asarray(pc.is_null(actions)), -1, np.asarray(found)).astype(np.int32)
+    """Impressions of people and of items apart; position -1 and propensity NaN where none."""
     source = entities.users.positions(rows.column(schema.USER_ID))
     time, acted = _micros(rows, schema.TIMESTAMP), _micros(rows, "action_timestamp")
+    position = pc.fill_null(_column(rows, "position", pa.float64()), -1.0)
+    propensity = pc.fill_null(_column(rows, "propensity", pa.float64()), float("nan"))
     for column, ids in ((schema.CANDIDATE_ID, entities.users), (schema.ITEM_ID, entities.items)):
         if column not in rows.column_names:
             continue
         target = ids.positions(rows.column(column))
         kept = (source >= 0) & (target >= 0)
         (output / column).mkdir()
-        arrays = {"source": source, "target": target, "time": time, "acted": acted, "action": codes}
+        arrays = {
+            "source": source, "target": target, "time": time, "acted": acted,
+            "arrived": np.maximum(time, _micros(rows, schema.ARRIVED_AT)),
+            "action": _actions(rows, "action"),
+            "position": np.asarray(position).astype(np.int32),
+            "propensity": np.asarray(propensity, dtype=np.float32),
+        }  # fmt: skip
         for name, values in arrays.items():
             np.save(output / column / f"{name}.npy", values[kept])
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
 from nextedge.config import RankerConfig
 from nextedge.graph.csr import Graph, build_graph
-from nextedge.schema import CANDIDATE_ID, ITEM_ID
-from nextedge.steps.entities import ACTIONS
+from nextedge.models.position_bias import PositionBias
+from nextedge.schema import ACTIONS, CANDIDATE_ID, ITEM_ID
 from nextedge.steps.windows import History
-from nextedge.types import BoolArray, Relation
+from nextedge.types import BoolArray, FloatArray, IndexArray, IntArray, Relation
 
 _DAY = 86_400_000_000
 _PEOPLE = ("accept", "connect")
@@ -19,18 +19,61 @@ _ITEMS = ("click", "accept", "like", "purchase", "connect")
 
 
 @dataclass(frozen=True, eq=False)
+class Impressions:
+    """The impressions of one relation in positions of the entities, rows in order of arrival.
+
+    Attributes:
+        source, target: int32[n], to whom what was shown.
+        time, acted, arrived: int64[n], microseconds; ``acted`` is ``time`` where it is not given.
+        action: int32[n], place in ``schema.ACTIONS``; -1 for none, -2 for another.
+        position: int32[n] in the list, -1 where it is not given.
+        propensity: float32[n], chance with which it was shown there, NaN where it is not given.
+    """
+
+    source: IndexArray
+    target: IndexArray
+    time: IntArray
+    acted: IntArray
+    arrived: IntArray
+    action: IndexArray
+    position: IndexArray
+    propensity: FloatArray
+
+    @classmethod
+    def load(cls, history: History, relation: Relation) -> Impressions | None:
+        """Memory-map what the entities step kept; None where nothing was shown."""
+        directory = history.directory / "impressions" / (
+            CANDIDATE_ID if relation.self_typed else ITEM_ID
+        )  # fmt: skip
+        if not directory.exists():
+            return None
+        found = cls(
+            *(np.load(directory / f"{part.name}.npy", mmap_mode="r") for part in fields(cls))
+        )
+        return replace(found, acted=np.where(found.acted > 0, found.acted, found.time))
+
+    def keep(self, mask: BoolArray) -> Impressions:
+        """Only the rows where the mask holds."""
+        return Impressions(*(getattr(self, part.name)[mask] for part in fields(self)))
+
+
+@dataclass(frozen=True, eq=False)
 class Shown:
     """Impressions of one label window by outcome, each query × candidate.
 
     Attributes:
-        taken: acted on in favour within the attribution time.
-        refused: dismissed, blocked, or left without an action for the attribution time.
+        taken: acted on in favour within the attribution time; the weight is what the action is
+            worth, over the chance that its position was looked at.
+        refused: dismissed, blocked, or left without an action for the attribution time; the
+            weight says for how many plain refusals it counts.
         open: without an action so far, and shown too lately to call that a refusal.
+        bias: how often each position is looked at, or None where the log does not tell.
     """
 
     taken: Graph
     refused: Graph
     open: Graph
+    bias: PositionBias | None = None
 
 
 def shown_between(
@@ -42,28 +85,54 @@ def shown_between(
     Only the last ``impression_window_days`` before the end count. None without times or
     impressions.
     """
-    directory = history.directory / "impressions" / (
-        CANDIDATE_ID if relation.self_typed else ITEM_ID
-    )  # fmt: skip
-    if start is None or end is None or not directory.exists():
+    shown = Impressions.load(history, relation)
+    if start is None or end is None or shown is None:
         return None
-    source, target, time, acted, action = (
-        np.load(directory / f"{name}.npy", mmap_mode="r")
-        for name in ("source", "target", "time", "acted", "action")
-    )
     begin = max(start, end - int(settings.impression_window_days * _DAY))
-    kept = (time > begin) & (time <= end)
-    source, target, time = source[kept], target[kept], np.asarray(time[kept])
-    acted = np.where(acted[kept] > 0, acted[kept], time)
-    patience = int(settings.attribution_days * _DAY)
-    answered = (action[kept] != -1) & (acted <= end) & (acted - time <= patience)
+    shown = shown.keep((shown.time > begin) & (shown.time <= end) & (shown.arrived <= end))
+    answered, is_open = outcomes(shown, end, settings)
+    worth = action_worth(shown.action, settings)
     favours = [ACTIONS.index(name) for name in (_PEOPLE if relation.self_typed else _ITEMS)]
-    taken = answered & np.isin(action[kept], favours)
-    is_open = ~answered & (time > end - patience)
+    taken = answered & np.isin(shown.action, favours) & (worth > 0)
+    refused = ~taken & ~is_open & (worth > 0)
+    bias = None
+    if settings.position_bias:
+        decided = taken | refused
+        bias = PositionBias.fit(shown.position[decided], shown.target[decided], taken[decided])
+    if bias is not None:
+        worth = worth * np.where(taken, bias.inverse(shown.position), 1.0)
     users = len(history.entities.users)
     targets = users if relation.self_typed else len(history.entities.items)
 
     def graph(mask: BoolArray) -> Graph:
-        return build_graph(source[mask], target[mask], users, targets)
+        rows = _strongest(shown.source[mask], shown.target[mask], worth[mask])
+        return build_graph(rows[0], rows[1], users, targets, rows[2])
 
-    return Shown(graph(taken), graph(~taken & ~is_open), graph(is_open))
+    return Shown(graph(taken), graph(refused), graph(is_open), bias)
+
+
+def outcomes(shown: Impressions, end: int, settings: RankerConfig) -> tuple[BoolArray, BoolArray]:
+    """bool[n], bool[n]: which were answered in time as known at ``end``, and which still may be."""
+    patience = int(settings.attribution_days * _DAY)
+    answered = (shown.action != -1) & (shown.acted <= end)
+    answered &= shown.acted - shown.time <= patience
+    return answered, ~answered & (shown.time > end - patience)
+
+
+def action_worth(action: IndexArray, settings: RankerConfig) -> FloatArray:
+    """float32[n]: what each action counts; 1 where the settings say nothing of it."""
+    worth = np.ones(len(ACTIONS), np.float32)
+    for name, value in settings.action_weights.items():
+        worth[ACTIONS.index(name)] = value
+    return np.where(action >= 0, worth[np.maximum(action, 0)], np.float32(1.0))
+
+
+def _strongest(
+    source: IndexArray, target: IndexArray, worth: FloatArray
+) -> tuple[IndexArray, IndexArray, FloatArray]:
+    """One row a pair: the one that is worth most."""
+    order = np.lexsort((-worth, target, source))
+    source, target, worth = source[order], target[order], worth[order]
+    first = np.ones(len(order), bool)
+    first[1:] = (source[1:] != source[:-1]) | (target[1:] != target[:-1])
+    return source[first], target[first], worth[first]

@@ -32,9 +32,9 @@ from nextedge.stages.line import Line, build_line, declared_features, fit_source
 from nextedge.stages.merge import gather_sources
 from nextedge.stages.source import Scope
 from nextedge.steps.embed import COMMON, load_trained
-from nextedge.steps.impressions import Shown, shown_between
+from nextedge.steps.impressions import Shown, action_worth, shown_between
 from nextedge.steps.step import Progress, Step
-from nextedge.steps.windows import History, Pairs, cut, relation_of, window_snapshot
+from nextedge.steps.windows import History, Pairs, Records, cut, relation_of, window_snapshot
 from nextedge.types import BoolArray, Candidates, FloatArray, Relation, Requests
 
 BATCH = 256
@@ -78,11 +78,12 @@ class RankStep(Step):
                 line = window_line(
                     self.config, self.surface, history, pairs, window, features, trained
                 )
-            positives = positives_of(line.scope, relation, pairs, window)
+            end = windows[place + 1].as_of
+            worth = edge_worth(history.of(relation), pairs, end, surface.ranker)
+            positives = positives_of(line.scope, relation, pairs, window, worth)
             if place == 0:
                 fusion = learn_fusion(line, positives, surface.ranker)
             line = replace(line, fusion=fusion)
-            end = windows[place + 1].as_of
             shown = shown_between(history, relation, window.as_of, end, surface.ranker)
             parts.append(label_rows(line, positives, surface.ranker, seed=place, shown=shown))
         progress(f"rank {self.surface}: training", len(windows) - 1, len(windows))
@@ -91,6 +92,8 @@ class RankStep(Step):
         folder.mkdir()
         fusion.save(folder / FUSION)
         about: dict[str, Any] = {"split": method, "split_reason": why, **compared}
+        if shown is not None and shown.bias is not None:
+            about["examination"] = shown.bias.to_json()
         if ranker is not None:
             ranker.save(folder)
             progress(f"rank {self.surface}: cold start", len(windows) - 1, len(windows))
@@ -166,14 +169,43 @@ def window_line(
     return build_line(scope, surface, fit_sources(scope, surface, trained), features=features)
 
 
-def positives_of(scope: Scope, relation: Relation, pairs: Pairs, window: Window) -> Graph:
-    """The window's new edges between a known query and a known candidate, query by query."""
-    source, target = pairs.source[window.labels], pairs.target[window.labels]
+def positives_of(
+    scope: Scope,
+    relation: Relation,
+    pairs: Pairs,
+    window: Window,
+    worth: FloatArray | None = None,
+) -> Graph:
+    """The window's new edges between a known query and a known candidate, query by query.
+
+    Args:
+        worth: float32[pairs], what each counts, which is the weight of its edge; those of 0
+            are left out. None counts all as 1.
+    """
+    worth = np.ones(len(pairs.source), np.float32) if worth is None else worth
+    labels = window.labels & (worth > 0)
+    source, target, value = pairs.source[labels], pairs.target[labels], worth[labels]
     if relation.symmetric:
-        source, target = mirrored(source, target)  # type: ignore[assignment]
+        source, target, value = mirrored(source, target, value)  # type: ignore[assignment]
     known = scope.known[target] & scope.snapshot.known_users[source]
     known &= ~scope.graph.contains(source, target)
-    return build_graph(source[known], target[known], len(scope.graph), scope.graph.targets)
+    return build_graph(
+        source[known], target[known], len(scope.graph), scope.graph.targets, value[known]
+    )
+
+
+def edge_worth(
+    records: Records, pairs: Pairs, end: int | None, settings: RankerConfig
+) -> FloatArray | None:
+    """float32[pairs]: what the best of each pair's events up to ``end`` counts; None: all 1."""
+    if records.action is None or not settings.action_weights:
+        return None
+    value = action_worth(records.action, settings)
+    if end is not None:
+        value = np.where(records.time <= end, value, 0.0)
+    worth = np.zeros(len(pairs.source), np.float32)
+    np.maximum.at(worth, pairs.of_record, value.astype(np.float32))
+    return worth
 
 
 def learn_fusion(line: Line, positives: Graph, settings: RankerConfig) -> Fusion:
@@ -213,11 +245,14 @@ def label_rows(
     for requests in batches(queries, line.scope.snapshot.as_of, 1):
         candidates, label, refused = _labelled(line, requests, positives, shown)
         kept, weight = _drawn(candidates, label, settings, random, refused)
-        candidates, label = candidates.keep(kept), label[kept]
+        candidates, label, weight = candidates.keep(kept), label[kept], weight[kept]
+        if shown is not None:
+            pair = requests.query[candidates.row_query], candidates.candidate
+            weight = np.where(label > 0, weight, np.maximum(weight, shown.refused.weights(*pair)))
         matrices.append(line.matrix(requests, candidates))
-        labels.append(label.astype(np.float32))
+        labels.append(label)
         groups.append(np.diff(candidates.indptr))
-        weights.append(weight[kept])
+        weights.append(weight)
         rows += len(candidates)
         if rows >= settings.max_rows:
             break
@@ -233,29 +268,29 @@ def label_rows(
 
 def _labelled(
     line: Line, requests: Requests, positives: Graph, shown: Shown | None
-) -> tuple[Candidates, BoolArray, BoolArray]:
-    """Candidates of a batch, which are positive, and which were shown and refused."""
+) -> tuple[Candidates, FloatArray, BoolArray]:
+    """Candidates of a batch, what each counts as positive, and which were shown and refused."""
     candidates = line.retrieve(requests)
     pair = requests.query[candidates.row_query], candidates.candidate
-    label = positives.contains(*pair)
+    label = positives.weights(*pair)
     if shown is None:
         return candidates, label, np.zeros(len(label), bool)
-    label |= shown.taken.contains(*pair)
-    known = label | ~shown.open.contains(*pair)
-    refused = shown.refused.contains(*pair) & ~label
+    label = np.maximum(label, shown.taken.weights(*pair))
+    known = (label > 0) | ~shown.open.contains(*pair)
+    refused = shown.refused.contains(*pair) & (label == 0)
     return candidates.keep(known), label[known], refused[known]
 
 
 def _drawn(
     candidates: Candidates,
-    label: BoolArray,
+    label: FloatArray,
     settings: RankerConfig,
     random: np.random.Generator,
     refused: BoolArray | None = None,
 ) -> tuple[BoolArray, FloatArray]:
     """Which rows of queries with a positive to keep (bool[R]), and what each stands for."""
     caught = np.bincount(candidates.row_query, label, minlength=candidates.queries) > 0
-    certain = label | (candidates.position() < settings.best_kept)
+    certain = (label > 0) | (candidates.position() < settings.best_kept)
     certain |= False if refused is None else refused
     others = np.bincount(candidates.row_query, ~certain, minlength=candidates.queries)
     rate = np.minimum(settings.others_drawn / np.maximum(others, 1), 1.0)[candidates.row_query]
@@ -275,8 +310,8 @@ def train(
     Raises:
         TrainingError: a model was asked for by name, and there are no labels to fit it.
     """
-    parts = [part for part in parts if len(part.label) and part.label.sum() > 0]
-    positives = int(sum(part.label.sum() for part in parts))
+    parts = [part for part in parts if (part.label > 0).any()]
+    positives = sum(int((part.label > 0).sum()) for part in parts)
     if len(parts) < 2 or positives < FEWEST_POSITIVES:
         found = f"{positives} in {len(parts)} windows"
         if settings.model != "auto":
@@ -306,7 +341,7 @@ def train(
     ranker = last[chosen]
     if kinds[chosen].refits:
         ranker = kinds[chosen].whole(rows, features, settings, trees)
-    ranker.calibrator = Calibrator.fit(scores[chosen], parts[-1].label, parts[-1].weight)
+    ranker.calibrator = Calibrator.fit(scores[chosen], parts[-1].positive, parts[-1].weight)
     reason = "as configured" if settings.model != "auto" else "best NDCG@20 on later windows"
     return ranker, {
         "model": chosen,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from nextedge.data.split import Method, Window, choose_method, label_windows
 from nextedge.graph.communities import communities
 from nextedge.graph.csr import Graph, build_graph, mirrored
 from nextedge.graph.snapshot import Entities, Snapshot
-from nextedge.steps.entities import ACTIONS
+from nextedge.schema import ACTIONS
 from nextedge.types import (
     CONNECTS,
     ENGAGES,
@@ -31,35 +32,42 @@ _VIEWS = [ACTIONS.index(name) for name in ("click", "view", "accept")]
 class Records:
     """Rows of one table of edges in positions: int32[n] ends, µs times, float32 weights.
 
-    ``occasion`` (int32[n]) numbers what happened at one item at one time, -1 where alone.
+    ``arrived`` (int64[n], µs) is when the row became known, its time where that is not given;
+    ``occasion`` (int32[n]) numbers what happened at one item at one time, -1 where alone;
+    ``action`` (int32[n]) is a place in ``schema.ACTIONS``, below 0 where it is none of them.
     """
 
     source: IndexArray
     target: IndexArray
     time: IntArray
     weight: np.ndarray
+    arrived: IntArray
     occasion: IndexArray | None = None
+    action: IndexArray | None = None
 
     @classmethod
     def load(cls, directory: Path) -> Records:
         """Memory-map the arrays of a folder; a missing folder is an empty table."""
         if not directory.exists():
-            none = np.zeros(0, np.int32)
-            return cls(none, none, np.zeros(0, np.int64), np.zeros(0, np.float32))
-        parts = ("source", "target", "time", "weight")
-        source, target, time, weight = (
-            np.load(directory / f"{part}.npy", mmap_mode="r") for part in parts
-        )
-        occasion = directory / "occasion.npy"
-        met = np.load(occasion, mmap_mode="r") if occasion.exists() else None
-        return cls(source, target, time, weight, met)
+            none, never = np.zeros(0, np.int32), np.zeros(0, np.int64)
+            return cls(none, none, never, np.zeros(0, np.float32), never)
+
+        def array(name: str) -> Any:
+            path = directory / f"{name}.npy"
+            return np.load(path, mmap_mode="r") if path.exists() else None
+
+        source, target, time, weight = map(array, ("source", "target", "time", "weight"))
+        arrived = array("arrived")
+        arrived = time if arrived is None else arrived
+        return cls(source, target, time, weight, arrived, array("occasion"), array("action"))
 
     def keep(self, mask: BoolArray) -> Records:
         """Only the rows where the mask holds."""
-        occasion = None if self.occasion is None else self.occasion[mask]
-        return Records(
-            self.source[mask], self.target[mask], self.time[mask], self.weight[mask], occasion
-        )
+        kept: dict[str, Any] = {
+            part.name: None if (values := getattr(self, part.name)) is None else values[mask]
+            for part in fields(self)
+        }
+        return Records(**kept)
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,11 +156,11 @@ def window_snapshot(history: History, relation: Relation, pairs: Pairs, window: 
     """The snapshot a window may see: other relations are cut at the same instant."""
     kept = window.graph[pairs.of_record]
     if window.as_of is not None:
-        kept = kept & (history.of(relation).time <= window.as_of)
+        kept = kept & (history.of(relation).arrived <= window.as_of)
     own = history.of(relation).keep(kept)
     other = history.interactions if relation.self_typed else history.connections
     if window.as_of is not None:
-        other = other.keep(other.time <= window.as_of)
+        other = other.keep(other.arrived <= window.as_of)
     connections, interactions = (own, other) if relation.self_typed else (other, own)
     as_of = history.latest if window.as_of is None else window.as_of
     return make_snapshot(history, connections, interactions, as_of)
@@ -228,8 +236,9 @@ def _profile_views(history: History, as_of: int) -> Graph:
         return build_graph(none, none, users, users)
     parts = {
         name: np.load(directory / f"{name}.npy", mmap_mode="r")
-        for name in ("source", "target", "acted", "time", "action")
+        for name in ("source", "target", "acted", "time", "arrived", "action")
     }
     when = np.where(parts["acted"] > 0, parts["acted"], parts["time"])
-    kept = np.isin(parts["action"], _VIEWS) & (when <= as_of) & (when > 0)
+    known = (np.maximum(when, parts["arrived"]) <= as_of) & (when > 0)
+    kept = np.isin(parts["action"], _VIEWS) & known
     return build_graph(parts["source"][kept], parts["target"][kept], users, users, None, when[kept])
