@@ -210,6 +210,18 @@ class SurfaceConfig(_Settings):
     policy: PolicyConfig = PolicyConfig()
 
 
+class ServingConfig(_Settings):
+    """How requests are answered and kept."""
+
+    log_requests: bool = True
+    """Keep what ``nextedge serve`` showed: ids, places, scores, chances, fingerprints."""
+    log_features_share: float = Field(0.01, ge=0, le=1)
+    """Share of requests whose features are kept whole, to be compared with the offline ones."""
+    log_queue: int = Field(10_000, ge=1)
+    """Requests that may wait to be written; more are counted as lost."""
+    log_days: float = Field(30.0, gt=0)
+
+
 class Config(_Settings):
     """A tenant's whole configuration. ``base`` is the folder that paths are relative to."""
 
@@ -219,6 +231,7 @@ class Config(_Settings):
     data: DataConfig = DataConfig()
     features: FeaturesConfig = FeaturesConfig()
     split: SplitConfig = SplitConfig()
+    serving: ServingConfig = ServingConfig()
     surfaces: dict[str, SurfaceConfig] = Field(default_factory=dict)
 
     @property

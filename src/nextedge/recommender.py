@@ -17,6 +17,7 @@ from nextedge.events.overlay import Overlay
 from nextedge.releases.repository import Release, Releases
 from nextedge.serving.release import LoadedRelease
 from nextedge.serving.request import Answer, Question, answer
+from nextedge.serving.request_log import RequestLog
 from nextedge.serving.why_not import WhyNot, why_not
 from nextedge.steps.step import Progress, quiet
 from nextedge.types import Identifier
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from nextedge.data.report import CheckReport
     from nextedge.evaluation.parity import ParityReport
+    from nextedge.serving.replay import ReplayReport
 
 _log = logging.getLogger("nextedge")
 _BATCH = 256
@@ -44,6 +46,8 @@ class Recommender:
         self._frames: dict[str, pa.Table] | None = None
         self._loaded: LoadedRelease | None = None
         self._overlay: Overlay | None = None
+        self.request_log: RequestLog | None = None
+        """Keeps what is shown; None keeps nothing (see ``log_requests``)."""
 
     @classmethod
     def from_tables(
@@ -116,6 +120,18 @@ class Recommender:
             self._overlay = Overlay(LocalLog(self.config.state_path))
         return self._overlay
 
+    def log_requests(self) -> None:
+        """From now on keep what is shown, as ``[serving]`` says; ``close`` writes all of it."""
+        if self.config.serving.log_requests:
+            self.request_log = RequestLog(self.config.state_path, self.config.serving)
+
+    def close(self) -> None:
+        """Write what is queued and let go of the event log."""
+        if self.request_log is not None:
+            self.request_log.close()
+        if self._overlay is not None:
+            self._overlay.log.close()
+
     def recommend(
         self,
         user_id: Identifier,
@@ -153,7 +169,7 @@ class Recommender:
                     f"unknown user {unknown[0]!r}: not in release {release.id}, which knows "
                     f"{len(release.entities.users):,} users"
                 )
-        return answer(release, self.overlay, user_ids, question)
+        return answer(release, self.overlay, user_ids, question, self.request_log)
 
     def why_not(
         self, user_id: Identifier, candidate_id: Identifier, surface: str | None = None,
@@ -211,6 +227,18 @@ class Recommender:
         now = int(time.time() * 1e6)
         surfaces = self.release.surfaces.items()
         return [check_parity(each.line, name, now, queries) for name, each in surfaces]
+
+    def replay(self, most: int = 1000) -> list[ReplayReport]:
+        """Per surface whether logged features of the served release are computed again.
+
+        Args:
+            most: logged requests compared on each surface, the latest.
+        """
+        from nextedge.serving.replay import replay_features
+
+        log = RequestLog(self.config.state_path, self.config.serving)
+        logged = list(log.read(features=True))
+        return [replay_features(self.release, name, logged, most) for name in self.release.surfaces]
 
     def evaluation(self, release_id: str | None = None) -> dict[str, Any]:
         """Per surface the evaluation report of a release, as plain JSON values."""

@@ -54,7 +54,7 @@ def test_the_policy_diversifies_every_surface(tenant: Path) -> None:
     for name, surface in recommender.release.surfaces.items():
         users = recommender.release.entities.users.identifiers(range(40)).to_pylist()
         given = prepare(recommender.release, recommender.overlay, users, Question(name, 10))
-        ranked, _ = ranked_candidates(surface, given.requests)
+        ranked = ranked_candidates(surface, given.requests).candidates
         lists = []
         for diversity in (0.0, 0.8):
             policy = Policy(surface.line.scope, PolicyConfig(diversity=diversity))

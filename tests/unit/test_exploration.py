@@ -51,7 +51,7 @@ def lists(recommender: Recommender, name: str, k: int = 12, **settings: Any) -> 
     surface = recommender.release.surface(name)
     users = recommender.release.entities.users.identifiers(range(80)).to_pylist()
     given = prepare(recommender.release, recommender.overlay, users, Question(name, k))
-    ranked, _ = ranked_candidates(surface, given.requests)
+    ranked = ranked_candidates(surface, given.requests).candidates
     policy = Policy(surface.line.scope, PolicyConfig.model_validate(settings))
     return policy.apply(given.requests, ranked, given.hidden), surface.line.scope, given
 

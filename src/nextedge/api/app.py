@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Header
@@ -29,8 +31,14 @@ def create_app(recommender: Recommender, api_key: str | None = None) -> FastAPI:
         if api_key is not None and not hmac.compare_digest(given, api_key.encode()):
             raise HTTPException(401, "Missing or wrong API key")
 
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        recommender.log_requests()
+        yield
+        recommender.close()
+
     app = FastAPI(
-        title="NextEdge", version=__version__,
+        title="NextEdge", version=__version__, lifespan=lifespan,
         description="Recommends the next edge in a graph: people to people, and people to items.",
     )  # fmt: skip
     add_problem_handlers(app)

@@ -216,7 +216,10 @@ def recommend(
 def evaluate(
     release: Annotated[str | None, typer.Option(help="default: the served one")] = None,
     parity: Annotated[
-        bool, typer.Option("--parity", help="compare single requests with the batch, bit for bit")
+        bool,
+        typer.Option(
+            "--parity", help="compare features of single requests and of logged ones with the batch"
+        ),
     ] = False,
     queries: Annotated[int, typer.Option(min=1, help="for --parity: users compared")] = 200,
     where: Where = None,
@@ -235,14 +238,18 @@ def evaluate(
 
 
 def _parity(recommender: Recommender, queries: int, *, as_json: bool) -> None:
-    """Print what of the served release differs between one request and many; exit 1 if anything."""
-    found = recommender.parity(queries)
+    """Print what differs between one request and many, and from what was logged; exit 1 if any."""
+    found, replayed = recommender.parity(queries), recommender.replay()
     if as_json:
-        render.print_json({each.surface: each.to_json() for each in found})
+        render.print_json({
+            each.surface: {**each.to_json(), "logged": logged.to_json()}
+            for each, logged in zip(found, replayed, strict=True)
+        })  # fmt: skip
     else:
-        for each in found:
+        for each, logged in zip(found, replayed, strict=True):
             render.print_parity(each)
-    if not all(each.equal for each in found):
+            render.print_replay(logged)
+    if not all(each.equal for each in (*found, *replayed)):
         raise typer.Exit(1)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
@@ -14,8 +14,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from nextedge.data.report import CheckReport
-from nextedge.evaluation.parity import ParityReport
+from nextedge.evaluation.parity import Mismatch, ParityReport
 from nextedge.evaluation.tables import TableRows, fit
+from nextedge.serving.replay import ReplayReport
 from nextedge.serving.request import Answer
 from nextedge.serving.why_not import WhyNot
 from nextedge.steps.step import Progress as Listener
@@ -160,9 +161,24 @@ def print_parity(found: ParityReport) -> None:
         f"features: {'equal bit for bit' if found.equal else 'NOT equal'}",
         soft_wrap=True,
     )
+    _print_mismatches(found.mismatches)
+
+
+def print_replay(found: ReplayReport) -> None:
+    """Whether the features that a server logged are computed again."""
+    if found.requests:
+        verdict = "equal bit for bit" if found.equal else "NOT equal"
+        text = f"{found.requests:,} logged requests, {found.rows:,} candidates: {verdict}"
+    else:
+        text = "no logged request of this release kept its features (serving.log_features_share)"
+    out.print(f"{found.surface}: {text}", soft_wrap=True)
+    _print_mismatches(found.mismatches)
+
+
+def _print_mismatches(mismatches: Mapping[str, Mismatch]) -> None:
     rows = [
         (each.column, f"{each.rows:,}", f"{each.largest:.3g}", str(each.query))
-        for each in found.mismatches.values()
+        for each in mismatches.values()
     ]
     if rows:
         table("", ["column", "rows", "largest difference", "first query (position)"], rows)

@@ -34,13 +34,11 @@ class Mismatch:
 
 
 @dataclass
-class ParityReport:
-    """What was compared on one surface, and what differed."""
+class Differences:
+    """The columns of one surface that differed, and how many rows were compared."""
 
     surface: str
-    queries: int = 0
     rows: int = 0
-    features: int = 0
     mismatches: dict[str, Mismatch] = field(default_factory=dict)
 
     @property
@@ -51,8 +49,7 @@ class ParityReport:
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         return {
-            "surface": self.surface, "queries": self.queries, "rows": self.rows,
-            "features": self.features, "equal": self.equal,
+            **vars(self), "equal": self.equal,
             "mismatches": [
                 {**vars(found), "largest": found.largest if found.largest == found.largest else None}
                 for found in self.mismatches.values()
@@ -67,6 +64,23 @@ class ParityReport:
             largest = float(np.fmax(largest, before.largest))
         self.mismatches[column] = Mismatch(column, rows, largest, query)
 
+    def compare(self, column: str, one: FloatArray, many: FloatArray, query: int) -> None:
+        """Note in how many rows a column differs bit for bit; NaN equals NaN."""
+        one, many = np.ascontiguousarray(one), np.ascontiguousarray(many)
+        differing = (one.view(np.int32) != many.view(np.int32)) & ~(np.isnan(one) & np.isnan(many))
+        if differing.any():
+            apart = np.abs(one[differing].astype(np.float64) - many[differing])
+            largest = float(np.nanmax(apart)) if np.isfinite(apart).any() else float("nan")
+            self.add(column, int(differing.sum()), largest, query)
+
+
+@dataclass
+class ParityReport(Differences):
+    """What was compared of single requests and the batch on one surface."""
+
+    queries: int = 0
+    features: int = 0
+
 
 def check_parity(
     line: Line, surface: str, now: int, queries: int = 200, seed: int = 0
@@ -79,7 +93,7 @@ def check_parity(
     known = np.flatnonzero(line.scope.snapshot.known_users)
     size = min(queries, len(known))
     chosen = np.sort(np.random.default_rng(seed).choice(known, size, replace=False))
-    report = ParityReport(surface, size, 0, len(line.features.names))
+    report = ParityReport(surface, queries=size, features=len(line.features.names))
     batch = Requests(chosen.astype(np.int32), now, 20)
     together = line.retrieve(batch)
     matrix, score = line.matrix(batch, together), line.score(batch, together)
@@ -109,14 +123,5 @@ def _compare(
         return
     mine = line.matrix(alone, found)
     for column, name in enumerate(line.features.names):
-        _column(report, name, mine[:, column], matrix[:, column], query)
-    _column(report, "score", line.score(alone, found), score, query)
-
-
-def _column(report: ParityReport, name: str, one: FloatArray, many: FloatArray, query: int) -> None:
-    one, many = np.ascontiguousarray(one), np.ascontiguousarray(many)
-    differing = (one.view(np.int32) != many.view(np.int32)) & ~(np.isnan(one) & np.isnan(many))
-    if differing.any():
-        apart = np.abs(one[differing].astype(np.float64) - many[differing])
-        largest = float(np.nanmax(apart)) if np.isfinite(apart).any() else float("nan")
-        report.add(name, int(differing.sum()), largest, query)
+        report.compare(name, mine[:, column], matrix[:, column], query)
+    report.compare("score", line.score(alone, found), score, query)

@@ -13,13 +13,16 @@ import numpy as np
 from nextedge.errors import InputError
 from nextedge.events.overlay import Overlay
 from nextedge.serving.release import LoadedRelease, LoadedSurface
+from nextedge.serving.request_log import LoggedRequest, RequestLog, fingerprint
 from nextedge.stages.exploration import PROPENSITY
 from nextedge.stages.line import SCORE
-from nextedge.stages.merge import NO_RANK, rank_column
+from nextedge.stages.merge import NO_RANK, ROUGH, rank_column
 from nextedge.stages.reasons import Reason
-from nextedge.types import UNKNOWN, Candidates, Identifier, IndexArray, Requests
+from nextedge.types import UNKNOWN, Candidates, FloatArray, Identifier, IndexArray, Requests
 
 MAX_LIMIT = 500
+ROW = "row"
+_NO_ROW = np.iinfo(np.int32).max
 
 
 @dataclass(frozen=True)
@@ -66,9 +69,16 @@ class Answer:
 
 
 def answer(
-    release: LoadedRelease, overlay: Overlay, user_ids: Sequence[Identifier], question: Question
+    release: LoadedRelease,
+    overlay: Overlay,
+    user_ids: Sequence[Identifier],
+    question: Question,
+    log: RequestLog | None = None,
 ) -> list[Answer]:
     """Answer for many users at once; the same as asking for each alone.
+
+    Args:
+        log: where to keep what was shown.
 
     Raises:
         UnknownSurfaceError: the release has no such surface.
@@ -78,8 +88,9 @@ def answer(
     surface = release.surface(question.surface)
     given = prepare(release, overlay, user_ids, question)
     requests, hidden = given.requests, given.hidden
-    ranked, degraded = ranked_candidates(surface, requests)
-    chosen = surface.policy.with_seen(question.allow_seen).apply(requests, ranked, hidden)
+    ranked = ranked_candidates(surface, requests)
+    policy = surface.policy.with_seen(question.allow_seen)
+    chosen = policy.apply(requests, ranked.candidates, hidden)
     reasons = surface.reasons.explain(requests, chosen, hidden)
     parts = _contributions(surface, requests, chosen) if question.explain else None
     spent_ms = (time.perf_counter() - started) * 1e3
@@ -100,9 +111,36 @@ def answer(
         )  # fmt: skip
         answers.append(
             Answer(user_id, surface.name, surface.settings.kind, release.id, found, uuid.uuid4().hex, bool(query != UNKNOWN),
-                   spent_ms, degraded)
+                   spent_ms, ranked.degraded)
         )  # fmt: skip
+    if log is not None:
+        _logged(log, answers, requests, question, chosen, ranked.matrix)
     return answers
+
+
+def _logged(
+    log: RequestLog, answers: list[Answer], requests: Requests, question: Question,
+    chosen: Candidates, matrix: FloatArray | None,
+) -> None:  # fmt: skip
+    """Queue what was shown; features only of what a source found."""
+    place = chosen.columns.get(ROW, np.full(len(chosen), _NO_ROW))
+    for answer, rows in zip(answers, chosen.rows(), strict=True):
+        found = np.flatnonzero(place[rows] != _NO_ROW)
+        features = np.zeros((0, 0), np.float32)
+        if matrix is not None:
+            features = matrix[place[rows][found]]
+        log.append(
+            LoggedRequest(
+                answer.recommendation_id, requests.now, answer.release, answer.surface,
+                answer.user_id, requests.k, dict(question.context),
+                [each.id for each in answer.recommendations],
+                [each.score for each in answer.recommendations],
+                [each.propensity for each in answer.recommendations],
+                list(answer.degraded), fingerprint(features),
+                found.tolist() if matrix is not None else [],
+                features if matrix is not None and log.keeps_features() else None,
+            )
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -172,17 +210,34 @@ def _requests(
     return Requests(query, now, k, question.context, exclude)
 
 
-def ranked_candidates(
-    surface: LoadedSurface, requests: Requests
-) -> tuple[Candidates, tuple[str, ...]]:
+@dataclass(frozen=True)
+class Ranked:
+    """What the line makes of a batch, before the policy.
+
+    Attributes:
+        candidates: best first, with a ``score``, and in ``ROW`` their row in ``matrix``.
+        matrix: float32[R, F] features of the candidates, None where nothing ranked them.
+        degraded: what went wrong on the way.
+    """
+
+    candidates: Candidates
+    matrix: FloatArray | None
+    degraded: tuple[str, ...]
+
+
+def ranked_candidates(surface: LoadedSurface, requests: Requests) -> Ranked:
     """Ranked candidates; when ranking fails, the rough order and the word that it did."""
     line = surface.line
     candidates = line.retrieve(requests)
+    candidates = candidates.with_columns(**{ROW: np.arange(len(candidates), dtype=np.int32)})
+    if line.ranker is None:
+        return Ranked(line.rank(requests, candidates), None, ("no_ranker",))
     try:
-        return line.rank(requests, candidates), () if line.ranker else ("no_ranker",)
+        matrix = line.matrix(requests, candidates)
+        return Ranked(line.rank(requests, candidates, matrix), matrix, ())
     except (ValueError, RuntimeError, FloatingPointError):
-        order = candidates.columns["rough_score"]
-        return candidates.with_columns(**{SCORE: order}), ("ranker_failed",)
+        order = candidates.columns.get(ROUGH, np.zeros(0, np.float32))
+        return Ranked(candidates.with_columns(**{SCORE: order}), None, ("ranker_failed",))
 
 
 def _sources(surface: LoadedSurface, chosen: Candidates, row: int) -> tuple[str, ...]:

@@ -148,7 +148,8 @@ class _Path:
                 f"; these gave all they may: {', '.join(full)} (sources.NAME.limit)" if full else ""
             )
             return "sources", f"no source found it{hint}"
-        merged, degraded = ranked_candidates(self.surface, self.requests)
+        ranked = ranked_candidates(self.surface, self.requests)
+        merged, degraded = ranked.candidates, ranked.degraded
         self.merged: Candidates = merged
         if degraded:
             self.details["degraded"] = list(degraded)

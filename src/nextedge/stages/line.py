@@ -115,9 +115,15 @@ class Line:
         rows = cold[candidates.row_query]
         return [(self.ranker, ~rows), (self.cold_start_ranker, rows)]
 
-    def rank(self, requests: Requests, candidates: Candidates) -> Candidates:
-        """The candidates with a ``score``, best first."""
-        score = self.score(requests, candidates)
+    def rank(
+        self, requests: Requests, candidates: Candidates, matrix: FloatArray | None = None
+    ) -> Candidates:
+        """The candidates with a ``score``, best first.
+
+        Args:
+            matrix: the features, where they are at hand.
+        """
+        score = self.score(requests, candidates, matrix)
         return candidates.with_columns(**{SCORE: score}).sorted_by(SCORE)
 
     def run(self, requests: Requests) -> Candidates:

@@ -1,0 +1,67 @@
+"""Features that a server logged, computed again from the release as a build would: in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nextedge.evaluation.parity import Differences
+from nextedge.serving.release import LoadedRelease, LoadedSurface
+from nextedge.serving.request_log import LoggedRequest
+from nextedge.types import Requests
+
+_COMPANY = 15
+"""Other queries in a logged one's batch."""
+
+
+@dataclass
+class ReplayReport(Differences):
+    """What was compared of logged requests on one surface.
+
+    Attributes:
+        requests: logged requests of the served release that kept their features.
+        other_releases: logged requests of releases that are not served, which are left out.
+    """
+
+    requests: int = 0
+    other_releases: int = 0
+
+
+def replay_features(
+    release: LoadedRelease, surface: str, logged: Sequence[LoggedRequest], most: int = 1000
+) -> ReplayReport:
+    """Compare logged features bit for bit with those of the same queries in batches of 16."""
+    own = [each for each in logged if each.surface == surface]
+    report = ReplayReport(surface, other_releases=sum(e.release != release.id for e in own))
+    for each in [e for e in own if e.release == release.id][-most:]:
+        report.requests += 1
+        _compare(report, release.surface(surface), release, each)
+    return report
+
+
+def _compare(
+    report: ReplayReport, surface: LoadedSurface, release: LoadedRelease, logged: LoggedRequest
+) -> None:
+    line = surface.line
+    assert logged.features is not None
+    query = release.entities.users.positions([logged.user_id])
+    others = np.random.default_rng(report.requests).integers(
+        0, len(release.entities.users), _COMPANY
+    )
+    batch = np.concatenate((query, others.astype(np.int32)))
+    requests = Requests(batch, logged.micros, logged.k, logged.context)
+    candidates = line.retrieve(requests)
+    matrix = line.matrix(requests, candidates)
+    ids = release.entities.users if surface.candidate_table == "users" else release.entities.items
+    wanted = ids.positions([logged.candidates[place] for place in logged.found])
+    rows = {int(c): row for row, c in enumerate(candidates.candidate[: candidates.indptr[1]])}
+    missing = sum(int(c) not in rows for c in wanted)
+    report.rows += len(wanted)
+    if missing or logged.features.shape[1] != matrix.shape[1]:
+        report.add("candidates", max(missing, 1), float("nan"), int(query[0]))
+        return
+    found = matrix[[rows[int(c)] for c in wanted]]
+    for column, name in enumerate(line.features.names):
+        report.compare(name, found[:, column], logged.features[:, column], int(query[0]))

@@ -1,0 +1,184 @@
+"""The request log: what was shown to whom, at which place, with which chance and features.
+
+Requests never wait for it: rows go through a bounded queue to one writing thread. A stop that
+closes the log loses nothing; what a full queue or a refusing disk loses is counted. Fingerprints
+of the features are kept for every request and the features themselves for a share, so that they
+can be compared with what is computed offline (``nextedge evaluate --parity``).
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import json
+import logging
+import queue
+import random
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nextedge.config import ServingConfig
+from nextedge.types import MICROSECONDS_PER_DAY, FloatArray, Identifier
+
+FILE = "requests.sqlite"
+_log = logging.getLogger("nextedge")
+_BATCH = 500
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS requests (
+    position INTEGER PRIMARY KEY AUTOINCREMENT,
+    recommendation_id TEXT NOT NULL UNIQUE,
+    micros INTEGER NOT NULL,
+    release TEXT NOT NULL,
+    body TEXT NOT NULL,
+    features BLOB
+);
+CREATE INDEX IF NOT EXISTS requests_by_time ON requests (micros);
+"""
+
+
+@dataclass(frozen=True)
+class LoggedRequest:
+    """One answer, as it was given.
+
+    Attributes:
+        micros: microseconds UTC for which the features were computed.
+        candidates: ids in order of their places.
+        scores, propensities: of each candidate.
+        fingerprint: hash of the features of the candidates that a source found.
+        found: place of each candidate that has features (backfill has none).
+        features: float32[len(found), F], for the share of requests that keeps them.
+    """
+
+    recommendation_id: str
+    micros: int
+    release: str
+    surface: str
+    user_id: Identifier
+    k: int
+    context: dict[str, str]
+    candidates: list[Identifier]
+    scores: list[float]
+    propensities: list[float]
+    degraded: list[str]
+    fingerprint: str
+    found: list[int] = field(default_factory=list)
+    features: FloatArray | None = None
+
+
+def fingerprint(features: FloatArray) -> str:
+    """16 hexadecimal digits that differ where any bit of the features does."""
+    return hashlib.blake2b(np.ascontiguousarray(features).tobytes(), digest_size=8).hexdigest()
+
+
+class RequestLog:
+    """Requests of one tenant, written by a thread of their own; read back in order."""
+
+    def __init__(self, state: Path, settings: ServingConfig) -> None:
+        state.mkdir(parents=True, exist_ok=True)
+        self.path = state / FILE
+        self.settings = settings
+        self.lost = 0
+        """Requests that were not kept: the queue was full, or the disk refused."""
+        self._waiting: queue.Queue[LoggedRequest | None] = queue.Queue(settings.log_queue)
+        self._writer: threading.Thread | None = None
+        self._starting = threading.Lock()
+        self._random = random.Random()
+
+    def keeps_features(self) -> bool:
+        """Whether the next request's features are kept: a random share."""
+        return self._random.random() < self.settings.log_features_share
+
+    def append(self, request: LoggedRequest) -> None:
+        """Queue a request to be written; never waits, never raises."""
+        self._start()
+        try:
+            self._waiting.put_nowait(request)
+        except queue.Full:
+            self.lost += 1
+
+    def close(self) -> None:
+        """Write what is queued and stop the thread."""
+        if self._writer is not None and self._writer.is_alive():
+            self._waiting.put(None)
+            self._writer.join()
+        self._writer = None
+
+    def read(self, *, features: bool = False) -> Iterator[LoggedRequest]:
+        """Logged requests in order; with ``features`` only those that kept theirs."""
+        if not self.path.exists():
+            return
+        where = "WHERE features IS NOT NULL" if features else ""
+        with _Transaction(self.path) as connection:
+            rows = connection.execute(
+                f"SELECT body, features FROM requests {where} ORDER BY position"
+            )
+            for body, blob in rows:
+                yield _decoded(json.loads(body), blob)
+
+    def _start(self) -> None:
+        with self._starting:
+            if self._writer is None:
+                self._writer = threading.Thread(target=self._write, name="request-log", daemon=True)
+                self._writer.start()
+                atexit.register(self.close)
+
+    def _write(self) -> None:
+        """Take what is queued, a batch a transaction, until closed."""
+        stopping = False
+        while not stopping:
+            batch = [self._waiting.get()]
+            while len(batch) < _BATCH and not self._waiting.empty():
+                batch.append(self._waiting.get_nowait())
+            stopping = None in batch
+            rows = [_encoded(request) for request in batch if request is not None]
+            try:
+                with _Transaction(self.path) as connection:
+                    connection.executescript(_SCHEMA)
+                    connection.executemany(
+                        "INSERT OR IGNORE INTO requests "
+                        "(recommendation_id, micros, release, body, features) VALUES (?, ?, ?, ?, ?)",
+                        rows,
+                    )
+                    oldest = time.time() * 1e6 - self.settings.log_days * MICROSECONDS_PER_DAY
+                    connection.execute("DELETE FROM requests WHERE micros < ?", (int(oldest),))
+            except sqlite3.Error as error:
+                self.lost += len(rows)
+                _log.warning("%s: %d requests were not logged: %s", self.path, len(rows), error)
+
+
+class _Transaction:
+    """A connection for one transaction, closed after it."""
+
+    def __init__(self, path: Path) -> None:
+        self.connection = sqlite3.connect(path, timeout=30)
+        self.connection.execute("PRAGMA journal_mode = WAL")
+        self.connection.execute("PRAGMA synchronous = NORMAL")
+
+    def __enter__(self) -> sqlite3.Connection:
+        return self.connection
+
+    def __exit__(self, kind: Any, *_: object) -> None:
+        self.connection.commit() if kind is None else self.connection.rollback()
+        self.connection.close()
+
+
+def _encoded(request: LoggedRequest) -> tuple[str, int, str, str, bytes | None]:
+    body = asdict(request)
+    features = body.pop("features")
+    blob = None if features is None else np.ascontiguousarray(features, np.float32).tobytes()
+    return request.recommendation_id, request.micros, request.release, json.dumps(body), blob
+
+
+def _decoded(body: dict[str, Any], blob: bytes | None) -> LoggedRequest:
+    features = None
+    if blob is not None:
+        rows: Sequence[int] = body["found"]
+        features = np.frombuffer(blob, np.float32).reshape(len(rows), -1)
+    return LoggedRequest(**body, features=features)
