@@ -102,7 +102,14 @@ class SourceConfig(_Settings):
 
 
 RankerKind = Literal[
-    "lightgbm", "lightgbm_binary", "lambdarank", "xgboost", "mlp", "blend", "best_source"
+    "lightgbm",
+    "lightgbm_binary",
+    "lambdarank",
+    "xgboost",
+    "mlp",
+    "two_tower",
+    "blend",
+    "best_source",
 ]
 
 

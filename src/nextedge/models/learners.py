@@ -32,6 +32,7 @@ from nextedge.models.gbdt import (
 )
 from nextedge.models.mlp import MlpRanker
 from nextedge.models.ranker import MANIFEST, CalibratedRanker
+from nextedge.models.two_tower_ranker import TwoTowerRanker
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ class Learner(ABC):
     """Fits one kind of ranker; found by its ``name``."""
 
     name: ClassVar[str]
+    loads: ClassVar[type[BoostedBlend | MlpRanker | TwoTowerRanker]] = BoostedBlend
+    """What reads it back from a folder."""
     refits: ClassVar[bool] = True
     """Whether a fit on all windows keeps the scale of raw scores, and so their calibration."""
 
@@ -89,7 +92,7 @@ def _load(directory: Path) -> CalibratedRanker:
     name = json.loads((directory / MANIFEST).read_text())["model"]
     if name not in learners():
         raise ReleaseError(f"{directory / MANIFEST}: ranker {name!r}; {nearest(name, learners())}")
-    return MlpRanker.load(directory) if name == Mlp.name else BoostedBlend.load(directory)
+    return learners()[name].loads.load(directory)
 
 
 class BlendedTrees(Learner):
@@ -235,12 +238,26 @@ class Mlp(Learner):
     """A network of three hidden layers by log loss."""
 
     name = "mlp"
+    loads = MlpRanker
     refits = False
 
     def whole(
         self, rows: LabelledRows, features: Sequence[str], settings: RankerConfig, trees: int
     ) -> CalibratedRanker:
         return MlpRanker.fit(rows, features, settings.seed)
+
+
+class TwoTower(Learner):
+    """Two small networks that meet in a dot product, by log loss."""
+
+    name = "two_tower"
+    loads = TwoTowerRanker
+    refits = False
+
+    def whole(
+        self, rows: LabelledRows, features: Sequence[str], settings: RankerConfig, trees: int
+    ) -> CalibratedRanker:
+        return TwoTowerRanker.fit(rows, features, settings.seed)
 
 
 def _xgboost() -> Any:
