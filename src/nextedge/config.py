@@ -154,6 +154,23 @@ class RankerConfig(_Settings):
         return value
 
 
+class RerankerConfig(_Settings):
+    """The re-ranker of the head of every list: neighbourhoods that attend to each other."""
+
+    enabled: bool = False
+    """Train one; it is served where it ranks the last label window better."""
+    depth: int = Field(50, ge=2, le=500)
+    """Candidates at the head of a list that it orders."""
+    neighbors: int = Field(16, ge=1, le=128)
+    """Neighbours of the query, and of each candidate, that it looks at."""
+    dimensions: int = Field(32, ge=4, le=256)
+    epochs: int = Field(8, ge=1)
+    learning_rate: float = Field(2e-3, gt=0)
+    queries: int = Field(2000, ge=50)
+    """Label queries of a window that it is trained on, and judged by."""
+    seed: int = 0
+
+
 class IndexConfig(_Settings):
     """The nearest-neighbour index over a model's embeddings."""
 
@@ -214,6 +231,7 @@ class SurfaceConfig(_Settings):
     sources: dict[str, SourceConfig] = Field(default_factory=dict)
     index: IndexConfig = IndexConfig()
     ranker: RankerConfig = RankerConfig()
+    reranker: RerankerConfig = RerankerConfig()
     policy: PolicyConfig = PolicyConfig()
 
 

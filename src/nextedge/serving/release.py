@@ -22,6 +22,8 @@ from nextedge.stages.fusion import Fusion
 from nextedge.stages.line import Line, build_line, declared_features
 from nextedge.stages.policy import Policy
 from nextedge.stages.reasons import Reasons
+from nextedge.stages.rerank import FOLDER as RERANKER
+from nextedge.stages.rerank import Reranker
 from nextedge.stages.source import Scope
 from nextedge.steps.publishable import load_sources
 from nextedge.steps.windows import relation_of
@@ -97,7 +99,8 @@ class LoadedRelease:
         line = replace(line, fusion=Fusion.load(folder / "ranker" / FUSION))
         rankers = load_rankers(folder / "ranker")
         if rankers is not None:
-            line = line.with_ranker(*rankers)
+            reranker = Reranker.load(folder / "ranker" / RERANKER, scope, served=True)
+            line = replace(line.with_ranker(*rankers), reranker=reranker)
         reasons = Reasons(dict(line.sources), self.display)
         return LoadedSurface(name, settings, line, Policy(scope, settings.policy), reasons)
 

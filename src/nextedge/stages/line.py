@@ -1,4 +1,4 @@
-"""The two-stage path of one surface: sources → merge → features → ranker.
+"""The two-stage path of one surface: sources → merge → features → ranker → re-ranker.
 
 Training, evaluation, ``recommend --all`` and a single request all run this object; the
 policy that follows is in ``nextedge.stages.policy``.
@@ -26,6 +26,7 @@ from nextedge.stages.merge import (
     score_column,
     standard_column,
 )
+from nextedge.stages.rerank import Reranker
 from nextedge.stages.source import Arrays, Scope, Source, source_classes
 from nextedge.types import BoolArray, Candidates, FloatArray, Requests
 
@@ -44,6 +45,7 @@ class Line:
         features: the columns that the ranker reads.
         ranker: orders the candidates; None ranks by the rough score.
         cold_start_ranker: orders those of queries without an edge; None leaves them to ``ranker``.
+        reranker: orders the head of every list anew; None leaves it.
         fusion: what a rank in each source is worth in the rough score.
     """
 
@@ -54,6 +56,7 @@ class Line:
     features: FeatureSet
     ranker: Ranker | None = None
     cold_start_ranker: Ranker | None = None
+    reranker: Reranker | None = None
     fusion: Fusion = field(default_factory=Fusion)
 
     def with_ranker(self, ranker: Ranker, cold_start: Ranker | None = None) -> Line:
@@ -124,7 +127,8 @@ class Line:
             matrix: the features, where they are at hand.
         """
         score = self.score(requests, candidates, matrix)
-        return candidates.with_columns(**{SCORE: score}).sorted_by(SCORE)
+        ranked = candidates.with_columns(**{SCORE: score}).sorted_by(SCORE)
+        return ranked if self.reranker is None else self.reranker.rerank(requests, ranked, SCORE)
 
     def run(self, requests: Requests) -> Candidates:
         """Retrieve and rank."""

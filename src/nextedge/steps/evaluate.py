@@ -41,6 +41,8 @@ from nextedge.stages.fusion import FILE as FUSION
 from nextedge.stages.fusion import Fusion
 from nextedge.stages.line import SCORE, Line, declared_features
 from nextedge.stages.merge import ROUGH, gather_sources, merge_candidates
+from nextedge.stages.rerank import FOLDER as RERANKER
+from nextedge.stages.rerank import Reranker
 from nextedge.stages.source import Scope
 from nextedge.steps.embed import EVALUATION, load_trained
 from nextedge.steps.rank import batches, positives_of, window_line
@@ -49,6 +51,7 @@ from nextedge.steps.windows import History, cut, relation_of
 from nextedge.types import Candidates, Requests
 
 MAX_QUERIES = 20_000
+_SINGLE = ("source", "baseline")
 HEURISTICS = (
     "common_neighbor_count",
     "adamic_adar",
@@ -85,7 +88,8 @@ class EvaluateStep(Step):
         line = replace(line, fusion=Fusion.load(inputs["rank"] / "ranker" / FUSION))
         rankers = load_rankers(inputs["rank"] / "ranker")
         if rankers is not None:
-            line = line.with_ranker(*rankers)
+            reranker = Reranker.load(inputs["rank"] / "ranker" / RERANKER, line.scope, served=False)
+            line = replace(line.with_ranker(*rankers), reranker=reranker)
         queries = np.flatnonzero(positives.degree)
         if len(queries) > MAX_QUERIES:
             queries = np.sort(np.random.default_rng(0).choice(queries, MAX_QUERIES, replace=False))
@@ -139,9 +143,11 @@ class _Collected:
                 self.positives.contains(requests.query[merged.row_query], merged.candidate)
             )
             self.scores.append(score)
-        self._measure(
-            "full_line", "full_line", merged.with_columns(score=score).sorted_by(SCORE), requests
-        )
+        ranked = merged.with_columns(score=score).sorted_by(SCORE)
+        if line.reranker is not None:
+            self._measure("ranker", "ranker", ranked, requests)
+            ranked = line.reranker.rerank(requests, ranked, SCORE)
+        self._measure("full_line", "full_line", ranked, requests)
 
     def _measure(self, name: str, kind: SystemKind, ranked: Candidates, requests: Requests) -> None:
         self.kinds[name] = kind
@@ -162,12 +168,13 @@ class _Collected:
             joined[name] = rank_metrics(top.indptr, top.candidate, indptr, positive, self.k)
         systems = [self._system(name, metrics, degree, query) for name, metrics in joined.items()]
         main = f"ndcg@{self.k}"
-        best = max((n for n, kind in self.kinds.items() if kind != "full_line" and n != ROUGH),
-                   key=lambda name: np.nanmean(joined[name].ndcg))  # fmt: skip
+        single = [n for n, kind in self.kinds.items() if kind in _SINGLE and n != ROUGH]
+        best = max(single, key=lambda name: np.nanmean(joined[name].ndcg))
+        others = [best, ROUGH, *(n for n, kind in self.kinds.items() if kind == "ranker")]
         comparisons = tuple(
             compare(("full_line", joined["full_line"].named()[metric]),
                     (other, joined[other].named()[metric]), metric)
-            for other in (best, ROUGH) for metric in (main, f"recall@{self.k}")
+            for other in others for metric in (main, f"recall@{self.k}")
         )  # fmt: skip
         return EvaluationReport(
             surface, protocol, tuple(systems), self._recall(query, degree), comparisons

@@ -30,9 +30,12 @@ from nextedge.stages.fusion import FILE as FUSION
 from nextedge.stages.fusion import Fusion, FusionLearner
 from nextedge.stages.line import Line, build_line, declared_features, fit_sources
 from nextedge.stages.merge import gather_sources
+from nextedge.stages.rerank import FOLDER as RERANKER
+from nextedge.stages.rerank import Reranker
 from nextedge.stages.source import Scope
 from nextedge.steps.embed import COMMON, load_trained
 from nextedge.steps.impressions import Shown, action_worth, shown_between
+from nextedge.steps.rerank import LabelWindow, train_reranker
 from nextedge.steps.step import Progress, Step
 from nextedge.steps.windows import History, Pairs, Records, cut, relation_of, window_snapshot
 from nextedge.types import BoolArray, Candidates, FloatArray, Relation, Requests
@@ -50,7 +53,7 @@ class RankStep(Step):
     """``ranker/`` of one surface, with ``training.json`` saying what was compared."""
 
     name = "rank"
-    version = 5
+    version = 6
 
     def __init__(self, config: Config, surface: str) -> None:
         self.config = config
@@ -71,7 +74,9 @@ class RankStep(Step):
         served = Scope(Snapshot.load(inputs["snapshot"], history.entities), relation)
         features = declared_features(served, surface, self.config.features.exclude)
         trained = load_trained(inputs["embed"], COMMON)
-        parts, fusion = [], Fusion()
+        parts: list[LabelledRows] = []
+        latest: list[LabelWindow] = []
+        fusion = Fusion()
         for place, window in enumerate(windows[:-1]):
             progress(f"rank {self.surface}: candidates of {window.name}", place, len(windows))
             if place == 0 or window.graph is not windows[place - 1].graph:
@@ -84,6 +89,8 @@ class RankStep(Step):
             if place == 0:
                 fusion = learn_fusion(line, positives, surface.ranker)
             line = replace(line, fusion=fusion)
+            if surface.reranker.enabled and place >= LABEL_WINDOWS - 2:
+                latest.append(LabelWindow(line, positives, tuple(parts)))
             shown = shown_between(history, relation, window.as_of, end, surface.ranker)
             parts.append(label_rows(line, positives, surface.ranker, seed=place, shown=shown))
         progress(f"rank {self.surface}: training", len(windows) - 1, len(windows))
@@ -96,6 +103,13 @@ class RankStep(Step):
             about["examination"] = shown.bias.to_json()
         if ranker is not None:
             ranker.save(folder)
+            if surface.reranker.enabled:
+                progress(f"rank {self.surface}: re-ranker", len(windows) - 1, len(windows))
+                model, about["reranker"] = train_reranker(
+                    latest, ranker, int(compared["trees"]), surface
+                )
+                if model is not None:
+                    Reranker(served, model).save(folder / RERANKER, served)
             progress(f"rank {self.surface}: cold start", len(windows) - 1, len(windows))
             parts = self._cold_start(history, pairs, windows[-2], features, trained, fusion)
             settings = surface.ranker.model_copy(update={"model": "auto"})
@@ -346,6 +360,7 @@ def train(
     return ranker, {
         "model": chosen,
         "reason": reason,
+        "trees": trees,
         "ndcg": {name: round(value, 6) for name, value in mean.items()},
         "ndcg_by_window": {
             name: [round(value, 6) for value in values] for name, values in ndcg.items()
