@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nextedge.config import Config, RankerConfig
-from nextedge.data.split import LABEL_WINDOWS, Window
+from nextedge.data.split import LABEL_WINDOWS, Method, Window
 from nextedge.errors import TrainingError
 from nextedge.features.feature import FeatureSet
 from nextedge.graph.csr import Graph, build_graph, mirrored
@@ -25,6 +25,7 @@ from nextedge.graph.snapshot import Snapshot
 from nextedge.models.artifact import Artifact
 from nextedge.models.gbdt import LabelledRows, ndcg_of
 from nextedge.models.learners import COLD_START, best_source, learners
+from nextedge.models.position_bias import PositionBias
 from nextedge.models.ranker import CalibratedRanker, Calibrator
 from nextedge.stages.fusion import FILE as FUSION
 from nextedge.stages.fusion import Fusion, FusionLearner
@@ -49,6 +50,32 @@ FEWEST_POSITIVES = 30
 """Weights fitted on fewer follow chance; the fused order of the sources is safer."""
 
 
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """What the label windows teach.
+
+    Attributes:
+        window: the last label window.
+        method, why: how history was cut.
+        trained: models whose embeddings every window computes anew.
+        parts: labelled rows of every label window, in order.
+        latest: the last two windows, for the re-ranker; none where it is off.
+        bias: how often positions are looked at, by the last window.
+    """
+
+    history: History
+    pairs: Pairs
+    window: Window
+    method: Method
+    why: str
+    features: FeatureSet
+    trained: Mapping[str, Artifact]
+    fusion: Fusion
+    parts: list[LabelledRows]
+    latest: list[LabelWindow]
+    bias: PositionBias | None
+
+
 class RankStep(Step):
     """``ranker/`` of one surface, with ``training.json`` saying what was compared."""
 
@@ -67,6 +94,41 @@ class RankStep(Step):
         }
 
     def run(self, inputs: Mapping[str, Path], output: Path, progress: Progress) -> None:
+        surface = self.config.surface(self.surface)
+        learned = self.labelled(inputs, progress)
+        progress(f"rank {self.surface}: training", LABEL_WINDOWS, LABEL_WINDOWS + 1)
+        ranker, compared = train(learned.parts, learned.features.names, surface.ranker)
+        folder = output / "ranker"
+        folder.mkdir()
+        learned.fusion.save(folder / FUSION)
+        about: dict[str, Any] = {
+            "split": learned.method, "split_reason": learned.why, **compared,
+            "examination": None if learned.bias is None else learned.bias.to_json(),
+        }  # fmt: skip
+        if ranker is not None:
+            ranker.save(folder)
+            if surface.reranker.enabled:
+                progress(f"rank {self.surface}: re-ranker", LABEL_WINDOWS, LABEL_WINDOWS + 1)
+                model, about["reranker"] = train_reranker(
+                    learned.latest, ranker, int(compared["trees"]), surface
+                )
+                if model is not None and about["reranker"]["served"]:
+                    served = Scope(
+                        Snapshot.load(inputs["snapshot"], learned.history.entities),
+                        relation_of(surface),
+                    )
+                    Reranker(served, model).save(folder / RERANKER, served)
+            progress(f"rank {self.surface}: cold start", LABEL_WINDOWS, LABEL_WINDOWS + 1)
+            parts = self._cold_start(learned)
+            settings = surface.ranker.model_copy(update={"model": "auto"})
+            cold, about["cold_start"] = train(parts, learned.features.names, settings)
+            if cold is not None:
+                (folder / COLD_START).mkdir()
+                cold.save(folder / COLD_START)
+        (output / "training.json").write_text(json.dumps(about, indent=1))
+
+    def labelled(self, inputs: Mapping[str, Path], progress: Progress) -> Learned:
+        """Candidates, features and labels of every label window."""
         history = History.load(inputs["entities"])
         surface = self.config.surface(self.surface)
         relation = relation_of(surface)
@@ -76,9 +138,9 @@ class RankStep(Step):
         trained = load_trained(inputs["embed"], COMMON)
         parts: list[LabelledRows] = []
         latest: list[LabelWindow] = []
-        fusion = Fusion()
+        fusion, shown = Fusion(), None
         for place, window in enumerate(windows[:-1]):
-            progress(f"rank {self.surface}: candidates of {window.name}", place, len(windows))
+            progress(f"rank {self.surface}: candidates of {window.name}", place, LABEL_WINDOWS + 1)
             if place == 0 or window.graph is not windows[place - 1].graph:
                 line = window_line(
                     self.config, self.surface, history, pairs, window, features, trained
@@ -93,41 +155,12 @@ class RankStep(Step):
                 latest.append(LabelWindow(line, positives, tuple(parts)))
             shown = shown_between(history, relation, window.as_of, end, surface.ranker)
             parts.append(label_rows(line, positives, surface.ranker, seed=place, shown=shown))
-        progress(f"rank {self.surface}: training", len(windows) - 1, len(windows))
-        ranker, compared = train(parts, features.names, surface.ranker)
-        folder = output / "ranker"
-        folder.mkdir()
-        fusion.save(folder / FUSION)
-        about: dict[str, Any] = {"split": method, "split_reason": why, **compared}
-        if shown is not None and shown.bias is not None:
-            about["examination"] = shown.bias.to_json()
-        if ranker is not None:
-            ranker.save(folder)
-            if surface.reranker.enabled:
-                progress(f"rank {self.surface}: re-ranker", len(windows) - 1, len(windows))
-                model, about["reranker"] = train_reranker(
-                    latest, ranker, int(compared["trees"]), surface
-                )
-                if model is not None:
-                    Reranker(served, model).save(folder / RERANKER, served)
-            progress(f"rank {self.surface}: cold start", len(windows) - 1, len(windows))
-            parts = self._cold_start(history, pairs, windows[-2], features, trained, fusion)
-            settings = surface.ranker.model_copy(update={"model": "auto"})
-            cold, about["cold_start"] = train(parts, features.names, settings)
-            if cold is not None:
-                (folder / COLD_START).mkdir()
-                cold.save(folder / COLD_START)
-        (output / "training.json").write_text(json.dumps(about, indent=1))
+        bias = None if shown is None else shown.bias
+        return Learned(
+            history, pairs, windows[-2], method, why, features, trained, fusion, parts, latest, bias
+        )
 
-    def _cold_start(
-        self,
-        history: History,
-        pairs: Pairs,
-        window: Window,
-        features: FeatureSet,
-        trained: Mapping[str, Artifact],
-        fusion: Fusion,
-    ) -> list[LabelledRows]:
+    def _cold_start(self, learned: Learned) -> list[LabelledRows]:
         """Rows of queries whose every edge was taken out, in three parts; none where nothing
         else is known of them.
 
@@ -136,6 +169,7 @@ class RankStep(Step):
         """
         surface = self.config.surface(self.surface)
         relation = relation_of(surface)
+        history, pairs, window = learned.history, learned.pairs, learned.window
         other = history.interactions if relation.self_typed else history.connections
         if not history.entities.user_attributes.columns and not len(other.source):
             return []
@@ -148,8 +182,10 @@ class RankStep(Step):
             "cold_start", window.as_of, window.graph & ~touched,
             (window.graph | window.labels) & asked,
         )  # fmt: skip
-        line = window_line(self.config, self.surface, history, pairs, made, features, trained)
-        line = replace(line, fusion=fusion)
+        line = window_line(
+            self.config, self.surface, history, pairs, made, learned.features, learned.trained
+        )
+        line = replace(line, fusion=learned.fusion)
         positives = positives_of(line.scope, relation, pairs, made)
         source = np.repeat(np.arange(len(positives), dtype=np.int32), positives.degree)
         group = random.integers(0, COLD_PARTS, len(positives))

@@ -40,15 +40,15 @@ class LabelWindow:
 def train_reranker(
     windows: Sequence[LabelWindow], ranker: CalibratedRanker, trees: int, surface: SurfaceConfig
 ) -> tuple[CrossAttention | None, dict[str, Any]]:
-    """Fit on the first of two windows and judge on the second; None where nothing is gained.
+    """Fit on the first of two windows and judge on the second; None where there is too little.
 
     Args:
         ranker: the one that is served, whose kind and calibration the others share.
         trees: how many it has.
 
     Returns:
-        The re-ranker, and what was measured: NDCG@20 of the heads before and after with the
-        interval of the ratio, and milliseconds a list.
+        The re-ranker, and what was measured: whether it should be ``served``, NDCG@20 of the
+        heads, its ratio to that before with an interval, and milliseconds a list.
     """
     settings = surface.reranker
     fitted, later = (_heads(window, ranker, trees, surface) for window in windows)
@@ -63,7 +63,7 @@ def train_reranker(
     spent_ms = (time.perf_counter() - started) * 1e3 / len(judged)
     ratio = paired_bootstrap(after, before.qualities(judged)).ratio
     served = ratio.low > 1.0
-    return model if served else None, {
+    return model, {
         "served": served,
         "reason": "ranks the heads of the last window better" if served else "no certain gain",
         "ndcg": round(float(after.mean()), 6),
