@@ -34,7 +34,7 @@ class RecommendationOut(BaseModel):
     reason: ReasonOut
     sources: list[str]
     display: str
-    propensity: float = Field(1.0, description="chance with which it is in the list; log it")
+    propensity: float = Field(1.0, description="chance with which it is at its place; log it")
     contributions: dict[str, float] | None = None
 
 

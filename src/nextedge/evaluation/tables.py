@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 
 from nextedge.evaluation.bootstrap import Interval
+from nextedge.evaluation.off_policy import OffPolicyValue
 from nextedge.evaluation.report import EvaluationReport, SystemReport
 
 BEST_MARK = "*"
@@ -126,6 +127,37 @@ def candidate_recall_rows(report: EvaluationReport) -> TableRows:
     cost = (_number(found.candidates_per_query.get(source, math.nan), 1) for source in sources)
     rows += [("caught by it only", "", *only), ("candidates a query", "", *cost)]
     return TableRows(title, ("slice", "positives", *sources), tuple(rows), keys=2)
+
+
+def shown_rows(report: EvaluationReport) -> TableRows:
+    """Return how well each system tells what was taken from what was refused."""
+    shown = report.shown
+    if shown is None:
+        return TableRows(f"{report.surface}: impressions", ("system",), (), keys=1)
+    values = any(system.value for system in shown.systems)
+    header: tuple[str, ...] = ("system", "AUC", "log loss", "loss saved")
+    header += ("value (SNIPS)", "value (IPS)", "effective rows") if values else ()
+    rows = tuple(
+        (
+            system.name, _interval(system.auc), _interval(system.log_loss),
+            f"{system.log_loss_saved:.2%}", *(_value_cells(system.value) if values else ()),
+        )
+        for system in shown.systems
+    )  # fmt: skip
+    title = (
+        f"{report.surface}: {shown.rows:,} impressions of {shown.queries:,} queries, "
+        f"{shown.taken:,} taken"
+    )
+    logged = next((s.value.logged for s in shown.systems if s.value), None)
+    if logged is not None:
+        title += f"; earned {_interval(logged)} a place"
+    return TableRows(title, header, rows, keys=1)
+
+
+def _value_cells(value: OffPolicyValue | None) -> tuple[str, str, str]:
+    if value is None:
+        return MISSING, MISSING, MISSING
+    return _interval(value.snips), _interval(value.ips), f"{value.effective_rows:,.0f}"
 
 
 def comparison_rows(report: EvaluationReport) -> TableRows:

@@ -49,7 +49,7 @@ class Recommendation:
     sources: tuple[str, ...]
     display: str
     propensity: float = 1.0
-    """Chance with which it is in the list: 1 but for what was drawn to explore."""
+    """Chance with which it is at its place: 1 but for what was drawn to explore."""
     contributions: dict[str, float] = field(default_factory=dict)
 
 

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from nextedge.stages.line import SCORE
+from nextedge.stages.line import blank_of
 from nextedge.types import BoolArray, Candidates, IndexArray, Requests
 
 PROPENSITY = "propensity"
-"""Column: the chance with which the row is in its list; 1 where nothing was drawn."""
+"""Column: the chance with which the row is at its place; 1 where nothing was drawn."""
 _MICROSECONDS_PER_HOUR = 3_600_000_000
 
 
 def draw(
     requests: Requests, row: int, pool: IndexArray, slots: int, hours: float
 ) -> tuple[IndexArray, float]:
-    """At most ``slots`` of the pool, and the chance of each to be drawn.
+    """At most ``slots`` of the pool in random order, and the chance of each to be at its place.
 
     A draw holds for its query for ``hours``, so that a list does not change as it is read again.
     """
@@ -29,7 +29,7 @@ def draw(
     period = int(requests.now // (hours * _MICROSECONDS_PER_HOUR))
     random = np.random.default_rng([int(requests.query[row]) + 1, period])
     drawn = random.choice(np.sort(pool), slots, replace=False)
-    return drawn, slots / len(pool)
+    return drawn, 1.0 / len(pool)
 
 
 def with_drawn(
@@ -62,13 +62,6 @@ def with_drawn(
     columns[PROPENSITY] = np.concatenate(chances).astype(np.float32)
     indptr = np.concatenate(([0], np.cumsum(sizes)))
     return Candidates(indptr, np.concatenate(candidates), columns)
-
-
-def blank_of(name: str, values: np.ndarray) -> float | int:
-    """What a column holds for a candidate that no source found."""
-    if name == SCORE:
-        return 0
-    return np.nan if values.dtype.kind == "f" else int(np.iinfo(values.dtype).max)
 
 
 def pool_of(

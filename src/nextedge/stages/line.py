@@ -33,6 +33,13 @@ from nextedge.types import BoolArray, Candidates, FloatArray, Requests
 SCORE = "score"
 
 
+def blank_of(name: str, values: np.ndarray) -> float | int:
+    """What a column holds for a candidate that no source found."""
+    if name in (SCORE, ROUGH) or name.endswith(standard_column("")):
+        return 0
+    return np.nan if values.dtype.kind == "f" else int(np.iinfo(values.dtype).max)
+
+
 @dataclass(frozen=True, eq=False)
 class Line:
     """Everything that turns a batch of requests into ranked candidates.
@@ -70,6 +77,23 @@ class Line:
             return Candidates.empty(len(requests))
         found = gather_sources(self.sources, self.limits, requests)
         return merge_candidates(found, self.scope.known, self.size, self.fusion)
+
+    def consider(self, requests: Requests, given: Candidates) -> Candidates:
+        """What was retrieved and, after it, those of the given pairs that no source found."""
+        found = self.retrieve(requests)
+        indptr, candidate = found.indptr, found.candidate
+        missing = np.ones(len(given), bool)
+        for mine, theirs in zip(given.rows(), found.rows(), strict=True):
+            missing[mine] = ~np.isin(given.candidate[mine], candidate[theirs])
+        added = given.keep(missing)
+        where = np.repeat(indptr[1:], np.diff(added.indptr))
+        columns = {
+            name: np.insert(values, where, np.full(len(where), blank_of(name, values)))
+            for name, values in found.columns.items()
+        }
+        return Candidates(
+            indptr + added.indptr, np.insert(candidate, where, added.candidate), columns
+        )
 
     def matrix(self, requests: Requests, candidates: Candidates) -> FloatArray:
         """float32[R, F]: the ranker's features of the candidates."""

@@ -15,8 +15,8 @@ from nextedge.config import PolicyConfig
 from nextedge.errors import ConfigError, nearest
 from nextedge.features.attributes import Category, Tags
 from nextedge.stages.diversity import DEPTH, diverse_order, likeness
-from nextedge.stages.exploration import PROPENSITY, blank_of, draw, pool_of, with_drawn
-from nextedge.stages.line import SCORE
+from nextedge.stages.exploration import PROPENSITY, draw, pool_of, with_drawn
+from nextedge.stages.line import SCORE, blank_of
 from nextedge.stages.source import Scope
 from nextedge.types import (
     MICROSECONDS_PER_DAY,

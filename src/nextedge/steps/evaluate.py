@@ -45,7 +45,9 @@ from nextedge.stages.rerank import FOLDER as RERANKER
 from nextedge.stages.rerank import Reranker
 from nextedge.stages.source import Scope
 from nextedge.steps.embed import EVALUATION, load_trained
+from nextedge.steps.impressions import Impressions
 from nextedge.steps.rank import batches, positives_of, window_line
+from nextedge.steps.shown import evaluate_shown
 from nextedge.steps.step import Progress, Step
 from nextedge.steps.windows import History, cut, relation_of
 from nextedge.types import Candidates, Requests
@@ -65,6 +67,7 @@ class EvaluateStep(Step):
     """``evaluation.json`` of one surface."""
 
     name = "evaluate"
+    version = 2
 
     def __init__(self, config: Config, surface: str) -> None:
         self.config = config
@@ -98,6 +101,9 @@ class EvaluateStep(Step):
             progress(f"evaluate {self.surface}", place * len(requests), len(queries))
             collected.add(requests)
         report = collected.report(self.surface, f"{method} split ({why})")
+        if windows[-1].as_of is not None:
+            shown = evaluate_shown(line, Impressions.load(history, relation), surface.ranker)
+            report = replace(report, shown=shown)
         text = json.dumps(report.to_json(), indent=1)
         (output / "evaluation.json").write_text(text)
 

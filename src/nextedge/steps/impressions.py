@@ -92,7 +92,7 @@ def shown_between(
     shown = shown.keep((shown.time > begin) & (shown.time <= end) & (shown.arrived <= end))
     answered, is_open = outcomes(shown, end, settings)
     worth = action_worth(shown.action, settings)
-    favours = [ACTIONS.index(name) for name in (_PEOPLE if relation.self_typed else _ITEMS)]
+    favours = [ACTIONS.index(name) for name in favours_of(relation)]
     taken = answered & np.isin(shown.action, favours) & (worth > 0)
     refused = ~taken & ~is_open & (worth > 0)
     bias = None
@@ -109,6 +109,11 @@ def shown_between(
         return build_graph(rows[0], rows[1], users, targets, rows[2])
 
     return Shown(graph(taken), graph(refused), graph(is_open), bias)
+
+
+def favours_of(relation: Relation) -> tuple[str, ...]:
+    """The actions that take what was shown."""
+    return _PEOPLE if relation.self_typed else _ITEMS
 
 
 def outcomes(shown: Impressions, end: int, settings: RankerConfig) -> tuple[BoolArray, BoolArray]:
