@@ -165,7 +165,7 @@ class RerankerConfig(_Settings):
     """Neighbours of the query, and of each candidate, that it looks at."""
     dimensions: int = Field(32, ge=4, le=256)
     epochs: int = Field(8, ge=1)
-    learning_rate: float = Field(2e-3, gt=0)
+    learning_rate: float = Field(1e-3, gt=0)
     queries: int = Field(2000, ge=50)
     """Label queries of a window that it is trained on, and judged by."""
     seed: int = 0

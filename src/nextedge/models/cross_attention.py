@@ -35,6 +35,8 @@ RELATION = 3
 HEAD = 3
 """Numbers of the ranker: its logit, that in standard deviations over the head, ln rank."""
 _BATCH = 16
+_AVERAGED = 0.99
+"""Share of what was that a step leaves in the average of the weights, which is what is kept."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +114,7 @@ class CrossAttention:
         steps = settings.epochs * max(1, -(-len(lists) // _BATCH))
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         best = cls(settings, start)
+        averaged = {name: value.copy() for name, value in start.items()}
         curve = [float(best.qualities(watched).mean())]
         for _ in range(settings.epochs):
             order = random.permutation(len(lists))
@@ -122,8 +125,9 @@ class CrossAttention:
                 loss.backward()
                 optimizer.step()
                 schedule.step()
-            arrays = {name: value.detach().numpy().copy() for name, value in parameters.items()}
-            current = cls(settings, arrays)
+                for name, value in parameters.items():
+                    averaged[name] += (value.detach().numpy() - averaged[name]) * (1.0 - _AVERAGED)
+            current = cls(settings, {name: value.copy() for name, value in averaged.items()})
             curve.append(float(current.qualities(watched).mean()))
             if curve[-1] == max(curve):
                 best = current

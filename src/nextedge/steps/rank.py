@@ -59,7 +59,7 @@ class Learned:
         method, why: how history was cut.
         trained: models whose embeddings every window computes anew.
         parts: labelled rows of every label window, in order.
-        latest: the last two windows, for the re-ranker; none where it is off.
+        latest: all windows but the first, for the re-ranker; none where it is off.
         bias: how often positions are looked at, by the last window.
     """
 
@@ -151,7 +151,7 @@ class RankStep(Step):
             if place == 0:
                 fusion = learn_fusion(line, positives, surface.ranker)
             line = replace(line, fusion=fusion)
-            if surface.reranker.enabled and place >= LABEL_WINDOWS - 2:
+            if surface.reranker.enabled and place > 0:
                 latest.append(LabelWindow(line, positives, tuple(parts)))
             shown = shown_between(history, relation, window.as_of, end, surface.ranker)
             parts.append(label_rows(line, positives, surface.ranker, seed=place, shown=shown))

@@ -1,6 +1,6 @@
 """Training of the re-ranker: on the heads of lists that a ranker of earlier windows made.
 
-It is fitted on the window before the last, watched on half of the last window's queries and
+It is fitted on the windows between the first and the last, watched on half of the last window's queries and
 judged on the other half. Where it does not rank those better for certain it is not served.
 """
 
@@ -40,7 +40,7 @@ class LabelWindow:
 def train_reranker(
     windows: Sequence[LabelWindow], ranker: CalibratedRanker, trees: int, surface: SurfaceConfig
 ) -> tuple[CrossAttention | None, dict[str, Any]]:
-    """Fit on the first of two windows and judge on the second; None where there is too little.
+    """Fit on all windows but the last and judge on that; None where there is too little.
 
     Args:
         ranker: the one that is served, whose kind and calibration the others share.
@@ -51,7 +51,8 @@ def train_reranker(
         heads, its ratio to that before with an interval, and milliseconds a list.
     """
     settings = surface.reranker
-    fitted, later = (_heads(window, ranker, trees, surface) for window in windows)
+    heads = [_heads(window, ranker, trees, surface) for window in windows]
+    fitted, later = [each for part in heads[:-1] for each in part], heads[-1]
     watched, judged = later[::2], later[1::2]
     if min(len(fitted), len(watched), len(judged)) < FEWEST_LISTS:
         found = f"{len(fitted)} and {len(later)} lists with a new edge in their head"
