@@ -20,8 +20,14 @@ from nextedge.steps.entities import EntitiesStep
 from nextedge.steps.rank import window_line
 from nextedge.steps.step import quiet
 from nextedge.steps.tables import TablesStep
-from nextedge.steps.windows import History, Pairs, relation_of, serving_snapshot
-from nextedge.types import FloatArray, Requests
+from nextedge.steps.windows import (
+    History,
+    Pairs,
+    relation_of,
+    serving_snapshot,
+    window_snapshot,
+)
+from nextedge.types import CONNECTS, FloatArray, Requests
 
 TABLES = ("connections", "interactions", "impressions")
 QUERIES = np.arange(0, 200, 5, dtype=np.int32)
@@ -118,3 +124,23 @@ def test_the_property_can_fail(folder: Path, tmp_path: Path) -> None:
     altered(folder, tmp_path / "given", 3, as_of, "timestamp")
     _, after = computed(tmp_path / "given", tmp_path / "after", "people", later)
     assert before.shape != after.shape or not np.array_equal(before, after, equal_nan=True)
+
+
+def test_without_times_no_impression_is_a_feature(folder: Path, tmp_path: Path) -> None:
+    """Who opened whose profile would tell of the edges that a random split holds back."""
+    config = parse_config(
+        {"data": {name: f"{name}.parquet" for name in (*TABLES, "users", "items")}},
+        base=folder, origin="test",
+    )  # fmt: skip
+    for name in ("tables", "entities"):
+        (tmp_path / name).mkdir()
+    with LocalEngine(temp_directory=tmp_path / "spill") as engine:
+        TablesStep(config, engine, "").run({}, tmp_path / "tables", quiet)
+        step = EntitiesStep(config, engine)
+        step.run({"tables": tmp_path / "tables"}, tmp_path / "entities", quiet)
+    history = History.load(tmp_path / "entities")
+    assert serving_snapshot(history).profile_views.edges > 0
+    pairs = Pairs.of(history.connections, CONNECTS)
+    held = np.arange(len(pairs.source)) % 7 == 0
+    window = Window("label_0", None, ~held, held)
+    assert window_snapshot(history, CONNECTS, pairs, window).profile_views.edges == 0

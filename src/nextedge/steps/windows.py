@@ -25,7 +25,7 @@ from nextedge.types import (
 
 MOSTLY = 0.99
 _FOREVER = np.iinfo(np.int64).max
-_VIEWS = [ACTIONS.index(name) for name in ("click", "view", "accept")]
+_VIEWS = [ACTIONS.index(name) for name in ("click", "view")]
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,8 +162,9 @@ def window_snapshot(history: History, relation: Relation, pairs: Pairs, window: 
     if window.as_of is not None:
         other = other.keep(other.arrived <= window.as_of)
     connections, interactions = (own, other) if relation.self_typed else (other, own)
-    as_of = history.latest if window.as_of is None else window.as_of
-    return make_snapshot(history, connections, interactions, as_of)
+    if window.as_of is None:  # impressions cannot be cut: who opened whom tells who connected
+        return make_snapshot(history, connections, interactions, history.latest, views=False)
+    return make_snapshot(history, connections, interactions, window.as_of)
 
 
 def serving_snapshot(history: History) -> Snapshot:
@@ -172,9 +173,9 @@ def serving_snapshot(history: History) -> Snapshot:
 
 
 def make_snapshot(
-    history: History, connections: Records, interactions: Records, as_of: int
+    history: History, connections: Records, interactions: Records, as_of: int, *, views: bool = True
 ) -> Snapshot:
-    """Build the graphs of a snapshot from the records it may see."""
+    """Build the graphs of a snapshot from the records it may see; impressions where ``views``."""
     users, items = len(history.entities.users), len(history.entities.items)
     connects = _mirrored_graph(connections, users)
     engages = build_graph(
@@ -190,7 +191,7 @@ def make_snapshot(
     return Snapshot(
         history.entities, as_of, history.timed, connects, engages, engaged_by,
         occasions, occasions.reverse,
-        _profile_views(history, as_of), _mirrored_graph(history.blocks, users),
+        _profile_views(history, as_of if views else 0), _mirrored_graph(history.blocks, users),
         np.stack(communities(connects), axis=1),
         _known(history.entities.user_attributes, as_of, (connects.degree > 0) | (engages.degree > 0)),
         _known(history.entities.item_attributes, as_of, engaged_by.degree > 0),
