@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 from scipy import sparse
 
-from nextedge.features.attributes import Category, Tags, Text
+from nextedge.features.attributes import Tags, Text
 from nextedge.features.feature import Columns, Feature, FeatureInput, feature_group
 from nextedge.graph.propagate import SparseRows, pair_products
 from nextedge.models.slist import place_from_end
@@ -58,7 +58,7 @@ def _similar(scope: Scope) -> SparseRows:
 
 
 def _content_columns(scope: Scope) -> list[str]:
-    return scope.candidate_attributes.of_kind(ColumnKind.CATEGORY, ColumnKind.TAGS, ColumnKind.TEXT)
+    return scope.candidate_attributes.of_kind(ColumnKind.TAGS, ColumnKind.TEXT)
 
 
 def _content(scope: Scope) -> Iterator[Feature]:
@@ -92,7 +92,7 @@ def content(given: FeatureInput) -> Columns:
 def _values(scope: Scope, name: str) -> sparse.csr_matrix:
     """Items × values of one column, rows of unit length."""
     column = scope.candidate_attributes.columns[name]
-    assert isinstance(column, Category | Tags | Text)
+    assert isinstance(column, Tags | Text)
     rows = column.rows if isinstance(column, Text) else column.as_sets()
     count = scope.candidate_attributes.rows
     matrix = sparse.csr_matrix(

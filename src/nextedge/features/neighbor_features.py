@@ -1,0 +1,276 @@
+"""Features of whom either side has edges with: their values, numbers and popularity.
+
+For a person the neighbours are connections, for a query of items they are the items it engaged
+with; the neighbours of an item are its users. One definition serves both relations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numba
+import numpy as np
+
+from nextedge.features.attributes import Attributes, Category, Number
+from nextedge.features.feature import Columns, Feature, FeatureInput, feature_group
+from nextedge.graph.csr import Graph
+from nextedge.graph.threads import run_blocks
+from nextedge.models.slist import place_from_end
+from nextedge.schema import ColumnKind
+from nextedge.stages.source import Scope
+from nextedge.types import MICROSECONDS_PER_DAY, FloatArray, IndexArray
+
+SAMPLED = 64
+"""Neighbours of a candidate that are looked at, evenly spread: bounds a hub's cost."""
+_LATEST = 5
+_PRIOR = 5.0
+"""Neighbours with the usual share of values, added to those that are seen."""
+
+
+def behind(scope: Scope) -> Graph:
+    """The edges seen from the candidates."""
+    if not scope.relation.self_typed:
+        return scope.snapshot.engaged_by
+    return scope.graph if scope.relation.symmetric else scope.graph.reverse
+
+
+def _categories(attributes: Attributes) -> Iterator[tuple[str, Category]]:
+    for name in attributes.of_kind(ColumnKind.CATEGORY):
+        column = attributes.columns[name]
+        assert isinstance(column, Category)
+        yield name, column
+
+
+def _numbers(attributes: Attributes) -> Iterator[tuple[str, Number]]:
+    for name in attributes.of_kind(ColumnKind.NUMBER):
+        column = attributes.columns[name]
+        assert isinstance(column, Number)
+        yield name, column
+
+
+def _values(scope: Scope) -> Iterator[Feature]:
+    if not scope.graph.edges:
+        return
+    side = "users" if scope.relation.self_typed else "items"
+    for name, _ in _categories(scope.candidate_attributes):
+        reads = f"{side}.{name}, predicted relation"
+        yield Feature(
+            f"{name}_affinity", "share of the query's neighbours with the candidate's value", reads
+        )
+        if scope.timed:
+            yield Feature(
+                f"{name}_latest_affinity",
+                f"share of the query's latest {_LATEST} neighbours with the candidate's value",
+                f"{reads} with times",
+            )
+            yield Feature(
+                f"{name}_idle_days", "days since the query's latest edge with the candidate's value",
+                f"{reads} with times",
+            )  # fmt: skip
+    for name, _ in _categories(scope.query_attributes):
+        yield Feature(
+            f"{name}_reverse_affinity",
+            f"ln of the share of {SAMPLED} of the candidate's neighbours with the query's value, "
+            "over the share among all",
+            f"users.{name}, predicted relation",
+        )
+
+
+@feature_group("neighbor_values", _values)
+def neighbor_values(given: FeatureInput) -> Columns:
+    """How common the candidate's values are around the query, and the other way round."""
+    scope = given.scope
+    if not scope.graph.edges:
+        return {}
+    graph, requests, candidates = scope.graph, given.requests, given.candidates
+    place = np.zeros(0, np.float32)
+    if scope.timed:
+        place = scope.derived("place_from_end", lambda: place_from_end(graph))
+    columns: Columns = {}
+    rows = len(candidates)
+    for name, column in _categories(scope.candidate_attributes):
+        share, latest, idle = (np.zeros(rows, np.float32) for _ in range(3))
+        run_blocks(
+            _around_query, len(requests), graph.indptr, graph.indices, graph.last, place,
+            np.asarray(column.codes), len(column.values), requests.query, candidates.indptr,
+            candidates.candidate, scope.snapshot.as_of, share, latest, idle,
+        )  # fmt: skip
+        columns[f"{name}_affinity"] = share
+        if scope.timed:
+            columns[f"{name}_latest_affinity"], columns[f"{name}_idle_days"] = latest, idle
+    reverse = behind(scope)
+    for name, column in _categories(scope.query_attributes):
+        base = scope.derived(f"share_of_values_{name}", lambda c=column: _shares(scope, c))  # type: ignore[misc]
+        out = np.zeros(rows, np.float32)
+        run_blocks(
+            _around_candidate, len(requests), reverse.indptr, reverse.indices,
+            np.asarray(column.codes), base, requests.query, candidates.indptr,
+            candidates.candidate, out,
+        )  # fmt: skip
+        columns[f"{name}_reverse_affinity"] = out
+    return columns
+
+
+def _shares(scope: Scope, column: Category) -> FloatArray:
+    """float32[values]: share of the queries that have edges, by value."""
+    codes = column.codes[(scope.graph.degree > 0) & (column.codes >= 0)]
+    count = np.bincount(codes, minlength=max(len(column.values), 1)) + 1.0
+    return (count / count.sum()).astype(np.float32)
+
+
+def _amounts(scope: Scope) -> Iterator[Feature]:
+    if not scope.graph.edges:
+        return
+    side = "users" if scope.relation.self_typed else "items"
+    for name, _ in _numbers(scope.candidate_attributes):
+        yield Feature(
+            f"{name}_distance", "|candidate − mean of the query's neighbours|",
+            f"{side}.{name}, predicted relation",
+        )  # fmt: skip
+    yield Feature(
+        "popularity_distance",
+        "ln(1 + edges of the candidate) − mean of it over the query's neighbours",
+        "predicted relation",
+    )
+    if not scope.relation.self_typed:
+        yield Feature(
+            "query_neighbor_popularity", "mean ln(1 + edges) of the query's neighbours",
+            "predicted relation",
+        )  # fmt: skip
+        yield Feature(
+            "candidate_neighbor_activity",
+            f"mean ln(1 + edges) of {SAMPLED} of the candidate's neighbours", "predicted relation",
+        )  # fmt: skip
+    if scope.timed:
+        yield Feature(
+            "first_edge_distance_days",
+            "days from the mean first edge of the query's neighbours to the candidate's",
+            "predicted relation with times",
+        )
+
+
+@feature_group("neighbor_amounts", _amounts)
+def neighbor_amounts(given: FeatureInput) -> Columns:
+    """How far the candidate's numbers are from what the query has edges with."""
+    scope = given.scope
+    if not scope.graph.edges:
+        return {}
+    reverse = behind(scope)
+    popularity = scope.derived(
+        "popularity_log", lambda: np.log1p(scope.candidate_degree).astype(np.float32)
+    )
+    columns: Columns = {}
+    for name, column in _numbers(scope.candidate_attributes):
+        values = np.asarray(column.values, np.float32)
+        mean = _row_mean(given, _means(scope.graph, given.requests.query, values))
+        columns[f"{name}_distance"] = np.abs(values[given.candidate] - mean)
+    mean = _row_mean(given, _means(scope.graph, given.requests.query, popularity))
+    columns["popularity_distance"] = popularity[given.candidate] - mean
+    if not scope.relation.self_typed:
+        columns["query_neighbor_popularity"] = mean
+        activity = scope.derived(
+            "query_activity_log", lambda: np.log1p(scope.graph.degree).astype(np.float32)
+        )
+        columns["candidate_neighbor_activity"] = _means(reverse, given.candidate, activity)
+    if scope.timed:
+        first = scope.derived("first_edge_days", lambda: _first_days(reverse))
+        mean = _row_mean(given, _means(scope.graph, given.requests.query, first))
+        columns["first_edge_distance_days"] = first[given.candidate] - mean
+    return columns
+
+
+def _row_mean(given: FeatureInput, of_query: FloatArray) -> FloatArray:
+    return np.repeat(of_query, np.diff(given.candidates.indptr))
+
+
+def _means(graph: Graph, rows: IndexArray, values: FloatArray) -> FloatArray:
+    """float32[n]: mean over at most SAMPLED neighbours of each row; NaN where none has a value."""
+    out = np.full(len(rows), np.nan, np.float32)
+    run_blocks(_mean_of_rows, len(rows), graph.indptr, graph.indices, values, rows, out)
+    return out
+
+
+def _first_days(reverse: Graph) -> FloatArray:
+    """float32[candidates]: day of the first edge, counted from the first of all; NaN: none."""
+    first = np.full(len(reverse), np.nan)
+    filled = np.flatnonzero(reverse.degree)
+    if len(filled):
+        first[filled] = np.minimum.reduceat(reverse.first, reverse.indptr[filled])
+        first -= np.nanmin(first)
+    return (first / MICROSECONDS_PER_DAY).astype(np.float32)
+
+
+@numba.njit(cache=True, nogil=True)
+def _around_query(  # type: ignore[no-untyped-def]
+    block, blocks, indptr, indices, last, place, codes, values, query, start, candidate, as_of,
+    share, latest, idle,
+):  # fmt: skip
+    count, recent = np.zeros(values, np.float32), np.zeros(values, np.float32)
+    seen = np.zeros(values, np.int64)
+    timed = len(place) > 0
+    for q in range(block, len(query), blocks):
+        low, high = np.int64(0), np.int64(0)
+        if query[q] >= 0:
+            low, high = indptr[query[q]], indptr[query[q] + 1]
+        for edge in range(low, high):
+            code = codes[indices[edge]]
+            if code >= 0:
+                count[code] += 1
+                if timed:
+                    recent[code] += np.float32(place[edge] < _LATEST)
+                    seen[code] = max(seen[code], last[edge])
+        size = max(high - low, 1)
+        for row in range(start[q], start[q + 1]):
+            code = codes[candidate[row]]
+            if code < 0 or high == low:
+                share[row] = latest[row] = idle[row] = np.nan
+                continue
+            share[row] = count[code] / size
+            latest[row] = recent[code] / min(size, _LATEST)
+            idle[row] = (
+                np.nan if seen[code] == 0 else max(as_of - seen[code], 0) / MICROSECONDS_PER_DAY
+            )
+        for edge in range(low, high):
+            code = codes[indices[edge]]
+            if code >= 0:
+                count[code] = recent[code] = 0
+                seen[code] = 0
+
+
+@numba.njit(cache=True, nogil=True)
+def _around_candidate(  # type: ignore[no-untyped-def]
+    block, blocks, indptr, indices, codes, base, query, start, candidate, out
+):
+    for q in range(block, len(query), blocks):
+        own = codes[query[q]] if query[q] >= 0 else -1
+        for row in range(start[q], start[q + 1]):
+            low, high = indptr[candidate[row]], indptr[candidate[row] + 1]
+            if own < 0:
+                out[row] = np.nan
+                continue
+            step = max(1, (high - low + SAMPLED - 1) // SAMPLED)
+            same, looked = np.float32(0.0), np.float32(0.0)
+            for edge in range(low, high, step):
+                code = codes[indices[edge]]
+                if code >= 0:
+                    looked += 1
+                    same += np.float32(code == own)
+            smooth = (same + _PRIOR * base[own]) / (looked + _PRIOR)
+            out[row] = np.log(smooth / base[own])
+
+
+@numba.njit(cache=True, nogil=True)
+def _mean_of_rows(block, blocks, indptr, indices, values, rows, out):  # type: ignore[no-untyped-def]
+    for place in range(block, len(rows), blocks):
+        if rows[place] < 0:
+            continue
+        low, high = indptr[rows[place]], indptr[rows[place] + 1]
+        step = max(1, (high - low + SAMPLED - 1) // SAMPLED)
+        total, count = 0.0, 0
+        for edge in range(low, high, step):
+            value = values[indices[edge]]
+            if not np.isnan(value):
+                total += value
+                count += 1
+        if count:
+            out[place] = total / count
