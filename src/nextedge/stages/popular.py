@@ -93,6 +93,29 @@ class Segment(Source):
     def _values(self, requests: Requests) -> SparseRows:
         return take_rows(sparse_from_arrays(self.arrays, "values"), requests.query)
 
+    def evidence(self, query: int, candidate: int) -> tuple[str, dict[str, object]] | None:
+        """The value of the query in whose segment the candidate is most popular."""
+        if query < 0:
+            return None
+        values = sparse_from_arrays(self.arrays, "values")
+        popular = sparse_from_arrays(self.arrays, "popular")
+        best, share = -1, 0.0
+        for value in values.indices[values.indptr[query] : values.indptr[query + 1]]:
+            row = slice(int(popular.indptr[value]), int(popular.indptr[value + 1]))
+            found = popular.values[row][popular.indices[row] == candidate]
+            if len(found) and float(found[0]) > share:
+                best, share = int(value), float(found[0])
+        for name in _segments(self.scope.query_attributes):
+            column = self.scope.query_attributes.columns[name]
+            assert isinstance(column, Category)
+            size = max(len(column.values), 1)
+            if 0 <= best < size:
+                value = column.values[best].as_py()
+                text = f"popular among people of the same {name.replace('_', ' ')}: {value}"
+                return text, {"column": name, "value": value}
+            best -= size
+        return None
+
     def candidates(self, requests: Requests, limit: int) -> Candidates:
         popular = sparse_from_arrays(self.arrays, "popular")
         return top_products(self._values(requests), popular, limit, self.scope.excluded(requests))

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numba
 import numpy as np
 
-from nextedge.features.attributes import Category
+from nextedge.features.attributes import Category, Tags
 from nextedge.graph.propagate import SparseRows
 from nextedge.schema import ColumnKind
 from nextedge.stages.merge import NO_RANK, rank_column
-from nextedge.stages.source import Source, graph_rows
-from nextedge.types import Candidates, IndexArray, Requests
+from nextedge.stages.source import Scope, Source, graph_rows
+from nextedge.types import Candidates, IndexArray, IntArray, Requests
 
 Display = Callable[[str, int], str]
 """(table, position) to what a person reads."""
@@ -69,8 +70,9 @@ class Reasons:
                 reasons.append(
                     self._mutual(mutual, graph.degree)
                     or self._same(attributes, int(query), candidate)
+                    or self._shared_tags(scope, int(query), candidate)
                     or self._shared(scope, int(query), candidate)
-                    or self._by_source(chosen, place)
+                    or self._by_source(chosen, place, int(query))
                 )
         return reasons
 
@@ -105,6 +107,31 @@ class Reasons:
         text = f"same {name.replace('_', ' ')}: {value}"
         return Reason(f"same_{name}", text, {"column": name, "value": value})
 
+    def _shared_tags(self, scope: Scope, query: int, candidate: int) -> Reason | None:
+        """The rarest values that both have in the column where they share most."""
+        if query < 0:
+            return None
+        best: tuple[int, str, list[object]] = (0, "", [])
+        for name in scope.query_attributes.of_kind(ColumnKind.TAGS):
+            column = scope.query_attributes.columns[name]
+            assert isinstance(column, Tags)
+            own, theirs = (
+                column.rows.indices[column.rows.indptr[u] : column.rows.indptr[u + 1]]
+                for u in (query, candidate)
+            )
+            both = np.intersect1d(own, theirs)
+            if len(both) > best[0]:
+                size = scope.derived(f"tag_sizes_{name}", partial(_sizes, column))
+                both = both[np.argsort(size[both], kind="stable")]
+                best = (len(both), name, [column.values[int(code)].as_py() for code in both])
+        count, name, values = best
+        if not count:
+            return None
+        shown = values[:_NAMED]
+        text = f"shared {name.replace('_', ' ')}: {', '.join(map(str, shown))}"
+        text += f" and {count - _NAMED} more" if count > _NAMED else ""
+        return Reason(f"shared_{name}", text, {"column": name, "count": count, "values": shown})
+
     def _shared(self, scope, query: int, candidate: int) -> Reason | None:  # type: ignore[no-untyped-def]
         if query < 0 or not scope.snapshot.engagements.edges:
             return None
@@ -125,7 +152,7 @@ class Reasons:
         if knn is not None:
             rows = graph_rows(knn.scope.graph, requests.query)
             because = best_middle(rows, knn.similar, chosen)  # type: ignore[attr-defined]
-        reasons = []
+        reasons, query = [], requests.query[chosen.row_query]
         for place in range(len(chosen)):
             if because[place] >= 0:
                 name = self.display("items", int(because[place]))
@@ -133,17 +160,26 @@ class Reasons:
                     Reason("because_you_liked", f"because you liked {name}", {"item": name})
                 )
             else:
-                reasons.append(self._by_source(chosen, place))
+                reasons.append(self._by_source(chosen, place, int(query[place])))
         return reasons
 
-    def _by_source(self, chosen: Candidates, place: int) -> Reason:
-        """The reason of the source that ranked the row best."""
-        best, code = int(NO_RANK), "popular"
+    def _by_source(self, chosen: Candidates, place: int, query: int) -> Reason:
+        """The reason of the source that ranked the row best, with its evidence."""
+        best, first = int(NO_RANK), None
         for name, source in self.sources.items():
             ranks = chosen.columns.get(rank_column(name))
             if ranks is not None and int(ranks[place]) < best:
-                best, code = int(ranks[place]), source.reason
+                best, first = int(ranks[place]), source
+        code = "popular" if first is None else first.reason
+        found = None if first is None else first.evidence(query, int(chosen.candidate[place]))
+        if found is not None:
+            return Reason(code, *found)
         return Reason(code, _TEXTS.get(code, code.replace("_", " ")))
+
+
+def _sizes(column: Tags) -> IntArray:
+    """int64[values]: how many have each."""
+    return np.bincount(column.rows.indices, minlength=len(column.values))
 
 
 _TEXTS = {

@@ -123,6 +123,10 @@ class Source(ABC):
     def candidates(self, requests: Requests, limit: int) -> Candidates:
         """At most ``limit`` candidates per query, best first, with a float32 ``score``."""
 
+    def evidence(self, query: int, candidate: int) -> tuple[str, dict[str, object]] | None:
+        """What made this source propose a candidate, in words and as values, where it can say."""
+        return None
+
     @abstractmethod
     def pair_scores(self, requests: Requests, candidates: Candidates) -> FloatArray:
         """float32[R]: this source's score of given pairs, 0 where it has none."""
