@@ -238,6 +238,10 @@ class SurfaceConfig(_Settings):
 class ServingConfig(_Settings):
     """How requests are answered and kept."""
 
+    cache_entries: int = Field(10_000, ge=0)
+    """Ranked lists that a process keeps, and answers that are already encoded; 0 = none."""
+    cache_seconds: float = Field(3600.0, gt=0)
+    """How long; what live state hides is left out of cached lists too, at once."""
     log_requests: bool = True
     """Keep what ``nextedge serve`` showed: ids, places, scores, chances, fingerprints."""
     log_features_share: float = Field(0.01, ge=0, le=1)

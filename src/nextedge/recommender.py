@@ -15,8 +15,9 @@ from nextedge.events.event import Event, parse_event
 from nextedge.events.log import LocalLog
 from nextedge.events.overlay import Overlay
 from nextedge.releases.repository import Release, Releases
+from nextedge.serving.cache import Cache
 from nextedge.serving.release import LoadedRelease
-from nextedge.serving.request import Answer, Question, answer
+from nextedge.serving.request import Answer, Question, Ranked, answer
 from nextedge.serving.request_log import RequestLog
 from nextedge.serving.why_not import WhyNot, why_not
 from nextedge.steps.step import Progress, quiet
@@ -46,8 +47,10 @@ class Recommender:
         self._frames: dict[str, pa.Table] | None = None
         self._loaded: LoadedRelease | None = None
         self._overlay: Overlay | None = None
+        self.cache: Cache[Ranked] | None = None
+        """Of ranked lists; None computes every request anew."""
         self.request_log: RequestLog | None = None
-        """Keeps what is shown; None keeps nothing (see ``log_requests``)."""
+        """Keeps what is shown; None keeps nothing (see ``start_serving``)."""
 
     @classmethod
     def from_tables(
@@ -120,10 +123,12 @@ class Recommender:
             self._overlay = Overlay(LocalLog(self.config.state_path))
         return self._overlay
 
-    def log_requests(self) -> None:
-        """From now on keep what is shown, as ``[serving]`` says; ``close`` writes all of it."""
-        if self.config.serving.log_requests:
-            self.request_log = RequestLog(self.config.state_path, self.config.serving)
+    def start_serving(self) -> None:
+        """From now on cache and log as ``[serving]`` says; ``close`` writes all that is logged."""
+        settings = self.config.serving
+        self.cache = Cache(settings.cache_entries, settings.cache_seconds)
+        if settings.log_requests:
+            self.request_log = RequestLog(self.config.state_path, settings)
 
     def close(self) -> None:
         """Write what is queued and let go of the event log."""
@@ -169,7 +174,7 @@ class Recommender:
                     f"unknown user {unknown[0]!r}: not in release {release.id}, which knows "
                     f"{len(release.entities.users):,} users"
                 )
-        return answer(release, self.overlay, user_ids, question, self.request_log)
+        return answer(release, self.overlay, user_ids, question, self.request_log, self.cache)
 
     def why_not(
         self, user_id: Identifier, candidate_id: Identifier, surface: str | None = None,

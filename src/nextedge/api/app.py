@@ -33,7 +33,7 @@ def create_app(recommender: Recommender, api_key: str | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        recommender.log_requests()
+        recommender.start_serving()
         yield
         recommender.close()
 

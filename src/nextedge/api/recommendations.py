@@ -104,7 +104,7 @@ def routes(recommender: Recommender) -> APIRouter:
             request.user_id, name, request.count, context=request.filters
         )
         return InternalResponse(
-            recommendations=rendered(answer), model_version=answer.release, cache_hit=False,
+            recommendations=rendered(answer), model_version=answer.release, cache_hit=answer.cached,
             latency_ms=answer.latency_ms, recommendation_id=answer.recommendation_id,
         )  # fmt: skip
 
@@ -118,7 +118,8 @@ def routes(recommender: Recommender) -> APIRouter:
         return RecommendationsOut(
             user_id=answer.user_id, surface=answer.surface, recommendations=rendered(answer),
             recommendation_id=answer.recommendation_id, release=answer.release,
-            degraded=list(answer.degraded), latency_ms=round(answer.latency_ms, 3),
+            degraded=list(answer.degraded), cache="hit" if answer.cached else "miss",
+            latency_ms=round(answer.latency_ms, 3),
         )  # fmt: skip
 
     return router

@@ -37,7 +37,10 @@ candidates = 1500                     # kept after merging the sources
 [surfaces.{name}.policy]
 # max_per = {{ {column} = 5 }}            # at most so many results that share a value
 # diversity = 0.3                     # 0 to 1: difference from what is above beside the score
+# exploration = {{ slots = 2 }}         # last places for new candidates, with their chance logged
 # recently_shown_days = 7             # leave out what was shown lately
+# [surfaces.{name}.ranker]
+# action_weights = {{ purchase = 5, dismiss = 3 }}   # what an action counts; 1 where not named
 # [surfaces.{name}.sources.two_tower]  # a model that is off by default; also lightgcn, bpr
 # enabled = true                      # or false, for any source
 # options = {{ dimensions = 64 }}       # settings of the model

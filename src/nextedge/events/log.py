@@ -29,6 +29,7 @@ class LocalLog:
         state.mkdir(parents=True, exist_ok=True)
         self.path = state / FILE
         self._threads = threading.local()
+        self._stored = 0
         with self._connection() as connection:
             connection.executescript(_SCHEMA)
 
@@ -54,7 +55,9 @@ class LocalLog:
                 connection.executemany(
                     "INSERT OR IGNORE INTO events (event_id, micros, body) VALUES (?, ?, ?)", rows
                 )
-                return connection.total_changes - before
+                stored = connection.total_changes - before
+            self._stored += 1
+            return stored
         except sqlite3.OperationalError as error:
             raise StorageError(f"{self.path}: events were not stored: {error}") from None
 
@@ -75,6 +78,11 @@ class LocalLog:
     def position(cls, state: Path) -> int:
         """Position of the latest event of a state folder, without making one."""
         return cls(state).last_position() if (state / FILE).exists() else 0
+
+    def changes(self) -> tuple[int, int]:
+        """Differs whenever anyone, in this process or another, has stored events since."""
+        row = self._connection().execute("PRAGMA data_version").fetchone()
+        return int(row[0]), self._stored
 
     def close(self) -> None:
         """Close this thread's connection."""

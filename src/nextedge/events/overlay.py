@@ -36,19 +36,45 @@ class Overlay:
         self.opted_in: set[str] = set()
         self.unavailable: set[str] = set()
         self.shown: dict[tuple[str, str], list[tuple[int, str]]] = defaultdict(list)
+        self._versions: dict[str, int] = {}
+        self._shown_versions: dict[str, int] = {}
+        self._epoch = 0
         self._lock = threading.Lock()
+        self._seen = threading.local()
 
     def catch_up(self) -> None:
         """Fold in every event that was recorded since the last call, by any process."""
+        changes = self.log.changes()
+        if getattr(self._seen, "changes", None) == changes:
+            return
         with self._lock:
             for position, event in self.log.read(self.position):
                 self._apply(event)
                 self.position = position
+        self._seen.changes = changes
+
+    def version(self, user_id: Identifier, *, shown: bool = False) -> tuple[int, int, int]:
+        """Differs after any event that may change what a user may be shown.
+
+        Args:
+            shown: impressions count too.
+        """
+        user = _key(user_id)
+        seen = self._shown_versions.get(user, 0) if shown else 0
+        return self._epoch, self._versions.get(user, 0), seen
 
     def _apply(self, event: Event) -> None:
         handler = _HANDLERS.get(event.type)
         if handler is not None:
             handler(self, event)
+        if event.type in _FOR_ALL:
+            self._epoch += 1
+            return
+        versions = self._shown_versions if event.type == "impression" else self._versions
+        for identifier in (event.user_id, event.candidate_id):
+            if identifier is not None:
+                user = _key(identifier)
+                versions[user] = versions.get(user, 0) + 1
 
     def _connect(self, event: Event) -> None:
         a, b = _key(event.user_id), _key(event.candidate_id)
@@ -120,6 +146,8 @@ def _target(event: Event) -> tuple[str, str]:
     return "people", _key(event.candidate_id)
 
 
+_FOR_ALL = frozenset({"opt_out", "opt_in", "item_available", "item_unavailable"})
+"""Events that may change anyone's list."""
 _HANDLERS: dict[str, Callable[[Overlay, Event], None]] = {
     "connect": Overlay._connect,
     "accept": Overlay._connect,

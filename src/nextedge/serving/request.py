@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from nextedge.errors import InputError
 from nextedge.events.overlay import Overlay
+from nextedge.serving.cache import Cache
 from nextedge.serving.release import LoadedRelease, LoadedSurface
 from nextedge.serving.request_log import LoggedRequest, RequestLog, fingerprint
 from nextedge.stages.exploration import PROPENSITY
@@ -23,6 +24,10 @@ from nextedge.types import UNKNOWN, Candidates, FloatArray, Identifier, IndexArr
 MAX_LIMIT = 500
 ROW = "row"
 _NO_ROW = np.iinfo(np.int32).max
+_KEPT = 200
+"""Rows of a ranked list that a cache keeps."""
+_KEPT_PER_RESULT = 4
+"""A list is kept only where so many rows stand behind every result, for what may be left out."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,8 @@ class Answer:
     known_user: bool
     latency_ms: float
     degraded: tuple[str, ...] = ()
+    cached: bool = False
+    """Whether the ranking, though not what is left out of it, was kept from an earlier request."""
 
 
 def answer(
@@ -74,11 +81,13 @@ def answer(
     user_ids: Sequence[Identifier],
     question: Question,
     log: RequestLog | None = None,
+    cache: Cache[Ranked] | None = None,
 ) -> list[Answer]:
     """Answer for many users at once; the same as asking for each alone.
 
     Args:
         log: where to keep what was shown.
+        cache: of ranked lists, for requests of one user; exclusions come after it.
 
     Raises:
         UnknownSurfaceError: the release has no such surface.
@@ -88,7 +97,15 @@ def answer(
     surface = release.surface(question.surface)
     given = prepare(release, overlay, user_ids, question)
     requests, hidden = given.requests, given.hidden
-    ranked = ranked_candidates(surface, requests)
+    key = cached = None
+    alone = len(user_ids) == 1 and not question.explain  # explanations need every column
+    if cache is not None and alone and requests.k * _KEPT_PER_RESULT <= _KEPT:
+        context = tuple(sorted(question.context.items()))
+        key = release.id, surface.name, str(user_ids[0]), context
+        cached = cache.get(key)
+    ranked = cached or ranked_candidates(surface, requests)
+    if cache is not None and key is not None and cached is None:
+        cache.put(key, ranked.kept(surface.line.sources))
     policy = surface.policy.with_seen(question.allow_seen)
     chosen = policy.apply(requests, ranked.candidates, hidden)
     reasons = surface.reasons.explain(requests, chosen, hidden)
@@ -111,7 +128,7 @@ def answer(
         )  # fmt: skip
         answers.append(
             Answer(user_id, surface.name, surface.settings.kind, release.id, found, uuid.uuid4().hex, bool(query != UNKNOWN),
-                   spent_ms, ranked.degraded)
+                   spent_ms, ranked.degraded, cached is not None)
         )  # fmt: skip
     if log is not None:
         _logged(log, answers, requests, question, chosen, ranked.matrix)
@@ -223,6 +240,13 @@ class Ranked:
     candidates: Candidates
     matrix: FloatArray | None
     degraded: tuple[str, ...]
+
+    def kept(self, sources: Iterable[str]) -> Ranked:
+        """What a cache holds of it: the best, with what policy and reasons read."""
+        head = self.candidates.head(_KEPT)
+        names = [SCORE, *map(rank_column, sources)]
+        columns = {name: head.columns[name] for name in names if name in head.columns}
+        return Ranked(Candidates(head.indptr, head.candidate, columns), None, self.degraded)
 
 
 def ranked_candidates(surface: LoadedSurface, requests: Requests) -> Ranked:

@@ -1,0 +1,51 @@
+"""A bounded cache in the process: least recently used goes first, nothing lives past its time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+Value = TypeVar("Value")
+
+
+class Cache(Generic[Value]):
+    """At most ``size`` values, each for at most ``seconds``; safe for threads. Size 0 keeps none."""
+
+    def __init__(self, size: int, seconds: float) -> None:
+        self.size = size
+        self.seconds = seconds
+        self._values: OrderedDict[Hashable, tuple[float, Value]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable) -> Value | None:
+        """The value of a key, or None."""
+        with self._lock:
+            kept = self._values.get(key)
+            if kept is None:
+                return None
+            if kept[0] < time.monotonic():
+                del self._values[key]
+                return None
+            self._values.move_to_end(key)
+            return kept[1]
+
+    def put(self, key: Hashable, value: Value) -> None:
+        """Keep a value, and let the least recently used go."""
+        if self.size <= 0:
+            return
+        with self._lock:
+            self._values[key] = time.monotonic() + self.seconds, value
+            self._values.move_to_end(key)
+            while len(self._values) > self.size:
+                self._values.popitem(last=False)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._values.clear()
+
+    def __len__(self) -> int:
+        return len(self._values)
