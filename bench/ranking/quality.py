@@ -42,8 +42,9 @@ from nextedge.steps.rerank import train_reranker
 from nextedge.steps.step import quiet
 
 DATA = HOME.parent / "shared" / "data"
-ABLATION_ROWS = 120_000
-ABLATION_TREES = 60
+RANKERS = ("lightgbm", "xgboost", "mlp", "two_tower", "blend", "best_source")
+ABLATION_ROWS = 60_000
+ABLATION_TREES = 40
 MOST_QUERIES = 6_000
 
 
@@ -99,7 +100,7 @@ def _rankers(recommender, surface, settings, learned: Learned, test) -> dict[str
     if len(queries) > MOST_QUERIES:
         queries = np.sort(np.random.default_rng(0).choice(queries, MOST_QUERIES, replace=False))
     rankers, seconds, comparison = {}, {}, {}
-    for kind in learners():
+    for kind in RANKERS:
         started = time.perf_counter()
         ranker, about = train(
             learned.parts, learned.features.names, RankerConfig(model=kind, compare=())
