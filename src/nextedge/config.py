@@ -242,6 +242,8 @@ class ServingConfig(_Settings):
     """Ranked lists that a process keeps, and answers that are already encoded; 0 = none."""
     cache_seconds: float = Field(3600.0, gt=0)
     """How long; what live state hides is left out of cached lists too, at once."""
+    body_bytes: int = Field(1 << 20, ge=1024)
+    """Largest body that a request may have."""
     log_requests: bool = True
     """Keep what ``nextedge serve`` showed: ids, places, scores, chances, fingerprints."""
     log_features_share: float = Field(0.01, ge=0, le=1)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import hmac
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Header
+from fastapi import Depends, FastAPI, Header, Response
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from nextedge import __version__
 from nextedge.api import events, recommendations
+from nextedge.api.hot import HotAnswers, HotRoute
+from nextedge.api.keys import ApiKeys, Scope
+from nextedge.api.limits import BodyLimit, RequestCount
+from nextedge.api.metrics import Metrics
 from nextedge.api.problems import add_problem_handlers, problem
 from nextedge.errors import NextEdgeError
 from nextedge.recommender import Recommender
+
+Authorise = Callable[[Scope], Any]
 
 
 def create_app(recommender: Recommender, api_key: str | None = None) -> FastAPI:
@@ -23,13 +28,11 @@ def create_app(recommender: Recommender, api_key: str | None = None) -> FastAPI:
 
     Args:
         recommender: the tenant that is served.
-        api_key: callers must send it as ``Authorization: Bearer …``; None asks for none.
+        api_key: a key of every scope, beside those of ``nextedge keys``. Where there is neither,
+            none is asked for.
     """
-
-    def authorise(authorization: Annotated[str | None, Header()] = None) -> None:
-        given = (authorization or "").removeprefix("Bearer ").encode()
-        if api_key is not None and not hmac.compare_digest(given, api_key.encode()):
-            raise HTTPException(401, "Missing or wrong API key")
+    keys = ApiKeys(recommender.config.state_path, api_key)
+    hot, metrics = HotAnswers(recommender, keys), Metrics(recommender)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -42,12 +45,48 @@ def create_app(recommender: Recommender, api_key: str | None = None) -> FastAPI:
         description="Recommends the next edge in a graph: people to people, and people to items.",
     )  # fmt: skip
     add_problem_handlers(app)
-    guarded = [Depends(authorise)]
-    app.include_router(recommendations.routes(recommender), dependencies=guarded)
-    app.include_router(events.routes(recommender), dependencies=guarded)
+    allowed = _authorise(keys)
+    reads, writes, administers = ([Depends(allowed(s))] for s in ("read", "write", "admin"))
+    app.include_router(recommendations.routes(recommender, hot, metrics), dependencies=reads)
+    app.include_router(events.routes(recommender), dependencies=writes)
     _health(app, recommender)
+    _releases(app, recommender, reads, administers)
 
-    @app.get("/v1/releases", dependencies=guarded, tags=["releases"])
+    @app.get("/metrics", dependencies=reads, tags=["health"])
+    def prometheus() -> Response:
+        """Metrics as Prometheus reads them."""
+        return Response(metrics.render(), media_type="text/plain; version=0.0.4")
+
+    app.add_middleware(BodyLimit, limit=recommender.config.serving.body_bytes)
+    app.add_middleware(RequestCount, metrics=metrics)
+    app.add_middleware(HotRoute, answers=hot, metrics=metrics)
+    return app
+
+
+def _authorise(keys: ApiKeys) -> Authorise:
+    """A dependency that asks for a key of a scope."""
+
+    def needs(scope: Scope) -> Any:
+        def authorise(authorization: Annotated[str | None, Header()] = None) -> None:
+            if not keys.required:
+                return
+            given = (authorization or "").removeprefix("Bearer ")
+            if not given or not any(
+                keys.allows(given, each) for each in ("read", "write", "admin")
+            ):
+                raise HTTPException(401, "Missing or wrong API key")
+            if not keys.allows(given, scope):
+                raise HTTPException(403, f"This API key has not the scope {scope!r}")
+
+        return authorise
+
+    return needs
+
+
+def _releases(
+    app: FastAPI, recommender: Recommender, reads: list[Any], administers: list[Any]
+) -> None:
+    @app.get("/v1/releases", dependencies=reads, tags=["releases"])
     def releases() -> list[dict[str, Any]]:
         """The releases, oldest first."""
         current = recommender.releases.current_id()
@@ -57,18 +96,16 @@ def create_app(recommender: Recommender, api_key: str | None = None) -> FastAPI:
             for release in recommender.releases.all()
         ]  # fmt: skip
 
-    @app.post("/v1/releases/rollback", dependencies=guarded, tags=["releases"])
+    @app.post("/v1/releases/rollback", dependencies=administers, tags=["releases"])
     def rollback() -> dict[str, str]:
         """Serve what was served before."""
         return {"release": recommender.releases.rollback()}
 
-    @app.post("/v1/releases/{release_id}/promote", dependencies=guarded, tags=["releases"])
+    @app.post("/v1/releases/{release_id}/promote", dependencies=administers, tags=["releases"])
     def promote(release_id: str) -> dict[str, str]:
         """Serve a release from now on."""
         recommender.releases.promote(release_id)
         return {"release": release_id}
-
-    return app
 
 
 def _health(app: FastAPI, recommender: Recommender) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 
+from nextedge.api.hot import KEY, Encoded, HotAnswers
+from nextedge.api.metrics import Metrics
 from nextedge.errors import InputError
 from nextedge.recommender import Recommender
 from nextedge.serving.request import MAX_LIMIT, Answer, Question
@@ -72,27 +74,28 @@ class InternalResponse(BaseModel):
     recommendation_id: str
 
 
-def routes(recommender: Recommender) -> APIRouter:
+def routes(recommender: Recommender, hot: HotAnswers, metrics: Metrics) -> APIRouter:
     """The routes over one tenant."""
     router = APIRouter(tags=["recommendations"])
 
-    @router.get("/pymk/recommendations", response_model_exclude_none=True)
+    @router.get("/pymk/recommendations", response_model=RecommendationsOut)
     def people_you_may_know(
-        user_id: UserId, limit: Limit = None, context: Context = None
-    ) -> RecommendationsOut:
+        request: Request, user_id: UserId, limit: Limit = None, context: Context = None
+    ) -> Response:
         """People you may know."""
-        return ask(user_id, "people", limit, context, explain=False)
+        return ask(request, user_id, "people", limit, context, explain=False)
 
-    @router.get("/v1/{surface}/recommendations", response_model_exclude_none=True)
+    @router.get("/v1/{surface}/recommendations", response_model=RecommendationsOut)
     def recommendations(
+        request: Request,
         surface: str,
         user_id: UserId,
         limit: Limit = None,
         context: Context = None,
         explain: bool = False,
-    ) -> RecommendationsOut:
+    ) -> Response:
         """Recommendations on any surface."""
-        return ask(user_id, surface, limit, context, explain=explain)
+        return ask(request, user_id, surface, limit, context, explain=explain)
 
     @router.post("/internal/ml/recommendations", response_model_exclude_none=True)
     def internal(request: InternalRequest) -> InternalResponse:
@@ -103,26 +106,51 @@ def routes(recommender: Recommender) -> APIRouter:
         answer = recommender.recommend(
             request.user_id, name, request.count, context=request.filters
         )
+        metrics.answer(answer)
         return InternalResponse(
-            recommendations=rendered(answer), model_version=answer.release, cache_hit=answer.cached,
-            latency_ms=answer.latency_ms, recommendation_id=answer.recommendation_id,
+            recommendations=rendered(answer), model_version=answer.release,
+            cache_hit=answer.cached, latency_ms=answer.latency_ms,
+            recommendation_id=answer.recommendation_id,
         )  # fmt: skip
 
     def ask(
-        user_id: str, surface: str, limit: int | None, context: str | None, *, explain: bool
-    ) -> RecommendationsOut:
+        request: Request, user_id: str, surface: str, limit: int | None, context: str | None, *,
+        explain: bool,
+    ) -> Response:  # fmt: skip
         question = Question(
             surface, limit, {"context": context} if context else {}, explain=explain
         )
+        shown = _shown_matters(recommender, surface)
+        recommender.overlay.catch_up()
+        version = recommender.overlay.version(user_id, shown=shown)  # before it is computed
         answer = recommender.recommend_many([user_id], question)[0]
-        return RecommendationsOut(
+        metrics.answer(answer)
+        out = RecommendationsOut(
             user_id=answer.user_id, surface=answer.surface, recommendations=rendered(answer),
             recommendation_id=answer.recommendation_id, release=answer.release,
             degraded=list(answer.degraded), cache="hit" if answer.cached else "miss",
             latency_ms=round(answer.latency_ms, 3),
         )  # fmt: skip
+        if KEY in request.scope and not answer.degraded:
+            again = out.model_copy(update={"cache": "hit", "latency_ms": 0.0})
+            before, _, after = _encoded(again).partition(answer.recommendation_id.encode())
+            hot.keep(
+                request.scope[KEY],
+                Encoded(before, after, answer.recommendation_id, answer.surface, answer.release,
+                        user_id, shown, version),
+            )  # fmt: skip
+        return Response(_encoded(out), media_type="application/json")
 
     return router
+
+
+def _encoded(out: RecommendationsOut) -> bytes:
+    return out.model_dump_json(exclude_none=True).encode()
+
+
+def _shown_matters(recommender: Recommender, surface: str) -> bool:
+    """Whether the surface leaves out what was shown of late."""
+    return recommender.release.surface(surface).settings.policy.recently_shown_days > 0
 
 
 def _only_surface(recommender: Recommender) -> str:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nextedge.api.keys import ApiKeys
+from nextedge.config import load_config
 from nextedge.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,17 +23,20 @@ def run_server(location: Path, host: str, port: int, workers: int) -> None:
     """Serve until stopped.
 
     Raises:
-        InputError: the address is reachable by others and no API key is set.
+        InputError: the address is reachable by others and there is no API key.
     """
     from granian.constants import Interfaces
     from granian.server import Server
 
-    if not _is_loopback(host) and not os.environ.get(KEY_VARIABLE):
+    keys = ApiKeys(load_config(location).state_path, os.environ.get(KEY_VARIABLE))
+    if not _is_loopback(host) and not keys.required:
         raise InputError(
-            f"--host {host} can be reached by others: set {KEY_VARIABLE} to a secret first "
-            f"(clients send it as 'Authorization: Bearer …')"
+            f"--host {host} can be reached by others: make a key first with 'nextedge keys create', "
+            f"or set {KEY_VARIABLE} to a secret (clients send it as 'Authorization: Bearer …')"
         )
     os.environ[LOCATION_VARIABLE] = str(location.resolve())
+    if workers > 1:  # each writes its metrics there, any reads them all
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="nextedge-metrics-")
     Server(
         "nextedge.api.server:create", address=host, port=port, workers=workers,
         interface=Interfaces.ASGI, factory=True, websockets=False,

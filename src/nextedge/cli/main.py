@@ -13,6 +13,7 @@ from nextedge.cli import render
 from nextedge.errors import DataError, EventError, InputError, NextEdgeError
 
 if TYPE_CHECKING:
+    from nextedge.api.keys import ApiKeys
     from nextedge.recommender import Recommender
 
 app = typer.Typer(
@@ -24,6 +25,10 @@ app = typer.Typer(
 )
 releases_app = typer.Typer(help="List, show, compare, promote and roll back releases.")
 app.add_typer(releases_app, name="releases")
+keys_app = typer.Typer(
+    help="Make, list and revoke API keys of 'nextedge serve'.", no_args_is_help=True
+)
+app.add_typer(keys_app, name="keys")
 
 Where = Annotated[Path | None, typer.Argument(help="a folder of tables, or a nextedge.toml")]
 ConfigFile = Annotated[Path, typer.Option("-c", "--config", help="nextedge.toml, or a folder")]
@@ -268,6 +273,46 @@ def _print_evaluation(reports: dict[str, Any], *, brief: bool) -> None:
             render.print_rows(tables.shown_rows(report))
         render.print_rows(tables.candidate_recall_rows(report))
         render.print_rows(tables.slice_rows(report))
+
+
+@keys_app.command("create")
+def create_key(
+    scope: Annotated[
+        list[str] | None, typer.Option(help="read, write or admin; may be given again")
+    ] = None,
+    config: ConfigFile = _DEFAULT,
+    as_json: AsJson = False,
+) -> None:
+    """Make an API key. It is shown once: only its hash is kept."""
+    key, token = _keys(config).create(tuple(scope or ("read",)))
+    if as_json:
+        render.print_json({"id": key.id, "key": token, "scopes": key.scopes})
+        return
+    render.out.print(f"{token}  (id {key.id}, {', '.join(key.scopes)}); it is not shown again")
+
+
+@keys_app.command("list")
+def list_keys(config: ConfigFile = _DEFAULT, as_json: AsJson = False) -> None:
+    """The API keys, oldest first; never the keys themselves."""
+    keys = _keys(config).all()
+    if as_json:
+        render.print_json([{"id": k.id, "scopes": k.scopes, "created": k.created} for k in keys])
+        return
+    rows = [(key.id, ", ".join(key.scopes), key.created) for key in keys]
+    render.table("API keys", ("id", "scopes", "created"), rows)
+
+
+@keys_app.command("revoke")
+def revoke_key(key_id: str, config: ConfigFile = _DEFAULT) -> None:
+    """Refuse a key from now on, in every worker."""
+    _keys(config).revoke(key_id)
+    render.out.print(f"key {key_id} is revoked")
+
+
+def _keys(config: Path) -> ApiKeys:
+    from nextedge.api.keys import ApiKeys
+
+    return ApiKeys(_recommender(None, config).config.state_path)
 
 
 @releases_app.callback(invoke_without_command=True)

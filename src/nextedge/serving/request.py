@@ -73,6 +73,8 @@ class Answer:
     degraded: tuple[str, ...] = ()
     cached: bool = False
     """Whether the ranking, though not what is left out of it, was kept from an earlier request."""
+    stages: Mapping[str, float] = field(default_factory=dict)
+    """Milliseconds of each stage, for the whole batch."""
 
 
 def answer(
@@ -97,19 +99,23 @@ def answer(
     surface = release.surface(question.surface)
     given = prepare(release, overlay, user_ids, question)
     requests, hidden = given.requests, given.hidden
+    watch = _Watch(started)
+    watch("lookup")
     key = cached = None
     alone = len(user_ids) == 1 and not question.explain  # explanations need every column
     if cache is not None and alone and requests.k * _KEPT_PER_RESULT <= _KEPT:
         context = tuple(sorted(question.context.items()))
         key = release.id, surface.name, str(user_ids[0]), context
         cached = cache.get(key)
-    ranked = cached or ranked_candidates(surface, requests)
+    ranked = cached or ranked_candidates(surface, requests, watch)
     if cache is not None and key is not None and cached is None:
         cache.put(key, ranked.kept(surface.line.sources))
     policy = surface.policy.with_seen(question.allow_seen)
     chosen = policy.apply(requests, ranked.candidates, hidden)
+    watch("policy")
     reasons = surface.reasons.explain(requests, chosen, hidden)
     parts = _contributions(surface, requests, chosen) if question.explain else None
+    watch("reasons")
     spent_ms = (time.perf_counter() - started) * 1e3
     ids = release.entities.users if surface.candidate_table == "users" else release.entities.items
     names = ids.identifiers(chosen.candidate).to_pylist()
@@ -128,7 +134,7 @@ def answer(
         )  # fmt: skip
         answers.append(
             Answer(user_id, surface.name, surface.settings.kind, release.id, found, uuid.uuid4().hex, bool(query != UNKNOWN),
-                   spent_ms, ranked.degraded, cached is not None)
+                   spent_ms, ranked.degraded, cached is not None, watch.spent_ms)
         )  # fmt: skip
     if log is not None:
         _logged(log, answers, requests, question, chosen, ranked.matrix)
@@ -249,16 +255,40 @@ class Ranked:
         return Ranked(Candidates(head.indptr, head.candidate, columns), None, self.degraded)
 
 
-def ranked_candidates(surface: LoadedSurface, requests: Requests) -> Ranked:
-    """Ranked candidates; when ranking fails, the rough order and the word that it did."""
+class _Watch:
+    """Tells where the time of a request goes."""
+
+    def __init__(self, started: float) -> None:
+        self._last = started
+        self.spent_ms: dict[str, float] = {}
+
+    def __call__(self, stage: str) -> None:
+        """The stage that ends now took the time since the last."""
+        now = time.perf_counter()
+        self.spent_ms[stage] = (now - self._last) * 1e3
+        self._last = now
+
+
+def ranked_candidates(
+    surface: LoadedSurface, requests: Requests, watch: Callable[[str], None] = lambda _: None
+) -> Ranked:
+    """Ranked candidates; when ranking fails, the rough order and the word that it did.
+
+    Args:
+        watch: told the name of each stage as it ends.
+    """
     line = surface.line
     candidates = line.retrieve(requests)
+    watch("candidates")
     candidates = candidates.with_columns(**{ROW: np.arange(len(candidates), dtype=np.int32)})
     if line.ranker is None:
         return Ranked(line.rank(requests, candidates), None, ("no_ranker",))
     try:
         matrix = line.matrix(requests, candidates)
-        return Ranked(line.rank(requests, candidates, matrix), matrix, ())
+        watch("features")
+        ranked = line.rank(requests, candidates, matrix)
+        watch("ranking")
+        return Ranked(ranked, matrix, ())
     except (ValueError, RuntimeError, FloatingPointError):
         order = candidates.columns.get(ROUGH, np.zeros(0, np.float32))
         return Ranked(candidates.with_columns(**{SCORE: order}), None, ("ranker_failed",))

@@ -39,6 +39,9 @@ CREATE TABLE IF NOT EXISTS requests (
     body TEXT NOT NULL,
     features BLOB
 );
+CREATE TABLE IF NOT EXISTS repeats (
+    recommendation_id TEXT PRIMARY KEY, of_id TEXT NOT NULL, micros INTEGER NOT NULL
+);
 CREATE INDEX IF NOT EXISTS requests_by_time ON requests (micros);
 """
 
@@ -86,7 +89,9 @@ class RequestLog:
         self.settings = settings
         self.lost = 0
         """Requests that were not kept: the queue was full, or the disk refused."""
-        self._waiting: queue.Queue[LoggedRequest | None] = queue.Queue(settings.log_queue)
+        self._waiting: queue.Queue[LoggedRequest | tuple[str, str, int] | None] = queue.Queue(
+            settings.log_queue
+        )
         self._writer: threading.Thread | None = None
         self._starting = threading.Lock()
         self._random = random.Random()
@@ -97,9 +102,24 @@ class RequestLog:
 
     def append(self, request: LoggedRequest) -> None:
         """Queue a request to be written; never waits, never raises."""
-        self._start()
+        self._queue(request)
+
+    def repeat(self, recommendation_id: str, of_id: str) -> None:
+        """Queue that an answer was sent again, under an id of its own."""
+        self._queue((recommendation_id, of_id, int(time.time() * 1e6)))
+
+    def repeats(self) -> dict[str, str]:
+        """Answers that were sent again: their ids and those of the answers they repeat."""
+        if not self.path.exists():
+            return {}
+        with _Transaction(self.path) as connection:
+            return dict(connection.execute("SELECT recommendation_id, of_id FROM repeats"))
+
+    def _queue(self, row: LoggedRequest | tuple[str, str, int]) -> None:
+        if self._writer is None:
+            self._start()
         try:
-            self._waiting.put_nowait(request)
+            self._waiting.put_nowait(row)
         except queue.Full:
             self.lost += 1
 
@@ -137,7 +157,8 @@ class RequestLog:
             while len(batch) < _BATCH and not self._waiting.empty():
                 batch.append(self._waiting.get_nowait())
             stopping = None in batch
-            rows = [_encoded(request) for request in batch if request is not None]
+            rows = [_encoded(row) for row in batch if isinstance(row, LoggedRequest)]
+            repeats = [row for row in batch if isinstance(row, tuple)]
             try:
                 with _Transaction(self.path) as connection:
                     connection.executescript(_SCHEMA)
@@ -146,11 +167,16 @@ class RequestLog:
                         "(recommendation_id, micros, release, body, features) VALUES (?, ?, ?, ?, ?)",
                         rows,
                     )
+                    connection.executemany(
+                        "INSERT OR IGNORE INTO repeats VALUES (?, ?, ?)", repeats
+                    )
                     oldest = time.time() * 1e6 - self.settings.log_days * MICROSECONDS_PER_DAY
-                    connection.execute("DELETE FROM requests WHERE micros < ?", (int(oldest),))
+                    for table in ("requests", "repeats"):
+                        connection.execute(f"DELETE FROM {table} WHERE micros < ?", (int(oldest),))
             except sqlite3.Error as error:
-                self.lost += len(rows)
-                _log.warning("%s: %d requests were not logged: %s", self.path, len(rows), error)
+                lost = len(rows) + len(repeats)
+                self.lost += lost
+                _log.warning("%s: %d requests were not logged: %s", self.path, lost, error)
 
 
 class _Transaction:

@@ -1,0 +1,127 @@
+"""The hot route: repeated questions are answered from bytes, before any routing.
+
+An answer is kept encoded, under its path, query string and authorization. It is sent again only
+while its release is served and no event has changed what its user may be shown; each time with
+a recommendation id of its own. Everything else goes on to the application.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from nextedge.serving.cache import Cache
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+    from nextedge.api.keys import ApiKeys
+    from nextedge.api.metrics import Metrics
+    from nextedge.recommender import Recommender
+    from nextedge.types import Identifier
+
+KEY = "nextedge.hot"
+"""Where the scope of a request carries the key under which its answer may be kept."""
+_RELEASE_SECONDS = 0.1
+"""How long a promotion may go unseen by the hot route."""
+_HEADERS = [(b"content-type", b"application/json"), (b"x-cache", b"hit")]
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """An answer in bytes, in two parts around its recommendation id."""
+
+    before: bytes
+    after: bytes
+    recommendation_id: str
+    surface: str
+    release: str
+    user_id: Identifier
+    shown: bool
+    """Whether what was shown of late changes it."""
+    version: tuple[int, int, int]
+    """Of live state, read before it was computed."""
+
+
+class HotAnswers:
+    """Encoded answers of one recommender."""
+
+    def __init__(self, recommender: Recommender, keys: ApiKeys) -> None:
+        settings = recommender.config.serving
+        self.recommender = recommender
+        self.keys = keys
+        self._keys = keys.version()
+        self._answers: Cache[Encoded] = Cache(settings.cache_entries, settings.cache_seconds)
+        self._release: str | None = None
+        self._looked = -1.0
+
+    def find(self, key: Hashable) -> tuple[bytes, Encoded] | None:
+        """The body to send, or None where the answer must be computed."""
+        if self.keys.version() != self._keys:  # who may ask has changed
+            self._keys = self.keys.version()
+            self._answers.clear()
+        kept = self._answers.get(key)
+        if kept is None or kept.release != self._served():
+            return None
+        overlay = self.recommender.overlay
+        overlay.catch_up()
+        if overlay.version(kept.user_id, shown=kept.shown) != kept.version:
+            return None
+        recommendation_id = uuid.uuid4().hex
+        log = self.recommender.request_log
+        if log is not None:
+            log.repeat(recommendation_id, kept.recommendation_id)
+        return kept.before + recommendation_id.encode() + kept.after, kept
+
+    def keep(self, key: Hashable, answer: Encoded) -> None:
+        """Keep an answer for the next who asks the same."""
+        self._answers.put(key, answer)
+
+    def _served(self) -> str | None:
+        now = time.monotonic()
+        if now - self._looked > _RELEASE_SECONDS:
+            self._release, self._looked = self.recommender.releases.current_id(), now
+        return self._release
+
+
+class HotRoute:
+    """ASGI middleware over ``HotAnswers``."""
+
+    def __init__(self, app: ASGIApp, answers: HotAnswers, metrics: Metrics) -> None:
+        self.app = app
+        self.answers = answers
+        self.metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not _asks(scope):
+            await self.app(scope, receive, send)
+            return
+        key = scope["path"], scope["query_string"], _authorization(scope)
+        found = self.answers.find(key)
+        if found is None:
+            scope[KEY] = key
+            await self.app(scope, receive, send)
+            return
+        body, answer = found
+        self.metrics.hit(answer.surface)
+        headers = [*_HEADERS, (b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+def _asks(scope: Any) -> bool:
+    return bool(
+        scope["type"] == "http"
+        and scope["method"] == "GET"
+        and scope["path"].endswith("/recommendations")
+    )
+
+
+def _authorization(scope: Any) -> bytes:
+    for name, value in scope["headers"]:
+        if name == b"authorization":
+            return bytes(value)
+    return b""

@@ -1,0 +1,123 @@
+"""API keys: made once, shown once, kept as hashes, with scopes, revoked by id.
+
+A key is 32 random bytes, so a plain SHA-256 of it cannot be reversed by guessing. The file is
+read again when it changes: a revoked key is refused by every worker at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import secrets
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal, get_args
+
+from nextedge.errors import InputError, nearest
+from nextedge.storage import writing
+
+FILE = "keys.json"
+Scope = Literal["read", "write", "admin"]
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+Stamp = tuple[int, int] | None
+_PREFIX = "ne_"
+
+
+@dataclass(frozen=True)
+class ApiKey:
+    """One key as it is kept: its hash, what it may do, and when it was made."""
+
+    id: str
+    sha256: str
+    scopes: tuple[str, ...]
+    created: str
+
+
+class ApiKeys:
+    """The keys of one tenant's state folder."""
+
+    def __init__(self, state: Path, given: str | None = None) -> None:
+        """``given``: one more key, of every scope, that is kept nowhere."""
+        self.path = state / FILE
+        self._given = None if given is None else _hash(given)
+        self._read: tuple[Stamp, dict[str, ApiKey]] = (None, {})
+
+    def create(self, scopes: tuple[str, ...]) -> tuple[ApiKey, str]:
+        """Make a key; returns what is kept and the key itself, which cannot be shown again.
+
+        Raises:
+            InputError: there is no such scope.
+        """
+        for scope in scopes:
+            if scope not in SCOPES:
+                raise InputError(f"no scope {scope!r}; {nearest(scope, SCOPES)}")
+        token = _PREFIX + secrets.token_urlsafe(32)
+        key = ApiKey(
+            secrets.token_hex(4), _hash(token), tuple(scopes),
+            datetime.now(UTC).isoformat(timespec="seconds"),
+        )  # fmt: skip
+        self._write([*self.all(), key])
+        return key, token
+
+    def revoke(self, key_id: str) -> None:
+        """Refuse a key from now on.
+
+        Raises:
+            InputError: there is none of that id.
+        """
+        keys = self.all()
+        if key_id not in {key.id for key in keys}:
+            raise InputError(f"no key {key_id!r}; {nearest(key_id, [key.id for key in keys])}")
+        self._write([key for key in keys if key.id != key_id])
+
+    def all(self) -> list[ApiKey]:
+        """Every key, oldest first."""
+        if not self.path.exists():
+            return []
+        rows = json.loads(self.path.read_text())
+        return [ApiKey(**{**row, "scopes": tuple(row["scopes"])}) for row in rows]
+
+    @property
+    def required(self) -> bool:
+        """Whether callers must send a key."""
+        return self._given is not None or bool(self._current())
+
+    def allows(self, token: str, scope: Scope) -> bool:
+        """Whether a key may do what the scope names; ``admin`` may do all."""
+        digest = _hash(token)
+        if self._given is not None and hmac.compare_digest(digest, self._given):
+            return True
+        key = self._current().get(digest)
+        return key is not None and (scope in key.scopes or "admin" in key.scopes)
+
+    def version(self) -> Stamp:
+        """Differs whenever keys were made or revoked."""
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            return None
+        return found.st_mtime_ns, found.st_ino
+
+    def _current(self) -> dict[str, ApiKey]:
+        stamp, keys = self._read
+        now = self.version()
+        if now != stamp:
+            keys = {key.sha256: key for key in self.all()}
+            self._read = now, keys
+        return keys
+
+    def _write(self, keys: list[ApiKey]) -> None:
+        with writing(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            partial = self.path.with_suffix(".partial")
+            descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                json.dump([asdict(key) for key in keys], file, indent=1)
+            os.replace(partial, self.path)
+
+
+def _hash(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
