@@ -43,6 +43,8 @@ class Recommender:
 
     def __init__(self, location: str | Path | Config = "nextedge.toml") -> None:
         self.config = location if isinstance(location, Config) else load_config(location)
+        self.location = None if isinstance(location, Config) else Path(location)
+        """Where the configuration was read, None where it was given."""
         self.releases = Releases(self.config.state_path)
         self._frames: dict[str, pa.Table] | None = None
         self._loaded: LoadedRelease | None = None

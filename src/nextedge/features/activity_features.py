@@ -8,7 +8,7 @@ import numpy as np
 
 from nextedge.features.attributes import Number
 from nextedge.features.feature import Columns, Feature, FeatureInput, feature_group
-from nextedge.schema import ColumnKind
+from nextedge.schema import POLICY_FLAGS, ColumnKind
 from nextedge.stages.popular import decayed_degree, history_span
 from nextedge.stages.source import Scope
 from nextedge.types import MICROSECONDS_PER_DAY, FloatArray, IntArray
@@ -112,6 +112,8 @@ def _numbers(scope: Scope) -> Iterator[tuple[str, str, FloatArray]]:
         ("query", scope.query_attributes), ("candidate", scope.candidate_attributes)
     ):  # fmt: skip
         for name in attributes.of_kind(ColumnKind.NUMBER, ColumnKind.FLAG):
+            if name in POLICY_FLAGS:
+                continue
             column = attributes.columns[name]
             assert isinstance(column, Number)
             yield f"{side}_{name}", side, column.values

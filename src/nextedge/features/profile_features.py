@@ -9,7 +9,7 @@ import numpy as np
 from nextedge.features.attributes import Attributes, Category, Number, Tags, Text
 from nextedge.features.feature import Columns, Feature, FeatureInput, feature_group
 from nextedge.features.sparse_pairs import pair_dots
-from nextedge.schema import ColumnKind
+from nextedge.schema import POLICY_FLAGS, ColumnKind
 from nextedge.stages.source import Scope
 from nextedge.types import CONNECTS, FloatArray, IndexArray
 
@@ -19,6 +19,8 @@ _EARTH_RADIUS_KM = 6371.0088
 def _names(scope: Scope) -> Iterator[tuple[str, str, ColumnKind]]:
     attributes = scope.query_attributes
     for name, kind in attributes.kinds.items():
+        if name in POLICY_FLAGS:
+            continue
         if kind in (ColumnKind.CATEGORY, ColumnKind.FLAG):
             yield f"same_{name}", name, kind
         elif kind is ColumnKind.TAGS:

@@ -1,0 +1,112 @@
+"""Routes that start a build and tell how it goes. A build is a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from pathlib import Path
+from typing import Any, Literal
+
+from fastapi import APIRouter
+from pydantic import BaseModel
+
+from nextedge.errors import InputError
+from nextedge.recommender import Recommender
+
+FOLDER = "training"
+_ID = re.compile(r"[0-9a-f]{32}")
+_TAIL = 2000
+
+
+class TrainingRequest(BaseModel):
+    """What to build: named surfaces, or all; promoted or not."""
+
+    surfaces: list[str] = []
+    promote: bool = True
+
+
+class TrainingOut(BaseModel):
+    """How a build goes."""
+
+    id: str
+    status: Literal["running", "done", "failed", "lost"]
+    started: float
+    ended: float | None = None
+    release: str | None = None
+    message: str | None = None
+
+
+def routes(recommender: Recommender) -> APIRouter:
+    """The routes over one tenant."""
+    router = APIRouter(tags=["training"])
+    folder = recommender.config.state_path / FOLDER
+
+    @router.post("/v1/training", status_code=202)
+    def start(request: TrainingRequest) -> TrainingOut:
+        """Start a build; 202 with its id. Only one runs at a time: a second fails and says so."""
+        for surface in request.surfaces:
+            recommender.config.surface(surface)
+        if recommender.location is None:
+            raise InputError("this tenant was made of frames in memory: build it where they are")
+        return _started(recommender.location, folder, request)
+
+    @router.get("/v1/training/{training_id}")
+    def status(training_id: str) -> TrainingOut:
+        """How a build goes, and the release that it made."""
+        path = folder / f"{training_id}.json"
+        if not _ID.fullmatch(training_id) or not path.exists():
+            raise InputError(f"no training {training_id!r}")
+        found: dict[str, Any] = json.loads(path.read_text())
+        if found["status"] == "running" and not _alive(found["process"]):
+            found["status"] = "lost"
+        return TrainingOut.model_validate(found)
+
+    return router
+
+
+def _started(location: Path, folder: Path, request: TrainingRequest) -> TrainingOut:
+    folder.mkdir(parents=True, exist_ok=True)
+    training_id = uuid.uuid4().hex
+    command = [sys.executable, "-m", "nextedge", "build", "-c", str(location), "--json"]
+    for surface in request.surfaces:
+        command += ["--surface", surface]
+    command += [] if request.promote else ["--no-promote"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    about: dict[str, Any] = {
+        "id": training_id, "status": "running", "started": time.time(), "process": process.pid,
+    }  # fmt: skip
+    _write(folder, about)
+    threading.Thread(target=_wait, args=(process, folder, about), daemon=True).start()
+    return TrainingOut.model_validate(about)
+
+
+def _wait(process: subprocess.Popen[str], folder: Path, about: dict[str, Any]) -> None:
+    out, err = process.communicate()
+    about |= {"ended": time.time(), "status": "done" if process.returncode == 0 else "failed"}
+    if process.returncode == 0:
+        about["release"] = json.loads(out)["release"]
+    else:
+        about["message"] = err.strip()[-_TAIL:]
+    _write(folder, about)
+
+
+def _write(folder: Path, about: dict[str, Any]) -> None:
+    partial = folder / f".{about['id']}.partial"
+    partial.write_text(json.dumps(about))
+    os.replace(partial, folder / f"{about['id']}.json")
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except OSError:
+        return False
+    return True
