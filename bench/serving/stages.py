@@ -51,7 +51,7 @@ def main() -> None:
         stages["features + ranking"] = [a.stages["features"] + a.stages["ranking"] for a in answers]
         stages["all"] = [a.latency_ms for a in answers]
         rows[name] = {
-            "candidates": surface.line.size, "features": len(surface.line.features.names),
+            "size": [surface.line.size, len(surface.line.features.names)],
             **{s: [round(float(np.quantile(v, q)), 2) for q in (0.5, 0.99)] for s, v in stages.items()},
         }  # fmt: skip
         print(name, json.dumps(rows[name]), flush=True)

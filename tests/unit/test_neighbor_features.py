@@ -69,7 +69,7 @@ def test_values_around_the_candidate(line: Line) -> None:
             continue
         own = column.codes[query]
         others = column.codes[reverse.row(candidate)]
-        others = others[:: max(1, -(-len(others) // 64))]
+        others = others[:: max(1, -(-len(others) // 32))]
         others = others[others >= 0]
         smooth = ((others == own).sum() + 5 * base[own]) / (len(others) + 5)
         assert found[row] == pytest.approx(np.log(smooth / base[own]), abs=1e-4)
@@ -88,7 +88,7 @@ def test_amounts_are_distances_from_what_the_query_has(line: Line) -> None:
             assert np.isnan(found["popularity_distance"][row])
             continue
         own = graph.row(query)
-        own = own[:: max(1, -(-len(own) // 64))]
+        own = own[:: max(1, -(-len(own) // 32))]
         expected = popularity[given.candidate[row]] - popularity[own].mean()
         assert found["popularity_distance"][row] == pytest.approx(expected, abs=1e-4)
     if not scope.relation.self_typed:

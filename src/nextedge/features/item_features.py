@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
-from scipy import sparse
 
 from nextedge.features.attributes import Tags, Text
 from nextedge.features.feature import Columns, Feature, FeatureInput, feature_group
+from nextedge.features.sparse_pairs import neighborhood_dots
 from nextedge.graph.propagate import SparseRows, pair_products
 from nextedge.models.slist import place_from_end
 from nextedge.schema import ColumnKind
@@ -73,47 +73,21 @@ def _content(scope: Scope) -> Iterator[Feature]:
 @feature_group("content", _content, (ENGAGES,))
 def content(given: FeatureInput) -> Columns:
     """How much of the query's history has the item's values, column by column."""
-    scope = given.scope
-    rows = graph_rows(scope.graph, given.requests.query)
-    size = np.maximum(np.diff(rows.indptr), 1).astype(np.float32)
-    history = sparse.csr_matrix((rows.values, rows.indices, rows.indptr),
-                                shape=(len(given.requests), scope.graph.targets))  # fmt: skip
+    scope, candidates = given.scope, given.candidates
     columns: Columns = {}
     for name in _content_columns(scope):
-        values = scope.derived(f"unit_values_{name}", partial(_values, scope, name))
-        taste = (history @ values).tocsr()
-        taste.sort_indices()
-        dots = _row_dots(taste, values, given)
-        mean = dots / np.repeat(size, np.diff(given.candidates.indptr))
-        columns[f"{name}_affinity"] = mean.astype(np.float32)
+        column = scope.candidate_attributes.columns[name]
+        assert isinstance(column, Tags | Text)
+        rows = column.rows
+        scale = scope.derived(f"unit_scale_{name}", partial(_unit_scale, rows))
+        columns[f"{name}_affinity"] = neighborhood_dots(
+            scope.graph, rows, scale, given.requests.query, candidates.indptr, candidates.candidate
+        )
     return columns
 
 
-def _values(scope: Scope, name: str) -> sparse.csr_matrix:
-    """Items × values of one column, rows of unit length."""
-    column = scope.candidate_attributes.columns[name]
-    assert isinstance(column, Tags | Text)
-    rows = column.rows if isinstance(column, Text) else column.as_sets()
-    count = scope.candidate_attributes.rows
-    matrix = sparse.csr_matrix(
-        (np.asarray(rows.values), np.asarray(rows.indices), np.asarray(rows.indptr)),
-        shape=(count, max(rows.columns, 1)),
-    )
-    length = np.sqrt(np.asarray(matrix.multiply(matrix).sum(axis=1)).ravel())
-    return (sparse.diags(1.0 / np.maximum(length, 1e-9)) @ matrix).tocsr()
-
-
-def _row_dots(
-    taste: sparse.csr_matrix, values: sparse.csr_matrix, given: FeatureInput
-) -> FloatArray:
-    """float32[R]: dot of each query's taste with each of its candidates' values."""
-    turned = values.T.tocsr()
-    matrix = SparseRows(
-        turned.indptr.astype(np.int64), turned.indices.astype(np.int32),
-        turned.data.astype(np.float32), turned.shape[1],
-    )  # fmt: skip
-    rows = SparseRows(
-        taste.indptr.astype(np.int64), taste.indices.astype(np.int32),
-        taste.data.astype(np.float32), taste.shape[1],
-    )  # fmt: skip
-    return pair_products(rows, matrix, given.candidates.indptr, given.candidate)
+def _unit_scale(rows: SparseRows) -> FloatArray:
+    """float32[N]: what makes each row one of unit length."""
+    row = np.repeat(np.arange(len(rows.indptr) - 1), np.diff(rows.indptr))
+    squares = np.bincount(row, np.square(rows.values), minlength=len(rows.indptr) - 1)
+    return (1.0 / np.maximum(np.sqrt(squares), 1e-9)).astype(np.float32)

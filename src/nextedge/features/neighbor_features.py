@@ -20,7 +20,7 @@ from nextedge.schema import ColumnKind
 from nextedge.stages.source import Scope
 from nextedge.types import MICROSECONDS_PER_DAY, FloatArray, IndexArray
 
-SAMPLED = 64
+SAMPLED = 32
 """Neighbours of a candidate that are looked at, evenly spread: bounds a hub's cost."""
 _LATEST = 5
 _PRIOR = 5.0

@@ -8,7 +8,7 @@ import numpy as np
 
 from nextedge.features.attributes import Attributes, Category, Number, Tags, Text
 from nextedge.features.feature import Columns, Feature, FeatureInput, feature_group
-from nextedge.features.sparse_pairs import pair_dots
+from nextedge.features.sparse_pairs import candidate_dots
 from nextedge.schema import POLICY_FLAGS, ColumnKind
 from nextedge.stages.source import Scope
 from nextedge.types import CONNECTS, FloatArray, IndexArray
@@ -62,9 +62,11 @@ def profile_pairs(given: FeatureInput) -> Columns:
         if isinstance(column, Category):
             columns[feature] = _same(column.codes[query], column.codes[candidate])
         elif isinstance(column, Tags):
-            columns[feature] = _set_jaccard(column, query, candidate)
+            columns[feature] = _set_jaccard(column, given)
         elif isinstance(column, Text):
-            columns[feature] = pair_dots(column.rows, query, candidate)
+            columns[feature] = candidate_dots(
+                column.rows, given.requests.query, given.candidates.indptr, candidate
+            )
         elif isinstance(column, Number):
             gap = np.abs(column.values[query] - column.values[candidate])
             same = attributes.kinds[name] is ColumnKind.FLAG
@@ -83,11 +85,11 @@ def _same(left: IndexArray, right: IndexArray) -> FloatArray:
     return np.where(missing, np.nan, left == right).astype(np.float32)
 
 
-def _set_jaccard(column: Tags, query: IndexArray, candidate: IndexArray) -> FloatArray:
-    rows = column.rows
-    both = pair_dots(rows, query, candidate)
-    size = np.diff(rows.indptr)
-    either = size[query] + size[candidate] - both
+def _set_jaccard(column: Tags, given: FeatureInput) -> FloatArray:
+    rows, query, candidate = column.rows, np.maximum(given.query, 0), given.candidate
+    both = candidate_dots(rows, given.requests.query, given.candidates.indptr, candidate)
+    sizes = (rows.indptr[side + 1] - rows.indptr[side] for side in (query, candidate))
+    either = sum(sizes) - both
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(either > 0, both / either, np.nan).astype(np.float32)
 
@@ -96,13 +98,14 @@ def _distance_km(attributes: Attributes, query: IndexArray, candidate: IndexArra
     """Haversine distance; missing where either place is."""
     latitude, longitude = attributes.columns["latitude"], attributes.columns["longitude"]
     assert isinstance(latitude, Number) and isinstance(longitude, Number)
-    lat = np.radians(latitude.values.astype(np.float64))
-    lon = np.radians(longitude.values.astype(np.float64))
+    here, there = (
+        [np.radians(column.values[side].astype(np.float64)) for column in (latitude, longitude)]
+        for side in (query, candidate)
+    )
     half = (
-        np.sin((lat[candidate] - lat[query]) / 2) ** 2
-        + np.cos(lat[query]) * np.cos(lat[candidate])
-        * np.sin((lon[candidate] - lon[query]) / 2) ** 2
-    )  # fmt: skip
+        np.sin((there[0] - here[0]) / 2) ** 2
+        + np.cos(here[0]) * np.cos(there[0]) * np.sin((there[1] - here[1]) / 2) ** 2
+    )
     return (2 * _EARTH_RADIUS_KM * np.arcsin(np.sqrt(np.clip(half, 0, 1)))).astype(np.float32)
 
 

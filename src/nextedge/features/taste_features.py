@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from nextedge.features.feature import Columns, Feature, FeatureInput, feature_group
-from nextedge.features.sparse_pairs import pair_dots
+from nextedge.features.sparse_pairs import candidate_dots
 from nextedge.graph.csr import Graph
 from nextedge.graph.paths import pair_path_products
 from nextedge.graph.propagate import SparseRows
@@ -47,8 +47,8 @@ def tastes(given: FeatureInput) -> Columns:
         return {}
     of_user, of_item = _taste_rows(scope)
     query = np.maximum(given.query, 0)
-    alike = pair_dots(of_user, query, given.candidate)
-    columns = {"taste_cosine": np.where(given.query >= 0, alike, np.float32(0.0))}
+    alike = candidate_dots(of_user, requests.query, given.candidates.indptr, given.candidate)
+    columns = {"taste_cosine": alike}
     friends = scope.snapshot.connections
     if friends.edges:
         columns["taste_cosine_connections_of_query"] = pair_path_products(
