@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nextedge.config import Config, load_config, parse_config
-from nextedge.errors import InputError, UnknownSurfaceError, UnknownUserError, nearest
+from nextedge.errors import (
+    InputError,
+    NoReleaseError,
+    UnknownSurfaceError,
+    UnknownUserError,
+    nearest,
+)
 from nextedge.events.event import Event, parse_event
 from nextedge.events.log import LocalLog
 from nextedge.events.overlay import Overlay
@@ -128,9 +134,26 @@ class Recommender:
     def start_serving(self) -> None:
         """From now on cache and log as ``[serving]`` says; ``close`` writes all that is logged."""
         settings = self.config.serving
+        self._warm_up()
         self.cache = Cache(settings.cache_entries, settings.cache_seconds)
         if settings.log_requests:
             self.request_log = RequestLog(self.config.state_path, settings)
+
+    def _warm_up(self) -> None:
+        """Answer once for somebody and for a stranger, so that no request pays for what is derived
+        from the release, or compiled, at first use.
+        """
+        try:
+            release = self.release
+        except NoReleaseError:
+            return
+        degree = release.snapshot.connections.degree + release.snapshot.engagements.degree
+        if not len(degree):
+            return
+        busiest = release.entities.users.identifiers([int(degree.argmax())])[0].as_py()
+        for name in release.surfaces:
+            for user in (busiest, "a stranger"):
+                self.recommend_many([user], Question(name))
 
     def close(self) -> None:
         """Write what is queued and let go of the event log."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -114,8 +115,6 @@ def test_a_rollback_is_seen(client: TestClient, folder: Path) -> None:
     second = recommender.build(fresh=False)
     if second == first:
         pytest.skip("nothing changed: the same release")
-    import time
-
     time.sleep(0.2)
     assert people(client).json()["release"] == second
 
@@ -123,6 +122,7 @@ def test_a_rollback_is_seen(client: TestClient, folder: Path) -> None:
 def test_scopes_and_revocation_hold_for_kept_answers(client: TestClient, folder: Path) -> None:
     made = CliRunner().invoke(cli, ["keys", "create", "-c", str(folder), "--json"])
     reader = json.loads(made.stdout)
+    time.sleep(0.2)
     bearer = {"Authorization": f"Bearer {reader['key']}"}
     assert people(client).status_code == 401
     assert people(client, **bearer).status_code == 200
@@ -137,6 +137,7 @@ def test_scopes_and_revocation_hold_for_kept_answers(client: TestClient, folder:
     assert reader["key"] not in listed
     other = ApiKeys(folder / "state").create(("admin",))[1]
     CliRunner().invoke(cli, ["keys", "revoke", reader["id"], "-c", str(folder)])
+    time.sleep(0.2)
     assert people(client, **bearer).status_code == 401
     bearer = {"Authorization": f"Bearer {other}"}
     assert client.post("/v1/events", json=event, headers=bearer).status_code == 202

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 KEY = "nextedge.hot"
 """Where the scope of a request carries the key under which its answer may be kept."""
-_RELEASE_SECONDS = 0.1
-"""How long a promotion may go unseen by the hot route."""
+_SECONDS = 0.1
+"""How long a promotion, or a revoked key, may go unseen by the hot route."""
 _HEADERS = [(b"content-type", b"application/json"), (b"x-cache", b"hit")]
 
 
@@ -60,11 +60,9 @@ class HotAnswers:
 
     def find(self, key: Hashable) -> tuple[bytes, Encoded] | None:
         """The body to send, or None where the answer must be computed."""
-        if self.keys.version() != self._keys:  # who may ask has changed
-            self._keys = self.keys.version()
-            self._answers.clear()
+        self._look()
         kept = self._answers.get(key)
-        if kept is None or kept.release != self._served():
+        if kept is None or kept.release != self._release:
             return None
         overlay = self.recommender.overlay
         overlay.catch_up()
@@ -80,11 +78,16 @@ class HotAnswers:
         """Keep an answer for the next who asks the same."""
         self._answers.put(key, answer)
 
-    def _served(self) -> str | None:
+    def _look(self) -> None:
+        """Which release is served, and whether who may ask has changed; so often, not always."""
         now = time.monotonic()
-        if now - self._looked > _RELEASE_SECONDS:
-            self._release, self._looked = self.recommender.releases.current_id(), now
-        return self._release
+        if now - self._looked <= _SECONDS:
+            return
+        self._looked, self._release = now, self.recommender.releases.current_id()
+        version = self.keys.version()
+        if version != self._keys:
+            self._keys = version
+            self._answers.clear()
 
 
 class HotRoute:

@@ -12,11 +12,11 @@ import atexit
 import hashlib
 import json
 import logging
-import queue
 import random
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -30,6 +30,8 @@ from nextedge.types import MICROSECONDS_PER_DAY, FloatArray, Identifier
 FILE = "requests.sqlite"
 _log = logging.getLogger("nextedge")
 _BATCH = 500
+_SECONDS = 0.05
+_TIDY_SECONDS = 600.0
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS requests (
     position INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -40,7 +42,7 @@ CREATE TABLE IF NOT EXISTS requests (
     features BLOB
 );
 CREATE TABLE IF NOT EXISTS repeats (
-    recommendation_id TEXT PRIMARY KEY, of_id TEXT NOT NULL, micros INTEGER NOT NULL
+    recommendation_id TEXT NOT NULL, of_id TEXT NOT NULL, micros INTEGER NOT NULL
 );
 CREATE INDEX IF NOT EXISTS requests_by_time ON requests (micros);
 """
@@ -89,9 +91,8 @@ class RequestLog:
         self.settings = settings
         self.lost = 0
         """Requests that were not kept: the queue was full, or the disk refused."""
-        self._waiting: queue.Queue[LoggedRequest | tuple[str, str, int] | None] = queue.Queue(
-            settings.log_queue
-        )
+        self._waiting: deque[LoggedRequest | tuple[str, str, int]] = deque()
+        self._closing = threading.Event()
         self._writer: threading.Thread | None = None
         self._starting = threading.Lock()
         self._random = random.Random()
@@ -118,15 +119,15 @@ class RequestLog:
     def _queue(self, row: LoggedRequest | tuple[str, str, int]) -> None:
         if self._writer is None:
             self._start()
-        try:
-            self._waiting.put_nowait(row)
-        except queue.Full:
+        if len(self._waiting) < self.settings.log_queue:
+            self._waiting.append(row)
+        else:
             self.lost += 1
 
     def close(self) -> None:
         """Write what is queued and stop the thread."""
         if self._writer is not None and self._writer.is_alive():
-            self._waiting.put(None)
+            self._closing.set()
             self._writer.join()
         self._writer = None
 
@@ -145,18 +146,23 @@ class RequestLog:
     def _start(self) -> None:
         with self._starting:
             if self._writer is None:
+                self._closing.clear()
                 self._writer = threading.Thread(target=self._write, name="request-log", daemon=True)
                 self._writer.start()
                 atexit.register(self.close)
 
     def _write(self) -> None:
-        """Take what is queued, a batch a transaction, until closed."""
-        stopping = False
-        while not stopping:
-            batch = [self._waiting.get()]
-            while len(batch) < _BATCH and not self._waiting.empty():
-                batch.append(self._waiting.get_nowait())
-            stopping = None in batch
+        """Take what is queued, a batch a transaction, until closed; looks instead of being woken,
+        which would take the interpreter from the requests.
+        """
+        tidied = -_TIDY_SECONDS
+        while True:
+            closing = self._closing.wait(0.0 if self._waiting else _SECONDS)
+            batch = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
+            if not batch:
+                if closing:
+                    return
+                continue
             rows = [_encoded(row) for row in batch if isinstance(row, LoggedRequest)]
             repeats = [row for row in batch if isinstance(row, tuple)]
             try:
@@ -167,12 +173,14 @@ class RequestLog:
                         "(recommendation_id, micros, release, body, features) VALUES (?, ?, ?, ?, ?)",
                         rows,
                     )
-                    connection.executemany(
-                        "INSERT OR IGNORE INTO repeats VALUES (?, ?, ?)", repeats
-                    )
+                    connection.executemany("INSERT INTO repeats VALUES (?, ?, ?)", repeats)
                     oldest = time.time() * 1e6 - self.settings.log_days * MICROSECONDS_PER_DAY
-                    for table in ("requests", "repeats"):
-                        connection.execute(f"DELETE FROM {table} WHERE micros < ?", (int(oldest),))
+                    if time.monotonic() - tidied > _TIDY_SECONDS:
+                        tidied = time.monotonic()
+                        for table in ("requests", "repeats"):
+                            connection.execute(
+                                f"DELETE FROM {table} WHERE micros < ?", (int(oldest),)
+                            )
             except sqlite3.Error as error:
                 lost = len(rows) + len(repeats)
                 self.lost += lost
