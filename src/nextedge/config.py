@@ -139,6 +139,8 @@ class RankerConfig(_Settings):
     action_weights: dict[str, float] = Field(default_factory=dict)
     """Action of an impression, or event of an interaction = what it counts as label (1 where it
     is not named); 0 makes it no label. A dismissal's is for how many refusals it counts."""
+    refused_share: float = Field(0.5, ge=0, lt=1)
+    """Weight of what was shown and refused among a query's negatives: the others were never asked."""
     position_bias: bool = True
     """Let what was taken low in a list count for more, where impressions carry positions."""
     seed: int = 0

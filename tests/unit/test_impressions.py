@@ -11,7 +11,8 @@ import pytest
 from nextedge.config import RankerConfig
 from nextedge.schema import ACTIONS
 from nextedge.steps.impressions import Shown, shown_between
-from nextedge.types import CONNECTS, ENGAGES
+from nextedge.steps.rank import _with_refusals
+from nextedge.types import CONNECTS, ENGAGES, Candidates
 
 DAY = 86_400_000_000
 START, END = 1000 * DAY, 1060 * DAY
@@ -141,3 +142,15 @@ def test_without_times_or_impressions_there_is_nothing(tmp_path: Path) -> None:
     history = SimpleNamespace(directory=tmp_path, entities=None)
     assert shown_between(history, CONNECTS, START, END, RankerConfig()) is None  # type: ignore[arg-type]
     assert shown_between(history, CONNECTS, None, None, RankerConfig()) is None  # type: ignore[arg-type]
+
+
+def test_refusals_have_their_share_of_a_querys_negatives() -> None:
+    candidates = Candidates(np.array([0, 5, 8]), np.arange(8, dtype=np.int32))
+    label = np.float32([1, 0, 0, 0, 0, 1, 0, 0])
+    weight = np.float32([1, 1, 1, 10, 10, 1, 4, 4])
+    refused = np.float32([0, 1, 3, 0, 0, 0, 0, 0])  # the second counts for three
+    found = _with_refusals(candidates, label, weight, refused, RankerConfig(refused_share=0.5))
+    np.testing.assert_allclose(found, [1, 5, 15, 10, 10, 1, 4, 4])
+    assert found[[1, 2]].sum() == found[[3, 4]].sum()
+    plain = _with_refusals(candidates, label, weight, refused, RankerConfig(refused_share=0.0))
+    np.testing.assert_allclose(plain, [1, 1, 3, 10, 10, 1, 4, 4])

@@ -298,7 +298,9 @@ def label_rows(
         candidates, label, weight = candidates.keep(kept), label[kept], weight[kept]
         if shown is not None:
             pair = requests.query[candidates.row_query], candidates.candidate
-            weight = np.where(label > 0, weight, np.maximum(weight, shown.refused.weights(*pair)))
+            weight = _with_refusals(
+                candidates, label, weight, shown.refused.weights(*pair), settings
+            )
         matrices.append(line.matrix(requests, candidates))
         labels.append(label)
         groups.append(np.diff(candidates.indptr))
@@ -314,6 +316,24 @@ def label_rows(
     return LabelledRows(
         np.concatenate(matrices), np.concatenate(labels), group[group > 0], np.concatenate(weights)
     )
+
+
+def _with_refusals(
+    candidates: Candidates, label: FloatArray, weight: FloatArray, refused: FloatArray,
+    settings: RankerConfig,
+) -> FloatArray:  # fmt: skip
+    """float32[R] weights in which a query's refusals have ``refused_share`` of its negatives'.
+
+    Those who were shown something and refused it say for certain what the many who were never
+    asked do not; one by one they would be lost among them.
+    """
+    row, queries = candidates.row_query, candidates.queries
+    shown = (refused > 0) & (label == 0)
+    others = np.bincount(row, np.where(shown | (label > 0), 0.0, weight), minlength=queries)
+    own = np.bincount(row, np.where(shown, refused, 0.0), minlength=queries)
+    share = settings.refused_share
+    scale = np.maximum(others * share / (1.0 - share) / np.maximum(own, 1e-9), 1.0)
+    return np.where(shown, refused * scale[row], weight).astype(np.float32)
 
 
 def _labelled(
