@@ -26,7 +26,7 @@ from nextedge.stages.neighborhoods import Vectors, neighborhoods
 from nextedge.stages.rerank import Reranker
 from nextedge.types import Requests
 
-SETTINGS = RerankerConfig(epochs=6, dimensions=16, neighbors=4, depth=10)
+SETTINGS = RerankerConfig(epochs=12, dimensions=16, neighbors=4, depth=10, learning_rate=5e-3)
 
 
 def heads(count: int, seed: int) -> list[HeadList]:
