@@ -143,6 +143,18 @@ def test_scopes_and_revocation_hold_for_kept_answers(client: TestClient, folder:
     assert client.post("/v1/events", json=event, headers=bearer).status_code == 202
 
 
+def test_revoking_the_last_key_closes_the_door(client: TestClient, folder: Path) -> None:
+    keys = ApiKeys(folder / "state")
+    made, token = keys.create(("read",))
+    time.sleep(0.2)
+    bearer = {"Authorization": f"Bearer {token}"}
+    assert people(client, **bearer).status_code == 200
+    keys.revoke(made.id)
+    time.sleep(0.2)
+    assert people(client, **bearer).status_code == 401
+    assert people(client).status_code == 401
+
+
 def test_metrics_count_with_bounded_labels(client: TestClient) -> None:
     people(client)
     people(client)

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from nextedge import __version__
 from nextedge.api import events, recommendations, similar, training
 from nextedge.api.hot import HotAnswers, HotRoute
-from nextedge.api.keys import ApiKeys, Scope
+from nextedge.api.keys import SCOPES, ApiKeys, Scope
 from nextedge.api.limits import BodyLimit, RequestCount
 from nextedge.api.metrics import Metrics
 from nextedge.api.problems import add_problem_handlers, problem
@@ -73,9 +73,7 @@ def _authorise(keys: ApiKeys) -> Authorise:
             if not keys.required:
                 return
             given = (authorization or "").removeprefix("Bearer ")
-            if not given or not any(
-                keys.allows(given, each) for each in ("read", "write", "admin")
-            ):
+            if not given or not any(keys.allows(given, each) for each in SCOPES):
                 raise HTTPException(401, "Missing or wrong API key")
             if not keys.allows(given, scope):
                 raise HTTPException(403, f"This API key has not the scope {scope!r}")

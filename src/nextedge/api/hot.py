@@ -58,9 +58,15 @@ class HotAnswers:
         self._release: str | None = None
         self._looked = -1.0
 
+    def key(self, scope: Any) -> Hashable:
+        """Under what the answer is kept. The keys' version is read before the caller is
+        authorised: an answer to a key that is revoked meanwhile is never found again.
+        """
+        self._look()
+        return scope["path"], scope["query_string"], _authorization(scope), self._keys
+
     def find(self, key: Hashable) -> tuple[bytes, Encoded] | None:
         """The body to send, or None where the answer must be computed."""
-        self._look()
         kept = self._answers.get(key)
         if kept is None or kept.release != self._release:
             return None
@@ -84,10 +90,7 @@ class HotAnswers:
         if now - self._looked <= _SECONDS:
             return
         self._looked, self._release = now, self.recommender.releases.current_id()
-        version = self.keys.version()
-        if version != self._keys:
-            self._keys = version
-            self._answers.clear()
+        self._keys = self.keys.version()
 
 
 class HotRoute:
@@ -102,7 +105,7 @@ class HotRoute:
         if not _asks(scope):
             await self.app(scope, receive, send)
             return
-        key = scope["path"], scope["query_string"], _authorization(scope)
+        key = self.answers.key(scope)
         found = self.answers.find(key)
         if found is None:
             scope[KEY] = key

@@ -82,8 +82,8 @@ class ApiKeys:
 
     @property
     def required(self) -> bool:
-        """Whether callers must send a key."""
-        return self._given is not None or bool(self._current())
+        """Whether callers must send a key: once one was made, also when all are revoked."""
+        return self._given is not None or self.version() is not None
 
     def allows(self, token: str, scope: Scope) -> bool:
         """Whether a key may do what the scope names; ``admin`` may do all."""

@@ -102,8 +102,14 @@ def answer(
     watch = _Watch(started)
     watch("lookup")
     key = cached = None
-    alone = len(user_ids) == 1 and not question.explain  # explanations need every column
-    if cache is not None and alone and requests.k * _KEPT_PER_RESULT <= _KEPT:
+    # explanations need every column, draws every candidate
+    whole = question.explain or surface.settings.policy.exploration.slots > 0
+    if (
+        cache is not None
+        and len(user_ids) == 1
+        and not whole
+        and requests.k * _KEPT_PER_RESULT <= _KEPT
+    ):
         context = tuple(sorted(question.context.items()))
         key = release.id, surface.name, str(user_ids[0]), context
         cached = cache.get(key)
