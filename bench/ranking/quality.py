@@ -37,7 +37,7 @@ from nextedge.models.learners import learners
 from nextedge.models.quality import ndcg_of_rows
 from nextedge.stages.line import SCORE
 from nextedge.stages.rerank import Reranker
-from nextedge.steps.rank import Learned, RankStep, batches, train
+from nextedge.steps.rank import LabelledWindows, RankStep, batches, train
 from nextedge.steps.rerank import train_reranker
 from nextedge.steps.step import quiet
 
@@ -93,7 +93,7 @@ def _test_pairs(recommender: Recommender, surface: str, test: pl.DataFrame) -> G
     return build_graph(left[usable], right[usable], len(scope.graph), scope.graph.targets)
 
 
-def _rankers(recommender, surface, settings, learned: Learned, test) -> dict[str, object]:  # type: ignore[no-untyped-def]
+def _rankers(recommender, surface, settings, learned: LabelledWindows, test) -> dict[str, object]:  # type: ignore[no-untyped-def]
     line = recommender.release.surface(surface).line
     positives = _test_pairs(recommender, surface, test)
     queries = np.flatnonzero(positives.degree).astype(np.int32)
@@ -160,7 +160,9 @@ def _ratio(one: np.ndarray, other: np.ndarray) -> list[float]:
     return [round(value, 3) for value in (ratio.mean, ratio.low, ratio.high)]
 
 
-def _ablation(recommender: Recommender, surface: str, learned: Learned) -> dict[str, object]:
+def _ablation(
+    recommender: Recommender, surface: str, learned: LabelledWindows
+) -> dict[str, object]:
     """NDCG@20 of the last label window, and its ratio where features are left out."""
     parts = [part for part in learned.parts if (part.label > 0).any()]
     training, later = _some(LabelledRows.joined(parts[:-1])), parts[-1]

@@ -10,7 +10,7 @@ import pytest
 from nextedge import Recommender
 from nextedge.features.attributes import Category
 from nextedge.features.feature import FeatureInput
-from nextedge.features.neighbor_features import behind, neighbor_amounts, neighbor_values
+from nextedge.features.neighbor_features import neighbor_amounts, neighbor_values
 from nextedge.stages.line import Line
 from nextedge.types import MICROSECONDS_PER_DAY, Requests
 
@@ -54,7 +54,7 @@ def test_values_around_the_query(line: Line) -> None:
 
 def test_values_around_the_candidate(line: Line) -> None:
     given = asked(line)
-    scope, reverse = line.scope, behind(line.scope)
+    scope, reverse = line.scope, line.scope.reverse_graph
     column = scope.query_attributes.columns["company"]
     assert isinstance(column, Category)
     known = (scope.graph.degree > 0) & (column.codes >= 0)

@@ -48,7 +48,7 @@ def activity(given: FeatureInput) -> Columns:
 
 def _activity_tables(scope: Scope) -> dict[str, tuple[FloatArray, FloatArray]]:
     """Per name: the value of each query and of each candidate."""
-    graph, reverse = scope.graph, _reverse(scope)
+    graph, reverse = scope.graph, scope.reverse_graph
     span = history_span(scope)
     tables: dict[str, tuple[FloatArray, FloatArray]] = {}
     as_of = scope.snapshot.as_of
@@ -71,15 +71,6 @@ def _activity_tables(scope: Scope) -> dict[str, tuple[FloatArray, FloatArray]]:
         for short, long in zip(tables["activity_short"], tables["activity_long"], strict=True)
     )
     return tables
-
-
-def _reverse(scope: Scope):  # type: ignore[no-untyped-def]
-    own = scope.relation.self_typed
-    return (
-        scope.graph
-        if own and scope.relation.symmetric
-        else (scope.graph.reverse if own else scope.snapshot.engaged_by)
-    )
 
 
 def _last(graph) -> IntArray:  # type: ignore[no-untyped-def]

@@ -27,13 +27,6 @@ _PRIOR = 5.0
 """Neighbours with the usual share of values, added to those that are seen."""
 
 
-def behind(scope: Scope) -> Graph:
-    """The edges seen from the candidates."""
-    if not scope.relation.self_typed:
-        return scope.snapshot.engaged_by
-    return scope.graph if scope.relation.symmetric else scope.graph.reverse
-
-
 def _categories(attributes: Attributes) -> Iterator[tuple[str, Category]]:
     for name in attributes.of_kind(ColumnKind.CATEGORY):
         column = attributes.columns[name]
@@ -98,7 +91,7 @@ def neighbor_values(given: FeatureInput) -> Columns:
         columns[f"{name}_affinity"] = share
         if scope.timed:
             columns[f"{name}_latest_affinity"], columns[f"{name}_idle_days"] = latest, idle
-    reverse = behind(scope)
+    reverse = scope.reverse_graph
     for name, column in _categories(scope.query_attributes):
         base = scope.derived(f"share_of_values_{name}", lambda c=column: _shares(scope, c))  # type: ignore[misc]
         out = np.zeros(rows, np.float32)
@@ -155,7 +148,7 @@ def neighbor_amounts(given: FeatureInput) -> Columns:
     scope = given.scope
     if not scope.graph.edges:
         return {}
-    reverse = behind(scope)
+    reverse = scope.reverse_graph
     popularity = scope.derived(
         "popularity_log", lambda: np.log1p(scope.candidate_degree).astype(np.float32)
     )

@@ -234,30 +234,30 @@ class XgBoost(Learner):
         }  # fmt: skip
 
 
-class Mlp(Learner):
+class Network(Learner):
+    """A network whose class fits and reads itself; fitted anew on other rows its scale differs."""
+
+    loads: ClassVar[type[MlpRanker | TwoTowerRanker]]
+    refits = False
+
+    def whole(
+        self, rows: LabelledRows, features: Sequence[str], settings: RankerConfig, trees: int
+    ) -> CalibratedRanker:
+        return self.loads.fit(rows, features, settings.seed)
+
+
+class Mlp(Network):
     """A network of three hidden layers by log loss."""
 
     name = "mlp"
     loads = MlpRanker
-    refits = False
-
-    def whole(
-        self, rows: LabelledRows, features: Sequence[str], settings: RankerConfig, trees: int
-    ) -> CalibratedRanker:
-        return MlpRanker.fit(rows, features, settings.seed)
 
 
-class TwoTower(Learner):
+class TwoTower(Network):
     """Two small networks that meet in a dot product, by log loss."""
 
     name = "two_tower"
     loads = TwoTowerRanker
-    refits = False
-
-    def whole(
-        self, rows: LabelledRows, features: Sequence[str], settings: RankerConfig, trees: int
-    ) -> CalibratedRanker:
-        return TwoTowerRanker.fit(rows, features, settings.seed)
 
 
 def _xgboost() -> Any:

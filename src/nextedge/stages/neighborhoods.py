@@ -76,7 +76,7 @@ def neighborhoods(
     """
     graph, vectors = scope.graph, Vectors.of(scope)
     own = scope.relation.self_typed
-    behind = graph if scope.relation.symmetric else graph.reverse
+    behind = scope.reverse_graph
     left, left_place = sampled(graph, query, neighbors, timed=scope.timed)
     left_edge = _edge_numbers(graph, left_place, now, timed=scope.timed)
     left_degree = np.log1p(scope.candidate_degree[left]).astype(np.float32)
@@ -87,7 +87,7 @@ def neighborhoods(
         found, place = sampled(behind, int(candidate), neighbors, timed=scope.timed)
         right[row, : len(found)] = found
         right_edge[row, : len(found)] = _edge_numbers(behind, place, now, timed=scope.timed)
-    right_degree = np.log1p(graph.degree).astype(np.float32)
+    right_degree = np.log1p(graph.degree[np.maximum(right, 0)]).astype(np.float32)
     of_query = vectors.query[query] if query >= 0 else np.zeros(vectors.query.shape[1], np.float32)
     filled = _fill(
         graph.indptr, graph.indices, own, query, left, left_edge, left_degree,
@@ -156,7 +156,7 @@ def _fill(  # type: ignore[no-untyped-def]
                 break
             token = candidate_tokens[pair, place]
             candidate_mask[pair, place] = True
-            token[0] = right_degree[node]
+            token[0] = right_degree[pair, place]
             token[1], token[2] = right_edge[pair, place, 0], right_edge[pair, place, 1]
             token[3] = _cosine(query_vector[node], candidate_vector[candidate])
             token[4] = _cosine(query_vector[node], of_query)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nextedge.config import RerankerConfig
 from nextedge.models.cross_attention import MANIFEST, CrossAttention, HeadList, head_numbers
 from nextedge.stages.neighborhoods import Vectors, neighborhoods
 from nextedge.stages.source import Scope
@@ -36,7 +37,7 @@ class Reranker:
         """
         order = np.arange(len(ranked))
         for row, rows in enumerate(ranked.rows()):
-            head = head_of(self.scope, self.model, requests, ranked, row, score)
+            head = head_of(self.scope, self.model.settings, requests, ranked, row, score)
             if len(head.label):
                 value = self.model.scores(head.neighborhoods, head.head)
                 found = np.argsort(-value, kind="stable")
@@ -70,7 +71,7 @@ class Reranker:
 
 def head_of(
     scope: Scope,
-    model: CrossAttention,
+    settings: RerankerConfig,
     requests: Requests,
     ranked: Candidates,
     row: int,
@@ -83,10 +84,10 @@ def head_of(
         label: float32[R] of all rows; 0 where none is given.
     """
     start = int(ranked.indptr[row])
-    rows = slice(start, min(start + model.settings.depth, int(ranked.indptr[row + 1])))
+    rows = slice(start, min(start + settings.depth, int(ranked.indptr[row + 1])))
     found = neighborhoods(
         scope, int(requests.query[row]), ranked.candidate[rows], requests.now,
-        model.settings.neighbors,
+        settings.neighbors,
     )  # fmt: skip
     labels = np.zeros(rows.stop - rows.start, np.float32) if label is None else label[rows]
     return HeadList(found, head_numbers(ranked.columns[score][rows]), labels)

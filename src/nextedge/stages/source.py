@@ -53,6 +53,13 @@ class Scope:
         return self.snapshot.connections if own else self.snapshot.engagements
 
     @property
+    def reverse_graph(self) -> Graph:
+        """The same edges seen from the candidates."""
+        if not self.relation.self_typed:
+            return self.snapshot.engaged_by
+        return self.graph if self.relation.symmetric else self.graph.reverse
+
+    @property
     def candidate_attributes(self) -> Attributes:
         """Attributes of the candidates."""
         entities = self.snapshot.entities

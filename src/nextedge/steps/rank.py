@@ -51,7 +51,7 @@ FEWEST_POSITIVES = 30
 
 
 @dataclass(frozen=True, eq=False)
-class Learned:
+class LabelledWindows:
     """What the label windows teach.
 
     Attributes:
@@ -127,7 +127,7 @@ class RankStep(Step):
                 cold.save(folder / COLD_START)
         (output / "training.json").write_text(json.dumps(about, indent=1))
 
-    def labelled(self, inputs: Mapping[str, Path], progress: Progress) -> Learned:
+    def labelled(self, inputs: Mapping[str, Path], progress: Progress) -> LabelledWindows:
         """Candidates, features and labels of every label window."""
         history = History.load(inputs["entities"])
         surface = self.config.surface(self.surface)
@@ -156,11 +156,11 @@ class RankStep(Step):
             shown = shown_between(history, relation, window.as_of, end, surface.ranker)
             parts.append(label_rows(line, positives, surface.ranker, seed=place, shown=shown))
         bias = None if shown is None else shown.bias
-        return Learned(
+        return LabelledWindows(
             history, pairs, windows[-2], method, why, features, trained, fusion, parts, latest, bias
         )
 
-    def _cold_start(self, learned: Learned) -> list[LabelledRows]:
+    def _cold_start(self, learned: LabelledWindows) -> list[LabelledRows]:
         """Rows of queries whose every edge was taken out, in three parts; none where nothing
         else is known of them.
 

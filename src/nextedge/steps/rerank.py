@@ -87,7 +87,6 @@ def _heads(
     )
     unseen.calibrator = ranker.calibrator
     line, settings = window.line.with_ranker(unseen), surface.reranker
-    model = CrossAttention(settings, {})
     random = np.random.default_rng([settings.seed, 4])
     queries = random.permutation(np.flatnonzero(window.positives.degree))[: settings.queries]
     found = []
@@ -97,7 +96,7 @@ def _heads(
         ranked = line.run(requests)
         label = window.positives.weights(query[ranked.row_query], ranked.candidate)
         for row in range(len(query)):
-            head = head_of(line.scope, model, requests, ranked, row, SCORE, label)
+            head = head_of(line.scope, settings, requests, ranked, row, SCORE, label)
             if head.label.any():
                 found.append(head)
     return found
