@@ -35,12 +35,13 @@ def run_server(location: Path, host: str, port: int, workers: int) -> None:
             f"or set {KEY_VARIABLE} to a secret (clients send it as 'Authorization: Bearer …')"
         )
     os.environ[LOCATION_VARIABLE] = str(location.resolve())
-    if workers > 1:  # each writes its metrics there, any reads them all
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="nextedge-metrics-")
-    Server(
-        "nextedge.api.server:create", address=host, port=port, workers=workers,
-        interface=Interfaces.ASGI, factory=True, websockets=False,
-    ).serve()  # fmt: skip
+    with tempfile.TemporaryDirectory(prefix="nextedge-metrics-") as metrics:
+        if workers > 1:  # each writes its metrics there, any reads them all
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics
+        Server(
+            "nextedge.api.server:create", address=host, port=port, workers=workers,
+            interface=Interfaces.ASGI, factory=True, websockets=False,
+        ).serve()  # fmt: skip
 
 
 def create() -> FastAPI:
