@@ -1,4 +1,4 @@
-"""Errors of the disk, said in words."""
+"""Arrays mapped from disk, and errors of the disk said in words."""
 
 from __future__ import annotations
 
@@ -6,12 +6,24 @@ import contextlib
 import errno
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from nextedge.errors import StorageError
 
 _REFUSED = (
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM,
 )  # fmt: skip
+
+
+def mapped(path: Path) -> npt.NDArray[Any]:
+    """The array of a ``.npy`` file, memory-mapped: read on use, shared by all processes.
+
+    A plain array, as every look into a ``numpy.memmap`` takes three times as long.
+    """
+    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
 
 
 @contextlib.contextmanager

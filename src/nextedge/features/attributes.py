@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from nextedge.features.text import HashedText, TextEncoder, TextProgress, quiet
 from nextedge.graph.propagate import SparseRows
 from nextedge.schema import ColumnKind
+from nextedge.storage import mapped
 from nextedge.types import FloatArray, IndexArray, IntArray
 
 _NUMERIC = (ColumnKind.NUMBER, ColumnKind.FLAG, ColumnKind.LATITUDE, ColumnKind.LONGITUDE)
@@ -200,7 +201,7 @@ def _save_column(directory: Path, column: Encoded) -> None:
 
 def _load_column(directory: Path, kind: ColumnKind) -> Encoded:
     def array(name: str) -> Any:
-        return np.load(directory / f"{name}.npy", mmap_mode="r")
+        return mapped(directory / f"{name}.npy")
 
     if kind in _NUMERIC:
         return Number(array("values"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -42,7 +43,7 @@ class FeatureInput:
     requests: Requests
     candidates: Candidates
 
-    @property
+    @cached_property
     def query(self) -> npt.NDArray[np.int32]:
         """int32[R]: the query's position, row by row (UNKNOWN where not in the release)."""
         return np.repeat(self.requests.query, np.diff(self.candidates.indptr))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numba
 import numpy as np
 
 from nextedge.features.attributes import Attributes, Category, Number, Tags, Text
@@ -98,15 +99,20 @@ def _distance_km(attributes: Attributes, query: IndexArray, candidate: IndexArra
     """Haversine distance; missing where either place is."""
     latitude, longitude = attributes.columns["latitude"], attributes.columns["longitude"]
     assert isinstance(latitude, Number) and isinstance(longitude, Number)
-    here, there = (
-        [np.radians(column.values[side].astype(np.float64)) for column in (latitude, longitude)]
-        for side in (query, candidate)
-    )
-    half = (
-        np.sin((there[0] - here[0]) / 2) ** 2
-        + np.cos(here[0]) * np.cos(there[0]) * np.sin((there[1] - here[1]) / 2) ** 2
-    )
-    return (2 * _EARTH_RADIUS_KM * np.arcsin(np.sqrt(np.clip(half, 0, 1)))).astype(np.float32)
+    distance = np.empty(len(candidate), np.float32)
+    _haversine(latitude.values, longitude.values, query, candidate, distance)
+    return distance
+
+
+@numba.njit(cache=True, nogil=True)
+def _haversine(latitude, longitude, query, candidate, distance):  # type: ignore[no-untyped-def]
+    for row in range(len(candidate)):
+        here, there = np.float64(latitude[query[row]]), np.float64(latitude[candidate[row]])
+        east = np.float64(longitude[candidate[row]]) - np.float64(longitude[query[row]])
+        north, here, there = np.radians(there - here), np.radians(here), np.radians(there)
+        half = np.sin(north / 2) ** 2
+        half += np.cos(here) * np.cos(there) * np.sin(np.radians(east) / 2) ** 2
+        distance[row] = 2 * _EARTH_RADIUS_KM * np.arcsin(np.sqrt(min(max(half, 0.0), 1.0)))
 
 
 def _views(scope: Scope) -> Iterator[Feature]:

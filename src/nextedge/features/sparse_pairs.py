@@ -7,7 +7,7 @@ import numpy as np
 
 from nextedge.graph.csr import Graph
 from nextedge.graph.propagate import SparseRows
-from nextedge.graph.threads import run_blocks
+from nextedge.graph.threads import Scratch, run_blocks
 from nextedge.types import FloatArray, IndexArray, IntArray
 
 
@@ -24,8 +24,8 @@ def candidate_dots(
     """
     out = np.zeros(len(candidate), np.float32)
     run_blocks(
-        _candidate_dots, len(query), rows.indptr, rows.indices, rows.values, rows.columns, query,
-        indptr, candidate, out,
+        _candidate_dots, len(query), rows.indptr, rows.indices, rows.values, query, indptr,
+        candidate, out, scratch=(Scratch(rows.columns, np.float32),),
     )  # fmt: skip
     return out
 
@@ -49,17 +49,17 @@ def neighborhood_dots(
     out = np.zeros(len(candidate), np.float32)
     run_blocks(
         _neighborhood_dots, len(query), graph.indptr, graph.indices, rows.indptr, rows.indices,
-        rows.values, rows.columns, scale, query, indptr, candidate, out,
+        rows.values, scale, query, indptr, candidate, out,
+        scratch=(Scratch(rows.columns, np.float32),),
     )  # fmt: skip
     return out
 
 
 @numba.njit(cache=True, nogil=True)
 def _neighborhood_dots(  # type: ignore[no-untyped-def]
-    block, blocks, g_indptr, g_indices, indptr, indices, values, columns, scale, query, start,
-    candidate, out,
+    block, blocks, g_indptr, g_indices, indptr, indices, values, scale, query, start, candidate,
+    out, own,
 ):  # fmt: skip
-    own = np.zeros(columns, np.float32)
     for q in range(block, len(query), blocks):
         if query[q] < 0:
             continue
@@ -82,9 +82,8 @@ def _neighborhood_dots(  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def _candidate_dots(  # type: ignore[no-untyped-def]
-    block, blocks, indptr, indices, values, columns, query, start, candidate, out
+    block, blocks, indptr, indices, values, query, start, candidate, out, own
 ):
-    own = np.zeros(columns, np.float32)
     for q in range(block, len(query), blocks):
         if query[q] < 0:
             continue

@@ -10,6 +10,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from nextedge.storage import mapped
 from nextedge.types import FloatArray, IndexArray, IntArray
 
 _PARTS = ("indptr", "indices", "weight", "first", "last")
@@ -85,7 +86,7 @@ class Graph:
     @classmethod
     def load(cls, directory: Path) -> Graph:
         """Memory-map a graph that ``save`` wrote."""
-        arrays = [np.load(directory / f"{part}.npy", mmap_mode="r") for part in _PARTS]
+        arrays = [mapped(directory / f"{part}.npy") for part in _PARTS]
         indptr, indices, weight, first, last = arrays
         targets = int(np.load(directory / "targets.npy"))
         return cls(indptr, indices, weight, first, last, targets)

@@ -6,7 +6,7 @@ import numba
 import numpy as np
 
 from nextedge.graph.propagate import SparseRows
-from nextedge.graph.threads import run_blocks
+from nextedge.graph.threads import Scratch, run_blocks
 from nextedge.types import FloatArray, IndexArray, IntArray
 
 
@@ -31,17 +31,17 @@ def pair_path_products(
     run_blocks(
         _pair_path_products, len(rows.indptr) - 1,
         rows.indptr, rows.indices, rows.values, matrix.indptr, matrix.indices, matrix.values,
-        matrix.columns, ends.indptr, ends.indices, ends.values, indptr, candidate, score,
+        ends.indptr, ends.indices, ends.values, indptr, candidate, score,
+        scratch=(Scratch(matrix.columns, np.float32),),
     )  # fmt: skip
     return score
 
 
 @numba.njit(cache=True, nogil=True)
 def _pair_path_products(  # type: ignore[no-untyped-def]
-    block, blocks, a_indptr, a_indices, a_values, b_indptr, b_indices, b_values, columns,
-    c_indptr, c_indices, c_values, indptr, candidate, score,
+    block, blocks, a_indptr, a_indices, a_values, b_indptr, b_indices, b_values,
+    c_indptr, c_indices, c_values, indptr, candidate, score, total,
 ):  # fmt: skip
-    total = np.zeros(columns, np.float32)
     for q in range(block, len(a_indptr) - 1, blocks):
         if indptr[q] == indptr[q + 1]:
             continue

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 
-from nextedge.graph.threads import run_blocks
+from nextedge.graph.threads import Scratch, run_blocks
 from nextedge.types import Candidates, FloatArray, IndexArray, IntArray
 
 
@@ -53,7 +53,7 @@ def top_products(
     score = np.empty((queries, n), np.float32)
     run_blocks(
         _top_products, queries, rows.indptr, rows.indices, rows.values, matrix.indptr, matrix.indices, matrix.values,
-        matrix.columns, *exclude, size, target, score,
+        *exclude, size, target, score, scratch=_room(matrix),
     )  # fmt: skip
     filled = np.arange(n)[None, :] < size[:, None]
     indptr = np.concatenate(([0], np.cumsum(size)))
@@ -67,9 +67,14 @@ def pair_products(
     score = np.zeros(len(candidate), np.float32)
     run_blocks(
         _pair_products, len(rows.indptr) - 1, rows.indptr, rows.indices, rows.values, matrix.indptr, matrix.indices, matrix.values,
-        matrix.columns, indptr, candidate, score,
+        indptr, candidate, score, scratch=_room(matrix),
     )  # fmt: skip
     return score
+
+
+def _room(matrix: SparseRows) -> tuple[Scratch, Scratch]:
+    """For the total of every column, and for the columns that were touched."""
+    return Scratch(matrix.columns, np.float32), Scratch(matrix.columns + 1, np.int32, zeroed=False)
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
@@ -92,13 +97,11 @@ def _accumulate(q, a_indptr, a_indices, a_values, b_indptr, b_indices, b_values,
 
 @numba.njit(cache=True, nogil=True)
 def _top_products(  # type: ignore[no-untyped-def]
-    block, blocks, a_indptr, a_indices, a_values, b_indptr, b_indices, b_values, columns,
-    x_indptr, x_indices, size, target, score,
+    block, blocks, a_indptr, a_indices, a_values, b_indptr, b_indices, b_values,
+    x_indptr, x_indices, size, target, score, total, touched,
 ):  # fmt: skip
     queries = len(a_indptr) - 1
     n = target.shape[1]
-    total = np.zeros(columns, np.float32)
-    touched = np.empty(columns + 1, np.int32)
     for q in range(block, queries, blocks):
         count = _accumulate(
             q, a_indptr, a_indices, a_values, b_indptr, b_indices, b_values, total, touched
@@ -145,12 +148,10 @@ def keep_best(total, touched, count, n, target, score):  # type: ignore[no-untyp
 
 @numba.njit(cache=True, nogil=True)
 def _pair_products(  # type: ignore[no-untyped-def]
-    block, blocks, a_indptr, a_indices, a_values, b_indptr, b_indices, b_values, columns,
-    indptr, candidate, score,
+    block, blocks, a_indptr, a_indices, a_values, b_indptr, b_indices, b_values,
+    indptr, candidate, score, total, touched,
 ):  # fmt: skip
     queries = len(a_indptr) - 1
-    total = np.zeros(columns, np.float32)
-    touched = np.empty(columns + 1, np.int32)
     for q in range(block, queries, blocks):
         count = _accumulate(
             q, a_indptr, a_indices, a_values, b_indptr, b_indices, b_values, total, touched

@@ -12,7 +12,7 @@ import numba
 import numpy as np
 
 from nextedge.graph.propagate import keep_best
-from nextedge.graph.threads import run_blocks
+from nextedge.graph.threads import Scratch, run_blocks
 from nextedge.types import Candidates, FloatArray, IndexArray, IntArray
 
 
@@ -44,7 +44,7 @@ def top_walk(
     target = np.empty((len(queries), n), np.int32)
     score = np.empty((len(queries), n), np.float32)
     run_blocks(_top_walk, len(queries), indptr, indices, queries, *exclude, low, high, restart,
-               tolerance, size, target, score)  # fmt: skip
+               tolerance, size, target, score, scratch=_room(len(indptr) - 1))  # fmt: skip
     filled = np.arange(n)[None, :] < size[:, None]
     return Candidates(
         np.concatenate(([0], np.cumsum(size))), target[filled], {"score": score[filled]}
@@ -64,8 +64,17 @@ def pair_walk(
     """float32[R]: the walk's score of each given (query, candidate) pair."""
     score = np.zeros(len(pair_candidates), np.float32)
     run_blocks(_pair_walk, len(queries), indptr, indices, queries, pair_indptr, pair_candidates,
-               restart, tolerance, score)  # fmt: skip
+               restart, tolerance, score, scratch=_room(len(indptr) - 1))  # fmt: skip
     return score
+
+
+def _room(nodes: int) -> tuple[Scratch, ...]:
+    """For every node's estimate and residual, the queue, who is in it, and who was touched."""
+    return (
+        Scratch(nodes, np.float64), Scratch(nodes, np.float64),
+        Scratch(nodes + 1, np.int32, zeroed=False), Scratch(nodes, np.bool_),
+        Scratch(nodes + 1, np.int32, zeroed=False),
+    )  # fmt: skip
 
 
 @numba.njit(cache=True, nogil=True)
@@ -119,12 +128,9 @@ def _settle(residual, touched, count, restart, estimate):  # type: ignore[no-unt
 @numba.njit(cache=True, nogil=True)
 def _top_walk(  # type: ignore[no-untyped-def]
     block, blocks, indptr, indices, queries, x_indptr, x_indices, low, high, restart, tolerance,
-    size, target, score,
+    size, target, score, estimate, residual, queue, queued, touched,
 ):  # fmt: skip
     nodes, n = len(indptr) - 1, target.shape[1]
-    estimate, residual = np.zeros(nodes), np.zeros(nodes)
-    queue, queued = np.empty(nodes + 1, np.int32), np.zeros(nodes, np.bool_)
-    touched = np.empty(nodes + 1, np.int32)
     for q in range(block, len(queries), blocks):
         query = queries[q]
         if query < 0:
@@ -148,12 +154,8 @@ def _top_walk(  # type: ignore[no-untyped-def]
 @numba.njit(cache=True, nogil=True)
 def _pair_walk(  # type: ignore[no-untyped-def]
     block, blocks, indptr, indices, queries, pair_indptr, pair_candidates, restart, tolerance,
-    score,
+    score, estimate, residual, queue, queued, touched,
 ):  # fmt: skip
-    nodes = len(indptr) - 1
-    estimate, residual = np.zeros(nodes), np.zeros(nodes)
-    queue, queued = np.empty(nodes + 1, np.int32), np.zeros(nodes, np.bool_)
-    touched = np.empty(nodes + 1, np.int32)
     for q in range(block, len(queries), blocks):
         query = queries[q]
         if query < 0:

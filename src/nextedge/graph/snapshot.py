@@ -17,6 +17,7 @@ import numpy as np
 from nextedge.data.ids import IdMap
 from nextedge.features.attributes import Attributes
 from nextedge.graph.csr import Graph
+from nextedge.storage import mapped
 from nextedge.types import BoolArray, IndexArray, IntArray
 
 GRAPHS = (
@@ -112,7 +113,7 @@ class Snapshot:
         """Memory-map graphs that ``save`` wrote, beside their entities."""
         about = json.loads((directory / "snapshot.json").read_text())
         graphs: dict[str, Any] = {name: Graph.load(directory / name) for name in GRAPHS}
-        arrays = {part: np.load(directory / f"{part}.npy", mmap_mode="r") for part in _ARRAYS}
+        arrays = {part: mapped(directory / f"{part}.npy") for part in _ARRAYS}
         return cls(
             entities=entities,
             as_of=about["as_of"],

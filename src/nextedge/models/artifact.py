@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from nextedge.errors import ReleaseError
+from nextedge.storage import mapped
 
 MANIFEST = "model.json"
 FORMAT = 1
@@ -83,7 +84,7 @@ class Artifact:
         for name, expected in manifest["arrays"].items():
             file = directory / f"{name}.npy"
             try:
-                arrays[name] = np.load(file, mmap_mode="r", allow_pickle=False)
+                arrays[name] = mapped(file)
             except (OSError, ValueError) as error:
                 raise ReleaseError(f"{file}: cannot be read: {error}") from None
             if [list(arrays[name].shape), str(arrays[name].dtype)] != list(expected.values()):

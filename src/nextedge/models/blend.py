@@ -39,7 +39,10 @@ class LinearBlend:
         """float32[R] scores."""
         used = np.flatnonzero(self.weight)
         score = np.zeros(len(matrix), np.float32)
-        _add_weighted(self._standard(matrix, used), self.weight[used], score)
+        size = _sizes(matrix, used, self.missing)
+        np.log(size, out=size)  # NumPy's is vectorised, a compiled loop's is not
+        parts = (self.weight, self.center, self.scale, self.missing)
+        _add_weighted(matrix, size, used, *(part[used] for part in parts), score)
         return score
 
     def parts(self, matrix: FloatArray) -> FloatArray:
@@ -123,11 +126,27 @@ class LinearBlend:
 
 
 @numba.njit(cache=True, nogil=True)
-def _add_weighted(standard, weight, score):  # type: ignore[no-untyped-def]
+def _sizes(matrix, used, missing):  # type: ignore[no-untyped-def]
+    """float32[R, U]: |value| × 1,000 + 1, whose logarithm is that of ``_signed_log``."""
+    size = np.empty((matrix.shape[0], len(used)), np.float32)
+    for row in range(matrix.shape[0]):
+        for place in range(len(used)):
+            value = matrix[row, used[place]]
+            value = value if np.isfinite(value) else missing[used[place]]
+            size[row, place] = np.abs(value) * np.float32(1e3) + np.float32(1.0)
+    return size
+
+
+@numba.njit(cache=True, nogil=True)
+def _add_weighted(matrix, size, used, weight, center, scale, missing, score):  # type: ignore[no-untyped-def]
     """Row by row in one order: a matrix product's rounding depends on how many rows there are."""
-    for row in range(standard.shape[0]):
-        for column in range(standard.shape[1]):
-            score[row] += standard[row, column] * weight[column]
+    for row in range(matrix.shape[0]):
+        for place in range(len(used)):
+            value = matrix[row, used[place]]
+            value = value if np.isfinite(value) else missing[place]
+            signed = size[row, place] if value >= 0 else -size[row, place]
+            standard = (signed - center[place]) / scale[place]
+            score[row] += min(max(standard, np.float32(-30)), np.float32(30)) * weight[place]
 
 
 def _missing(name: str, values: FloatArray) -> float:

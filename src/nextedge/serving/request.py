@@ -125,13 +125,14 @@ def answer(
     spent_ms = (time.perf_counter() - started) * 1e3
     ids = release.entities.users if surface.candidate_table == "users" else release.entities.items
     names = ids.identifiers(chosen.candidate).to_pylist()
+    sources = _sources(surface, chosen)
     chance = chosen.columns.get(PROPENSITY, np.ones(len(chosen), np.float32))
     answers = []
     for user_id, query, rows in zip(user_ids, requests.query, chosen.rows(), strict=True):
         found = tuple(
             Recommendation(
                 names[row], float(chosen.columns[SCORE][row]), row - rows.start + 1, reasons[row],
-                _sources(surface, chosen, row),
+                sources[row],
                 release.display(surface.candidate_table, int(chosen.candidate[row])),
                 float(chance[row]),
                 parts[row] if parts else {},
@@ -300,14 +301,20 @@ def ranked_candidates(
         return Ranked(candidates.with_columns(**{SCORE: order}), None, ("ranker_failed",))
 
 
-def _sources(surface: LoadedSurface, chosen: Candidates, row: int) -> tuple[str, ...]:
-    found = []
-    for name in surface.line.sources:
-        ranks = chosen.columns.get(rank_column(name))
-        if ranks is not None and int(ranks[row]) != int(NO_RANK):
-            found.append((int(ranks[row]), name))
-    drawn = PROPENSITY in chosen.columns and chosen.columns[PROPENSITY][row] < 1
-    return tuple(name for _, name in sorted(found)) or ("exploration" if drawn else "popular",)
+def _sources(surface: LoadedSurface, chosen: Candidates) -> list[tuple[str, ...]]:
+    """For each row the sources that found it, the one that ranked it best first."""
+    names = [name for name in sorted(surface.line.sources) if rank_column(name) in chosen.columns]
+    drawn = chosen.columns.get(PROPENSITY, np.ones(len(chosen))) < 1
+    none = [("exploration",) if each else ("popular",) for each in drawn.tolist()]
+    if not names:
+        return none
+    ranks = np.stack([chosen.columns[rank_column(name)] for name in names], axis=1)
+    order = np.argsort(ranks, axis=1, kind="stable").tolist()
+    found = (ranks != NO_RANK).sum(axis=1).tolist()
+    return [
+        tuple(names[place] for place in best[:count]) or other
+        for best, count, other in zip(order, found, none, strict=True)
+    ]
 
 
 def _contributions(

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numba
 import numpy as np
 
-from nextedge.graph.threads import run_blocks
+from nextedge.graph.threads import Scratch, run_blocks
 from nextedge.stages.fusion import Fusion
 from nextedge.stages.source import Source
 from nextedge.types import BoolArray, Candidates, Requests
@@ -42,18 +42,31 @@ def with_standard_scores(candidates: Candidates) -> Candidates:
     trees cannot undo; who stands out among the candidates of one query is what ranks them.
     Absent scores count as 0; where all are equal the column is 0. O(R) a column.
     """
-    row = candidates.row_query
-    size = np.maximum(np.diff(candidates.indptr), 1)
+    names = [name for name in candidates.columns if name.endswith("_score")]
     columns = {}
-    for name, values in candidates.columns.items():
-        if name.endswith("_score"):
-            score = np.nan_to_num(values.astype(np.float64))
-            mean = np.bincount(row, score, minlength=candidates.queries) / size
-            apart = score - mean[row]
-            spread = np.sqrt(np.bincount(row, apart**2, minlength=candidates.queries) / size)
-            scale = np.where(spread > 1e-12, spread, np.inf)
-            columns[standard_column(name)] = (apart / scale[row]).astype(np.float32)
+    for name in names:
+        out = np.zeros(len(candidates), np.float32)
+        _standard(candidates.columns[name], candidates.indptr, out)
+        columns[standard_column(name)] = out
     return candidates.with_columns(**columns)
+
+
+@numba.njit(cache=True, nogil=True)
+def _standard(score, indptr, out):  # type: ignore[no-untyped-def]
+    for q in range(len(indptr) - 1):
+        low, high = indptr[q], indptr[q + 1]
+        total = 0.0
+        for row in range(low, high):
+            total += 0.0 if np.isnan(score[row]) else score[row]
+        mean = total / max(high - low, 1)
+        total = 0.0
+        for row in range(low, high):
+            total += ((0.0 if np.isnan(score[row]) else score[row]) - mean) ** 2
+        spread = np.sqrt(total / max(high - low, 1))
+        if spread > 1e-12:
+            for row in range(low, high):
+                apart = (0.0 if np.isnan(score[row]) else score[row]) - mean
+                out[row] = apart / spread
 
 
 def gather_sources(
@@ -94,44 +107,49 @@ def merge_candidates(
     score = np.concatenate([part.columns["score"] for part in parts])[order]
     worth = (fusion or Fusion()).table(names)
     size = np.zeros(queries, np.int64)
-    run_blocks(_count, queries, bounds, queries, len(parts), candidate, known, limit, size)
+    run_blocks(
+        _count, queries, bounds, queries, len(parts), candidate, known, limit, size,
+        scratch=(Scratch(len(known), np.bool_),),
+    )  # fmt: skip
     start = np.concatenate(([0], np.cumsum(size)))
     kept, rough = np.empty(start[-1], np.int32), np.empty(start[-1], np.float32)
-    scores = np.full((start[-1], len(parts)), np.nan, np.float32)
-    ranks = np.full((start[-1], len(parts)), NO_RANK)
+    scores = np.full((len(parts), start[-1]), np.nan, np.float32)
+    ranks = np.full((len(parts), start[-1]), NO_RANK)
     run_blocks(
         _merge, queries, bounds, queries, len(parts), candidate, score.astype(np.float32), worth,
         known, start, kept, rough, scores, ranks,
+        scratch=(Scratch(len(known), np.float32), Scratch(len(known), np.int64)),
     )  # fmt: skip
     columns: dict[str, np.ndarray] = {ROUGH: rough}
     for place, name in enumerate(names):
-        columns[score_column(name)] = scores[:, place]
-        columns[rank_column(name)] = ranks[:, place]
+        columns[score_column(name)] = scores[place]
+        columns[rank_column(name)] = ranks[place]
     return with_standard_scores(Candidates(start, kept, columns))
 
 
 @numba.njit(cache=True, nogil=True)
-def _count(block, blocks, bounds, queries, sources, candidate, known, limit, size):  # type: ignore[no-untyped-def]
+def _count(block, blocks, bounds, queries, sources, candidate, known, limit, size, seen):  # type: ignore[no-untyped-def]
     """How many distinct candidates each query keeps: at most the limit."""
-    seen = np.full(len(known), -1, np.int32)
     for q in range(block, queries, blocks):
+        low, high = bounds[q * sources], bounds[(q + 1) * sources]
         count = 0
-        for row in range(bounds[q * sources], bounds[(q + 1) * sources]):
+        for row in range(low, high):
             c = candidate[row]
-            if seen[c] != q and known[c]:
-                seen[c] = q
+            if not seen[c] and known[c]:
+                seen[c] = True
                 count += 1
+        for row in range(low, high):
+            seen[candidate[row]] = False
         size[q] = min(count, limit)
 
 
 @numba.njit(cache=True, nogil=True)
 def _merge(  # type: ignore[no-untyped-def]
     block, blocks, bounds, queries, sources, candidate, score, worth, known, start, kept, rough,
-    scores, ranks,
+    scores, ranks, total, slot,
 ):  # fmt: skip
+    """``slot`` holds one more than the row of each candidate that is kept, else 0."""
     deepest = worth.shape[1] - 1
-    total = np.zeros(len(known), np.float32)
-    slot = np.full(len(known), -1, np.int64)
     for q in range(block, queries, blocks):
         low, high = bounds[q * sources], bounds[(q + 1) * sources]
         union = np.empty(high - low, np.int32)
@@ -150,17 +168,17 @@ def _merge(  # type: ignore[no-untyped-def]
         for place in range(len(best)):
             kept[start[q] + place] = best[place]
             rough[start[q] + place] = total[best[place]]
-            slot[best[place]] = start[q] + place
+            slot[best[place]] = start[q] + place + 1
         for s in range(sources):
             begin = bounds[q * sources + s]
             for row in range(begin, bounds[q * sources + s + 1]):
-                at = slot[candidate[row]]
+                at = slot[candidate[row]] - 1
                 if at >= 0:
-                    scores[at, s] = score[row]
-                    ranks[at, s] = min(row - begin + 1, 32766)
+                    scores[s, at] = score[row]
+                    ranks[s, at] = min(row - begin + 1, 32766)
         for place in range(count):
             total[union[place]] = 0.0
-            slot[union[place]] = -1
+            slot[union[place]] = 0
 
 
 @numba.njit(cache=True, nogil=True)

@@ -15,6 +15,7 @@ from nextedge.config import RerankerConfig
 from nextedge.models.cross_attention import MANIFEST, CrossAttention, HeadList, head_numbers
 from nextedge.stages.neighborhoods import Vectors, neighborhoods
 from nextedge.stages.source import Scope
+from nextedge.storage import mapped
 from nextedge.types import Candidates, FloatArray, Requests
 
 FOLDER = "reranker"
@@ -62,9 +63,7 @@ class Reranker:
         if not (directory / MANIFEST).exists():
             return None
         if served:
-            arrays = (
-                np.load(directory / f"{n}.npy", mmap_mode="r") for n in ("query", "candidate")
-            )
+            arrays = (mapped(directory / f"{n}.npy") for n in ("query", "candidate"))
             Vectors(*arrays).keep_in(scope)
         return cls(scope, CrossAttention.load(directory))
 

@@ -15,6 +15,7 @@ from nextedge.stages.source import Arrays, Scope
 from nextedge.steps.embed import SERVE, load_trained
 from nextedge.steps.step import Progress, Step
 from nextedge.steps.windows import History, relation_of, serving_snapshot
+from nextedge.storage import mapped
 
 
 class SnapshotStep(Step):
@@ -59,9 +60,7 @@ class SourcesStep(Step):
 def load_sources(directory: Path) -> dict[str, Arrays]:
     """Memory-map what ``SourcesStep`` wrote."""
     return {
-        folder.name: {
-            file.stem: np.load(file, mmap_mode="r") for file in sorted(folder.glob("*.npy"))
-        }
+        folder.name: {file.stem: mapped(file) for file in sorted(folder.glob("*.npy"))}
         for folder in sorted(directory.iterdir())
         if folder.is_dir()
     }

@@ -14,6 +14,7 @@ from nextedge.graph.communities import communities
 from nextedge.graph.csr import Graph, build_graph, mirrored
 from nextedge.graph.snapshot import Entities, Snapshot
 from nextedge.schema import ACTIONS
+from nextedge.storage import mapped
 from nextedge.types import (
     CONNECTS,
     ENGAGES,
@@ -54,7 +55,7 @@ class Records:
 
         def array(name: str) -> Any:
             path = directory / f"{name}.npy"
-            return np.load(path, mmap_mode="r") if path.exists() else None
+            return mapped(path) if path.exists() else None
 
         source, target, time, weight = map(array, ("source", "target", "time", "weight"))
         arrived = array("arrived")
@@ -236,7 +237,7 @@ def _profile_views(history: History, as_of: int) -> Graph:
     if not directory.exists():
         return build_graph(none, none, users, users)
     parts = {
-        name: np.load(directory / f"{name}.npy", mmap_mode="r")
+        name: mapped(directory / f"{name}.npy")
         for name in ("source", "target", "acted", "time", "arrived", "action")
     }
     when = np.where(parts["acted"] > 0, parts["acted"], parts["time"])
