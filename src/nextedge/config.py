@@ -200,6 +200,14 @@ class ExplorationConfig(_Settings):
     """How long a draw holds for its query."""
 
 
+class PromotionsConfig(_Settings):
+    """Places of every list for candidates that a flag column of theirs promotes."""
+
+    share: float = Field(0.0, ge=0, le=0.5)
+    """Of the places; 0 = off."""
+    column: str = "promoted"
+
+
 class PolicyConfig(_Settings):
     """The ordered rules after ranking."""
 
@@ -208,6 +216,7 @@ class PolicyConfig(_Settings):
     diversity: float = Field(0.0, ge=0, le=1)
     """How much difference from what is above counts beside the score (0: not at all)."""
     exploration: ExplorationConfig = ExplorationConfig()
+    promotions: PromotionsConfig = PromotionsConfig()
     recently_shown_days: float = Field(0.0, ge=0)
     """Leave out what was shown to the query in this many days; 0 = off."""
     freshness_half_life_days: float | None = Field(None, gt=0)
@@ -224,6 +233,14 @@ class PolicyConfig(_Settings):
         return value
 
 
+class ContextConfig(_Settings):
+    """What is different in one context of a request (``mobile``, ``web``, ``email``, …)."""
+
+    k: int | None = Field(None, ge=1, le=500)
+    policy: PolicyConfig = PolicyConfig()
+    """Only what is given here differs from the surface's policy."""
+
+
 class SurfaceConfig(_Settings):
     """One surface: which edges are predicted, from which sources, ranked and ruled how."""
 
@@ -235,6 +252,16 @@ class SurfaceConfig(_Settings):
     ranker: RankerConfig = RankerConfig()
     reranker: RerankerConfig = RerankerConfig()
     policy: PolicyConfig = PolicyConfig()
+    contexts: dict[str, ContextConfig] = Field(default_factory=dict)
+    """By the ``context`` of a request: another k, other rules."""
+
+    def in_context(self, name: str | None) -> tuple[int, PolicyConfig]:
+        """k and policy of a request."""
+        chosen = self.contexts.get(name or "")
+        if chosen is None:
+            return self.k, self.policy
+        given = {part: getattr(chosen.policy, part) for part in chosen.policy.model_fields_set}
+        return chosen.k or self.k, self.policy.model_copy(update=given)
 
 
 class ServingConfig(_Settings):
@@ -246,6 +273,8 @@ class ServingConfig(_Settings):
     """How long; what live state hides is left out of cached lists too, at once."""
     body_bytes: int = Field(1 << 20, ge=1024)
     """Largest body that a request may have."""
+    deadline_ms: float = Field(100.0, ge=0)
+    """Sources and ranking that would not be done by then are left out, and said so; 0 = none."""
     log_requests: bool = True
     """Keep what ``nextedge serve`` showed: ids, places, scores, chances, fingerprints."""
     log_features_share: float = Field(0.01, ge=0, le=1)

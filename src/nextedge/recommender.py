@@ -151,9 +151,11 @@ class Recommender:
         if not len(degree):
             return
         busiest = release.entities.users.identifiers([int(degree.argmax())])[0].as_py()
-        for name in release.surfaces:
+        for name, surface in release.surfaces.items():
             for user in (busiest, "a stranger"):
-                self.recommend_many([user], Question(name))
+                answer(release, self.overlay, [user], Question(name))
+            surface.pace.expected_ms.clear()  # compiling is no part of the pace
+            answer(release, self.overlay, [busiest], Question(name))
 
     def close(self) -> None:
         """Write what is queued and let go of the event log."""
@@ -170,15 +172,24 @@ class Recommender:
         *,
         context: Mapping[str, str] | None = None,
         exclude: Sequence[Identifier] = (),
+        filters: Mapping[str, str | Sequence[str]] | None = None,
+        cursor: str | None = None,
         explain: bool = False,
         strict: bool = False,
     ) -> Answer:
         """Recommendations for one user; an unknown one is answered from the fallback.
 
+        Args:
+            filters: column of the candidates = the value, or the values, that they must have.
+            cursor: ``next_cursor`` of the page before.
+
         Raises:
             UnknownUserError: ``strict`` and the release does not know the user.
         """
-        question = Question(self.surface_name(surface), k, context or {}, exclude, explain)
+        question = Question(
+            self.surface_name(surface), k, context or {}, exclude, filters or {}, cursor,
+            explain=explain,
+        )  # fmt: skip
         return self.recommend_many([user_id], question, strict=strict)[0]
 
     def recommend_many(

@@ -27,8 +27,8 @@ ARRIVED_AT = "arrived_at"
 """When a row became known, where that is later than its timestamp."""
 ACTIONS = ("click", "view", "accept", "like", "purchase", "connect", "dismiss", "block")
 """What may come of an impression, and what an interaction's ``event`` may be."""
-POLICY_FLAGS = frozenset({"discoverable", "available", "unsafe"})
-"""Flags that decide who may be shown at all, and so tell candidates apart no more."""
+POLICY_FLAGS = frozenset({"discoverable", "available", "unsafe", "promoted"})
+"""Flags that decide who may be shown, or where: they say nothing of who suits whom."""
 
 
 class ColumnKind(Enum):

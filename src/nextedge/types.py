@@ -52,6 +52,18 @@ ENGAGES = Relation("user", "engages", "item")
 
 
 @dataclass(frozen=True, slots=True)
+class Filter:
+    """Only candidates whose column has one of the values (or, if so said, none at all).
+
+    A value is text as the column holds it, or of a number a range: ``10..20``, ``..20``, ``10..``.
+    """
+
+    column: str
+    values: tuple[str, ...]
+    or_missing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Requests:
     """A batch of questions; a single request is a batch of one.
 
@@ -61,6 +73,7 @@ class Requests:
         k: results wanted per query.
         context: request context (``region``, ``device``, …), the same for the whole batch.
         exclude: int32 ragged rows left out on the caller's word, or None.
+        filters: every one of which a candidate must pass, the same for the whole batch.
     """
 
     query: IndexArray
@@ -68,6 +81,7 @@ class Requests:
     k: int
     context: Mapping[str, str] = field(default_factory=dict)
     exclude: tuple[IntArray, IndexArray] | None = None
+    filters: tuple[Filter, ...] = ()
 
     def __len__(self) -> int:
         return len(self.query)

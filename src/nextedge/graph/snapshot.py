@@ -113,7 +113,7 @@ class Snapshot:
         """Memory-map graphs that ``save`` wrote, beside their entities."""
         about = json.loads((directory / "snapshot.json").read_text())
         graphs: dict[str, Any] = {name: Graph.load(directory / name) for name in GRAPHS}
-        arrays = {part: mapped(directory / f"{part}.npy") for part in _ARRAYS}
+        arrays: dict[str, Any] = {part: mapped(directory / f"{part}.npy") for part in _ARRAYS}
         return cls(
             entities=entities,
             as_of=about["as_of"],

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from nextedge.config import Config, SurfaceConfig
-from nextedge.errors import UnknownSurfaceError, nearest
+from nextedge.data.ids import IdMap
+from nextedge.errors import InputError, UnknownSurfaceError, nearest
 from nextedge.graph.snapshot import Entities, Snapshot
 from nextedge.index.vector_index import VectorIndex
 from nextedge.models.learners import load_rankers
 from nextedge.releases.repository import Release
+from nextedge.serving.deadline import Pace
 from nextedge.stages.embedding import ModelSource
 from nextedge.stages.fusion import FILE as FUSION
 from nextedge.stages.fusion import Fusion
@@ -27,6 +30,7 @@ from nextedge.stages.rerank import Reranker
 from nextedge.stages.source import Scope
 from nextedge.steps.publishable import load_sources
 from nextedge.steps.windows import relation_of
+from nextedge.types import IndexArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +40,19 @@ class LoadedSurface:
     name: str
     settings: SurfaceConfig
     line: Line
-    policy: Policy
+    policies: Mapping[str | None, Policy]
+    """By context; None stands for every other."""
     reasons: Reasons
+    pace: Pace = field(default_factory=Pace)
+
+    @property
+    def policy(self) -> Policy:
+        """The rules where no context changes them."""
+        return self.policies[None]
+
+    def policy_in(self, context: str | None) -> Policy:
+        """The rules in a context."""
+        return self.policies.get(context, self.policy)
 
     @property
     def candidate_table(self) -> str:
@@ -56,6 +71,7 @@ class LoadedRelease:
             table: _display(release.path / "entities" / f"{table}_display.arrow")
             for table in ("users", "items")
         }
+        self._others: dict[tuple[str, str], IdMap] = {}
         self.surfaces = {name: self._load(name, config) for name in release.surfaces}
 
     @property
@@ -72,6 +88,28 @@ class LoadedRelease:
                 f"no surface {name!r} in release {self.id}; {nearest(name, self.surfaces)}"
             ) from None
 
+    def positions_from(self, release_id: str, table: str, positions: Sequence[int]) -> IndexArray:
+        """int32[n]: where another release's users or items stand in this one, UNKNOWN: nowhere.
+
+        Raises:
+            InputError: that release is gone, or never had as many.
+        """
+        places = np.asarray(positions, np.int32)
+        ids = self.entities.users if table == "users" else self.entities.items
+        if release_id != self.id:
+            path = self.release.path.parent / release_id / "entities" / f"{table}.arrow"
+            theirs = self._others.get((release_id, table))
+            if theirs is None:
+                if Path(release_id).name != release_id or not path.exists():
+                    raise InputError("cursor: its release is gone; ask for the first page again")
+                theirs = self._others[release_id, table] = IdMap.load(path)
+            if len(places) and places.max() >= len(theirs):
+                raise InputError("cursor: not one of ours")
+            return ids.positions(theirs.identifiers(places))
+        if len(places) and places.max() >= len(ids):
+            raise InputError("cursor: not one of ours")
+        return places
+
     def display(self, table: str, position: int) -> str:
         """What a person reads for a user or item: name, title, or the id."""
         names = self._displays[table]
@@ -86,7 +124,9 @@ class LoadedRelease:
         settings = built.surface(name)
         if name in config.surfaces:  # policy and k may change between builds
             live = config.surfaces[name]
-            settings = settings.model_copy(update={"policy": live.policy, "k": live.k})
+            settings = settings.model_copy(
+                update={"policy": live.policy, "k": live.k, "contexts": live.contexts}
+            )
         folder = self.release.path / "surfaces" / name
         scope = Scope(self.snapshot, relation_of(settings))
         features = declared_features(scope, settings, built.features.exclude)
@@ -102,7 +142,11 @@ class LoadedRelease:
             reranker = Reranker.load(folder / "ranker" / RERANKER, scope, served=True)
             line = replace(line.with_ranker(*rankers), reranker=reranker)
         reasons = Reasons(dict(line.sources), self.display)
-        return LoadedSurface(name, settings, line, Policy(scope, settings.policy), reasons)
+        policies = {
+            context: Policy(scope, settings.in_context(context)[1])
+            for context in (None, *settings.contexts)
+        }
+        return LoadedSurface(name, settings, line, policies, reasons)
 
     def evaluation(self, surface: str) -> Mapping[str, Any]:
         """The evaluation that was made when the release was built."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -13,16 +14,27 @@ import numpy as np
 from nextedge.errors import InputError
 from nextedge.events.overlay import Overlay
 from nextedge.serving.cache import Cache
+from nextedge.serving.cursor import MOST as MOST_SHOWN
+from nextedge.serving.cursor import Cursor
+from nextedge.serving.deadline import NO_DEADLINE, Deadline, Pace
+from nextedge.serving.published import PublishedCandidates
 from nextedge.serving.release import LoadedRelease, LoadedSurface
 from nextedge.serving.request_log import LoggedRequest, RequestLog, fingerprint
+from nextedge.stages.eligible import eligible
 from nextedge.stages.exploration import PROPENSITY
 from nextedge.stages.line import SCORE
 from nextedge.stages.merge import NO_RANK, ROUGH, rank_column
+from nextedge.stages.promotions import PROMOTED
 from nextedge.stages.reasons import Reason
-from nextedge.types import UNKNOWN, Candidates, FloatArray, Identifier, IndexArray, Requests
+from nextedge.types import UNKNOWN, Candidates, Filter, FloatArray, Identifier, IndexArray, Requests
 
 MAX_LIMIT = 500
+MOST_FILTERS, MOST_FILTER_VALUES = 16, 100
 ROW = "row"
+_AFTER_SOURCES = ("features", "ranking", "policy", "reasons")
+_AFTER_FEATURES = _AFTER_SOURCES[1:]
+_PROMOTED = Reason("promoted", "promoted")
+_log = logging.getLogger("nextedge")
 _NO_ROW = np.iinfo(np.int32).max
 _KEPT = 200
 """Rows of a ranked list that a cache keeps."""
@@ -38,6 +50,12 @@ class Question:
     k: int | None = None
     context: Mapping[str, str] = field(default_factory=dict)
     exclude: Sequence[Identifier] = ()
+    filters: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
+    """Column of the candidates = the value, or the values, that they must have."""
+    cursor: str | None = None
+    """Of the page before, to go on from there."""
+    deadline_ms: float | None = None
+    """What would not be done by then is left out; None waits for everything."""
     explain: bool = False
     allow_seen: bool | None = None
     """Also existing edges; None leaves it to the policy."""
@@ -55,6 +73,7 @@ class Recommendation:
     display: str
     propensity: float = 1.0
     """Chance with which it is at its place: 1 but for what was drawn to explore."""
+    promoted: bool = False
     contributions: dict[str, float] = field(default_factory=dict)
 
 
@@ -73,6 +92,8 @@ class Answer:
     degraded: tuple[str, ...] = ()
     cached: bool = False
     """Whether the ranking, though not what is left out of it, was kept from an earlier request."""
+    next_cursor: str | None = None
+    """What to ask with for the next page; None where there is none."""
     stages: Mapping[str, float] = field(default_factory=dict)
     """Milliseconds of each stage, for the whole batch."""
 
@@ -84,68 +105,121 @@ def answer(
     question: Question,
     log: RequestLog | None = None,
     cache: Cache[Ranked] | None = None,
+    published: PublishedCandidates | None = None,
 ) -> list[Answer]:
     """Answer for many users at once; the same as asking for each alone.
 
     Args:
         log: where to keep what was shown.
         cache: of ranked lists, for requests of one user; exclusions come after it.
+        published: candidates found before, for requests of one user.
 
     Raises:
         UnknownSurfaceError: the release has no such surface.
-        InputError: k is not within 1..500.
+        InputError: k is not within 1..500, or a filter or cursor cannot be read.
     """
     started = time.perf_counter()
     surface = release.surface(question.surface)
+    watch = _Watch(started, surface.pace)
     given = prepare(release, overlay, user_ids, question)
     requests, hidden = given.requests, given.hidden
-    watch = _Watch(started)
     watch("lookup")
-    key = cached = None
-    # explanations need every column, draws every candidate
-    whole = question.explain or surface.settings.policy.exploration.slots > 0
-    if (
-        cache is not None
-        and len(user_ids) == 1
-        and not whole
-        and requests.k * _KEPT_PER_RESULT <= _KEPT
-    ):
-        context = tuple(sorted(question.context.items()))
-        key = release.id, surface.name, str(user_ids[0]), context
-        cached = cache.get(key)
-    ranked = cached or ranked_candidates(surface, requests, watch)
-    if cache is not None and key is not None and cached is None:
+    deadline = Deadline.after(started, question.deadline_ms, surface.pace)
+    key = _cache_key(release, surface, user_ids, requests, question) if cache else None
+    cached = cache.get(key) if cache is not None and key is not None else None
+    ranked = cached or _computed(release, surface, requests, watch, deadline, published)
+    if cache is not None and key is not None and cached is None and not ranked.degraded:
         cache.put(key, ranked.kept(surface.line.sources))
-    policy = surface.policy.with_seen(question.allow_seen)
+    policy = surface.policy_in(question.context.get("context")).with_seen(question.allow_seen)
     chosen = policy.apply(requests, ranked.candidates, hidden)
     watch("policy")
     reasons = surface.reasons.explain(requests, chosen, hidden)
     parts = _contributions(surface, requests, chosen) if question.explain else None
     watch("reasons")
+    found = _recommendations(release, surface, chosen, reasons, parts)
     spent_ms = (time.perf_counter() - started) * 1e3
-    ids = release.entities.users if surface.candidate_table == "users" else release.entities.items
-    names = ids.identifiers(chosen.candidate).to_pylist()
-    sources = _sources(surface, chosen)
-    chance = chosen.columns.get(PROPENSITY, np.ones(len(chosen), np.float32))
     answers = []
-    for user_id, query, rows in zip(user_ids, requests.query, chosen.rows(), strict=True):
-        found = tuple(
-            Recommendation(
-                names[row], float(chosen.columns[SCORE][row]), row - rows.start + 1, reasons[row],
-                sources[row],
-                release.display(surface.candidate_table, int(chosen.candidate[row])),
-                float(chance[row]),
-                parts[row] if parts else {},
-            )
-            for row in range(rows.start, rows.stop)
-        )  # fmt: skip
+    for row, (user_id, rows) in enumerate(zip(user_ids, chosen.rows(), strict=True)):
+        cursor = _next_cursor(release, surface, user_id, requests, row, chosen.candidate[rows])
         answers.append(
-            Answer(user_id, surface.name, surface.settings.kind, release.id, found, uuid.uuid4().hex, bool(query != UNKNOWN),
-                   spent_ms, ranked.degraded, cached is not None, watch.spent_ms)
+            Answer(
+                user_id, surface.name, surface.settings.kind, release.id, tuple(found[rows]),
+                uuid.uuid4().hex, bool(requests.query[row] != UNKNOWN), spent_ms, ranked.degraded,
+                cached is not None, cursor, watch.spent_ms,
+            )
         )  # fmt: skip
     if log is not None:
         _logged(log, answers, requests, question, chosen, ranked.matrix)
     return answers
+
+
+def _cache_key(
+    release: LoadedRelease, surface: LoadedSurface, user_ids: Sequence[Identifier],
+    requests: Requests, question: Question,
+) -> Hashable | None:  # fmt: skip
+    """Under what a ranked list is kept, or None where a kept one would not do."""
+    policy = surface.policy_in(question.context.get("context")).settings
+    # explanations need every column, draws every candidate
+    if len(user_ids) != 1 or question.explain or policy.exploration.slots:
+        return None
+    left_out = 0 if requests.exclude is None else len(requests.exclude[1])
+    if requests.k * _KEPT_PER_RESULT + left_out > _KEPT:
+        return None
+    return release.id, surface.name, str(user_ids[0]), requests.filters
+
+
+def _computed(
+    release: LoadedRelease, surface: LoadedSurface, requests: Requests, watch: _Watch,
+    deadline: Deadline, published: PublishedCandidates | None,
+) -> Ranked:  # fmt: skip
+    """Ranked candidates, of those that were found before where they were."""
+    known = len(requests) == 1 and requests.query[0] != UNKNOWN and not requests.filters
+    if published is None or not known:
+        return ranked_candidates(surface, requests, watch, deadline)
+    position = int(requests.query[0])
+    kept = published.get(release.id, surface.name, position)
+    if kept is not None:
+        return ranked_candidates(surface, requests, watch, deadline, kept)
+    found, late = _retrieved(surface, requests, deadline)
+    if not late:
+        published.put(release.id, surface.name, position, found)
+    return ranked_candidates(surface, requests, watch, deadline, found, late)
+
+
+def _recommendations(
+    release: LoadedRelease, surface: LoadedSurface, chosen: Candidates, reasons: list[Reason],
+    parts: list[dict[str, float]] | None,
+) -> list[Recommendation]:  # fmt: skip
+    """The rows as they are shown."""
+    table = surface.candidate_table
+    ids = release.entities.users if table == "users" else release.entities.items
+    names = ids.identifiers(chosen.candidate).to_pylist()
+    displays = [release.display(table, place) for place in chosen.candidate.tolist()]
+    chance = chosen.columns.get(PROPENSITY, np.ones(len(chosen), np.float32)).tolist()
+    promoted = chosen.columns.get(PROMOTED, np.zeros(len(chosen))) == 1
+    ranks, scores = (chosen.position() + 1).tolist(), chosen.columns[SCORE].tolist()
+    sources = _sources(surface, chosen)
+    return [
+        Recommendation(
+            names[row], scores[row], ranks[row], _PROMOTED if promoted[row] else reasons[row],
+            sources[row], displays[row], chance[row], bool(promoted[row]),
+            parts[row] if parts else {},
+        )
+        for row in range(len(chosen))
+    ]  # fmt: skip
+
+
+def _next_cursor(
+    release: LoadedRelease, surface: LoadedSurface, user_id: Identifier, requests: Requests,
+    row: int, shown: IndexArray,
+) -> str | None:  # fmt: skip
+    """Where the next page begins; None after a page that is not full, or the last there may be."""
+    before = requests.exclude[1] if requests.exclude is not None else np.zeros(0, np.int32)
+    own = before if len(requests) == 1 else np.zeros(0, np.int32)
+    together = np.union1d(own, shown)
+    if len(shown) < requests.k or len(together) + requests.k > MOST_SHOWN:
+        return None
+    return Cursor(release.id, tuple(together.tolist())).encode(user_id, surface.name)
 
 
 def _logged(
@@ -194,12 +268,13 @@ def prepare(
         InputError: k is not within 1..500.
     """
     surface = release.surface(question.surface)
-    k = surface.settings.k if question.k is None else question.k
+    name = question.context.get("context")
+    k = surface.settings.in_context(name)[0] if question.k is None else question.k
     if not 1 <= k <= MAX_LIMIT:
         raise InputError(f"k = {k}: expected 1 to {MAX_LIMIT}")
     overlay.catch_up()
     requests = _requests(release, surface, user_ids, k, question)
-    kind, days = surface.settings.kind, surface.settings.policy.recently_shown_days
+    kind, days = surface.settings.kind, surface.policy_in(name).settings.recently_shown_days
     ids = release.entities.users if kind == "people" else release.entities.items
 
     def positions(names: set[str]) -> IndexArray:
@@ -227,17 +302,57 @@ def _requests(
     question: Question,
 ) -> Requests:
     query = release.entities.users.positions(list(user_ids))
-    exclude = None
-    if question.exclude:
-        ids = (
-            release.entities.users if surface.candidate_table == "users" else release.entities.items
-        )
-        places = np.unique(ids.positions(list(question.exclude)))
-        places = places[places >= 0]
-        count = len(user_ids)
-        exclude = np.arange(count + 1, dtype=np.int64) * len(places), np.tile(places, count)
     now = int(time.time() * 1e6)
-    return Requests(query, now, k, question.context, exclude)
+    filters = _filters(surface, question)
+    left_out = _left_out(release, surface, user_ids, question)
+    exclude = None
+    if len(left_out):
+        count = len(user_ids)
+        exclude = np.arange(count + 1, dtype=np.int64) * len(left_out), np.tile(left_out, count)
+    requests = Requests(query, now, k, question.context, exclude, filters)
+    eligible(surface.line.scope, requests)  # a filter that cannot be read is refused before work
+    return requests
+
+
+def _filters(surface: LoadedSurface, question: Question) -> tuple[Filter, ...]:
+    given = {
+        column: (values,) if isinstance(values, str) else tuple(map(str, values))
+        for column, values in question.filters.items()
+    }
+    for column, values in given.items():
+        if len(values) > MOST_FILTER_VALUES:
+            raise InputError(f"filter {column!r}: at most {MOST_FILTER_VALUES} values")
+    if len(given) > MOST_FILTERS:
+        raise InputError(f"{len(given)} filters: expected at most {MOST_FILTERS}")
+    wanted = tuple(Filter(column, values) for column, values in sorted(given.items()))
+    return wanted + surface.policy.filters(question.context)
+
+
+def _left_out(
+    release: LoadedRelease, surface: LoadedSurface, user_ids: Sequence[Identifier],
+    question: Question,
+) -> IndexArray:  # fmt: skip
+    """Positions that the caller names, and those of the pages before; ascending.
+
+    Raises:
+        InputError: too many are named, or the cursor cannot be read.
+    """
+    if len(question.exclude) > MOST_SHOWN:
+        raise InputError(
+            f"exclude: {len(question.exclude):,} ids, expected at most {MOST_SHOWN:,}; record what "
+            "must never be shown as an event of type 'dismiss'"
+        )
+    table = surface.candidate_table
+    ids = release.entities.users if table == "users" else release.entities.items
+    places = ids.positions(list(question.exclude)) if question.exclude else np.zeros(0, np.int32)
+    if question.cursor is not None:
+        if len(user_ids) != 1:
+            raise InputError("cursor: it goes with one user")
+        cursor = Cursor.decode(question.cursor, user_ids[0], surface.name)
+        places = np.concatenate(
+            (places, release.positions_from(cursor.release, table, cursor.shown))
+        )
+    return np.unique(places[places >= 0]).astype(np.int32)
 
 
 @dataclass(frozen=True)
@@ -263,49 +378,87 @@ class Ranked:
 
 
 class _Watch:
-    """Tells where the time of a request goes."""
+    """Tells where the time of a request goes, and teaches the surface's pace."""
 
-    def __init__(self, started: float) -> None:
+    def __init__(self, started: float, pace: Pace) -> None:
         self._last = started
+        self._pace = pace
         self.spent_ms: dict[str, float] = {}
 
     def __call__(self, stage: str) -> None:
         """The stage that ends now took the time since the last."""
         now = time.perf_counter()
         self.spent_ms[stage] = (now - self._last) * 1e3
+        self._pace.took(stage, self.spent_ms[stage])
         self._last = now
 
 
+def _retrieved(
+    surface: LoadedSurface, requests: Requests, deadline: Deadline
+) -> tuple[Candidates, tuple[str, ...]]:
+    """Candidates of the sources that there is time for, and which there was not."""
+    late: list[str] = []
+
+    def run(name: str, find: Callable[[], Candidates]) -> Candidates | None:
+        stage = f"source {name}"
+        if not deadline.allows(stage, reserve=_AFTER_SOURCES):
+            late.append(f"late_{name}")
+            return None
+        begun = time.perf_counter()
+        found = find()
+        surface.pace.took(stage, (time.perf_counter() - begun) * 1e3)
+        return found
+
+    return surface.line.retrieve(requests, run), tuple(late)
+
+
 def ranked_candidates(
-    surface: LoadedSurface, requests: Requests, watch: Callable[[str], None] = lambda _: None
+    surface: LoadedSurface,
+    requests: Requests,
+    watch: Callable[[str], None] = lambda _: None,
+    deadline: Deadline = NO_DEADLINE,
+    candidates: Candidates | None = None,
+    late: tuple[str, ...] = (),
 ) -> Ranked:
-    """Ranked candidates; when ranking fails, the rough order and the word that it did.
+    """Ranked candidates; when ranking fails or is late, the rough order and the word that it did.
 
     Args:
         watch: told the name of each stage as it ends.
+        candidates: where they are at hand.
+        late: sources that were left out of them.
     """
     line = surface.line
-    candidates = line.retrieve(requests)
+    if candidates is None:
+        candidates, late = _retrieved(surface, requests, deadline)
     watch("candidates")
     candidates = candidates.with_columns(**{ROW: np.arange(len(candidates), dtype=np.int32)})
     if line.ranker is None:
-        return Ranked(line.rank(requests, candidates), None, ("no_ranker",))
+        return Ranked(line.rank(requests, candidates), None, (*late, "no_ranker"))
+    if not deadline.allows("features", reserve=_AFTER_FEATURES):
+        return Ranked(_by_rough_score(candidates), None, (*late, "late_ranking"))
     try:
         matrix = line.matrix(requests, candidates)
         watch("features")
         ranked = line.rank(requests, candidates, matrix)
         watch("ranking")
-        return Ranked(ranked, matrix, ())
+        return Ranked(ranked, matrix, late)
     except (ValueError, RuntimeError, FloatingPointError):
-        order = candidates.columns.get(ROUGH, np.zeros(0, np.float32))
-        return Ranked(candidates.with_columns(**{SCORE: order}), None, ("ranker_failed",))
+        _log.exception("surface %s: ranking failed; answered in rough order", surface.name)
+        return Ranked(_by_rough_score(candidates), None, (*late, "ranker_failed"))
+
+
+def _by_rough_score(candidates: Candidates) -> Candidates:
+    order = candidates.columns.get(ROUGH, np.zeros(0, np.float32))
+    return candidates.with_columns(**{SCORE: order})
 
 
 def _sources(surface: LoadedSurface, chosen: Candidates) -> list[tuple[str, ...]]:
     """For each row the sources that found it, the one that ranked it best first."""
     names = [name for name in sorted(surface.line.sources) if rank_column(name) in chosen.columns]
     drawn = chosen.columns.get(PROPENSITY, np.ones(len(chosen))) < 1
-    none = [("exploration",) if each else ("popular",) for each in drawn.tolist()]
+    none: list[tuple[str, ...]] = [
+        ("exploration",) if each else ("popular",) for each in drawn.tolist()
+    ]
     if not names:
         return none
     ranks = np.stack([chosen.columns[rank_column(name)] for name in names], axis=1)

@@ -6,7 +6,7 @@ For those who run the system: it names what live state hides, and so is no part 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from nextedge.errors import UnknownItemError, UnknownUserError
 from nextedge.events.overlay import Overlay
 from nextedge.serving.release import LoadedRelease, LoadedSurface
 from nextedge.serving.request import Question, prepare, ranked_candidates
+from nextedge.stages.eligible import eligible
 from nextedge.stages.line import SCORE
 from nextedge.stages.merge import gather_sources
 from nextedge.types import Candidates, Identifier, Requests
@@ -110,9 +111,9 @@ class _Path:
         scope = self.surface.line.scope
         if not scope.known[self.candidate]:
             return "eligible", "opted out, unavailable or not there yet as of the release"
-        if not self.surface.policy.allowed(self.requests)[self.candidate]:
-            region = self.requests.context.get("region")
-            return "eligible", f"not offered in region {region!r}"
+        for each in self.requests.filters:
+            if not eligible(scope, replace(self.requests, filters=(each,)))[self.candidate]:
+                return "eligible", f"its {each.column} is not {' or '.join(map(repr, each.values))}"
         return None
 
     def _excluded(self) -> tuple[str, str] | None:

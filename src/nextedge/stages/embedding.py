@@ -18,6 +18,7 @@ from nextedge.models.artifact import Artifact
 from nextedge.models.model import Model, ModelConfig, TrainingData, model_classes
 from nextedge.models.scoring import pair_scores, top_candidates
 from nextedge.models.slist import place_from_end
+from nextedge.stages.eligible import eligible
 from nextedge.stages.source import Arrays, Options, Scope, Source
 from nextedge.types import (
     CONNECTS,
@@ -95,7 +96,8 @@ class ModelSource(Source):
         rows = np.flatnonzero(requests.query >= 0)
         vectors = self.arrays["query"][requests.query[rows]]
         hidden = np.diff(excluded[0])
-        found, score = index.search(vectors, limit + int(hidden.max(initial=0)))
+        allowed = eligible(self.scope, requests) if requests.filters else None
+        found, score = index.search(vectors, limit + int(hidden.max(initial=0)), allowed)
         row = np.repeat(rows, found.shape[1])
         keys = (np.repeat(np.arange(len(hidden)), hidden) << 32) | excluded[1]
         kept = (found.ravel() >= 0) & ~np.isin((row << 32) | found.ravel(), keys)

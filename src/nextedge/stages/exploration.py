@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nextedge.stages.line import blank_of
+from nextedge.stages.line import ranked_as
 from nextedge.types import BoolArray, Candidates, IndexArray, Requests
 
 PROPENSITY = "propensity"
@@ -43,25 +43,14 @@ def with_drawn(
             and no other columns.
         drawn: per query the drawn candidates and the chance of each.
     """
-    place, candidates, chances, sizes = [], [], [], []
-    for row, (found, chance) in enumerate(drawn):
-        own = chosen.candidate[chosen.indptr[row] : chosen.indptr[row + 1]]
-        kept = np.concatenate((own[~np.isin(own, found)][: k - len(found)], found))
-        start, stop = int(ranked.indptr[row]), int(ranked.indptr[row + 1])
-        known = {int(c): start + at for at, c in enumerate(ranked.candidate[start:stop])}
-        place += [known.get(int(c), -1) for c in kept]
-        candidates.append(kept.astype(np.int32))
+    lists, chances = [], []
+    for own, (found, chance) in zip(chosen.rows(), drawn, strict=True):
+        others = chosen.candidate[own]
+        kept = np.concatenate((others[~np.isin(others, found)][: k - len(found)], found))
+        lists.append(kept)
         chances.append(np.where(np.arange(len(kept)) < len(kept) - len(found), 1.0, chance))
-        sizes.append(len(kept))
-    rows = np.asarray(place, np.int64)
-    columns = {}
-    for name, values in ranked.columns.items():
-        blank = blank_of(name, values)
-        columns[name] = np.full(len(rows), blank, values.dtype)
-        columns[name][rows >= 0] = values[rows[rows >= 0]]
-    columns[PROPENSITY] = np.concatenate(chances).astype(np.float32)
-    indptr = np.concatenate(([0], np.cumsum(sizes)))
-    return Candidates(indptr, np.concatenate(candidates), columns)
+    propensity = np.concatenate(chances).astype(np.float32)
+    return ranked_as(ranked, lists).with_columns(propensity=propensity)
 
 
 def pool_of(

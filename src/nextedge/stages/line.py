@@ -6,8 +6,9 @@ policy that follows is in ``nextedge.stages.policy``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -16,11 +17,11 @@ from nextedge.config import SurfaceConfig
 from nextedge.features.feature import FeatureInput, FeatureSet
 from nextedge.models.artifact import Artifact
 from nextedge.models.ranker import Ranker
+from nextedge.stages.eligible import eligible, share_eligible
 from nextedge.stages.embedding import ModelSource, training_data
 from nextedge.stages.fusion import Fusion
 from nextedge.stages.merge import (
     ROUGH,
-    gather_sources,
     merge_candidates,
     rank_column,
     score_column,
@@ -28,9 +29,12 @@ from nextedge.stages.merge import (
 )
 from nextedge.stages.rerank import Reranker
 from nextedge.stages.source import Arrays, Scope, Source, source_classes
-from nextedge.types import BoolArray, Candidates, FloatArray, Requests
+from nextedge.types import BoolArray, Candidates, FloatArray, IndexArray, Requests
 
+RunSource = Callable[[str, Callable[[], Candidates]], Candidates | None]
 SCORE = "score"
+_WIDEST = 8.0
+"""Times its usual limit that a source gives at most, where a filter leaves few of what it finds."""
 
 
 def blank_of(name: str, values: np.ndarray) -> float | int:
@@ -38,6 +42,25 @@ def blank_of(name: str, values: np.ndarray) -> float | int:
     if name in (SCORE, ROUGH) or name.endswith(standard_column("")):
         return 0
     return np.nan if values.dtype.kind == "f" else int(np.iinfo(values.dtype).max)
+
+
+def ranked_as(ranked: Candidates, lists: Sequence[IndexArray]) -> Candidates:
+    """The given candidates of each query, in their order, with their columns in ``ranked``.
+
+    One that is not among the ranked has score 0 and no other columns.
+    """
+    place: list[int] = []
+    for rows, wanted in zip(ranked.rows(), lists, strict=True):
+        known = {c: rows.start + at for at, c in enumerate(ranked.candidate[rows].tolist())}
+        place += [known.get(int(c), -1) for c in wanted]
+    row = np.asarray(place, np.int64)
+    found = row >= 0
+    columns = {}
+    for name, values in ranked.columns.items():
+        columns[name] = np.full(len(row), blank_of(name, values), values.dtype)
+        columns[name][found] = values[row[found]]
+    indptr = np.concatenate(([0], np.cumsum([len(wanted) for wanted in lists], dtype=np.int64)))
+    return Candidates(indptr, np.concatenate(lists).astype(np.int32), columns)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,12 +94,23 @@ class Line:
         features = self.features.ordered_as(ranker.features)
         return replace(self, ranker=ranker, cold_start_ranker=cold_start, features=features)
 
-    def retrieve(self, requests: Requests) -> Candidates:
-        """Merged candidates of all sources, by rough score."""
+    def retrieve(self, requests: Requests, run: RunSource = lambda _, find: find()) -> Candidates:
+        """Merged candidates of the sources, by rough score, none that a filter leaves out.
+
+        Args:
+            run: given the name of a source and what makes it find its candidates; None from it
+                leaves the source out.
+        """
         if not self.sources:
             return Candidates.empty(len(requests))
-        found = gather_sources(self.sources, self.limits, requests)
-        return merge_candidates(found, self.scope.known, self.size, self.fusion)
+        wider = min(1.0 / max(share_eligible(self.scope, requests), 1e-9), _WIDEST)
+        nothing = Candidates.empty(len(requests)).with_columns(score=np.zeros(0, np.float32))
+        found = {}
+        for name, source in self.sources.items():
+            limit = int(self.limits[name] * wider)
+            part = run(name, partial(source.candidates, requests, limit))
+            found[name] = nothing if part is None else part
+        return merge_candidates(found, eligible(self.scope, requests), self.size, self.fusion)
 
     def consider(self, requests: Requests, given: Candidates) -> Candidates:
         """What was retrieved and, after it, those of the given pairs that no source found."""

@@ -1,13 +1,14 @@
 """Policy: the ordered rules after ranking.
 
-exclusion → region → freshness → diversity → caps → exploration → backfill to k. Exclusion comes from live
+exclusion → filters → freshness → diversity → caps → promotions → exploration → backfill to k. Exclusion comes from live
 state and is applied last before the answer, whatever was cached or precomputed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
@@ -15,18 +16,21 @@ from nextedge.config import PolicyConfig
 from nextedge.errors import ConfigError, nearest
 from nextedge.features.attributes import Category, Tags
 from nextedge.stages.diversity import DEPTH, diverse_order, likeness
+from nextedge.stages.eligible import eligible
 from nextedge.stages.exploration import PROPENSITY, draw, pool_of, with_drawn
-from nextedge.stages.line import SCORE, blank_of
+from nextedge.stages.line import SCORE, blank_of, ranked_as
+from nextedge.stages.promotions import PROMOTED, promoted_to_show, spread
 from nextedge.stages.source import Scope
 from nextedge.types import (
     MICROSECONDS_PER_DAY,
     BoolArray,
     Candidates,
+    Filter,
     IndexArray,
-    IntArray,
     Requests,
 )
 
+_PART = 4096
 Hidden = Callable[[int], IndexArray]
 """For the place of a query in the batch: positions that live state hides from it."""
 
@@ -51,33 +55,28 @@ class Policy:
             ranked: best first, with a ``score``.
             hidden: live exclusions of each query.
         """
-        allowed = self.allowed(requests)
+        allowed = eligible(self.scope, requests)
         places = self._excluded(requests, hidden)
-        kept = ranked.keep(allowed[ranked.candidate] & ~_listed(ranked, places, len(allowed)))
+        kept = ranked.keep(allowed[ranked.candidate] & ~_listed(ranked, places))
         kept = self._diversify(self._freshen(requests, kept))
         chosen = (
             kept.keep(self._capped(requests, kept))
             if self.settings.max_per
             else kept.head(requests.k)
         )
+        if (promoted_places := int(self.settings.promotions.share * requests.k)) > 0:
+            chosen, kept = self._promote(requests, chosen, kept, places, allowed, promoted_places)
         if self.settings.exploration.slots:
             chosen = self._explore(requests, chosen, kept, places, allowed)
         return self._backfill(requests, chosen, kept, places, allowed)
 
-    def allowed(self, requests: Requests) -> BoolArray:
-        """bool[candidates]: who may be shown to anyone of this batch, by the release."""
-        attributes, allowed = self.scope.candidate_attributes, np.array(self.scope.known)
-        region = requests.context.get("region")
-        column = attributes.columns.get(self.settings.regions_column)
-        if region is not None and isinstance(column, Tags | Category):
-            sets = column.as_sets()
-            code = column.values.index(region).as_py()
-            size = np.diff(sets.indptr)
-            row = np.repeat(np.arange(len(size)), size)
-            inside = np.zeros(len(size), bool)
-            inside[row[sets.indices == code]] = True
-            allowed &= inside | (size == 0)  # without regions: everywhere
-        return allowed
+    def filters(self, context: Mapping[str, str]) -> tuple[Filter, ...]:
+        """What a request's context filters by: its region, where candidates have regions."""
+        name, region = self.settings.regions_column, context.get("region")
+        column = self.scope.candidate_attributes.columns.get(name)
+        if region is None or not isinstance(column, Tags | Category):
+            return ()
+        return (Filter(name, (region,), or_missing=True),)  # without regions: everywhere
 
     def _excluded(self, requests: Requests, hidden: Hidden) -> list[IndexArray]:
         """Per query the positions to leave out: existing edges, self, blocks, live state."""
@@ -147,6 +146,36 @@ class Policy:
                     break
         return chosen
 
+    def _promote(
+        self, requests: Requests, chosen: Candidates, kept: Candidates, places: list[IndexArray],
+        allowed: BoolArray, slots: int,
+    ) -> tuple[Candidates, Candidates]:  # fmt: skip
+        """Some places to what the tenant promotes, beyond the caps; the list, and all ranked."""
+        name = self.settings.promotions.column
+        promoted = self.scope.derived(
+            f"promoted_{name}", lambda: self.scope.candidate_attributes.flag(name, False)
+        )
+        eligible_ones = allowed & promoted
+        taken = []
+        for rows, own in zip(kept.rows(), places, strict=True):
+            ranked, excluded = kept.candidate[rows], set(own.tolist())
+            others = (c for c in self._popular(eligible_ones) if c not in excluded)
+            taken.append(promoted_to_show(ranked[promoted[ranked]].tolist(), others, slots))
+        extra = {
+            row: sorted(set(found) - set(kept.candidate[rows].tolist()))
+            for row, (found, rows) in enumerate(zip(taken, kept.rows(), strict=True))
+        }
+        kept = _appended(kept, extra)
+        mark = [
+            np.isin(kept.candidate[r], found) for r, found in zip(kept.rows(), taken, strict=True)
+        ]
+        kept = kept.with_columns(**{PROMOTED: np.concatenate(mark).astype(np.int8)})
+        lists = [
+            np.array(spread(found, chosen.candidate[rows].tolist(), requests.k, slots), np.int32)
+            for found, rows in zip(taken, chosen.rows(), strict=True)
+        ]
+        return ranked_as(kept, lists), kept
+
     def _explore(
         self, requests: Requests, chosen: Candidates, kept: Candidates, places: list[IndexArray],
         allowed: BoolArray,
@@ -191,16 +220,21 @@ class Policy:
         short = np.flatnonzero(np.diff(chosen.indptr) < requests.k)
         if not len(short):
             return chosen
-        order = self._popular(allowed)
         extra: Mapping[int, list[int]] = {
-            int(row): self._fill(int(row), requests.k, chosen, kept, places[row], order)
+            int(row): self._fill(int(row), requests.k, chosen, kept, places[row], allowed)
             for row in short
         }
         return _appended(chosen, extra)
 
-    def _popular(self, allowed: BoolArray) -> IntArray:
-        order = np.lexsort((np.arange(len(allowed)), -self.scope.candidate_degree))
-        return order[allowed[order]]
+    def _popular(self, allowed: BoolArray) -> Iterator[int]:
+        """The allowed by their number of edges, found as far as they are asked for."""
+        degree = self.scope.candidate_degree
+        order = self.scope.derived(
+            "by_degree", lambda: np.lexsort((np.arange(len(degree)), -degree)).astype(np.int32)
+        )
+        for start in range(0, len(order), _PART):
+            part = order[start : start + _PART]
+            yield from part[allowed[part]].tolist()
 
     def _fill(
         self,
@@ -209,18 +243,18 @@ class Policy:
         chosen: Candidates,
         kept: Candidates,
         excluded: IndexArray,
-        order: IntArray,
+        allowed: BoolArray,
     ) -> list[int]:
         have = chosen.candidate[chosen.indptr[row] : chosen.indptr[row + 1]].tolist()
         seen = set(have) | set(excluded.tolist())
         found: list[int] = []
-        for pool in (kept.candidate[kept.indptr[row] : kept.indptr[row + 1]], order):
-            for candidate in pool[: k + len(seen) + 1].tolist():
-                if len(have) + len(found) >= k:
-                    return found
-                if candidate not in seen:
-                    seen.add(candidate)
-                    found.append(candidate)
+        ranked = kept.candidate[kept.indptr[row] : kept.indptr[row + 1]].tolist()
+        for candidate in chain(ranked, self._popular(allowed)):
+            if len(have) + len(found) >= k:
+                break
+            if candidate not in seen:
+                seen.add(candidate)
+                found.append(candidate)
         return found
 
 
@@ -230,14 +264,14 @@ def category_columns(scope: Scope) -> list[str]:
     return [name for name, column in columns.items() if isinstance(column, Category)]
 
 
-def _listed(ranked: Candidates, places: list[IndexArray], size: int) -> BoolArray:
-    """bool[R]: whether the row's candidate is among the places of its query."""
+def _listed(ranked: Candidates, places: list[IndexArray]) -> BoolArray:
+    """bool[R]: whether the row's candidate is among the places (ascending) of its query."""
     listed = np.zeros(len(ranked), bool)
-    mark = np.zeros(size, bool)
     for rows, hidden in zip(ranked.rows(), places, strict=True):
-        mark[hidden] = True
-        listed[rows] = mark[ranked.candidate[rows]]
-        mark[hidden] = False
+        if len(hidden):
+            candidate = ranked.candidate[rows]
+            at = np.minimum(np.searchsorted(hidden, candidate), len(hidden) - 1)
+            listed[rows] = hidden[at] == candidate
     return listed
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numba
 import numpy as np
 from scipy import sparse
 
 from nextedge.features.attributes import Attributes, Category
 from nextedge.graph.propagate import SparseRows, pair_products, top_products
+from nextedge.graph.threads import Scratch, run_blocks
 from nextedge.schema import ColumnKind
 from nextedge.stages.source import (
     Arrays,
@@ -132,19 +134,32 @@ def first_of_order(
 ) -> Candidates:
     """The first candidates of one order that is the same for all, without the excluded."""
     indptr, excluded = scope.excluded(requests)
-    longest = int(np.diff(indptr).max(initial=0))
-    head = np.asarray(order[: limit + longest])
-    queries = len(requests)
-    place = np.full(len(score), -1, np.int64)
-    place[head] = np.arange(len(head))
-    kept = np.ones((queries, len(head)), bool)
-    row = np.repeat(np.arange(queries), np.diff(indptr))
-    hit = place[excluded]
-    kept[row[hit >= 0], hit[hit >= 0]] = False
-    kept &= np.cumsum(kept, axis=1) <= limit
-    candidate = np.broadcast_to(head, kept.shape)[kept]
-    ends = np.concatenate(([0], np.cumsum(kept.sum(axis=1))))
-    return Candidates(ends, candidate.astype(np.int32), {"score": score[candidate]})
+    size = np.zeros(len(requests), np.int64)
+    found = np.empty((len(requests), min(limit, len(order))), np.int32)
+    run_blocks(
+        _first, len(requests), order, indptr, excluded, size, found,
+        scratch=(Scratch(len(score), np.bool_),),
+    )  # fmt: skip
+    candidate = found[np.arange(found.shape[1])[None, :] < size[:, None]]
+    ends = np.concatenate(([0], np.cumsum(size)))
+    return Candidates(ends, candidate, {"score": score[candidate]})
+
+
+@numba.njit(cache=True, nogil=True)
+def _first(block, blocks, order, indptr, excluded, size, found, left_out):  # type: ignore[no-untyped-def]
+    for q in range(block, len(size), blocks):
+        for place in range(indptr[q], indptr[q + 1]):
+            left_out[excluded[place]] = True
+        count = 0
+        for place in range(len(order)):
+            if count == found.shape[1]:
+                break
+            if not left_out[order[place]]:
+                found[q, count] = order[place]
+                count += 1
+        for place in range(indptr[q], indptr[q + 1]):
+            left_out[excluded[place]] = False
+        size[q] = count
 
 
 def history_span(scope: Scope) -> float:
