@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from redis_server import RedisServer
 
 from nextedge import Recommender
 from nextedge.data.synthetic import SyntheticConfig, generate_tenant
@@ -32,3 +35,21 @@ def data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real data not found at {folder}; set NEXTEDGE_DATA to its folder")
     return folder
+
+
+@pytest.fixture
+def start_redis(tmp_path: Path) -> Iterator[Callable[..., RedisServer]]:
+    """Starts a redis-server with further options; it ends with the test."""
+    if shutil.which("redis-server") is None:
+        pytest.skip("redis-server is not installed")
+    pytest.importorskip("redis")
+    started: list[RedisServer] = []
+
+    def start(*options: str) -> RedisServer:
+        started.append(RedisServer(tmp_path, *options))
+        started[-1].start()
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.kill()

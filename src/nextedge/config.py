@@ -18,6 +18,8 @@ from nextedge.errors import ConfigError, UnknownSurfaceError, nearest
 FILE_NAME = "nextedge.toml"
 FILE_SUFFIXES = (".parquet", ".csv", ".csv.gz", ".jsonl", ".jsonl.gz", ".ndjson")
 
+TENANT_PATTERN = r"^[A-Za-z0-9_.-]{1,64}$"
+
 SurfaceKind = Literal["people", "items"]
 SplitMethod = Literal["auto", "time", "last", "random"]
 
@@ -271,6 +273,10 @@ class ServingConfig(_Settings):
     """Ranked lists that a process keeps, and answers that are already encoded; 0 = none."""
     cache_seconds: float = Field(3600.0, gt=0)
     """How long; what live state hides is left out of cached lists too, at once."""
+    store: str | None = Field(None, exclude=True, repr=False)  # its URL may hold a password
+    """URL of a store where processes share their ranked lists; None = each has its own."""
+    store_timeout_ms: float = Field(50.0, gt=0)
+    """Longest wait for a connection to the store, and for its answer."""
     body_bytes: int = Field(1 << 20, ge=1024)
     """Largest body that a request may have."""
     deadline_ms: float = Field(100.0, ge=0)
@@ -287,7 +293,7 @@ class ServingConfig(_Settings):
 class Config(_Settings):
     """A tenant's whole configuration. ``base`` is the folder that paths are relative to."""
 
-    tenant: str = Field("default", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    tenant: str = Field("default", pattern=TENANT_PATTERN)
     state: str = "./state"
     base: Path = Path(".")
     data: DataConfig = DataConfig()

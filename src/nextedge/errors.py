@@ -13,6 +13,8 @@ NextEdgeError (exit 1)
 │   └── NoReleaseError            nothing has been built yet
 ├── BuildLockedError              another build holds the lock of this state folder
 ├── StorageError                  the disk is full or refuses to be written
+│   └── StoreError                a store of values is not reached, too slow or full
+├── CorruptValueError             a stored value is cut, altered or of another format
 ├── TrainingError                 a model or ranker could not be trained from this data
 └── MissingDependencyError        an optional package is needed; names the `pip install`
 """
@@ -77,6 +79,14 @@ class BuildLockedError(NextEdgeError):
 
 class StorageError(NextEdgeError):
     """The disk is full, or refuses to be written."""
+
+
+class StoreError(StorageError):
+    """A store of values is not reached, answers too late, refuses or is full."""
+
+
+class CorruptValueError(NextEdgeError):
+    """A stored value is cut, altered, or of a format that this version cannot read."""
 
 
 class TrainingError(NextEdgeError):

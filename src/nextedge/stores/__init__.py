@@ -1,0 +1,1 @@
+"""Stores: key → packed value, in batches, behind one interface."""

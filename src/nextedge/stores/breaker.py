@@ -1,0 +1,63 @@
+"""A circuit breaker: what fails again and again is left alone for a while."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Literal
+
+State = Literal["closed", "open", "half-open"]
+
+
+class CircuitBreaker:
+    """Opens after ``failures`` in a row; after ``seconds`` one call at a time may try again.
+
+    Args:
+        clock: seconds that never run backwards.
+    """
+
+    def __init__(
+        self, failures: int = 5, seconds: float = 5.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.failures = failures
+        self.seconds = seconds
+        self.opened = 0
+        """How often it has opened."""
+        self._clock = clock
+        self._row = 0
+        self._until: float | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def state(self) -> State:
+        """``closed``: all calls pass, ``open``: none, ``half-open``: the next one tries."""
+        until = self._until
+        if until is None:
+            return "closed"
+        return "open" if self._clock() < until else "half-open"
+
+    def allows(self) -> bool:
+        """Whether a call may be made now; who gets True must say how it went."""
+        if self._until is None:
+            return True
+        with self._lock:
+            now = self._clock()
+            if self._until is None or now < self._until:
+                return self._until is None
+            self._until = now + self.seconds  # the others wait for how this one goes
+            return True
+
+    def succeeded(self) -> None:
+        """A call was answered."""
+        if self._row or self._until is not None:
+            with self._lock:
+                self._row, self._until = 0, None
+
+    def failed(self) -> None:
+        """A call was not answered."""
+        with self._lock:
+            self._row += 1
+            if self._row >= self.failures:
+                self.opened += self._until is None
+                self._until = self._clock() + self.seconds
