@@ -13,6 +13,7 @@ NextEdgeError (exit 1)
 │   └── NoReleaseError            nothing has been built yet
 ├── BuildLockedError              another build holds the lock of this state folder
 ├── StorageError                  the disk is full or refuses to be written
+├── LiveStateError                what changed since the release cannot be read: nothing is shown
 ├── TrainingError                 a model or ranker could not be trained from this data
 └── MissingDependencyError        an optional package is needed; names the `pip install`
 """
@@ -77,6 +78,10 @@ class BuildLockedError(NextEdgeError):
 
 class StorageError(NextEdgeError):
     """The disk is full, or refuses to be written."""
+
+
+class LiveStateError(NextEdgeError):
+    """The event log cannot be read, so nobody knows who must not be shown any more."""
 
 
 class TrainingError(NextEdgeError):

@@ -10,9 +10,10 @@ from functools import cache
 
 import numpy as np
 
-from nextedge.errors import InputError
+from nextedge.errors import InputError, LiveStateError
 from nextedge.events.overlay import Overlay
 from nextedge.serving.cache import Cache
+from nextedge.serving.evidence import LiveEvidence
 from nextedge.serving.release import LoadedRelease, LoadedSurface
 from nextedge.serving.request_log import LoggedRequest, RequestLog, fingerprint
 from nextedge.stages.exploration import PROPENSITY
@@ -97,7 +98,10 @@ def answer(
     """
     started = time.perf_counter()
     surface = release.surface(question.surface)
-    given = prepare(release, overlay, user_ids, question)
+    try:
+        given = prepare(release, overlay, user_ids, question)
+    except LiveStateError:  # nobody is shown who was not checked
+        return _withheld(release, surface, user_ids, started)
     requests, hidden = given.requests, given.hidden
     watch = _Watch(started)
     watch("lookup")
@@ -111,7 +115,7 @@ def answer(
         and requests.k * _KEPT_PER_RESULT <= _KEPT
     ):
         context = tuple(sorted(question.context.items()))
-        key = release.id, surface.name, str(user_ids[0]), context
+        key = release.id, surface.name, int(requests.query[0]), context
         cached = cache.get(key)
     ranked = cached or ranked_candidates(surface, requests, watch)
     if cache is not None and key is not None and cached is None:
@@ -119,7 +123,7 @@ def answer(
     policy = surface.policy.with_seen(question.allow_seen)
     chosen = policy.apply(requests, ranked.candidates, hidden)
     watch("policy")
-    reasons = surface.reasons.explain(requests, chosen, hidden)
+    reasons = surface.reasons.explain(requests, chosen, LiveEvidence(release, overlay))
     parts = _contributions(surface, requests, chosen) if question.explain else None
     watch("reasons")
     spent_ms = (time.perf_counter() - started) * 1e3
@@ -145,6 +149,18 @@ def answer(
     if log is not None:
         _logged(log, answers, requests, question, chosen, ranked.matrix)
     return answers
+
+
+def _withheld(
+    release: LoadedRelease, surface: LoadedSurface, user_ids: Sequence[Identifier], started: float
+) -> list[Answer]:
+    """Empty answers, which say that live state could not be read."""
+    spent_ms = (time.perf_counter() - started) * 1e3
+    return [
+        Answer(user_id, surface.name, surface.settings.kind, release.id, (), uuid.uuid4().hex,
+               False, spent_ms, ("live_state_unavailable",))
+        for user_id in user_ids
+    ]  # fmt: skip
 
 
 def _logged(
@@ -197,7 +213,7 @@ def prepare(
     if not 1 <= k <= MAX_LIMIT:
         raise InputError(f"k = {k}: expected 1 to {MAX_LIMIT}")
     overlay.catch_up()
-    requests = _requests(release, surface, user_ids, k, question)
+    requests = _requests(release, surface, overlay.askers(user_ids), k, question)
     kind, days = surface.settings.kind, surface.settings.policy.recently_shown_days
     ids = release.entities.users if kind == "people" else release.entities.items
 
