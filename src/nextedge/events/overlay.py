@@ -46,6 +46,10 @@ class Standing:
             self._others.get(by, set()).discard(other)
             self._others.get(other, set()).discard(by)
 
+    def pairs(self) -> list[tuple[str, str]]:
+        """All pairs, by whom they were put up."""
+        return sorted(self._kept)
+
     def of(self, user: str) -> frozenset[str] | set[str]:
         """Everybody who is in a pair with a user."""
         return self._others.get(user, _NOBODY)
