@@ -15,6 +15,7 @@ NextEdgeError (exit 1)
 ├── StorageError                  the disk is full or refuses to be written
 │   └── StoreError                a store of values is not reached, too slow or full
 ├── CorruptValueError             a stored value is cut, altered or of another format
+├── LiveStateError                what changed since the release cannot be read: nothing is shown
 ├── TrainingError                 a model or ranker could not be trained from this data
 └── MissingDependencyError        an optional package is needed; names the `pip install`
 """
@@ -87,6 +88,10 @@ class StoreError(StorageError):
 
 class CorruptValueError(NextEdgeError):
     """A stored value is cut, altered, or of a format that this version cannot read."""
+
+
+class LiveStateError(NextEdgeError):
+    """The event log cannot be read, so nobody knows who must not be shown any more."""
 
 
 class TrainingError(NextEdgeError):

@@ -122,6 +122,8 @@ class Recommender:
                 _log.warning(fault)
             if self._loaded is None or self._loaded.id != release.id:
                 self._loaded = LoadedRelease(release, self.config)
+                if self.cache is not None:
+                    self.cache.clear()  # nothing of it is found under another release
         return self._loaded
 
     @property
@@ -198,13 +200,9 @@ class Recommender:
         """Recommendations for many users in one batch."""
         release = self.release
         if strict:
-            unknown = [
-                u
-                for u, p in zip(
-                    user_ids, release.entities.users.positions(list(user_ids)), strict=True
-                )
-                if p < 0
-            ]
+            self.overlay.catch_up()
+            places = release.entities.users.positions(self.overlay.askers(user_ids))
+            unknown = [u for u, place in zip(user_ids, places, strict=True) if place < 0]
             if unknown:
                 raise UnknownUserError(
                     f"unknown user {unknown[0]!r}: not in release {release.id}, which knows "
@@ -232,7 +230,7 @@ class Recommender:
         for start in range(0, len(users), _BATCH):
             stop = min(start + _BATCH, len(users))
             progress("recommend", start, len(users))
-            ids = users.identifiers(range(start, stop)).to_pylist()
+            ids = users.identifiers(range(start, stop)).drop_null().to_pylist()
             yield self.recommend_many(ids, question)
         progress("recommend", len(users), len(users))
 

@@ -25,6 +25,10 @@ TIMESTAMP = "timestamp"
 WEIGHT = "weight"
 ARRIVED_AT = "arrived_at"
 """When a row became known, where that is later than its timestamp."""
+HIDDEN = "hidden"
+"""A connection that takes part in nothing but that its ends are not recommended to each other."""
+CONNECTIONS_HIDDEN = "connections_hidden"
+"""A user all of whose connections are hidden."""
 ACTIONS = ("click", "view", "accept", "like", "purchase", "connect", "dismiss", "block")
 """What may come of an impression, and what an interaction's ``event`` may be."""
 POLICY_FLAGS = frozenset({"discoverable", "available", "unsafe", "promoted"})
@@ -103,6 +107,7 @@ TABLES: dict[str, Table] = {
                 Column("bio", _TEXT),
                 Column("created_at", _TIME),
                 Column("discoverable", _FLAG),
+                Column(CONNECTIONS_HIDDEN, _FLAG),
             ),
             key=(USER_ID,),
         ),
@@ -114,6 +119,7 @@ TABLES: dict[str, Table] = {
                 Column(TIMESTAMP, _TIME),
                 Column(WEIGHT, _NUMBER),
                 Column(ARRIVED_AT, _TIME),
+                Column(HIDDEN, _FLAG),
             ),
         ),
         Table(

@@ -70,9 +70,8 @@ class HotAnswers:
         kept = self._answers.get(key)
         if kept is None or kept.release != self._release:
             return None
-        overlay = self.recommender.overlay
-        overlay.catch_up()
-        if overlay.version(kept.user_id, shown=kept.shown) != kept.version:
+        version = self.recommender.overlay.current_version(kept.user_id, shown=kept.shown)
+        if version != kept.version:
             return None
         recommendation_id = uuid.uuid4().hex
         log = self.recommender.request_log
@@ -89,7 +88,10 @@ class HotAnswers:
         now = time.monotonic()
         if now - self._looked <= _SECONDS:
             return
-        self._looked, self._release = now, self.recommender.releases.current_id()
+        self._looked, served = now, self.recommender.releases.current_id()
+        if served != self._release:
+            self._answers.clear()  # none of them is sent again
+        self._release = served
         self._keys = self.keys.version()
 
 

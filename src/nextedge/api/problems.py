@@ -22,6 +22,8 @@ _STATUS: tuple[tuple[type[errors.NextEdgeError], int], ...] = (
     (errors.NoReleaseError, 503),
     (errors.ReleaseError, 409),
     (errors.StorageError, 503),
+    (errors.LiveStateError, 503),
+    (errors.BuildLockedError, 409),
 )
 
 

@@ -121,8 +121,7 @@ def routes(recommender: Recommender, hot: HotAnswers, metrics: Metrics) -> APIRo
             surface, limit, {"context": context} if context else {}, explain=explain
         )
         shown = _shown_matters(recommender, surface)
-        recommender.overlay.catch_up()
-        version = recommender.overlay.version(user_id, shown=shown)  # before it is computed
+        version = recommender.overlay.current_version(user_id, shown=shown)  # before it is computed
         answer = recommender.recommend_many([user_id], question)[0]
         metrics.answer(answer)
         out = RecommendationsOut(

@@ -45,7 +45,10 @@ class IdMap:
         return self.position(identifier) != UNKNOWN
 
     def position(self, identifier: Identifier) -> int:
-        """Position of one id, or UNKNOWN; ``"7"`` finds the integer id 7 and the reverse."""
+        """Position of one id, or UNKNOWN; ``"7"`` finds the integer id 7 and the reverse.
+
+        ``"07"`` finds nothing: one id has one spelling, by which live state knows it too.
+        """
         if self._integers is not None:
             try:
                 given = int(identifier)
@@ -53,7 +56,7 @@ class IdMap:
             except (ValueError, OverflowError):
                 return UNKNOWN
             found = place < len(self) and int(self._integers[place]) == given
-            return place if found else UNKNOWN
+            return place if found and str(given) == str(identifier) else UNKNOWN
         text = str(identifier)
         place = bisect_left(_Strings(self.values), text.encode())
         found = place < len(self) and self.values[place].as_py() == text
@@ -128,6 +131,15 @@ class _Strings(Sequence[bytes]):
 def _castable(identifiers: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> pa.Array:
     """Cast ids to the map's type; text that is no integer becomes null, hence UNKNOWN."""
     if pa.types.is_integer(kind) and not pa.types.is_integer(identifiers.type):
-        integral = pc.match_substring_regex(identifiers, r"^-?\d{1,18}$")
-        identifiers = pc.if_else(integral, identifiers, None)
+        identifiers = pc.if_else(is_int64(identifiers), identifiers, None)
     return identifiers.cast(kind)
+
+
+def is_int64(text: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Whether each text is an int64 as Python writes it: no sign but minus, no zero before it."""
+    text = text.cast(pa.string())
+    plain = pc.match_substring_regex(text, r"^(0|-?[1-9][0-9]{0,18})$")
+    digits = pc.utf8_ltrim(text, "-")
+    most = pc.if_else(pc.starts_with(text, "-"), "9223372036854775808", "9223372036854775807")
+    fits = pc.or_(pc.less(pc.utf8_length(digits), 19), pc.less_equal(digits, most))
+    return pc.and_(plain, fits)

@@ -13,9 +13,12 @@ from nextedge.errors import EventError, nearest
 
 EventType = Literal[
     "connect", "disconnect", "interact", "impression", "click", "accept", "dismiss", "block",
-    "unblock", "opt_out", "opt_in", "item_available", "item_unavailable",
+    "unblock", "opt_out", "opt_in", "leave", "hide_connection", "unhide_connection",
+    "item_available", "item_unavailable",
 ]  # fmt: skip
-_PEOPLE = frozenset({"connect", "disconnect", "accept", "block", "unblock"})
+_PEOPLE = frozenset({
+    "connect", "disconnect", "accept", "block", "unblock", "hide_connection", "unhide_connection",
+})  # fmt: skip
 _EITHER = frozenset({"impression", "click", "dismiss"})
 _CATALOGUE = frozenset({"item_available", "item_unavailable"})
 

@@ -6,9 +6,10 @@ import json
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from nextedge.errors import StorageError
+from nextedge.errors import LiveStateError, StorageError
 from nextedge.events.event import Event
 
 FILE = "events.sqlite"
@@ -20,27 +21,47 @@ CREATE TABLE IF NOT EXISTS events (
     body TEXT NOT NULL
 );
 """
+_READ_SECONDS = 1.0
+"""How long a request waits for a log that somebody has locked."""
+_WRITE_SECONDS = 30.0
+Identity = tuple[int, int]
+"""Device and number of the log's file."""
 
 
 class LocalLog:
-    """Events of one tenant in order of arrival; safe for several threads and processes."""
+    """Events of one tenant in order of arrival; safe for several threads and processes.
+
+    Whoever reads raises ``LiveStateError`` where the file is locked, broken or gone.
+    """
 
     def __init__(self, state: Path) -> None:
         state.mkdir(parents=True, exist_ok=True)
         self.path = state / FILE
         self._threads = threading.local()
         self._stored = 0
-        with self._connection() as connection:
-            connection.executescript(_SCHEMA)
+        self._identity: Identity | None = None
 
     def _connection(self) -> sqlite3.Connection:
         kept: sqlite3.Connection | None = getattr(self._threads, "connection", None)
-        if kept is None:
-            kept = sqlite3.connect(self.path, timeout=30)
-            kept.execute("PRAGMA journal_mode = WAL")
-            kept.execute("PRAGMA synchronous = FULL")
-            self._threads.connection = kept
-        return kept
+        if kept is not None:
+            return kept
+        if self._identity is not None:
+            self.path.stat()  # a log that is gone is not made anew: its blocks would be gone too
+        connection = sqlite3.connect(self.path, timeout=_READ_SECONDS)
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.executescript(_SCHEMA)
+        except sqlite3.Error:
+            connection.close()
+            raise
+        self._threads.connection = connection
+        self._identity = self._threads.identity = self._on_disk()
+        return connection
+
+    def _on_disk(self) -> Identity:
+        found = self.path.stat()
+        return found.st_dev, found.st_ino
 
     def append(self, events: Sequence[Event]) -> int:
         """Store events durably; returns how many were new (an event id counts once).
@@ -50,28 +71,50 @@ class LocalLog:
         """
         rows = [(event.event_id, event.micros, event.model_dump_json()) for event in events]
         try:
-            with self._connection() as connection:
+            with self._waiting(_WRITE_SECONDS) as connection, connection:
                 before = connection.total_changes
                 connection.executemany(
                     "INSERT OR IGNORE INTO events (event_id, micros, body) VALUES (?, ?, ?)", rows
                 )
                 stored = connection.total_changes - before
-            self._stored += 1
-            return stored
-        except sqlite3.OperationalError as error:
+        except (sqlite3.Error, OSError) as error:
             raise StorageError(f"{self.path}: events were not stored: {error}") from None
+        self._stored += 1
+        return stored
+
+    @contextmanager
+    def _waiting(self, seconds: float) -> Iterator[sqlite3.Connection]:
+        """This thread's connection, more patient than usual with others' locks."""
+        connection = self._connection()
+        connection.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
+        try:
+            yield connection
+        finally:
+            connection.execute(f"PRAGMA busy_timeout = {int(_READ_SECONDS * 1000)}")
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        try:
+            yield self._connection()
+        except (sqlite3.Error, OSError, ValueError) as error:
+            self.close()
+            raise LiveStateError(
+                f"{self.path}: what changed since the release cannot be read: {error}"
+            ) from None
 
     def read(self, after: int = 0) -> Iterator[tuple[int, Event]]:
         """Events after a position, in order, with their positions."""
-        rows = self._connection().execute(
-            "SELECT position, body FROM events WHERE position > ? ORDER BY position", (after,)
-        )
-        for position, body in rows.fetchall():
-            yield position, Event.model_validate(json.loads(body))
+        with self._reading() as connection:
+            rows = connection.execute(
+                "SELECT position, body FROM events WHERE position > ? ORDER BY position", (after,)
+            ).fetchall()
+            found = [(position, Event.model_validate(json.loads(body))) for position, body in rows]
+        yield from found
 
     def last_position(self) -> int:
         """Position of the latest event, 0 when there is none."""
-        row = self._connection().execute("SELECT max(position) FROM events").fetchone()
+        with self._reading() as connection:
+            row = connection.execute("SELECT max(position) FROM events").fetchone()
         return int(row[0] or 0)
 
     @classmethod
@@ -79,10 +122,38 @@ class LocalLog:
         """Position of the latest event of a state folder, without making one."""
         return cls(state).last_position() if (state / FILE).exists() else 0
 
-    def changes(self) -> tuple[int, int]:
+    def generation(self) -> tuple[Identity, int]:
+        """Differs when events that were read have been taken out since, or the file replaced."""
+        with self._reading() as connection:
+            row = connection.execute("PRAGMA user_version").fetchone()
+        return self._threads.identity, int(row[0])
+
+    def changes(self) -> tuple[Identity, int, int]:
         """Differs whenever anyone, in this process or another, has stored events since."""
-        row = self._connection().execute("PRAGMA data_version").fetchone()
-        return int(row[0]), self._stored
+        with self._reading() as connection:
+            if self._on_disk() != self._threads.identity:
+                self.close()
+                connection = self._connection()
+            row = connection.execute("PRAGMA data_version").fetchone()
+        return self._threads.identity, int(row[0]), self._stored
+
+    def purge(self, doomed: Sequence[int]) -> None:
+        """Take events out by position, with every byte of theirs.
+
+        Raises:
+            StorageError: the disk refuses, or another process did not let go of the file in time.
+        """
+        try:
+            with self._waiting(_WRITE_SECONDS) as connection:
+                with connection:
+                    (generation,) = connection.execute("PRAGMA user_version").fetchone()
+                    connection.executemany(
+                        "DELETE FROM events WHERE position = ?", [(each,) for each in doomed]
+                    )
+                    connection.execute(f"PRAGMA user_version = {generation + 1}")
+                erase_deleted(connection)
+        except (sqlite3.Error, OSError) as error:
+            raise StorageError(f"{self.path}: events were not erased: {error}") from None
 
     def close(self) -> None:
         """Close this thread's connection."""
@@ -90,3 +161,15 @@ class LocalLog:
         if kept is not None:
             kept.close()
             self._threads.connection = None
+
+
+def erase_deleted(connection: sqlite3.Connection) -> None:
+    """Leave no byte of deleted rows: neither in free pages nor in the write-ahead log.
+
+    Raises:
+        sqlite3.OperationalError: another process is reading; nothing is lost, try again.
+    """
+    connection.execute("VACUUM")
+    busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    if busy:
+        raise sqlite3.OperationalError("another process is reading it; run it again")

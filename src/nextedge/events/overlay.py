@@ -8,50 +8,111 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from nextedge.errors import LiveStateError
 from nextedge.events.event import Event
 from nextedge.events.log import LocalLog
 from nextedge.types import MICROSECONDS_PER_DAY, Identifier
 
 _KEPT_SHOWN = 2000
+_NOBODY: frozenset[str] = frozenset()
 
 
 def _key(identifier: Identifier | None) -> str:
     return str(identifier)
 
 
+class Standing:
+    """Pairs that hold for both people as long as either of them keeps them up."""
+
+    def __init__(self) -> None:
+        self._kept: set[tuple[str, str]] = set()
+        self._others: dict[str, set[str]] = {}
+
+    def __len__(self) -> int:
+        return len(self._others)
+
+    def add(self, by: str, other: str) -> None:
+        """``by`` puts the pair up."""
+        self._kept.add((by, other))
+        self._others.setdefault(by, set()).add(other)
+        self._others.setdefault(other, set()).add(by)
+
+    def remove(self, by: str, other: str) -> None:
+        """``by`` takes back what they put up; what the other one did stands."""
+        self._kept.discard((by, other))
+        if (other, by) not in self._kept:
+            self._others.get(by, set()).discard(other)
+            self._others.get(other, set()).discard(by)
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """All pairs, by whom they were put up."""
+        return sorted(self._kept)
+
+    def of(self, user: str) -> frozenset[str] | set[str]:
+        """Everybody who is in a pair with a user."""
+        return self._others.get(user, _NOBODY)
+
+
 class Overlay:
-    """Live state by user id (as text): connected, dismissed, blocked, opted out, shown."""
+    """Live state by user id (as text): connected, dismissed, blocked, opted out, gone, shown."""
 
     def __init__(self, log: LocalLog) -> None:
         self.log = log
-        self.position = 0
-        self.connected: dict[str, set[str]] = defaultdict(set)
-        self.disconnected: dict[str, set[str]] = defaultdict(set)
-        self.dismissed: dict[tuple[str, str], set[str]] = defaultdict(set)
-        self.blocked: dict[str, set[str]] = defaultdict(set)
-        self.interacted: dict[str, set[str]] = defaultdict(set)
-        self.opted_out: set[str] = set()
-        self.opted_in: set[str] = set()
-        self.unavailable: set[str] = set()
-        self.shown: dict[tuple[str, str], list[tuple[int, str]]] = defaultdict(list)
-        self._versions: dict[str, int] = {}
-        self._shown_versions: dict[str, int] = {}
+        self._forget_all()
         self._epoch = 0
         self._lock = threading.Lock()
         self._seen = threading.local()
 
+    def _forget_all(self) -> None:
+        self.position = 0
+        self.connected: dict[str, set[str]] = defaultdict(set)
+        self.disconnected: dict[str, set[str]] = defaultdict(set)
+        self.dismissed: dict[tuple[str, str], set[str]] = defaultdict(set)
+        self.blocked = Standing()
+        self.hidden_connections = Standing()
+        self.interacted: dict[str, set[str]] = defaultdict(set)
+        self.opted_out: set[str] = set()
+        self.departed: set[str] = set()
+        self.unavailable: set[str] = set()
+        self.shown: dict[tuple[str, str], list[tuple[int, str]]] = defaultdict(list)
+        self._versions: dict[str, int] = {}
+        self._shown_versions: dict[str, int] = {}
+        self._generation: object = None
+
     def catch_up(self) -> None:
-        """Fold in every event that was recorded since the last call, by any process."""
+        """Fold in every event that was recorded since the last call, by any process.
+
+        Raises:
+            LiveStateError: the log cannot be read; nobody may be shown by what is known here.
+        """
         changes = self.log.changes()
         if getattr(self._seen, "changes", None) == changes:
             return
         with self._lock:
-            for position, event in self.log.read(self.position):
-                self._apply(event)
-                self.position = position
+            generation = self.log.generation()
+            if generation != self._generation:
+                self._start_over(generation)
+            self._replay()
         self._seen.changes = changes
+
+    def _start_over(self, generation: object) -> None:
+        """Fold the whole log anew: events that were folded before may have been erased.
+
+        Another thread sees the old state or the new, part by part, and never an empty one.
+        """
+        fresh = Overlay(self.log)
+        fresh._replay()
+        epoch = max(self._epoch, fresh._epoch) + 1
+        own = {"log", "_lock", "_seen"}
+        self.__dict__.update({n: v for n, v in vars(fresh).items() if n not in own})
+        self._epoch, self._generation = epoch, generation
+
+    def _replay(self) -> None:
+        for position, event in self.log.read(self.position):
+            self._apply(event)
+            self.position = position
 
     def version(self, user_id: Identifier, *, shown: bool = False) -> tuple[int, int, int]:
         """Differs after any event that may change what a user may be shown.
@@ -89,14 +150,16 @@ class Overlay:
             self.disconnected[left].add(right)
 
     def _block(self, event: Event) -> None:
-        a, b = _key(event.user_id), _key(event.candidate_id)
-        self.blocked[a].add(b)
-        self.blocked[b].add(a)
+        self.blocked.add(_key(event.user_id), _key(event.candidate_id))
 
     def _unblock(self, event: Event) -> None:
-        a, b = _key(event.user_id), _key(event.candidate_id)
-        self.blocked[a].discard(b)
-        self.blocked[b].discard(a)
+        self.blocked.remove(_key(event.user_id), _key(event.candidate_id))
+
+    def _hide_connection(self, event: Event) -> None:
+        self.hidden_connections.add(_key(event.user_id), _key(event.candidate_id))
+
+    def _unhide_connection(self, event: Event) -> None:
+        self.hidden_connections.remove(_key(event.user_id), _key(event.candidate_id))
 
     def _dismiss(self, event: Event) -> None:
         kind, target = _target(event)
@@ -118,24 +181,55 @@ class Overlay:
     def _opt_in(self, event: Event) -> None:
         self.opted_out.discard(_key(event.user_id))
 
+    def _leave(self, event: Event) -> None:
+        self.departed.add(_key(event.user_id))
+
     def _item_unavailable(self, event: Event) -> None:
         self.unavailable.add(_key(event.item_id))
 
     def _item_available(self, event: Event) -> None:
         self.unavailable.discard(_key(event.item_id))
 
+    def current_version(self, user_id: Identifier, *, shown: bool = False) -> tuple[int, int, int]:
+        """The version after catching up; one that never holds where the log cannot be read."""
+        try:
+            self.catch_up()
+        except LiveStateError:
+            return -1, -1, -1
+        return self.version(user_id, shown=shown)
+
+    @property
+    def absent(self) -> set[str]:
+        """Everybody who is shown to nobody: opted out, or gone."""
+        return self.opted_out | self.departed if self.departed else self.opted_out
+
+    def askers(self, user_ids: Sequence[Identifier]) -> list[Identifier]:
+        """The ids for whom is asked, those who are gone as strangers."""
+        return [_STRANGER if _key(user) in self.departed else user for user in user_ids]
+
     def hidden_from(self, kind: str, user_id: Identifier) -> set[str]:
         """Ids that must not be shown to a user, other than those of the release."""
         user = _key(user_id)
+        gone = self.absent if kind == "people" else self.unavailable
+        if user in self.departed:
+            return set(gone)
         hidden = self.dismissed[kind, user].copy() if (kind, user) in self.dismissed else set()
         if kind == "people":
-            hidden |= self.connected.get(user, set()) | self.blocked.get(user, set())
-            return hidden | self.opted_out
-        return hidden | self.interacted.get(user, set()) | self.unavailable
+            hidden |= self.connected.get(user, set()) | self.blocked.of(user)
+            return hidden | self.hidden_connections.of(user) | gone
+        return hidden | self.interacted.get(user, set()) | gone
+
+    def severed(self, user_id: Identifier) -> set[str]:
+        """Whom a user must not be linked to by any reason: blocked, disconnected or hidden."""
+        user = _key(user_id)
+        ended = self.disconnected.get(user, _NOBODY)
+        return {*self.blocked.of(user), *self.hidden_connections.of(user), *ended}
 
     def shown_since(self, kind: str, user_id: Identifier, now: int, days: float) -> set[str]:
         """Ids shown to a user in the last ``days``."""
         since = now - int(days * MICROSECONDS_PER_DAY)
+        if _key(user_id) in self.departed:
+            return set()
         shown = self.shown.get((kind, _key(user_id)), [])
         return {target for micros, target in shown if micros >= since}
 
@@ -146,19 +240,26 @@ def _target(event: Event) -> tuple[str, str]:
     return "people", _key(event.candidate_id)
 
 
-_FOR_ALL = frozenset({"opt_out", "opt_in", "item_available", "item_unavailable"})
-"""Events that may change anyone's list."""
+_STRANGER = ""  # no table holds an empty id
+_FOR_ALL = frozenset({
+    "opt_out", "opt_in", "leave", "item_available", "item_unavailable",
+    "block", "unblock", "disconnect", "hide_connection", "unhide_connection",
+})  # fmt: skip
+"""Events that may change anyone's list, or the reason in it: a third person may be its evidence."""
 _HANDLERS: dict[str, Callable[[Overlay, Event], None]] = {
     "connect": Overlay._connect,
     "accept": Overlay._connect,
     "disconnect": Overlay._disconnect,
     "block": Overlay._block,
     "unblock": Overlay._unblock,
+    "hide_connection": Overlay._hide_connection,
+    "unhide_connection": Overlay._unhide_connection,
     "dismiss": Overlay._dismiss,
     "interact": Overlay._interact,
     "impression": Overlay._impression,
     "opt_out": Overlay._opt_out,
     "opt_in": Overlay._opt_in,
+    "leave": Overlay._leave,
     "item_unavailable": Overlay._item_unavailable,
     "item_available": Overlay._item_available,
 }

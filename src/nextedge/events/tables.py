@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nextedge import schema
+from nextedge.data.ids import is_int64
 from nextedge.events.event import Event
 from nextedge.events.log import FILE, LocalLog
 
@@ -53,10 +54,20 @@ def with_interactions(rows: pa.Table, events: Iterable[Event]) -> pa.Table:
 
 
 def with_blocks(rows: pa.Table, events: Iterable[Event]) -> pa.Table:
-    """Blocks with those that events recorded."""
+    """Blocks with those that events recorded and their makers did not take back.
+
+    A row of the table stays, whatever was recorded: the table may be the later of the two.
+    """
+    made: dict[tuple[str, str], Event] = {}
+    for event in events:
+        pair = str(event.user_id), str(event.candidate_id)
+        if event.type == "block":
+            made[pair] = event
+        elif event.type == "unblock":
+            made.pop(pair, None)
     return _append(rows, [
         {schema.USER_ID: e.user_id, schema.OTHER_ID: e.candidate_id, schema.TIMESTAMP: e.timestamp}
-        for e in events if e.type == "block"
+        for e in made.values()
     ])  # fmt: skip
 
 
@@ -70,8 +81,7 @@ def _append(rows: pa.Table, added: list[dict[str, object]]) -> pa.Table:
         values = [row[name] for row in added]
         if pa.types.is_integer(kind):
             text = pa.array([str(value) for value in values])
-            whole = pc.match_substring_regex(text, r"^-?\d{1,18}$")
-            columns[name] = pc.if_else(whole, text, None).cast(kind)
+            columns[name] = pc.if_else(is_int64(text), text, None).cast(kind)
         elif name == schema.TIMESTAMP:
             columns[name] = pa.array(values, _UTC).cast(kind)
         else:

@@ -16,12 +16,13 @@ import numpy as np
 
 from nextedge.data.ids import IdMap
 from nextedge.features.attributes import Attributes
-from nextedge.graph.csr import Graph
+from nextedge.graph.csr import Graph, build_graph
 from nextedge.storage import mapped
 from nextedge.types import BoolArray, IndexArray, IntArray
 
 GRAPHS = (
     "connections", "engagements", "engaged_by", "occasions", "occasions_by", "profile_views", "blocks",
+    "hidden_connections",
 )  # fmt: skip
 _ARRAYS = ("communities", "known_users", "known_items")
 
@@ -70,6 +71,7 @@ class Snapshot:
         occasions, occasions_by: user × occasion (an item at a time), and its reverse.
         profile_views: user × user, who opened whose profile (from impressions).
         blocks: user × user, mirrored: a block holds both ways.
+        hidden_connections: user × user, mirrored: in no other graph; not recommended to each other.
         communities: int32[U, 2], small and large communities of the connections, -1 for none.
         known_users, known_items: bool[U], bool[I]: who could be recommended as of then.
     """
@@ -84,6 +86,7 @@ class Snapshot:
     occasions_by: Graph
     profile_views: Graph
     blocks: Graph
+    hidden_connections: Graph
     communities: IndexArray
     known_users: BoolArray
     known_items: BoolArray
@@ -112,7 +115,12 @@ class Snapshot:
     def load(cls, directory: Path, entities: Entities) -> Snapshot:
         """Memory-map graphs that ``save`` wrote, beside their entities."""
         about = json.loads((directory / "snapshot.json").read_text())
-        graphs: dict[str, Any] = {name: Graph.load(directory / name) for name in GRAPHS}
+        graphs: dict[str, Any] = {
+            name: Graph.load(directory / name) for name in GRAPHS if (directory / name).exists()
+        }
+        if "hidden_connections" not in graphs:  # built before there were any
+            none, users = np.zeros(0, np.int32), len(entities.users)
+            graphs["hidden_connections"] = build_graph(none, none, users, users)
         arrays: dict[str, Any] = {part: mapped(directory / f"{part}.npy") for part in _ARRAYS}
         return cls(
             entities=entities,

@@ -32,6 +32,11 @@ class Cache(Generic[Value]):
             self._values.move_to_end(key)
             return kept[1]
 
+    def clear(self) -> None:
+        """Let go of everything."""
+        with self._lock:
+            self._values.clear()
+
     def put(self, key: Hashable, value: Value) -> None:
         """Keep a value, and let the least recently used go."""
         if self.size <= 0:

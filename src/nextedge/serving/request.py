@@ -11,12 +11,13 @@ from functools import cache
 
 import numpy as np
 
-from nextedge.errors import InputError
+from nextedge.errors import InputError, LiveStateError
 from nextedge.events.overlay import Overlay
 from nextedge.serving.cache import Cache
 from nextedge.serving.cursor import MOST as MOST_SHOWN
 from nextedge.serving.cursor import Cursor
 from nextedge.serving.deadline import NO_DEADLINE, Deadline, Pace
+from nextedge.serving.evidence import LiveEvidence
 from nextedge.serving.published import PublishedCandidates
 from nextedge.serving.release import LoadedRelease, LoadedSurface
 from nextedge.serving.request_log import LoggedRequest, RequestLog, fingerprint
@@ -121,7 +122,10 @@ def answer(
     started = time.perf_counter()
     surface = release.surface(question.surface)
     watch = _Watch(started, surface.pace)
-    given = prepare(release, overlay, user_ids, question)
+    try:
+        given = prepare(release, overlay, user_ids, question)
+    except LiveStateError:  # nobody is shown who was not checked
+        return _withheld(release, surface, user_ids, started)
     requests, hidden = given.requests, given.hidden
     watch("lookup")
     deadline = Deadline.after(started, question.deadline_ms, surface.pace)
@@ -133,7 +137,7 @@ def answer(
     policy = surface.policy_in(question.context.get("context")).with_seen(question.allow_seen)
     chosen = policy.apply(requests, ranked.candidates, hidden)
     watch("policy")
-    reasons = surface.reasons.explain(requests, chosen, hidden)
+    reasons = surface.reasons.explain(requests, chosen, LiveEvidence(release, overlay))
     parts = _contributions(surface, requests, chosen) if question.explain else None
     watch("reasons")
     found = _recommendations(release, surface, chosen, reasons, parts)
@@ -165,7 +169,7 @@ def _cache_key(
     left_out = 0 if requests.exclude is None else len(requests.exclude[1])
     if requests.k * _KEPT_PER_RESULT + left_out > _KEPT:
         return None
-    return release.id, surface.name, str(user_ids[0]), requests.filters
+    return release.id, surface.name, int(requests.query[0]), requests.filters
 
 
 def _computed(
@@ -222,6 +226,18 @@ def _next_cursor(
     return Cursor(release.id, tuple(together.tolist())).encode(user_id, surface.name)
 
 
+def _withheld(
+    release: LoadedRelease, surface: LoadedSurface, user_ids: Sequence[Identifier], started: float
+) -> list[Answer]:
+    """Empty answers, which say that live state could not be read."""
+    spent_ms = (time.perf_counter() - started) * 1e3
+    return [
+        Answer(user_id, surface.name, surface.settings.kind, release.id, (), uuid.uuid4().hex,
+               False, spent_ms, ("live_state_unavailable",))
+        for user_id in user_ids
+    ]  # fmt: skip
+
+
 def _logged(
     log: RequestLog, answers: list[Answer], requests: Requests, question: Question,
     chosen: Candidates, matrix: FloatArray | None,
@@ -273,7 +289,7 @@ def prepare(
     if not 1 <= k <= MAX_LIMIT:
         raise InputError(f"k = {k}: expected 1 to {MAX_LIMIT}")
     overlay.catch_up()
-    requests = _requests(release, surface, user_ids, k, question)
+    requests = _requests(release, surface, overlay.askers(user_ids), k, question)
     kind, days = surface.settings.kind, surface.policy_in(name).settings.recently_shown_days
     ids = release.entities.users if kind == "people" else release.entities.items
 

@@ -42,9 +42,9 @@ def similar(
     positions, score = _of_item(found, place) if items else _of_person(found, place)
     kept = allowed[positions] & (positions != place)
     if not items:
-        hidden = overlay.blocked.get(str(given), set())
         blocked = np.concatenate((
-            ids.positions(sorted(hidden)), found.line.scope.snapshot.blocks.row(place)
+            ids.positions(sorted(overlay.blocked.of(str(given)))),
+            found.line.scope.snapshot.blocks.row(place),
         ))  # fmt: skip
         kept &= ~np.isin(positions, blocked)
     positions, score = positions[kept][:k], score[kept][:k]
@@ -74,7 +74,7 @@ def embedding(release: LoadedRelease, overlay: Overlay, kind: str, given: Identi
             continue
         for source in surface.line.sources.values():
             if side in source.arrays and "candidate" in source.arrays:
-                gone = str(given) in (overlay.opted_out if user else overlay.unavailable)
+                gone = str(given) in (overlay.absent if user else overlay.unavailable)
                 known = surface.line.scope.snapshot
                 visible = known.known_users if user else known.known_items
                 if place < 0 or gone or not visible[place]:
@@ -90,7 +90,7 @@ def embedding(release: LoadedRelease, overlay: Overlay, kind: str, given: Identi
 def _allowed(surface: LoadedSurface, overlay: Overlay, ids) -> BoolArray:  # type: ignore[no-untyped-def]
     """bool[candidates]: who may be shown to anyone, by the release and live state."""
     allowed = np.array(surface.line.scope.known)
-    gone = overlay.unavailable if surface.candidate_table == "items" else overlay.opted_out
+    gone = overlay.unavailable if surface.candidate_table == "items" else overlay.absent
     places = ids.positions(sorted(gone))
     allowed[places[places >= 0]] = False
     return allowed

@@ -59,7 +59,7 @@ def why_not(
     """Follow one candidate through the stages of one user's request.
 
     Raises:
-        UnknownUserError, UnknownItemError: the release does not know one of them.
+        UnknownUserError, UnknownItemError: the release does not know one of them, or the user left.
         UnknownSurfaceError: the release has no such surface.
     """
     path = _Path(release, overlay, user_id, candidate_id, question)
@@ -84,7 +84,8 @@ class _Path:
         people = self.surface.candidate_table == "users"
         ids = release.entities.users if people else release.entities.items
         self.candidate = int(ids.positions([candidate_id])[0])
-        known = int(release.entities.users.positions([user_id])[0])
+        overlay.catch_up()
+        known = int(release.entities.users.positions(overlay.askers([user_id]))[0])
         for place, error, given in (
             (known, UnknownUserError, user_id),
             (self.candidate, UnknownUserError if people else UnknownItemError, candidate_id),
@@ -126,12 +127,14 @@ class _Path:
             return "excluded", "connected already" if people else "interacted with already"
         if people and self.candidate in scope.snapshot.blocks.row(query):
             return "excluded", "one of the two blocked the other"
+        if people and self.candidate in scope.snapshot.hidden_connections.row(query):
+            return "excluded", "connected already, in secret"
         if self.candidate in self.shown_before:
             days = self.surface.settings.policy.recently_shown_days
             return "excluded", f"shown within the last {days:g} days (policy.recently_shown_days)"
         if self.candidate in self.hidden(0):
             return "excluded", (
-                "events since the release: connected, blocked, dismissed or opted out"
+                "events since the release: connected, blocked, dismissed, opted out or gone"
                 if people
                 else "events since the release: interacted with, dismissed or unavailable"
             )

@@ -89,7 +89,9 @@ class Policy:
         for row, query in enumerate(requests.query):
             parts = [indices[indptr[row] : indptr[row + 1]], hidden(row)]
             if people and query >= 0:
-                parts += [self.scope.snapshot.blocks.row(int(query)), np.array([query], np.int32)]
+                for apart in (self.scope.snapshot.blocks, self.scope.snapshot.hidden_connections):
+                    parts.append(apart.row(int(query)))
+                parts.append(np.array([query], np.int32))
             if requests.exclude is not None:
                 own = requests.exclude
                 parts.append(own[1][own[0][row] : own[0][row + 1]])

@@ -1,6 +1,7 @@
 """Reasons: why a recommendation is shown, with evidence that the viewer may see.
 
-A person who opted out, or whom either side blocked, is neither counted nor named.
+Neither counted nor named is a person who opted out or is gone, whom either side blocked, or
+whose connection with either side has ended or is hidden, by the release or by events since.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Protocol
 
 import numba
 import numpy as np
@@ -21,6 +23,18 @@ from nextedge.types import Candidates, IndexArray, IntArray, Requests
 
 Display = Callable[[str, int], str]
 """(table, position) to what a person reads."""
+
+
+class Evidence(Protocol):
+    """What live state says of who may be evidence."""
+
+    def witnesses(self, query: int, others: IndexArray) -> IndexArray:
+        """Those of others whom the query may be told of."""
+
+    def severed(self, candidate: int) -> IndexArray:
+        """Whom the candidate must not be linked to."""
+
+
 _NAMED = 2
 
 
@@ -40,33 +54,32 @@ class Reasons:
     sources: dict[str, Source]
     display: Display
 
-    def explain(
-        self, requests: Requests, chosen: Candidates, hidden: Callable[[int], IndexArray]
-    ) -> list[Reason]:
+    def explain(self, requests: Requests, chosen: Candidates, evidence: Evidence) -> list[Reason]:
         """One reason a row, in order."""
         if not len(chosen):
             return []
         source = next(iter(self.sources.values()))
         if source.scope.relation.self_typed:
-            return self._people(requests, chosen, hidden)
+            return self._people(requests, chosen, evidence)
         return self._items(requests, chosen)
 
-    def _people(
-        self, requests: Requests, chosen: Candidates, hidden: Callable[[int], IndexArray]
-    ) -> list[Reason]:
+    def _people(self, requests: Requests, chosen: Candidates, evidence: Evidence) -> list[Reason]:
         scope = next(iter(self.sources.values())).scope
         graph, attributes = scope.graph, scope.query_attributes
-        visible = attributes.flag("discoverable", True)
+        blocks = scope.snapshot.blocks
         reasons = []
-        for row, (query, rows) in enumerate(zip(requests.query, chosen.rows(), strict=True)):
-            own = graph.row(int(query)) if query >= 0 else np.zeros(0, np.int32)
-            seen = own[visible[own]]
-            blocked = scope.snapshot.blocks.row(int(query)) if query >= 0 else own
-            seen = np.setdiff1d(seen, np.concatenate((hidden(row), blocked)), assume_unique=False)
+        for query, rows in zip(requests.query, chosen.rows(), strict=True):
+            seen = np.zeros(0, np.int32)
+            if query >= 0:
+                own = graph.row(int(query))
+                seen = np.setdiff1d(own[scope.known[own]], blocks.row(int(query)))
+                seen = evidence.witnesses(int(query), seen)
             for place in range(rows.start, rows.stop):
                 candidate = int(chosen.candidate[place])
                 mutual = np.intersect1d(seen, graph.row(candidate), assume_unique=True)
-                mutual = np.setdiff1d(mutual, scope.snapshot.blocks.row(candidate))
+                if len(mutual):
+                    severed = evidence.severed(candidate)
+                    mutual = np.setdiff1d(mutual, np.concatenate((blocks.row(candidate), severed)))
                 reasons.append(
                     self._mutual(mutual, graph.degree)
                     or self._same(attributes, int(query), candidate)

@@ -21,6 +21,7 @@ from nextedge.features.text import text_encoder
 from nextedge.graph.snapshot import Entities
 from nextedge.steps.occasions import occasions
 from nextedge.steps.step import Progress, Step
+from nextedge.steps.withheld import HIDDEN
 
 _ID_COLUMNS = {
     schema.USERS: (schema.USER_ID,),
@@ -35,7 +36,7 @@ class EntitiesStep(Step):
     """``entities/`` and, per table of edges, ``<table>/{source,target,time,weight}.npy``."""
 
     name = "entities"
-    version = 3
+    version = 4
 
     def __init__(self, config: Config, engine: Engine) -> None:
         self.config = config
@@ -69,6 +70,8 @@ class EntitiesStep(Step):
         for name in RECORDS:
             if (tables / f"{name}.parquet").exists():
                 _intern(tables / f"{name}.parquet", name, entities, output / name)
+        if (tables / f"{HIDDEN}.parquet").exists():
+            _intern_hidden(tables / f"{HIDDEN}.parquet", users, output / HIDDEN)
 
     def _attributes(self, tables: Path, name: str, ids: IdMap, progress: Progress) -> Attributes:
         path = tables / f"{name}.parquet"
@@ -156,6 +159,18 @@ def _intern(path: Path, name: str, entities: Entities, output: Path) -> None:
     weight = rows.column(schema.WEIGHT) if schema.WEIGHT in rows.column_names else None
     np.save(output / "weight.npy", np.ones(len(rows), np.float32) if weight is None
             else np.asarray(weight, dtype=np.float32))  # fmt: skip
+
+
+def _intern_hidden(path: Path, users: IdMap, output: Path) -> None:
+    """Hidden pairs in positions; those with an end that nothing else knows need no exclusion."""
+    output.mkdir()
+    rows = pq.read_table(path)
+    ends = [users.positions(rows.column(name)) for name in (schema.SRC, schema.DST)]
+    kept = (ends[0] >= 0) & (ends[1] >= 0)
+    np.save(output / "source.npy", ends[0][kept])
+    np.save(output / "target.npy", ends[1][kept])
+    np.save(output / "time.npy", np.zeros(kept.sum(), np.int64))
+    np.save(output / "weight.npy", np.ones(kept.sum(), np.float32))
 
 
 def _actions(rows: pa.Table, name: str) -> np.ndarray:

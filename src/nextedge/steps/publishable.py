@@ -22,7 +22,7 @@ class SnapshotStep(Step):
     """The graphs of all records, memory-mapped by whoever serves."""
 
     name = "snapshot"
-    version = 2
+    version = 3
 
     def settings(self) -> Mapping[str, Any]:
         return {}

@@ -20,6 +20,7 @@ from nextedge.events.tables import (
     with_interactions,
 )
 from nextedge.steps.step import Progress, Step
+from nextedge.steps.withheld import withhold
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -35,6 +36,7 @@ class TablesStep(Step):
     """
 
     name = "tables"
+    version = 2
 
     def __init__(
         self,
@@ -65,14 +67,13 @@ class TablesStep(Step):
         (output / REPORT).write_text(report, encoding="utf-8")
 
     def _add_events(self, output: Path) -> None:
-        """Append what was recorded since to the tables that are given."""
+        """Append what was recorded since to the tables that are given; take out what is withheld."""
         events = recorded_events(self.config.state_path)
-        if not events:
-            return
-        for name, add in _ADDITIONS.items():
+        for name, add in _ADDITIONS.items() if events else ():
             path = output / f"{name}.parquet"
             if path.exists():
                 pq.write_table(add(pq.read_table(path), events), path, compression="zstd")
+        withhold(output, events)
 
 
 _ADDITIONS = {

@@ -14,6 +14,7 @@ from nextedge.graph.communities import communities
 from nextedge.graph.csr import Graph, build_graph, mirrored
 from nextedge.graph.snapshot import Entities, Snapshot
 from nextedge.schema import ACTIONS
+from nextedge.steps.withheld import HIDDEN
 from nextedge.storage import mapped
 from nextedge.types import (
     CONNECTS,
@@ -80,6 +81,7 @@ class History:
     connections: Records
     interactions: Records
     blocks: Records
+    hidden_connections: Records
 
     @classmethod
     def load(cls, directory: Path) -> History:
@@ -90,6 +92,7 @@ class History:
             Records.load(directory / "connections"),
             Records.load(directory / "interactions"),
             Records.load(directory / "blocks"),
+            Records.load(directory / HIDDEN),
         )
 
     def of(self, relation: Relation) -> Records:
@@ -193,6 +196,7 @@ def make_snapshot(
         history.entities, as_of, history.timed, connects, engages, engaged_by,
         occasions, occasions.reverse,
         _profile_views(history, as_of if views else 0), _mirrored_graph(history.blocks, users),
+        _mirrored_graph(history.hidden_connections, users),
         np.stack(communities(connects), axis=1),
         _known(history.entities.user_attributes, as_of, (connects.degree > 0) | (engages.degree > 0)),
         _known(history.entities.item_attributes, as_of, engaged_by.degree > 0),
