@@ -13,6 +13,8 @@ import numpy as np
 from nextedge.errors import InputError
 from nextedge.events.overlay import Overlay
 from nextedge.serving.cache import Cache
+from nextedge.serving.contacts import Contacts
+from nextedge.serving.onboarding import seeded_batch
 from nextedge.serving.release import LoadedRelease, LoadedSurface
 from nextedge.serving.request_log import LoggedRequest, RequestLog, fingerprint
 from nextedge.stages.exploration import PROPENSITY
@@ -75,6 +77,8 @@ class Answer:
     """Whether the ranking, though not what is left out of it, was kept from an earlier request."""
     stages: Mapping[str, float] = field(default_factory=dict)
     """Milliseconds of each stage, for the whole batch."""
+    cold_start: bool = False
+    """Whether the user has no edge in the release: the list is of live state, not to be kept."""
 
 
 def answer(
@@ -84,12 +88,14 @@ def answer(
     question: Question,
     log: RequestLog | None = None,
     cache: Cache[Ranked] | None = None,
+    contacts: Contacts | None = None,
 ) -> list[Answer]:
     """Answer for many users at once; the same as asking for each alone.
 
     Args:
         log: where to keep what was shown.
         cache: of ranked lists, for requests of one user; exclusions come after it.
+        contacts: address books, for those without an edge in the release.
 
     Raises:
         UnknownSurfaceError: the release has no such surface.
@@ -99,6 +105,7 @@ def answer(
     surface = release.surface(question.surface)
     given = prepare(release, overlay, user_ids, question)
     requests, hidden = given.requests, given.hidden
+    seeds = seeded_batch(release, overlay, contacts, surface, user_ids, requests)
     watch = _Watch(started)
     watch("lookup")
     key = cached = None
@@ -117,9 +124,9 @@ def answer(
     if cache is not None and key is not None and cached is None:
         cache.put(key, ranked.kept(surface.line.sources))
     policy = surface.policy.with_seen(question.allow_seen)
-    chosen = policy.apply(requests, ranked.candidates, hidden)
+    chosen = policy.apply(requests, seeds.merged(ranked.candidates), hidden)
     watch("policy")
-    reasons = surface.reasons.explain(requests, chosen, hidden)
+    reasons = seeds.reasons(chosen, surface.reasons.explain(requests, chosen, hidden))
     parts = _contributions(surface, requests, chosen) if question.explain else None
     watch("reasons")
     spent_ms = (time.perf_counter() - started) * 1e3
@@ -127,11 +134,13 @@ def answer(
     names = ids.identifiers(chosen.candidate).to_pylist()
     chance = chosen.columns.get(PROPENSITY, np.ones(len(chosen), np.float32))
     answers = []
-    for user_id, query, rows in zip(user_ids, requests.query, chosen.rows(), strict=True):
+    for place, (user_id, query, rows) in enumerate(
+        zip(user_ids, requests.query, chosen.rows(), strict=True)
+    ):
         found = tuple(
             Recommendation(
                 names[row], float(chosen.columns[SCORE][row]), row - rows.start + 1, reasons[row],
-                _sources(surface, chosen, row),
+                seeds.sources(place, int(chosen.candidate[row])) or _sources(surface, chosen, row),
                 release.display(surface.candidate_table, int(chosen.candidate[row])),
                 float(chance[row]),
                 parts[row] if parts else {},
@@ -140,7 +149,7 @@ def answer(
         )  # fmt: skip
         answers.append(
             Answer(user_id, surface.name, surface.settings.kind, release.id, found, uuid.uuid4().hex, bool(query != UNKNOWN),
-                   spent_ms, ranked.degraded, cached is not None, watch.spent_ms)
+                   spent_ms, ranked.degraded, cached is not None, watch.spent_ms, seeds.applies(place))
         )  # fmt: skip
     if log is not None:
         _logged(log, answers, requests, question, chosen, ranked.matrix)
