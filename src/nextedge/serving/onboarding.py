@@ -23,11 +23,12 @@ from nextedge.serving.contacts import Contacts
 from nextedge.serving.release import LoadedRelease, LoadedSurface
 from nextedge.serving.seeds import NOTHING, Evidence, Seeded, SeededBatch
 from nextedge.stages.item_knn import ItemKnn
+from nextedge.stages.popular import value_members
+from nextedge.stages.profile import homophily
 from nextedge.stages.reasons import Reason, best_middle, mutual_reason
 from nextedge.types import (
     UNKNOWN,
     Candidates,
-    FloatArray,
     Identifier,
     IndexArray,
     Requests,
@@ -35,6 +36,9 @@ from nextedge.types import (
 
 _MOST = 1000
 """Candidates that one kind of evidence gives."""
+_SAMPLED_EDGES = 50_000
+_TIE = 1e-3
+_LEAST_LIFT = 0.01
 _CONTACT, _CONNECTION, _STATED = 4.0, 2.0, 0.0
 """A contact is worth more than any number of mutual connections, one of those more than a school."""
 
@@ -61,12 +65,12 @@ def seeded(
     evidence = tuple(each for each in given if each is not None)
     if not evidence:
         return NOTHING
-    total = np.zeros(len(surface.line.scope.known), np.float32)
+    total = np.zeros(len(surface.line.scope.known))
     for each in evidence:
         total[each.candidate] += each.score
     total[~np.asarray(surface.line.scope.known)] = 0
     order = _best(total, max(_MOST, 2 * k))
-    return Seeded(order, total[order], evidence)
+    return Seeded(order, total[order].astype(np.float32), evidence)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +100,16 @@ class _User:
         return np.union1d(live, self.release.snapshot.blocks.row(place)).astype(np.int32)
 
 
+@dataclass(frozen=True, eq=False)
+class _Value:
+    """A stated value, what sharing it is worth, and who has it, ascending."""
+
+    weight: float
+    column: str
+    value: str
+    members: IndexArray
+
+
 def contact_matches(user: _User, contacts: Contacts | None) -> Evidence | None:
     """Members in the user's address book, and members in whose book the user is.
 
@@ -120,7 +134,7 @@ def contact_matches(user: _User, contacts: Contacts | None) -> Evidence | None:
     score = _CONTACT + (in_book & has_user)[shown] + _popularity(user.surface, candidate)
     # which entry matched, and in whose book, is nobody's to know
     reason = Reason("contacts", "you may know each other")
-    return Evidence("contacts", candidate, score.astype(np.float32), lambda _: reason)
+    return Evidence("contacts", candidate, score, lambda _: reason)
 
 
 def friends_of_friends(user: _User) -> Evidence | None:
@@ -142,7 +156,7 @@ def friends_of_friends(user: _User) -> Evidence | None:
         left = user.people(overlay.disconnected.get(friend, set()))
         circles[friend] = np.setdiff1d(circle, np.union1d(left, user.blocked(friend)))
     own = np.append(user.people(set(circles)), user.position)
-    total = np.zeros(len(users), np.float32)
+    total = np.zeros(len(users))
     for circle in circles.values():
         total[circle] += 1 / np.log(max(len(circle), 2))
     total[own[own >= 0]] = 0
@@ -156,16 +170,17 @@ def friends_of_friends(user: _User) -> Evidence | None:
         mutual.sort(key=lambda friend: (len(circles[friend]), friend))
         return mutual_reason(len(mutual), [_display(user, friend) for friend in mutual[:2]])
 
-    return Evidence("live_connections", candidate, score.astype(np.float32), reason)
+    return Evidence("live_connections", candidate, score, reason)
 
 
 def like_the_first(user: _User) -> Evidence | None:
     """Items similar to those the user interacted with since the release."""
-    knn = next((s for s in user.surface.line.sources.values() if isinstance(s, ItemKnn)), None)
+    sources = user.surface.line.sources
+    knn = sources.get("item_knn", sources.get("item_cooccurrence"))
     names = sorted(user.overlay.interacted.get(user.name, set()))
     places = user.release.entities.items.positions(names)
     places = np.unique(places[places >= 0])
-    if knn is None or not len(places):
+    if not isinstance(knn, ItemKnn) or not len(places):
         return None
     rows = SparseRows(
         np.array([0, len(places)]), places, np.ones(len(places), np.float32), knn.similar.columns
@@ -173,7 +188,7 @@ def like_the_first(user: _User) -> Evidence | None:
     found = top_products(rows, knn.similar, _MOST, (np.array([0, len(places)]), places))
     if not len(found):
         return None
-    score = found.columns["score"]
+    score = found.columns["score"].astype(np.float64)
 
     def reason(item: int) -> Reason:
         one = Candidates(np.array([0, 1]), np.array([item], np.int32))
@@ -184,45 +199,61 @@ def like_the_first(user: _User) -> Evidence | None:
 
 
 def sharing(user: _User, context: Mapping[str, str], source: str) -> Evidence | None:
-    """Candidates with a value that the user stated: the rarer the value the better, then the more
-    popular. What the release knows of the user is left to its ranker.
+    """Candidates with a value that the user stated: those of the rarest first, the popular before
+    the others of the same.
+
+    A person's value counts by the homophily of its column, too, as in the source ``profile``. A
+    candidate counts by one value only: a company's people share their city and trade anyway.
+    What the release knows of the user is left to its ranker.
     """
     scope = user.surface.line.scope
     own = user.position if scope.relation.self_typed else UNKNOWN
-    shared: list[tuple[IndexArray, str, str]] = []
-    total = np.zeros(len(scope.known), np.float32)
+    shared: list[_Value] = []
     for name, values in _stated(user, context, scope.candidate_attributes).items():
         for value in values:
             members, written = _members(user.surface, name, value)
             members = members[scope.known[members]]
             if len(members) and own not in members:
-                total[members] += np.log1p(len(total) / len(members))
-                shared.append((members, name, written))
+                weight = _lift(user.surface, name) * np.log1p(len(scope.known) / len(members))
+                shared.append(_Value(float(weight), name, written, members))
     if not shared:
         return None
-    shared.sort(key=lambda each: len(each[0]))
-    popularity = _popularity(user.surface, np.arange(len(total), dtype=np.int32))
-    total = np.where(total > 0, total + 1e-3 * popularity, 0)
+    shared.sort(key=lambda each: (-each.weight, each.column, each.value))
+    total = np.zeros(len(scope.known))
+    for each in reversed(shared):
+        popularity = _popularity(user.surface, each.members)
+        total[each.members] = each.weight + _TIE * popularity
     candidate = _best(total, _MOST)
     score = _STATED + total[candidate] / (total[candidate].max() + 1)
-    describe = partial(
-        _shared_reason, shared, scope.relation.self_typed, scope.candidate_attributes
-    )
-    return Evidence(source, candidate, score.astype(np.float32), describe)
+    describe = partial(_shared_reason, shared, user.surface)
+    return Evidence(source, candidate, score, describe)
 
 
-def _shared_reason(
-    shared: Sequence[tuple[IndexArray, str, str]], people: bool, attributes: Attributes, found: int
-) -> Reason:
-    """The rarest stated value that the candidate has."""
-    name, value = next((name, value) for members, name, value in shared if found in members)
-    words = name.replace("_", " ")
-    evidence: dict[str, object] = {"column": name, "value": value}
-    if not people:
-        return Reason(f"popular_in_{name}", f"popular in {words}: {value}", evidence)
-    if attributes.kinds[name] is ColumnKind.TAGS:
-        return Reason(f"shared_{name}", f"shared {words}: {value}", evidence)
-    return Reason(f"same_{name}", f"same {words}: {value}", evidence)
+def _lift(surface: LoadedSurface, name: str) -> float:
+    """How much sharing a value of a column raises the odds of an edge; small but above 0."""
+    scope = surface.line.scope
+    if not scope.relation.self_typed or not scope.graph.edges:
+        return 1.0
+
+    def measured() -> float:
+        sets = value_members(scope.candidate_attributes, [name])
+        return max(homophily(scope, sets, _SAMPLED_EDGES), _LEAST_LIFT)
+
+    return scope.derived(f"homophily_{name}", measured)
+
+
+def _shared_reason(shared: Sequence[_Value], surface: LoadedSurface, found: int) -> Reason:
+    """The value that a candidate counts by."""
+    given = next(each for each in shared if found in each.members)
+    words = given.column.replace("_", " ")
+    evidence: dict[str, object] = {"column": given.column, "value": given.value}
+    if not surface.line.scope.relation.self_typed:
+        code, text = f"popular_in_{given.column}", f"popular in {words}: {given.value}"
+    elif surface.line.scope.candidate_attributes.kinds[given.column] is ColumnKind.TAGS:
+        code, text = f"shared_{given.column}", f"shared {words}: {given.value}"
+    else:
+        code, text = f"same_{given.column}", f"same {words}: {given.value}"
+    return Reason(code, text, evidence)
 
 
 def _stated(
@@ -262,10 +293,10 @@ def _folded(values: pa.Array) -> pa.Array:
     )
 
 
-def _popularity(surface: LoadedSurface, candidate: IndexArray) -> FloatArray:
-    """float[n] below 1: edges of the candidates on a log scale."""
+def _popularity(surface: LoadedSurface, candidate: IndexArray) -> np.ndarray:
+    """float64[n] below 1: edges of the candidates on a log scale."""
     degree = surface.line.scope.candidate_degree
-    popularity: FloatArray = np.log1p(degree[candidate]) / (np.log1p(degree.max(initial=0)) + 1)
+    popularity: np.ndarray = np.log1p(degree[candidate]) / (np.log1p(degree.max(initial=0)) + 1)
     return popularity
 
 

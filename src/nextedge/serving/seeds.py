@@ -19,13 +19,13 @@ class Evidence:
     Attributes:
         source: its name in a recommendation's ``sources``.
         candidate: int32[n], distinct positions.
-        score: float32[n], above 0.
+        score: float64[n], above 0.
         reason: of a position among the candidates.
     """
 
     source: str
     candidate: IndexArray
-    score: FloatArray
+    score: np.ndarray
     reason: Callable[[int], Reason]
 
 
