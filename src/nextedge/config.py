@@ -290,6 +290,31 @@ class ServingConfig(_Settings):
     log_days: float = Field(30.0, gt=0)
 
 
+class OnboardingConfig(_Settings):
+    """Contacts of new users, and how much of them may be matched."""
+
+    identifier_columns: tuple[str, ...] = ()
+    """Columns of users with e-mail addresses or phone numbers: hashed as they are read, never kept."""
+    max_contacts: int = Field(5000, ge=1)
+    """Entries of one upload."""
+    contacts_per_day: int = Field(10_000, ge=1)
+    """Entries that a user may upload in a day (UTC)."""
+    uploads_per_day: int = Field(5, ge=1)
+    min_matches: int = Field(3, ge=1)
+    """One-sided matches of an address book are shown only where there are at least so many."""
+    discoverable_by_contacts: bool = True
+    """For members who said nothing: whether those who have them in their book may be shown them."""
+    keep_days: float = Field(365.0, gt=0)
+    """Address books that were not uploaded again in so many days are deleted."""
+
+    @field_validator("identifier_columns")
+    @classmethod
+    def _not_the_id(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if schema.USER_ID in value:
+            raise ValueError(f"{schema.USER_ID!r} is kept as given; name other columns of users")
+        return value
+
+
 class Config(_Settings):
     """A tenant's whole configuration. ``base`` is the folder that paths are relative to."""
 
@@ -300,6 +325,7 @@ class Config(_Settings):
     features: FeaturesConfig = FeaturesConfig()
     split: SplitConfig = SplitConfig()
     serving: ServingConfig = ServingConfig()
+    onboarding: OnboardingConfig = OnboardingConfig()
     surfaces: dict[str, SurfaceConfig] = Field(default_factory=dict)
 
     @property

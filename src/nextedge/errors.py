@@ -8,6 +8,7 @@ NextEdgeError (exit 1)
 │   ├── UnknownItemError          an item or candidate that no release has ever named
 │   ├── UnknownSurfaceError       a surface that is not configured or not in the release
 │   ├── EventError                an event that does not fit its schema
+│   ├── ContactBudgetError        a user uploads more contacts than a day allows
 │   └── UnknownReleaseError       a release id that is not there (a ReleaseError too)
 ├── ReleaseError                  a release is missing, altered or of another format
 │   └── NoReleaseError            nothing has been built yet
@@ -60,6 +61,10 @@ class UnknownSurfaceError(InputError):
 
 class EventError(InputError):
     """An event does not fit its schema."""
+
+
+class ContactBudgetError(InputError):
+    """A user has uploaded as many contacts as a day allows."""
 
 
 class ReleaseError(NextEdgeError):

@@ -20,8 +20,11 @@ from nextedge.errors import (
 from nextedge.events.event import Event, parse_event
 from nextedge.events.log import LocalLog
 from nextedge.events.overlay import Overlay
+from nextedge.events.stated import refuse_identifiers
 from nextedge.releases.repository import Release, Releases
 from nextedge.serving.cache import Cache
+from nextedge.serving.contacts import Contacts
+from nextedge.serving.published import PublishedCandidates
 from nextedge.serving.release import LoadedRelease
 from nextedge.serving.request import Answer, Question, Ranked, answer
 from nextedge.serving.request_log import RequestLog
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from nextedge.data.report import CheckReport
+    from nextedge.engines.base import Engine
     from nextedge.evaluation.parity import ParityReport
     from nextedge.serving.replay import ReplayReport
 
@@ -55,8 +59,12 @@ class Recommender:
         self._frames: dict[str, pa.Table] | None = None
         self._loaded: LoadedRelease | None = None
         self._overlay: Overlay | None = None
+        self.contacts = Contacts(self.config.state_path, self.config.onboarding, self.config.tenant)
+        """Address books, for those without an edge in the release."""
         self.cache: Cache[Ranked] | None = None
         """Of ranked lists; None computes every request anew."""
+        self.published: PublishedCandidates | None = None
+        """Of candidates that were found before; None finds them at every request."""
         self.request_log: RequestLog | None = None
         """Keeps what is shown; None keeps nothing (see ``start_serving``)."""
 
@@ -109,8 +117,20 @@ class Recommender:
 
         spill = self.config.state_path / "spill"
         with LocalEngine(temp_directory=spill) as engine:
+            self._hash_identifiers(engine)
             options = BuildOptions(tuple(surfaces), fresh, promote)
             return build(self.config, engine, options, frames=self._frames, progress=progress)
+
+    def _hash_identifiers(self, engine: Engine) -> None:
+        """Keep the users' own identifiers as hashes, where the configuration names their columns."""
+        from nextedge.data.contact_columns import UsersIdentifiers
+
+        if not self.config.onboarding.identifier_columns:
+            return
+        given = UsersIdentifiers(self.config, engine, self._frames or {}, self.contacts.hash_of)
+        self.contacts.replace_table(given.rows())
+        if given.refused:
+            _log.warning("users: %d identifiers are no e-mail or +number", given.refused)
 
     @property
     def release(self) -> LoadedRelease:
@@ -165,6 +185,7 @@ class Recommender:
             self.request_log.close()
         if self._overlay is not None:
             self._overlay.log.close()
+        self.contacts.close()
 
     def recommend(
         self,
@@ -208,7 +229,10 @@ class Recommender:
                     f"unknown user {unknown[0]!r}: not in release {release.id}, which knows "
                     f"{len(release.entities.users):,} users"
                 )
-        return answer(release, self.overlay, user_ids, question, self.request_log, self.cache)
+        return answer(
+            release, self.overlay, user_ids, question, self.request_log, self.cache,
+            self.published, self.contacts,
+        )  # fmt: skip
 
     def why_not(
         self, user_id: Identifier, candidate_id: Identifier, surface: str | None = None,
@@ -257,6 +281,8 @@ class Recommender:
         """
         given = [events] if isinstance(events, Event | Mapping) else list(events)
         parsed = [parse_event(e.model_dump() if isinstance(e, Event) else e) for e in given]
+        kept_as_hash = self.config.onboarding.identifier_columns
+        refuse_identifiers([event.model_extra for event in parsed], kept_as_hash)
         return self.overlay.log.append(parsed)
 
     def parity(self, queries: int = 200) -> list[ParityReport]:

@@ -130,7 +130,7 @@ def routes(recommender: Recommender, hot: HotAnswers, metrics: Metrics) -> APIRo
             degraded=list(answer.degraded), cache="hit" if answer.cached else "miss",
             latency_ms=round(answer.latency_ms, 3),
         )  # fmt: skip
-        if KEY in request.scope and not answer.degraded:
+        if KEY in request.scope and not (answer.degraded or answer.cold_start):
             again = out.model_copy(update={"cache": "hit", "latency_ms": 0.0})
             before, _, after = _encoded(again).partition(answer.recommendation_id.encode())
             hot.keep(

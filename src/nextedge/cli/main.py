@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nextedge.cli import render
+from nextedge.cli.contacts import contacts
 from nextedge.errors import DataError, EventError, InputError, NextEdgeError
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ keys_app = typer.Typer(
     help="Make, list and revoke API keys of 'nextedge serve'.", no_args_is_help=True
 )
 app.add_typer(keys_app, name="keys")
+app.command()(contacts)
 
 Where = Annotated[Path | None, typer.Argument(help="a folder of tables, or a nextedge.toml")]
 ConfigFile = Annotated[Path, typer.Option("-c", "--config", help="nextedge.toml, or a folder")]

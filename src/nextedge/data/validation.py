@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from nextedge import schema
 from nextedge.config import Config
+from nextedge.data.contact_columns import identifier_columns
 from nextedge.data.report import CheckReport, Finding, TableReport
 from nextedge.engines.base import Engine
 from nextedge.errors import ConfigError, DataError, nearest
@@ -77,7 +78,9 @@ def _read_all(
                 table = engine.register(name, frames[name])
             else:
                 table = engine.read(name, given[name], config.base)
-            table = _rename(table, name, locations[name], config)
+            table = renamed(table, name, locations[name], config)
+            if name == schema.USERS:
+                table = table.drop(*identifier_columns(table, config))
             table = _with_types(table, schema.TABLES[name])
             _require_columns(table, schema.TABLES[name], locations[name])
             tables[name] = table
@@ -156,7 +159,8 @@ def _id_types(tables: Mapping[str, Table]) -> dict[str, str]:
     return types
 
 
-def _rename(table: Table, name: str, location: str, config: Config) -> Table:
+def renamed(table: Table, name: str, location: str, config: Config) -> Table:
+    """The table with our column names in the place of those that the configuration maps."""
     mapping = config.data.columns.get(name, {})
     for ours, theirs in mapping.items():
         if theirs not in table.columns:

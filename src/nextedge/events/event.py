@@ -10,11 +10,12 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from nextedge.errors import EventError, nearest
+from nextedge.events.stated import stated_attributes
 
 EventType = Literal[
     "connect", "disconnect", "interact", "impression", "click", "accept", "dismiss", "block",
     "unblock", "opt_out", "opt_in", "leave", "hide_connection", "unhide_connection",
-    "item_available", "item_unavailable",
+    "item_available", "item_unavailable", "profile_update",
 ]  # fmt: skip
 _PEOPLE = frozenset({
     "connect", "disconnect", "accept", "block", "unblock", "hide_connection", "unhide_connection",
@@ -63,6 +64,8 @@ def parse_event(raw: Mapping[str, Any]) -> Event:
         field = ".".join(str(part) for part in fault["loc"])
         hint = f"; {nearest(str(raw.get('type')), get_args(EventType))}" if field == "type" else ""
         raise EventError(f"{field}: {fault['msg']}{hint}") from None
+    if event.type == "profile_update":
+        stated_attributes(event.model_extra or {})
     missing = _missing(event)
     if missing:
         raise EventError(f"an event of type {event.type!r} needs {missing}")

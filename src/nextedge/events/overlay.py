@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from nextedge.errors import LiveStateError
 from nextedge.events.event import Event
 from nextedge.events.log import LocalLog
+from nextedge.events.stated import restated
 from nextedge.types import MICROSECONDS_PER_DAY, Identifier
 
 _KEPT_SHOWN = 2000
@@ -76,6 +77,7 @@ class Overlay:
         self.opted_out: set[str] = set()
         self.departed: set[str] = set()
         self.unavailable: set[str] = set()
+        self.stated: dict[str, dict[str, tuple[str, ...]]] = {}
         self.shown: dict[tuple[str, str], list[tuple[int, str]]] = defaultdict(list)
         self._versions: dict[str, int] = {}
         self._shown_versions: dict[str, int] = {}
@@ -184,6 +186,10 @@ class Overlay:
     def _leave(self, event: Event) -> None:
         self.departed.add(_key(event.user_id))
 
+    def _profile_update(self, event: Event) -> None:
+        user = _key(event.user_id)
+        self.stated[user] = restated(self.stated.get(user, {}), event.model_extra or {})
+
     def _item_unavailable(self, event: Event) -> None:
         self.unavailable.add(_key(event.item_id))
 
@@ -262,4 +268,5 @@ _HANDLERS: dict[str, Callable[[Overlay, Event], None]] = {
     "leave": Overlay._leave,
     "item_unavailable": Overlay._item_unavailable,
     "item_available": Overlay._item_available,
+    "profile_update": Overlay._profile_update,
 }

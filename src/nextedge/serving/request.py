@@ -14,13 +14,16 @@ import numpy as np
 from nextedge.errors import InputError, LiveStateError
 from nextedge.events.overlay import Overlay
 from nextedge.serving.cache import Cache
+from nextedge.serving.contacts import Contacts
 from nextedge.serving.cursor import MOST as MOST_SHOWN
 from nextedge.serving.cursor import Cursor
 from nextedge.serving.deadline import NO_DEADLINE, Deadline, Pace
 from nextedge.serving.evidence import LiveEvidence
+from nextedge.serving.onboarding import seeded_batch
 from nextedge.serving.published import PublishedCandidates
 from nextedge.serving.release import LoadedRelease, LoadedSurface
 from nextedge.serving.request_log import LoggedRequest, RequestLog, fingerprint
+from nextedge.serving.seeds import SeededBatch
 from nextedge.stages.eligible import eligible
 from nextedge.stages.exploration import PROPENSITY
 from nextedge.stages.line import SCORE
@@ -97,6 +100,8 @@ class Answer:
     """What to ask with for the next page; None where there is none."""
     stages: Mapping[str, float] = field(default_factory=dict)
     """Milliseconds of each stage, for the whole batch."""
+    cold_start: bool = False
+    """Whether the user has no edge in the release: the list is of live state, not to be kept."""
 
 
 def answer(
@@ -107,6 +112,7 @@ def answer(
     log: RequestLog | None = None,
     cache: Cache[Ranked] | None = None,
     published: PublishedCandidates | None = None,
+    contacts: Contacts | None = None,
 ) -> list[Answer]:
     """Answer for many users at once; the same as asking for each alone.
 
@@ -114,6 +120,7 @@ def answer(
         log: where to keep what was shown.
         cache: of ranked lists, for requests of one user; exclusions come after it.
         published: candidates found before, for requests of one user.
+        contacts: address books, for those without an edge in the release.
 
     Raises:
         UnknownSurfaceError: the release has no such surface.
@@ -127,6 +134,7 @@ def answer(
     except LiveStateError:  # nobody is shown who was not checked
         return _withheld(release, surface, user_ids, started)
     requests, hidden = given.requests, given.hidden
+    seeds = seeded_batch(release, overlay, contacts, surface, user_ids, requests)
     watch("lookup")
     deadline = Deadline.after(started, question.deadline_ms, surface.pace)
     key = _cache_key(release, surface, user_ids, requests, question) if cache else None
@@ -135,12 +143,14 @@ def answer(
     if cache is not None and key is not None and cached is None and not ranked.degraded:
         cache.put(key, ranked.kept(surface.line.sources))
     policy = surface.policy_in(question.context.get("context")).with_seen(question.allow_seen)
-    chosen = policy.apply(requests, ranked.candidates, hidden)
+    chosen = policy.apply(requests, seeds.merged(ranked.candidates), hidden)
     watch("policy")
-    reasons = surface.reasons.explain(requests, chosen, LiveEvidence(release, overlay))
+    reasons = seeds.reasons(
+        chosen, surface.reasons.explain(requests, chosen, LiveEvidence(release, overlay))
+    )
     parts = _contributions(surface, requests, chosen) if question.explain else None
     watch("reasons")
-    found = _recommendations(release, surface, chosen, reasons, parts)
+    found = _recommendations(release, surface, chosen, reasons, parts, seeds)
     spent_ms = (time.perf_counter() - started) * 1e3
     answers = []
     for row, (user_id, rows) in enumerate(zip(user_ids, chosen.rows(), strict=True)):
@@ -149,7 +159,7 @@ def answer(
             Answer(
                 user_id, surface.name, surface.settings.kind, release.id, tuple(found[rows]),
                 uuid.uuid4().hex, bool(requests.query[row] != UNKNOWN), spent_ms, ranked.degraded,
-                cached is not None, cursor, watch.spent_ms,
+                cached is not None, cursor, watch.spent_ms, seeds.applies(row),
             )
         )  # fmt: skip
     if log is not None:
@@ -192,7 +202,7 @@ def _computed(
 
 def _recommendations(
     release: LoadedRelease, surface: LoadedSurface, chosen: Candidates, reasons: list[Reason],
-    parts: list[dict[str, float]] | None,
+    parts: list[dict[str, float]] | None, seeds: SeededBatch,
 ) -> list[Recommendation]:  # fmt: skip
     """The rows as they are shown."""
     table = surface.candidate_table
@@ -202,7 +212,13 @@ def _recommendations(
     chance = chosen.columns.get(PROPENSITY, np.ones(len(chosen), np.float32)).tolist()
     promoted = chosen.columns.get(PROMOTED, np.zeros(len(chosen))) == 1
     ranks, scores = (chosen.position() + 1).tolist(), chosen.columns[SCORE].tolist()
-    sources = _sources(surface, chosen)
+    own, queries = _sources(surface, chosen), chosen.row_query.tolist()
+    sources = [
+        seeds.sources(query, candidate) or own[row]
+        for row, (query, candidate) in enumerate(
+            zip(queries, chosen.candidate.tolist(), strict=True)
+        )
+    ]
     return [
         Recommendation(
             names[row], scores[row], ranks[row], _PROMOTED if promoted[row] else reasons[row],

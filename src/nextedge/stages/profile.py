@@ -43,7 +43,7 @@ class Profile(Source):
         weighted, members = [], []
         for name in _columns(scope.query_attributes):
             sets = value_members(scope.query_attributes, [name])
-            lift = _homophily(scope, sets, int(settings["sample_edges"]))
+            lift = homophily(scope, sets, int(settings["sample_edges"]))
             size = np.asarray(sets.sum(axis=0)).ravel()
             rarity = np.log1p(sets.shape[0] / np.maximum(size, 1.0))
             rarity[size > int(settings["member_cap"])] = 0.0
@@ -68,7 +68,7 @@ def _columns(attributes: Attributes) -> list[str]:
     return attributes.of_kind(ColumnKind.CATEGORY, ColumnKind.TAGS)
 
 
-def _homophily(scope: Scope, sets: sparse.csr_matrix, sample: int) -> float:
+def homophily(scope: Scope, sets: sparse.csr_matrix, sample: int) -> float:
     """Log odds ratio of sharing a value of the column, edges against random pairs, at least 0."""
     random = np.random.default_rng(0)
     graph = scope.graph

@@ -94,14 +94,7 @@ class Reasons:
             return None
         closest = mutual[np.argsort(degree[mutual], kind="stable")][:_NAMED]
         names = [self.display("users", int(user)) for user in closest]
-        count = len(mutual)
-        if count == 1:
-            text = f"{names[0]} is a mutual connection"
-        elif count == 2:
-            text = f"2 mutual connections, {names[0]} and {names[1]}"
-        else:
-            text = f"{count} mutual connections, {names[0]} and {names[1]} among them"
-        return Reason("mutual_connections", text, {"count": count, "names": names})
+        return mutual_reason(len(mutual), names)
 
     def _same(self, attributes, query: int, candidate: int) -> Reason | None:  # type: ignore[no-untyped-def]
         if query < 0:
@@ -188,6 +181,17 @@ class Reasons:
         if found is not None:
             return Reason(code, *found)
         return Reason(code, _TEXTS.get(code, code.replace("_", " ")))
+
+
+def mutual_reason(count: int, names: list[str]) -> Reason:
+    """So many mutual connections, the first two of them by name."""
+    if count == 1:
+        text = f"{names[0]} is a mutual connection"
+    elif count == 2:
+        text = f"2 mutual connections, {names[0]} and {names[1]}"
+    else:
+        text = f"{count} mutual connections, {names[0]} and {names[1]} among them"
+    return Reason("mutual_connections", text, {"count": count, "names": names})
 
 
 def _sizes(column: Tags) -> IntArray:

@@ -51,7 +51,9 @@ class TablesStep(Step):
         self.frames = frames
 
     def settings(self) -> Mapping[str, Any]:
+        left_out = self.config.onboarding.identifier_columns
         return {
+            **({"left_out": list(left_out)} if left_out else {}),
             "data": self.config.data.model_dump(),
             "surfaces": {name: surface.kind for name, surface in self.config.surfaces.items()},
             "fingerprint": self.fingerprint,
