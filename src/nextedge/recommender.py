@@ -6,13 +6,13 @@ import json
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nextedge.config import Config, load_config, parse_config
 from nextedge.errors import (
     InputError,
-    NoReleaseError,
     UnknownSurfaceError,
     UnknownUserError,
     nearest,
@@ -28,6 +28,7 @@ from nextedge.serving.published import PublishedCandidates
 from nextedge.serving.release import LoadedRelease
 from nextedge.serving.request import Answer, Question, Ranked, answer
 from nextedge.serving.request_log import RequestLog
+from nextedge.serving.served import ServedReleases
 from nextedge.serving.why_not import WhyNot, why_not
 from nextedge.steps.step import Progress, quiet
 from nextedge.types import Identifier
@@ -57,8 +58,10 @@ class Recommender:
         """Where the configuration was read, None where it was given."""
         self.releases = Releases(self.config.state_path)
         self._frames: dict[str, pa.Table] | None = None
-        self._loaded: LoadedRelease | None = None
+        self.served = ServedReleases(self.releases, self._load, self._forget_lists)
+        """Which release answers whom."""
         self._overlay: Overlay | None = None
+        self._serving = False
         self.contacts = Contacts(self.config.state_path, self.config.onboarding, self.config.tenant)
         """Address books, for those without an edge in the release."""
         self.cache: Cache[Ranked] | None = None
@@ -135,16 +138,25 @@ class Recommender:
     @property
     def release(self) -> LoadedRelease:
         """The served release; follows promotion and rollback by any process."""
-        current = self.releases.current_id()
-        if self._loaded is None or self._loaded.id != current:
+        return self.served.current
+
+    def _load(self, release_id: str | None) -> LoadedRelease:
+        """A release by its id, or the promoted one, ready for requests."""
+        if release_id is None:
             release, refused = self.releases.current()
             for fault in refused:
                 _log.warning(fault)
-            if self._loaded is None or self._loaded.id != release.id:
-                self._loaded = LoadedRelease(release, self.config)
-                if self.cache is not None:
-                    self.cache.clear()  # nothing of it is found under another release
-        return self._loaded
+        else:
+            release = self.releases.get(release_id)
+            self.releases.verify(release)
+        loaded = LoadedRelease(release, self.config)
+        if self._serving:
+            self._warm_up(loaded)
+        return loaded
+
+    def _forget_lists(self) -> None:
+        if self.cache is not None:
+            self.cache.clear()  # nothing of it is found under another release
 
     @property
     def overlay(self) -> Overlay:
@@ -156,19 +168,16 @@ class Recommender:
     def start_serving(self) -> None:
         """From now on cache and log as ``[serving]`` says; ``close`` writes all that is logged."""
         settings = self.config.serving
-        self._warm_up()
+        self._serving = True
+        self.served.watch()
         self.cache = Cache(settings.cache_entries, settings.cache_seconds)
         if settings.log_requests:
             self.request_log = RequestLog(self.config.state_path, settings)
 
-    def _warm_up(self) -> None:
+    def _warm_up(self, release: LoadedRelease) -> None:
         """Answer once for somebody and for a stranger, so that no request pays for what is derived
         from the release, or compiled, at first use.
         """
-        try:
-            release = self.release
-        except NoReleaseError:
-            return
         degree = release.snapshot.connections.degree + release.snapshot.engagements.degree
         if not len(degree):
             return
@@ -181,6 +190,7 @@ class Recommender:
 
     def close(self) -> None:
         """Write what is queued and let go of the event log."""
+        self.served.stop()
         if self.request_log is not None:
             self.request_log.close()
         if self._overlay is not None:
@@ -219,7 +229,10 @@ class Recommender:
         self, user_ids: Sequence[Identifier], question: Question, *, strict: bool = False
     ) -> list[Answer]:
         """Recommendations for many users in one batch."""
-        release = self.release
+        of_user = [self.served.of_user(user_id) for user_id in user_ids]
+        if len(set(of_user)) > 1:  # some are in a trial
+            return [self.recommend_many([u], question, strict=strict)[0] for u in user_ids]
+        release, experiment = of_user[0] if of_user else (self.release, None)
         if strict:
             self.overlay.catch_up()
             places = release.entities.users.positions(self.overlay.askers(user_ids))
@@ -229,10 +242,13 @@ class Recommender:
                     f"unknown user {unknown[0]!r}: not in release {release.id}, which knows "
                     f"{len(release.entities.users):,} users"
                 )
-        return answer(
+        answers = answer(
             release, self.overlay, user_ids, question, self.request_log, self.cache,
             self.published, self.contacts,
         )  # fmt: skip
+        if experiment is None:
+            return answers
+        return [replace(each, experiment=experiment) for each in answers]
 
     def why_not(
         self, user_id: Identifier, candidate_id: Identifier, surface: str | None = None,

@@ -386,6 +386,25 @@ def rollback(config: ConfigFile = _DEFAULT) -> None:
 
 
 @releases_app.command()
+def trial(
+    release: Annotated[
+        str | None, typer.Argument(help="to be tried; left out, the trial ends")
+    ] = None,
+    share: Annotated[float, typer.Option(help="of the users, between 0 and 1")] = 0.1,
+    name: Annotated[str | None, typer.Option(help="of the trial, default the release")] = None,
+    config: ConfigFile = _DEFAULT,
+) -> None:
+    """Let a release answer a share of the users beside the served one, or end that."""
+    repository = _recommender(None, config).releases
+    if release is None:
+        repository.end_trial()
+        render.out.print(f"no trial; serving {repository.current_id()}")
+        return
+    began = repository.start_trial(release, share, name)
+    render.out.print(f"trial {began.name}: {release} for {share:.0%} of the users")
+
+
+@releases_app.command()
 def prune(
     keep: Annotated[int, typer.Option(min=1, help="newest releases to keep")] = 3,
     config: ConfigFile = _DEFAULT,

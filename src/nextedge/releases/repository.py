@@ -12,13 +12,13 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from nextedge.config import Config
-from nextedge.errors import NoReleaseError, ReleaseError, UnknownReleaseError, nearest
+from nextedge.errors import InputError, NoReleaseError, ReleaseError, UnknownReleaseError, nearest
 from nextedge.storage import writing
 
 FORMAT = 2
@@ -38,6 +38,15 @@ class Release:
     def surfaces(self) -> list[str]:
         """Names of the surfaces that it serves."""
         return list(self.manifest["surfaces"])
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A release beside the served one, for a share of the users."""
+
+    name: str
+    release: str
+    share: float
 
 
 class Releases:
@@ -188,10 +197,39 @@ class Releases:
     def prune(self, keep: int = 3) -> list[str]:
         """Delete all but the newest ``keep`` releases and the served one; returns the deleted."""
         names = [release.id for release in self.all()]
-        doomed = [name for name in names[: len(names) - keep] if name != self.current_id()]
+        trial = self.trial()
+        used = {self.current_id(), trial.release if trial else None}
+        doomed = [name for name in names[: len(names) - keep] if name not in used]
         for name in doomed:
             shutil.rmtree(self.directory / name)
         return doomed
+
+    def trial(self) -> Trial | None:
+        """The trial that runs, or None."""
+        try:
+            return Trial(**json.loads((self.directory / "TRIAL").read_text()))
+        except FileNotFoundError:
+            return None
+        except (TypeError, ValueError) as error:
+            raise ReleaseError(f"{self.directory / 'TRIAL'}: cannot be read: {error}") from None
+
+    def start_trial(self, release_id: str, share: float, name: str | None = None) -> Trial:
+        """Let a release answer a share of the users, beside the served one.
+
+        Raises:
+            InputError: the share is not between 0 and 1.
+            ReleaseError: there is no such release, or a file of it was altered.
+        """
+        if not 0 < share < 1:
+            raise InputError(f"share = {share}: expected more than 0 and less than 1")
+        self.verify(self.get(release_id))
+        trial = Trial(name or release_id, release_id, share)
+        self._replace("TRIAL", json.dumps(asdict(trial)))
+        return trial
+
+    def end_trial(self) -> None:
+        """Let the served release answer everyone again."""
+        (self.directory / "TRIAL").unlink(missing_ok=True)
 
     def _history(self) -> list[str]:
         try:

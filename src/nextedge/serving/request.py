@@ -100,6 +100,8 @@ class Answer:
     """What to ask with for the next page; None where there is none."""
     stages: Mapping[str, float] = field(default_factory=dict)
     """Milliseconds of each stage, for the whole batch."""
+    experiment: str | None = None
+    """Name and arm of the trial that the user is in."""
     cold_start: bool = False
     """Whether the user has no edge in the release: the list is of live state, not to be kept."""
 
@@ -159,7 +161,7 @@ def answer(
             Answer(
                 user_id, surface.name, surface.settings.kind, release.id, tuple(found[rows]),
                 uuid.uuid4().hex, bool(requests.query[row] != UNKNOWN), spent_ms, ranked.degraded,
-                cached is not None, cursor, watch.spent_ms, seeds.applies(row),
+                cached is not None, cursor, watch.spent_ms, cold_start=seeds.applies(row),
             )
         )  # fmt: skip
     if log is not None:

@@ -1,0 +1,159 @@
+"""Which release answers whom: the promoted one, and beside it one on trial for a share of users.
+
+While a server runs, a thread of low priority watches what is promoted, by any process. It loads
+and warms up the new release, and then swaps it in: requests under way end on the release they
+began with, and none waits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from nextedge.errors import NextEdgeError
+from nextedge.releases.repository import MANIFEST, Releases, Trial
+from nextedge.serving.release import LoadedRelease
+from nextedge.types import Identifier
+
+_log = logging.getLogger("nextedge")
+_SECONDS = 0.1
+_NICE = 10
+Stamp = tuple[str | None, int, Trial | None, int]
+
+
+@dataclass(frozen=True)
+class _Served:
+    """What is served as of one look at the releases."""
+
+    stamp: Stamp
+    release: LoadedRelease
+    trial: Trial | None = None
+    tried: LoadedRelease | None = None
+
+
+class ServedReleases:
+    """The served releases of one tenant.
+
+    Args:
+        load: makes a release ready for requests.
+        swapped: told after every swap.
+    """
+
+    def __init__(
+        self, releases: Releases, load: Callable[[str | None], LoadedRelease],
+        swapped: Callable[[], None],
+    ) -> None:  # fmt: skip
+        self.releases = releases
+        self._load = load
+        self._swapped = swapped
+        self._served: _Served | None = None
+        self._refused: Stamp | None = None
+        self._stopping = threading.Event()
+        self._watching: threading.Thread | None = None
+        self._loading = threading.Lock()
+
+    @property
+    def current(self) -> LoadedRelease:
+        """The promoted release.
+
+        Raises:
+            NoReleaseError: nothing was promoted yet.
+            ReleaseError: nothing that was promoted can be used.
+        """
+        return self._now().release
+
+    def of_user(self, user_id: Identifier) -> tuple[LoadedRelease, str | None]:
+        """The release that answers a user, and the arm of the trial that they are in."""
+        served = self._now()
+        if served.trial is None or served.tried is None:
+            return served.release, None
+        if in_trial(served.trial, user_id):
+            return served.tried, f"{served.trial.name}:treatment"
+        return served.release, f"{served.trial.name}:control"
+
+    def id_of_user(self, user_id: Identifier) -> str | None:
+        """Id of the release that answers a user now, None before the first is loaded."""
+        try:
+            return self.of_user(user_id)[0].id
+        except NextEdgeError:
+            return None
+
+    def watch(self) -> None:
+        """Follow promotions in the background from now on."""
+        with contextlib.suppress(NextEdgeError):  # the first may be built later
+            self._refresh()
+        self._watching = threading.Thread(target=self._follow, name="nextedge-watch", daemon=True)
+        self._watching.start()
+
+    def stop(self) -> None:
+        """End the watch."""
+        self._stopping.set()
+        if self._watching is not None:
+            self._watching.join()
+
+    def _now(self) -> _Served:
+        if self._watching is not None and self._served is not None:
+            return self._served
+        return self._refresh()
+
+    def _follow(self) -> None:
+        with contextlib.suppress(OSError, AttributeError):  # where threads have no priority
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+        while not self._stopping.wait(_SECONDS):
+            try:
+                self._refresh()
+            except NextEdgeError as error:
+                _log.warning("the release that was promoted is not served: %s", error)
+            except Exception:  # a watch that ends would leave the server with what it has for ever
+                _log.exception("watching for releases")
+
+    def _refresh(self) -> _Served:
+        stamp = self._stamp()
+        served = self._served
+        if served is not None and stamp in (served.stamp, self._refused):
+            return served
+        with self._loading:
+            served = self._served
+            if served is not None and stamp in (served.stamp, self._refused):
+                return served
+            self._refused = stamp
+            fresh = self._loaded(stamp, served)
+            self._served, self._refused = fresh, None
+        self._swapped()
+        return fresh
+
+    def _loaded(self, stamp: Stamp, served: _Served | None) -> _Served:
+        same = served is not None and served.stamp[:2] == stamp[:2]
+        release = served.release if served is not None and same else self._load(None)
+        trial = stamp[2]
+        if trial is None:
+            return _Served(stamp, release)
+        try:
+            return _Served(stamp, release, trial, self._load(trial.release))
+        except NextEdgeError as error:
+            _log.warning("the release on trial is not served: %s", error)
+            return _Served(stamp, release)
+
+    def _stamp(self) -> Stamp:
+        """Differs whenever other releases are to be served, or their files were replaced."""
+        current, trial = self.releases.current_id(), self.releases.trial()
+        return current, self._inode(current), trial, self._inode(trial.release if trial else None)
+
+    def _inode(self, release_id: str | None) -> int:
+        try:
+            return (
+                (self.releases.directory / release_id / MANIFEST).stat().st_ino if release_id else 0
+            )
+        except FileNotFoundError:
+            return 0
+
+
+def in_trial(trial: Trial, user_id: Identifier) -> bool:
+    """Whether a user is among the share; the same on every replica and at every request."""
+    digest = hashlib.blake2b(f"{trial.name}\0{user_id}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") < trial.share * 2**64
