@@ -22,6 +22,7 @@ from nextedge.events.log import LocalLog
 from nextedge.events.overlay import Overlay
 from nextedge.releases.repository import Release, Releases
 from nextedge.serving.cache import Cache
+from nextedge.serving.ranked_store import ranked_cache
 from nextedge.serving.release import LoadedRelease
 from nextedge.serving.request import Answer, Question, Ranked, answer
 from nextedge.serving.request_log import RequestLog
@@ -135,7 +136,7 @@ class Recommender:
         """From now on cache and log as ``[serving]`` says; ``close`` writes all that is logged."""
         settings = self.config.serving
         self._warm_up()
-        self.cache = Cache(settings.cache_entries, settings.cache_seconds)
+        self.cache = ranked_cache(self.config)
         if settings.log_requests:
             self.request_log = RequestLog(self.config.state_path, settings)
 
@@ -159,6 +160,8 @@ class Recommender:
         """Write what is queued and let go of the event log."""
         if self.request_log is not None:
             self.request_log.close()
+        if self.cache is not None:
+            self.cache.close()
         if self._overlay is not None:
             self._overlay.log.close()
 
