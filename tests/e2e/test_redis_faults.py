@@ -178,15 +178,12 @@ def test_redis_is_slow(
         server.stall()
     else:
         with server.client() as client:
-            client.client_pause(60_000)
+            client.client_pause(3000)  # it hears no word to end the pause either
     assert lists(recommender) == expected
     assert cache.counts()["failed_reads"] == ASKED
     assert breaker.state == "open", "after five in a row it is not asked any more"
     if how == "stalled":
         server.go_on()
-    else:
-        with server.client() as client:
-            client.client_unpause()
     breaker.seconds = 0.05
     breaker.failed()  # from now on it tries again soon
     recovers(cache, recommender, expected)
