@@ -275,6 +275,12 @@ class ServingConfig(_Settings):
     """How long; what live state hides is left out of cached lists too, at once."""
     store: str | None = Field(None, exclude=True, repr=False)  # its URL may hold a password
     """URL of a store where processes share their ranked lists; None = each has its own."""
+    candidates_store: str | None = Field(None, exclude=True, repr=False)
+    """URL of the store of published candidates; None = ``store``, or a file in the state folder."""
+    candidates_days: float = Field(2.0, gt=0)
+    """How long they are kept; those of other releases go as a new one is published."""
+    candidates_kept_an_hour: int = Field(10_000, ge=0)
+    """Users for whom a process keeps what their request found, beside those that were published."""
     store_timeout_ms: float = Field(50.0, gt=0)
     """Longest wait for a connection to the store, and for its answer."""
     body_bytes: int = Field(1 << 20, ge=1024)

@@ -24,7 +24,8 @@ from nextedge.events.stated import refuse_identifiers
 from nextedge.releases.repository import Release, Releases
 from nextedge.serving.cache import Cache
 from nextedge.serving.contacts import Contacts
-from nextedge.serving.published import PublishedCandidates
+from nextedge.serving.published import PublishedCandidates, published_candidates
+from nextedge.serving.ranked_store import ranked_cache
 from nextedge.serving.release import LoadedRelease
 from nextedge.serving.request import Answer, Question, Ranked, answer
 from nextedge.serving.request_log import RequestLog
@@ -170,7 +171,8 @@ class Recommender:
         settings = self.config.serving
         self._serving = True
         self.served.watch()
-        self.cache = Cache(settings.cache_entries, settings.cache_seconds)
+        self.cache = ranked_cache(self.config)
+        self.published = published_candidates(self.config)
         if settings.log_requests:
             self.request_log = RequestLog(self.config.state_path, settings)
 
@@ -193,6 +195,9 @@ class Recommender:
         self.served.stop()
         if self.request_log is not None:
             self.request_log.close()
+        for kept in (self.cache, self.published):
+            if kept is not None:
+                kept.close()
         if self._overlay is not None:
             self._overlay.log.close()
         self.contacts.close()

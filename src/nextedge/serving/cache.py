@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 Value = TypeVar("Value")
@@ -37,12 +37,22 @@ class Cache(Generic[Value]):
         with self._lock:
             self._values.clear()
 
-    def put(self, key: Hashable, value: Value) -> None:
-        """Keep a value, and let the least recently used go."""
+    def put(self, key: Hashable, value: Value, seconds: float | None = None) -> None:
+        """Keep a value, for less than the cache's own time if so said; the least recently used go."""
         if self.size <= 0:
             return
         with self._lock:
-            self._values[key] = time.monotonic() + self.seconds, value
+            lives = self.seconds if seconds is None else min(seconds, self.seconds)
+            self._values[key] = time.monotonic() + lives, value
             self._values.move_to_end(key)
             while len(self._values) > self.size:
                 self._values.popitem(last=False)
+
+    def drop(self, matches: Callable[[Hashable], bool]) -> None:
+        """Forget the values of all keys that match."""
+        with self._lock:
+            for key in [key for key in self._values if matches(key)]:
+                del self._values[key]
+
+    def close(self) -> None:
+        """Let go of what is held outside the process: nothing."""

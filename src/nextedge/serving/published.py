@@ -11,19 +11,21 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nextedge.config import Config
 from nextedge.errors import CorruptValueError, StoreError
 from nextedge.stages.merge import ROUGH, with_standard_scores
 from nextedge.stores.packing import pack, unpack
+from nextedge.stores.store import Store, open_store
 from nextedge.types import Candidates
 
 if TYPE_CHECKING:
     from nextedge.serving.release import LoadedRelease
-    from nextedge.stores.store import Store
 
 _log = logging.getLogger("nextedge")
 _PREFIX = "candidates"
@@ -34,9 +36,12 @@ _WAITING = 256
 class PublishedCandidates:
     """Candidates of one user and surface of a release, in a store."""
 
-    def __init__(self, store: Store, seconds: float) -> None:
+    def __init__(self, store: Store, seconds: float, an_hour: int) -> None:
+        """``an_hour``: values that requests may add."""
         self.store = store
         self.seconds = seconds
+        self.an_hour = an_hour
+        self._hour, self._added = 0, 0
         self.failed = 0
         """Reads and writes that the store refused, and values that were damaged."""
         self.dropped = 0
@@ -55,6 +60,10 @@ class PublishedCandidates:
 
     def put(self, release_id: str, surface: str, position: int, found: Candidates) -> None:
         """Keep the candidates of one query, sooner or later; never waits."""
+        hour = int(time.monotonic() // 3600)
+        self._hour, self._added = hour, self._added + 1 if hour == self._hour else 1
+        if self._added > self.an_hour:
+            return
         try:
             self._waiting.put_nowait((_key(release_id, surface, position), found))
         except queue.Full:
@@ -78,6 +87,27 @@ class PublishedCandidates:
         if self.failed == 0:
             _log.warning("published candidates: %s", error)
         self.failed += 1
+
+
+def open_candidates(config: Config) -> Store:
+    """The store of a tenant's published candidates."""
+    settings = config.serving
+    url = settings.candidates_store or settings.store
+    base = config.base.resolve()
+    if url is None:
+        config.state_path.mkdir(parents=True, exist_ok=True)
+        url, base = "sqlite:///candidates.sqlite", config.state_path
+    return open_store(
+        url, config.tenant, timeout_seconds=settings.store_timeout_ms / 1e3, base=base
+    )
+
+
+def published_candidates(config: Config) -> PublishedCandidates:
+    """What ``nextedge serve`` reads, and adds to."""
+    settings = config.serving
+    return PublishedCandidates(
+        open_candidates(config), settings.candidates_days * 86_400, settings.candidates_kept_an_hour
+    )
 
 
 def publish(

@@ -181,7 +181,7 @@ def _cache_key(
     left_out = 0 if requests.exclude is None else len(requests.exclude[1])
     if requests.k * _KEPT_PER_RESULT + left_out > _KEPT:
         return None
-    return release.id, surface.name, int(requests.query[0]), requests.filters
+    return release.id, surface.name, str(int(requests.query[0])), requests.filters
 
 
 def _computed(
