@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nextedge.config import Config, load_config, parse_config
+from nextedge.data.forgotten import Forgotten
 from nextedge.errors import (
     InputError,
     NoReleaseError,
@@ -22,6 +23,7 @@ from nextedge.events.log import LocalLog
 from nextedge.events.overlay import Overlay
 from nextedge.releases.repository import Release, Releases
 from nextedge.serving.cache import Cache
+from nextedge.serving.forget import Erased, forget
 from nextedge.serving.release import LoadedRelease
 from nextedge.serving.request import Answer, Question, Ranked, answer
 from nextedge.serving.request_log import RequestLog
@@ -55,6 +57,7 @@ class Recommender:
         self._frames: dict[str, pa.Table] | None = None
         self._loaded: LoadedRelease | None = None
         self._overlay: Overlay | None = None
+        self.forgotten = Forgotten(self.config.state_path)
         self.cache: Cache[Ranked] | None = None
         """Of ranked lists; None computes every request anew."""
         self.request_log: RequestLog | None = None
@@ -139,7 +142,7 @@ class Recommender:
         self._warm_up()
         self.cache = Cache(settings.cache_entries, settings.cache_seconds)
         if settings.log_requests:
-            self.request_log = RequestLog(self.config.state_path, settings)
+            self.request_log = self._new_request_log()
 
     def _warm_up(self) -> None:
         """Answer once for somebody and for a stranger, so that no request pays for what is derived
@@ -241,12 +244,37 @@ class Recommender:
     ) -> int:
         """Store events durably; returns how many were new.
 
+        Events that name somebody who was forgotten are left out.
+
         Raises:
             EventError: an event does not fit its schema; none is stored.
         """
         given = [events] if isinstance(events, Event | Mapping) else list(events)
         parsed = [parse_event(e.model_dump() if isinstance(e, Event) else e) for e in given]
-        return self.overlay.log.append(parsed)
+        forgotten = self.forgotten
+        kept = [e for e in parsed if not forgotten.among((e.user_id, e.candidate_id))]
+        return self.overlay.log.append(kept)
+
+    def forget(self, user_id: Identifier) -> Erased:
+        """Erase what is kept of a person, and keep every later build from reading them.
+
+        Run again, it ends what a stopped run began.
+
+        Raises:
+            BuildLockedError: a build is running; wait for it to end.
+            StorageError: a file could not be written.
+        """
+        state = self.config.state_path
+        requests = self.request_log or self._new_request_log()
+        erased = forget(state, self.releases, self.overlay.log, requests, user_id)
+        self._loaded = None
+        if self.cache is not None:
+            self.cache.clear()
+        return erased
+
+    def _new_request_log(self) -> RequestLog:
+        people = [name for name, s in self.config.surfaces.items() if s.kind == "people"]
+        return RequestLog(self.config.state_path, self.config.serving, people)
 
     def parity(self, queries: int = 200) -> list[ParityReport]:
         """Per surface whether single requests meet the batch's candidates, features and scores."""
