@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nextedge.config import Config, load_config, parse_config
+from nextedge.data.forgotten import Forgotten
 from nextedge.errors import (
     InputError,
     UnknownSurfaceError,
@@ -24,6 +25,7 @@ from nextedge.events.stated import refuse_identifiers
 from nextedge.releases.repository import Release, Releases
 from nextedge.serving.cache import Cache
 from nextedge.serving.contacts import Contacts
+from nextedge.serving.forget import Erased, forget
 from nextedge.serving.published import PublishedCandidates, published_candidates
 from nextedge.serving.ranked_store import ranked_cache
 from nextedge.serving.release import LoadedRelease
@@ -65,6 +67,7 @@ class Recommender:
         self._serving = False
         self.contacts = Contacts(self.config.state_path, self.config.onboarding, self.config.tenant)
         """Address books, for those without an edge in the release."""
+        self.forgotten = Forgotten(self.config.state_path)
         self.cache: Cache[Ranked] | None = None
         """Of ranked lists; None computes every request anew."""
         self.published: PublishedCandidates | None = None
@@ -174,7 +177,7 @@ class Recommender:
         self.cache = ranked_cache(self.config)
         self.published = published_candidates(self.config)
         if settings.log_requests:
-            self.request_log = RequestLog(self.config.state_path, settings)
+            self.request_log = self._new_request_log()
 
     def _warm_up(self, release: LoadedRelease) -> None:
         """Answer once for somebody and for a stranger, so that no request pays for what is derived
@@ -297,14 +300,38 @@ class Recommender:
     ) -> int:
         """Store events durably; returns how many were new.
 
+        Events that name somebody who was forgotten are left out.
+
         Raises:
             EventError: an event does not fit its schema; none is stored.
         """
         given = [events] if isinstance(events, Event | Mapping) else list(events)
         parsed = [parse_event(e.model_dump() if isinstance(e, Event) else e) for e in given]
+        forgotten = self.forgotten
+        kept = [e for e in parsed if not forgotten.among((e.user_id, e.candidate_id))]
         kept_as_hash = self.config.onboarding.identifier_columns
-        refuse_identifiers([event.model_extra for event in parsed], kept_as_hash)
-        return self.overlay.log.append(parsed)
+        refuse_identifiers([event.model_extra for event in kept], kept_as_hash)
+        return self.overlay.log.append(kept)
+
+    def forget(self, user_id: Identifier) -> Erased:
+        """Erase what is kept of a person, and keep every later build from reading them.
+
+        Run again, it ends what a stopped run began.
+
+        Raises:
+            BuildLockedError: a build is running; wait for it to end.
+            StorageError: a file could not be written.
+        """
+        state = self.config.state_path
+        requests = self.request_log or self._new_request_log()
+        erased = forget(state, self.releases, self.overlay.log, requests, user_id)
+        self.contacts.forget(user_id)
+        self.served.refresh()  # its files were replaced
+        return erased
+
+    def _new_request_log(self) -> RequestLog:
+        people = [name for name, s in self.config.surfaces.items() if s.kind == "people"]
+        return RequestLog(self.config.state_path, self.config.serving, people)
 
     def parity(self, queries: int = 200) -> list[ParityReport]:
         """Per surface whether single requests meet the batch's candidates, features and scores."""

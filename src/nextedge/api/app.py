@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from nextedge import __version__
-from nextedge.api import events, onboarding, recommendations, similar, training
+from nextedge.api import events, onboarding, recommendations, similar, training, users
 from nextedge.api.hot import HotAnswers, HotRoute
 from nextedge.api.keys import SCOPES, ApiKeys, Scope
 from nextedge.api.limits import BodyLimit, RequestCount
@@ -50,6 +50,7 @@ def create_app(recommender: Recommender, api_key: str | None = None) -> FastAPI:
     app.include_router(recommendations.routes(recommender, hot, metrics), dependencies=reads)
     app.include_router(similar.routes(recommender), dependencies=reads)
     app.include_router(training.routes(recommender), dependencies=administers)
+    app.include_router(users.routes(recommender), dependencies=administers)
     app.include_router(events.routes(recommender), dependencies=writes)
     app.include_router(onboarding.routes(recommender), dependencies=writes)
     _health(app, recommender)

@@ -452,6 +452,23 @@ def record(
 
 
 @app.command()
+def forget(
+    user: Annotated[str, typer.Argument(help="id as in your tables")],
+    config: ConfigFile = _DEFAULT,
+    as_json: AsJson = False,
+) -> None:
+    """Erase what is kept of a person; no later build reads them. Can be run again."""
+    erased = _recommender(None, config).forget(user)
+    if as_json:
+        render.print_json(erased.to_json())
+        return
+    render.out.print(
+        f"forgotten: {erased.releases} releases written anew, {erased.events} events and "
+        f"{erased.requests} logged requests erased"
+    )
+
+
+@app.command()
 def serve(
     where: Where = None,
     host: str = "127.0.0.1",

@@ -35,6 +35,9 @@ class IdMap:
 
     def _as_integers(self) -> np.ndarray | None:
         if pa.types.is_integer(self.values.type):
+            if self.values.null_count:  # an empty position sorts as the one before it
+                filled = np.asarray(pc.fill_null(self.values, np.iinfo(np.int64).min))
+                return np.maximum.accumulate(filled)
             return np.asarray(self.values.to_numpy(zero_copy_only=len(self.values) > 0))
         return None
 
@@ -56,6 +59,7 @@ class IdMap:
             except (ValueError, OverflowError):
                 return UNKNOWN
             found = place < len(self) and int(self._integers[place]) == given
+            found = found and self.values[place].is_valid
             return place if found and str(given) == str(identifier) else UNKNOWN
         text = str(identifier)
         place = bisect_left(_Strings(self.values), text.encode())
@@ -73,7 +77,7 @@ class IdMap:
             identifiers = _castable(identifiers, self.values.type)
         if self._integers is not None:
             return self._search(identifiers)
-        found = pc.index_in(identifiers, value_set=self.values)
+        found = pc.index_in(identifiers, value_set=self.values, skip_nulls=True)
         return np.asarray(pc.fill_null(found, UNKNOWN), dtype=np.int32)
 
     def _search(self, identifiers: pa.Array | pa.ChunkedArray) -> IndexArray:
@@ -85,12 +89,28 @@ class IdMap:
         place = np.searchsorted(self._integers, given)
         place = np.minimum(place, len(self) - 1)
         known &= self._integers[place] == given
+        if self.values.null_count:
+            known &= np.asarray(pc.is_valid(self.values))[place]
         return np.where(known, place, UNKNOWN).astype(np.int32)
 
     def identifiers(self, positions: IndexArray | Sequence[int]) -> pa.Array:
         """The ids at the given positions, in their own type (int64 or string)."""
         taken = self.values.take(pa.array(np.asarray(positions, dtype=np.int64)))
         return taken.cast(pa.string()) if self._integers is None else taken
+
+    def without(self, position: int) -> IdMap:
+        """The same positions, one of them empty: no id leads to it, and it has none."""
+        mask = np.zeros(len(self), bool)
+        mask[position] = True
+        mask |= np.asarray(pc.is_null(self.values))
+        ids = IdMap.__new__(IdMap)
+        if pa.types.is_integer(self.values.type):
+            bare = np.where(mask, 0, np.asarray(pc.fill_null(self.values, 0)))
+            ids.values = pa.array(bare, mask=mask)
+        else:
+            ids.values = emptied(self.values, mask)
+        ids._integers = ids._as_integers()
+        return ids
 
     def save(self, path: Path) -> None:
         """Write the ids as one uncompressed Arrow file that can be memory-mapped."""
@@ -125,7 +145,16 @@ class _Strings(Sequence[bytes]):
         return len(self.values)
 
     def __getitem__(self, index: int) -> bytes:  # type: ignore[override]
-        return bytes(self.values[index].as_buffer())
+        while index >= 0:  # an empty position sorts as the one before it
+            if self.values[index].is_valid:
+                return bytes(self.values[index].as_buffer())
+            index -= 1
+        return b""
+
+
+def emptied(values: pa.Array, mask: np.ndarray) -> pa.Array:
+    """The values with nulls where masked, none of whose bytes are kept (as ``if_else`` would)."""
+    return values.take(pa.array(np.arange(len(values)), mask=mask))
 
 
 def _castable(identifiers: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> pa.Array:

@@ -97,6 +97,7 @@ def _clean_all(
     faults: list[str],
 ) -> tuple[dict[str, Table], list[TableReport]]:
     from nextedge.data.clean import Context, clean_table
+    from nextedge.data.forgotten import Forgotten, without_forgotten
     from nextedge.data.identifiers import unify_identifiers
 
     unified = unify_identifiers(engine, tables, locations)
@@ -109,8 +110,10 @@ def _clean_all(
         engine, {}, _id_types(unified.tables), config.data.dangling == "keep",
         config.data.directed, datetime.now(UTC),
     )  # fmt: skip
-    for name, table in unified.tables.items():
+    forgotten = Forgotten(config.state_path)
+    for name, given in unified.tables.items():
         try:
+            table, dropped = without_forgotten(engine, name, given, forgotten)
             referred = {key: clean[key] for key in _filled(reports)}
             context = replace(context, clean=referred)
             clean[name], report = clean_table(schema.TABLES[name], table, locations[name], context)
@@ -119,8 +122,9 @@ def _clean_all(
         except (DataError, ConfigError) as error:
             faults.append(_named(name, locations[name], str(error)))
             continue
-        said = tuple(unified.findings[name]) + report.findings + _emptiness(report)
-        reports.append(replace(report, findings=said, kinds=kinds))
+        said = tuple(unified.findings[name]) + dropped + report.findings + _emptiness(report)
+        read = report.rows_read + sum(finding.rows for finding in dropped)
+        reports.append(replace(report, rows_read=read, findings=said, kinds=kinds))
     return clean, reports
 
 

@@ -171,6 +171,21 @@ class Releases:
             "files": {str(file.relative_to(path)): _hash(file) for file in files},
         }
 
+    def seal(self, path: Path, manifest: Mapping[str, Any]) -> None:
+        """Write the manifest of files that were changed before they have a release's name."""
+        files = [f for f in sorted(path.rglob("*")) if f.is_file() and f.name != MANIFEST]
+        hashes = {str(file.relative_to(path)): _hash(file) for file in files}
+        text = json.dumps({**manifest, "files": hashes}, indent=1, default=str)
+        (path / MANIFEST).write_text(text)
+
+    def succeed(self, old: str, new: str) -> None:
+        """Let one release stand where another stood, served or in the history."""
+        history = self._history()
+        if old in history:
+            self._replace("HISTORY", "\n".join(new if n == old else n for n in history) + "\n")
+        if self.current_id() == old:
+            self._replace("CURRENT", new)
+
     def promote(self, release_id: str) -> None:
         """Serve a release from now on; one atomic swap.
 

@@ -17,14 +17,17 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nextedge.config import ServingConfig
+from nextedge.data.forgotten import Forgotten
+from nextedge.errors import StorageError
+from nextedge.events.log import erase_deleted
 from nextedge.types import MICROSECONDS_PER_DAY, FloatArray, Identifier
 
 FILE = "requests.sqlite"
@@ -54,7 +57,7 @@ class LoggedRequest:
 
     Attributes:
         micros: microseconds UTC for which the features were computed.
-        candidates: ids in order of their places.
+        candidates: ids in order of their places, None where one was forgotten since.
         scores, propensities: of each candidate.
         fingerprint: hash of the features of the candidates that a source found.
         found: place of each candidate that has features (backfill has none).
@@ -68,7 +71,7 @@ class LoggedRequest:
     user_id: Identifier
     k: int
     context: dict[str, str]
-    candidates: list[Identifier]
+    candidates: list[Identifier | None]
     scores: list[float]
     propensities: list[float]
     degraded: list[str]
@@ -85,8 +88,13 @@ def fingerprint(features: FloatArray) -> str:
 class RequestLog:
     """Requests of one tenant, written by a thread of their own; read back in order."""
 
-    def __init__(self, state: Path, settings: ServingConfig) -> None:
+    def __init__(
+        self, state: Path, settings: ServingConfig, people: Container[str] = ("people",)
+    ) -> None:
+        """``people``: names of the surfaces whose candidates are users."""
         state.mkdir(parents=True, exist_ok=True)
+        self.people = people
+        self.forgotten = Forgotten(state)
         self.path = state / FILE
         self.settings = settings
         self.lost = 0
@@ -143,6 +151,58 @@ class RequestLog:
             for body, blob in rows:
                 yield _decoded(json.loads(body), blob)
 
+    def _redacted(self, request: LoggedRequest) -> LoggedRequest | None:
+        """A request without the forgotten: None where one asked, an empty place where one is shown."""
+        if not len(self.forgotten):
+            return request
+        if request.user_id in self.forgotten:
+            return None
+        if request.surface not in self.people:
+            return request
+        gone = set(self.forgotten.among(request.candidates))
+        if not gone:
+            return request
+        left = [None if each in gone else each for each in request.candidates]
+        return replace(request, candidates=left, found=[], features=None)
+
+    def forget(self) -> int:
+        """Take the forgotten out of what was written, every byte; returns the rows that changed.
+
+        Raises:
+            StorageError: the disk refuses, or another process did not let go of the file in time.
+        """
+        if not self.path.exists():
+            return 0
+        changed = 0
+        try:
+            with _Transaction(self.path) as connection:
+                found = connection.execute("SELECT position, body, features FROM requests")
+                for position, body, blob in found.fetchall():
+                    request = _decoded(json.loads(body), blob)
+                    left = self._redacted(request)
+                    if left is request:
+                        continue
+                    changed += 1
+                    if left is not None:
+                        _, _, _, text, _ = _encoded(left)
+                        connection.execute(
+                            "UPDATE requests SET body = ?, features = NULL WHERE position = ?",
+                            (text, position),
+                        )
+                        continue
+                    connection.execute("DELETE FROM requests WHERE position = ?", (position,))
+                    connection.execute(
+                        "DELETE FROM repeats WHERE of_id = ?", (request.recommendation_id,)
+                    )
+            connection = sqlite3.connect(self.path, timeout=30)
+            try:
+                erase_deleted(connection)
+            finally:
+                connection.close()
+        except sqlite3.Error as error:
+            raise StorageError(f"{self.path}: requests were not erased: {error}") from None
+        return changed
+
     def _start(self) -> None:
         with self._starting:
             if self._writer is None:
@@ -163,7 +223,8 @@ class RequestLog:
                 if closing:
                     return
                 continue
-            rows = [_encoded(row) for row in batch if isinstance(row, LoggedRequest)]
+            given = (self._redacted(row) for row in batch if isinstance(row, LoggedRequest))
+            rows = [_encoded(row) for row in given if row is not None]
             repeats = [row for row in batch if isinstance(row, tuple)]
             try:
                 with _Transaction(self.path) as connection:

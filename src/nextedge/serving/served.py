@@ -86,7 +86,7 @@ class ServedReleases:
     def watch(self) -> None:
         """Follow promotions in the background from now on."""
         with contextlib.suppress(NextEdgeError):  # the first may be built later
-            self._refresh()
+            self.refresh()
         self._watching = threading.Thread(target=self._follow, name="nextedge-watch", daemon=True)
         self._watching.start()
 
@@ -99,20 +99,21 @@ class ServedReleases:
     def _now(self) -> _Served:
         if self._watching is not None and self._served is not None:
             return self._served
-        return self._refresh()
+        return self.refresh()
 
     def _follow(self) -> None:
         with contextlib.suppress(OSError, AttributeError):  # where threads have no priority
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
         while not self._stopping.wait(_SECONDS):
             try:
-                self._refresh()
+                self.refresh()
             except NextEdgeError as error:
                 _log.warning("the release that was promoted is not served: %s", error)
             except Exception:  # a watch that ends would leave the server with what it has for ever
                 _log.exception("watching for releases")
 
-    def _refresh(self) -> _Served:
+    def refresh(self) -> _Served:
+        """Look at the releases now, and load what has changed."""
         stamp = self._stamp()
         served = self._served
         if served is not None and stamp in (served.stamp, self._refused):

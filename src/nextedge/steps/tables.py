@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from nextedge import schema
 from nextedge.config import Config
+from nextedge.data.forgotten import Forgotten
 from nextedge.data.validation import validate
 from nextedge.engines.base import Engine
 from nextedge.events.tables import (
@@ -57,6 +58,7 @@ class TablesStep(Step):
             "data": self.config.data.model_dump(),
             "surfaces": {name: surface.kind for name, surface in self.config.surfaces.items()},
             "fingerprint": self.fingerprint,
+            "forgotten": Forgotten(self.config.state_path).fingerprint(),
         }
 
     def run(self, inputs: Mapping[str, Path], output: Path, progress: Progress) -> None:
@@ -70,7 +72,12 @@ class TablesStep(Step):
 
     def _add_events(self, output: Path) -> None:
         """Append what was recorded since to the tables that are given; take out what is withheld."""
-        events = recorded_events(self.config.state_path)
+        forgotten = Forgotten(self.config.state_path)
+        events = [
+            event
+            for event in recorded_events(self.config.state_path)
+            if not forgotten.among((event.user_id, event.candidate_id))
+        ]
         for name, add in _ADDITIONS.items() if events else ():
             path = output / f"{name}.parquet"
             if path.exists():

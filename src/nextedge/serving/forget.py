@@ -1,0 +1,81 @@
+"""Forgetting a person: out of the state folder, every byte, and out of every later build.
+
+The order lets a run be stopped anywhere: first the hash that keeps builds from reading the
+person again, then what is served, and only then the events that held their blocks.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from nextedge.data.forgotten import Forgotten
+from nextedge.events.event import Event
+from nextedge.events.log import LocalLog
+from nextedge.releases.erasure import erase_from_releases
+from nextedge.releases.lock import build_lock
+from nextedge.releases.repository import Releases
+from nextedge.serving.request_log import RequestLog
+from nextedge.storage import writing
+from nextedge.types import Identifier
+
+_MADE_ANEW = ("work", "text", "spill")
+"""Folders of the state that a build makes anew."""
+
+
+@dataclass(frozen=True)
+class Erased:
+    """What a run of ``forget`` changed: nothing, where the person was not known.
+
+    Attributes:
+        releases: written anew without the person.
+        events: taken out of the event log.
+        requests: taken out of the request log, or left with an empty place.
+    """
+
+    releases: int
+    events: int
+    requests: int
+
+    def to_json(self) -> dict[str, int]:
+        """Plain values."""
+        return asdict(self)
+
+
+def forget(
+    state: Path, releases: Releases, log: LocalLog, requests: RequestLog, user_id: Identifier
+) -> Erased:
+    """Forget a person. Stopped in the middle, it is run again to its end.
+
+    Raises:
+        BuildLockedError: a build is running, which would write them anew.
+        StorageError: the disk refuses, or another process did not let go of a file in time.
+    """
+    with build_lock(state), writing(state):
+        Forgotten(state).add(user_id)
+        erased = erase_from_releases(releases, user_id)
+        for name in _MADE_ANEW:
+            shutil.rmtree(state / name, ignore_errors=True)
+        for told in (state / "training").glob("*.json"):
+            if str(user_id) in told.read_text():
+                told.unlink()
+        doomed = [position for position, event in log.read() if _names(event, str(user_id))]
+        log.purge(doomed)
+        return Erased(erased, len(doomed), requests.forget())
+
+
+def _names(event: Event, user: str) -> bool:
+    """Whether an event holds the id anywhere but as that of an item."""
+    fields = event.model_dump(exclude={"item_id", "timestamp", "type"})
+    return _holds(fields, user)
+
+
+def _holds(value: Any, user: str) -> bool:
+    if isinstance(value, Mapping):
+        return any(_holds(part, user) for part in value.values())
+    if isinstance(value, list | tuple):
+        return any(_holds(part, user) for part in value)
+    return str(value) == user
