@@ -368,6 +368,29 @@ def test_held_out_users_are_served_better_than_by_popularity(
     assert np.mean(hits[0]) > 1.5 * np.mean(hits[1]), [float(np.mean(each)) for each in hits]
 
 
+def test_members_without_an_edge_keep_their_ranking_behind_the_seeds(
+    recommender: Recommender,
+) -> None:
+    release = recommender.release
+    degree = release.surface("people").line.scope.graph.degree
+    alone = str(release.entities.users.identifiers([int(np.argmin(degree))])[0])
+    assert degree.min() == 0
+    before = recommender.recommend(alone, "people", 20)
+    assert not any("stated" in source for e in before.recommendations for source in e.sources)
+    row = release.entities.users.position(alone)
+    column = release.entities.user_attributes.columns["company"]
+    company = column.values[int(column.codes[row])].as_py()  # type: ignore[union-attr]
+    recommender.record({"type": "profile_update", "user_id": alone, "company": company})
+    after = recommender.recommend(alone, "people", 20)
+    assert shown(after) == shown(before), "the ranker knew it already"
+    friends = members(recommender, 3)
+    recommender.contacts.put(alone, contacts=list(map(email, friends)), consent=True)
+    after = recommender.recommend(alone, "people", 20)
+    assert set(shown(after)[:3]) == of_contacts(after) == set(friends)
+    assert shown(after)[3:] == [each for each in shown(before) if each not in friends][:17]
+    assert alone not in shown(after)
+
+
 def test_a_batch_equals_single_requests(held: Held, recommender: Recommender) -> None:
     friends, users = members(recommender, 3), sorted(held.friends)[:2]
     recommender.contacts.put(users[0], contacts=list(map(email, friends)), consent=True)

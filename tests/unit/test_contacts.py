@@ -5,9 +5,12 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
-from nextedge.config import OnboardingConfig
+from nextedge.config import OnboardingConfig, parse_config
+from nextedge.data.contact_columns import UsersIdentifiers
+from nextedge.engines.local import LocalEngine
 from nextedge.errors import ContactBudgetError, InputError
 from nextedge.serving.contacts import Contacts, Match
 
@@ -151,3 +154,29 @@ def test_other_processes_see_it_and_other_accounts_do_not(tmp_path: Path) -> Non
         assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
     content = b"".join(path.read_bytes() for path in tmp_path.iterdir())
     assert b"example" not in content
+
+
+def test_the_users_table_is_hashed_as_it_is_read(contacts: Contacts) -> None:
+    users = pa.table({
+        "member": [1.0, 2.0, None, 4.0],
+        "email": [ADA, None, CY, " "],
+        "phones": [[BO, "0170 5"], [], [BO], None],
+    })  # fmt: skip
+    raw = {
+        "data": {"users": "memory", "columns": {"users": {"user_id": "member"}}},
+        "onboarding": {"identifier_columns": ["email", "phones"]},
+    }
+    config = parse_config(raw, base=Path(), origin="test")
+    with LocalEngine(threads=1) as engine:
+        given = UsersIdentifiers(config, engine, {"users": users}, contacts.hash_of)
+        rows = set(given.rows())
+    assert rows == {(1, contacts.hash_of(ADA)), (1, contacts.hash_of(BO))}
+    assert given.refused == 1
+
+
+def test_every_setting_is_documented() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "onboarding.md").read_text()
+    for name, field in OnboardingConfig.model_fields.items():
+        default = field.default
+        written = str(default).lower() if isinstance(default, bool) else f"{default:g}" if isinstance(default, float) else default  # fmt: skip
+        assert f"{name} = {'[]' if default == () else written}" in text, name

@@ -27,6 +27,9 @@ state = "./state"                     # releases, event log, caches
 # categorical = ["company", "school", "city"]
 # text = ["bio"]
 
+# [onboarding]                        # contacts of new users
+# identifier_columns = ["email"]      # of users: hashed as they are read, kept nowhere in clear
+
 # [split]                             # how history is cut for training and evaluation
 # method = "auto"                     # time, last, random
 """

@@ -44,13 +44,18 @@ class UsersIdentifiers:
     def rows(self) -> Iterator[tuple[Identifier, bytes]]:
         """(user id, hash) of every identifier of every user."""
         for row in self._given():
+            user = row[schema.USER_ID]
+            if isinstance(user, float):  # whole numbers beside a missing one, as a CSV has them
+                if not user.is_integer():
+                    continue
+                user = int(user)
             for name in self.config.onboarding.identifier_columns:
                 values = row[name] if isinstance(row[name], list) else [row[name]]
                 for value in values:
                     if value is None or not str(value).strip():
                         continue
                     try:
-                        yield row[schema.USER_ID], self.hash_of(str(value))
+                        yield user, self.hash_of(str(value))
                     except InputError:
                         self.refused += 1
 
