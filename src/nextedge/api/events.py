@@ -7,17 +7,17 @@ from typing import Any
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
+from nextedge.api.tenants import CurrentTenant
 from nextedge.errors import EventError
 from nextedge.events.event import parse_event
-from nextedge.recommender import Recommender
 
 
-def routes(recommender: Recommender) -> APIRouter:
-    """The route over one tenant."""
+def routes() -> APIRouter:
+    """The route over the tenant of whoever calls."""
     router = APIRouter(tags=["events"])
 
     @router.post("/v1/events", status_code=202)
-    def record(body: dict[str, Any] | list[dict[str, Any]]) -> JSONResponse:
+    def record(tenant: CurrentTenant, body: dict[str, Any] | list[dict[str, Any]]) -> JSONResponse:
         """Record one event or a list. Malformed ones are named by index; the rest is kept.
 
         202 once what was accepted is on disk; 422 when nothing was.
@@ -31,7 +31,7 @@ def routes(recommender: Recommender) -> APIRouter:
                 rejected.append({"index": index, "reason": str(error)})
         if rejected and not good:
             raise EventError(f"event {rejected[0]['index']}: {rejected[0]['reason']}")
-        stored = recommender.record(good) if good else 0
+        stored = tenant.recommender.record(good) if good else 0
         return JSONResponse(
             {"accepted": len(good), "repeated": len(good) - stored, "rejected": rejected}, 202
         )

@@ -13,6 +13,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from nextedge.api.keys import CALLER
 from nextedge.serving.cache import Cache
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from nextedge.api.keys import ApiKeys
     from nextedge.api.metrics import Metrics
+    from nextedge.api.tenants import Tenant
     from nextedge.recommender import Recommender
     from nextedge.types import Identifier
 
@@ -94,36 +96,40 @@ class HotAnswers:
 
 
 class HotRoute:
-    """ASGI middleware over ``HotAnswers``."""
+    """ASGI middleware over the ``HotAnswers`` of whoever calls."""
 
-    def __init__(self, app: ASGIApp, answers: HotAnswers, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app = app
-        self.answers = answers
         self.metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if not _asks(scope):
+        tenant = _asked(scope)
+        if tenant is None:
             await self.app(scope, receive, send)
             return
-        key = self.answers.key(scope)
-        found = self.answers.find(key)
+        key = tenant.hot.key(scope)
+        found = tenant.hot.find(key)
         if found is None:
             scope[KEY] = key
             await self.app(scope, receive, send)
             return
         body, answer = found
-        self.metrics.hit(answer.surface)
+        self.metrics.hit(tenant.name, answer.surface)
         headers = [*_HEADERS, (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
 
-def _asks(scope: Any) -> bool:
-    return bool(
-        scope["type"] == "http"
-        and scope["method"] == "GET"
-        and scope["path"].endswith("/recommendations")
-    )
+def _asked(scope: Any) -> Tenant | None:
+    """The tenant that is asked for recommendations, None where something else is."""
+    if (
+        scope["type"] != "http"
+        or scope["method"] != "GET"
+        or not scope["path"].endswith("/recommendations")
+    ):
+        return None
+    caller = scope[CALLER]
+    return None if caller is None else caller.tenant
 
 
 def _authorization(scope: Any) -> bytes:

@@ -24,6 +24,8 @@ Scope = Literal["read", "write", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 Stamp = tuple[int, int] | None
 _PREFIX = "ne_"
+CALLER = "nextedge.caller"
+"""Where the scope of a request carries who calls, None for nobody who is known."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class ApiKeys:
     def __init__(self, state: Path, given: str | None = None) -> None:
         """``given``: one more key, of every scope, that is kept nowhere."""
         self.path = state / FILE
-        self._given = None if given is None else _hash(given)
+        self._given = None if given is None else digest_of(given)
         self._read: tuple[Stamp, dict[str, ApiKey]] = (None, {})
 
     def create(self, scopes: tuple[str, ...]) -> tuple[ApiKey, str]:
@@ -56,7 +58,7 @@ class ApiKeys:
                 raise InputError(f"no scope {scope!r}; {nearest(scope, SCOPES)}")
         token = _PREFIX + secrets.token_urlsafe(32)
         key = ApiKey(
-            secrets.token_hex(4), _hash(token), tuple(scopes),
+            secrets.token_hex(4), digest_of(token), tuple(scopes),
             datetime.now(UTC).isoformat(timespec="seconds"),
         )  # fmt: skip
         self._write([*self.all(), key])
@@ -85,13 +87,14 @@ class ApiKeys:
         """Whether callers must send a key: once one was made, also when all are revoked."""
         return self._given is not None or self.version() is not None
 
-    def allows(self, token: str, scope: Scope) -> bool:
-        """Whether a key may do what the scope names; ``admin`` may do all."""
-        digest = _hash(token)
+    def scopes(self, digest: str) -> tuple[str, ...]:
+        """What the key of a digest may do, nothing where it is none; ``admin`` may do all."""
         if self._given is not None and hmac.compare_digest(digest, self._given):
-            return True
+            return SCOPES
         key = self._current().get(digest)
-        return key is not None and (scope in key.scopes or "admin" in key.scopes)
+        if key is None:
+            return ()
+        return SCOPES if "admin" in key.scopes else key.scopes
 
     def version(self) -> Stamp:
         """Differs whenever keys were made or revoked."""
@@ -119,5 +122,6 @@ class ApiKeys:
             os.replace(partial, self.path)
 
 
-def _hash(token: str) -> str:
+def digest_of(token: str) -> str:
+    """What of a key is kept."""
     return hashlib.sha256(token.encode()).hexdigest()

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
 
-from nextedge.api.hot import KEY, Encoded, HotAnswers
-from nextedge.api.metrics import Metrics
-from nextedge.errors import InputError
+from nextedge.api.hot import KEY, Encoded
+from nextedge.api.models import (
+    InternalRequest,
+    InternalResponse,
+    ReasonOut,
+    RecommendationOut,
+    RecommendationsOut,
+)
+from nextedge.api.tenants import CurrentTenant, tenant_of
 from nextedge.recommender import Recommender
 from nextedge.serving.request import MAX_LIMIT, Answer, Question
 
@@ -18,64 +24,8 @@ Limit = Annotated[int | None, Query(ge=1, le=MAX_LIMIT, description="default: th
 Context = Annotated[str | None, Query(max_length=64, description="mobile, web, email, …")]
 
 
-class ReasonOut(BaseModel):
-    """Why a recommendation is shown."""
-
-    code: str
-    text: str
-    evidence: dict[str, Any] = {}
-
-
-class RecommendationOut(BaseModel):
-    """One predicted edge; ``candidate_id`` for people, ``item_id`` for items."""
-
-    candidate_id: int | str | None = None
-    item_id: int | str | None = None
-    score: float
-    rank: int
-    reason: ReasonOut
-    sources: list[str]
-    display: str
-    propensity: float = Field(1.0, description="chance with which it is at its place; log it")
-    contributions: dict[str, float] | None = None
-
-
-class RecommendationsOut(BaseModel):
-    """The recommendations of one user."""
-
-    user_id: int | str
-    surface: str
-    recommendations: list[RecommendationOut]
-    recommendation_id: str
-    release: str
-    degraded: list[str]
-    cache: str = "miss"
-    latency_ms: float
-    experiment: str | None = None
-
-
-class InternalRequest(BaseModel):
-    """The body of ``/internal/ml/recommendations``."""
-
-    tenant_id: str
-    user_id: int | str
-    count: int = Field(20, ge=1, le=MAX_LIMIT)
-    filters: dict[str, str] = {}
-    surface: str | None = None
-
-
-class InternalResponse(BaseModel):
-    """The answer of ``/internal/ml/recommendations``."""
-
-    recommendations: list[RecommendationOut]
-    model_version: str
-    latency_ms: float
-    cache_hit: bool
-    recommendation_id: str
-
-
-def routes(recommender: Recommender, hot: HotAnswers, metrics: Metrics) -> APIRouter:
-    """The routes over one tenant."""
+def routes() -> APIRouter:
+    """The routes over the tenant of whoever calls."""
     router = APIRouter(tags=["recommendations"])
 
     @router.get("/pymk/recommendations", response_model=RecommendationsOut)
@@ -98,15 +48,16 @@ def routes(recommender: Recommender, hot: HotAnswers, metrics: Metrics) -> APIRo
         return ask(request, user_id, surface, limit, context, explain=explain)
 
     @router.post("/internal/ml/recommendations", response_model_exclude_none=True)
-    def internal(request: InternalRequest) -> InternalResponse:
+    def internal(request: InternalRequest, tenant: CurrentTenant) -> InternalResponse:
         """The engine's own interface, for other services of the house."""
-        if request.tenant_id != recommender.config.tenant:
-            raise InputError(f"tenant_id {request.tenant_id!r}: this key is not of that tenant")
+        recommender = tenant.recommender
+        if request.tenant_id != tenant.name:
+            raise HTTPException(403, "tenant_id: this key is not of that tenant")
         name = recommender.surface_name(request.surface or _only_surface(recommender))
         answer = recommender.recommend(
             request.user_id, name, request.count, context=request.filters
         )
-        metrics.answer(answer)
+        tenant.answered(answer)
         return InternalResponse(
             recommendations=rendered(answer), model_version=answer.release,
             cache_hit=answer.cached, latency_ms=answer.latency_ms,
@@ -117,6 +68,8 @@ def routes(recommender: Recommender, hot: HotAnswers, metrics: Metrics) -> APIRo
         request: Request, user_id: str, surface: str, limit: int | None, context: str | None, *,
         explain: bool,
     ) -> Response:  # fmt: skip
+        tenant = tenant_of(request)
+        recommender, hot = tenant.recommender, tenant.hot
         question = Question(
             surface, limit, {"context": context} if context else {}, explain=explain
         )
@@ -124,7 +77,7 @@ def routes(recommender: Recommender, hot: HotAnswers, metrics: Metrics) -> APIRo
         recommender.overlay.catch_up()
         version = recommender.overlay.version(user_id, shown=shown)  # before it is computed
         answer = recommender.recommend_many([user_id], question)[0]
-        metrics.answer(answer)
+        tenant.answered(answer)
         out = RecommendationsOut(
             user_id=answer.user_id, surface=answer.surface, recommendations=rendered(answer),
             recommendation_id=answer.recommendation_id, release=answer.release,

@@ -1,40 +1,47 @@
-"""Running the HTTP service: worker processes over one folder, and who may call."""
+"""Running the HTTP service: worker processes over the tenants' folders, and who may call."""
 
 from __future__ import annotations
 
 import ipaddress
+import json
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nextedge.api.keys import ApiKeys
-from nextedge.config import load_config
+from nextedge.config import FILE_NAME
 from nextedge.errors import InputError
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-LOCATION_VARIABLE = "NEXTEDGE_LOCATION"
+    from nextedge.api.tenants import Tenants
+
+LOCATIONS_VARIABLE = "NEXTEDGE_LOCATIONS"
 KEY_VARIABLE = "NEXTEDGE_API_KEY"
 
 
-def run_server(location: Path, host: str, port: int, workers: int) -> None:
-    """Serve until stopped.
+def run_server(locations: Sequence[Path], host: str, port: int, workers: int) -> None:
+    """Serve one tenant or several until stopped.
 
     Raises:
-        InputError: the address is reachable by others and there is no API key.
+        InputError: the address is reachable by others and there is no API key, or the tenants
+            cannot be told apart.
+        NoReleaseError: a tenant has nothing to serve.
     """
     from granian.constants import Interfaces
     from granian.server import Server
 
-    keys = ApiKeys(load_config(location).state_path, os.environ.get(KEY_VARIABLE))
-    if not _is_loopback(host) and not keys.required:
+    tenants = _tenants(locations)
+    for tenant in tenants:
+        tenant.recommender.releases.current()  # fails now, not at the first request
+    if not _is_loopback(host) and not tenants.closed:
         raise InputError(
             f"--host {host} can be reached by others: make a key first with 'nextedge keys create', "
             f"or set {KEY_VARIABLE} to a secret (clients send it as 'Authorization: Bearer …')"
         )
-    os.environ[LOCATION_VARIABLE] = str(location.resolve())
+    os.environ[LOCATIONS_VARIABLE] = json.dumps([str(each.resolve()) for each in locations])
     with tempfile.TemporaryDirectory(prefix="nextedge-metrics-") as metrics:
         if workers > 1:  # each writes its metrics there, any reads them all
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics
@@ -45,11 +52,31 @@ def run_server(location: Path, host: str, port: int, workers: int) -> None:
 
 
 def create() -> FastAPI:
-    """The application of one worker; its folder and key come from the environment."""
+    """The application of one worker; its folders and key come from the environment."""
     from nextedge.api.app import create_app
+
+    return create_app(_tenants([Path(each) for each in json.loads(os.environ[LOCATIONS_VARIABLE])]))
+
+
+def tenants_below(folder: Path) -> list[Path]:
+    """The tenants' folders of a folder, by name.
+
+    Raises:
+        InputError: there are none.
+    """
+    found = sorted(each for each in folder.glob("*/") if (each / FILE_NAME).is_file())
+    if not found:
+        raise InputError(
+            f"--tenants {folder}: expected a folder of folders that each hold a {FILE_NAME}"
+        )
+    return found
+
+
+def _tenants(locations: Sequence[Path]) -> Tenants:
+    from nextedge.api.tenants import Tenants
     from nextedge.recommender import Recommender
 
-    return create_app(Recommender(os.environ[LOCATION_VARIABLE]), os.environ.get(KEY_VARIABLE))
+    return Tenants([Recommender(each) for each in locations], os.environ.get(KEY_VARIABLE))
 
 
 def _is_loopback(host: str) -> bool:
