@@ -246,6 +246,10 @@ class ServingConfig(_Settings):
     """How long; what live state hides is left out of cached lists too, at once."""
     body_bytes: int = Field(1 << 20, ge=1024)
     """Largest body that a request may have."""
+    requests_per_second: float = Field(0.0, ge=0)
+    """Requests that the tenant may make of a machine, all workers together; 0 = any number."""
+    burst: int | None = Field(None, ge=1)
+    """Requests that may come at once after a pause; None = those of a second, at least one."""
     log_requests: bool = True
     """Keep what ``nextedge serve`` showed: ids, places, scores, chances, fingerprints."""
     log_features_share: float = Field(0.01, ge=0, le=1)

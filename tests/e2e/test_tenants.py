@@ -245,3 +245,27 @@ def test_tenants_that_cannot_be_told_apart_are_refused(tmp_path: Path) -> None:
         Tenants([a, b])
     with pytest.raises(InputError, match="a folder of folders"):
         tenants_below(tmp_path / "a")
+
+
+def test_a_quota_is_a_tenants_own_and_holds_for_encoded_answers(tmp_path: Path) -> None:
+    (tmp_path / "nextedge.toml").write_text(
+        "[serving]\nrequests_per_second = 0.01\nburst = 3\n[data]\nconnections = 'c.parquet'\n"
+    )
+    edges = np.random.default_rng(0).integers(0, 40, (300, 2))
+    pq.write_table(pa.table({"src": edges[:, 0], "dst": edges[:, 1]}), tmp_path / "c.parquet")
+    recommender = Recommender(tmp_path)
+    recommender.build()
+    with TestClient(create_app(recommender)) as client:
+        question = {"params": {"user_id": "7"}}
+        answers = [client.get("/pymk/recommendations", **question) for _ in range(5)]
+        assert [each.status_code for each in answers] == [200, 200, 200, 429, 429]
+        assert answers[2].headers["x-cache"] == "hit"
+        refused = answers[3]
+        assert 90 <= int(refused.headers["retry-after"]) <= 100
+        assert refused.headers["content-type"] == "application/problem+json"
+        assert refused.json()["status"] == 429
+        assert len(refused.headers["x-request-id"]) == 32
+        assert client.post("/v1/events", json=[]).status_code == 429
+        assert client.get("/health/ready").status_code == 200
+        counted = 'nextedge_requests_total{route="/pymk/recommendations",status="4xx"'
+        assert counted in client.get("/metrics").text

@@ -44,7 +44,7 @@ def create_app(served: Recommender | Tenants, api_key: str | None = None) -> Fas
             tenant.recommender.start_serving()
         yield
         for tenant in tenants:
-            tenant.recommender.close()
+            tenant.close()
 
     app = FastAPI(
         title="NextEdge", version=__version__, lifespan=lifespan,

@@ -6,11 +6,13 @@ read again when it changes: a revoked key is refused by every worker at once.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import json
 import os
 import secrets
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -61,7 +63,8 @@ class ApiKeys:
             secrets.token_hex(4), digest_of(token), tuple(scopes),
             datetime.now(UTC).isoformat(timespec="seconds"),
         )  # fmt: skip
-        self._write([*self.all(), key])
+        with self._alone():
+            self._write([*self.all(), key])
         return key, token
 
     def revoke(self, key_id: str) -> None:
@@ -70,10 +73,11 @@ class ApiKeys:
         Raises:
             InputError: there is none of that id.
         """
-        keys = self.all()
-        if key_id not in {key.id for key in keys}:
-            raise InputError(f"no key {key_id!r}; {nearest(key_id, [key.id for key in keys])}")
-        self._write([key for key in keys if key.id != key_id])
+        with self._alone():
+            keys = self.all()
+            if key_id not in {key.id for key in keys}:
+                raise InputError(f"no key {key_id!r}; {nearest(key_id, [key.id for key in keys])}")
+            self._write([key for key in keys if key.id != key_id])
 
     def all(self) -> list[ApiKey]:
         """Every key, oldest first."""
@@ -112,9 +116,20 @@ class ApiKeys:
             self._read = now, keys
         return keys
 
-    def _write(self, keys: list[ApiKey]) -> None:
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold the lock of the file, so that of two who change it neither loses a key."""
+        import fcntl
+
         with writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            lock = self.path.with_suffix(".lock").open("a")
+        with lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _write(self, keys: list[ApiKey]) -> None:
+        with writing(self.path):
             partial = self.path.with_suffix(".partial")
             descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "w") as file:

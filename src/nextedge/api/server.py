@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from nextedge.api.tenants import Tenants
 
+SHARED_VARIABLE = "NEXTEDGE_SHARED"
 LOCATIONS_VARIABLE = "NEXTEDGE_LOCATIONS"
 KEY_VARIABLE = "NEXTEDGE_API_KEY"
 
@@ -42,9 +43,10 @@ def run_server(locations: Sequence[Path], host: str, port: int, workers: int) ->
             f"or set {KEY_VARIABLE} to a secret (clients send it as 'Authorization: Bearer …')"
         )
     os.environ[LOCATIONS_VARIABLE] = json.dumps([str(each.resolve()) for each in locations])
-    with tempfile.TemporaryDirectory(prefix="nextedge-metrics-") as metrics:
+    with tempfile.TemporaryDirectory(prefix="nextedge-shared-") as shared:
+        os.environ[SHARED_VARIABLE] = shared
         if workers > 1:  # each writes its metrics there, any reads them all
-            os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared
         Server(
             "nextedge.api.server:create", address=host, port=port, workers=workers,
             interface=Interfaces.ASGI, factory=True, websockets=False,
@@ -55,7 +57,8 @@ def create() -> FastAPI:
     """The application of one worker; its folders and key come from the environment."""
     from nextedge.api.app import create_app
 
-    return create_app(_tenants([Path(each) for each in json.loads(os.environ[LOCATIONS_VARIABLE])]))
+    locations = [Path(each) for each in json.loads(os.environ[LOCATIONS_VARIABLE])]
+    return create_app(_tenants(locations, Path(os.environ[SHARED_VARIABLE])))
 
 
 def tenants_below(folder: Path) -> list[Path]:
@@ -72,11 +75,12 @@ def tenants_below(folder: Path) -> list[Path]:
     return found
 
 
-def _tenants(locations: Sequence[Path]) -> Tenants:
+def _tenants(locations: Sequence[Path], shared: Path | None = None) -> Tenants:
     from nextedge.api.tenants import Tenants
     from nextedge.recommender import Recommender
 
-    return Tenants([Recommender(each) for each in locations], os.environ.get(KEY_VARIABLE))
+    recommenders = [Recommender(each) for each in locations]
+    return Tenants(recommenders, os.environ.get(KEY_VARIABLE), shared)
 
 
 def _is_loopback(host: str) -> bool:

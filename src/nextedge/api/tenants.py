@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from nextedge.api.hot import HotAnswers
 from nextedge.api.keys import CALLER, SCOPES, ApiKeys, digest_of
 from nextedge.api.metrics import Metrics
+from nextedge.api.quota import Quota
 from nextedge.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,12 +25,22 @@ if TYPE_CHECKING:
 class Tenant:
     """One tenant as it is served; nothing of it is shared with another."""
 
-    def __init__(self, recommender: Recommender, keys: ApiKeys, metrics: Metrics) -> None:
+    def __init__(
+        self, recommender: Recommender, keys: ApiKeys, metrics: Metrics, shared: Path | None
+    ) -> None:
         self.recommender = recommender
         self.name = recommender.config.tenant
         self.keys = keys
         self.hot = HotAnswers(recommender, keys)
+        self.quota = Quota(
+            recommender.config.serving, None if shared is None else shared / f"{self.name}.quota"
+        )
         self._metrics = metrics
+
+    def close(self) -> None:
+        """Write what is queued and let go of files."""
+        self.recommender.close()
+        self.quota.close()
 
     def answered(self, answer: Answer) -> None:
         """Tell of a list that was computed."""
@@ -51,19 +62,27 @@ class Tenants:
         recommenders: one, or several that each have keys of their own.
         api_key: of one tenant a further key of every scope; of several the operator's, which
             reads the metrics of all and nothing else.
+        shared: a folder that all workers of a server share, None where there is but one.
 
     Raises:
         InputError: names, state folders or keys are not each tenant's own, or there are none.
     """
 
-    def __init__(self, recommenders: Sequence[Recommender], api_key: str | None = None) -> None:
+    def __init__(
+        self,
+        recommenders: Sequence[Recommender],
+        api_key: str | None = None,
+        shared: Path | None = None,
+    ) -> None:
         _check_apart(recommenders)
         self.several = len(recommenders) > 1
         self.metrics = Metrics()
         self._operator = digest_of(api_key) if self.several and api_key is not None else None
         given = None if self.several else api_key
         self._tenants = {
-            each.config.tenant: Tenant(each, ApiKeys(each.config.state_path, given), self.metrics)
+            each.config.tenant: Tenant(
+                each, ApiKeys(each.config.state_path, given), self.metrics, shared
+            )
             for each in recommenders
         }
         if self.several:
