@@ -13,13 +13,16 @@ from starlette.exceptions import HTTPException
 
 from nextedge import __version__
 from nextedge.api import events, recommendations, releases, similar, training
+from nextedge.api.access import AccessLog, log_to_stdout
 from nextedge.api.admission import Admission
+from nextedge.api.compression import Compression
 from nextedge.api.hot import HotRoute
 from nextedge.api.keys import CALLER, Scope
 from nextedge.api.limits import BodyLimit, RequestCount
 from nextedge.api.problems import add_problem_handlers, problem
 from nextedge.api.routes import Templates
 from nextedge.api.tenants import Caller, Tenants, tenant_of, unknown_key
+from nextedge.api.traces import Traces
 from nextedge.errors import NextEdgeError
 from nextedge.recommender import Recommender
 
@@ -70,9 +73,15 @@ def _add_middleware(app: FastAPI, tenants: Tenants) -> None:
     app.add_middleware(BodyLimit)
     app.add_middleware(RequestCount, tenants=tenants, templates=templates)
     app.add_middleware(HotRoute, metrics=tenants.metrics)
+    if any(tenant.traces is not None for tenant in tenants):
+        app.add_middleware(Traces, tenants=tenants, templates=templates)
     app.add_middleware(
         Admission, tenants=tenants, templates=templates, open_paths=(*_DOCS, *_HEALTH)
     )
+    app.add_middleware(Compression)
+    if any(tenant.recommender.config.serving.access_log for tenant in tenants):
+        log_to_stdout()
+        app.add_middleware(AccessLog, tenants=tenants, templates=templates)
 
 
 def _needs(scope: Scope) -> Any:
@@ -120,6 +129,8 @@ def _health(app: FastAPI, tenants: Tenants) -> None:
     @app.get("/health/ready", tags=["health"])
     def ready() -> JSONResponse:
         """A release is loaded and can answer, of several tenants any; none of them is named."""
+        if tenants.draining:
+            return problem(503, "Not ready", "the server is stopping: it takes no more requests")
         loaded, fault = [], ""
         for tenant in tenants:
             try:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 KEY = "nextedge.hot"
 """Where the scope of a request carries the key under which its answer may be kept."""
+SURFACE = "nextedge.surface"
+"""Where the scope of a request carries the surface that has answered it."""
 _SECONDS = 0.1
 """How long a promotion, or a revoked key, may go unseen by the hot route."""
 _HEADERS = [(b"content-type", b"application/json"), (b"x-cache", b"hit")]
@@ -115,6 +117,7 @@ class HotRoute:
             return
         body, answer = found
         self.metrics.hit(tenant.name, answer.surface)
+        scope[SURFACE] = answer.surface
         headers = [*_HEADERS, (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nextedge.api.keys import CALLER
 from nextedge.api.problems import problem
@@ -14,10 +15,21 @@ if TYPE_CHECKING:
     from nextedge.api.routes import Templates
     from nextedge.api.tenants import Caller, Tenants
 
-_ID = b"x-request-id"
-_LONGEST_ID = 128
+REQUEST_ID = b"x-request-id"
+_SCOPE = "nextedge.request_id"
+_GIVEN = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 _BYTES = 1 << 20
 """Of bodies that are of no tenant."""
+
+
+def request_id(scope: Any) -> bytes:
+    """The id of a request: its caller's, where it can stand in a log, or a new one."""
+    found: bytes | None = scope.get(_SCOPE)
+    if found is None:
+        given = next((value for name, value in scope["headers"] if name == REQUEST_ID), b"")
+        found = given if _GIVEN.fullmatch(given) else uuid.uuid4().hex.encode()
+        scope[_SCOPE] = found
+    return found
 
 
 class BodyLimit:
@@ -69,12 +81,11 @@ class RequestCount:
             return
         caller: Caller | None = scope[CALLER]
         tenant = self.nobody if caller is None or caller.tenant is None else caller.tenant.name
-        given = next((v for n, v in scope["headers"] if n == _ID), b"")
-        request_id = given if 0 < len(given) <= _LONGEST_ID else uuid.uuid4().hex.encode()
+        given = request_id(scope)
 
         async def counted(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", []), (_ID, request_id)]
+                message["headers"] = [*message.get("headers", []), (REQUEST_ID, given)]
                 self.metrics.request(tenant, self.templates(scope), message["status"])
             await send(message)
 

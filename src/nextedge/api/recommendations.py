@@ -48,7 +48,9 @@ def routes() -> APIRouter:
         return ask(request, user_id, surface, limit, context, explain=explain)
 
     @router.post("/internal/ml/recommendations", response_model_exclude_none=True)
-    def internal(request: InternalRequest, tenant: CurrentTenant) -> InternalResponse:
+    def internal(
+        request: InternalRequest, tenant: CurrentTenant, http: Request
+    ) -> InternalResponse:
         """The engine's own interface, for other services of the house."""
         recommender = tenant.recommender
         if request.tenant_id != tenant.name:
@@ -57,7 +59,7 @@ def routes() -> APIRouter:
         answer = recommender.recommend(
             request.user_id, name, request.count, context=request.filters
         )
-        tenant.answered(answer)
+        tenant.answered(http, answer)
         return InternalResponse(
             recommendations=rendered(answer), model_version=answer.release,
             cache_hit=answer.cached, latency_ms=answer.latency_ms,
@@ -77,7 +79,7 @@ def routes() -> APIRouter:
         recommender.overlay.catch_up()
         version = recommender.overlay.version(user_id, shown=shown)  # before it is computed
         answer = recommender.recommend_many([user_id], question)[0]
-        tenant.answered(answer)
+        tenant.answered(request, answer)
         out = RecommendationsOut(
             user_id=answer.user_id, surface=answer.surface, recommendations=rendered(answer),
             recommendation_id=answer.recommendation_id, release=answer.release,

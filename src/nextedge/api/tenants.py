@@ -11,15 +11,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import Depends, Request
 from starlette.exceptions import HTTPException
 
-from nextedge.api.hot import HotAnswers
+from nextedge.api.hot import SURFACE, HotAnswers
 from nextedge.api.keys import CALLER, SCOPES, ApiKeys, digest_of
 from nextedge.api.metrics import Metrics
 from nextedge.api.quota import Quota
+from nextedge.api.traces import stage_spans, tracer_provider
 from nextedge.errors import InputError
 
 if TYPE_CHECKING:
     from nextedge.recommender import Recommender
     from nextedge.serving.request import Answer
+
+
+DRAINING = "draining"
+"""The file of the shared folder that says so."""
 
 
 class Tenant:
@@ -36,15 +41,22 @@ class Tenant:
             recommender.config.serving, None if shared is None else shared / f"{self.name}.quota"
         )
         self._metrics = metrics
+        collector = recommender.config.serving.traces
+        self.traces = None if collector is None else tracer_provider(collector)
 
     def close(self) -> None:
         """Write what is queued and let go of files."""
         self.recommender.close()
         self.quota.close()
+        if self.traces is not None:
+            self.traces.shutdown()
 
-    def answered(self, answer: Answer) -> None:
+    def answered(self, request: Request, answer: Answer) -> None:
         """Tell of a list that was computed."""
+        request.scope[SURFACE] = answer.surface
         self._metrics.answer(self.name, answer)
+        if self.traces is not None:
+            stage_spans(self.traces, answer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +86,7 @@ class Tenants:
         api_key: str | None = None,
         shared: Path | None = None,
     ) -> None:
+        self._shared = shared
         _check_apart(recommenders)
         self.several = len(recommenders) > 1
         self.metrics = Metrics()
@@ -96,6 +109,11 @@ class Tenants:
     def only(self) -> Tenant | None:
         """The tenant, where there is but one."""
         return None if self.several else next(iter(self))
+
+    @property
+    def draining(self) -> bool:
+        """Whether the server is about to stop: it answers, but should be sent no more."""
+        return self._shared is not None and (self._shared / DRAINING).exists()
 
     @property
     def closed(self) -> bool:

@@ -436,6 +436,9 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     workers: Annotated[int, typer.Option(min=1)] = 1,
+    drain_seconds: Annotated[
+        float, typer.Option(min=0, help="answer on after SIGTERM, while /health/ready says 503")
+    ] = 1.0,
     config: Annotated[
         list[Path] | None,
         typer.Option("-c", "--config", help="nextedge.toml, or a folder; repeat for more tenants"),
@@ -452,13 +455,15 @@ def serve(
         if named:
             raise InputError("give either --tenants DIR, or each tenant by -c")
         named = tenants_below(tenants)
-    _serve(named or [_DEFAULT], host, port, workers)
+    _serve(named or [_DEFAULT], host, port, workers, drain_seconds)
 
 
-def _serve(locations: list[Path], host: str, port: int, workers: int) -> None:
+def _serve(
+    locations: list[Path], host: str, port: int, workers: int, drain_seconds: float = 0.0
+) -> None:
     from nextedge.api.server import run_server
 
-    run_server(locations, host, port, workers)
+    run_server(locations, host, port, workers, drain_seconds)
 
 
 @app.command("import")
