@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Request, Response, Security
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException
 
@@ -16,12 +17,15 @@ from nextedge.api import events, recommendations, releases, similar, training
 from nextedge.api.access import AccessLog, log_to_stdout
 from nextedge.api.admission import Admission
 from nextedge.api.compression import Compression
+from nextedge.api.document import document
 from nextedge.api.hot import HotRoute
 from nextedge.api.keys import CALLER, Scope
 from nextedge.api.limits import BodyLimit, RequestCount
+from nextedge.api.models import HealthOut
 from nextedge.api.problems import add_problem_handlers, problem
 from nextedge.api.routes import Templates
 from nextedge.api.tenants import Caller, Tenants, tenant_of, unknown_key
+from nextedge.api.text import ValidText
 from nextedge.api.traces import Traces
 from nextedge.errors import NextEdgeError
 from nextedge.recommender import Recommender
@@ -64,12 +68,14 @@ def create_app(served: Recommender | Tenants, api_key: str | None = None) -> Fas
     _health(app, tenants)
     _metrics(app, tenants)
     _add_middleware(app, tenants)
+    app.openapi = partial(document, app)  # type: ignore[method-assign]
     return app
 
 
 def _add_middleware(app: FastAPI, tenants: Tenants) -> None:
     """The last is met first."""
     templates = Templates(app)
+    app.add_middleware(ValidText)
     app.add_middleware(BodyLimit)
     app.add_middleware(RequestCount, tenants=tenants, templates=templates)
     app.add_middleware(HotRoute, metrics=tenants.metrics)
@@ -109,7 +115,12 @@ def _metrics(app: FastAPI, tenants: Tenants) -> None:
         if caller.tenant is not None and "read" not in caller.scopes:
             raise HTTPException(403, "This API key has not the scope 'read'")
 
-    @app.get("/metrics", dependencies=[Depends(authorise)], tags=["health"])
+    @app.get(
+        "/metrics",
+        dependencies=[Depends(authorise)],
+        response_class=PlainTextResponse,
+        tags=["health"],
+    )
     def prometheus(request: Request) -> Response:
         """Metrics as Prometheus reads them: of the key's tenant, for the operator of all."""
         for tenant in tenants:
@@ -121,12 +132,12 @@ def _metrics(app: FastAPI, tenants: Tenants) -> None:
 
 
 def _health(app: FastAPI, tenants: Tenants) -> None:
-    @app.get("/health/live", tags=["health"])
-    def live() -> dict[str, str]:
+    @app.get("/health/live", response_model_exclude_none=True, tags=["health"])
+    def live() -> HealthOut:
         """The process answers."""
-        return {"status": "live"}
+        return HealthOut(status="live")
 
-    @app.get("/health/ready", tags=["health"])
+    @app.get("/health/ready", response_model=HealthOut, tags=["health"])
     def ready() -> JSONResponse:
         """A release is loaded and can answer, of several tenants any; none of them is named."""
         if tenants.draining:

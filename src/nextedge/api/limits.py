@@ -89,4 +89,8 @@ class RequestCount:
                 self.metrics.request(tenant, self.templates(scope), message["status"])
             await send(message)
 
-        await self.app(scope, receive, counted)
+        try:
+            await self.app(scope, receive, counted)
+        except Exception:  # the problem document is made further out
+            self.metrics.request(tenant, self.templates(scope), 500)
+            raise

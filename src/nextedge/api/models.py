@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
@@ -10,11 +10,28 @@ MAX_LIMIT = 500
 """Recommendations that one request may ask for, as ``nextedge.serving.request`` has it."""
 
 
+WholeNumber = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+Text = Annotated[str, Field(min_length=1, max_length=256)]
+Identifier = WholeNumber | Text
+"""The id of a user or an item, as it is in the tenant's tables."""
+
+
+class Problem(BaseModel):
+    """What went wrong (RFC 9457)."""
+
+    type: str = Field(examples=["about:blank"])
+    title: str = Field(examples=["UnknownSurface"])
+    status: int = Field(examples=[404])
+    detail: str = Field(
+        examples=["no surface 'pepole'; did you mean 'people'? valid: items, people"]
+    )
+
+
 class ReasonOut(BaseModel):
     """Why a recommendation is shown."""
 
-    code: str
-    text: str
+    code: str = Field(examples=["mutual_connections"])
+    text: str = Field(examples=["7 mutual connections, Ada and Bo among them"])
     evidence: dict[str, Any] = {}
 
 
@@ -49,11 +66,11 @@ class RecommendationsOut(BaseModel):
 class InternalRequest(BaseModel):
     """The body of ``/internal/ml/recommendations``."""
 
-    tenant_id: str
-    user_id: int | str
+    tenant_id: str = Field(examples=["acme"])
+    user_id: Identifier = Field(examples=["u000007"])
     count: int = Field(20, ge=1, le=MAX_LIMIT)
-    filters: dict[str, str] = {}
-    surface: str | None = None
+    filters: dict[str, str] = Field({}, examples=[{"context": "mobile"}])
+    surface: str | None = Field(None, examples=["people"])
 
 
 class InternalResponse(BaseModel):
@@ -97,7 +114,7 @@ class EmbeddingOut(BaseModel):
 class TrainingRequest(BaseModel):
     """What to build: named surfaces, or all; promoted or not."""
 
-    surfaces: list[str] = []
+    surfaces: list[str] = Field([], examples=[["people"]])
     promote: bool = True
 
 
@@ -110,3 +127,40 @@ class TrainingOut(BaseModel):
     ended: float | None = None
     release: str | None = None
     message: str | None = None
+
+
+class ReleaseOut(BaseModel):
+    """A release, and how it did on what it had not seen."""
+
+    id: str = Field(examples=["20260203-040506"])
+    served: bool
+    created: str = Field(examples=["2026-02-03T04:05:06Z"])
+    metrics: dict[str, Any] = Field(description="per surface the ranker and its figures")
+
+
+class ServedOut(BaseModel):
+    """The release that is served from now on."""
+
+    release: str = Field(examples=["20260203-040506"])
+
+
+class RejectedEvent(BaseModel):
+    """An event that was not recorded, by its place in what was sent."""
+
+    index: int
+    reason: str
+
+
+class RecordedOut(BaseModel):
+    """What became of events: new ones, ones that were there already, and others."""
+
+    accepted: int
+    repeated: int
+    rejected: list[RejectedEvent]
+
+
+class HealthOut(BaseModel):
+    """Whether the process answers."""
+
+    status: Literal["live", "ready"]
+    release: str | None = Field(None, description="left out where there are several tenants")

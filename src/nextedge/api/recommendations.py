@@ -19,7 +19,10 @@ from nextedge.api.tenants import CurrentTenant, tenant_of
 from nextedge.recommender import Recommender
 from nextedge.serving.request import MAX_LIMIT, Answer, Question
 
-UserId = Annotated[str, Query(min_length=1, max_length=256, description="id as in your tables")]
+UserId = Annotated[
+    str,
+    Query(min_length=1, max_length=256, description="id as in your tables", examples=["u000007"]),
+]
 Limit = Annotated[int | None, Query(ge=1, le=MAX_LIMIT, description="default: the surface's k")]
 Context = Annotated[str | None, Query(max_length=64, description="mobile, web, email, …")]
 

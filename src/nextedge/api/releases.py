@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter
 
+from nextedge.api.models import ReleaseOut, ServedOut
 from nextedge.api.tenants import CurrentTenant
 
 
@@ -14,13 +13,15 @@ def reading() -> APIRouter:
     router = APIRouter(tags=["releases"])
 
     @router.get("/v1/releases")
-    def releases(tenant: CurrentTenant) -> list[dict[str, Any]]:
+    def releases(tenant: CurrentTenant) -> list[ReleaseOut]:
         """The releases, oldest first."""
         repository = tenant.recommender.releases
         current = repository.current_id()
         return [
-            {"id": release.id, "served": release.id == current, "created": release.manifest["created"],
-             "metrics": release.manifest["metrics"]}
+            ReleaseOut(
+                id=release.id, served=release.id == current, created=release.manifest["created"],
+                metrics=release.manifest["metrics"],
+            )
             for release in repository.all()
         ]  # fmt: skip
 
@@ -32,14 +33,14 @@ def changing() -> APIRouter:
     router = APIRouter(tags=["releases"])
 
     @router.post("/v1/releases/rollback")
-    def rollback(tenant: CurrentTenant) -> dict[str, str]:
+    def rollback(tenant: CurrentTenant) -> ServedOut:
         """Serve what was served before."""
-        return {"release": tenant.recommender.releases.rollback()}
+        return ServedOut(release=tenant.recommender.releases.rollback())
 
     @router.post("/v1/releases/{release_id}/promote")
-    def promote(tenant: CurrentTenant, release_id: str) -> dict[str, str]:
+    def promote(tenant: CurrentTenant, release_id: str) -> ServedOut:
         """Serve a release from now on."""
         tenant.recommender.releases.promote(release_id)
-        return {"release": release_id}
+        return ServedOut(release=release_id)
 
     return router
