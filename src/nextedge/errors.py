@@ -13,6 +13,8 @@ NextEdgeError (exit 1)
 │   └── NoReleaseError            nothing has been built yet
 ├── BuildLockedError              another build holds the lock of this state folder
 ├── StorageError                  the disk is full or refuses to be written
+├── ApiError                      a service refused (nextedge.client); holds its problem document
+├── ConnectionLostError           a service was not reached (nextedge.client)
 ├── TrainingError                 a model or ranker could not be trained from this data
 └── MissingDependencyError        an optional package is needed; names the `pip install`
 """

@@ -8,19 +8,15 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx2
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from servers import Running, small_tenant
 
-from nextedge import Recommender
 from nextedge.api.keys import ApiKeys
 
 
@@ -60,53 +56,15 @@ def collector() -> Iterator[Collector]:
 def home(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Path:
     """A folder of two small tenants, of which one keeps an access log and sends traces."""
     home = tmp_path_factory.mktemp("served")
-    for name in ("loud", "quiet"):
-        (home / name).mkdir()
-        edges = np.random.default_rng(len(name)).integers(0, 40, (300, 2))
-        table = pa.table({"src": edges[:, 0], "dst": edges[:, 1]})
-        pq.write_table(table, home / name / "connections.parquet")
-        (home / name / "nextedge.toml").write_text(f'tenant = "{name}"\n')
-        if name == "loud":
-            with (home / name / "nextedge.toml").open("a") as file:
-                url = f"http://127.0.0.1:{collector.server_port}"
-                file.write(f'[serving]\naccess_log = true\ntraces = "{url}"\n')
-        Recommender(home / name).build()
+    url = f"http://127.0.0.1:{collector.server_port}"
+    small_tenant(home / "loud", f'[serving]\naccess_log = true\ntraces = "{url}"\n')
+    small_tenant(home / "quiet")
     return home
 
 
 @pytest.fixture(scope="module")
 def keys(home: Path) -> dict[str, str]:
     return {each.name: ApiKeys(each / "state").create(("admin",))[1] for each in home.iterdir()}
-
-
-class Running:
-    """A started server of all tenants of a folder."""
-
-    def __init__(self, home: Path, *options: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        command = [sys.executable, "-m", "nextedge", "serve", "--tenants", str(home)]
-        self.log = home.parent / f"{home.name}.log"
-        with self.log.open("wb") as output:
-            self.process = subprocess.Popen(
-                [*command, "--port", str(self.port), *options], stdout=output, stderr=output
-            )
-        self.url = f"http://127.0.0.1:{self.port}"
-
-    def get(self, path: str, key: str = "", **given: object) -> httpx2.Response:
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        return httpx2.get(self.url + path, headers=headers, timeout=60, **given)  # type: ignore[arg-type]
-
-    def wait_until_ready(self) -> None:
-        for _ in range(300):
-            assert self.process.poll() is None, self.log.read_text()
-            try:
-                if self.get("/health/ready").status_code == 200:
-                    return
-            except httpx2.TransportError:
-                time.sleep(0.2)
-        pytest.fail(f"not ready after a minute: {self.log.read_text()}")
 
 
 @pytest.fixture(scope="module")
