@@ -287,6 +287,14 @@ class ServingConfig(_Settings):
     """Largest body that a request may have."""
     deadline_ms: float = Field(100.0, ge=0)
     """Sources and ranking that would not be done by then are left out, and said so; 0 = none."""
+    requests_per_second: float = Field(0.0, ge=0)
+    """Requests that the tenant may make of a machine, all workers together; 0 = any number."""
+    burst: int | None = Field(None, ge=1)
+    """Requests that may come at once after a pause; None = those of a second, at least one."""
+    access_log: bool = False
+    """Write one line of JSON to stdout for every request."""
+    traces: str | None = Field(None, pattern=r"^https?://")
+    """OpenTelemetry collector (OTLP over HTTP) that spans are sent to, as http://host:4318."""
     log_requests: bool = True
     """Keep what ``nextedge serve`` showed: ids, places, scores, chances, fingerprints."""
     log_features_share: float = Field(0.01, ge=0, le=1)

@@ -17,6 +17,8 @@ NextEdgeError (exit 1)
 │   └── StoreError                a store of values is not reached, too slow or full
 ├── CorruptValueError             a stored value is cut, altered or of another format
 ├── LiveStateError                what changed since the release cannot be read: nothing is shown
+├── ApiError                      a service refused (nextedge.client); holds its problem document
+├── ConnectionLostError           a service was not reached (nextedge.client)
 ├── TrainingError                 a model or ranker could not be trained from this data
 └── MissingDependencyError        an optional package is needed; names the `pip install`
 """

@@ -201,7 +201,7 @@ def test_http_doors(tenant: Path) -> None:
             client.post(
                 "/internal/ml/recommendations", json={**body, "tenant_id": "other"}
             ).status_code
-            == 422
+            == 403
         )
         assert (
             client.get("/v1/pepole/recommendations", params={"user_id": user}).json()["status"]

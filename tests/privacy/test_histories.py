@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -196,9 +195,9 @@ class Histories(RuleBasedStateMachine):
 
 
 @pytest.fixture(autouse=True)
-def _built(built: Path) -> Iterator[None]:
+def _built(built: Path) -> None:
     Histories.built = built
-    yield
+    return
 
 
 def test_random_histories_show_nothing_forbidden(built: Path) -> None:

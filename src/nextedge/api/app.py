@@ -1,125 +1,157 @@
-"""The FastAPI application of one tenant."""
+"""The FastAPI application: all routes, each over the tenant of whoever calls."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Header, Response
-from fastapi.responses import JSONResponse
+from fastapi import Depends, FastAPI, Request, Response, Security
+from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException
 
 from nextedge import __version__
-from nextedge.api import events, onboarding, recommendations, similar, training, users
-from nextedge.api.hot import HotAnswers, HotRoute
-from nextedge.api.keys import SCOPES, ApiKeys, Scope
+from nextedge.api import events, onboarding, recommendations, releases, similar, training, users
+from nextedge.api.access import AccessLog, log_to_stdout
+from nextedge.api.admission import Admission
+from nextedge.api.compression import Compression
+from nextedge.api.document import document
+from nextedge.api.hot import HotRoute
+from nextedge.api.keys import CALLER, Scope
 from nextedge.api.limits import BodyLimit, RequestCount
-from nextedge.api.metrics import Metrics
+from nextedge.api.models import HealthOut
 from nextedge.api.problems import add_problem_handlers, problem
+from nextedge.api.routes import Templates
+from nextedge.api.tenants import Caller, Tenants, tenant_of, unknown_key
+from nextedge.api.text import ValidText
+from nextedge.api.traces import Traces
 from nextedge.errors import NextEdgeError
 from nextedge.recommender import Recommender
 
-Authorise = Callable[[Scope], Any]
+_DOCS = ("/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc")
+_HEALTH = ("/health/live", "/health/ready")
+_bearer = HTTPBearer(auto_error=False, description="a key of 'nextedge keys create'")
 
 
-def create_app(recommender: Recommender, api_key: str | None = None) -> FastAPI:
-    """All routes over one recommender.
+def create_app(served: Recommender | Tenants, api_key: str | None = None) -> FastAPI:
+    """All routes over one tenant or several.
 
     Args:
-        recommender: the tenant that is served.
-        api_key: a key of every scope, beside those of ``nextedge keys``. Where there is neither,
-            none is asked for.
+        served: the tenants, or the recommender of the only one.
+        api_key: beside a single recommender, a key of every scope, beside those of
+            ``nextedge keys``. Where there is neither, none is asked for.
     """
-    keys = ApiKeys(recommender.config.state_path, api_key)
-    hot, metrics = HotAnswers(recommender, keys), Metrics(recommender)
+    tenants = served if isinstance(served, Tenants) else Tenants([served], api_key)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        recommender.start_serving()
+        for tenant in tenants:
+            tenant.recommender.start_serving()
         yield
-        recommender.close()
+        for tenant in tenants:
+            tenant.close()
 
     app = FastAPI(
         title="NextEdge", version=__version__, lifespan=lifespan,
         description="Recommends the next edge in a graph: people to people, and people to items.",
     )  # fmt: skip
     add_problem_handlers(app)
-    allowed = _authorise(keys)
-    reads, writes, administers = ([Depends(allowed(s))] for s in ("read", "write", "admin"))
-    app.include_router(recommendations.routes(recommender, hot, metrics), dependencies=reads)
-    app.include_router(similar.routes(recommender), dependencies=reads)
-    app.include_router(training.routes(recommender), dependencies=administers)
-    app.include_router(users.routes(recommender), dependencies=administers)
-    app.include_router(events.routes(recommender), dependencies=writes)
-    app.include_router(onboarding.routes(recommender), dependencies=writes)
-    _health(app, recommender)
-    _releases(app, recommender, reads, administers)
-
-    @app.get("/metrics", dependencies=reads, tags=["health"])
-    def prometheus() -> Response:
-        """Metrics as Prometheus reads them."""
-        return Response(metrics.render(), media_type="text/plain; version=0.0.4")
-
-    app.add_middleware(BodyLimit, limit=recommender.config.serving.body_bytes)
-    app.add_middleware(RequestCount, metrics=metrics)
-    app.add_middleware(HotRoute, answers=hot, metrics=metrics)
+    reads, writes, administers = ([Depends(_needs(s))] for s in ("read", "write", "admin"))
+    app.include_router(recommendations.routes(), dependencies=reads)
+    app.include_router(similar.routes(), dependencies=reads)
+    app.include_router(releases.reading(), dependencies=reads)
+    app.include_router(releases.changing(), dependencies=administers)
+    app.include_router(training.routes(), dependencies=administers)
+    app.include_router(users.routes(), dependencies=administers)
+    app.include_router(events.routes(), dependencies=writes)
+    app.include_router(onboarding.routes(), dependencies=writes)
+    _health(app, tenants)
+    _metrics(app, tenants)
+    _add_middleware(app, tenants)
+    app.openapi = partial(document, app)  # type: ignore[method-assign]
     return app
 
 
-def _authorise(keys: ApiKeys) -> Authorise:
+def _add_middleware(app: FastAPI, tenants: Tenants) -> None:
+    """The last is met first."""
+    templates = Templates(app)
+    app.add_middleware(ValidText)
+    app.add_middleware(BodyLimit)
+    app.add_middleware(RequestCount, tenants=tenants, templates=templates)
+    app.add_middleware(HotRoute, metrics=tenants.metrics)
+    if any(tenant.traces is not None for tenant in tenants):
+        app.add_middleware(Traces, tenants=tenants, templates=templates)
+    app.add_middleware(
+        Admission, tenants=tenants, templates=templates, open_paths=(*_DOCS, *_HEALTH)
+    )
+    app.add_middleware(Compression)
+    if any(tenant.recommender.config.serving.access_log for tenant in tenants):
+        log_to_stdout()
+        app.add_middleware(AccessLog, tenants=tenants, templates=templates)
+
+
+def _needs(scope: Scope) -> Any:
     """A dependency that asks for a key of a scope."""
 
-    def needs(scope: Scope) -> Any:
-        def authorise(authorization: Annotated[str | None, Header()] = None) -> None:
-            if not keys.required:
-                return
-            given = (authorization or "").removeprefix("Bearer ")
-            if not given or not any(keys.allows(given, each) for each in SCOPES):
-                raise HTTPException(401, "Missing or wrong API key")
-            if not keys.allows(given, scope):
-                raise HTTPException(403, f"This API key has not the scope {scope!r}")
+    def authorise(
+        request: Request,
+        _: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
+    ) -> None:
+        tenant_of(request)
+        if scope not in request.scope[CALLER].scopes:
+            raise HTTPException(403, f"This API key has not the scope {scope!r}")
 
-        return authorise
-
-    return needs
+    return authorise
 
 
-def _releases(
-    app: FastAPI, recommender: Recommender, reads: list[Any], administers: list[Any]
-) -> None:
-    @app.get("/v1/releases", dependencies=reads, tags=["releases"])
-    def releases() -> list[dict[str, Any]]:
-        """The releases, oldest first."""
-        current = recommender.releases.current_id()
-        return [
-            {"id": release.id, "served": release.id == current, "created": release.manifest["created"],
-             "metrics": release.manifest["metrics"]}
-            for release in recommender.releases.all()
-        ]  # fmt: skip
+def _metrics(app: FastAPI, tenants: Tenants) -> None:
+    def authorise(
+        request: Request,
+        _: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
+    ) -> None:
+        caller: Caller | None = request.scope[CALLER]
+        if caller is None:
+            raise unknown_key()
+        if caller.tenant is not None and "read" not in caller.scopes:
+            raise HTTPException(403, "This API key has not the scope 'read'")
 
-    @app.post("/v1/releases/rollback", dependencies=administers, tags=["releases"])
-    def rollback() -> dict[str, str]:
-        """Serve what was served before."""
-        return {"release": recommender.releases.rollback()}
+    @app.get(
+        "/metrics",
+        dependencies=[Depends(authorise)],
+        response_class=PlainTextResponse,
+        tags=["health"],
+    )
+    def prometheus(request: Request) -> Response:
+        """Metrics as Prometheus reads them: of the key's tenant, for the operator of all."""
+        for tenant in tenants:
+            log = tenant.recommender.request_log
+            tenants.metrics.lost(tenant.name, 0 if log is None else log.lost)
+        own = request.scope[CALLER].tenant
+        text = tenants.metrics.render(None if own is None else own.name)
+        return Response(text, media_type="text/plain; version=0.0.4")
 
-    @app.post("/v1/releases/{release_id}/promote", dependencies=administers, tags=["releases"])
-    def promote(release_id: str) -> dict[str, str]:
-        """Serve a release from now on."""
-        recommender.releases.promote(release_id)
-        return {"release": release_id}
 
-
-def _health(app: FastAPI, recommender: Recommender) -> None:
-    @app.get("/health/live", tags=["health"])
-    def live() -> dict[str, str]:
+def _health(app: FastAPI, tenants: Tenants) -> None:
+    @app.get("/health/live", response_model_exclude_none=True, tags=["health"])
+    def live() -> HealthOut:
         """The process answers."""
-        return {"status": "live"}
+        return HealthOut(status="live")
 
-    @app.get("/health/ready", tags=["health"])
+    @app.get("/health/ready", response_model=HealthOut, tags=["health"])
     def ready() -> JSONResponse:
-        """A release is loaded and can answer."""
-        try:
-            return JSONResponse({"status": "ready", "release": recommender.release.id})
-        except NextEdgeError as error:
-            return problem(503, "Not ready", str(error))
+        """A release is loaded and can answer, of several tenants any; none of them is named."""
+        if tenants.draining:
+            return problem(503, "Not ready", "the server is stopping: it takes no more requests")
+        loaded, fault = [], ""
+        for tenant in tenants:
+            try:
+                loaded.append(tenant.recommender.release.id)
+            except NextEdgeError as error:
+                fault = str(error)
+        if not loaded:
+            return problem(503, "Not ready", "no tenant can answer" if tenants.several else fault)
+        return JSONResponse(
+            {"status": "ready"} if tenants.several else {"status": "ready", "release": loaded[0]}
+        )

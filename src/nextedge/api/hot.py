@@ -13,6 +13,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from nextedge.api.keys import CALLER
 from nextedge.serving.cache import Cache
 
 if TYPE_CHECKING:
@@ -20,11 +21,14 @@ if TYPE_CHECKING:
 
     from nextedge.api.keys import ApiKeys
     from nextedge.api.metrics import Metrics
+    from nextedge.api.tenants import Tenant
     from nextedge.recommender import Recommender
     from nextedge.types import Identifier
 
 KEY = "nextedge.hot"
 """Where the scope of a request carries the key under which its answer may be kept."""
+SURFACE = "nextedge.surface"
+"""Where the scope of a request carries the surface that has answered it."""
 _SECONDS = 0.1
 """How long a promotion, or a revoked key, may go unseen by the hot route."""
 _HEADERS = [(b"content-type", b"application/json"), (b"x-cache", b"hit")]
@@ -55,7 +59,7 @@ class HotAnswers:
         self.keys = keys
         self._keys = keys.version()
         self._answers: Cache[Encoded] = Cache(settings.cache_entries, settings.cache_seconds)
-        self._release: str | None = None
+        self._served: object = None
         self._looked = -1.0
 
     def key(self, scope: Any) -> Hashable:
@@ -68,7 +72,7 @@ class HotAnswers:
     def find(self, key: Hashable) -> tuple[bytes, Encoded] | None:
         """The body to send, or None where the answer must be computed."""
         kept = self._answers.get(key)
-        if kept is None or kept.release != self._release:
+        if kept is None or kept.release != self.recommender.served.id_of_user(kept.user_id):
             return None
         version = self.recommender.overlay.current_version(kept.user_id, shown=kept.shown)
         if version != kept.version:
@@ -88,44 +92,49 @@ class HotAnswers:
         now = time.monotonic()
         if now - self._looked <= _SECONDS:
             return
-        self._looked, served = now, self.recommender.releases.current_id()
-        if served != self._release:
+        self._looked, served = now, self.recommender.served.stamp
+        if served != self._served:
             self._answers.clear()  # none of them is sent again
-        self._release = served
+        self._served = served
         self._keys = self.keys.version()
 
 
 class HotRoute:
-    """ASGI middleware over ``HotAnswers``."""
+    """ASGI middleware over the ``HotAnswers`` of whoever calls."""
 
-    def __init__(self, app: ASGIApp, answers: HotAnswers, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app = app
-        self.answers = answers
         self.metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if not _asks(scope):
+        tenant = _asked(scope)
+        if tenant is None:
             await self.app(scope, receive, send)
             return
-        key = self.answers.key(scope)
-        found = self.answers.find(key)
+        key = tenant.hot.key(scope)
+        found = tenant.hot.find(key)
         if found is None:
             scope[KEY] = key
             await self.app(scope, receive, send)
             return
         body, answer = found
-        self.metrics.hit(answer.surface)
+        self.metrics.hit(tenant.name, answer.surface)
+        scope[SURFACE] = answer.surface
         headers = [*_HEADERS, (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
 
-def _asks(scope: Any) -> bool:
-    return bool(
-        scope["type"] == "http"
-        and scope["method"] == "GET"
-        and scope["path"].endswith("/recommendations")
-    )
+def _asked(scope: Any) -> Tenant | None:
+    """The tenant that is asked for recommendations, None where something else is."""
+    if (
+        scope["type"] != "http"
+        or scope["method"] != "GET"
+        or not scope["path"].endswith("/recommendations")
+    ):
+        return None
+    caller = scope[CALLER]
+    return None if caller is None else caller.tenant
 
 
 def _authorization(scope: Any) -> bytes:

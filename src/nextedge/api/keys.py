@@ -6,11 +6,13 @@ read again when it changes: a revoked key is refused by every worker at once.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import json
 import os
 import secrets
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +26,8 @@ Scope = Literal["read", "write", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 Stamp = tuple[int, int] | None
 _PREFIX = "ne_"
+CALLER = "nextedge.caller"
+"""Where the scope of a request carries who calls, None for nobody who is known."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class ApiKeys:
     def __init__(self, state: Path, given: str | None = None) -> None:
         """``given``: one more key, of every scope, that is kept nowhere."""
         self.path = state / FILE
-        self._given = None if given is None else _hash(given)
+        self._given = None if given is None else digest_of(given)
         self._read: tuple[Stamp, dict[str, ApiKey]] = (None, {})
 
     def create(self, scopes: tuple[str, ...]) -> tuple[ApiKey, str]:
@@ -56,10 +60,11 @@ class ApiKeys:
                 raise InputError(f"no scope {scope!r}; {nearest(scope, SCOPES)}")
         token = _PREFIX + secrets.token_urlsafe(32)
         key = ApiKey(
-            secrets.token_hex(4), _hash(token), tuple(scopes),
+            secrets.token_hex(4), digest_of(token), tuple(scopes),
             datetime.now(UTC).isoformat(timespec="seconds"),
         )  # fmt: skip
-        self._write([*self.all(), key])
+        with self._alone():
+            self._write([*self.all(), key])
         return key, token
 
     def revoke(self, key_id: str) -> None:
@@ -68,10 +73,11 @@ class ApiKeys:
         Raises:
             InputError: there is none of that id.
         """
-        keys = self.all()
-        if key_id not in {key.id for key in keys}:
-            raise InputError(f"no key {key_id!r}; {nearest(key_id, [key.id for key in keys])}")
-        self._write([key for key in keys if key.id != key_id])
+        with self._alone():
+            keys = self.all()
+            if key_id not in {key.id for key in keys}:
+                raise InputError(f"no key {key_id!r}; {nearest(key_id, [key.id for key in keys])}")
+            self._write([key for key in keys if key.id != key_id])
 
     def all(self) -> list[ApiKey]:
         """Every key, oldest first."""
@@ -85,13 +91,14 @@ class ApiKeys:
         """Whether callers must send a key: once one was made, also when all are revoked."""
         return self._given is not None or self.version() is not None
 
-    def allows(self, token: str, scope: Scope) -> bool:
-        """Whether a key may do what the scope names; ``admin`` may do all."""
-        digest = _hash(token)
+    def scopes(self, digest: str) -> tuple[str, ...]:
+        """What the key of a digest may do, nothing where it is none; ``admin`` may do all."""
         if self._given is not None and hmac.compare_digest(digest, self._given):
-            return True
+            return SCOPES
         key = self._current().get(digest)
-        return key is not None and (scope in key.scopes or "admin" in key.scopes)
+        if key is None:
+            return ()
+        return SCOPES if "admin" in key.scopes else key.scopes
 
     def version(self) -> Stamp:
         """Differs whenever keys were made or revoked."""
@@ -109,9 +116,20 @@ class ApiKeys:
             self._read = now, keys
         return keys
 
-    def _write(self, keys: list[ApiKey]) -> None:
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold the lock of the file, so that of two who change it neither loses a key."""
+        import fcntl
+
         with writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            lock = self.path.with_suffix(".lock").open("a")
+        with lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _write(self, keys: list[ApiKey]) -> None:
+        with writing(self.path):
             partial = self.path.with_suffix(".partial")
             descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "w") as file:
@@ -119,5 +137,6 @@ class ApiKeys:
             os.replace(partial, self.path)
 
 
-def _hash(token: str) -> str:
+def digest_of(token: str) -> str:
+    """What of a key is kept."""
     return hashlib.sha256(token.encode()).hexdigest()

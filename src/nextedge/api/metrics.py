@@ -8,12 +8,15 @@ for all.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from copy import copy
 from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 
-from nextedge.recommender import Recommender
 from nextedge.serving.request import Answer
 
 FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
@@ -21,12 +24,10 @@ _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 
 class Metrics:
-    """What one process counts."""
+    """What one process counts, every line under the name of its tenant."""
 
-    def __init__(self, recommender: Recommender) -> None:
-        self.recommender = recommender
+    def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        tenant = recommender.config.tenant
         requests = Counter(
             "nextedge_requests",
             "HTTP requests",
@@ -49,37 +50,54 @@ class Metrics:
             "nextedge_stage_seconds", "Seconds by stage of a request",
             ("tenant", "surface", "stage"), buckets=_SECONDS, registry=self.registry,
         )  # fmt: skip
-        self._request = cache(lambda route, status: requests.labels(tenant, route, status))
-        self._answer = cache(lambda surface, kept: answers.labels(tenant, surface, kept))
-        self._degraded = cache(lambda surface, how: degraded.labels(tenant, surface, how))
-        self._stage = cache(lambda surface, stage: stages.labels(tenant, surface, stage))
-        self._lost = Gauge(
+        lost = Gauge(
             "nextedge_requests_not_logged", "Requests that the request log lost", ("tenant",),
             multiprocess_mode="livesum", registry=self.registry,
-        ).labels(tenant)  # fmt: skip
+        )  # fmt: skip
+        self._request, self._answer = cache(requests.labels), cache(answers.labels)
+        self._degraded, self._stage = cache(degraded.labels), cache(stages.labels)
+        self._lost = lost.labels
 
-    def request(self, route: str, status: int) -> None:
+    def request(self, tenant: str, route: str, status: int) -> None:
         """Count a request by the template of its route (never by its path) and status class."""
-        self._request(route, f"{status // 100}xx").inc()
+        self._request(tenant, route, f"{status // 100}xx").inc()
 
-    def hit(self, surface: str) -> None:
+    def hit(self, tenant: str, surface: str) -> None:
         """Count a list that was sent from bytes."""
-        self._answer(surface, "encoded").inc()
+        self._answer(tenant, surface, "encoded").inc()
 
-    def answer(self, answer: Answer) -> None:
+    def answer(self, tenant: str, answer: Answer) -> None:
         """Count a list that was computed, and its stages."""
-        self._answer(answer.surface, "ranked" if answer.cached else "miss").inc()
+        self._answer(tenant, answer.surface, "ranked" if answer.cached else "miss").inc()
         for how in answer.degraded:
-            self._degraded(answer.surface, how).inc()
+            self._degraded(tenant, answer.surface, how).inc()
         for stage, spent_ms in answer.stages.items():
-            self._stage(answer.surface, stage).observe(spent_ms / 1e3)
+            self._stage(tenant, answer.surface, stage).observe(spent_ms / 1e3)
 
-    def render(self) -> bytes:
-        """The text that Prometheus reads, of all workers."""
-        log = self.recommender.request_log
-        self._lost.set(0 if log is None else log.lost)
-        if FOLDER_VARIABLE not in os.environ:
-            return generate_latest(self.registry)
-        joined = CollectorRegistry()
-        MultiProcessCollector(joined)  # type: ignore[no-untyped-call]
-        return generate_latest(joined)
+    def lost(self, tenant: str, requests: int) -> None:
+        """Say how many requests the log of a tenant has lost."""
+        self._lost(tenant).set(requests)
+
+    def render(self, tenant: str | None = None) -> bytes:
+        """The text that Prometheus reads, of all workers: of one tenant, or of all."""
+        found = self.registry
+        if FOLDER_VARIABLE in os.environ:
+            found = CollectorRegistry()
+            MultiProcessCollector(found)  # type: ignore[no-untyped-call]
+        return generate_latest(found if tenant is None else _Of(found, tenant))
+
+
+class _Of(Collector):
+    """What a registry holds of one tenant."""
+
+    def __init__(self, registry: CollectorRegistry, tenant: str) -> None:
+        self.registry = registry
+        self.tenant = tenant
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self.registry.collect():
+            own = copy(metric)
+            own.samples = [
+                each for each in metric.samples if each.labels.get("tenant") == self.tenant
+            ]
+            yield own

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -27,10 +31,33 @@ _STATUS: tuple[tuple[type[errors.NextEdgeError], int], ...] = (
 )
 
 
-def problem(status: int, title: str, detail: str) -> JSONResponse:
+class ProblemResponse(JSONResponse):
+    """A problem document; in ASCII, since what it quotes need not be valid Unicode."""
+
+    media_type = "application/problem+json"
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content).encode()
+
+
+def problem(
+    status: int, title: str, detail: str, headers: Mapping[str, str] | None = None
+) -> ProblemResponse:
     """A problem document."""
     body = {"type": "about:blank", "title": title, "status": status, "detail": detail}
-    return JSONResponse(body, status, media_type="application/problem+json")
+    return ProblemResponse(body, status, headers)
+
+
+def problem_of(error: HTTPException) -> ProblemResponse:
+    """The problem document of an HTTP error, with its headers (``Allow``, …)."""
+    return problem(error.status_code, _title(error.status_code), str(error.detail), error.headers)
+
+
+def _title(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Error"
 
 
 def add_problem_handlers(app: FastAPI) -> None:
@@ -52,7 +79,7 @@ def add_problem_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
-        return problem(error.status_code, str(error.detail), str(error.detail))
+        return problem_of(error)
 
     @app.exception_handler(Exception)
     async def unknown(request: Request, error: Exception) -> JSONResponse:

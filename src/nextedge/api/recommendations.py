@@ -2,133 +2,144 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from dataclasses import dataclass, field
+from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, Field
+from fastapi import APIRouter, Depends, Query, Request, Response
+from starlette.exceptions import HTTPException
 
-from nextedge.api.hot import KEY, Encoded, HotAnswers
-from nextedge.api.metrics import Metrics
+from nextedge.api.hot import KEY, Encoded
+from nextedge.api.models import (
+    InternalRequest,
+    InternalResponse,
+    ReasonOut,
+    RecommendationOut,
+    RecommendationsOut,
+)
+from nextedge.api.tenants import CurrentTenant, tenant_of
 from nextedge.errors import InputError
 from nextedge.recommender import Recommender
 from nextedge.serving.request import MAX_LIMIT, Answer, Question
 
-UserId = Annotated[str, Query(min_length=1, max_length=256, description="id as in your tables")]
+UserId = Annotated[
+    str,
+    Query(min_length=1, max_length=256, description="id as in your tables", examples=["u000007"]),
+]
 Limit = Annotated[int | None, Query(ge=1, le=MAX_LIMIT, description="default: the surface's k")]
 Context = Annotated[str | None, Query(max_length=64, description="mobile, web, email, …")]
+Region = Annotated[str | None, Query(max_length=64, description="where it is to be offered")]
+Exclude = Annotated[
+    list[Annotated[str, Query(min_length=1, max_length=256)]],
+    Query(max_length=200, description="ids not to be shown; repeat the parameter for several"),
+]
+Filters = Annotated[
+    list[Annotated[str, Query(min_length=3, max_length=512)]],
+    Query(
+        alias="filter", max_length=100,
+        description="column:value of the candidates, of numbers also column:low..high; one of the "
+        "values of a column, and all columns, must fit",
+        examples=[["category:books"]],
+    ),
+]  # fmt: skip
+PageCursor = Annotated[
+    str | None, Query(max_length=8192, description="next_cursor of the page before")
+]
+_CONTEXT = ("context", "region")
+"""Names among the filters of the internal interface that are context."""
 
 
-class ReasonOut(BaseModel):
-    """Why a recommendation is shown."""
+@dataclass(frozen=True)
+class Page:
+    """What may be asked of a list, beside whose it is."""
 
-    code: str
-    text: str
-    evidence: dict[str, Any] = {}
+    limit: Limit = None
+    context: Context = None
+    region: Region = None
+    exclude: Exclude = field(default_factory=list)
+    filters: Filters = field(default_factory=list)
+    cursor: PageCursor = None
 
+    def question(self, surface: str, deadline_ms: float, *, explain: bool) -> Question:
+        """The same as the engine reads it.
 
-class RecommendationOut(BaseModel):
-    """One predicted edge; ``candidate_id`` for people, ``item_id`` for items."""
-
-    candidate_id: int | str | None = None
-    item_id: int | str | None = None
-    score: float
-    rank: int
-    reason: ReasonOut
-    sources: list[str]
-    display: str
-    propensity: float = Field(1.0, description="chance with which it is at its place; log it")
-    contributions: dict[str, float] | None = None
-
-
-class RecommendationsOut(BaseModel):
-    """The recommendations of one user."""
-
-    user_id: int | str
-    surface: str
-    recommendations: list[RecommendationOut]
-    recommendation_id: str
-    release: str
-    degraded: list[str]
-    cache: str = "miss"
-    latency_ms: float
-    experiment: str | None = None
+        Raises:
+            InputError: a filter is not column:value.
+        """
+        filters: dict[str, list[str]] = {}
+        for text in self.filters:
+            column, colon, value = text.partition(":")
+            if not (column and colon and value):
+                raise InputError(f"filter {text!r}: expected column:value")
+            filters.setdefault(column, []).append(value)
+        context = {"context": self.context, "region": self.region}
+        return Question(
+            surface, self.limit, {name: value for name, value in context.items() if value},
+            self.exclude, filters, self.cursor, deadline_ms, explain,
+        )  # fmt: skip
 
 
-class InternalRequest(BaseModel):
-    """The body of ``/internal/ml/recommendations``."""
-
-    tenant_id: str
-    user_id: int | str
-    count: int = Field(20, ge=1, le=MAX_LIMIT)
-    filters: dict[str, str] = {}
-    surface: str | None = None
-
-
-class InternalResponse(BaseModel):
-    """The answer of ``/internal/ml/recommendations``."""
-
-    recommendations: list[RecommendationOut]
-    model_version: str
-    latency_ms: float
-    cache_hit: bool
-    recommendation_id: str
-
-
-def routes(recommender: Recommender, hot: HotAnswers, metrics: Metrics) -> APIRouter:
-    """The routes over one tenant."""
+def routes() -> APIRouter:
+    """The routes over the tenant of whoever calls."""
     router = APIRouter(tags=["recommendations"])
 
     @router.get("/pymk/recommendations", response_model=RecommendationsOut)
     def people_you_may_know(
-        request: Request, user_id: UserId, limit: Limit = None, context: Context = None
+        request: Request, user_id: UserId, page: Annotated[Page, Depends()]
     ) -> Response:
         """People you may know."""
-        return ask(request, user_id, "people", limit, context, explain=False)
+        return ask(request, user_id, "people", page, explain=False)
 
     @router.get("/v1/{surface}/recommendations", response_model=RecommendationsOut)
     def recommendations(
         request: Request,
         surface: str,
         user_id: UserId,
-        limit: Limit = None,
-        context: Context = None,
+        page: Annotated[Page, Depends()],
         explain: bool = False,
     ) -> Response:
         """Recommendations on any surface."""
-        return ask(request, user_id, surface, limit, context, explain=explain)
+        return ask(request, user_id, surface, page, explain=explain)
 
     @router.post("/internal/ml/recommendations", response_model_exclude_none=True)
-    def internal(request: InternalRequest) -> InternalResponse:
+    def internal(
+        request: InternalRequest, tenant: CurrentTenant, http: Request
+    ) -> InternalResponse:
         """The engine's own interface, for other services of the house."""
-        if request.tenant_id != recommender.config.tenant:
-            raise InputError(f"tenant_id {request.tenant_id!r}: this key is not of that tenant")
+        recommender = tenant.recommender
+        if request.tenant_id != tenant.name:
+            raise HTTPException(403, "tenant_id: this key is not of that tenant")
         name = recommender.surface_name(request.surface or _only_surface(recommender))
-        answer = recommender.recommend(
-            request.user_id, name, request.count, context=request.filters
-        )
-        metrics.answer(answer)
+        asked = {key: value for key, value in request.filters.items() if key in _CONTEXT}
+        context = {**{k: v for k, v in asked.items() if isinstance(v, str)}, **request.context}
+        question = Question(
+            name, request.count, context, request.exclude,
+            {key: value for key, value in request.filters.items() if key not in _CONTEXT},
+            request.cursor, recommender.config.serving.deadline_ms,
+        )  # fmt: skip
+        answer = recommender.recommend_many([request.user_id], question)[0]
+        tenant.answered(http, answer)
         return InternalResponse(
             recommendations=rendered(answer), model_version=answer.release,
             cache_hit=answer.cached, latency_ms=answer.latency_ms,
-            recommendation_id=answer.recommendation_id,
+            recommendation_id=answer.recommendation_id, degraded=list(answer.degraded),
+            experiment=answer.experiment, next_cursor=answer.next_cursor,
         )  # fmt: skip
 
-    def ask(
-        request: Request, user_id: str, surface: str, limit: int | None, context: str | None, *,
-        explain: bool,
-    ) -> Response:  # fmt: skip
-        question = Question(
-            surface, limit, {"context": context} if context else {}, explain=explain
-        )
+    def ask(request: Request, user_id: str, surface: str, page: Page, *, explain: bool) -> Response:
+        tenant = tenant_of(request)
+        recommender, hot = tenant.recommender, tenant.hot
+        deadline_ms = recommender.config.serving.deadline_ms
+        question = page.question(surface, deadline_ms, explain=explain)
         shown = _shown_matters(recommender, surface)
         version = recommender.overlay.current_version(user_id, shown=shown)  # before it is computed
         answer = recommender.recommend_many([user_id], question)[0]
-        metrics.answer(answer)
+        tenant.answered(request, answer)
         out = RecommendationsOut(
             user_id=answer.user_id, surface=answer.surface, recommendations=rendered(answer),
             recommendation_id=answer.recommendation_id, release=answer.release,
             degraded=list(answer.degraded), cache="hit" if answer.cached else "miss",
-            latency_ms=round(answer.latency_ms, 3),
+            latency_ms=round(answer.latency_ms, 3), experiment=answer.experiment,
+            next_cursor=answer.next_cursor,
         )  # fmt: skip
         if KEY in request.scope and not (answer.degraded or answer.cold_start):
             again = out.model_copy(update={"cache": "hit", "latency_ms": 0.0})
@@ -166,7 +177,7 @@ def rendered(answer: Answer) -> list[RecommendationOut]:
     return [
         RecommendationOut(
             score=each.score, rank=each.rank, sources=list(each.sources), display=each.display,
-            propensity=each.propensity,
+            propensity=each.propensity, promoted=each.promoted,
             reason=ReasonOut(code=each.reason.code, text=each.reason.text, evidence=each.reason.evidence),
             contributions=each.contributions or None, **{key: each.id},
         )

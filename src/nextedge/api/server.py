@@ -1,55 +1,116 @@
-"""Running the HTTP service: worker processes over one folder, and who may call."""
+"""Running the HTTP service: worker processes over the tenants' folders, and who may call."""
 
 from __future__ import annotations
 
 import ipaddress
+import json
 import os
+import signal
 import tempfile
+import threading
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from nextedge.api.keys import ApiKeys
-from nextedge.config import load_config
+from nextedge.config import FILE_NAME
 from nextedge.errors import InputError
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-LOCATION_VARIABLE = "NEXTEDGE_LOCATION"
+    from nextedge.api.tenants import Tenants
+
+SHARED_VARIABLE = "NEXTEDGE_SHARED"
+LOCATIONS_VARIABLE = "NEXTEDGE_LOCATIONS"
 KEY_VARIABLE = "NEXTEDGE_API_KEY"
 
 
-def run_server(location: Path, host: str, port: int, workers: int) -> None:
-    """Serve until stopped.
+def run_server(
+    locations: Sequence[Path], host: str, port: int, workers: int, drain_seconds: float = 0.0
+) -> None:
+    """Serve one tenant or several until stopped.
+
+    Args:
+        drain_seconds: after SIGTERM it still answers for so long, while ``/health/ready`` says 503
+            so that it is sent no more; then it answers what is under way, and ends.
 
     Raises:
-        InputError: the address is reachable by others and there is no API key.
+        InputError: the address is reachable by others and there is no API key, or the tenants
+            cannot be told apart.
+        NoReleaseError: a tenant has nothing to serve.
     """
-    from granian.constants import Interfaces
-    from granian.server import Server
+    with tempfile.TemporaryDirectory(prefix="nextedge-shared-") as shared:
+        os.environ[LOCATIONS_VARIABLE] = json.dumps([str(each.resolve()) for each in locations])
+        os.environ[SHARED_VARIABLE] = shared
+        if workers > 1:  # each writes its metrics there; read when their package is imported
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared
+        _check(locations, host)
+        _server(Path(shared), drain_seconds, address=host, port=port, workers=workers).serve()
 
-    keys = ApiKeys(load_config(location).state_path, os.environ.get(KEY_VARIABLE))
-    if not _is_loopback(host) and not keys.required:
+
+def _check(locations: Sequence[Path], host: str) -> None:
+    """Fail now, not at the first request."""
+    tenants = _tenants(locations)
+    for tenant in tenants:
+        tenant.recommender.releases.current()
+        tenant.close()
+    if not _is_loopback(host) and not tenants.closed:
         raise InputError(
             f"--host {host} can be reached by others: make a key first with 'nextedge keys create', "
             f"or set {KEY_VARIABLE} to a secret (clients send it as 'Authorization: Bearer …')"
         )
-    os.environ[LOCATION_VARIABLE] = str(location.resolve())
-    with tempfile.TemporaryDirectory(prefix="nextedge-metrics-") as metrics:
-        if workers > 1:  # each writes its metrics there, any reads them all
-            os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics
-        Server(
-            "nextedge.api.server:create", address=host, port=port, workers=workers,
-            interface=Interfaces.ASGI, factory=True, websockets=False,
-        ).serve()  # fmt: skip
+
+
+def _server(shared: Path, drain_seconds: float, **settings: Any) -> Any:
+    from granian.constants import Interfaces
+    from granian.server import Server
+
+    from nextedge.api.tenants import DRAINING
+
+    class DrainingServer(Server):
+        def signal_handler_interrupt(self, number: int, *rest: object) -> None:
+            if number != signal.SIGTERM:
+                super().signal_handler_interrupt(number, *rest)
+                return
+            (shared / DRAINING).touch()
+            stop = threading.Timer(drain_seconds, super().signal_handler_interrupt)
+            stop.daemon = True
+            stop.start()
+
+    return DrainingServer(
+        "nextedge.api.server:create", interface=Interfaces.ASGI, factory=True, websockets=False,
+        **settings,
+    )  # fmt: skip
 
 
 def create() -> FastAPI:
-    """The application of one worker; its folder and key come from the environment."""
+    """The application of one worker; its folders and key come from the environment."""
     from nextedge.api.app import create_app
+
+    locations = [Path(each) for each in json.loads(os.environ[LOCATIONS_VARIABLE])]
+    return create_app(_tenants(locations, Path(os.environ[SHARED_VARIABLE])))
+
+
+def tenants_below(folder: Path) -> list[Path]:
+    """The tenants' folders of a folder, by name.
+
+    Raises:
+        InputError: there are none.
+    """
+    found = sorted(each for each in folder.glob("*/") if (each / FILE_NAME).is_file())
+    if not found:
+        raise InputError(
+            f"--tenants {folder}: expected a folder of folders that each hold a {FILE_NAME}"
+        )
+    return found
+
+
+def _tenants(locations: Sequence[Path], shared: Path | None = None) -> Tenants:
+    from nextedge.api.tenants import Tenants
     from nextedge.recommender import Recommender
 
-    return create_app(Recommender(os.environ[LOCATION_VARIABLE]), os.environ.get(KEY_VARIABLE))
+    recommenders = [Recommender(each) for each in locations]
+    return Tenants(recommenders, os.environ.get(KEY_VARIABLE), shared)
 
 
 def _is_loopback(host: str) -> bool:

@@ -11,55 +11,37 @@ import threading
 import time
 import uuid
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from fastapi import APIRouter
-from pydantic import BaseModel
 
+from nextedge.api.models import TrainingOut, TrainingRequest
+from nextedge.api.tenants import CurrentTenant, Tenant
 from nextedge.errors import InputError
-from nextedge.recommender import Recommender
 
 FOLDER = "training"
 _ID = re.compile(r"[0-9a-f]{32}")
 _TAIL = 2000
 
 
-class TrainingRequest(BaseModel):
-    """What to build: named surfaces, or all; promoted or not."""
-
-    surfaces: list[str] = []
-    promote: bool = True
-
-
-class TrainingOut(BaseModel):
-    """How a build goes."""
-
-    id: str
-    status: Literal["running", "done", "failed", "lost"]
-    started: float
-    ended: float | None = None
-    release: str | None = None
-    message: str | None = None
-
-
-def routes(recommender: Recommender) -> APIRouter:
-    """The routes over one tenant."""
+def routes() -> APIRouter:
+    """The routes over the tenant of whoever calls."""
     router = APIRouter(tags=["training"])
-    folder = recommender.config.state_path / FOLDER
 
     @router.post("/v1/training", status_code=202)
-    def start(request: TrainingRequest) -> TrainingOut:
+    def start(tenant: CurrentTenant, request: TrainingRequest) -> TrainingOut:
         """Start a build; 202 with its id. Only one runs at a time: a second fails and says so."""
+        recommender = tenant.recommender
         for surface in request.surfaces:
             recommender.config.surface(surface)
         if recommender.location is None:
             raise InputError("this tenant was made of frames in memory: build it where they are")
-        return _started(recommender.location, folder, request)
+        return _started(recommender.location, _folder(tenant), request)
 
     @router.get("/v1/training/{training_id}")
-    def status(training_id: str) -> TrainingOut:
+    def status(tenant: CurrentTenant, training_id: str) -> TrainingOut:
         """How a build goes, and the release that it made."""
-        path = folder / f"{training_id}.json"
+        path = _folder(tenant) / f"{training_id}.json"
         if not _ID.fullmatch(training_id) or not path.exists():
             raise InputError(f"no training {training_id!r}")
         found: dict[str, Any] = json.loads(path.read_text())
@@ -68,6 +50,10 @@ def routes(recommender: Recommender) -> APIRouter:
         return TrainingOut.model_validate(found)
 
     return router
+
+
+def _folder(tenant: Tenant) -> Path:
+    return tenant.recommender.config.state_path / FOLDER
 
 
 def _started(location: Path, folder: Path, request: TrainingRequest) -> TrainingOut:

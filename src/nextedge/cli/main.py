@@ -80,7 +80,7 @@ def demo(
             soft_wrap=True,
         )
     if serve:
-        _serve(directory, "127.0.0.1", 8000, 1)
+        _serve([directory], "127.0.0.1", 8000, 1)
 
 
 _DEMO_SETTINGS = """\
@@ -474,17 +474,34 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     workers: Annotated[int, typer.Option(min=1)] = 1,
-    config: ConfigFile = _DEFAULT,
+    drain_seconds: Annotated[
+        float, typer.Option(min=0, help="answer on after SIGTERM, while /health/ready says 503")
+    ] = 1.0,
+    config: Annotated[
+        list[Path] | None,
+        typer.Option("-c", "--config", help="nextedge.toml, or a folder; repeat for more tenants"),
+    ] = None,
+    tenants: Annotated[
+        Path | None, typer.Option(help="a folder of tenants' folders, all of them served")
+    ] = None,
 ) -> None:
-    """Serve the promoted release over HTTP; OpenAPI at /docs."""
-    assert _recommender(where, config).release  # fails now, not at the first request
-    _serve(where or config, host, port, workers)
+    """Serve the promoted release over HTTP, of one tenant or several; OpenAPI at /docs."""
+    from nextedge.api.server import tenants_below
+
+    named = [*([where] if where else []), *(config or [])]
+    if tenants is not None:
+        if named:
+            raise InputError("give either --tenants DIR, or each tenant by -c")
+        named = tenants_below(tenants)
+    _serve(named or [_DEFAULT], host, port, workers, drain_seconds)
 
 
-def _serve(where: Path, host: str, port: int, workers: int) -> None:
+def _serve(
+    locations: list[Path], host: str, port: int, workers: int, drain_seconds: float = 0.0
+) -> None:
     from nextedge.api.server import run_server
 
-    run_server(where, host, port, workers)
+    run_server(locations, host, port, workers, drain_seconds)
 
 
 @app.command("import")

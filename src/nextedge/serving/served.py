@@ -76,6 +76,14 @@ class ServedReleases:
             return served.tried, f"{served.trial.name}:treatment"
         return served.release, f"{served.trial.name}:control"
 
+    @property
+    def stamp(self) -> object:
+        """Differs whenever what is served does."""
+        try:
+            return self._now().stamp
+        except NextEdgeError:
+            return None
+
     def id_of_user(self, user_id: Identifier) -> str | None:
         """Id of the release that answers a user now, None before the first is loaded."""
         try:

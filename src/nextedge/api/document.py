@@ -1,0 +1,86 @@
+"""The OpenAPI document: what FastAPI derives from the routes, and the problems they answer with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fastapi.openapi.utils import get_openapi
+
+from nextedge.api.models import Problem
+from nextedge.events.event import Event
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+_PROBLEMS = {
+    400: "The request is no valid text",
+    401: "The key is missing or wrong",
+    403: "The key has not the scope that this needs, or is of another tenant",
+    404: "There is no such surface, user, item, release or build",
+    409: "The releases do not allow it",
+    413: "The body is too large",
+    422: "A value is missing or out of its range; the detail names it",
+    429: "The tenant's requests of now are used up; Retry-After says for how many seconds",
+    503: "There is no release, or the disk refuses to be written",
+}
+_WITH_BODY = ("post", "put", "patch")
+_EXAMPLES = {
+    "event": {"type": "dismiss", "surface": "people", "user_id": "u000007", "candidate_id": "u000042"},
+    "more": [
+        {"type": "interact", "user_id": "u000007", "item_id": "i000003", "event_id": "order-817"},
+        {"type": "impression", "user_id": "u000007", "item_id": "i000009"},
+    ],
+}  # fmt: skip
+
+
+def document(app: FastAPI) -> dict[str, Any]:
+    """The whole document, made once."""
+    if app.openapi_schema is None:
+        made = get_openapi(
+            title=app.title, version=app.version, description=app.description, routes=app.routes
+        )
+        schemas = made["components"]["schemas"]
+        for name in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(name, None)
+        schemas["Problem"] = Problem.model_json_schema()
+        schemas["Event"] = _event_schema()
+        for path, methods in made["paths"].items():
+            for method, operation in methods.items():
+                _add_problems(path, method, operation)
+        _type_events(made["paths"]["/v1/events"]["post"])
+        app.openapi_schema = made
+    return app.openapi_schema
+
+
+def _add_problems(path: str, method: str, operation: dict[str, Any]) -> None:
+    found = operation["responses"]
+    for status, description in _PROBLEMS.items():
+        if path.startswith("/health") and status != 503:
+            continue
+        if status == 409 and "releases" not in path:
+            continue
+        if status == 413 and method not in _WITH_BODY:
+            continue
+        schema = {"$ref": "#/components/schemas/Problem"}
+        found[str(status)] = {
+            "description": description,
+            "content": {"application/problem+json": {"schema": schema}},
+        }
+        if status == 429:
+            found["429"]["headers"] = {"Retry-After": {"schema": {"type": "integer"}}}
+    if path.startswith("/health"):
+        found.pop("422", None)
+
+
+def _type_events(operation: dict[str, Any]) -> None:
+    """Events are checked one by one, so that one that is wrong does not stop the others."""
+    one = {"$ref": "#/components/schemas/Event"}
+    content = operation["requestBody"]["content"]["application/json"]
+    content["schema"] = {"anyOf": [one, {"type": "array", "items": one}]}
+    content["examples"] = {name: {"value": value} for name, value in _EXAMPLES.items()}
+
+
+def _event_schema() -> dict[str, Any]:
+    schema = Event.model_json_schema(mode="validation")
+    schema["required"] = ["type"]
+    return schema

@@ -1,0 +1,85 @@
+"""How many requests a tenant may make: a token bucket that the workers of a machine share.
+
+The bucket is kept as one number, the time at which it will be full again: a request is let
+through when that lies no further ahead than the bucket is deep, and moves it by one interval
+(the generic cell rate algorithm).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import mmap
+import struct
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from nextedge.config import ServingConfig
+
+_TIME = struct.Struct("d")
+
+
+class Quota:
+    """The requests of one tenant.
+
+    Args:
+        settings: ``requests_per_second`` (0 = any number) and ``burst``.
+        path: a file that other workers share; None where there are none. One thread of a process
+            may ask at a time.
+    """
+
+    def __init__(self, settings: ServingConfig, path: Path | None = None) -> None:
+        self._file: BinaryIO | None = None
+        self.unlimited = settings.requests_per_second == 0
+        if self.unlimited:
+            return
+        self.interval = 1 / settings.requests_per_second
+        self.burst = settings.burst or max(1, math.ceil(settings.requests_per_second))
+        if path is None:
+            self._memory = mmap.mmap(-1, _TIME.size)
+            return
+        self._file = path.open("a+b")
+        with self._alone():
+            if not path.stat().st_size:
+                self._file.write(_TIME.pack(0.0))
+                self._file.flush()
+        self._memory = mmap.mmap(self._file.fileno(), _TIME.size)
+
+    def wait(self, now: float | None = None) -> float:
+        """Seconds until a request may come; 0.0 lets this one through.
+
+        Args:
+            now: on the clock that all processes of the machine share.
+        """
+        if self.unlimited:
+            return 0.0
+        now = time.monotonic() if now is None else now
+        with self._alone():
+            (full,) = _TIME.unpack_from(self._memory)
+            next_full = max(full, now) + self.interval
+            early = next_full - now - self.burst * self.interval
+            if early > self.interval * 1e-6:
+                return float(early)
+            _TIME.pack_into(self._memory, 0, next_full)
+            return 0.0
+
+    def close(self) -> None:
+        """Let go of the shared file."""
+        if self._file is not None:
+            self._memory.close()
+            self._file.close()
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        if self._file is None:
+            yield
+            return
+        import fcntl
+
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
