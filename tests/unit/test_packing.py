@@ -98,7 +98,9 @@ def signed(directory: bytes, body: bytes = b"", version: int = packing.VERSION) 
         [["a", "<i4", [0, 1 << 80]]],
         [["a", "<i4", [-1]]],
         [["a", "<i4", [2.0]]],
-        [["a", "<i4", [True]]],
+        [["a", "<i4", [True, 2]]],
+        [["a", "<i4", [-2, -1]]],
+        [],  # says nothing of the bytes that are there
         [["a", "<i4", [3]]],
         [["a", "<i4", [1]], ["b", "<i4", [1 << 20]]],
         [["a", "|O", [1]]],

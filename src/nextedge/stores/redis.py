@@ -1,7 +1,8 @@
 """A store in Redis, shared by machines: quick or not at all.
 
-A request waits at most ``timeout_seconds`` for a connection and as long for the answer. What was
-not answered in time is not asked again; only a connection that was lost is made anew, once. After
+No wait for the network, be it to connect or for the next bytes of an answer, is longer than
+``timeout_seconds``. What was not answered in time is not asked again; only a connection that was
+lost is made anew, once. After
 several failures in a row a circuit breaker leaves Redis alone for some seconds, so that a slow one
 does not slow every request.
 """
