@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import subprocess
 import sys
@@ -42,6 +43,11 @@ class Running:
                 [*command, "--port", str(self.port), *options], stdout=output, stderr=output
             )
         self.url = f"http://127.0.0.1:{self.port}"
+
+    def stop(self) -> None:
+        """End it with its workers, which would outlive a killed parent."""
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait(timeout=60)
 
     def get(self, path: str, key: str = "", **given: object) -> httpx2.Response:
         headers = {"Authorization": f"Bearer {key}"} if key else {}

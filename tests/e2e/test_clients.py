@@ -39,8 +39,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running,
         running.wait_until_ready()
         yield running, keys
     finally:
-        running.process.kill()
-        running.process.wait()
+        running.stop()
 
 
 @pytest.fixture

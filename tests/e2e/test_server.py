@@ -74,8 +74,7 @@ def running(home: Path, keys: dict[str, str]) -> Iterator[Running]:
         running.wait_until_ready()
         yield running
     finally:
-        running.process.kill()
-        running.process.wait()
+        running.stop()
 
 
 def test_every_tenant_is_served_by_its_key(running: Running, keys: dict[str, str]) -> None:

@@ -32,6 +32,7 @@ def tracer_provider(collector: str) -> TracerProvider:
         MissingDependencyError: OpenTelemetry is not installed.
     """
     try:
+        import opentelemetry.instrumentation.asgi  # noqa: F401  (what ``Traces`` needs)
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
