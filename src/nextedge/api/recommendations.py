@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -29,11 +29,11 @@ Limit = Annotated[int | None, Query(ge=1, le=MAX_LIMIT, description="default: th
 Context = Annotated[str | None, Query(max_length=64, description="mobile, web, email, …")]
 Region = Annotated[str | None, Query(max_length=64, description="where it is to be offered")]
 Exclude = Annotated[
-    list[Annotated[str, Query(min_length=1, max_length=256)]],
+    list[Annotated[str, Query(min_length=1, max_length=256)]] | None,
     Query(max_length=200, description="ids not to be shown; repeat the parameter for several"),
 ]
 Filters = Annotated[
-    list[Annotated[str, Query(min_length=3, max_length=512)]],
+    list[Annotated[str, Query(min_length=3, max_length=512)]] | None,
     Query(
         alias="filter", max_length=100,
         description="column:value of the candidates, of numbers also column:low..high; one of the "
@@ -52,12 +52,12 @@ _CONTEXT = ("context", "region")
 class Page:
     """What may be asked of a list, beside whose it is."""
 
-    limit: Limit = None
-    context: Context = None
-    region: Region = None
-    exclude: Exclude = field(default_factory=list)
-    filters: Filters = field(default_factory=list)
-    cursor: PageCursor = None
+    limit: int | None
+    context: str | None
+    region: str | None
+    exclude: tuple[str, ...]
+    filters: tuple[str, ...]
+    cursor: str | None
 
     def question(self, surface: str, deadline_ms: float, *, explain: bool) -> Question:
         """The same as the engine reads it.
@@ -78,13 +78,20 @@ class Page:
         )  # fmt: skip
 
 
+def _page(
+    limit: Limit = None, context: Context = None, region: Region = None, exclude: Exclude = None,
+    filters: Filters = None, cursor: PageCursor = None,
+) -> Page:  # fmt: skip
+    return Page(limit, context, region, tuple(exclude or ()), tuple(filters or ()), cursor)
+
+
 def routes() -> APIRouter:
     """The routes over the tenant of whoever calls."""
     router = APIRouter(tags=["recommendations"])
 
     @router.get("/pymk/recommendations", response_model=RecommendationsOut)
     def people_you_may_know(
-        request: Request, user_id: UserId, page: Annotated[Page, Depends()]
+        request: Request, user_id: UserId, page: Annotated[Page, Depends(_page)]
     ) -> Response:
         """People you may know."""
         return ask(request, user_id, "people", page, explain=False)
@@ -94,7 +101,7 @@ def routes() -> APIRouter:
         request: Request,
         surface: str,
         user_id: UserId,
-        page: Annotated[Page, Depends()],
+        page: Annotated[Page, Depends(_page)],
         explain: bool = False,
     ) -> Response:
         """Recommendations on any surface."""
