@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sqlite3
 import threading
@@ -40,6 +41,7 @@ class LocalLog:
         self._threads = threading.local()
         self._stored = 0
         self._identity: Identity | None = None
+        self._opened = itertools.count()
 
     def _connection(self) -> sqlite3.Connection:
         kept: sqlite3.Connection | None = getattr(self._threads, "connection", None)
@@ -55,7 +57,7 @@ class LocalLog:
         except sqlite3.Error:
             connection.close()
             raise
-        self._threads.connection = connection
+        self._threads.connection, self._threads.number = connection, next(self._opened)
         self._identity = self._threads.identity = self._on_disk()
         return connection
 
@@ -128,14 +130,17 @@ class LocalLog:
             row = connection.execute("PRAGMA user_version").fetchone()
         return self._threads.identity, int(row[0])
 
-    def changes(self) -> tuple[Identity, int, int]:
-        """Differs whenever anyone, in this process or another, has stored events since."""
+    def changes(self) -> tuple[Identity, int, int, int]:
+        """Differs whenever anyone, in this process or another, has stored events since.
+
+        SQLite's data version means nothing beyond its connection, so the connection's number is in it.
+        """
         with self._reading() as connection:
             if self._on_disk() != self._threads.identity:
                 self.close()
                 connection = self._connection()
             row = connection.execute("PRAGMA data_version").fetchone()
-        return self._threads.identity, int(row[0]), self._stored
+        return self._threads.identity, self._threads.number, int(row[0]), self._stored
 
     def purge(self, doomed: Sequence[int]) -> None:
         """Take events out by position, with every byte of theirs.

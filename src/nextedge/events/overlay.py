@@ -225,6 +225,11 @@ class Overlay:
             return hidden | self.hidden_connections.of(user) | gone
         return hidden | self.interacted.get(user, set()) | gone
 
+    @property
+    def severs(self) -> bool:
+        """Whether there is anything that could link two people no more."""
+        return bool(self.blocked or self.hidden_connections or self.disconnected)
+
     def severed(self, user_id: Identifier) -> set[str]:
         """Whom a user must not be linked to by any reason: blocked, disconnected or hidden."""
         user = _key(user_id)

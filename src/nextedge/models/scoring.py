@@ -61,8 +61,10 @@ def top_candidates(
             size[part], target[part], value[part],
         )  # fmt: skip
     filled = np.arange(n)[None, :] < size[:, None]
-    indptr = np.concatenate(([0], np.cumsum(size)))
-    return Candidates(indptr, target[filled], {"score": value[filled]})
+    found = Candidates(np.concatenate(([0], np.cumsum(size))), target[filled])
+    # a dense product's last bits depend on what it is asked together with; these do not
+    score = pair_scores(artifact, graph, query, found.indptr, found.candidate, weight)
+    return found.with_columns(score=score).sorted_by("score")
 
 
 def pair_scores(

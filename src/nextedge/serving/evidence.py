@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from nextedge.events.overlay import Overlay
 from nextedge.serving.release import LoadedRelease
 from nextedge.types import IndexArray
+
+_NOBODY: IndexArray = np.zeros(0, np.int32)
 
 
 @dataclass(frozen=True)
@@ -31,4 +35,6 @@ class LiveEvidence:
     def severed(self, candidate: int) -> IndexArray:
         """Whom a candidate blocked or is blocked by, left, or is connected to in secret."""
         ids = self.release.entities.users
+        if not self.overlay.severs:
+            return _NOBODY
         return ids.positions(sorted(self.overlay.severed(ids.identifiers([candidate])[0].as_py())))
