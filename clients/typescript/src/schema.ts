@@ -204,6 +204,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/users/{user_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Forget
+         * @description Forget a person: what is kept of them is erased, and no later build reads them.
+         */
+        delete: operations["forget_v1_users__user_id__delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/events": {
         parameters: {
             query?: never;
@@ -221,6 +241,30 @@ export interface paths {
          */
         post: operations["record_v1_events_post"];
         delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/users/{user_id}/contacts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Put
+         * @description Keep a user's identifiers and address book, as hashes. 429 beyond a day's budget.
+         */
+        put: operations["put_v1_users__user_id__contacts_put"];
+        post?: never;
+        /**
+         * Delete
+         * @description Withdraw a user's consent: the address book and given identifiers are deleted.
+         */
+        delete: operations["delete_v1_users__user_id__contacts_delete"];
         options?: never;
         head?: never;
         patch?: never;
@@ -291,6 +335,45 @@ export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
         /**
+         * ContactsIn
+         * @description What a user gives; what is left out stays as it was.
+         */
+        ContactsIn: {
+            /**
+             * Own
+             * @description e-mail addresses and phone numbers that you have proven to be the user's
+             */
+            own?: string[] | null;
+            /**
+             * Contacts
+             * @description the address book, in place of the last
+             */
+            contacts?: string[] | null;
+            /**
+             * Consent
+             * @description the user agreed that contacts are matched
+             * @default false
+             */
+            consent: boolean;
+            /**
+             * Discoverable By Contacts
+             * @description may those who have the user in their book be shown the user
+             */
+            discoverable_by_contacts?: boolean | null;
+        };
+        /**
+         * ContactsOut
+         * @description What became of an upload; the same whoever is a member.
+         */
+        ContactsOut: {
+            /** Stored */
+            stored: number;
+            /** Refused */
+            refused: components["schemas"]["RefusedEntry"][];
+            /** Left Today */
+            left_today: number;
+        };
+        /**
          * EmbeddingOut
          * @description The vector of a user or an item; comparable within one release only.
          */
@@ -305,6 +388,18 @@ export interface components {
             dimensions: number;
             /** Embedding */
             embedding: number[];
+        };
+        /**
+         * ForgottenOut
+         * @description What was changed: the same answer for whoever was never known, with zeros.
+         */
+        ForgottenOut: {
+            /** Releases */
+            releases: number;
+            /** Events */
+            events: number;
+            /** Requests */
+            requests: number;
         };
         /**
          * HealthOut
@@ -344,14 +439,37 @@ export interface components {
             count: number;
             /**
              * Filters
+             * @description column of the candidates = value or values; of numbers also low..high
+             * @default {}
+             * @example {
+             *       "region": "EU"
+             *     }
+             */
+            filters: {
+                [key: string]: string | string[];
+            };
+            /**
+             * Context
+             * @description context, region, and what a new user states of themself
              * @default {}
              * @example {
              *       "context": "mobile"
              *     }
              */
-            filters: {
+            context: {
                 [key: string]: string;
             };
+            /**
+             * Exclude
+             * @description not to be shown
+             * @default []
+             */
+            exclude: (number | string)[];
+            /**
+             * Cursor
+             * @description next_cursor of the page before
+             */
+            cursor?: string | null;
             /**
              * Surface
              * @example people
@@ -373,6 +491,15 @@ export interface components {
             cache_hit: boolean;
             /** Recommendation Id */
             recommendation_id: string;
+            /**
+             * Degraded
+             * @default []
+             */
+            degraded: string[];
+            /** Experiment */
+            experiment?: string | null;
+            /** Next Cursor */
+            next_cursor?: string | null;
         };
         /**
          * ReasonOut
@@ -421,6 +548,12 @@ export interface components {
              * @default 1
              */
             propensity: number;
+            /**
+             * Promoted
+             * @description at its place because the tenant promotes it
+             * @default false
+             */
+            promoted: boolean;
             /** Contributions */
             contributions?: {
                 [key: string]: number;
@@ -450,8 +583,16 @@ export interface components {
             cache: string;
             /** Latency Ms */
             latency_ms: number;
-            /** Experiment */
+            /**
+             * Experiment
+             * @description name:arm of the trial the user is in
+             */
             experiment?: string | null;
+            /**
+             * Next Cursor
+             * @description send as cursor for the next page, which repeats nothing; absent at the end
+             */
+            next_cursor?: string | null;
         };
         /**
          * RecordedOut
@@ -464,6 +605,16 @@ export interface components {
             repeated: number;
             /** Rejected */
             rejected: components["schemas"]["RejectedEvent"][];
+        };
+        /**
+         * RefusedEntry
+         * @description An entry that is no e-mail address and no phone number.
+         */
+        RefusedEntry: {
+            /** Index */
+            index: number;
+            /** Reason */
+            reason: string;
         };
         /**
          * RejectedEvent
@@ -616,7 +767,7 @@ export interface components {
              * Type
              * @enum {string}
              */
-            type: "connect" | "disconnect" | "interact" | "impression" | "click" | "accept" | "dismiss" | "block" | "unblock" | "opt_out" | "opt_in" | "item_available" | "item_unavailable";
+            type: "connect" | "disconnect" | "interact" | "impression" | "click" | "accept" | "dismiss" | "block" | "unblock" | "opt_out" | "opt_in" | "leave" | "hide_connection" | "unhide_connection" | "item_available" | "item_unavailable" | "profile_update";
             /**
              * User Id
              * @default null
@@ -665,6 +816,14 @@ export interface operations {
                 limit?: number | null;
                 /** @description mobile, web, email, … */
                 context?: string | null;
+                /** @description where it is to be offered */
+                region?: string | null;
+                /** @description ids not to be shown; repeat the parameter for several */
+                exclude?: string[] | null;
+                /** @description column:value of the candidates, of numbers also column:low..high; one of the values of a column, and all columns, must fit */
+                filter?: string[] | null;
+                /** @description next_cursor of the page before */
+                cursor?: string | null;
             };
             header?: never;
             path?: never;
@@ -752,11 +911,19 @@ export interface operations {
             query: {
                 /** @description id as in your tables */
                 user_id: string;
+                explain?: boolean;
                 /** @description default: the surface's k */
                 limit?: number | null;
                 /** @description mobile, web, email, … */
                 context?: string | null;
-                explain?: boolean;
+                /** @description where it is to be offered */
+                region?: string | null;
+                /** @description ids not to be shown; repeat the parameter for several */
+                exclude?: string[] | null;
+                /** @description column:value of the candidates, of numbers also column:low..high; one of the values of a column, and all columns, must fit */
+                filter?: string[] | null;
+                /** @description next_cursor of the page before */
+                cursor?: string | null;
             };
             header?: never;
             path: {
@@ -1596,6 +1763,92 @@ export interface operations {
             };
         };
     };
+    forget_v1_users__user_id__delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ForgottenOut"];
+                };
+            };
+            /** @description The request is no valid text */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key is missing or wrong */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key has not the scope that this needs, or is of another tenant */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such surface, user, item, release or build */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A value is missing or out of its range; the detail names it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The tenant's requests of now are used up; Retry-After says for how many seconds */
+            429: {
+                headers: {
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no release, or the disk refuses to be written */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     record_v1_events_post: {
         parameters: {
             query?: never;
@@ -1656,6 +1909,191 @@ export interface operations {
             };
             /** @description The body is too large */
             413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A value is missing or out of its range; the detail names it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The tenant's requests of now are used up; Retry-After says for how many seconds */
+            429: {
+                headers: {
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no release, or the disk refuses to be written */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    put_v1_users__user_id__contacts_put: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description id as in your tables */
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ContactsIn"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ContactsOut"];
+                };
+            };
+            /** @description The request is no valid text */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key is missing or wrong */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key has not the scope that this needs, or is of another tenant */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such surface, user, item, release or build */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A value is missing or out of its range; the detail names it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The tenant's requests of now are used up; Retry-After says for how many seconds */
+            429: {
+                headers: {
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no release, or the disk refuses to be written */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    delete_v1_users__user_id__contacts_delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description id as in your tables */
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description The request is no valid text */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key is missing or wrong */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key has not the scope that this needs, or is of another tenant */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such surface, user, item, release or build */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
