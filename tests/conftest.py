@@ -13,8 +13,11 @@ from redis_server import RedisServer
 from nextedge import Recommender
 from nextedge.data.synthetic import SyntheticConfig, generate_tenant
 
-# Fewer rows than by default: what is tested is the line, not how good its ranker can get.
-SETTINGS = "".join(f"[surfaces.{name}.ranker]\nmax_rows = 25000\n" for name in ("people", "items"))
+# Fewer rows than by default: what is tested is the line, not how good its ranker can get. No
+# deadline, as a machine that runs tests may be slow.
+SETTINGS = "[serving]\ndeadline_ms = 0\n" + "".join(
+    f"[surfaces.{name}.ranker]\nmax_rows = 25000\n" for name in ("people", "items")
+)
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,10 @@ from urllib.parse import quote
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from nextedge.api.models import (
+    ContactsIn,
+    ContactsOut,
     EmbeddingOut,
+    ForgottenOut,
     HealthOut,
     InternalRequest,
     InternalResponse,
@@ -113,10 +116,26 @@ class _Calls:
     @_Method
     def recommendations(
         self, /, user_id: Identifier, surface: str = "people", *, limit: int | None = None,
-        context: str | None = None, explain: bool = False, **more: Any,
+        context: str | None = None, region: str | None = None, cursor: str | None = None,
+        exclude: Sequence[Identifier] = (), filters: Mapping[str, str | Sequence[str]] = {},
+        explain: bool = False,
     ) -> Call[RecommendationsOut]:  # fmt: skip
-        """Recommendations for a user; ``more`` are further query parameters of the route."""
-        params = {"user_id": user_id, "limit": limit, "context": context, **more}
+        """Recommendations for a user.
+
+        Args:
+            cursor: ``next_cursor`` of the page before.
+            exclude: ids not to be shown; more than 200 go by ``internal``.
+            filters: column of the candidates = the value, or values, that they must have.
+        """
+        params: dict[str, Any] = {
+            "user_id": user_id, "limit": limit, "context": context, "region": region,
+            "cursor": cursor, "exclude": list(exclude),
+            "filter": [
+                f"{column}:{value}"
+                for column, values in filters.items()
+                for value in ([values] if isinstance(values, str) else values)
+            ],
+        }  # fmt: skip
         if explain:
             params["explain"] = "true"
         return Call("GET", f"/v1/{_part(surface)}/recommendations", RecommendationsOut, params)
@@ -147,6 +166,22 @@ class _Calls:
         """Record events. Each has an id before it is sent, so that sent twice it counts once."""
         given = [events] if isinstance(events, BaseModel | Mapping) else list(events)
         return Call("POST", "/v1/events", RecordedOut, json=[_with_id(each) for each in given])
+
+    @_Method
+    def put_contacts(self, user_id: Identifier, contacts: ContactsIn) -> Call[ContactsOut]:
+        """Keep a user's identifiers and address book, as hashes."""
+        body = contacts.model_dump(exclude_none=True)
+        return Call("PUT", f"/v1/users/{_part(user_id)}/contacts", ContactsOut, json=body)
+
+    @_Method
+    def delete_contacts(self, user_id: Identifier) -> Call[None]:
+        """Withdraw a user's consent to be matched."""
+        return Call("DELETE", f"/v1/users/{_part(user_id)}/contacts", type(None))
+
+    @_Method
+    def forget(self, user_id: Identifier) -> Call[ForgottenOut]:
+        """Erase what is kept of a person."""
+        return Call("DELETE", f"/v1/users/{_part(user_id)}", ForgottenOut)
 
     @_Method
     def releases(self) -> Call[list[ReleaseOut]]:
@@ -324,9 +359,9 @@ class AsyncClient(_Settings, _Calls):
 
 def _result(call: Call[Result], response: httpx2.Response) -> Result:
     if response.is_success:
-        return TypeAdapter(call.result).validate_json(response.content)
+        return TypeAdapter(call.result).validate_json(response.content or b"null")
     try:
-        problem = Problem.model_validate_json(response.content)
+        problem = Problem.model_validate_json(response.content or b"null")
     except ValidationError:  # of something between here and the service
         text = response.text[:200] or "an empty body"
         problem = Problem(

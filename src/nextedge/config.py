@@ -285,7 +285,7 @@ class ServingConfig(_Settings):
     """Longest wait for a connection to the store, and for its answer."""
     body_bytes: int = Field(1 << 20, ge=1024)
     """Largest body that a request may have."""
-    deadline_ms: float = Field(100.0, ge=0)
+    deadline_ms: float = Field(200.0, ge=0)
     """Sources and ranking that would not be done by then are left out, and said so; 0 = none."""
     requests_per_second: float = Field(0.0, ge=0)
     """Requests that the tenant may make of a machine, all workers together; 0 = any number."""

@@ -26,7 +26,12 @@ from nextedge.releases.repository import Release, Releases
 from nextedge.serving.cache import Cache
 from nextedge.serving.contacts import Contacts
 from nextedge.serving.forget import Erased, forget
-from nextedge.serving.published import PublishedCandidates, published_candidates
+from nextedge.serving.published import (
+    PublishedCandidates,
+    open_candidates,
+    publish,
+    published_candidates,
+)
 from nextedge.serving.ranked_store import ranked_cache
 from nextedge.serving.release import LoadedRelease
 from nextedge.serving.request import Answer, Question, Ranked, answer
@@ -34,7 +39,7 @@ from nextedge.serving.request_log import RequestLog
 from nextedge.serving.served import ServedReleases
 from nextedge.serving.why_not import WhyNot, why_not
 from nextedge.steps.step import Progress, quiet
-from nextedge.types import Identifier
+from nextedge.types import Candidates, Identifier, IndexArray, Requests
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -161,6 +166,30 @@ class Recommender:
     def _forget_lists(self) -> None:
         if self.cache is not None:
             self.cache.clear()  # nothing of it is found under another release
+
+    def publish(self, release_id: str | None = None, progress: Progress = quiet) -> int:
+        """Find every user's candidates ahead and keep them in the store; returns how many lists.
+
+        Stopped and run again it goes on where it was; candidates of other releases then go.
+
+        Raises:
+            StoreError: the store is not reached, or full.
+        """
+        loaded = self.release if release_id is None else self._load(release_id)
+        now = int(time.time() * 1e6)
+
+        def find(surface: str, positions: IndexArray) -> Candidates:
+            return loaded.surface(surface).line.retrieve(Requests(positions, now, 1))
+
+        store = open_candidates(self.config)
+        seconds, kept = self.config.serving.candidates_days * 86_400, 0
+        try:
+            for surface, done, users in publish(loaded, store, find, seconds=seconds):
+                progress(f"publish {surface}", done, users)
+                kept += users if done == users else 0
+        finally:
+            store.close()
+        return kept
 
     @property
     def overlay(self) -> Overlay:

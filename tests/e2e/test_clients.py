@@ -18,7 +18,7 @@ from servers import Running, small_tenant
 
 from nextedge import Event
 from nextedge.api.keys import ApiKeys
-from nextedge.api.models import InternalRequest, TrainingRequest
+from nextedge.api.models import ContactsIn, InternalRequest, TrainingRequest
 from nextedge.client import ApiError, AsyncClient, Call, Client, ConnectionLostError, _Calls
 
 HOME = Path(__file__).parents[2]
@@ -126,6 +126,7 @@ def test_every_route_has_a_method() -> None:
         "recommendations": ("u",), "similar": ("u", "s"), "embedding": ("user", "u"),
         "internal": (InternalRequest(tenant_id="t", user_id=1),), "record": ({},),
         "promote": ("r",), "train": (TrainingRequest(),), "training": ("t",),
+        "put_contacts": ("u", ContactsIn()), "delete_contacts": ("u",), "forget": ("u",),
     }  # fmt: skip
     names = [name for name in vars(_Calls) if not name.startswith("_")]
     calls: list[Call[Any]] = [

@@ -82,8 +82,9 @@ def served(tenant: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tenant that answered some requests over HTTP, all of whose features were kept."""
     folder = tmp_path_factory.mktemp("served") / "tenant"
     shutil.copytree(tenant, folder)
-    with (folder / "nextedge.toml").open("a") as file:
-        file.write("[serving]\nlog_features_share = 1.0\n")
+    settings = (folder / "nextedge.toml").read_text()
+    settings = settings.replace("[serving]\n", "[serving]\nlog_features_share = 1.0\n")
+    (folder / "nextedge.toml").write_text(settings)
     recommender = Recommender(folder)
     users = recommender.release.entities.users.identifiers(range(12)).to_pylist()
     with TestClient(create_app(recommender)) as client:

@@ -107,6 +107,11 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("POST", "/v1/events"): Route(
         "write", given={"json": {"type": "opt_out", "user_id": "u000007"}}
     ),
+    ("PUT", "/v1/users/{user_id}/contacts"): Route(
+        "write", {"user_id": "u000007"}, {"json": {"contacts": ["a@b.example"], "consent": True}}
+    ),
+    ("DELETE", "/v1/users/{user_id}/contacts"): Route("write", {"user_id": "u000007"}),
+    ("DELETE", "/v1/users/{user_id}"): Route("admin", {"user_id": "u000007"}),
     ("GET", "/metrics"): Route("read"),
 }
 CASES = [pytest.param(method, path, id=f"{method} {path}") for method, path in ROUTES]

@@ -452,6 +452,22 @@ def record(
 
 
 @app.command()
+def publish(
+    release: Annotated[str | None, typer.Option(help="default: the served one")] = None,
+    config: ConfigFile = _DEFAULT,
+    as_json: AsJson = False,
+) -> None:
+    """Find every user's candidates ahead and keep them in the store; goes on where it was stopped."""
+    recommender = _recommender(None, config)
+    with render.progress_bar() as progress:
+        kept = recommender.publish(release, progress=progress)
+    if as_json:
+        render.print_json({"lists": kept})
+        return
+    render.out.print(f"{kept:,} lists of candidates are kept")
+
+
+@app.command()
 def forget(
     user: Annotated[str, typer.Argument(help="id as in your tables")],
     config: ConfigFile = _DEFAULT,

@@ -1,0 +1,122 @@
+"""Published candidates: the same answers, found once; a store that fails costs time, never a list."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from nextedge import Question, Recommender
+from nextedge.cli.main import app as cli
+from nextedge.errors import StoreError
+from nextedge.serving.published import PublishedCandidates, open_candidates
+from nextedge.serving.request import Answer, answer
+from nextedge.stages.line import Line
+from nextedge.stores.memory import MemoryStore
+
+USERS = [f"u{number:06d}" for number in range(3, 300, 17)]
+
+
+@pytest.fixture
+def recommender(tenant: Path, tmp_path: Path) -> Iterator[Recommender]:
+    shutil.copytree(tenant, tmp_path / "tenant")
+    recommender = Recommender(tmp_path / "tenant")
+    yield recommender
+    recommender.close()
+
+
+def asked(
+    recommender: Recommender, surface: str, published: PublishedCandidates | None
+) -> list[list[tuple[object, float, tuple[str, ...]]]]:
+    question = Question(surface, 15)
+    answers: list[Answer] = [
+        answer(recommender.release, recommender.overlay, [u], question, published=published)[0]
+        for u in USERS
+    ]
+    return [[(e.id, e.score, e.sources) for e in each.recommendations] for each in answers]
+
+
+@pytest.mark.parametrize("surface", ["people", "items"])
+def test_lists_of_kept_candidates_are_the_same_bit_for_bit(
+    recommender: Recommender, surface: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = PublishedCandidates(MemoryStore("t"), 3600.0, 1000)
+    computed = asked(recommender, surface, None)
+    assert asked(recommender, surface, published) == computed
+    ends = time.monotonic() + 20
+    while len(list(published.store.keys())) < len(USERS) and time.monotonic() < ends:
+        time.sleep(0.02)
+
+    def never(*_: object) -> None:
+        raise AssertionError("nothing is to be found again")
+
+    monkeypatch.setattr(Line, "retrieve", never)
+    assert asked(recommender, surface, published) == computed
+    published.close()
+
+
+class _Failing(MemoryStore):
+    def get_many(self, *_: object) -> list[bytes | None]:
+        raise StoreError("not reached")
+
+    def put_many(self, *_: object) -> None:
+        raise StoreError("not reached")
+
+
+class _Damaged(MemoryStore):
+    def get_many(self, keys):  # type: ignore[no-untyped-def]
+        return [b"NXPK and then nonsense" for _ in keys]
+
+
+@pytest.mark.parametrize("kind", [_Failing, _Damaged])
+def test_a_store_that_fails_is_as_one_that_holds_nothing(
+    recommender: Recommender, kind: type[MemoryStore]
+) -> None:
+    published = PublishedCandidates(kind("t"), 3600.0, 1000)
+    assert asked(recommender, "people", published) == asked(recommender, "people", None)
+    assert published.failed >= len(USERS)
+    published.close()
+
+
+def test_requests_add_no_more_than_they_may(recommender: Recommender) -> None:
+    published = PublishedCandidates(MemoryStore("t"), 3600.0, 4)
+    asked(recommender, "people", published)
+    store = published.store
+    published._waiting.put(None)
+    published._writer.join()
+    assert len(list(store.keys())) == 4
+
+
+def test_publish_keeps_every_user_once_and_drops_other_releases(recommender: Recommender) -> None:
+    store = open_candidates(recommender.config)
+    store.put_many({"candidates/19990101-000000/people/0": b"old", "other/1": b"kept"}, 3600.0)
+    users = len(recommender.release.entities.users)
+    assert recommender.publish() == 2 * users
+    keys = {key.decode() for key in store.keys("")}
+    assert len(keys) == 2 * users + 1
+    assert "other/1" in keys
+    assert not {key for key in keys if "1999" in key}
+    store.delete_many([f"candidates/{recommender.release.id}/people/7"])
+    found: list[np.ndarray] = []
+    real = Line.retrieve
+
+    def counted(self, requests, *given):  # type: ignore[no-untyped-def]
+        found.append(requests.query)
+        return real(self, requests, *given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Line, "retrieve", counted)
+        recommender.publish()
+    assert [each.tolist() for each in found] == [[7]]
+    store.close()
+
+
+def test_the_command_publishes(recommender: Recommender) -> None:
+    done = CliRunner().invoke(cli, ["publish", "-c", str(recommender.location), "--json"])
+    assert done.exit_code == 0, done.output
+    assert f'"lists": {2 * len(recommender.release.entities.users)}' in done.output
