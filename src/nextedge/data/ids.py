@@ -16,7 +16,10 @@ import pyarrow.compute as pc
 
 from nextedge.types import UNKNOWN, Identifier, IndexArray
 
-_BATCH = 64  # from here on one hash join is cheaper than a binary search per id
+_BATCH = 64
+_SEARCHED = 50
+"""A hash join reads the whole map: it is cheaper than a binary search per id from 64 ids on, where
+the map is not so many times as long."""
 
 
 class IdMap:
@@ -69,7 +72,8 @@ class IdMap:
     def positions(self, identifiers: Sequence[Identifier] | pa.Array) -> IndexArray:
         """int32[n] positions of many ids; UNKNOWN where an id is not in the map."""
         if not isinstance(identifiers, pa.Array | pa.ChunkedArray):
-            if len(identifiers) < _BATCH:
+            few = len(identifiers) < max(_BATCH, len(self) // _SEARCHED)
+            if (self._integers is None and few) or len(identifiers) < _BATCH:
                 return np.array([self.position(given) for given in identifiers], dtype=np.int32)
             text = any(isinstance(given, str) for given in identifiers)
             identifiers = pa.array([str(given) for given in identifiers] if text else identifiers)
@@ -92,6 +96,11 @@ class IdMap:
         if self.values.null_count:
             known &= np.asarray(pc.is_valid(self.values))[place]
         return np.where(known, place, UNKNOWN).astype(np.int32)
+
+    def identifier(self, position: int) -> Identifier | None:
+        """The id at a position; None for one that was forgotten."""
+        found: Identifier | None = self.values[position].as_py()
+        return found
 
     def identifiers(self, positions: IndexArray | Sequence[int]) -> pa.Array:
         """The ids at the given positions, in their own type (int64 or string)."""

@@ -63,6 +63,7 @@ class Overlay:
         self.log = log
         self._forget_all()
         self._epoch = 0
+        self.gone_version = 0
         self._lock = threading.Lock()
         self._seen = threading.local()
 
@@ -107,9 +108,10 @@ class Overlay:
         fresh = Overlay(self.log)
         fresh._replay()
         epoch = max(self._epoch, fresh._epoch) + 1
+        gone = max(self.gone_version, fresh.gone_version) + 1
         own = {"log", "_lock", "_seen"}
         self.__dict__.update({n: v for n, v in vars(fresh).items() if n not in own})
-        self._epoch, self._generation = epoch, generation
+        self._epoch, self._generation, self.gone_version = epoch, generation, gone
 
     def _replay(self) -> None:
         for position, event in self.log.read(self.position):
@@ -130,6 +132,8 @@ class Overlay:
         handler = _HANDLERS.get(event.type)
         if handler is not None:
             handler(self, event)
+        if event.type in _GONE:
+            self.gone_version += 1
         if event.type in _FOR_ALL:
             self._epoch += 1
             return
@@ -214,16 +218,19 @@ class Overlay:
         return [_STRANGER if _key(user) in self.departed else user for user in user_ids]
 
     def hidden_from(self, kind: str, user_id: Identifier) -> set[str]:
-        """Ids that must not be shown to a user, other than those of the release."""
+        """Ids that must not be shown to one user, beside those whom nobody is shown."""
         user = _key(user_id)
-        gone = self.absent if kind == "people" else self.unavailable
         if user in self.departed:
-            return set(gone)
+            return set()
         hidden = self.dismissed[kind, user].copy() if (kind, user) in self.dismissed else set()
         if kind == "people":
             hidden |= self.connected.get(user, set()) | self.blocked.of(user)
-            return hidden | self.hidden_connections.of(user) | gone
-        return hidden | self.interacted.get(user, set()) | gone
+            return hidden | self.hidden_connections.of(user)
+        return hidden | self.interacted.get(user, set())
+
+    def gone(self, kind: str) -> set[str]:
+        """Ids that nobody is shown; it differs only where ``gone_version`` does."""
+        return self.absent if kind == "people" else self.unavailable
 
     @property
     def severs(self) -> bool:
@@ -257,6 +264,7 @@ _FOR_ALL = frozenset({
     "block", "unblock", "disconnect", "hide_connection", "unhide_connection",
 })  # fmt: skip
 """Events that may change anyone's list, or the reason in it: a third person may be its evidence."""
+_GONE = frozenset({"opt_out", "opt_in", "leave", "item_available", "item_unavailable"})
 _HANDLERS: dict[str, Callable[[Overlay, Event], None]] = {
     "connect": Overlay._connect,
     "accept": Overlay._connect,

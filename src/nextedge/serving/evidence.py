@@ -10,7 +10,7 @@ from nextedge.events.overlay import Overlay
 from nextedge.serving.release import LoadedRelease
 from nextedge.types import IndexArray
 
-_NOBODY: IndexArray = np.zeros(0, np.int32)
+_NOBODY = np.zeros(0, np.int32)
 
 
 @dataclass(frozen=True)
@@ -21,20 +21,16 @@ class LiveEvidence:
     overlay: Overlay
 
     def witnesses(self, query: int, others: IndexArray) -> IndexArray:
-        """Those of others who are not gone, and with whom the query's link still holds."""
-        if not len(others):
-            return others
-        ids = self.release.entities.users
-        hidden = self.overlay.severed(ids.identifiers([query])[0].as_py())
-        absent = self.overlay.absent
-        if not hidden and not absent:
-            return others
-        names = ids.identifiers(others).to_pylist()
-        return others[[str(n) not in hidden and str(n) not in absent for n in names]]
+        """Those of others (ascending) who are not gone, and with whom the query's link still holds."""
+        out = np.union1d(self.release.gone(self.overlay, "people"), self.severed(query))
+        return others[~np.isin(others, out)] if len(out) else others
 
     def severed(self, candidate: int) -> IndexArray:
         """Whom a candidate blocked or is blocked by, left, or is connected to in secret."""
         ids = self.release.entities.users
-        if not self.overlay.severs:
+        name = ids.identifier(candidate)
+        names = self.overlay.severed(name) if name is not None else None
+        if not names:
             return _NOBODY
-        return ids.positions(sorted(self.overlay.severed(ids.identifiers([candidate])[0].as_py())))
+        places = ids.positions(sorted(names))
+        return places[places >= 0]

@@ -14,6 +14,7 @@ import pyarrow as pa
 from nextedge.config import Config, SurfaceConfig
 from nextedge.data.ids import IdMap
 from nextedge.errors import InputError, UnknownSurfaceError, nearest
+from nextedge.events.overlay import Overlay
 from nextedge.graph.snapshot import Entities, Snapshot
 from nextedge.index.vector_index import VectorIndex
 from nextedge.models.learners import load_rankers
@@ -71,6 +72,7 @@ class LoadedRelease:
             table: _display(release.path / "entities" / f"{table}_display.arrow")
             for table in ("users", "items")
         }
+        self._gone: dict[str, tuple[int, IndexArray]] = {}
         self._others: dict[tuple[str, str], IdMap] = {}
         self.surfaces = {name: self._load(name, config) for name in release.surfaces}
 
@@ -110,6 +112,17 @@ class LoadedRelease:
             raise InputError("cursor: not one of ours")
         return places
 
+    def gone(self, overlay: Overlay, kind: str) -> IndexArray:
+        """Positions of those whom nobody is shown by what was recorded since, ascending."""
+        version = overlay.gone_version
+        kept = self._gone.get(kind)
+        if kept is None or kept[0] != version:
+            names = sorted(overlay.gone(kind))
+            ids = self.entities.users if kind == "people" else self.entities.items
+            places = ids.positions(names) if names else np.zeros(0, np.int32)
+            kept = self._gone[kind] = version, np.unique(places[places >= 0])
+        return kept[1]
+
     def display(self, table: str, position: int) -> str:
         """What a person reads for a user or item: name, title, or the id."""
         names = self._displays[table]
@@ -117,7 +130,18 @@ class LoadedRelease:
         if shown:
             return str(shown)
         ids = self.entities.users if table == "users" else self.entities.items
-        return str(ids.identifiers([position])[0].as_py())
+        return str(ids.identifier(position))
+
+    def displays(self, table: str, positions: IndexArray) -> list[str]:
+        """``display`` of many."""
+        names = self._displays[table]
+        if names is None:
+            return [self.display(table, int(position)) for position in positions]
+        shown = names.take(pa.array(positions)).to_pylist()
+        return [
+            str(name) if name else self.display(table, int(position))
+            for name, position in zip(shown, positions, strict=True)
+        ]
 
     def _load(self, name: str, config: Config) -> LoadedSurface:
         built = Config.model_validate({**self.release.manifest["config"], "base": "."})

@@ -37,6 +37,7 @@ MOST_FILTERS, MOST_FILTER_VALUES = 16, 100
 ROW = "row"
 _AFTER_SOURCES = ("features", "ranking", "policy", "reasons")
 _AFTER_FEATURES = _AFTER_SOURCES[1:]
+_NONE = np.zeros(0, np.int32)
 _PROMOTED = Reason("promoted", "promoted")
 _log = logging.getLogger("nextedge")
 _NO_ROW = np.iinfo(np.int32).max
@@ -210,7 +211,7 @@ def _recommendations(
     table = surface.candidate_table
     ids = release.entities.users if table == "users" else release.entities.items
     names = ids.identifiers(chosen.candidate).to_pylist()
-    displays = [release.display(table, place) for place in chosen.candidate.tolist()]
+    displays = release.displays(table, chosen.candidate)
     chance = chosen.columns.get(PROPENSITY, np.ones(len(chosen), np.float32)).tolist()
     promoted = chosen.columns.get(PROMOTED, np.zeros(len(chosen))) == 1
     ranks, scores = (chosen.position() + 1).tolist(), chosen.columns[SCORE].tolist()
@@ -312,8 +313,10 @@ def prepare(
     ids = release.entities.users if kind == "people" else release.entities.items
 
     def positions(names: set[str]) -> IndexArray:
-        places = ids.positions(sorted(names))
+        places = ids.positions(sorted(names)) if names else _NONE
         return np.unique(places[places >= 0])
+
+    gone = release.gone(overlay, kind)
 
     @cache
     def recently_shown(row: int) -> IndexArray:
@@ -322,7 +325,8 @@ def prepare(
 
     @cache
     def hidden(row: int) -> IndexArray:
-        found = positions(overlay.hidden_from(kind, user_ids[row]))
+        own = positions(overlay.hidden_from(kind, user_ids[row]))
+        found = np.union1d(own, gone) if len(gone) else own
         return np.union1d(found, recently_shown(row)) if days else found
 
     return Prepared(requests, hidden, recently_shown)

@@ -74,12 +74,13 @@ class Reasons:
                 own = graph.row(int(query))
                 seen = np.setdiff1d(own[scope.known[own]], blocks.row(int(query)))
                 seen = evidence.witnesses(int(query), seen)
+            ends, both = _common(graph.indptr, graph.indices, seen, chosen.candidate[rows])
             for place in range(rows.start, rows.stop):
-                candidate = int(chosen.candidate[place])
-                mutual = np.intersect1d(seen, graph.row(candidate), assume_unique=True)
+                candidate, row = int(chosen.candidate[place]), place - rows.start
+                mutual = both[ends[row] : ends[row + 1]]
                 if len(mutual):
-                    severed = evidence.severed(candidate)
-                    mutual = np.setdiff1d(mutual, np.concatenate((blocks.row(candidate), severed)))
+                    severed = np.concatenate((blocks.row(candidate), evidence.severed(candidate)))
+                    mutual = np.setdiff1d(mutual, severed) if len(severed) else mutual
                 reasons.append(
                     self._mutual(mutual, graph.degree)
                     or self._same(attributes, int(query), candidate)
@@ -192,6 +193,23 @@ def mutual_reason(count: int, names: list[str]) -> Reason:
     else:
         text = f"{count} mutual connections, {names[0]} and {names[1]} among them"
     return Reason("mutual_connections", text, {"count": count, "names": names})
+
+
+@numba.njit(cache=True, nogil=True)
+def _common(indptr, indices, seen, candidate):  # type: ignore[no-untyped-def]
+    """Which of ``seen`` (ascending) are in each candidate's row: (int64[n + 1], int32)."""
+    ends = np.zeros(len(candidate) + 1, np.int64)
+    both = np.empty(len(candidate) * len(seen), np.int32)
+    count = 0
+    for row in range(len(candidate)):
+        low, high = indptr[candidate[row]], indptr[candidate[row] + 1]
+        for place in range(len(seen)):
+            low += np.searchsorted(indices[low:high], seen[place])
+            if low < high and indices[low] == seen[place]:
+                both[count] = seen[place]
+                count += 1
+        ends[row + 1] = count
+    return ends, both[:count]
 
 
 def _sizes(column: Tags) -> IntArray:
