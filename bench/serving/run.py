@@ -1,12 +1,15 @@
 """What `nextedge serve` answers a second, and how late: the server on one core, the load on another.
 
-    python bench/serving/run.py [--users N] [--tenant DIR] [--out FILE.json]
+    python bench/serving/run.py [--users N] [--tenant DIR] [--rate R] [--seconds S] [--out FILE.json]
 
-A synthetic tenant is built once (or --tenant names one that is). ``hello`` is the same server with an
-application that says hello, loaded the same way in the same run. Throughput by wrk (Debian's
-package); latencies at a fixed rate, each request timed from when it was due, by this script.
+A synthetic tenant is built once (or --tenant names one that is) and its candidates are published,
+with their features. ``hello`` is the same server with an application that says hello, loaded the
+same way in the same run; ratios are to it. Throughput by wrk (Debian's package); latencies at a
+fixed rate, each request timed from when it was due, by this script. With Redis where redis-server
+is installed; it runs on the core of the load. Takes about ten minutes once the tenant is built.
 """
 
+# ruff: noqa: E402
 from __future__ import annotations
 
 import argparse
@@ -23,12 +26,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # before the imports
+    os.environ.setdefault(name, "1")
 
 import httpx2
 import numpy as np
+import psutil
 
 from nextedge import Recommender
 from nextedge.data.synthetic import SyntheticConfig, generate_tenant
+from nextedge.serving.published import most_active
 
 SERVER_CORE, LOAD_CORE = "0", "1"
 HELLO = """
@@ -45,29 +54,36 @@ async def app(scope, receive, send):
 """
 
 
-@contextmanager
-def server(command: list[str], folder: Path, probe: str) -> Iterator[int]:
-    """A server on one core; yields its port once it answers."""
+def free_port() -> int:
+    """A port that nobody listens on."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    environment = {**os.environ, "NEXTEDGE_THREADS": "1", "OMP_NUM_THREADS": "1",
-                   "PYTHONPATH": f"{folder}:{os.environ.get('PYTHONPATH', '')}"}  # fmt: skip
+        return int(found.getsockname()[1])
+
+
+@contextmanager
+def server(
+    command: list[str], probe: str, *, path: Path | None = None, core: str = SERVER_CORE
+) -> Iterator[tuple[int, psutil.Process, float]]:
+    """A server on one core; yields its port, process and the seconds until it answered."""
+    port, started = free_port(), time.perf_counter()
+    environment = {**os.environ, "NEXTEDGE_THREADS": "1",
+                   "PYTHONPATH": f"{path or ''}:{os.environ.get('PYTHONPATH', '')}"}  # fmt: skip
     process = subprocess.Popen(
-        ["taskset", "-c", SERVER_CORE, *command, "--port", str(port)], env=environment,
+        ["taskset", "-c", core, *command, "--port", str(port)], env=environment,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        for _ in range(600):
+        for _ in range(1200):
             try:
                 if httpx2.get(f"http://127.0.0.1:{port}{probe}", timeout=60).status_code == 200:
                     break
             except httpx2.TransportError:
-                time.sleep(0.1)
-        yield port
+                time.sleep(0.05)
+        yield port, psutil.Process(process.pid), time.perf_counter() - started
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(60)
 
 
 def throughput(port: int, paths: list[str], folder: Path, seconds: int = 10) -> dict[str, float]:
@@ -86,7 +102,9 @@ def throughput(port: int, paths: list[str], folder: Path, seconds: int = 10) -> 
     return {"requests_a_second": rate, "errors": int(errors.group(1)) if errors else 0}
 
 
-async def latencies(port: int, paths: list[str], rate: float) -> dict[str, float]:
+async def latencies(
+    port: int, paths: list[str], rate: float, seen: list[tuple[float, bytes]] | None = None
+) -> dict[str, float]:
     """Milliseconds of each request from when it was due, at a fixed rate over 16 connections."""
     pool: asyncio.Queue = asyncio.Queue()
     for _ in range(16):
@@ -99,9 +117,11 @@ async def latencies(port: int, paths: list[str], rate: float) -> dict[str, float
         writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         head = await reader.readuntil(b"\r\n\r\n")
         length = int(re.search(rb"content-length: (\d+)", head, re.I).group(1))  # type: ignore[union-attr]
-        await reader.readexactly(length)
+        body = await reader.readexactly(length)
         failed += not head.startswith(b"HTTP/1.1 200")
         spent.append((time.perf_counter() - due) * 1e3)
+        if seen is not None:
+            seen.append((time.perf_counter(), body))
         pool.put_nowait((reader, writer))
 
     started, tasks = time.perf_counter() + 0.1, []
@@ -110,6 +130,8 @@ async def latencies(port: int, paths: list[str], rate: float) -> dict[str, float
         await asyncio.sleep(max(0.0, due - time.perf_counter()))
         tasks.append(asyncio.create_task(ask(path, due)))
     await asyncio.gather(*tasks)
+    while not pool.empty():
+        pool.get_nowait()[1].close()
     return {
         "rate": rate, "p50_ms": round(float(np.quantile(spent, 0.5)), 2),
         "p99_ms": round(float(np.quantile(spent, 0.99)), 2), "errors": failed,
@@ -126,38 +148,201 @@ def stages(port: int) -> dict[str, float]:
     return {name: round(1e3 * v["sum"] / v["count"], 3) for name, v in found.items() if v["count"]}
 
 
+class Load:
+    """Paths of a surface: users in random order, each asked once unless asked again."""
+
+    def __init__(self, users: list[Any]) -> None:
+        order = np.random.default_rng(0).permutation(len(users))
+        self.users = [users[place] for place in order]
+        self.next = 0
+
+    def fresh(self, surface: str, number: int) -> list[str]:
+        """Requests of users who were not asked for; from the start again when all were."""
+        start, self.next = self.next, self.next + number
+        return [
+            self.path(surface, self.users[n % len(self.users)]) for n in range(start, self.next)
+        ]
+
+    @staticmethod
+    def path(surface: str, user: Any) -> str:
+        """One request."""
+        return f"/v1/{surface}/recommendations?user_id={user}&limit=20"
+
+
+def uncached(
+    tenant: Path, settings: str, users: list[Any], rate: float, seconds: float
+) -> dict[str, Any]:
+    """Latencies of users who are asked for once, under a configuration of ``[serving]``."""
+    config = (tenant / "nextedge.toml").read_text()
+    (tenant / "nextedge.toml").write_text(config + settings)
+    rows: dict[str, Any] = {}
+    try:
+        if rate >= 100:
+            Recommender(tenant).publish(users=len(users))
+        serve = [sys.executable, "-m", "nextedge", "serve", str(tenant)]
+        with server(serve, "/health/ready") as (port, _, ready):
+            rows["seconds to ready"] = round(ready, 2)
+            for surface in ("people", "items"):
+                load = Load(users)
+                asyncio.run(latencies(port, load.fresh(surface, 50), 20.0))
+                paths = load.fresh(surface, int(rate * seconds))
+                rows[surface] = asyncio.run(latencies(port, paths, rate))
+            rows["stages, mean ms"] = stages(port)
+    finally:
+        (tenant / "nextedge.toml").write_text(config)
+    return rows
+
+
+def cached(tenant: Path, users: list[Any], folder: Path) -> dict[str, Any]:
+    """Requests a second of answers that are kept, all of them and 99 of 100."""
+    rows: dict[str, Any] = {}
+    serve = [sys.executable, "-m", "nextedge", "serve", str(tenant)]
+    with server(serve, "/health/ready") as (port, _, _):
+        load = Load(users)
+        for surface in ("people", "items"):
+            warm = load.fresh(surface, 100)
+            asyncio.run(latencies(port, warm, 20.0))
+            rows[f"{surface}, all encoded"] = throughput(port, warm, folder)
+            cold = load.fresh(surface, 1200)
+            mixed = [p for n, c in enumerate(cold) for p in (*warm[:99], c)]  # each cold once
+            rows[f"{surface}, 99 % encoded"] = throughput(port, mixed, folder)
+            rows[f"{surface}, encoded, latency"] = asyncio.run(latencies(port, warm * 20, 200.0))
+    return rows
+
+
+def swap(tenant: Path, users: list[Any]) -> dict[str, Any]:
+    """Seconds from a promotion to the first answer of the new release, and p99 meanwhile."""
+    releases = Recommender(tenant).releases
+    first = releases.current_id()
+    other = releases.directory / "20990101-000000"
+    shutil.copytree(releases.directory / str(first), other)
+    serve = [sys.executable, "-m", "nextedge", "serve", str(tenant)]
+    rows: dict[str, Any] = {}
+    try:
+        with server(serve, "/health/ready") as (port, _, _):
+            load = Load(users)
+            asyncio.run(latencies(port, load.fresh("people", 100), 20.0))
+            rows["before"] = asyncio.run(latencies(port, load.fresh("people", 500), 50.0))
+            seen: list[tuple[float, bytes]] = []
+
+            async def during() -> tuple[dict[str, float], float]:
+                asked = asyncio.create_task(latencies(port, load.fresh("people", 500), 50.0, seen))
+                await asyncio.sleep(2)
+                subprocess.Popen(
+                    ["taskset", "-c", LOAD_CORE, sys.executable, "-m", "nextedge", "releases",
+                     "promote", other.name, "-c", str(tenant)], stdout=subprocess.DEVNULL,
+                )  # fmt: skip
+                promoted = None
+                while promoted is None:
+                    await asyncio.sleep(0.01)
+                    if releases.current_id() == other.name:
+                        promoted = time.perf_counter()
+                return await asked, promoted
+
+            rows["during"], promoted = asyncio.run(during())
+            new = [at for at, body in seen if other.name.encode() in body]
+            rows["seconds to the new release"] = round(min(new) - promoted, 2) if new else None
+    finally:
+        releases.promote(str(first))
+        shutil.rmtree(other)
+    return rows
+
+
+def memory(tenant: Path, users: list[Any]) -> dict[str, Any]:
+    """Megabytes of two workers: what each has alone, and its share of what they have together."""
+    serve = [sys.executable, "-m", "nextedge", "serve", str(tenant), "--workers", "2"]
+    with server(serve, "/health/ready", core="0,1") as (port, process, _):
+        load = Load(users)
+        asyncio.run(latencies(port, load.fresh("people", 200), 50.0))
+        asyncio.run(latencies(port, load.fresh("items", 200), 50.0))
+        workers = [
+            each for each in process.children(recursive=True) if each.memory_info().rss > 5e7
+        ]
+        found = [each.memory_full_info() for each in workers]
+    return {
+        name: [round(getattr(each, name) / 1e6) for each in found] for name in ("rss", "pss", "uss")
+    } | {"release_mb": round(sum(f.stat().st_size for f in _release(tenant)) / 1e6)}
+
+
+def _release(tenant: Path) -> Iterator[Path]:
+    recommender = Recommender(tenant)
+    folder = recommender.releases.directory / str(recommender.releases.current_id())
+    return (file for file in folder.rglob("*") if file.is_file())
+
+
+@contextmanager
+def redis() -> Iterator[str | None]:
+    """A redis-server on the core of the load, by its URL; None where none is installed."""
+    if shutil.which("redis-server") is None:
+        yield None
+        return
+    port = free_port()
+    process = subprocess.Popen(
+        ["taskset", "-c", LOAD_CORE, "redis-server", "--port", str(port), "--save", "",
+         "--appendonly", "no"], stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        time.sleep(1)
+        yield f"redis://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
 def main() -> None:
     """Build, serve, load, print, write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--users", type=int, default=5_000)
     parser.add_argument("--tenant", type=Path)
-    parser.add_argument("--rate", type=float, default=50.0)
+    parser.add_argument("--rate", type=float, default=200.0)
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--only", default="", help="comma-separated parts")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     work = Path(tempfile.mkdtemp(prefix="nextedge-serving-"))
     tenant = given.tenant or work / "tenant"
     if not (tenant / "state").exists():
         generate_tenant(tenant, SyntheticConfig(users=given.users))
+        (tenant / "nextedge.toml").write_text("".join(
+            f"[surfaces.{name}]\ncandidates = 1000\n" for name in ("people", "items")
+        ))  # fmt: skip
         Recommender(tenant).build()
-    users = Recommender(tenant).release.entities.users.values.to_pylist()
+    release = Recommender(tenant).release
+    asked = most_active(release, int(given.rate * given.seconds) + 50)
+    users = release.entities.users.identifiers(asked).to_pylist()
     os.sched_setaffinity(0, {int(LOAD_CORE)})
-    order = np.random.default_rng(0).permutation(len(users))
-    rows: dict[str, object] = {}
+    rows: dict[str, Any] = {"users": len(release.entities.users)}
+    wanted = set(filter(None, given.only.split(",")))
+
+    def part(name: str) -> bool:
+        return not wanted or name in wanted
+
     (work / "hello.py").write_text(HELLO)
     hello = [sys.executable, "-m", "granian", "--interface", "asgi", "hello:app"]
-    with server(hello, work, "/") as port:
+    with server(hello, "/", path=work) as (port, _, _):
         rows["hello"] = throughput(port, ["/"], work)
-        rows["hello latency"] = asyncio.run(latencies(port, ["/"] * 1000, 200.0))
-    serve = [sys.executable, "-m", "nextedge", "serve", str(tenant)]
-    with server(serve, work, "/health/ready") as port:
-        for surface in ("people", "items"):
-            paths = [f"/v1/{surface}/recommendations?user_id={users[u]}&limit=20" for u in order]
-            warm, cold = paths[:100], paths[100:1100]
-            asyncio.run(latencies(port, warm, 20.0))
-            rows[f"{surface}, not cached"] = asyncio.run(latencies(port, cold, given.rate))
-            rows[f"{surface}, encoded"] = throughput(port, warm, work)
-            rows[f"{surface}, encoded, latency"] = asyncio.run(latencies(port, warm * 20, 200.0))
-        rows["stages, mean ms"] = stages(port)
+        rows["hello, latency"] = asyncio.run(latencies(port, ["/"] * 1000, given.rate))
+    features = "[serving]\ncandidates_features = true\ndeadline_ms = 0\ncache_entries = 0\n"
+    runs = {
+        "not kept": "[serving]\ncandidates_kept_an_hour = 0\ndeadline_ms = 0\ncache_entries = 0\n"
+        'candidates_store = "memory://"\n',
+        "published": f"{features}".replace("candidates_features = true\n", ""),
+        "published with features": features,
+    }
+    with redis() as url:
+        if url is not None:
+            runs["published with features, Redis"] = features + f'store = "{url}"\n'
+        for name, settings in runs.items():
+            if part(name):
+                rate = 20.0 if name == "not kept" else given.rate
+                rows[name] = uncached(tenant, settings, users, rate, given.seconds)
+                print(name, json.dumps(rows[name]), flush=True)
+    for name, run in (("cached", lambda: cached(tenant, users, work)),
+                      ("swap", lambda: swap(tenant, users)),
+                      ("memory of two workers", lambda: memory(tenant, users))):  # fmt: skip
+        if part(name):
+            rows[name] = run()
+            print(name, json.dumps(rows[name]), flush=True)
     print(json.dumps(rows, indent=1))
     if given.out:
         given.out.write_text(json.dumps(rows, indent=1) + "\n")

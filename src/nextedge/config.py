@@ -279,6 +279,8 @@ class ServingConfig(_Settings):
     """URL of the store of published candidates; None = ``store``, or a file in the state folder."""
     candidates_days: float = Field(2.0, gt=0)
     """How long they are kept; those of other releases go as a new one is published."""
+    candidates_features: bool = False
+    """Keep their features too: a request then only ranks, for about seven times the room."""
     candidates_kept_an_hour: int = Field(10_000, ge=0)
     """Users for whom a process keeps what their request found, beside those that were published."""
     store_timeout_ms: float = Field(50.0, gt=0)

@@ -39,7 +39,7 @@ from nextedge.serving.request_log import RequestLog
 from nextedge.serving.served import ServedReleases
 from nextedge.serving.why_not import WhyNot, why_not
 from nextedge.steps.step import Progress, quiet
-from nextedge.types import Candidates, Identifier, IndexArray, Requests
+from nextedge.types import Candidates, FloatArray, Identifier, IndexArray, Requests
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -167,10 +167,15 @@ class Recommender:
         if self.cache is not None:
             self.cache.clear()  # nothing of it is found under another release
 
-    def publish(self, release_id: str | None = None, progress: Progress = quiet) -> int:
-        """Find every user's candidates ahead and keep them in the store; returns how many lists.
+    def publish(
+        self, release_id: str | None = None, *, users: int | None = None, progress: Progress = quiet
+    ) -> int:
+        """Find users' candidates ahead and keep them in the store; returns how many lists.
 
         Stopped and run again it goes on where it was; candidates of other releases then go.
+
+        Args:
+            users: at most so many, those first who were active last; None = all.
 
         Raises:
             StoreError: the store is not reached, or full.
@@ -178,15 +183,20 @@ class Recommender:
         loaded = self.release if release_id is None else self._load(release_id)
         now = int(time.time() * 1e6)
 
-        def find(surface: str, positions: IndexArray) -> Candidates:
-            return loaded.surface(surface).line.retrieve(Requests(positions, now, 1))
+        features = self.config.serving.candidates_features
+
+        def find(surface: str, positions: IndexArray) -> tuple[Candidates, FloatArray | None]:
+            line, requests = loaded.surface(surface).line, Requests(positions, now, 1)
+            found = line.retrieve(requests)
+            kept = features and line.ranker is not None
+            return found, line.matrix(requests, found) if kept else None
 
         store = open_candidates(self.config)
         seconds, kept = self.config.serving.candidates_days * 86_400, 0
         try:
-            for surface, done, users in publish(loaded, store, find, seconds=seconds):
-                progress(f"publish {surface}", done, users)
-                kept += users if done == users else 0
+            for surface, done, of in publish(loaded, store, find, seconds=seconds, most=users):
+                progress(f"publish {surface}", done, of)
+                kept += of if done == of else 0
         finally:
             store.close()
         return kept

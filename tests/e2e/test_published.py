@@ -41,11 +41,12 @@ def asked(
     return [[(e.id, e.score, e.sources) for e in each.recommendations] for each in answers]
 
 
+@pytest.mark.parametrize("features", [False, True])
 @pytest.mark.parametrize("surface", ["people", "items"])
-def test_lists_of_kept_candidates_are_the_same_bit_for_bit(
-    recommender: Recommender, surface: str, monkeypatch: pytest.MonkeyPatch
+def test_lists_of_what_was_kept_are_the_same_bit_for_bit(
+    recommender: Recommender, surface: str, features: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    published = PublishedCandidates(MemoryStore("t"), 3600.0, 1000)
+    published = PublishedCandidates(MemoryStore("t"), 3600.0, 1000, features)
     computed = asked(recommender, surface, None)
     assert asked(recommender, surface, published) == computed
     ends = time.monotonic() + 20
@@ -56,6 +57,8 @@ def test_lists_of_kept_candidates_are_the_same_bit_for_bit(
         raise AssertionError("nothing is to be found again")
 
     monkeypatch.setattr(Line, "retrieve", never)
+    if features:
+        monkeypatch.setattr(Line, "matrix", never)
     assert asked(recommender, surface, published) == computed
     published.close()
 

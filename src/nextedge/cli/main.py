@@ -454,13 +454,16 @@ def record(
 @app.command()
 def publish(
     release: Annotated[str | None, typer.Option(help="default: the served one")] = None,
+    users: Annotated[
+        int | None, typer.Option(min=1, help="at most, those first who were active last")
+    ] = None,
     config: ConfigFile = _DEFAULT,
     as_json: AsJson = False,
 ) -> None:
-    """Find every user's candidates ahead and keep them in the store; goes on where it was stopped."""
+    """Find users' candidates ahead and keep them in the store; goes on where it was stopped."""
     recommender = _recommender(None, config)
     with render.progress_bar() as progress:
-        kept = recommender.publish(release, progress=progress)
+        kept = recommender.publish(release, users=users, progress=progress)
     if as_json:
         render.print_json({"lists": kept})
         return

@@ -3,7 +3,8 @@
 Finding candidates is most of a request's work, and until the next release it finds the same. So
 ``nextedge publish`` finds them ahead for every user, and a request for whom nothing is kept finds
 them itself and keeps them, without waiting for the store. What live state hides is left out
-afterwards, as always. A value is about 60 kB for 1,000 candidates of nine sources.
+afterwards, as always. A value is about 60 kB for 1,000 candidates of nine sources; with their
+features, which follow from the release alone too, 430 kB where there are 94.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,22 +24,36 @@ from nextedge.errors import CorruptValueError, StoreError
 from nextedge.stages.merge import ROUGH, with_standard_scores
 from nextedge.stores.packing import pack, unpack
 from nextedge.stores.store import Store, open_store
-from nextedge.types import Candidates
+from nextedge.types import Candidates, FloatArray, IndexArray
 
 if TYPE_CHECKING:
     from nextedge.serving.release import LoadedRelease
 
 _log = logging.getLogger("nextedge")
 _PREFIX = "candidates"
+_FEATURES = "features"
 _WAITING = 256
 """Values that may wait to be written; more are dropped, and found again by a later request."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The candidates of one query, and their features where those are kept.
+
+    Attributes:
+        matrix: float32[R, F] in the order of the candidates.
+    """
+
+    candidates: Candidates
+    matrix: FloatArray | None = None
 
 
 class PublishedCandidates:
     """Candidates of one user and surface of a release, in a store."""
 
-    def __init__(self, store: Store, seconds: float, an_hour: int) -> None:
-        """``an_hour``: values that requests may add."""
+    def __init__(self, store: Store, seconds: float, an_hour: int, features: bool = False) -> None:
+        """``an_hour``: values that requests may add; ``features``: whether these are kept too."""
+        self.features = features
         self.store = store
         self.seconds = seconds
         self.an_hour = an_hour
@@ -45,11 +61,11 @@ class PublishedCandidates:
         self.failed = 0
         """Reads and writes that the store refused, and values that were damaged."""
         self.dropped = 0
-        self._waiting: queue.Queue[tuple[str, Candidates] | None] = queue.Queue(_WAITING)
+        self._waiting: queue.Queue[tuple[str, Kept] | None] = queue.Queue(_WAITING)
         self._writer = threading.Thread(target=self._write, name="nextedge-publish", daemon=True)
         self._writer.start()
 
-    def get(self, release_id: str, surface: str, position: int) -> Candidates | None:
+    def get(self, release_id: str, surface: str, position: int) -> Kept | None:
         """What was kept, or None; a store that fails or a damaged value is as good as none."""
         try:
             (value,) = self.store.get_many([_key(release_id, surface, position)])
@@ -58,7 +74,7 @@ class PublishedCandidates:
             self._count(error)
             return None
 
-    def put(self, release_id: str, surface: str, position: int, found: Candidates) -> None:
+    def put(self, release_id: str, surface: str, position: int, found: Kept) -> None:
         """Keep the candidates of one query, sooner or later; never waits."""
         hour = int(time.monotonic() // 3600)
         self._hour, self._added = hour, self._added + 1 if hour == self._hour else 1
@@ -106,72 +122,88 @@ def published_candidates(config: Config) -> PublishedCandidates:
     """What ``nextedge serve`` reads, and adds to."""
     settings = config.serving
     return PublishedCandidates(
-        open_candidates(config), settings.candidates_days * 86_400, settings.candidates_kept_an_hour
+        open_candidates(config),
+        settings.candidates_days * 86_400,
+        settings.candidates_kept_an_hour,
+        settings.candidates_features,
     )
 
 
 def publish(
     release: LoadedRelease,
     store: Store,
-    find: Callable[[str, np.ndarray], Candidates],
+    find: Callable[[str, IndexArray], tuple[Candidates, FloatArray | None]],
     *,
     seconds: float,
+    most: int | None = None,
     batch: int = 64,
 ) -> Iterator[tuple[str, int, int]]:
-    """Keep the candidates of every user; yields (surface, users done, users) as it goes on.
+    """Keep the candidates of users; yields (surface, users done, users) as it goes on.
 
     Users who have theirs are skipped, so that an interrupted run goes on where it was. Last of
     all the values of other releases go, so that nobody is without while this one is loaded.
 
     Args:
-        find: (surface, int32[Q] positions) to their merged candidates.
+        most: users at most, those first who were active last; None = all.
+        find: (surface, int32[Q] positions) to their merged candidates, and features or None.
 
     Raises:
         StoreError: the store is not reached, or is full.
     """
-    users = len(release.entities.users)
+    order = most_active(release, most)
     for surface in release.surfaces:
-        for start in range(0, users, batch):
-            positions = np.arange(start, min(start + batch, users), dtype=np.int32)
+        for start in range(0, len(order), batch):
+            positions = order[start : start + batch]
             keys = [_key(release.id, surface, int(position)) for position in positions]
             kept = store.get_many(keys)
             missing = [row for row, value in enumerate(kept) if value is None]
             if missing:
-                found = find(surface, positions[missing])
-                parts = _each(found)
+                parts = _each(*find(surface, positions[missing]))
                 store.put_many(
                     {keys[row]: packed(part) for row, part in zip(missing, parts, strict=True)},
                     seconds,
                 )
-            yield surface, int(positions[-1]) + 1, users
+            yield surface, start + len(positions), len(order)
     current = f"{_PREFIX}/{release.id}/".encode()
     others = {key.rsplit(b"/", 2)[0] + b"/" for key in store.keys(f"{_PREFIX}/")} - {current}
     for prefix in sorted(others):
         store.delete_prefix(prefix)
 
 
-def packed(found: Candidates) -> bytes:
+def most_active(release: LoadedRelease, most: int | None) -> IndexArray:
+    """int32: positions of the users, those first who were active last."""
+    latest = release.snapshot.last_activity
+    return np.lexsort((np.arange(len(latest)), -latest))[:most].astype(np.int32)
+
+
+def packed(found: Kept) -> bytes:
     """The candidates of one query as a value; what can be told from the rest is left out."""
-    columns = {name: v for name, v in found.columns.items() if not name.endswith("_standard")}
-    return pack({"candidate": found.candidate, **columns})
+    columns = {
+        name: values
+        for name, values in found.candidates.columns.items()
+        if not name.endswith("_standard")
+    }
+    features = {} if found.matrix is None else {_FEATURES: found.matrix}
+    return pack({"candidate": found.candidates.candidate, **columns, **features})
 
 
-def _unpacked(value: bytes) -> Candidates:
+def _unpacked(value: bytes) -> Kept:
     arrays, _ = unpack(value)
-    candidate = arrays.pop("candidate", None)
+    candidate, matrix = arrays.pop("candidate", None), arrays.pop(_FEATURES, None)
     if candidate is None or ROUGH not in arrays:
         raise CorruptValueError(
             "published candidates: expected columns 'candidate' and 'rough_score'"
         )
     indptr = np.array([0, len(candidate)])
-    return with_standard_scores(Candidates(indptr, candidate, arrays))
+    return Kept(with_standard_scores(Candidates(indptr, candidate, arrays)), matrix)
 
 
-def _each(found: Candidates) -> Iterator[Candidates]:
+def _each(found: Candidates, matrix: FloatArray | None) -> Iterator[Kept]:
     for rows in found.rows():
         columns: Mapping[str, np.ndarray] = {n: values[rows] for n, values in found.columns.items()}
         size = rows.stop - rows.start
-        yield Candidates(np.array([0, size]), found.candidate[rows], dict(columns))
+        own = Candidates(np.array([0, size]), found.candidate[rows], dict(columns))
+        yield Kept(own, None if matrix is None else matrix[rows])
 
 
 def _key(release_id: str, surface: str, position: int) -> str:

@@ -20,7 +20,7 @@ from nextedge.serving.cursor import Cursor
 from nextedge.serving.deadline import NO_DEADLINE, Deadline, Pace
 from nextedge.serving.evidence import LiveEvidence
 from nextedge.serving.onboarding import seeded_batch
-from nextedge.serving.published import PublishedCandidates
+from nextedge.serving.published import Kept, PublishedCandidates
 from nextedge.serving.release import LoadedRelease, LoadedSurface
 from nextedge.serving.request_log import LoggedRequest, RequestLog, fingerprint
 from nextedge.serving.seeds import SeededBatch
@@ -196,11 +196,14 @@ def _computed(
     position = int(requests.query[0])
     kept = published.get(release.id, surface.name, position)
     if kept is not None:
-        return ranked_candidates(surface, requests, watch, deadline, kept)
+        found, matrix = kept.candidates, kept.matrix
+        return ranked_candidates(surface, requests, watch, deadline, found, matrix=matrix)
     found, late = _retrieved(surface, requests, deadline)
+    ranked = ranked_candidates(surface, requests, watch, deadline, found, late)
     if not late:
-        published.put(release.id, surface.name, position, found)
-    return ranked_candidates(surface, requests, watch, deadline, found, late)
+        matrix = ranked.matrix if published.features else None
+        published.put(release.id, surface.name, position, Kept(found, matrix))
+    return ranked
 
 
 def _recommendations(
@@ -457,6 +460,7 @@ def ranked_candidates(
     deadline: Deadline = NO_DEADLINE,
     candidates: Candidates | None = None,
     late: tuple[str, ...] = (),
+    matrix: FloatArray | None = None,
 ) -> Ranked:
     """Ranked candidates; when ranking fails or is late, the rough order and the word that it did.
 
@@ -464,6 +468,7 @@ def ranked_candidates(
         watch: told the name of each stage as it ends.
         candidates: where they are at hand.
         late: sources that were left out of them.
+        matrix: their features, where those are at hand.
     """
     line = surface.line
     if candidates is None:
@@ -472,10 +477,12 @@ def ranked_candidates(
     candidates = candidates.with_columns(**{ROW: np.arange(len(candidates), dtype=np.int32)})
     if line.ranker is None:
         return Ranked(line.rank(requests, candidates), None, (*late, "no_ranker"))
-    if not deadline.allows("features", reserve=_AFTER_FEATURES):
+    known = matrix is not None and matrix.shape[1] == len(line.features.names)
+    if not deadline.allows("ranking" if known else "features", reserve=_AFTER_FEATURES):
         return Ranked(_by_rough_score(candidates), None, (*late, "late_ranking"))
     try:
-        matrix = line.matrix(requests, candidates)
+        if matrix is None or not known:
+            matrix = line.matrix(requests, candidates)
         watch("features")
         ranked = line.rank(requests, candidates, matrix)
         watch("ranking")
