@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import time
@@ -14,6 +15,7 @@ from nextedge.config import Config, load_config, parse_config
 from nextedge.data.forgotten import Forgotten
 from nextedge.errors import (
     InputError,
+    NextEdgeError,
     UnknownSurfaceError,
     UnknownUserError,
     nearest,
@@ -365,7 +367,8 @@ class Recommender:
         requests = self.request_log or self._new_request_log()
         erased = forget(state, self.releases, self.overlay.log, requests, user_id)
         self.contacts.forget(user_id)
-        self.served.refresh()  # its files were replaced
+        with contextlib.suppress(NextEdgeError):  # there may be no release yet
+            self.served.refresh()  # its files were replaced
         return erased
 
     def _new_request_log(self) -> RequestLog:

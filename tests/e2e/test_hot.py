@@ -186,3 +186,47 @@ def test_a_request_id_comes_back(client: TestClient) -> None:
     answer = client.get("/health/live", headers={"X-Request-ID": "abc"})
     assert answer.headers["x-request-id"] == "abc"
     assert len(client.get("/health/live").headers["x-request-id"]) == 32
+
+
+def test_strangers_events_leave_an_answer_as_it_is(client: TestClient, folder: Path) -> None:
+    """Only those are touched who are shown somebody, or may be told of them."""
+    first = people(client)
+    assert people(client).headers["x-cache"] == "hit"
+    recommender = Recommender(folder)
+    release = recommender.release
+    users = release.entities.users
+    own = int(users.position("u000007"))
+    near = {*release.snapshot.connections.row(own).tolist(), own}
+    near |= set(users.positions(ids(first)).tolist())
+    far = [users.identifier(place) for place in range(len(users)) if place not in near][:6]
+    friend = users.identifier(int(release.snapshot.connections.row(own)[0]))
+    for kind in ("block", "disconnect", "hide_connection"):
+        recommender.record({"type": kind, "user_id": far[0], "candidate_id": far[1]})
+        recommender.record({"type": kind, "user_id": far[2], "candidate_id": ids(first)[0]})
+        recommender.record({"type": kind, "user_id": friend, "candidate_id": far[3]})
+    for kind in ("opt_out", "leave"):
+        recommender.record({"type": kind, "user_id": far[4]})
+    assert people(client).headers["x-cache"] == "hit"
+    recommender.record({"type": "block", "user_id": friend, "candidate_id": ids(first)[0]})
+    assert "x-cache" not in people(client).headers
+    assert people(client).headers["x-cache"] == "hit"
+    recommender.record({"type": "opt_out", "user_id": friend})
+    assert "x-cache" not in people(client).headers
+    assert people(client).headers["x-cache"] == "hit"
+    recommender.record({"type": "leave", "user_id": ids(first)[1]})
+    assert ids(first)[1] not in ids(people(client))
+
+
+def test_an_item_that_goes_touches_those_who_are_shown_it(client: TestClient) -> None:
+    def items():  # type: ignore[no-untyped-def]
+        params = {"user_id": "u000007", "limit": 5}
+        return client.get("/v1/items/recommendations", params=params)
+
+    shown = [each["item_id"] for each in items().json()["recommendations"]]
+    assert items().headers["x-cache"] == "hit"
+    client.post("/v1/events", json={"type": "item_unavailable", "item_id": "elsewhere"})
+    assert items().headers["x-cache"] == "hit"
+    client.post("/v1/events", json={"type": "item_unavailable", "item_id": shown[2]})
+    after = items()
+    assert "x-cache" not in after.headers
+    assert shown[2] not in [each["item_id"] for each in after.json()["recommendations"]]

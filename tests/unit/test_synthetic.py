@@ -89,6 +89,7 @@ def test_tables_have_the_public_columns(tenant: Tenant) -> None:
         extra = {schema.TIMESTAMP} if name == schema.BLOCKS else set()
         missing = {schema.ARRIVED_AT, "propensity"}  # all rows arrive at once, nothing is drawn
         missing |= {schema.WEIGHT} if name == schema.CONNECTIONS else set()
+        missing |= {schema.HIDDEN, schema.CONNECTIONS_HIDDEN}  # nobody hides anything
         assert set(table.column_names) == (declared | extra) - missing
         assert table.num_rows == tenant.rows[name] > 0
         key = list(schema.TABLES[name].key)

@@ -10,10 +10,11 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from nextedge.api.keys import CALLER
+from nextedge.errors import NextEdgeError
 from nextedge.serving.cache import Cache
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from nextedge.api.metrics import Metrics
     from nextedge.api.tenants import Tenant
     from nextedge.recommender import Recommender
-    from nextedge.types import Identifier
+    from nextedge.serving.release import LoadedRelease
+    from nextedge.types import Identifier, IndexArray
 
 KEY = "nextedge.hot"
 """Where the scope of a request carries the key under which its answer may be kept."""
@@ -47,7 +49,13 @@ class Encoded:
     shown: bool
     """Whether what was shown of late changes it."""
     version: tuple[int, int, int]
-    """Of live state, read before it was computed."""
+    narrowed: int
+    """Of live state, and how many events had taken somebody out of others' sight: both read
+    before it was computed."""
+    kind: str
+    query: int
+    positions: IndexArray
+    """Of the user, and of the recommended, in the release."""
 
 
 class HotAnswers:
@@ -72,16 +80,31 @@ class HotAnswers:
     def find(self, key: Hashable) -> tuple[bytes, Encoded] | None:
         """The body to send, or None where the answer must be computed."""
         kept = self._answers.get(key)
-        if kept is None or kept.release != self.recommender.served.id_of_user(kept.user_id):
+        if kept is None:
             return None
-        version = self.recommender.overlay.current_version(kept.user_id, shown=kept.shown)
+        release, overlay = self._release_of(kept.user_id), self.recommender.overlay
+        if release is None or kept.release != release.id:
+            return None
+        version = overlay.current_version(kept.user_id, shown=kept.shown)
         if version != kept.version:
             return None
+        narrowed = len(overlay.narrowed)
+        if narrowed != kept.narrowed:
+            since = kept.narrowed, kept.kind, kept.query, kept.positions
+            if release.touched.touches(overlay, *since):
+                return None
+            self._answers.put(key, replace(kept, narrowed=narrowed))
         recommendation_id = uuid.uuid4().hex
         log = self.recommender.request_log
         if log is not None:
             log.repeat(recommendation_id, kept.recommendation_id)
         return kept.before + recommendation_id.encode() + kept.after, kept
+
+    def _release_of(self, user_id: Identifier) -> LoadedRelease | None:
+        try:
+            return self.recommender.served.of_user(user_id)[0]
+        except NextEdgeError:
+            return None
 
     def keep(self, key: Hashable, answer: Encoded) -> None:
         """Keep an answer for the next who asks the same."""

@@ -138,7 +138,9 @@ def routes() -> APIRouter:
         deadline_ms = recommender.config.serving.deadline_ms
         question = page.question(surface, deadline_ms, explain=explain)
         shown = _shown_matters(recommender, surface)
-        version = recommender.overlay.current_version(user_id, shown=shown)  # before it is computed
+        overlay = recommender.overlay  # both are read before the answer is computed:
+        version = overlay.current_version(user_id, shown=shown)
+        narrowed = len(overlay.narrowed)
         answer = recommender.recommend_many([user_id], question)[0]
         tenant.answered(request, answer)
         out = RecommendationsOut(
@@ -154,7 +156,8 @@ def routes() -> APIRouter:
             hot.keep(
                 request.scope[KEY],
                 Encoded(before, after, answer.recommendation_id, answer.surface, answer.release,
-                        user_id, shown, version),
+                        user_id, shown, version, narrowed, answer.kind, answer.query,
+                        answer.positions),
             )  # fmt: skip
         return Response(_encoded(out), media_type="application/json")
 

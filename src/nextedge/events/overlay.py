@@ -82,6 +82,8 @@ class Overlay:
         self.shown: dict[tuple[str, str], list[tuple[int, str]]] = defaultdict(list)
         self._versions: dict[str, int] = {}
         self._shown_versions: dict[str, int] = {}
+        self.narrowed: list[tuple[str | None, str | None, str | None]] = []
+        """User, other user and item of every event that takes somebody out of others' sight."""
         self._generation: object = None
 
     def catch_up(self) -> None:
@@ -136,7 +138,9 @@ class Overlay:
             self.gone_version += 1
         if event.type in _FOR_ALL:
             self._epoch += 1
-            return
+        if event.type in _NARROWING:
+            named = (event.user_id, event.candidate_id, event.item_id)
+            self.narrowed.append(tuple(None if i is None else _key(i) for i in named))  # type: ignore[arg-type]
         versions = self._shown_versions if event.type == "impression" else self._versions
         for identifier in (event.user_id, event.candidate_id):
             if identifier is not None:
@@ -259,11 +263,12 @@ def _target(event: Event) -> tuple[str, str]:
 
 
 _STRANGER = ""  # no table holds an empty id
-_FOR_ALL = frozenset({
-    "opt_out", "opt_in", "leave", "item_available", "item_unavailable",
-    "block", "unblock", "disconnect", "hide_connection", "unhide_connection",
+_NARROWING = frozenset({
+    "opt_out", "leave", "item_unavailable", "block", "disconnect", "hide_connection",
 })  # fmt: skip
-"""Events that may change anyone's list, or the reason in it: a third person may be its evidence."""
+"""Events after which somebody, or a pair, must not be shown or told of to a third person either."""
+_FOR_ALL = frozenset({"opt_in", "unblock", "unhide_connection"})
+"""Events that may bring somebody back into anyone's list."""
 _GONE = frozenset({"opt_out", "opt_in", "leave", "item_available", "item_unavailable"})
 _HANDLERS: dict[str, Callable[[Overlay, Event], None]] = {
     "connect": Overlay._connect,

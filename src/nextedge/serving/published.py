@@ -23,7 +23,7 @@ from nextedge.config import Config
 from nextedge.errors import CorruptValueError, StoreError
 from nextedge.stages.merge import ROUGH, with_standard_scores
 from nextedge.stores.packing import pack, unpack
-from nextedge.stores.store import Store, open_store
+from nextedge.stores.store import Key, Store, open_store
 from nextedge.types import Candidates, FloatArray, IndexArray
 
 if TYPE_CHECKING:
@@ -67,9 +67,10 @@ class PublishedCandidates:
 
     def get(self, release_id: str, surface: str, position: int) -> Kept | None:
         """What was kept, or None; a store that fails or a damaged value is as good as none."""
+        key = _key(release_id, surface, position)
         try:
-            (value,) = self.store.get_many([_key(release_id, surface, position)])
-            return None if value is None else _unpacked(value)
+            (value,) = self.store.get_many([key])
+            return None if value is None else _unpacked(key, value)
         except (StoreError, CorruptValueError) as error:
             self._count(error)
             return None
@@ -95,7 +96,7 @@ class PublishedCandidates:
         while (waiting := self._waiting.get()) is not None:
             key, found = waiting
             try:
-                self.store.put_many({key: packed(found)}, self.seconds)
+                self.store.put_many({key: packed(key, found)}, self.seconds)
             except StoreError as error:
                 self._count(error)
 
@@ -159,10 +160,11 @@ def publish(
             missing = [row for row, value in enumerate(kept) if value is None]
             if missing:
                 parts = _each(*find(surface, positions[missing]))
-                store.put_many(
-                    {keys[row]: packed(part) for row, part in zip(missing, parts, strict=True)},
-                    seconds,
-                )
+                values: dict[Key, bytes] = {
+                    keys[row]: packed(keys[row], part)
+                    for row, part in zip(missing, parts, strict=True)
+                }
+                store.put_many(values, seconds)
             yield surface, start + len(positions), len(order)
     current = f"{_PREFIX}/{release.id}/".encode()
     others = {key.rsplit(b"/", 2)[0] + b"/" for key in store.keys(f"{_PREFIX}/")} - {current}
@@ -176,19 +178,21 @@ def most_active(release: LoadedRelease, most: int | None) -> IndexArray:
     return np.lexsort((np.arange(len(latest)), -latest))[:most].astype(np.int32)
 
 
-def packed(found: Kept) -> bytes:
-    """The candidates of one query as a value; what can be told from the rest is left out."""
+def packed(key: str, found: Kept) -> bytes:
+    """The candidates of one query as the value of a key; what the rest tells is left out."""
     columns = {
         name: values
         for name, values in found.candidates.columns.items()
         if not name.endswith("_standard")
     }
     features = {} if found.matrix is None else {_FEATURES: found.matrix}
-    return pack({"candidate": found.candidates.candidate, **columns, **features})
+    return pack({"candidate": found.candidates.candidate, **columns, **features}, {"key": key})
 
 
-def _unpacked(value: bytes) -> Kept:
-    arrays, _ = unpack(value)
+def _unpacked(key: str, value: bytes) -> Kept:
+    arrays, metadata = unpack(value)
+    if metadata.get("key") != key:
+        raise CorruptValueError("the value belongs to another key")
     candidate, matrix = arrays.pop("candidate", None), arrays.pop(_FEATURES, None)
     if candidate is None or ROUGH not in arrays:
         raise CorruptValueError(

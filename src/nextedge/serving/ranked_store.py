@@ -27,7 +27,7 @@ from nextedge.serving.request import Ranked
 from nextedge.stages.line import SCORE
 from nextedge.stores.packing import Array, pack, unpack
 from nextedge.stores.store import Key, Store, open_store
-from nextedge.types import Candidates, Identifier
+from nextedge.types import Candidates
 
 _log = logging.getLogger("nextedge")
 _BATCH = 100
@@ -90,15 +90,15 @@ class TwoLevelCache(Cache[Ranked]):
         with self._queueing:
             return {name: self._counts[name] for name in COUNTED}
 
-    def delete_user(self, user_id: Identifier) -> int:
-        """Forget the lists of a user here and in the store; returns how many the store had.
+    def delete_user(self, user: str) -> int:
+        """Forget the lists of a user, as keys name them, here and in the store; returns how many
+        the store had.
 
         Other processes may hold theirs for up to ``seconds`` more.
 
         Raises:
             StoreError: the store was not reached; its lists are still there.
         """
-        user = str(user_id)
         with self._writing:
             with self._queueing:
                 self._queue = deque(each for each in self._queue if _user(each[0]) != user)

@@ -35,9 +35,9 @@ from nextedge.types import UNKNOWN, Candidates, Filter, FloatArray, Identifier, 
 MAX_LIMIT = 500
 MOST_FILTERS, MOST_FILTER_VALUES = 16, 100
 ROW = "row"
+_NONE = np.zeros(0, np.int32)
 _AFTER_SOURCES = ("features", "ranking", "policy", "reasons")
 _AFTER_FEATURES = _AFTER_SOURCES[1:]
-_NONE = np.zeros(0, np.int32)
 _PROMOTED = Reason("promoted", "promoted")
 _log = logging.getLogger("nextedge")
 _NO_ROW = np.iinfo(np.int32).max
@@ -103,6 +103,9 @@ class Answer:
     """Milliseconds of each stage, for the whole batch."""
     experiment: str | None = None
     """Name and arm of the trial that the user is in."""
+    query: int = UNKNOWN
+    positions: IndexArray = field(default_factory=lambda: _NONE)
+    """Of the user, and of the recommended, in the release."""
     cold_start: bool = False
     """Whether the user has no edge in the release: the list is of live state, not to be kept."""
 
@@ -162,7 +165,8 @@ def answer(
             Answer(
                 user_id, surface.name, surface.settings.kind, release.id, tuple(found[rows]),
                 uuid.uuid4().hex, bool(requests.query[row] != UNKNOWN), spent_ms, ranked.degraded,
-                cached is not None, cursor, watch.spent_ms, cold_start=seeds.applies(row),
+                cached is not None, cursor, watch.spent_ms, query=int(requests.query[row]),
+                positions=chosen.candidate[rows], cold_start=seeds.applies(row),
             )
         )  # fmt: skip
     if log is not None:

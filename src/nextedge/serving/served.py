@@ -84,13 +84,6 @@ class ServedReleases:
         except NextEdgeError:
             return None
 
-    def id_of_user(self, user_id: Identifier) -> str | None:
-        """Id of the release that answers a user now, None before the first is loaded."""
-        try:
-            return self.of_user(user_id)[0].id
-        except NextEdgeError:
-            return None
-
     def watch(self) -> None:
         """Follow promotions in the background from now on."""
         with contextlib.suppress(NextEdgeError):  # the first may be built later
