@@ -17,6 +17,7 @@ from nextedge.api import events, onboarding, recommendations, releases, similar,
 from nextedge.api.access import AccessLog, log_to_stdout
 from nextedge.api.admission import Admission
 from nextedge.api.compression import Compression
+from nextedge.api.direct import Direct
 from nextedge.api.document import document
 from nextedge.api.hot import HotRoute
 from nextedge.api.keys import CALLER, Scope
@@ -77,6 +78,7 @@ def create_app(served: Recommender | Tenants, api_key: str | None = None) -> Fas
 def _add_middleware(app: FastAPI, tenants: Tenants) -> None:
     """The last is met first."""
     templates = Templates(app)
+    app.add_middleware(Direct)
     app.add_middleware(ValidText)
     app.add_middleware(BodyLimit)
     app.add_middleware(RequestCount, tenants=tenants, templates=templates)

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from starlette.exceptions import HTTPException
 
-from nextedge.api.hot import KEY, Encoded
+from nextedge.api.answering import Page, encoded_answer, rendered
+from nextedge.api.hot import KEY, SURFACE
 from nextedge.api.models import (
     InternalRequest,
     InternalResponse,
-    ReasonOut,
-    RecommendationOut,
     RecommendationsOut,
 )
 from nextedge.api.tenants import CurrentTenant, tenant_of
-from nextedge.errors import InputError
 from nextedge.recommender import Recommender
-from nextedge.serving.request import MAX_LIMIT, Answer, Question
+from nextedge.serving.request import MAX_LIMIT, Question
 
 UserId = Annotated[
     str,
@@ -46,36 +43,6 @@ PageCursor = Annotated[
 ]
 _CONTEXT = ("context", "region")
 """Names among the filters of the internal interface that are context."""
-
-
-@dataclass(frozen=True)
-class Page:
-    """What may be asked of a list, beside whose it is."""
-
-    limit: int | None
-    context: str | None
-    region: str | None
-    exclude: tuple[str, ...]
-    filters: tuple[str, ...]
-    cursor: str | None
-
-    def question(self, surface: str, deadline_ms: float, *, explain: bool) -> Question:
-        """The same as the engine reads it.
-
-        Raises:
-            InputError: a filter is not column:value.
-        """
-        filters: dict[str, list[str]] = {}
-        for text in self.filters:
-            column, colon, value = text.partition(":")
-            if not (column and colon and value):
-                raise InputError(f"filter {text!r}: expected column:value")
-            filters.setdefault(column, []).append(value)
-        context = {"context": self.context, "region": self.region}
-        return Question(
-            surface, self.limit, {name: value for name, value in context.items() if value},
-            self.exclude, filters, self.cursor, deadline_ms, explain,
-        )  # fmt: skip
 
 
 def _page(
@@ -124,7 +91,8 @@ def routes() -> APIRouter:
             request.cursor, recommender.config.serving.deadline_ms,
         )  # fmt: skip
         answer = recommender.recommend_many([request.user_id], question)[0]
-        tenant.answered(http, answer)
+        http.scope[SURFACE] = answer.surface
+        tenant.answered(answer)
         return InternalResponse(
             recommendations=rendered(answer), model_version=answer.release,
             cache_hit=answer.cached, latency_ms=answer.latency_ms,
@@ -133,44 +101,13 @@ def routes() -> APIRouter:
         )  # fmt: skip
 
     def ask(request: Request, user_id: str, surface: str, page: Page, *, explain: bool) -> Response:
-        tenant = tenant_of(request)
-        recommender, hot = tenant.recommender, tenant.hot
-        deadline_ms = recommender.config.serving.deadline_ms
-        question = page.question(surface, deadline_ms, explain=explain)
-        shown = _shown_matters(recommender, surface)
-        overlay = recommender.overlay  # both are read before the answer is computed:
-        version = overlay.current_version(user_id, shown=shown)
-        narrowed = len(overlay.narrowed)
-        answer = recommender.recommend_many([user_id], question)[0]
-        tenant.answered(request, answer)
-        out = RecommendationsOut(
-            user_id=answer.user_id, surface=answer.surface, recommendations=rendered(answer),
-            recommendation_id=answer.recommendation_id, release=answer.release,
-            degraded=list(answer.degraded), cache="hit" if answer.cached else "miss",
-            latency_ms=round(answer.latency_ms, 3), experiment=answer.experiment,
-            next_cursor=answer.next_cursor,
-        )  # fmt: skip
-        if KEY in request.scope and not (answer.degraded or answer.cold_start):
-            again = out.model_copy(update={"cache": "hit", "latency_ms": 0.0})
-            before, _, after = _encoded(again).partition(answer.recommendation_id.encode())
-            hot.keep(
-                request.scope[KEY],
-                Encoded(before, after, answer.recommendation_id, answer.surface, answer.release,
-                        user_id, shown, version, narrowed, answer.kind, answer.query,
-                        answer.positions),
-            )  # fmt: skip
-        return Response(_encoded(out), media_type="application/json")
+        tenant, key = tenant_of(request), request.scope.get(KEY)
+        answer, body = encoded_answer(tenant, user_id, surface, page, explain, key)
+        request.scope[SURFACE] = answer.surface
+        tenant.answered(answer)
+        return Response(body, media_type="application/json")
 
     return router
-
-
-def _encoded(out: RecommendationsOut) -> bytes:
-    return out.model_dump_json(exclude_none=True).encode()
-
-
-def _shown_matters(recommender: Recommender, surface: str) -> bool:
-    """Whether the surface leaves out what was shown of late."""
-    return recommender.release.surface(surface).settings.policy.recently_shown_days > 0
 
 
 def _only_surface(recommender: Recommender) -> str:
@@ -179,17 +116,3 @@ def _only_surface(recommender: Recommender) -> str:
         if "items" in recommender.release.surfaces
         else next(iter(recommender.release.surfaces))
     )
-
-
-def rendered(answer: Answer) -> list[RecommendationOut]:
-    """The recommendations of an answer as they go out."""
-    key = "item_id" if answer.kind == "items" else "candidate_id"
-    return [
-        RecommendationOut(
-            score=each.score, rank=each.rank, sources=list(each.sources), display=each.display,
-            propensity=each.propensity, promoted=each.promoted,
-            reason=ReasonOut(code=each.reason.code, text=each.reason.text, evidence=each.reason.evidence),
-            contributions=each.contributions or None, **{key: each.id},
-        )
-        for each in answer.recommendations
-    ]  # fmt: skip

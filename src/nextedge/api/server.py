@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from nextedge.config import FILE_NAME
 from nextedge.errors import InputError
+from nextedge.graph.threads import THREADS_VARIABLE, thread_count
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -39,6 +40,8 @@ def run_server(
             cannot be told apart.
         NoReleaseError: a tenant has nothing to serve.
     """
+    # each worker its share of the cores: more threads than cores only wait for each other
+    os.environ.setdefault(THREADS_VARIABLE, str(max(1, thread_count() // workers)))
     with tempfile.TemporaryDirectory(prefix="nextedge-shared-") as shared:
         os.environ[LOCATIONS_VARIABLE] = json.dumps([str(each.resolve()) for each in locations])
         os.environ[SHARED_VARIABLE] = shared

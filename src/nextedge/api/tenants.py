@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import Depends, Request
 from starlette.exceptions import HTTPException
 
-from nextedge.api.hot import SURFACE, HotAnswers
+from nextedge.api.hot import HotAnswers
 from nextedge.api.keys import CALLER, SCOPES, ApiKeys, digest_of
 from nextedge.api.metrics import Metrics
 from nextedge.api.quota import Quota
@@ -51,9 +51,8 @@ class Tenant:
         if self.traces is not None:
             self.traces.shutdown()
 
-    def answered(self, request: Request, answer: Answer) -> None:
+    def answered(self, answer: Answer) -> None:
         """Tell of a list that was computed."""
-        request.scope[SURFACE] = answer.surface
         self._metrics.answer(self.name, answer)
         if self.traces is not None:
             stage_spans(self.traces, answer)

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+THREADS_VARIABLE = "NEXTEDGE_THREADS"
+
 
 @lru_cache(maxsize=1)
 def _pool(process: int) -> ThreadPoolExecutor:
@@ -23,7 +25,7 @@ def _pool(process: int) -> ThreadPoolExecutor:
 
 def thread_count() -> int:
     """Cores that this process may use; NEXTEDGE_THREADS sets another number."""
-    given = os.environ.get("NEXTEDGE_THREADS", "")
+    given = os.environ.get(THREADS_VARIABLE, "")
     return max(1, int(given)) if given.isdigit() else len(os.sched_getaffinity(0))
 
 

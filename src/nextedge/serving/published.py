@@ -21,7 +21,7 @@ import numpy as np
 
 from nextedge.config import Config
 from nextedge.errors import CorruptValueError, StoreError
-from nextedge.stages.merge import ROUGH, with_standard_scores
+from nextedge.stages.merge import ROUGH
 from nextedge.stores.packing import pack, unpack
 from nextedge.stores.store import Key, Store, open_store
 from nextedge.types import Candidates, FloatArray, IndexArray
@@ -41,6 +41,7 @@ class Kept:
     """The candidates of one query, and their features where those are kept.
 
     Attributes:
+        candidates: as they were merged, perhaps without standardised scores.
         matrix: float32[R, F] in the order of the candidates.
     """
 
@@ -199,7 +200,7 @@ def _unpacked(key: str, value: bytes) -> Kept:
             "published candidates: expected columns 'candidate' and 'rough_score'"
         )
     indptr = np.array([0, len(candidate)])
-    return Kept(with_standard_scores(Candidates(indptr, candidate, arrays)), matrix)
+    return Kept(Candidates(indptr, candidate, arrays), matrix)
 
 
 def _each(found: Candidates, matrix: FloatArray | None) -> Iterator[Kept]:

@@ -6,7 +6,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 import numpy as np
@@ -27,7 +27,7 @@ from nextedge.serving.seeds import SeededBatch
 from nextedge.stages.eligible import eligible
 from nextedge.stages.exploration import PROPENSITY
 from nextedge.stages.line import SCORE
-from nextedge.stages.merge import NO_RANK, ROUGH, rank_column
+from nextedge.stages.merge import NO_RANK, ROUGH, rank_column, with_standard_scores
 from nextedge.stages.promotions import PROMOTED
 from nextedge.stages.reasons import Reason
 from nextedge.types import UNKNOWN, Candidates, Filter, FloatArray, Identifier, IndexArray, Requests
@@ -145,7 +145,8 @@ def answer(
     deadline = Deadline.after(started, question.deadline_ms, surface.pace)
     key = _cache_key(release, surface, user_ids, requests, question) if cache else None
     cached = cache.get(key) if cache is not None and key is not None else None
-    ranked = cached or _computed(release, surface, requests, watch, deadline, published)
+    whole = question.explain
+    ranked = cached or _computed(release, surface, requests, watch, deadline, published, whole)
     if cache is not None and key is not None and cached is None and not ranked.degraded:
         cache.put(key, ranked.kept(surface.line.sources))
     policy = surface.policy_in(question.context.get("context")).with_seen(question.allow_seen)
@@ -191,19 +192,27 @@ def _cache_key(
 
 def _computed(
     release: LoadedRelease, surface: LoadedSurface, requests: Requests, watch: _Watch,
-    deadline: Deadline, published: PublishedCandidates | None,
+    deadline: Deadline, published: PublishedCandidates | None, whole: bool,
 ) -> Ranked:  # fmt: skip
-    """Ranked candidates, of those that were found before where they were."""
+    """Ranked candidates, of those that were found before where they were.
+
+    Args:
+        whole: with every column, not only those that policy and reasons read.
+    """
     known = len(requests) == 1 and requests.query[0] != UNKNOWN and not requests.filters
     if published is None or not known:
-        return ranked_candidates(surface, requests, watch, deadline)
+        return ranked_candidates(surface, requests, watch, deadline, whole=whole)
     position = int(requests.query[0])
     kept = published.get(release.id, surface.name, position)
     if kept is not None:
         found, matrix = kept.candidates, kept.matrix
-        return ranked_candidates(surface, requests, watch, deadline, found, matrix=matrix)
+        if matrix is None or whole:
+            found = with_standard_scores(found)
+        return ranked_candidates(
+            surface, requests, watch, deadline, found, matrix=matrix, whole=whole
+        )
     found, late = _retrieved(surface, requests, deadline)
-    ranked = ranked_candidates(surface, requests, watch, deadline, found, late)
+    ranked = ranked_candidates(surface, requests, watch, deadline, found, late, whole=whole)
     if not late:
         matrix = ranked.matrix if published.features else None
         published.put(release.id, surface.name, position, Kept(found, matrix))
@@ -416,10 +425,14 @@ class Ranked:
 
     def kept(self, sources: Iterable[str]) -> Ranked:
         """What a cache holds of it: the best, with what policy and reasons read."""
-        head = self.candidates.head(_KEPT)
-        names = [SCORE, *map(rank_column, sources)]
-        columns = {name: head.columns[name] for name in names if name in head.columns}
-        return Ranked(Candidates(head.indptr, head.candidate, columns), None, self.degraded)
+        head = _slim(self.candidates, (SCORE,), sources).head(_KEPT)
+        return Ranked(head, None, self.degraded)
+
+
+def _slim(found: Candidates, names: Iterable[str], sources: Iterable[str]) -> Candidates:
+    """Only the named columns, and the ranks of the sources: what policy and reasons read."""
+    kept = [name for name in (*names, *map(rank_column, sources)) if name in found.columns]
+    return replace(found, columns={name: found.columns[name] for name in kept})
 
 
 class _Watch:
@@ -465,6 +478,7 @@ def ranked_candidates(
     candidates: Candidates | None = None,
     late: tuple[str, ...] = (),
     matrix: FloatArray | None = None,
+    whole: bool = True,
 ) -> Ranked:
     """Ranked candidates; when ranking fails or is late, the rough order and the word that it did.
 
@@ -473,6 +487,7 @@ def ranked_candidates(
         candidates: where they are at hand.
         late: sources that were left out of them.
         matrix: their features, where those are at hand.
+        whole: with every column, not only those that policy and reasons read.
     """
     line = surface.line
     if candidates is None:
@@ -488,6 +503,7 @@ def ranked_candidates(
         if matrix is None or not known:
             matrix = line.matrix(requests, candidates)
         watch("features")
+        candidates = candidates if whole else _slim(candidates, (ROUGH, ROW), line.sources)
         ranked = line.rank(requests, candidates, matrix)
         watch("ranking")
         return Ranked(ranked, matrix, late)

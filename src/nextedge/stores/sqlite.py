@@ -17,6 +17,8 @@ from nextedge.stores.store import Key, Store, positive
 _AT_ONCE = 10_000
 """Keys of one statement; SQLite takes 32,766."""
 _PURGE_SECONDS = 60.0
+_PAGE_BYTES = 32768
+_MAPPED_BYTES = 1 << 40
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS entries (key BLOB PRIMARY KEY, value BLOB NOT NULL, ends REAL);
 CREATE INDEX IF NOT EXISTS entries_by_end ON entries (ends) WHERE ends IS NOT NULL;
@@ -149,6 +151,9 @@ class SQLiteStore(Store):
                 check_same_thread=False, factory=_Connection,
             )  # fmt: skip
             with self._opening:
+                # values of hundreds of kilobytes lie in few pages, and are read without a copy
+                kept.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
+                kept.execute(f"PRAGMA mmap_size = {_MAPPED_BYTES}")
                 kept.execute("PRAGMA journal_mode = WAL")
                 kept.execute("PRAGMA synchronous = NORMAL")
                 kept.executescript(_SCHEMA)
