@@ -220,6 +220,10 @@ class Recommender:
         if settings.log_requests:
             self.request_log = self._new_request_log()
 
+    def warm_up(self) -> None:
+        """Load the served release and all that requests need of code."""
+        self._warm_up(self.release)
+
     def _warm_up(self, release: LoadedRelease) -> None:
         """Answer once for somebody and for a stranger, so that no request pays for what is derived
         from the release, or compiled, at first use.
@@ -233,6 +237,11 @@ class Recommender:
                 answer(release, self.overlay, [user], Question(name))
             surface.pace.expected_ms.clear()  # compiling is no part of the pace
             answer(release, self.overlay, [busiest], Question(name))
+
+    def store_counts(self) -> dict[str, Mapping[str, int]]:
+        """What became of reads and writes of the stores of ranked lists and of candidates."""
+        kept = {"ranked": self.cache, "candidates": self.published}
+        return {name: each.counts() for name, each in kept.items() if each is not None}
 
     def close(self) -> None:
         """Write what is queued and let go of the event log."""

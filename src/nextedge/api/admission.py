@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from nextedge.api.keys import CALLER
+from nextedge.api.keys import CALLER, token_of
 from nextedge.api.limits import RequestCount
 from nextedge.api.problems import problem, problem_of
 from nextedge.api.tenants import unknown_key
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from nextedge.api.tenants import Tenants
 
 METRICS = "/metrics"
-_SCHEME = b"bearer "
 
 
 class Admission:
@@ -71,7 +70,5 @@ def _token(scope: Any) -> str | None:
     """What stands after ``Authorization: Bearer``."""
     for name, value in scope["headers"]:
         if name == b"authorization":
-            if value[: len(_SCHEME)].lower() != _SCHEME:
-                return None
-            return bytes(value[len(_SCHEME) :]).strip().decode("latin-1")
+            return token_of(value)
     return None

@@ -11,6 +11,7 @@ from fastapi import Depends, FastAPI, Request, Response, Security
 from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
 from nextedge import __version__
 from nextedge.api import events, onboarding, recommendations, releases, similar, training, users
@@ -19,8 +20,9 @@ from nextedge.api.admission import Admission
 from nextedge.api.compression import Compression
 from nextedge.api.direct import Direct
 from nextedge.api.document import document
-from nextedge.api.hot import HotRoute
-from nextedge.api.keys import CALLER, Scope
+from nextedge.api.hot import Front, HotRoute
+from nextedge.api.keys import CALLER
+from nextedge.api.keys import Scope as KeyScope
 from nextedge.api.limits import BodyLimit, RequestCount
 from nextedge.api.models import HealthOut
 from nextedge.api.problems import add_problem_handlers, problem
@@ -34,6 +36,22 @@ from nextedge.recommender import Recommender
 _DOCS = ("/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc")
 _HEALTH = ("/health/live", "/health/ready")
 _bearer = HTTPBearer(auto_error=False, description="a key of 'nextedge keys create'")
+
+
+class Service(FastAPI):
+    """The application, with what is kept sent before any of its layers is entered.
+
+    Args:
+        front: None where every request must be told of.
+    """
+
+    def __init__(self, *, front: Front | None, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.front = front
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.front is None or not await self.front.sent(scope, send):
+            await super().__call__(scope, receive, send)
 
 
 def create_app(served: Recommender | Tenants, api_key: str | None = None) -> FastAPI:
@@ -54,7 +72,11 @@ def create_app(served: Recommender | Tenants, api_key: str | None = None) -> Fas
         for tenant in tenants:
             tenant.close()
 
-    app = FastAPI(
+    watched = any(
+        each.traces is not None or each.recommender.config.serving.access_log for each in tenants
+    )
+    app = Service(
+        front=None if watched else Front(tenants),
         title="NextEdge", version=__version__, lifespan=lifespan,
         description="Recommends the next edge in a graph: people to people, and people to items.",
     )  # fmt: skip
@@ -94,7 +116,7 @@ def _add_middleware(app: FastAPI, tenants: Tenants) -> None:
         app.add_middleware(AccessLog, tenants=tenants, templates=templates)
 
 
-def _needs(scope: Scope) -> Any:
+def _needs(scope: KeyScope) -> Any:
     """A dependency that asks for a key of a scope."""
 
     def authorise(
@@ -130,6 +152,8 @@ def _metrics(app: FastAPI, tenants: Tenants) -> None:
         for tenant in tenants:
             log = tenant.recommender.request_log
             tenants.metrics.lost(tenant.name, 0 if log is None else log.lost)
+            for of, counts in tenant.recommender.store_counts().items():
+                tenants.metrics.stored(tenant.name, of, counts)
         own = request.scope[CALLER].tenant
         text = tenants.metrics.render(None if own is None else own.name)
         return Response(text, media_type="text/plain; version=0.0.4")

@@ -26,6 +26,7 @@ Scope = Literal["read", "write", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 Stamp = tuple[int, int] | None
 _PREFIX = "ne_"
+_SCHEME = b"bearer "
 CALLER = "nextedge.caller"
 """Where the scope of a request carries who calls, None for nobody who is known."""
 
@@ -140,3 +141,10 @@ class ApiKeys:
 def digest_of(token: str) -> str:
     """What of a key is kept."""
     return hashlib.sha256(token.encode()).hexdigest()
+
+
+def token_of(authorization: bytes) -> str | None:
+    """What stands after ``Bearer`` in a header."""
+    if authorization[: len(_SCHEME)].lower() != _SCHEME:
+        return None
+    return bytes(authorization[len(_SCHEME) :]).strip().decode("latin-1")

@@ -8,7 +8,7 @@ for all.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from copy import copy
 from functools import cache
 
@@ -54,6 +54,11 @@ class Metrics:
             "nextedge_requests_not_logged", "Requests that the request log lost", ("tenant",),
             multiprocess_mode="livesum", registry=self.registry,
         )  # fmt: skip
+        stored = Gauge(
+            "nextedge_store", "What became of reads and writes of stores, since the start",
+            ("tenant", "of", "what"), multiprocess_mode="livesum", registry=self.registry,
+        )  # fmt: skip
+        self._stored = stored.labels
         self._request, self._answer = cache(requests.labels), cache(answers.labels)
         self._degraded, self._stage = cache(degraded.labels), cache(stages.labels)
         self._lost = lost.labels
@@ -73,6 +78,11 @@ class Metrics:
             self._degraded(tenant, answer.surface, how).inc()
         for stage, spent_ms in answer.stages.items():
             self._stage(tenant, answer.surface, stage).observe(spent_ms / 1e3)
+
+    def stored(self, tenant: str, of: str, counts: Mapping[str, int]) -> None:
+        """Say what became of the reads and writes of a tenant's ranked lists or candidates."""
+        for what, number in counts.items():
+            self._stored(tenant, of, what).set(number)
 
     def lost(self, tenant: str, requests: int) -> None:
         """Say how many requests the log of a tenant has lost."""

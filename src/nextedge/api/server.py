@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import ipaddress
 import json
 import os
@@ -48,6 +49,7 @@ def run_server(
         if workers > 1:  # each writes its metrics there; read when their package is imported
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared
         _check(locations, host)
+        _preload(locations[0])
         _server(Path(shared), drain_seconds, address=host, port=port, workers=workers).serve()
 
 
@@ -62,6 +64,18 @@ def _check(locations: Sequence[Path], host: str) -> None:
             f"--host {host} can be reached by others: make a key first with 'nextedge keys create', "
             f"or set {KEY_VARIABLE} to a secret (clients send it as 'Authorization: Bearer …')"
         )
+
+
+def _preload(location: Path) -> None:
+    """Load code and compiled kernels once, before workers are forked: they share that memory."""
+    import nextedge.api.app  # noqa: F401
+    from nextedge.recommender import Recommender
+
+    recommender = Recommender(location)
+    recommender.warm_up()
+    recommender.close()
+    gc.collect()
+    gc.freeze()  # what is never collected is never written to, so stays shared
 
 
 def _server(shared: Path, drain_seconds: float, **settings: Any) -> Any:

@@ -32,6 +32,12 @@ state = "./state"                     # releases, event log, caches
 
 # [split]                             # how history is cut for training and evaluation
 # method = "auto"                     # time, last, random
+
+# [serving]                           # nextedge serve; docs/serving.md
+# store = "redis://host:6379"         # processes share ranked lists and published candidates
+# candidates_features = true          # nextedge publish keeps features too: requests only rank
+# deadline_ms = 200                   # what would not be done by then is left out, and said so
+# requests_per_second = 500           # of this tenant; 429 beyond
 """
 _SURFACE = """
 [surfaces.{name}]

@@ -6,6 +6,7 @@ import itertools
 import json
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,8 @@ CREATE TABLE IF NOT EXISTS events (
 """
 _READ_SECONDS = 1.0
 """How long a request waits for a log that somebody has locked."""
+_LOOK_SECONDS = 0.1
+"""How often a process looks whether the file is still the one it reads; events are seen at once."""
 _WRITE_SECONDS = 30.0
 Identity = tuple[int, int]
 """Device and number of the log's file."""
@@ -59,6 +62,7 @@ class LocalLog:
             raise
         self._threads.connection, self._threads.number = connection, next(self._opened)
         self._identity = self._threads.identity = self._on_disk()
+        self._threads.looked = time.monotonic()
         return connection
 
     def _on_disk(self) -> Identity:
@@ -136,9 +140,12 @@ class LocalLog:
         SQLite's data version means nothing beyond its connection, so the connection's number is in it.
         """
         with self._reading() as connection:
-            if self._on_disk() != self._threads.identity:
-                self.close()
-                connection = self._connection()
+            now = time.monotonic()
+            if now - self._threads.looked > _LOOK_SECONDS:
+                self._threads.looked = now
+                if self._on_disk() != self._threads.identity:
+                    self.close()
+                    connection = self._connection()
             row = connection.execute("PRAGMA data_version").fetchone()
         return self._threads.identity, self._threads.number, int(row[0]), self._stored
 

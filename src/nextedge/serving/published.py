@@ -62,6 +62,7 @@ class PublishedCandidates:
         self.failed = 0
         """Reads and writes that the store refused, and values that were damaged."""
         self.dropped = 0
+        self._hits = self._misses = 0
         self._waiting: queue.Queue[tuple[str, Kept] | None] = queue.Queue(_WAITING)
         self._writer = threading.Thread(target=self._write, name="nextedge-publish", daemon=True)
         self._writer.start()
@@ -71,10 +72,22 @@ class PublishedCandidates:
         key = _key(release_id, surface, position)
         try:
             (value,) = self.store.get_many([key])
-            return None if value is None else _unpacked(key, value)
+            found = None if value is None else _unpacked(key, value)
+            self._hits, self._misses = (
+                self._hits + (found is not None),
+                self._misses + (found is None),
+            )
+            return found
         except (StoreError, CorruptValueError) as error:
             self._count(error)
             return None
+
+    def counts(self) -> dict[str, int]:
+        """What became of reads and writes."""
+        return {
+            "hits": self._hits, "misses": self._misses, "failed": self.failed,
+            "dropped_writes": self.dropped,
+        }  # fmt: skip
 
     def put(self, release_id: str, surface: str, position: int, found: Kept) -> None:
         """Keep the candidates of one query, sooner or later; never waits."""
