@@ -7,8 +7,8 @@ a recommendation id of its own. Everything else goes on to the application.
 
 from __future__ import annotations
 
+import os
 import time
-import uuid
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -98,7 +98,7 @@ class HotAnswers:
             if release.touched.touches(overlay, *since):
                 return None
             self._answers.put(key, replace(kept, narrowed=narrowed))
-        recommendation_id = uuid.uuid4().hex
+        recommendation_id = os.urandom(16).hex()
         log = self.recommender.request_log
         if log is not None:
             log.repeat(recommendation_id, kept.recommendation_id)

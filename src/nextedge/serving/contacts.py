@@ -156,6 +156,11 @@ class Contacts:
             self._expire(connection, now)
         return Upload(len(book), refused, left)
 
+    @property
+    def used(self) -> bool:
+        """Whether anything was ever kept here."""
+        return self.path.exists()
+
     def matches(self, user_id: Identifier) -> list[Match]:
         """Members whom contacts join to a user, of those who allow it; by user id.
 

@@ -107,7 +107,7 @@ class Answer:
     positions: IndexArray = field(default_factory=lambda: _NONE)
     """Of the user, and of the recommended, in the release."""
     cold_start: bool = False
-    """Whether the user has no edge in the release: the list is of live state, not to be kept."""
+    """Whether the user has no edge in the release, and live state may change the list any time."""
 
 
 def answer(
@@ -159,6 +159,7 @@ def answer(
     watch("reasons")
     found = _recommendations(release, surface, chosen, reasons, parts, seeds)
     spent_ms = (time.perf_counter() - started) * 1e3
+    people = contacts is not None and contacts.used  # whose books may bring somebody any time
     answers = []
     for row, (user_id, rows) in enumerate(zip(user_ids, chosen.rows(), strict=True)):
         cursor = _next_cursor(release, surface, user_id, requests, row, chosen.candidate[rows])
@@ -167,7 +168,7 @@ def answer(
                 user_id, surface.name, surface.settings.kind, release.id, tuple(found[rows]),
                 uuid.uuid4().hex, bool(requests.query[row] != UNKNOWN), spent_ms, ranked.degraded,
                 cached is not None, cursor, watch.spent_ms, query=int(requests.query[row]),
-                positions=chosen.candidate[rows], cold_start=seeds.applies(row),
+                positions=chosen.candidate[rows], cold_start=seeds.applies(row) and (people or seeds.live(row)),
             )
         )  # fmt: skip
     if log is not None:

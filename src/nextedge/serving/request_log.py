@@ -16,7 +16,7 @@ import random
 import sqlite3
 import threading
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -32,7 +32,7 @@ from nextedge.types import MICROSECONDS_PER_DAY, FloatArray, Identifier
 
 FILE = "requests.sqlite"
 _log = logging.getLogger("nextedge")
-_BATCH = 500
+_ID_BYTES = 16
 _SECONDS = 0.05
 _TIDY_SECONDS = 600.0
 _SCHEMA = """
@@ -44,8 +44,8 @@ CREATE TABLE IF NOT EXISTS requests (
     body TEXT NOT NULL,
     features BLOB
 );
-CREATE TABLE IF NOT EXISTS repeats (
-    recommendation_id TEXT NOT NULL, of_id TEXT NOT NULL, micros INTEGER NOT NULL
+CREATE TABLE IF NOT EXISTS repeated (
+    of_id TEXT NOT NULL, micros INTEGER NOT NULL, recommendation_ids BLOB NOT NULL
 );
 CREATE INDEX IF NOT EXISTS requests_by_time ON requests (micros);
 """
@@ -99,7 +99,7 @@ class RequestLog:
         self.settings = settings
         self.lost = 0
         """Requests that were not kept: the queue was full, or the disk refused."""
-        self._waiting: deque[LoggedRequest | tuple[str, str, int]] = deque()
+        self._waiting: deque[LoggedRequest | tuple[str, str]] = deque()
         self._closing = threading.Event()
         self._writer: threading.Thread | None = None
         self._starting = threading.Lock()
@@ -115,16 +115,22 @@ class RequestLog:
 
     def repeat(self, recommendation_id: str, of_id: str) -> None:
         """Queue that an answer was sent again, under an id of its own."""
-        self._queue((recommendation_id, of_id, int(time.time() * 1e6)))
+        self._queue((recommendation_id, of_id))
 
     def repeats(self) -> dict[str, str]:
         """Answers that were sent again: their ids and those of the answers they repeat."""
         if not self.path.exists():
             return {}
         with _Transaction(self.path) as connection:
-            return dict(connection.execute("SELECT recommendation_id, of_id FROM repeats"))
+            rows = connection.execute("SELECT of_id, recommendation_ids FROM repeated").fetchall()
+        size = _ID_BYTES
+        return {
+            ids[start : start + size].hex(): of_id
+            for of_id, ids in rows
+            for start in range(0, len(ids), size)
+        }
 
-    def _queue(self, row: LoggedRequest | tuple[str, str, int]) -> None:
+    def _queue(self, row: LoggedRequest | tuple[str, str]) -> None:
         if self._writer is None:
             self._start()
         if len(self._waiting) < self.settings.log_queue:
@@ -192,7 +198,7 @@ class RequestLog:
                         continue
                     connection.execute("DELETE FROM requests WHERE position = ?", (position,))
                     connection.execute(
-                        "DELETE FROM repeats WHERE of_id = ?", (request.recommendation_id,)
+                        "DELETE FROM repeated WHERE of_id = ?", (request.recommendation_id,)
                     )
             connection = sqlite3.connect(self.path, timeout=30)
             try:
@@ -213,19 +219,19 @@ class RequestLog:
 
     def _write(self) -> None:
         """Take what is queued, a batch a transaction, until closed; looks instead of being woken,
-        which would take the interpreter from the requests.
+        and waits for more between two looks: both would take the interpreter from the requests.
         """
         tidied = -_TIDY_SECONDS
         while True:
-            closing = self._closing.wait(0.0 if self._waiting else _SECONDS)
-            batch = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
+            closing = self._closing.wait(_SECONDS)
+            batch = [self._waiting.popleft() for _ in range(len(self._waiting))]
             if not batch:
                 if closing:
                     return
                 continue
             given = (self._redacted(row) for row in batch if isinstance(row, LoggedRequest))
             rows = [_encoded(row) for row in given if row is not None]
-            repeats = [row for row in batch if isinstance(row, tuple)]
+            repeats = _grouped([row for row in batch if isinstance(row, tuple)])
             try:
                 with _Transaction(self.path) as connection:
                     connection.executescript(_SCHEMA)
@@ -234,18 +240,28 @@ class RequestLog:
                         "(recommendation_id, micros, release, body, features) VALUES (?, ?, ?, ?, ?)",
                         rows,
                     )
-                    connection.executemany("INSERT INTO repeats VALUES (?, ?, ?)", repeats)
+                    connection.executemany("INSERT INTO repeated VALUES (?, ?, ?)", repeats)
                     oldest = time.time() * 1e6 - self.settings.log_days * MICROSECONDS_PER_DAY
                     if time.monotonic() - tidied > _TIDY_SECONDS:
                         tidied = time.monotonic()
-                        for table in ("requests", "repeats"):
+                        for table in ("requests", "repeated"):
                             connection.execute(
                                 f"DELETE FROM {table} WHERE micros < ?", (int(oldest),)
                             )
             except sqlite3.Error as error:
-                lost = len(rows) + len(repeats)
-                self.lost += lost
-                _log.warning("%s: %d requests were not logged: %s", self.path, lost, error)
+                self.lost += len(batch)
+                _log.warning("%s: %d requests were not logged: %s", self.path, len(batch), error)
+
+
+def _grouped(repeats: Sequence[tuple[str, str]]) -> list[tuple[str, int, bytes]]:
+    """One row for all answers of a batch that repeat the same: a row each would cost as much as
+    sending it.
+    """
+    ids: defaultdict[str, list[str]] = defaultdict(list)
+    for recommendation_id, of_id in repeats:
+        ids[of_id].append(recommendation_id)
+    now = int(time.time() * 1e6)
+    return [(of_id, now, bytes.fromhex("".join(each))) for of_id, each in ids.items()]
 
 
 class _Transaction:

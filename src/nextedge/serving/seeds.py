@@ -67,6 +67,11 @@ class SeededBatch:
         """Whether a query has no edge in the release, so that live state makes its list."""
         return self.seeds[row] is not None
 
+    def live(self, row: int) -> bool:
+        """Whether live state had anything for a query."""
+        seed = self.seeds[row]
+        return seed is not None and bool(seed.evidence)
+
     def merged(self, ranked: Candidates) -> Candidates:
         """Seeds before what was ranked; seeds score above the best of those."""
         if not any(seed is not None and len(seed.candidate) for seed in self.seeds):
