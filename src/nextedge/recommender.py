@@ -190,13 +190,13 @@ class Recommender:
         def find(surface: str, positions: IndexArray) -> tuple[Candidates, FloatArray | None]:
             line, requests = loaded.surface(surface).line, Requests(positions, now, 1)
             found = line.retrieve(requests)
-            kept = features and line.ranker is not None
-            return found, line.matrix(requests, found) if kept else None
+            return found, line.matrix(requests, found) if features else None
 
         store = open_candidates(self.config)
         seconds, kept = self.config.serving.candidates_days * 86_400, 0
         try:
-            for surface, done, of in publish(loaded, store, find, seconds=seconds, most=users):
+            listed = publish(loaded, store, find, seconds=seconds, features=features, most=users)
+            for surface, done, of in listed:
                 progress(f"publish {surface}", done, of)
                 kept += of if done == of else 0
         finally:

@@ -123,3 +123,20 @@ def test_the_command_publishes(recommender: Recommender) -> None:
     done = CliRunner().invoke(cli, ["publish", "-c", str(recommender.location), "--json"])
     assert done.exit_code == 0, done.output
     assert f'"lists": {2 * len(recommender.release.entities.users)}' in done.output
+
+
+def test_values_without_features_are_made_whole(recommender: Recommender) -> None:
+    bare = PublishedCandidates(open_candidates(recommender.config), 3600.0, 1000)
+    asked(recommender, "people", bare)
+    bare.close()
+    serving = recommender.config.serving.model_copy(update={"candidates_features": True})
+    richer = Recommender(recommender.config.model_copy(update={"serving": serving}))
+    richer.publish()
+    whole = PublishedCandidates(open_candidates(richer.config), 3600.0, 1000, features=True)
+    places = richer.release.entities.users.positions(USERS)
+    for place in places[places >= 0]:
+        kept = whole.get(richer.release.id, "people", int(place))
+        assert kept is not None
+        assert kept.matrix is not None
+        assert kept.matrix.shape[0] == len(kept.candidates)
+    whole.close()

@@ -150,6 +150,7 @@ def publish(
     find: Callable[[str, IndexArray], tuple[Candidates, FloatArray | None]],
     *,
     seconds: float,
+    features: bool = False,
     most: int | None = None,
     batch: int = 64,
 ) -> Iterator[tuple[str, int, int]]:
@@ -159,6 +160,7 @@ def publish(
     all the values of other releases go, so that nobody is without while this one is loaded.
 
     Args:
+        features: whether a value without features is as none.
         most: users at most, those first who were active last; None = all.
         find: (surface, int32[Q] positions) to their merged candidates, and features or None.
 
@@ -171,7 +173,11 @@ def publish(
             positions = order[start : start + batch]
             keys = [_key(release.id, surface, int(position)) for position in positions]
             kept = store.get_many(keys)
-            missing = [row for row, value in enumerate(kept) if value is None]
+            missing = [
+                row
+                for row, (key, value) in enumerate(zip(keys, kept, strict=True))
+                if not _is_whole(key, value, features)
+            ]
             if missing:
                 parts = _each(*find(surface, positions[missing]))
                 values: dict[Key, bytes] = {
@@ -214,6 +220,15 @@ def _unpacked(key: str, value: bytes) -> Kept:
         )
     indptr = np.array([0, len(candidate)])
     return Kept(Candidates(indptr, candidate, arrays), matrix)
+
+
+def _is_whole(key: str, value: bytes | None, features: bool) -> bool:
+    """Whether a value holds what is wanted."""
+    try:
+        found = None if value is None else _unpacked(key, value)
+    except CorruptValueError:
+        return False
+    return found is not None and (found.matrix is not None or not features)
 
 
 def _each(found: Candidates, matrix: FloatArray | None) -> Iterator[Kept]:

@@ -209,9 +209,12 @@ def _computed(
         found, matrix = kept.candidates, kept.matrix
         if matrix is None or whole:
             found = with_standard_scores(found)
-        return ranked_candidates(
+        ranked = ranked_candidates(
             surface, requests, watch, deadline, found, matrix=matrix, whole=whole
         )
+        if published.features and matrix is None and ranked.matrix is not None:
+            published.put(release.id, surface.name, position, Kept(found, ranked.matrix))
+        return ranked
     found, late = _retrieved(surface, requests, deadline)
     ranked = ranked_candidates(surface, requests, watch, deadline, found, late, whole=whole)
     if not late:
