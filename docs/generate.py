@@ -159,6 +159,60 @@ def rankers() -> str:
     return page
 
 
+def serving() -> str:
+    """The page on serving with its tables made anew from the newest measurement."""
+    page = (HOME / "serving.md").read_text(encoding="utf-8")
+    files = sorted((HOME.parent / "bench/serving/results").glob("20*.json"))
+    if not files:
+        return page
+    rows = json.loads(files[-1].read_text())
+    hello, cached, swap = rows["hello, latency"], rows["cached"], rows["swap"]
+    runs = ("not kept", "published", "published with features", "published with features, Redis")
+    lines = [
+        "| asked once each, computed | a second | people p50 / p99 ms | items p50 / p99 ms |",
+        "| --- | ---: | ---: | ---: |",
+        f"| hello, 2.3 kB | {hello['rate']:.0f} | {_spread(hello)} | |",
+    ]
+    for name in runs:
+        people, items = rows[name]["people"], rows[name]["items"]
+        lines.append(f"| {name} | {people['rate']:.0f} | {_spread(people)} | {_spread(items)} |")
+    lines += [
+        "",
+        "| kept, 32 connections | requests a second | of hello's |",
+        "| --- | ---: | ---: |",
+    ]
+    rate = rows["hello"]["requests_a_second"]
+    lines.append(f"| hello, 2.3 kB | {rate:,.0f} | |")
+    for name in (
+        f"{surface}, {kept} encoded" for kept in ("all", "99 %") for surface in ("people", "items")
+    ):
+        found = cached[name]["requests_a_second"]
+        lines.append(f"| {name} | {found:,.0f} | {found / rate:.2f} |")
+    lines += [
+        "",
+        "| stage of a request, mean ms | " + " | ".join(runs) + " |",
+        "| --- |" + " ---: |" * len(runs),
+    ]
+    for stage in rows[runs[0]]["stages, mean ms"]:
+        spent = " | ".join(f"{rows[name]['stages, mean ms'].get(stage, 0):.2f}" for name in runs)
+        lines.append(f"| {stage} | {spent} |")
+    memory = rows["memory of two workers"]
+    lines += [
+        "",
+        f"A promotion is answered from after {swap['seconds to the new release']} s; p99 of people, computed at "
+        f"{swap['during']['rate']:.0f} a second, meanwhile {swap['during']['p99_ms']} ms (before: {swap['before']['p99_ms']} ms). "
+        f"Start to ready: {rows[runs[0]]['seconds to ready']} s. Of two workers the first has {memory['uss'][0]} MB to itself, "
+        f"the second {memory['uss'][1]} MB, of {memory['rss'][0]} and {memory['rss'][1]} MB that each maps.",
+    ]
+    start, end = "<!-- serving -->\n", "<!-- /serving -->"
+    before, _, rest = page.partition(start)
+    return before + start + "\n".join(lines) + "\n" + end + rest.partition(end)[2]
+
+
+def _spread(row: dict[str, Any]) -> str:
+    return f"{row['p50_ms']} / {row['p99_ms']}"
+
+
 def _interval(values: list[float]) -> str:
     return f"{values[0]:.3f} [{values[1]:.3f}, {values[2]:.3f}]"
 
@@ -172,3 +226,4 @@ if __name__ == "__main__":
     (HOME / "features.md").write_text(features(), encoding="utf-8")
     (HOME / "results.md").write_text(results(), encoding="utf-8")
     (HOME / "ranking.md").write_text(rankers(), encoding="utf-8")
+    (HOME / "serving.md").write_text(serving(), encoding="utf-8")

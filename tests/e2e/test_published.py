@@ -140,3 +140,21 @@ def test_values_without_features_are_made_whole(recommender: Recommender) -> Non
         assert kept.matrix is not None
         assert kept.matrix.shape[0] == len(kept.candidates)
     whole.close()
+
+
+def test_what_there_was_no_time_for_is_found_in_the_background(recommender: Recommender) -> None:
+    published = PublishedCandidates(MemoryStore("t"), 3600.0, 1000)
+    surface = recommender.release.surface("people")
+    surface.pace.expected_ms["source random_walk"] = 1e6
+    question = Question("people", 15, deadline_ms=500.0)
+    asking = recommender.release, recommender.overlay, [USERS[0]], question
+    assert "late_random_walk" in answer(*asking, published=published)[0].degraded
+    ends = time.monotonic() + 20
+    while not list(published.store.keys()) and time.monotonic() < ends:
+        time.sleep(0.02)
+    again = answer(*asking, published=published)[0]
+    assert again.degraded == ()
+    surface.pace.expected_ms.clear()
+    plain = answer(*asking)[0]
+    assert [e.id for e in again.recommendations] == [e.id for e in plain.recommendations]
+    published.close()

@@ -63,7 +63,9 @@ class PublishedCandidates:
         """Reads and writes that the store refused, and values that were damaged."""
         self.dropped = 0
         self._hits = self._misses = 0
-        self._waiting: queue.Queue[tuple[str, Kept] | None] = queue.Queue(_WAITING)
+        self._waiting: queue.Queue[tuple[str, Kept | Callable[[], Kept]] | None]
+        self._waiting = queue.Queue(_WAITING)
+        self._refreshing: set[str] = set()
         self._writer = threading.Thread(target=self._write, name="nextedge-publish", daemon=True)
         self._writer.start()
 
@@ -91,14 +93,29 @@ class PublishedCandidates:
 
     def put(self, release_id: str, surface: str, position: int, found: Kept) -> None:
         """Keep the candidates of one query, sooner or later; never waits."""
+        self._queue(_key(release_id, surface, position), found)
+
+    def refresh(
+        self, release_id: str, surface: str, position: int, find: Callable[[], Kept]
+    ) -> None:
+        """Find the candidates of one query in the background, as there was no time; never waits."""
+        key = _key(release_id, surface, position)
+        if key not in self._refreshing:
+            self._refreshing.add(key)
+            if not self._queue(key, find):
+                self._refreshing.discard(key)
+
+    def _queue(self, key: str, found: Kept | Callable[[], Kept]) -> bool:
         hour = int(time.monotonic() // 3600)
         self._hour, self._added = hour, self._added + 1 if hour == self._hour else 1
         if self._added > self.an_hour:
-            return
+            return False
         try:
-            self._waiting.put_nowait((_key(release_id, surface, position), found))
+            self._waiting.put_nowait((key, found))
         except queue.Full:
             self.dropped += 1
+            return False
+        return True
 
     def close(self) -> None:
         """Write what waits, and let go of the store."""
@@ -110,9 +127,14 @@ class PublishedCandidates:
         while (waiting := self._waiting.get()) is not None:
             key, found = waiting
             try:
-                self.store.put_many({key: packed(key, found)}, self.seconds)
+                kept = found if isinstance(found, Kept) else found()
+                self.store.put_many({key: packed(key, kept)}, self.seconds)
             except StoreError as error:
                 self._count(error)
+            except Exception:  # of a source: the thread goes on for the others
+                _log.exception("candidates were not found")
+            finally:
+                self._refreshing.discard(key)
 
     def _count(self, error: Exception) -> None:
         if self.failed == 0:

@@ -217,9 +217,13 @@ def _computed(
         return ranked
     found, late = _retrieved(surface, requests, deadline)
     ranked = ranked_candidates(surface, requests, watch, deadline, found, late, whole=whole)
-    if not late:
-        matrix = ranked.matrix if published.features else None
-        published.put(release.id, surface.name, position, Kept(found, matrix))
+    if late:
+        published.refresh(
+            release.id, surface.name, position, lambda: Kept(surface.line.retrieve(requests))
+        )
+        return ranked
+    matrix = ranked.matrix if published.features else None
+    published.put(release.id, surface.name, position, Kept(found, matrix))
     return ranked
 
 
