@@ -8,6 +8,7 @@ began with, and none waits.
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import logging
 import os
@@ -23,6 +24,8 @@ from nextedge.types import Identifier
 _log = logging.getLogger("nextedge")
 _SECONDS = 0.1
 _NICE = 10
+_REST = 20
+"""Looks after a swap until the last request on the old release has ended, as good as certainly."""
 Stamp = tuple[str | None, int, Trial | None, int]
 
 
@@ -105,7 +108,13 @@ class ServedReleases:
     def _follow(self) -> None:
         with contextlib.suppress(OSError, AttributeError):  # where threads have no priority
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+        served, rest = self._served, 0
         while not self._stopping.wait(_SECONDS):
+            if self._served is not served:
+                served, rest = self._served, _REST
+            rest -= 1
+            if rest == 0:
+                gc.collect()  # what was served before holds itself in cycles, and much memory
             try:
                 self.refresh()
             except NextEdgeError as error:
