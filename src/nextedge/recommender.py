@@ -34,9 +34,11 @@ from nextedge.serving.published import (
     publish,
     published_candidates,
 )
+from nextedge.serving.question import Answer, Question
+from nextedge.serving.ranked import Ranked
 from nextedge.serving.ranked_store import ranked_cache
 from nextedge.serving.release import LoadedRelease
-from nextedge.serving.request import Answer, Question, Ranked, answer
+from nextedge.serving.request import answer
 from nextedge.serving.request_log import RequestLog
 from nextedge.serving.served import ServedReleases
 from nextedge.serving.why_not import WhyNot, why_not

@@ -18,7 +18,7 @@ from nextedge import Question, Recommender
 from nextedge.api.app import create_app
 from nextedge.config import PolicyConfig
 from nextedge.errors import InputError
-from nextedge.serving.request import Answer
+from nextedge.serving.question import Answer
 from nextedge.stages.item_knn import ItemKnn
 from nextedge.stages.promotions import spread
 

@@ -15,7 +15,8 @@ from nextedge import Question, Recommender
 from nextedge.cli.main import app as cli
 from nextedge.errors import StoreError
 from nextedge.serving.published import PublishedCandidates, open_candidates
-from nextedge.serving.request import Answer, answer
+from nextedge.serving.question import Answer
+from nextedge.serving.request import answer
 from nextedge.stages.line import Line
 from nextedge.stores.memory import MemoryStore
 

@@ -76,7 +76,7 @@ def still_right(recommender: Recommender) -> None:
 
 
 def question():  # type: ignore[no-untyped-def]
-    from nextedge.serving.request import Question
+    from nextedge.serving.question import Question
 
     return Question("people", 3)
 

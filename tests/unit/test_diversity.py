@@ -10,7 +10,9 @@ import pytest
 from nextedge import Recommender
 from nextedge.config import PolicyConfig
 from nextedge.graph.csr import build_graph
-from nextedge.serving.request import Question, prepare, ranked_candidates
+from nextedge.serving.prepare import prepare
+from nextedge.serving.question import Question
+from nextedge.serving.ranked import ranked_candidates
 from nextedge.stages.diversity import diverse_order, likeness
 from nextedge.stages.policy import Policy
 

@@ -12,7 +12,9 @@ import pytest
 from nextedge import Recommender
 from nextedge.config import PolicyConfig
 from nextedge.evaluation.beyond_accuracy import Catalogue, exposure_share, measure_beyond_accuracy
-from nextedge.serving.request import Question, prepare, ranked_candidates
+from nextedge.serving.prepare import prepare
+from nextedge.serving.question import Question
+from nextedge.serving.ranked import ranked_candidates
 from nextedge.stages.exploration import PROPENSITY, draw
 from nextedge.stages.policy import Policy
 from nextedge.types import Requests

@@ -12,6 +12,7 @@ from nextedge.config import load_config
 from nextedge.errors import ConfigError, CorruptValueError, StoreError
 from nextedge.serving import ranked_store
 from nextedge.serving.cache import Cache
+from nextedge.serving.ranked import Ranked
 from nextedge.serving.ranked_store import (
     TwoLevelCache,
     pack_ranked,
@@ -19,7 +20,6 @@ from nextedge.serving.ranked_store import (
     store_key,
     unpack_ranked,
 )
-from nextedge.serving.request import Ranked
 from nextedge.stores.memory import MemoryStore
 from nextedge.stores.packing import pack
 from nextedge.types import Candidates

@@ -12,7 +12,7 @@ from pydantic_core import to_json
 from nextedge.api.hot import Encoded
 from nextedge.api.models import ReasonOut, RecommendationOut
 from nextedge.errors import InputError
-from nextedge.serving.request import Answer, Question
+from nextedge.serving.question import Answer, Question
 
 if TYPE_CHECKING:
     from nextedge.api.tenants import Tenant

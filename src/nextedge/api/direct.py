@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from nextedge.api.tenants import Tenant
-    from nextedge.serving.request import Answer
+    from nextedge.serving.question import Answer
 
 _PATH = re.compile(r"/pymk/recommendations|/v1/([A-Za-z0-9_.-]+)/recommendations")
 _LIMIT = re.compile(r"[1-9]\d{0,2}")

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 MAX_LIMIT = 500
-"""Recommendations that one request may ask for, as ``nextedge.serving.request`` has it."""
+"""Recommendations that one request may ask for, as ``nextedge.serving.question`` has it."""
 
 
 WholeNumber = Annotated[int, Field(ge=-(2**63), lt=2**63)]

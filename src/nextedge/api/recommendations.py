@@ -16,7 +16,7 @@ from nextedge.api.models import (
 )
 from nextedge.api.tenants import CurrentTenant, tenant_of
 from nextedge.recommender import Recommender
-from nextedge.serving.request import MAX_LIMIT, Question
+from nextedge.serving.question import MAX_LIMIT, Question
 
 UserId = Annotated[
     str,

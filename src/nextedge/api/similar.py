@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 
 from nextedge.api.models import EmbeddingOut, SimilarEntry, SimilarOut
 from nextedge.api.tenants import CurrentTenant
-from nextedge.serving.request import MAX_LIMIT
+from nextedge.serving.question import MAX_LIMIT
 from nextedge.serving.similar import embedding, similar
 
 

@@ -20,7 +20,7 @@ from nextedge.errors import InputError
 
 if TYPE_CHECKING:
     from nextedge.recommender import Recommender
-    from nextedge.serving.request import Answer
+    from nextedge.serving.question import Answer
 
 
 DRAINING = "draining"

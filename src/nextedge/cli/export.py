@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nextedge.serving.request import Answer, Question
+from nextedge.serving.question import Answer, Question
 from nextedge.steps.step import Progress
 
 if TYPE_CHECKING:

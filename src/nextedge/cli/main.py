@@ -180,7 +180,7 @@ def recommend(
 ) -> None:
     """Recommend, for some users or for all; or say why a candidate is not recommended."""
     from nextedge.cli.export import write_all
-    from nextedge.serving.request import Question
+    from nextedge.serving.question import Question
 
     recommender = _recommender(where, config)
     if bool(user) == everyone:

@@ -16,8 +16,8 @@ from rich.table import Table
 from nextedge.data.report import CheckReport
 from nextedge.evaluation.parity import Mismatch, ParityReport
 from nextedge.evaluation.tables import TableRows, fit
+from nextedge.serving.question import Answer
 from nextedge.serving.replay import ReplayReport
-from nextedge.serving.request import Answer
 from nextedge.serving.why_not import WhyNot
 from nextedge.steps.step import Progress as Listener
 

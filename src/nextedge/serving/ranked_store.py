@@ -23,7 +23,7 @@ import numpy as np
 from nextedge.config import Config
 from nextedge.errors import CorruptValueError, StoreError
 from nextedge.serving.cache import Cache
-from nextedge.serving.request import Ranked
+from nextedge.serving.ranked import Ranked
 from nextedge.stages.line import SCORE
 from nextedge.stores.packing import Array, pack, unpack
 from nextedge.stores.store import Key, Store, open_store

@@ -2,112 +2,39 @@
 
 from __future__ import annotations
 
-import logging
 import time
 import uuid
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cache
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-from nextedge.errors import InputError, LiveStateError
+from nextedge.errors import LiveStateError
 from nextedge.events.overlay import Overlay
 from nextedge.serving.cache import Cache
 from nextedge.serving.contacts import Contacts
 from nextedge.serving.cursor import MOST as MOST_SHOWN
 from nextedge.serving.cursor import Cursor
-from nextedge.serving.deadline import NO_DEADLINE, Deadline, Pace
+from nextedge.serving.deadline import Deadline
 from nextedge.serving.evidence import LiveEvidence
 from nextedge.serving.onboarding import seeded_batch
+from nextedge.serving.prepare import prepare
 from nextedge.serving.published import Kept, PublishedCandidates
+from nextedge.serving.question import Answer, Question, Recommendation
+from nextedge.serving.ranked import KEPT, ROW, Ranked, Watch, ranked_candidates, retrieved
 from nextedge.serving.release import LoadedRelease, LoadedSurface
 from nextedge.serving.request_log import LoggedRequest, RequestLog, fingerprint
 from nextedge.serving.seeds import SeededBatch
-from nextedge.stages.eligible import eligible
 from nextedge.stages.exploration import PROPENSITY
 from nextedge.stages.line import SCORE
-from nextedge.stages.merge import NO_RANK, ROUGH, rank_column, with_standard_scores
+from nextedge.stages.merge import NO_RANK, rank_column, with_standard_scores
 from nextedge.stages.promotions import PROMOTED
 from nextedge.stages.reasons import Reason
-from nextedge.types import UNKNOWN, Candidates, Filter, FloatArray, Identifier, IndexArray, Requests
+from nextedge.types import UNKNOWN, Candidates, FloatArray, Identifier, IndexArray, Requests
 
-MAX_LIMIT = 500
-MOST_FILTERS, MOST_FILTER_VALUES = 16, 100
-ROW = "row"
-_NONE = np.zeros(0, np.int32)
-_AFTER_SOURCES = ("features", "ranking", "policy", "reasons")
-_AFTER_FEATURES = _AFTER_SOURCES[1:]
 _PROMOTED = Reason("promoted", "promoted")
-_log = logging.getLogger("nextedge")
 _NO_ROW = np.iinfo(np.int32).max
-_KEPT = 200
-"""Rows of a ranked list that a cache keeps."""
 _KEPT_PER_RESULT = 4
 """A list is kept only where so many rows stand behind every result, for what may be left out."""
-
-
-@dataclass(frozen=True)
-class Question:
-    """What is asked: for whom, on which surface, how many, in which context."""
-
-    surface: str
-    k: int | None = None
-    context: Mapping[str, str] = field(default_factory=dict)
-    exclude: Sequence[Identifier] = ()
-    filters: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
-    """Column of the candidates = the value, or the values, that they must have."""
-    cursor: str | None = None
-    """Of the page before, to go on from there."""
-    deadline_ms: float | None = None
-    """What would not be done by then is left out; None waits for everything."""
-    explain: bool = False
-    allow_seen: bool | None = None
-    """Also existing edges; None leaves it to the policy."""
-
-
-@dataclass(frozen=True)
-class Recommendation:
-    """One predicted edge."""
-
-    id: Identifier
-    score: float
-    rank: int
-    reason: Reason
-    sources: tuple[str, ...]
-    display: str
-    propensity: float = 1.0
-    """Chance with which it is at its place: 1 but for what was drawn to explore."""
-    promoted: bool = False
-    contributions: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The recommendations of one user, and how they came to be."""
-
-    user_id: Identifier
-    surface: str
-    kind: str
-    release: str
-    recommendations: tuple[Recommendation, ...]
-    recommendation_id: str
-    known_user: bool
-    latency_ms: float
-    degraded: tuple[str, ...] = ()
-    cached: bool = False
-    """Whether the ranking, though not what is left out of it, was kept from an earlier request."""
-    next_cursor: str | None = None
-    """What to ask with for the next page; None where there is none."""
-    stages: Mapping[str, float] = field(default_factory=dict)
-    """Milliseconds of each stage, for the whole batch."""
-    experiment: str | None = None
-    """Name and arm of the trial that the user is in."""
-    query: int = UNKNOWN
-    positions: IndexArray = field(default_factory=lambda: _NONE)
-    """Of the user, and of the recommended, in the release."""
-    cold_start: bool = False
-    """Whether the user has no edge in the release, and live state may change the list any time."""
 
 
 def answer(
@@ -134,7 +61,7 @@ def answer(
     """
     started = time.perf_counter()
     surface = release.surface(question.surface)
-    watch = _Watch(started, surface.pace)
+    watch = Watch(started, surface.pace)
     try:
         given = prepare(release, overlay, user_ids, question)
     except LiveStateError:  # nobody is shown who was not checked
@@ -186,13 +113,13 @@ def _cache_key(
     if len(user_ids) != 1 or question.explain or policy.exploration.slots:
         return None
     left_out = 0 if requests.exclude is None else len(requests.exclude[1])
-    if requests.k * _KEPT_PER_RESULT + left_out > _KEPT:
+    if requests.k * _KEPT_PER_RESULT + left_out > KEPT:
         return None
     return release.id, surface.name, str(int(requests.query[0])), requests.filters
 
 
 def _computed(
-    release: LoadedRelease, surface: LoadedSurface, requests: Requests, watch: _Watch,
+    release: LoadedRelease, surface: LoadedSurface, requests: Requests, watch: Watch,
     deadline: Deadline, published: PublishedCandidates | None, whole: bool,
 ) -> Ranked:  # fmt: skip
     """Ranked candidates, of those that were found before where they were.
@@ -215,7 +142,7 @@ def _computed(
         if published.features and matrix is None and ranked.matrix is not None:
             published.put(release.id, surface.name, position, Kept(found, ranked.matrix))
         return ranked
-    found, late = _retrieved(surface, requests, deadline)
+    found, late = retrieved(surface, requests, deadline)
     ranked = ranked_candidates(surface, requests, watch, deadline, found, late, whole=whole)
     if late:
         published.refresh(
@@ -304,225 +231,6 @@ def _logged(
                 features if matrix is not None and log.keeps_features() else None,
             )
         )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A batch of requests as the stages see it, and what live state hides from each."""
-
-    requests: Requests
-    hidden: Callable[[int], IndexArray]
-    """For the place of a query in the batch: positions that must not be shown."""
-    recently_shown: Callable[[int], IndexArray]
-    """Those of them that were shown of late, where the policy leaves them out."""
-
-
-def prepare(
-    release: LoadedRelease, overlay: Overlay, user_ids: Sequence[Identifier], question: Question
-) -> Prepared:
-    """Look up a batch of users, with live state caught up.
-
-    Raises:
-        UnknownSurfaceError: the release has no such surface.
-        InputError: k is not within 1..500.
-    """
-    surface = release.surface(question.surface)
-    name = question.context.get("context")
-    k = surface.settings.in_context(name)[0] if question.k is None else question.k
-    if not 1 <= k <= MAX_LIMIT:
-        raise InputError(f"k = {k}: expected 1 to {MAX_LIMIT}")
-    overlay.catch_up()
-    requests = _requests(release, surface, overlay.askers(user_ids), k, question)
-    kind, days = surface.settings.kind, surface.policy_in(name).settings.recently_shown_days
-    ids = release.entities.users if kind == "people" else release.entities.items
-
-    def positions(names: set[str]) -> IndexArray:
-        places = ids.positions(sorted(names)) if names else _NONE
-        return np.unique(places[places >= 0])
-
-    gone = release.gone(overlay, kind)
-
-    @cache
-    def recently_shown(row: int) -> IndexArray:
-        names = overlay.shown_since(kind, user_ids[row], requests.now, days) if days else set()
-        return positions(names)
-
-    @cache
-    def hidden(row: int) -> IndexArray:
-        own = positions(overlay.hidden_from(kind, user_ids[row]))
-        found = np.union1d(own, gone) if len(gone) else own
-        return np.union1d(found, recently_shown(row)) if days else found
-
-    return Prepared(requests, hidden, recently_shown)
-
-
-def _requests(
-    release: LoadedRelease,
-    surface: LoadedSurface,
-    user_ids: Sequence[Identifier],
-    k: int,
-    question: Question,
-) -> Requests:
-    query = release.entities.users.positions(list(user_ids))
-    now = int(time.time() * 1e6)
-    filters = _filters(surface, question)
-    left_out = _left_out(release, surface, user_ids, question)
-    exclude = None
-    if len(left_out):
-        count = len(user_ids)
-        exclude = np.arange(count + 1, dtype=np.int64) * len(left_out), np.tile(left_out, count)
-    requests = Requests(query, now, k, question.context, exclude, filters)
-    eligible(surface.line.scope, requests)  # a filter that cannot be read is refused before work
-    return requests
-
-
-def _filters(surface: LoadedSurface, question: Question) -> tuple[Filter, ...]:
-    given = {
-        column: (values,) if isinstance(values, str) else tuple(map(str, values))
-        for column, values in question.filters.items()
-    }
-    for column, values in given.items():
-        if len(values) > MOST_FILTER_VALUES:
-            raise InputError(f"filter {column!r}: at most {MOST_FILTER_VALUES} values")
-    if len(given) > MOST_FILTERS:
-        raise InputError(f"{len(given)} filters: expected at most {MOST_FILTERS}")
-    wanted = tuple(Filter(column, values) for column, values in sorted(given.items()))
-    return wanted + surface.policy.filters(question.context)
-
-
-def _left_out(
-    release: LoadedRelease, surface: LoadedSurface, user_ids: Sequence[Identifier],
-    question: Question,
-) -> IndexArray:  # fmt: skip
-    """Positions that the caller names, and those of the pages before; ascending.
-
-    Raises:
-        InputError: too many are named, or the cursor cannot be read.
-    """
-    if len(question.exclude) > MOST_SHOWN:
-        raise InputError(
-            f"exclude: {len(question.exclude):,} ids, expected at most {MOST_SHOWN:,}; record what "
-            "must never be shown as an event of type 'dismiss'"
-        )
-    table = surface.candidate_table
-    ids = release.entities.users if table == "users" else release.entities.items
-    places = ids.positions(list(question.exclude)) if question.exclude else np.zeros(0, np.int32)
-    if question.cursor is not None:
-        if len(user_ids) != 1:
-            raise InputError("cursor: it goes with one user")
-        cursor = Cursor.decode(question.cursor, user_ids[0], surface.name)
-        places = np.concatenate(
-            (places, release.positions_from(cursor.release, table, cursor.shown))
-        )
-    return np.unique(places[places >= 0]).astype(np.int32)
-
-
-@dataclass(frozen=True)
-class Ranked:
-    """What the line makes of a batch, before the policy.
-
-    Attributes:
-        candidates: best first, with a ``score``, and in ``ROW`` their row in ``matrix``.
-        matrix: float32[R, F] features of the candidates, None where nothing ranked them.
-        degraded: what went wrong on the way.
-    """
-
-    candidates: Candidates
-    matrix: FloatArray | None
-    degraded: tuple[str, ...]
-
-    def kept(self, sources: Iterable[str]) -> Ranked:
-        """What a cache holds of it: the best, with what policy and reasons read."""
-        head = _slim(self.candidates, (SCORE,), sources).head(_KEPT)
-        return Ranked(head, None, self.degraded)
-
-
-def _slim(found: Candidates, names: Iterable[str], sources: Iterable[str]) -> Candidates:
-    """Only the named columns, and the ranks of the sources: what policy and reasons read."""
-    kept = [name for name in (*names, *map(rank_column, sources)) if name in found.columns]
-    return replace(found, columns={name: found.columns[name] for name in kept})
-
-
-class _Watch:
-    """Tells where the time of a request goes, and teaches the surface's pace."""
-
-    def __init__(self, started: float, pace: Pace) -> None:
-        self._last = started
-        self._pace = pace
-        self.spent_ms: dict[str, float] = {}
-
-    def __call__(self, stage: str) -> None:
-        """The stage that ends now took the time since the last."""
-        now = time.perf_counter()
-        self.spent_ms[stage] = (now - self._last) * 1e3
-        self._pace.took(stage, self.spent_ms[stage])
-        self._last = now
-
-
-def _retrieved(
-    surface: LoadedSurface, requests: Requests, deadline: Deadline
-) -> tuple[Candidates, tuple[str, ...]]:
-    """Candidates of the sources that there is time for, and which there was not."""
-    late: list[str] = []
-
-    def run(name: str, find: Callable[[], Candidates]) -> Candidates | None:
-        stage = f"source {name}"
-        if not deadline.allows(stage, reserve=_AFTER_SOURCES):
-            late.append(f"late_{name}")
-            return None
-        begun = time.perf_counter()
-        found = find()
-        surface.pace.took(stage, (time.perf_counter() - begun) * 1e3)
-        return found
-
-    return surface.line.retrieve(requests, run), tuple(late)
-
-
-def ranked_candidates(
-    surface: LoadedSurface,
-    requests: Requests,
-    watch: Callable[[str], None] = lambda _: None,
-    deadline: Deadline = NO_DEADLINE,
-    candidates: Candidates | None = None,
-    late: tuple[str, ...] = (),
-    matrix: FloatArray | None = None,
-    whole: bool = True,
-) -> Ranked:
-    """Ranked candidates; when ranking fails or is late, the rough order and the word that it did.
-
-    Args:
-        watch: told the name of each stage as it ends.
-        candidates: where they are at hand.
-        late: sources that were left out of them.
-        matrix: their features, where those are at hand.
-        whole: with every column, not only those that policy and reasons read.
-    """
-    line = surface.line
-    if candidates is None:
-        candidates, late = _retrieved(surface, requests, deadline)
-    watch("candidates")
-    candidates = candidates.with_columns(**{ROW: np.arange(len(candidates), dtype=np.int32)})
-    if line.ranker is None:
-        return Ranked(line.rank(requests, candidates), None, (*late, "no_ranker"))
-    known = matrix is not None and matrix.shape[1] == len(line.features.names)
-    if not deadline.allows("ranking" if known else "features", reserve=_AFTER_FEATURES):
-        return Ranked(_by_rough_score(candidates), None, (*late, "late_ranking"))
-    try:
-        if matrix is None or not known:
-            matrix = line.matrix(requests, candidates)
-        watch("features")
-        candidates = candidates if whole else _slim(candidates, (ROUGH, ROW), line.sources)
-        ranked = line.rank(requests, candidates, matrix)
-        watch("ranking")
-        return Ranked(ranked, matrix, late)
-    except (ValueError, RuntimeError, FloatingPointError):
-        _log.exception("surface %s: ranking failed; answered in rough order", surface.name)
-        return Ranked(_by_rough_score(candidates), None, (*late, "ranker_failed"))
-
-
-def _by_rough_score(candidates: Candidates) -> Candidates:
-    order = candidates.columns.get(ROUGH, np.zeros(0, np.float32))
-    return candidates.with_columns(**{SCORE: order})
 
 
 def _sources(surface: LoadedSurface, chosen: Candidates) -> list[tuple[str, ...]]:

@@ -13,8 +13,10 @@ import numpy as np
 
 from nextedge.errors import UnknownItemError, UnknownUserError
 from nextedge.events.overlay import Overlay
+from nextedge.serving.prepare import prepare
+from nextedge.serving.question import Question
+from nextedge.serving.ranked import ranked_candidates
 from nextedge.serving.release import LoadedRelease, LoadedSurface
-from nextedge.serving.request import Question, prepare, ranked_candidates
 from nextedge.stages.eligible import eligible
 from nextedge.stages.line import SCORE
 from nextedge.stages.merge import gather_sources

@@ -1,0 +1,133 @@
+"""A question as the stages see it: positions, filters, exclusions, with live state caught up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from nextedge.errors import InputError
+from nextedge.events.overlay import Overlay
+from nextedge.serving.cursor import MOST as MOST_SHOWN
+from nextedge.serving.cursor import Cursor
+from nextedge.serving.question import MAX_LIMIT, Question
+from nextedge.serving.release import LoadedRelease, LoadedSurface
+from nextedge.stages.eligible import eligible
+from nextedge.types import Filter, Identifier, IndexArray, Requests
+
+MOST_FILTERS, MOST_FILTER_VALUES = 16, 100
+_NONE = np.zeros(0, np.int32)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A batch of requests as the stages see it, and what live state hides from each."""
+
+    requests: Requests
+    hidden: Callable[[int], IndexArray]
+    """For the place of a query in the batch: positions that must not be shown."""
+    recently_shown: Callable[[int], IndexArray]
+    """Those of them that were shown of late, where the policy leaves them out."""
+
+
+def prepare(
+    release: LoadedRelease, overlay: Overlay, user_ids: Sequence[Identifier], question: Question
+) -> Prepared:
+    """Look up a batch of users, with live state caught up.
+
+    Raises:
+        UnknownSurfaceError: the release has no such surface.
+        InputError: k is not within 1..500.
+    """
+    surface = release.surface(question.surface)
+    name = question.context.get("context")
+    k = surface.settings.in_context(name)[0] if question.k is None else question.k
+    if not 1 <= k <= MAX_LIMIT:
+        raise InputError(f"k = {k}: expected 1 to {MAX_LIMIT}")
+    overlay.catch_up()
+    requests = _requests(release, surface, overlay.askers(user_ids), k, question)
+    kind, days = surface.settings.kind, surface.policy_in(name).settings.recently_shown_days
+    ids = release.entities.users if kind == "people" else release.entities.items
+
+    def positions(names: set[str]) -> IndexArray:
+        places = ids.positions(sorted(names)) if names else _NONE
+        return np.unique(places[places >= 0])
+
+    gone = release.gone(overlay, kind)
+
+    @cache
+    def recently_shown(row: int) -> IndexArray:
+        names = overlay.shown_since(kind, user_ids[row], requests.now, days) if days else set()
+        return positions(names)
+
+    @cache
+    def hidden(row: int) -> IndexArray:
+        own = positions(overlay.hidden_from(kind, user_ids[row]))
+        found = np.union1d(own, gone) if len(gone) else own
+        return np.union1d(found, recently_shown(row)) if days else found
+
+    return Prepared(requests, hidden, recently_shown)
+
+
+def _requests(
+    release: LoadedRelease,
+    surface: LoadedSurface,
+    user_ids: Sequence[Identifier],
+    k: int,
+    question: Question,
+) -> Requests:
+    query = release.entities.users.positions(list(user_ids))
+    now = int(time.time() * 1e6)
+    filters = _filters(surface, question)
+    left_out = _left_out(release, surface, user_ids, question)
+    exclude = None
+    if len(left_out):
+        count = len(user_ids)
+        exclude = np.arange(count + 1, dtype=np.int64) * len(left_out), np.tile(left_out, count)
+    requests = Requests(query, now, k, question.context, exclude, filters)
+    eligible(surface.line.scope, requests)  # a filter that cannot be read is refused before work
+    return requests
+
+
+def _filters(surface: LoadedSurface, question: Question) -> tuple[Filter, ...]:
+    given = {
+        column: (values,) if isinstance(values, str) else tuple(map(str, values))
+        for column, values in question.filters.items()
+    }
+    for column, values in given.items():
+        if len(values) > MOST_FILTER_VALUES:
+            raise InputError(f"filter {column!r}: at most {MOST_FILTER_VALUES} values")
+    if len(given) > MOST_FILTERS:
+        raise InputError(f"{len(given)} filters: expected at most {MOST_FILTERS}")
+    wanted = tuple(Filter(column, values) for column, values in sorted(given.items()))
+    return wanted + surface.policy.filters(question.context)
+
+
+def _left_out(
+    release: LoadedRelease, surface: LoadedSurface, user_ids: Sequence[Identifier],
+    question: Question,
+) -> IndexArray:  # fmt: skip
+    """Positions that the caller names, and those of the pages before; ascending.
+
+    Raises:
+        InputError: too many are named, or the cursor cannot be read.
+    """
+    if len(question.exclude) > MOST_SHOWN:
+        raise InputError(
+            f"exclude: {len(question.exclude):,} ids, expected at most {MOST_SHOWN:,}; record what "
+            "must never be shown as an event of type 'dismiss'"
+        )
+    table = surface.candidate_table
+    ids = release.entities.users if table == "users" else release.entities.items
+    places = ids.positions(list(question.exclude)) if question.exclude else np.zeros(0, np.int32)
+    if question.cursor is not None:
+        if len(user_ids) != 1:
+            raise InputError("cursor: it goes with one user")
+        cursor = Cursor.decode(question.cursor, user_ids[0], surface.name)
+        places = np.concatenate(
+            (places, release.positions_from(cursor.release, table, cursor.shown))
+        )
+    return np.unique(places[places >= 0]).astype(np.int32)
