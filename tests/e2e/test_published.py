@@ -65,6 +65,9 @@ def test_lists_of_what_was_kept_are_the_same_bit_for_bit(
 
 
 class _Failing(MemoryStore):
+    name = "failing"
+    schemes = ()
+
     def get_many(self, *_: object) -> list[bytes | None]:
         raise StoreError("not reached")
 
@@ -73,6 +76,9 @@ class _Failing(MemoryStore):
 
 
 class _Damaged(MemoryStore):
+    name = "damaged"
+    schemes = ()
+
     def get_many(self, keys):  # type: ignore[no-untyped-def]
         return [b"NXPK and then nonsense" for _ in keys]
 

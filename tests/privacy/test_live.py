@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,7 @@ def test_without_live_state_nobody_is_shown(folder: Path) -> None:
         for path in (folder / "state").glob("events.sqlite*"):
             path.unlink()
         log.write_bytes(b"no database at all" * 500)
+        time.sleep(0.15)  # answers kept as bytes look for the file ten times a second
         answer = client.get("/pymk/recommendations", params={"user_id": person(0), "limit": 50})
         assert answer.status_code == 200
         assert answer.json()["recommendations"] == []

@@ -89,7 +89,7 @@ class HotAnswers:
         release, overlay = self._release_of(kept.user_id), self.recommender.overlay
         if release is None or kept.release != release.id:
             return None
-        version = overlay.current_version(kept.user_id, shown=kept.shown)
+        version = overlay.current_version(kept.user_id, shown=kept.shown, quick=True)
         if version != kept.version:
             return None
         narrowed = len(overlay.narrowed)

@@ -134,14 +134,17 @@ class LocalLog:
             row = connection.execute("PRAGMA user_version").fetchone()
         return self._threads.identity, int(row[0])
 
-    def changes(self) -> tuple[Identity, int, int, int]:
+    def changes(self, *, quick: bool = False) -> tuple[Identity, int, int, int]:
         """Differs whenever anyone, in this process or another, has stored events since.
 
         SQLite's data version means nothing beyond its connection, so the connection's number is in it.
+
+        Args:
+            quick: look only every tenth of a second whether the file itself was replaced or is gone.
         """
         with self._reading() as connection:
             now = time.monotonic()
-            if now - self._threads.looked > _LOOK_SECONDS:
+            if not quick or now - self._threads.looked > _LOOK_SECONDS:
                 self._threads.looked = now
                 if self._on_disk() != self._threads.identity:
                     self.close()

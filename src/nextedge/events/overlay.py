@@ -86,13 +86,16 @@ class Overlay:
         """User, other user and item of every event that takes somebody out of others' sight."""
         self._generation: object = None
 
-    def catch_up(self) -> None:
+    def catch_up(self, *, quick: bool = False) -> None:
         """Fold in every event that was recorded since the last call, by any process.
+
+        Args:
+            quick: as in ``LocalLog.changes``.
 
         Raises:
             LiveStateError: the log cannot be read; nobody may be shown by what is known here.
         """
-        changes = self.log.changes()
+        changes = self.log.changes(quick=quick)
         if getattr(self._seen, "changes", None) == changes:
             return
         with self._lock:
@@ -204,10 +207,12 @@ class Overlay:
     def _item_available(self, event: Event) -> None:
         self.unavailable.discard(_key(event.item_id))
 
-    def current_version(self, user_id: Identifier, *, shown: bool = False) -> tuple[int, int, int]:
+    def current_version(
+        self, user_id: Identifier, *, shown: bool = False, quick: bool = False
+    ) -> tuple[int, int, int]:
         """The version after catching up; one that never holds where the log cannot be read."""
         try:
-            self.catch_up()
+            self.catch_up(quick=quick)
         except LiveStateError:
             return -1, -1, -1
         return self.version(user_id, shown=shown)
