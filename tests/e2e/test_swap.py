@@ -124,6 +124,16 @@ def test_a_trial_names_what_is_wrong(recommender: Recommender) -> None:
         recommender.releases.start_trial(OTHER, 1.5)
 
 
+def test_a_trial_that_cannot_be_read_is_none(
+    recommender: Recommender, caplog: pytest.LogCaptureFixture
+) -> None:
+    (recommender.releases.directory / "TRIAL").write_text('{"name": 1')
+    for user in USERS[:3]:
+        assert recommender.recommend(user, "people", 5).experiment is None
+    told = [r for r in caplog.records if "no trial" in r.message]
+    assert len(told) == 1
+
+
 def test_encoded_answers_follow_the_arm_of_their_user(recommender: Recommender) -> None:
     with TestClient(create_app(recommender)) as client:
         recommender.releases.start_trial(OTHER, 0.5, "half")

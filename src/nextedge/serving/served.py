@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from nextedge.errors import NextEdgeError
+from nextedge.errors import NextEdgeError, ReleaseError
 from nextedge.releases.repository import MANIFEST, Releases, Trial
 from nextedge.serving.release import LoadedRelease
 from nextedge.types import Identifier
@@ -56,6 +56,7 @@ class ServedReleases:
         self._swapped = swapped
         self._served: _Served | None = None
         self._refused: Stamp | None = None
+        self._told = False
         self._stopping = threading.Event()
         self._watching: threading.Thread | None = None
         self._loading = threading.Lock()
@@ -152,8 +153,20 @@ class ServedReleases:
 
     def _stamp(self) -> Stamp:
         """Differs whenever other releases are to be served, or their files were replaced."""
-        current, trial = self.releases.current_id(), self.releases.trial()
+        current, trial = self.releases.current_id(), self._trial()
         return current, self._inode(current), trial, self._inode(trial.release if trial else None)
+
+    def _trial(self) -> Trial | None:
+        """The trial; none where its file cannot be read, which must not stop what is served."""
+        try:
+            found = self.releases.trial()
+        except ReleaseError as error:
+            if not self._told:
+                _log.warning("no trial: %s", error)
+            self._told = True
+            return None
+        self._told = False
+        return found
 
     def _inode(self, release_id: str | None) -> int:
         try:
