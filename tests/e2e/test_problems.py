@@ -14,7 +14,7 @@ from nextedge import Recommender
 from nextedge.api.app import create_app
 from nextedge.api.models import MAX_LIMIT, Problem
 from nextedge.config import load_config
-from nextedge.serving import request
+from nextedge.serving import question
 
 KEY = "secret"
 ASK = "/pymk/recommendations"
@@ -137,4 +137,4 @@ def test_what_is_unforeseen_is_a_problem_and_counted(client: TestClient) -> None
 
 
 def test_limits_are_those_of_the_engine() -> None:
-    assert MAX_LIMIT == request.MAX_LIMIT
+    assert MAX_LIMIT == question.MAX_LIMIT
