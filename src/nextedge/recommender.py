@@ -33,6 +33,7 @@ from nextedge.serving.published import (
     open_candidates,
     publish,
     published_candidates,
+    unpublish,
 )
 from nextedge.serving.question import Answer, Question
 from nextedge.serving.ranked import Ranked
@@ -176,7 +177,8 @@ class Recommender:
     ) -> int:
         """Find users' candidates ahead and keep them in the store; returns how many lists.
 
-        Stopped and run again it goes on where it was; candidates of other releases then go.
+        Stopped and run again it goes on where it was. Candidates of releases that are neither this
+        one nor in use then go.
 
         Args:
             users: at most so many, those first who were active last; None = all.
@@ -186,7 +188,6 @@ class Recommender:
         """
         loaded = self.release if release_id is None else self._load(release_id)
         now = int(time.time() * 1e6)
-
         features = self.config.serving.candidates_features
 
         def find(surface: str, positions: IndexArray) -> tuple[Candidates, FloatArray | None]:
@@ -197,7 +198,10 @@ class Recommender:
         store = open_candidates(self.config)
         seconds, kept = self.config.serving.candidates_days * 86_400, 0
         try:
-            listed = publish(loaded, store, find, seconds=seconds, features=features, most=users)
+            listed = publish(
+                loaded, store, find, seconds=seconds, features=features, most=users,
+                in_use=self.releases.in_use(),
+            )  # fmt: skip
             for surface, done, of in listed:
                 progress(f"publish {surface}", done, of)
                 kept += of if done == of else 0
@@ -372,12 +376,13 @@ class Recommender:
 
         Raises:
             BuildLockedError: a build is running; wait for it to end.
-            StorageError: a file could not be written.
+            StorageError: a file could not be written, or the store of candidates not reached.
         """
         state = self.config.state_path
         requests = self.request_log or self._new_request_log()
         erased = forget(state, self.releases, self.overlay.log, requests, user_id)
         self.contacts.forget(user_id)
+        unpublish(self.config)
         with contextlib.suppress(NextEdgeError):  # there may be no release yet
             self.served.refresh()  # its files were replaced
         return erased

@@ -18,9 +18,12 @@ from nextedge import Question, Recommender
 from nextedge.api.app import create_app
 from nextedge.config import PolicyConfig
 from nextedge.errors import InputError
+from nextedge.serving.cursor import Cursor
 from nextedge.serving.question import Answer
+from nextedge.stages.eligible import eligible
 from nextedge.stages.item_knn import ItemKnn
 from nextedge.stages.promotions import spread
+from nextedge.types import Filter, Requests
 
 USER = "u000007"
 
@@ -77,6 +80,28 @@ def test_numbers_are_filtered_by_range(recommender: Recommender) -> None:
         answer = recommender.recommend(USER, "items", 10, filters={"price": text})
         assert len(ids(answer)) == 10
         assert all(fits(np.float32(prices[each])) for each in ids(answer))
+
+
+@pytest.mark.parametrize("text", ["..{0}", "{0}..", "{0}"])
+def test_both_ends_of_a_range_are_included(recommender: Recommender, text: str) -> None:
+    """Also of a number whose float32, as the release holds it, is a little larger."""
+    prices = column(recommender, "items", "price")
+    scope = recommender.release.surface("items").line.scope
+    places = recommender.release.entities.items.positions(list(prices))
+    held, place = next(
+        (price, int(at))
+        for price, at in zip(prices.values(), places, strict=True)
+        if price is not None and float(np.float32(price)) > price and at >= 0 and scope.known[at]
+    )
+    given = Requests(np.int32([0]), 0, 1, filters=(Filter("price", (text.format(held),)),))
+    assert eligible(scope, given)[place]
+
+
+def test_a_cursor_beyond_the_release_is_refused(recommender: Recommender) -> None:
+    for shown in ((2**31,), (2**70,), (len(recommender.release.entities.users),)):
+        forged = Cursor(recommender.release.id, shown).encode(USER, "people")
+        with pytest.raises(InputError, match="not one of ours"):
+            recommender.recommend(USER, "people", 5, cursor=forged)
 
 
 def test_a_filter_that_cannot_be_read_is_named(recommender: Recommender) -> None:

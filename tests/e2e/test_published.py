@@ -14,11 +14,12 @@ from typer.testing import CliRunner
 from nextedge import Question, Recommender
 from nextedge.cli.main import app as cli
 from nextedge.errors import StoreError
-from nextedge.serving.published import PublishedCandidates, open_candidates
+from nextedge.serving.published import Kept, PublishedCandidates, open_candidates, packed
 from nextedge.serving.question import Answer
 from nextedge.serving.request import answer
 from nextedge.stages.line import Line
 from nextedge.stores.memory import MemoryStore
+from nextedge.types import Requests
 
 USERS = [f"u{number:06d}" for number in range(3, 300, 17)]
 
@@ -164,4 +165,46 @@ def test_what_there_was_no_time_for_is_found_in_the_background(recommender: Reco
     surface.pace.expected_ms.clear()
     plain = answer(*asking)[0]
     assert [e.id for e in again.recommendations] == [e.id for e in plain.recommendations]
+    published.close()
+
+
+def test_what_is_served_keeps_its_candidates_while_another_is_published(
+    recommender: Recommender,
+) -> None:
+    served = recommender.release.id
+    folder = recommender.releases.directory
+    for name in ("20990101-000000", "20990202-000000"):
+        shutil.copytree(folder / served, folder / name)
+    recommender.publish(users=5)
+    recommender.publish("20990101-000000", users=5)
+    recommender.publish("20990202-000000", users=5)
+    store = open_candidates(recommender.config)
+    kept = {key.split(b"/")[1].decode() for key in store.keys("candidates/")}
+    store.close()
+    assert kept == {served, "20990202-000000"}
+
+
+def test_forgetting_somebody_leaves_no_published_candidates(recommender: Recommender) -> None:
+    recommender.publish(users=5)
+    recommender.forget(USERS[0])
+    store = open_candidates(recommender.config)
+    assert list(store.keys("candidates/")) == []
+    store.close()
+
+
+def test_features_of_another_ranker_are_made_anew(recommender: Recommender) -> None:
+    published = PublishedCandidates(MemoryStore("t"), 3600.0, 1000, features=True)
+    release = recommender.release
+    place = int(release.entities.users.position(USERS[0]))
+    found = release.surface("people").line.retrieve(Requests(np.int32([place]), 0, 1))
+    narrow = np.zeros((len(found), 3), np.float32)
+    value = packed(f"candidates/{release.id}/people/{place}", Kept(found, narrow))
+    published.store.put_many({f"candidates/{release.id}/people/{place}": value}, 3600.0)
+    question = Question("people", 15)
+    kept = answer(release, recommender.overlay, [USERS[0]], question, published=published)[0]
+    plain = answer(release, recommender.overlay, [USERS[0]], question)[0]
+    assert [(e.id, e.score) for e in kept.recommendations] == [
+        (e.id, e.score) for e in plain.recommendations
+    ]
+    assert published.counts()["hits"] == 1
     published.close()

@@ -212,9 +212,7 @@ class Releases:
     def prune(self, keep: int = 3) -> list[str]:
         """Delete all but the newest ``keep`` releases and the served one; returns the deleted."""
         names = [release.id for release in self.all()]
-        trial = self.trial()
-        used = {self.current_id(), trial.release if trial else None}
-        doomed = [name for name in names[: len(names) - keep] if name not in used]
+        doomed = [name for name in names[: len(names) - keep] if name not in self.in_use()]
         for name in doomed:
             shutil.rmtree(self.directory / name)
         return doomed
@@ -227,6 +225,11 @@ class Releases:
             return None
         except (TypeError, ValueError) as error:
             raise ReleaseError(f"{self.directory / 'TRIAL'}: cannot be read: {error}") from None
+
+    def in_use(self) -> set[str]:
+        """Ids of the releases that answer somebody."""
+        trial = self.trial()
+        return {name for name in (self.current_id(), trial and trial.release) if name}
 
     def start_trial(self, release_id: str, share: float, name: str | None = None) -> Trial:
         """Let a release answer a share of the users, beside the served one.

@@ -103,7 +103,8 @@ def _filters(surface: LoadedSurface, question: Question) -> tuple[Filter, ...]:
     if len(given) > MOST_FILTERS:
         raise InputError(f"{len(given)} filters: expected at most {MOST_FILTERS}")
     wanted = tuple(Filter(column, values) for column, values in sorted(given.items()))
-    return wanted + surface.policy.filters(question.context)
+    policy = surface.policy_in(question.context.get("context"))
+    return wanted + policy.filters(question.context)
 
 
 def _left_out(

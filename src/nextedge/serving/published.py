@@ -13,7 +13,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from nextedge.serving.release import LoadedRelease
 
 _log = logging.getLogger("nextedge")
+_FILE = "candidates.sqlite"
 _PREFIX = "candidates"
 _FEATURES = "features"
 _WAITING = 256
@@ -75,10 +76,8 @@ class PublishedCandidates:
         try:
             (value,) = self.store.get_many([key])
             found = None if value is None else _unpacked(key, value)
-            self._hits, self._misses = (
-                self._hits + (found is not None),
-                self._misses + (found is None),
-            )
+            self._hits += found is not None
+            self._misses += found is None
             return found
         except (StoreError, CorruptValueError) as error:
             self._count(error)
@@ -149,7 +148,7 @@ def open_candidates(config: Config) -> Store:
     base = config.base.resolve()
     if url is None:
         config.state_path.mkdir(parents=True, exist_ok=True)
-        url, base = "sqlite:///candidates.sqlite", config.state_path
+        url, base = f"sqlite:///{_FILE}", config.state_path
     return open_store(
         url, config.tenant, timeout_seconds=settings.store_timeout_ms / 1e3, base=base
     )
@@ -174,16 +173,18 @@ def publish(
     seconds: float,
     features: bool = False,
     most: int | None = None,
+    in_use: Collection[str] = (),
     batch: int = 64,
 ) -> Iterator[tuple[str, int, int]]:
     """Keep the candidates of users; yields (surface, users done, users) as it goes on.
 
     Users who have theirs are skipped, so that an interrupted run goes on where it was. Last of
-    all the values of other releases go, so that nobody is without while this one is loaded.
+    all the values of releases go that are neither this one nor in use.
 
     Args:
         features: whether a value without features is as none.
         most: users at most, those first who were active last; None = all.
+        in_use: ids of other releases whose values stay.
         find: (surface, int32[Q] positions) to their merged candidates, and features or None.
 
     Raises:
@@ -208,10 +209,26 @@ def publish(
                 }
                 store.put_many(values, seconds)
             yield surface, start + len(positions), len(order)
-    current = f"{_PREFIX}/{release.id}/".encode()
-    others = {key.rsplit(b"/", 2)[0] + b"/" for key in store.keys(f"{_PREFIX}/")} - {current}
-    for prefix in sorted(others):
-        store.delete_prefix(prefix)
+    kept_ids = {release.id, *in_use}
+    found_ids = {key.split(b"/")[1].decode() for key in store.keys(f"{_PREFIX}/")}
+    for release_id in sorted(found_ids - kept_ids):
+        store.delete_prefix(f"{_PREFIX}/{release_id}/")
+
+
+def unpublish(config: Config) -> None:
+    """Delete the candidates of every release: their positions or features tell of people.
+
+    Raises:
+        StoreError: the store is not reached.
+    """
+    own_file = config.serving.candidates_store is None and config.serving.store is None
+    if own_file and not (config.state_path / _FILE).exists():
+        return
+    store = open_candidates(config)
+    try:
+        store.delete_prefix(f"{_PREFIX}/")
+    finally:
+        store.close()
 
 
 def most_active(release: LoadedRelease, most: int | None) -> IndexArray:
@@ -240,6 +257,8 @@ def _unpacked(key: str, value: bytes) -> Kept:
         raise CorruptValueError(
             "published candidates: expected columns 'candidate' and 'rough_score'"
         )
+    if matrix is not None and len(matrix) != len(candidate):
+        raise CorruptValueError("published candidates: expected features of every candidate")
     indptr = np.array([0, len(candidate)])
     return Kept(Candidates(indptr, candidate, arrays), matrix)
 

@@ -110,11 +110,10 @@ def ranked_candidates(
     candidates = candidates.with_columns(**{ROW: np.arange(len(candidates), dtype=np.int32)})
     if line.ranker is None:
         return Ranked(line.rank(requests, candidates), None, (*late, "no_ranker"))
-    known = matrix is not None and matrix.shape[1] == len(line.features.names)
-    if not deadline.allows("ranking" if known else "features", reserve=_AFTER_FEATURES):
+    if not deadline.allows("features" if matrix is None else "ranking", reserve=_AFTER_FEATURES):
         return Ranked(_by_rough_score(candidates), None, (*late, "late_ranking"))
     try:
-        if matrix is None or not known:
+        if matrix is None:
             matrix = line.matrix(requests, candidates)
         watch("features")
         candidates = candidates if whole else _slim(candidates, (ROUGH, ROW), line.sources)

@@ -98,7 +98,7 @@ class LoadedRelease:
         Raises:
             InputError: that release is gone, or never had as many.
         """
-        places = np.asarray(positions, np.int32)
+        places = np.asarray(positions)
         ids = self.entities.users if table == "users" else self.entities.items
         if release_id != self.id:
             path = self.release.path.parent / release_id / "entities" / f"{table}.arrow"
@@ -107,12 +107,8 @@ class LoadedRelease:
                 if Path(release_id).name != release_id or not path.exists():
                     raise InputError("cursor: its release is gone; ask for the first page again")
                 theirs = self._others[release_id, table] = IdMap.load(path)
-            if len(places) and places.max() >= len(theirs):
-                raise InputError("cursor: not one of ours")
-            return ids.positions(theirs.identifiers(places))
-        if len(places) and places.max() >= len(ids):
-            raise InputError("cursor: not one of ours")
-        return places
+            return ids.positions(theirs.identifiers(_within(places, len(theirs))))
+        return _within(places, len(ids))
 
     def gone(self, overlay: Overlay, kind: str) -> IndexArray:
         """Positions of those whom nobody is shown by what was recorded since, ascending."""
@@ -179,6 +175,13 @@ class LoadedRelease:
         path = self.release.path / "surfaces" / surface / "evaluation.json"
         loaded: Mapping[str, Any] = json.loads(path.read_text())
         return loaded
+
+
+def _within(positions: np.ndarray, size: int) -> IndexArray:
+    """int32: the positions; raises InputError where one is beyond the map, as in no cursor of ours."""
+    if len(positions) and positions.max() >= size:
+        raise InputError("cursor: not one of ours")
+    return positions.astype(np.int32)
 
 
 def _display(path: Path) -> pa.Array | None:

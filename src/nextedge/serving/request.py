@@ -134,6 +134,8 @@ def _computed(
     kept = published.get(release.id, surface.name, position)
     if kept is not None:
         found, matrix = kept.candidates, kept.matrix
+        if matrix is not None and matrix.shape[1] != len(surface.line.features.names):
+            matrix = None
         if matrix is None or whole:
             found = with_standard_scores(found)
         ranked = ranked_candidates(

@@ -7,6 +7,8 @@ answers stay as they are, so that no event empties every cache.
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 
 from nextedge.data.ids import IdMap
@@ -18,8 +20,7 @@ from nextedge.types import UNKNOWN, IndexArray
 class Touched:
     """The narrowing events of an overlay by the positions of one release.
 
-    ``people`` has a row for each event that names one or two people, ``items`` one for each item
-    that became unavailable; the others of each are UNKNOWN, so that all rows count alike.
+    A row an event: its user, its other user, its item; UNKNOWN where it names none.
     """
 
     def __init__(self, users: IdMap, items: IdMap, connections: Graph) -> None:
@@ -28,6 +29,7 @@ class Touched:
         self._events: list[tuple[str | None, str | None, str | None]] | None = None
         self._rows = np.zeros((0, 3), np.int32)
         self._pairs = np.zeros(0, bool)
+        self._lock = threading.Lock()
 
     def touches(
         self, overlay: Overlay, since: int, kind: str, viewer: int, shown: IndexArray
@@ -38,8 +40,9 @@ class Touched:
             viewer: position of whose list it is, or UNKNOWN.
             shown: int32[k] positions in the list.
         """
-        self._catch_up(overlay)
-        rows, pairs = self._rows[since:], self._pairs[since:]
+        with self._lock:  # an event that two threads add twice would hide the next
+            self._catch_up(overlay)
+            rows, pairs = self._rows[since:], self._pairs[since:]
         if kind != "people":
             return bool(np.isin(rows[:, 2], shown).any())
         own = self._connections.row(viewer) if viewer != UNKNOWN else np.zeros(0, np.int32)

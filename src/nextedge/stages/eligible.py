@@ -10,7 +10,7 @@ from nextedge.errors import InputError, nearest
 from nextedge.features.attributes import Attributes, Category, Number, Tags
 from nextedge.graph.propagate import SparseRows
 from nextedge.stages.source import Scope
-from nextedge.types import BoolArray, Filter, FloatArray, Requests
+from nextedge.types import BoolArray, Filter, Requests
 
 _KEPT = 64
 """Sets of filters whose masks a process keeps; the least recently used goes first."""
@@ -69,14 +69,14 @@ def _with_values(column: Category | Tags, wanted: Filter) -> BoolArray:
     return passing | (size == 0) if wanted.or_missing else passing
 
 
-def _range(column: str, text: str) -> tuple[FloatArray | float, FloatArray | float]:
-    """Lower and upper bound, both included."""
+def _range(column: str, text: str) -> tuple[np.float32, np.float32]:
+    """Lower and upper bound, both included, rounded as the column's values are."""
     words = {"true": "1", "false": "0"}
     low, dots, high = words.get(text.lower(), text).partition("..")
     try:
         if not dots:
-            return float(np.float32(low)), float(np.float32(low))
-        return float(low or "-inf"), float(high or "inf")
+            return np.float32(low), np.float32(low)
+        return np.float32(low or "-inf"), np.float32(high or "inf")
     except ValueError:
         raise InputError(
             f"filter {column!r}: {text!r} is neither a number, true, false nor a range low..high"
