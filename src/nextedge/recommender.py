@@ -293,10 +293,19 @@ class Recommender:
         self, user_ids: Sequence[Identifier], question: Question, *, strict: bool = False
     ) -> list[Answer]:
         """Recommendations for many users in one batch."""
-        of_user = [self.served.of_user(user_id) for user_id in user_ids]
-        if len(set(of_user)) > 1:  # some are in a trial
-            return [self.recommend_many([u], question, strict=strict)[0] for u in user_ids]
-        release, experiment = of_user[0] if of_user else (self.release, None)
+        arms = self.served.of_users(user_ids)
+        found: dict[int, Answer] = {}
+        for arm in dict.fromkeys(arms):  # several only while there is a trial
+            rows = [row for row, other in enumerate(arms) if other == arm]
+            asked = [user_ids[row] for row in rows]
+            found |= zip(rows, self._answers(arm, asked, question, strict=strict), strict=True)
+        return [found[row] for row in range(len(user_ids))]
+
+    def _answers(
+        self, arm: tuple[LoadedRelease, str | None], user_ids: Sequence[Identifier],
+        question: Question, *, strict: bool,
+    ) -> list[Answer]:  # fmt: skip
+        release, experiment = arm
         if strict:
             self.overlay.catch_up()
             places = release.entities.users.positions(self.overlay.askers(user_ids))

@@ -26,6 +26,13 @@ UNKNOWN = -1
 
 MICROSECONDS_PER_DAY = 86_400_000_000
 
+MAX_LIMIT = 500
+"""Recommendations that one request may ask for."""
+MOST_SHOWN = 2_000
+"""Candidates that one request may leave out, and that the pages of one list may show together."""
+MOST_FILTERS, MOST_FILTER_VALUES = 16, 100
+"""Columns that one request may filter by, and values of each."""
+
 
 @dataclass(frozen=True, slots=True)
 class Relation:

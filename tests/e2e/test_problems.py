@@ -12,9 +12,8 @@ from starlette.testclient import TestClient
 
 from nextedge import Recommender
 from nextedge.api.app import create_app
-from nextedge.api.models import MAX_LIMIT, Problem
+from nextedge.api.models import Problem
 from nextedge.config import load_config
-from nextedge.serving import question
 
 KEY = "secret"
 ASK = "/pymk/recommendations"
@@ -134,7 +133,3 @@ def test_what_is_unforeseen_is_a_problem_and_counted(client: TestClient) -> None
     assert "inside" not in answer.text
     metrics = client.get("/metrics", headers=headers).text
     assert 'route="/v1/broken",status="5xx"' in metrics
-
-
-def test_limits_are_those_of_the_engine() -> None:
-    assert MAX_LIMIT == question.MAX_LIMIT

@@ -182,15 +182,17 @@ def test_each_tenant_is_answered_from_its_own(served: Served) -> None:
             assert len(found["recommendations"]) > 3
 
 
-def test_encoded_answers_are_a_tenants_own(served: Served) -> None:
-    question = {"params": {"user_id": "u000011", "limit": 7}}
+@pytest.mark.parametrize(("encoding", "limit"), [("identity", 7), ("gzip", 6)])
+def test_encoded_answers_are_a_tenants_own(served: Served, encoding: str, limit: int) -> None:
+    served.client.headers["accept-encoding"] = encoding
+    question = {"params": {"user_id": "u000011", "limit": limit}}
     for _ in range(2):
         last = served.ask("large", "read", "GET", "/pymk/recommendations", **question)
     assert last.headers["x-cache"] == "hit"
     other = served.ask("small", "read", "GET", "/pymk/recommendations", **question)
     assert "x-cache" not in other.headers
     assert other.json()["release"] == served.small.release.id
-    question = {"params": {"user_id": "7", "limit": 7}}
+    question = {"params": {"user_id": "7", "limit": limit}}
     for _ in range(2):
         last = served.ask("small", "read", "GET", "/pymk/recommendations", **question)
     assert (last.headers["x-cache"], last.json()["release"]) == ("hit", served.small.release.id)

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nextedge.errors import InputError
-from nextedge.serving.cursor import MOST, Cursor
+from nextedge.serving.cursor import Cursor
+from nextedge.types import MOST_SHOWN
 
 POSITIONS = st.sets(st.integers(0, 2**31 - 1), max_size=200)
 
@@ -42,4 +43,4 @@ def test_anything_else_is_refused(text: str) -> None:
 def test_a_thousand_positions_fit_a_query_string() -> None:
     text = Cursor("20260203-040506", tuple(range(0, 1000 * 997, 997))).encode("u", "people")
     assert len(text) < 3000
-    assert len(Cursor.decode(text, "u", "people").shown) == 1000 <= MOST
+    assert len(Cursor.decode(text, "u", "people").shown) == 1000 <= MOST_SHOWN

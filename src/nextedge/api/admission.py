@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from nextedge.api.keys import CALLER, token_of
+from nextedge.api.keys import CALLER, header, token_of
 from nextedge.api.limits import RequestCount
 from nextedge.api.problems import problem, problem_of
 from nextedge.api.tenants import unknown_key
@@ -48,7 +48,7 @@ class Admission:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        caller = scope[CALLER] = self.tenants.caller(_token(scope))
+        caller = scope[CALLER] = self.tenants.caller(token_of(header(scope, b"authorization")))
         if caller is None and scope["path"] not in self.open_paths:
             await self.answering(problem_of(unknown_key()))(scope, receive, send)
             return
@@ -64,11 +64,3 @@ class Admission:
 def _too_many(seconds: float) -> ProblemResponse:
     text = "this tenant's requests of now are used up (serving.requests_per_second)"
     return problem(429, "Too Many Requests", text, {"Retry-After": str(max(1, math.ceil(seconds)))})
-
-
-def _token(scope: Any) -> str | None:
-    """What stands after ``Authorization: Bearer``."""
-    for name, value in scope["headers"]:
-        if name == b"authorization":
-            return token_of(value)
-    return None

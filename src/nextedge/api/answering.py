@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic_core import to_json
 
 from nextedge.api.hot import Encoded
-from nextedge.api.models import ReasonOut, RecommendationOut
+from nextedge.api.models import RecommendationOut
 from nextedge.errors import InputError
 from nextedge.serving.question import Answer, Question
 
@@ -79,24 +79,8 @@ def encoded_answer(
 
 def _document(answer: Answer) -> dict[str, Any]:
     """``RecommendationsOut`` as plain values: making models of a list costs as much as ranking it."""
-    name = "item_id" if answer.kind == "items" else "candidate_id"
-    rows = []
-    for each in answer.recommendations:
-        reason = {
-            "code": each.reason.code,
-            "text": each.reason.text,
-            "evidence": each.reason.evidence,
-        }
-        row: dict[str, Any] = {
-            name: each.id, "score": each.score, "rank": each.rank, "reason": reason,
-            "sources": each.sources, "display": each.display, "propensity": each.propensity,
-            "promoted": each.promoted,
-        }  # fmt: skip
-        if each.contributions:
-            row["contributions"] = each.contributions
-        rows.append(row)
     document = {
-        "user_id": answer.user_id, "surface": answer.surface, "recommendations": rows,
+        "user_id": answer.user_id, "surface": answer.surface, "recommendations": _rows(answer),
         "recommendation_id": answer.recommendation_id, "release": answer.release,
         "degraded": answer.degraded, "cache": "hit" if answer.cached else "miss",
         "latency_ms": round(answer.latency_ms, 3), "experiment": answer.experiment,
@@ -105,21 +89,28 @@ def _document(answer: Answer) -> dict[str, Any]:
     return {key: value for key, value in document.items() if value is not None}
 
 
+def _rows(answer: Answer) -> list[dict[str, Any]]:
+    """``RecommendationOut`` as plain values."""
+    name = "item_id" if answer.kind == "items" else "candidate_id"
+    rows = []
+    for each in answer.recommendations:
+        reason = {
+            "code": each.reason.code, "text": each.reason.text, "evidence": each.reason.evidence,
+        }  # fmt: skip
+        row: dict[str, Any] = {
+            name: each.id, "score": each.score, "rank": each.rank, "reason": reason,
+            "sources": list(each.sources), "display": each.display, "propensity": each.propensity,
+            "promoted": each.promoted,
+        }  # fmt: skip
+        if each.contributions:
+            row["contributions"] = each.contributions
+        rows.append(row)
+    return rows
+
+
 def rendered(answer: Answer) -> list[RecommendationOut]:
-    """The recommendations of an answer as they go out."""
-    item = answer.kind == "items"
-    return [
-        RecommendationOut.model_construct(
-            candidate_id=None if item else each.id, item_id=each.id if item else None,
-            score=each.score, rank=each.rank, sources=list(each.sources), display=each.display,
-            propensity=each.propensity, promoted=each.promoted,
-            reason=ReasonOut.model_construct(
-                code=each.reason.code, text=each.reason.text, evidence=each.reason.evidence
-            ),
-            contributions=each.contributions or None,
-        )
-        for each in answer.recommendations
-    ]  # fmt: skip
+    """The recommendations of an answer as models."""
+    return [RecommendationOut.model_validate(row) for row in _rows(answer)]
 
 
 def _shown_matters(recommender: Recommender, surface: str) -> bool:

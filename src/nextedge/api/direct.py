@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import re
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 from nextedge.api.answering import Page, encoded_answer
-from nextedge.api.hot import KEY, SURFACE
+from nextedge.api.hot import KEY, SURFACE, send_json
 from nextedge.api.keys import CALLER
-from nextedge.api.models import MAX_LIMIT
+from nextedge.api.models import LONGEST_CONTEXT, LONGEST_ID
 from nextedge.graph.threads import thread_count
+from nextedge.types import MAX_LIMIT
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -28,10 +28,8 @@ if TYPE_CHECKING:
 
 _PATH = re.compile(r"/pymk/recommendations|/v1/([A-Za-z0-9_.-]+)/recommendations")
 _LIMIT = re.compile(r"[1-9]\d{0,2}")
-_PLAIN = {"user_id": 256, "limit": 3, "context": 64, "region": 64}
+_PLAIN = {"user_id": LONGEST_ID, "limit": 3, "context": LONGEST_CONTEXT, "region": LONGEST_CONTEXT}
 """Parameters that are read here, and how long they may be."""
-_SWITCH_SECONDS = 0.0005
-"""How long a thread in the background, that writes a log, may keep an answer waiting."""
 
 
 class Direct:
@@ -41,7 +39,6 @@ class Direct:
         self.app = app
         # threads beyond the cores would only take turns, each with scratch room of its own
         self._cores = thread_count()
-        sys.setswitchinterval(_SWITCH_SECONDS)
         self._threads = ThreadPoolExecutor(self._cores, thread_name_prefix="nextedge-answer")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -54,12 +51,7 @@ class Direct:
             else:
                 scope[SURFACE] = answer.surface
                 asked[0].answered(answer)
-                headers = [
-                    (b"content-type", b"application/json"),
-                    (b"content-length", str(len(body)).encode()),
-                ]
-                await send({"type": "http.response.start", "status": 200, "headers": headers})
-                await send({"type": "http.response.body", "body": body})
+                await send_json(send, body)
                 return
         await self.app(scope, receive, send)
 

@@ -13,7 +13,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from nextedge.api.keys import CALLER, token_of
+from nextedge.api.keys import CALLER, header, token_of
 from nextedge.errors import NextEdgeError
 from nextedge.serving.cache import Cache
 
@@ -33,7 +33,6 @@ SURFACE = "nextedge.surface"
 """Where the scope of a request carries the surface that has answered it."""
 _SECONDS = 0.1
 """How long a promotion, or a revoked key, may go unseen by the hot route."""
-_HEADERS = [(b"content-type", b"application/json"), (b"x-cache", b"hit")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +69,10 @@ class HotAnswers:
         self._served: object = None
         self._looked = -1.0
 
-    def key(self, scope: Any) -> Hashable:
-        """Under what the answer is kept. The keys' version is read before the caller is
-        authorised: an answer to a key that is revoked meanwhile is never found again.
+    def key(self, scope: Any, authorization: bytes) -> Hashable:
+        """Under what the answer is kept. The keys' version is read before the answer is
+        computed: one to a key that is revoked meanwhile is never found again.
         """
-        return self.key_of(scope, _authorization(scope))
-
-    def key_of(self, scope: Any, authorization: bytes) -> Hashable:
-        """The same, where the header is at hand."""
         self._look()
         return scope["path"], scope["query_string"], authorization, self._keys
 
@@ -130,7 +125,7 @@ class Front:
     """Sends what is kept before anything else is done; what it cannot do at once it leaves.
 
     Whose a key is holds here for a tenth of a second, as everything that the hot route looks at
-    on disk. Callers who want an answer compressed take the long way, as do those beyond a quota.
+    on disk. Callers who want an answer compressed take the long way, as do those with a quota.
     """
 
     def __init__(self, tenants: Tenants) -> None:
@@ -140,33 +135,16 @@ class Front:
 
     async def sent(self, scope: Scope, send: Send) -> bool:
         """Whether the answer was kept, and sent."""
-        if (
-            scope["type"] != "http"
-            or scope["method"] != "GET"
-            or not scope["path"].endswith("/recommendations")
-        ):
+        if not _asks(scope) or header(scope, b"accept-encoding") not in (b"", b"identity"):
             return False
-        authorization = b""
-        for name, value in scope["headers"]:
-            if name == b"authorization":
-                authorization = value
-            elif name == b"accept-encoding" and value != b"identity":
-                return False
+        authorization = header(scope, b"authorization")
         tenant = self._tenant(authorization)
         if tenant is None or not tenant.quota.unlimited:
             return False
-        found = tenant.hot.find(tenant.hot.key_of(scope, authorization))
-        if found is None:
-            return False
-        body, answer = found
-        self.tenants.metrics.hit(tenant.name, answer.surface)
-        headers = [*_HEADERS, (b"content-length", str(len(body)).encode())]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
-        return True
+        return await _sent(tenant, scope, authorization, send, self.tenants.metrics)
 
     def _tenant(self, authorization: bytes) -> Tenant | None:
-        """The tenant of a key that was known a moment ago; the long way gets to know it."""
+        """The tenant of a key that may read, as was known a moment ago."""
         now = time.monotonic()
         if now > self._known_until:
             self._callers.clear()
@@ -181,45 +159,50 @@ class Front:
 
 
 class HotRoute:
-    """ASGI middleware over the ``HotAnswers`` of whoever calls."""
+    """ASGI middleware that sends what is kept to those whom ``Front`` leaves."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app = app
         self.metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        tenant = _asked(scope)
-        if tenant is None:
-            await self.app(scope, receive, send)
-            return
-        key = tenant.hot.key(scope)
-        found = tenant.hot.find(key)
-        if found is None:
-            scope[KEY] = key
-            await self.app(scope, receive, send)
-            return
-        body, answer = found
-        self.metrics.hit(tenant.name, answer.surface)
-        scope[SURFACE] = answer.surface
-        headers = [*_HEADERS, (b"content-length", str(len(body)).encode())]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        if _asks(scope) and KEY not in scope:  # else the front has looked
+            caller: Caller | None = scope[CALLER]
+            if caller is not None and caller.tenant is not None:
+                authorization = header(scope, b"authorization")
+                if await _sent(caller.tenant, scope, authorization, send, self.metrics):
+                    return
+        await self.app(scope, receive, send)
 
 
-def _asked(scope: Any) -> Tenant | None:
-    """The tenant that is asked for recommendations, None where something else is."""
-    if (
-        scope["type"] != "http"
-        or scope["method"] != "GET"
-        or not scope["path"].endswith("/recommendations")
-    ):
-        return None
-    caller = scope[CALLER]
-    return None if caller is None else caller.tenant
+async def _sent(
+    tenant: Tenant, scope: Scope, authorization: bytes, send: Send, metrics: Metrics
+) -> bool:
+    """Send the answer where it is kept; else say in the scope under what it may be."""
+    key = tenant.hot.key(scope, authorization)
+    found = tenant.hot.find(key)
+    if found is None:
+        scope[KEY] = key
+        return False
+    body, answer = found
+    metrics.hit(tenant.name, answer.surface)
+    scope[SURFACE] = answer.surface
+    await send_json(send, body, (b"x-cache", b"hit"))
+    return True
 
 
-def _authorization(scope: Any) -> bytes:
-    for name, value in scope["headers"]:
-        if name == b"authorization":
-            return bytes(value)
-    return b""
+async def send_json(send: Send, body: bytes, *headers: tuple[bytes, bytes]) -> None:
+    """A whole answer of JSON."""
+    length = b"content-length", str(len(body)).encode()
+    named = [(b"content-type", b"application/json"), *headers, length]
+    await send({"type": "http.response.start", "status": 200, "headers": named})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _asks(scope: Any) -> bool:
+    """Whether recommendations are asked for."""
+    return bool(
+        scope["type"] == "http"
+        and scope["method"] == "GET"
+        and scope["path"].endswith("/recommendations")
+    )

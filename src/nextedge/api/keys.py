@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from nextedge.errors import InputError, nearest
 from nextedge.storage import writing
@@ -148,3 +148,8 @@ def token_of(authorization: bytes) -> str | None:
     if authorization[: len(_SCHEME)].lower() != _SCHEME:
         return None
     return bytes(authorization[len(_SCHEME) :]).strip().decode("latin-1")
+
+
+def header(scope: Any, name: bytes) -> bytes:
+    """A header of a request, empty where it has none."""
+    return next((bytes(value) for given, value in scope["headers"] if given == name), b"")

@@ -6,16 +6,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-MAX_LIMIT = 500
-"""Recommendations that one request may ask for, as ``nextedge.serving.question`` has it."""
+from nextedge.types import MAX_LIMIT, MOST_FILTER_VALUES, MOST_FILTERS, MOST_SHOWN
+
+LONGEST_ID, LONGEST_CONTEXT = 256, 64
+"""Characters of an id, and of a context or region."""
 
 
 WholeNumber = Annotated[int, Field(ge=-(2**63), lt=2**63)]
-Text = Annotated[str, Field(min_length=1, max_length=256)]
+Text = Annotated[str, Field(min_length=1, max_length=LONGEST_ID)]
 Identifier = WholeNumber | Text
 """The id of a user or an item, as it is in the tenant's tables."""
-MOST_EXCLUDED = 2000
-FilterValues = Text | Annotated[list[Text], Field(min_length=1, max_length=100)]
+FilterValues = Text | Annotated[list[Text], Field(min_length=1, max_length=MOST_FILTER_VALUES)]
 
 
 class Problem(BaseModel):
@@ -78,7 +79,7 @@ class InternalRequest(BaseModel):
     count: int = Field(20, ge=1, le=MAX_LIMIT)
     filters: dict[str, FilterValues] = Field(
         {},
-        max_length=16,
+        max_length=MOST_FILTERS,
         description="column of the candidates = value or values; of numbers also low..high",
         examples=[{"region": "EU"}],
     )
@@ -88,7 +89,7 @@ class InternalRequest(BaseModel):
         description="context, region, and what a new user states of themself",
         examples=[{"context": "mobile"}],
     )
-    exclude: list[Identifier] = Field([], max_length=MOST_EXCLUDED, description="not to be shown")
+    exclude: list[Identifier] = Field([], max_length=MOST_SHOWN, description="not to be shown")
     cursor: str | None = Field(None, max_length=8192, description="next_cursor of the page before")
     surface: str | None = Field(None, examples=["people"])
 

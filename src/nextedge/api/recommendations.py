@@ -10,23 +10,35 @@ from starlette.exceptions import HTTPException
 from nextedge.api.answering import Page, encoded_answer, rendered
 from nextedge.api.hot import KEY, SURFACE
 from nextedge.api.models import (
+    LONGEST_CONTEXT,
+    LONGEST_ID,
     InternalRequest,
     InternalResponse,
     RecommendationsOut,
 )
 from nextedge.api.tenants import CurrentTenant, tenant_of
 from nextedge.recommender import Recommender
-from nextedge.serving.question import MAX_LIMIT, Question
+from nextedge.serving.question import Question
+from nextedge.types import MAX_LIMIT
 
 UserId = Annotated[
     str,
-    Query(min_length=1, max_length=256, description="id as in your tables", examples=["u000007"]),
+    Query(
+        min_length=1,
+        max_length=LONGEST_ID,
+        description="id as in your tables",
+        examples=["u000007"],
+    ),
 ]
 Limit = Annotated[int | None, Query(ge=1, le=MAX_LIMIT, description="default: the surface's k")]
-Context = Annotated[str | None, Query(max_length=64, description="mobile, web, email, …")]
-Region = Annotated[str | None, Query(max_length=64, description="where it is to be offered")]
+Context = Annotated[
+    str | None, Query(max_length=LONGEST_CONTEXT, description="mobile, web, email, …")
+]
+Region = Annotated[
+    str | None, Query(max_length=LONGEST_CONTEXT, description="where it is to be offered")
+]
 Exclude = Annotated[
-    list[Annotated[str, Query(min_length=1, max_length=256)]] | None,
+    list[Annotated[str, Query(min_length=1, max_length=LONGEST_ID)]] | None,
     Query(max_length=200, description="ids not to be shown; repeat the parameter for several"),
 ]
 Filters = Annotated[

@@ -7,6 +7,7 @@ import ipaddress
 import json
 import os
 import signal
+import sys
 import tempfile
 import threading
 from collections.abc import Sequence
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 SHARED_VARIABLE = "NEXTEDGE_SHARED"
 LOCATIONS_VARIABLE = "NEXTEDGE_LOCATIONS"
 KEY_VARIABLE = "NEXTEDGE_API_KEY"
+_SWITCH_SECONDS = 0.0005
+"""How long a thread in the background, that writes a log, may keep an answer waiting."""
 
 
 def run_server(
@@ -49,33 +52,31 @@ def run_server(
         if workers > 1:  # each writes its metrics there; read when their package is imported
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared
         _check(locations, host)
-        _preload(locations[0])
+        gc.collect()
+        gc.freeze()  # what is never collected is never written to, so stays shared
         _server(Path(shared), drain_seconds, address=host, port=port, workers=workers).serve()
 
 
 def _check(locations: Sequence[Path], host: str) -> None:
-    """Fail now, not at the first request."""
+    """Fail now, not at the first request.
+
+    The first tenant is warmed up here: workers are forked from this process, and share the
+    memory of code and compiled kernels that are loaded before.
+    """
+    import nextedge.api.app  # noqa: F401
+
     tenants = _tenants(locations)
-    for tenant in tenants:
-        tenant.recommender.releases.current()
+    for place, tenant in enumerate(tenants):
+        if place == 0:
+            tenant.recommender.warm_up()
+        else:
+            tenant.recommender.releases.current()
         tenant.close()
     if not _is_loopback(host) and not tenants.closed:
         raise InputError(
             f"--host {host} can be reached by others: make a key first with 'nextedge keys create', "
             f"or set {KEY_VARIABLE} to a secret (clients send it as 'Authorization: Bearer …')"
         )
-
-
-def _preload(location: Path) -> None:
-    """Load code and compiled kernels once, before workers are forked: they share that memory."""
-    import nextedge.api.app  # noqa: F401
-    from nextedge.recommender import Recommender
-
-    recommender = Recommender(location)
-    recommender.warm_up()
-    recommender.close()
-    gc.collect()
-    gc.freeze()  # what is never collected is never written to, so stays shared
 
 
 def _server(shared: Path, drain_seconds: float, **settings: Any) -> Any:
@@ -104,6 +105,7 @@ def create() -> FastAPI:
     """The application of one worker; its folders and key come from the environment."""
     from nextedge.api.app import create_app
 
+    sys.setswitchinterval(_SWITCH_SECONDS)
     locations = [Path(each) for each in json.loads(os.environ[LOCATIONS_VARIABLE])]
     return create_app(_tenants(locations, Path(os.environ[SHARED_VARIABLE])))
 

@@ -8,8 +8,8 @@ from fastapi import APIRouter, Query
 
 from nextedge.api.models import EmbeddingOut, SimilarEntry, SimilarOut
 from nextedge.api.tenants import CurrentTenant
-from nextedge.serving.question import MAX_LIMIT
 from nextedge.serving.similar import embedding, similar
+from nextedge.types import MAX_LIMIT
 
 
 def routes() -> APIRouter:

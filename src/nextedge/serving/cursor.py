@@ -17,10 +17,8 @@ from dataclasses import dataclass
 from zlib import crc32
 
 from nextedge.errors import InputError
-from nextedge.types import Identifier
+from nextedge.types import MOST_SHOWN, Identifier
 
-MOST = 2_000
-"""Candidates that the pages of one list may show together."""
 _VERSION = 1
 _HEAD = struct.Struct("<BII")
 
@@ -90,6 +88,6 @@ def _sums(raw: bytes) -> tuple[int, ...]:
             last += value
             found.append(last)
             value = shift = 0
-    if shift or len(found) > MOST:
+    if shift or len(found) > MOST_SHOWN:
         raise ValueError("cut short, or too long")
     return tuple(found)

@@ -11,14 +11,21 @@ import numpy as np
 
 from nextedge.errors import InputError
 from nextedge.events.overlay import Overlay
-from nextedge.serving.cursor import MOST as MOST_SHOWN
 from nextedge.serving.cursor import Cursor
-from nextedge.serving.question import MAX_LIMIT, Question
+from nextedge.serving.question import Question
 from nextedge.serving.release import LoadedRelease, LoadedSurface
 from nextedge.stages.eligible import eligible
-from nextedge.types import Filter, Identifier, IndexArray, Requests
+from nextedge.types import (
+    MAX_LIMIT,
+    MOST_FILTER_VALUES,
+    MOST_FILTERS,
+    MOST_SHOWN,
+    Filter,
+    Identifier,
+    IndexArray,
+    Requests,
+)
 
-MOST_FILTERS, MOST_FILTER_VALUES = 16, 100
 _NONE = np.zeros(0, np.int32)
 
 

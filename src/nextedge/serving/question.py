@@ -10,7 +10,6 @@ import numpy as np
 from nextedge.stages.reasons import Reason
 from nextedge.types import UNKNOWN, Identifier, IndexArray
 
-MAX_LIMIT = 500
 _NONE = np.zeros(0, np.int32)
 
 

@@ -12,7 +12,6 @@ from nextedge.errors import LiveStateError
 from nextedge.events.overlay import Overlay
 from nextedge.serving.cache import Cache
 from nextedge.serving.contacts import Contacts
-from nextedge.serving.cursor import MOST as MOST_SHOWN
 from nextedge.serving.cursor import Cursor
 from nextedge.serving.deadline import Deadline
 from nextedge.serving.evidence import LiveEvidence
@@ -29,7 +28,15 @@ from nextedge.stages.line import SCORE
 from nextedge.stages.merge import NO_RANK, rank_column, with_standard_scores
 from nextedge.stages.promotions import PROMOTED
 from nextedge.stages.reasons import Reason
-from nextedge.types import UNKNOWN, Candidates, FloatArray, Identifier, IndexArray, Requests
+from nextedge.types import (
+    MOST_SHOWN,
+    UNKNOWN,
+    Candidates,
+    FloatArray,
+    Identifier,
+    IndexArray,
+    Requests,
+)
 
 _PROMOTED = Reason("promoted", "promoted")
 _NO_ROW = np.iinfo(np.int32).max
@@ -86,7 +93,7 @@ def answer(
     watch("reasons")
     found = _recommendations(release, surface, chosen, reasons, parts, seeds)
     spent_ms = (time.perf_counter() - started) * 1e3
-    people = contacts is not None and contacts.used  # whose books may bring somebody any time
+    books = contacts is not None and contacts.used  # they may bring somebody any time
     answers = []
     for row, (user_id, rows) in enumerate(zip(user_ids, chosen.rows(), strict=True)):
         cursor = _next_cursor(release, surface, user_id, requests, row, chosen.candidate[rows])
@@ -95,7 +102,7 @@ def answer(
                 user_id, surface.name, surface.settings.kind, release.id, tuple(found[rows]),
                 uuid.uuid4().hex, bool(requests.query[row] != UNKNOWN), spent_ms, ranked.degraded,
                 cached is not None, cursor, watch.spent_ms, query=int(requests.query[row]),
-                positions=chosen.candidate[rows], cold_start=seeds.applies(row) and (people or seeds.live(row)),
+                positions=chosen.candidate[rows], cold_start=seeds.applies(row) and (books or seeds.live(row)),
             )
         )  # fmt: skip
     if log is not None:

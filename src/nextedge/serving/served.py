@@ -13,7 +13,7 @@ import hashlib
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from nextedge.errors import NextEdgeError, ReleaseError
@@ -37,6 +37,14 @@ class _Served:
     release: LoadedRelease
     trial: Trial | None = None
     tried: LoadedRelease | None = None
+
+    def of_user(self, user_id: Identifier) -> tuple[LoadedRelease, str | None]:
+        """The release that answers a user, and the arm of the trial that they are in."""
+        if self.trial is None or self.tried is None:
+            return self.release, None
+        if in_trial(self.trial, user_id):
+            return self.tried, f"{self.trial.name}:treatment"
+        return self.release, f"{self.trial.name}:control"
 
 
 class ServedReleases:
@@ -73,12 +81,12 @@ class ServedReleases:
 
     def of_user(self, user_id: Identifier) -> tuple[LoadedRelease, str | None]:
         """The release that answers a user, and the arm of the trial that they are in."""
+        return self._now().of_user(user_id)
+
+    def of_users(self, user_ids: Sequence[Identifier]) -> list[tuple[LoadedRelease, str | None]]:
+        """``of_user`` of many, by one look at what is served."""
         served = self._now()
-        if served.trial is None or served.tried is None:
-            return served.release, None
-        if in_trial(served.trial, user_id):
-            return served.tried, f"{served.trial.name}:treatment"
-        return served.release, f"{served.trial.name}:control"
+        return [served.of_user(user_id) for user_id in user_ids]
 
     @property
     def stamp(self) -> object:
