@@ -331,6 +331,25 @@ class OnboardingConfig(_Settings):
         return value
 
 
+class EventsConfig(_Settings):
+    """Where events are recorded, which are taken, and how soon they tell."""
+
+    log: str | None = Field(None, exclude=True, repr=False)  # its URL may hold a password
+    """URL of the live log that replicas share (redis://…); None = a file in the state folder."""
+    broker: str | None = Field(None, exclude=True, repr=False)
+    """URL of a broker (kafka://host:9092/topic): its events are recorded here, and ours sent there."""
+    max_backlog: int = Field(1_000_000, ge=1)
+    """Events that may wait for a consumer, or for a broker that is down; more are refused (503)."""
+    future_seconds: float = Field(300.0, ge=0)
+    """How far ahead of the clock an event's time may be."""
+    create_users: bool = True
+    """Take events of users whom no release knows; they are users of the next build."""
+    live_graph: bool = True
+    """Let new edges change candidates and features at once, not only from the next build on."""
+    neighbors_refreshed: int = Field(200, ge=0)
+    """Users beside an edge's own whose published candidates it renews ahead of their request."""
+
+
 class Config(_Settings):
     """A tenant's whole configuration. ``base`` is the folder that paths are relative to."""
 
@@ -342,6 +361,7 @@ class Config(_Settings):
     split: SplitConfig = SplitConfig()
     serving: ServingConfig = ServingConfig()
     onboarding: OnboardingConfig = OnboardingConfig()
+    events: EventsConfig = EventsConfig()
     surfaces: dict[str, SurfaceConfig] = Field(default_factory=dict)
 
     @property

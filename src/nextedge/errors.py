@@ -14,7 +14,8 @@ NextEdgeError (exit 1)
 │   └── NoReleaseError            nothing has been built yet
 ├── BuildLockedError              another build holds the lock of this state folder
 ├── StorageError                  the disk is full or refuses to be written
-│   └── StoreError                a store of values is not reached, too slow or full
+│   ├── StoreError                a store of values is not reached, too slow or full
+│   └── LogFullError              more events wait for their consumers than are taken
 ├── CorruptValueError             a stored value is cut, altered or of another format
 ├── LiveStateError                what changed since the release cannot be read: nothing is shown
 ├── ApiError                      a service refused (nextedge.client); holds its problem document
@@ -91,6 +92,14 @@ class StorageError(NextEdgeError):
 
 class StoreError(StorageError):
     """A store of values is not reached, answers too late, refuses or is full."""
+
+
+class LogFullError(StorageError):
+    """So many events wait for their consumers that no more are taken; try again later."""
+
+    def __init__(self, message: str, retry_after_seconds: int = 5) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class CorruptValueError(NextEdgeError):

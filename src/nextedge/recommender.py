@@ -21,7 +21,7 @@ from nextedge.errors import (
     nearest,
 )
 from nextedge.events.event import Event, parse_event
-from nextedge.events.log import LocalLog
+from nextedge.events.log import open_live_log
 from nextedge.events.overlay import Overlay
 from nextedge.events.stated import refuse_identifiers
 from nextedge.releases.repository import Release, Releases
@@ -213,7 +213,7 @@ class Recommender:
     def overlay(self) -> Overlay:
         """Live state since the release."""
         if self._overlay is None:
-            self._overlay = Overlay(LocalLog(self.config.state_path))
+            self._overlay = Overlay(open_live_log(self.config))
         return self._overlay
 
     def start_serving(self) -> None:

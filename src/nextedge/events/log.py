@@ -1,190 +1,232 @@
-"""The local event log: SQLite in write-ahead mode, on disk before it is acknowledged."""
+"""What every event log does: append durably, read in order, deliver to groups of consumers.
+
+A *live log* is one that every process of a tenant folds into its overlay before it answers: the
+local log, or Redis Streams. A *broker* (Kafka) carries events between systems; what arrives there
+is appended to the live log, and what is recorded here goes there, each at least once. An event id
+counts once in a live log, so that a repeated delivery changes nothing.
+
+A group of consumers shares the events: one of its consumers has a part of the log at a time, in
+order, until it commits, closes, or is silent for the lease; then another goes on from the last
+commit. The events of one user are never with two consumers.
+"""
 
 from __future__ import annotations
 
-import itertools
-import json
-import sqlite3
-import threading
-import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
-from nextedge.errors import LiveStateError, StorageError
-from nextedge.events.event import Event
+from nextedge.discovery import import_modules, named_subclasses
+from nextedge.errors import ConfigError, nearest
 
-FILE = "events.sqlite"
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS events (
-    position INTEGER PRIMARY KEY AUTOINCREMENT,
-    event_id TEXT NOT NULL UNIQUE,
-    micros INTEGER NOT NULL,
-    body TEXT NOT NULL
-);
-"""
-_READ_SECONDS = 1.0
-"""How long a request waits for a log that somebody has locked."""
-_LOOK_SECONDS = 0.1
-"""How often a process looks whether the file is still the one it reads; events are seen at once."""
-_WRITE_SECONDS = 30.0
-Identity = tuple[int, int]
-"""Device and number of the log's file."""
+if TYPE_CHECKING:
+    from nextedge.config import Config
+    from nextedge.events.event import Event
+
+Position = str
+"""Where an event stands in its log: opaque text, of that log alone."""
+BEGINNING: Position = ""
+"""Before the first event."""
 
 
-class LocalLog:
-    """Events of one tenant in order of arrival; safe for several threads and processes.
+@dataclass(frozen=True)
+class Delivery:
+    """One event as a consumer has it.
 
-    Whoever reads raises ``LiveStateError`` where the file is locked, broken or gone.
+    Attributes:
+        position: where it stands.
+        body: as it was stored.
+        event: None where the body is none that this version can read.
+        fault: why not.
     """
 
-    def __init__(self, state: Path) -> None:
-        state.mkdir(parents=True, exist_ok=True)
-        self.path = state / FILE
-        self._threads = threading.local()
-        self._stored = 0
-        self._identity: Identity | None = None
-        self._opened = itertools.count()
+    position: Position
+    body: bytes
+    event: Event | None
+    fault: str | None = None
 
-    def _connection(self) -> sqlite3.Connection:
-        kept: sqlite3.Connection | None = getattr(self._threads, "connection", None)
-        if kept is not None:
-            return kept
-        if self._identity is not None:
-            self.path.stat()  # a log that is gone is not made anew: its blocks would be gone too
-        connection = sqlite3.connect(self.path, timeout=_READ_SECONDS)
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.executescript(_SCHEMA)
-        except sqlite3.Error:
-            connection.close()
-            raise
-        self._threads.connection, self._threads.number = connection, next(self._opened)
-        self._identity = self._threads.identity = self._on_disk()
-        self._threads.looked = time.monotonic()
-        return connection
 
-    def _on_disk(self) -> Identity:
-        found = self.path.stat()
-        return found.st_dev, found.st_ino
+@dataclass(frozen=True)
+class DeadLetter:
+    """An event that a group gave up, and why."""
 
-    def append(self, events: Sequence[Event]) -> int:
-        """Store events durably; returns how many were new (an event id counts once).
+    group: str
+    position: Position
+    body: bytes
+    reason: str
+    micros: int
+    """When it was given up."""
+
+
+@dataclass(frozen=True)
+class Lag:
+    """How far a group is behind: events not yet committed, and the age of the oldest in seconds."""
+
+    events: int
+    seconds: float
+
+
+class Consumer(ABC):
+    """One member of a group; used by one thread, and as a context manager."""
+
+    @abstractmethod
+    def poll(self, limit: int = 1000, timeout_seconds: float = 1.0) -> list[Delivery]:
+        """The next events, in order; none when there are none in time, or others have them.
+
+        After a crash or ``close`` without a commit they come again, to whoever has the part then.
 
         Raises:
-            StorageError: the disk refuses; nothing of the batch is stored.
+            StorageError: the log is not reached.
         """
-        rows = [(event.event_id, event.micros, event.model_dump_json()) for event in events]
-        try:
-            with self._waiting(_WRITE_SECONDS) as connection, connection:
-                before = connection.total_changes
-                connection.executemany(
-                    "INSERT OR IGNORE INTO events (event_id, micros, body) VALUES (?, ?, ?)", rows
-                )
-                stored = connection.total_changes - before
-        except (sqlite3.Error, OSError) as error:
-            raise StorageError(f"{self.path}: events were not stored: {error}") from None
-        self._stored += 1
-        return stored
 
-    @contextmanager
-    def _waiting(self, seconds: float) -> Iterator[sqlite3.Connection]:
-        """This thread's connection, more patient than usual with others' locks."""
-        connection = self._connection()
-        connection.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
-        try:
-            yield connection
-        finally:
-            connection.execute(f"PRAGMA busy_timeout = {int(_READ_SECONDS * 1000)}")
+    @abstractmethod
+    def commit(self) -> None:
+        """All that was polled is done, or rejected.
 
-    @contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
-        try:
-            yield self._connection()
-        except (sqlite3.Error, OSError, ValueError) as error:
-            self.close()
-            raise LiveStateError(
-                f"{self.path}: what changed since the release cannot be read: {error}"
-            ) from None
+        Raises:
+            StorageError: the log is not reached, or the part has gone to another consumer
+                meanwhile; what was polled will be delivered again.
+        """
 
-    def read(self, after: int = 0) -> Iterator[tuple[int, Event]]:
-        """Events after a position, in order, with their positions."""
-        with self._reading() as connection:
-            rows = connection.execute(
-                "SELECT position, body FROM events WHERE position > ? ORDER BY position", (after,)
-            ).fetchall()
-            found = [(position, Event.model_validate(json.loads(body))) for position, body in rows]
-        yield from found
+    @abstractmethod
+    def reject(self, delivery: Delivery, reason: str) -> None:
+        """Keep an event that was polled as a dead letter, durably; ``commit`` then passes it."""
 
-    def last_position(self) -> int:
-        """Position of the latest event, 0 when there is none."""
-        with self._reading() as connection:
-            row = connection.execute("SELECT max(position) FROM events").fetchone()
-        return int(row[0] or 0)
+    @abstractmethod
+    def close(self) -> None:
+        """Leave the group; what was not committed goes to the others at once."""
+
+    def __enter__(self) -> Consumer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Log(ABC):
+    """Events of one tenant; safe for several threads and processes."""
+
+    name: ClassVar[str]
+    schemes: ClassVar[tuple[str, ...]]
+    """What its URLs begin with."""
 
     @classmethod
-    def position(cls, state: Path) -> int:
-        """Position of the latest event of a state folder, without making one."""
-        return cls(state).last_position() if (state / FILE).exists() else 0
+    @abstractmethod
+    def open(cls, url: str | None, config: Config) -> Log:
+        """A log by its URL; the local one has none."""
 
-    def generation(self) -> tuple[Identity, int]:
-        """Differs when events that were read have been taken out since, or the file replaced."""
-        with self._reading() as connection:
-            row = connection.execute("PRAGMA user_version").fetchone()
-        return self._threads.identity, int(row[0])
+    @abstractmethod
+    def append(self, events: Sequence[Event]) -> int:
+        """Store events durably; returns how many were new, as far as the log can tell.
 
-    def changes(self, *, quick: bool = False) -> tuple[Identity, int, int, int]:
+        All or none of the batch is stored where the log can promise it; a batch that raised may be
+        appended again.
+
+        Raises:
+            LogFullError: so many wait for their consumers that no more are taken; try later.
+            StorageError: the log is not reached or refuses.
+        """
+
+    @abstractmethod
+    def read(
+        self, after: Position = BEGINNING, limit: int | None = None
+    ) -> Iterator[tuple[Position, Event]]:
+        """Events after a position with their positions, those of one user in order.
+
+        Bodies that this version cannot read are left out.
+
+        Raises:
+            LiveStateError: the log cannot be read.
+        """
+
+    @abstractmethod
+    def last_position(self) -> Position:
+        """Position of the latest event; ``BEGINNING`` when there is none."""
+
+    @abstractmethod
+    def consumer(self, group: str) -> Consumer:
+        """A new member of a group; a new group begins at the first event."""
+
+    @abstractmethod
+    def lag(self, group: str) -> Lag:
+        """How far a group is behind."""
+
+    @abstractmethod
+    def groups(self) -> list[str]:
+        """Names of the groups that have committed anything, or are reading."""
+
+    @abstractmethod
+    def rewind(self, group: str, since_micros: int) -> None:
+        """Let a group have all events again that are not older (event time) than so."""
+
+    @abstractmethod
+    def dead_letters(self) -> list[DeadLetter]:
+        """What groups gave up, oldest first."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of connections; a later call connects anew."""
+
+
+class LiveLog(Log):
+    """A log in one order for all, whose changes every process sees before it answers."""
+
+    @abstractmethod
+    def changes(self, *, quick: bool = False) -> object:
         """Differs whenever anyone, in this process or another, has stored events since.
 
-        SQLite's data version means nothing beyond its connection, so the connection's number is in it.
+        An event whose ``append`` has returned anywhere is seen by every later call.
 
         Args:
-            quick: look only every tenth of a second whether the file itself was replaced or is gone.
-        """
-        with self._reading() as connection:
-            now = time.monotonic()
-            if not quick or now - self._threads.looked > _LOOK_SECONDS:
-                self._threads.looked = now
-                if self._on_disk() != self._threads.identity:
-                    self.close()
-                    connection = self._connection()
-            row = connection.execute("PRAGMA data_version").fetchone()
-        return self._threads.identity, self._threads.number, int(row[0]), self._stored
+            quick: called at every request; what is not the events' own may be looked at less often.
 
-    def purge(self, doomed: Sequence[int]) -> None:
+        Raises:
+            LiveStateError: it cannot be known.
+        """
+
+    @abstractmethod
+    def generation(self) -> object:
+        """Differs when events that were read have been taken out since, or the log replaced."""
+
+    @abstractmethod
+    def purge(self, doomed: Sequence[Position]) -> None:
         """Take events out by position, with every byte of theirs.
 
         Raises:
-            StorageError: the disk refuses, or another process did not let go of the file in time.
+            StorageError: the log refuses.
         """
-        try:
-            with self._waiting(_WRITE_SECONDS) as connection:
-                with connection:
-                    (generation,) = connection.execute("PRAGMA user_version").fetchone()
-                    connection.executemany(
-                        "DELETE FROM events WHERE position = ?", [(each,) for each in doomed]
-                    )
-                    connection.execute(f"PRAGMA user_version = {generation + 1}")
-                erase_deleted(connection)
-        except (sqlite3.Error, OSError) as error:
-            raise StorageError(f"{self.path}: events were not erased: {error}") from None
-
-    def close(self) -> None:
-        """Close this thread's connection."""
-        kept = getattr(self._threads, "connection", None)
-        if kept is not None:
-            kept.close()
-            self._threads.connection = None
 
 
-def erase_deleted(connection: sqlite3.Connection) -> None:
-    """Leave no byte of deleted rows: neither in free pages nor in the write-ahead log.
+def log_classes() -> dict[str, type[Log]]:
+    """All logs there are, by name."""
+    import_modules("nextedge.events")
+    return named_subclasses(Log)  # type: ignore[type-abstract]
+
+
+def open_log(url: str | None, config: Config) -> Log:
+    """The log that a URL names; None is the local one, in the state folder.
 
     Raises:
-        sqlite3.OperationalError: another process is reading; nothing is lost, try again.
+        ConfigError: no log has such URLs, or the URL cannot be read.
+        MissingDependencyError: the log needs a package that is not installed.
     """
-    connection.execute("VACUUM")
-    busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    if busy:
-        raise sqlite3.OperationalError("another process is reading it; run it again")
+    scheme = "local" if url is None else url.split("://", 1)[0] if "://" in url else ""
+    schemes = {scheme: cls for cls in log_classes().values() for scheme in cls.schemes}
+    if scheme not in schemes:
+        raise ConfigError(
+            f"events: no log has URLs of {scheme + '://' if scheme else 'no scheme'!r}; "
+            f"{nearest(scheme, schemes)}, each followed by ://"
+        )
+    return schemes[scheme].open(url, config)
+
+
+def open_live_log(config: Config) -> LiveLog:
+    """The live log of a tenant, as ``[events] log`` says."""
+    log = open_log(config.events.log, config)
+    if not isinstance(log, LiveLog):
+        raise ConfigError(
+            f"events.log: {log.name} keeps no order that every process sees at once; give it as "
+            "events.broker, and as events.log a redis:// URL or nothing"
+        )
+    return log

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 
 from nextedge.errors import LiveStateError
 from nextedge.events.event import Event
-from nextedge.events.log import LocalLog
+from nextedge.events.fold import new_folds
+from nextedge.events.log import BEGINNING, LiveLog
 from nextedge.events.stated import restated
 from nextedge.types import MICROSECONDS_PER_DAY, Identifier
 
@@ -59,7 +60,7 @@ class Standing:
 class Overlay:
     """Live state by user id (as text): connected, dismissed, blocked, opted out, gone, shown."""
 
-    def __init__(self, log: LocalLog) -> None:
+    def __init__(self, log: LiveLog) -> None:
         self.log = log
         self._forget_all()
         self._epoch = 0
@@ -68,7 +69,8 @@ class Overlay:
         self._seen = threading.local()
 
     def _forget_all(self) -> None:
-        self.position = 0
+        self.position = BEGINNING
+        self.folds = new_folds()
         self.connected: dict[str, set[str]] = defaultdict(set)
         self.disconnected: dict[str, set[str]] = defaultdict(set)
         self.dismissed: dict[tuple[str, str], set[str]] = defaultdict(set)
@@ -90,7 +92,7 @@ class Overlay:
         """Fold in every event that was recorded since the last call, by any process.
 
         Args:
-            quick: as in ``LocalLog.changes``.
+            quick: as in ``LiveLog.changes``.
 
         Raises:
             LiveStateError: the log cannot be read; nobody may be shown by what is known here.
@@ -137,6 +139,8 @@ class Overlay:
         handler = _HANDLERS.get(event.type)
         if handler is not None:
             handler(self, event)
+        for fold in self.folds.values():
+            fold.apply(event)
         if event.type in _GONE:
             self.gone_version += 1
         if event.type in _FOR_ALL:

@@ -3,22 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from nextedge import schema
+from nextedge.config import Config
 from nextedge.data.ids import is_int64
 from nextedge.events.event import Event
-from nextedge.events.log import FILE, LocalLog
+from nextedge.events.local_log import FILE
+from nextedge.events.log import BEGINNING, open_live_log
 
 _UTC = pa.timestamp("us", "UTC")
 
 
-def recorded_events(state: Path) -> list[Event]:
-    """All events of a state folder, in order; none when it has no log."""
-    return [event for _, event in LocalLog(state).read()] if (state / FILE).exists() else []
+def recorded_events(config: Config) -> list[Event]:
+    """All events of a tenant, in order; a state folder without a log stays without one."""
+    if config.events.log is None and not (config.state_path / FILE).exists():
+        return []
+    log = open_live_log(config)
+    try:
+        return [event for _, event in log.read()]
+    finally:
+        log.close()
+
+
+def last_event(config: Config) -> str:
+    """Position of a tenant's latest event; a state folder without a log stays without one."""
+    if config.events.log is None and not (config.state_path / FILE).exists():
+        return BEGINNING
+    log = open_live_log(config)
+    try:
+        return log.last_position()
+    finally:
+        log.close()
 
 
 def with_connections(rows: pa.Table, events: Iterable[Event]) -> pa.Table:

@@ -14,7 +14,7 @@ from typing import Any
 
 from nextedge.data.forgotten import Forgotten
 from nextedge.events.event import Event
-from nextedge.events.log import LocalLog
+from nextedge.events.log import LiveLog
 from nextedge.releases.erasure import erase_from_releases
 from nextedge.releases.lock import build_lock
 from nextedge.releases.repository import Releases
@@ -46,7 +46,7 @@ class Erased:
 
 
 def forget(
-    state: Path, releases: Releases, log: LocalLog, requests: RequestLog, user_id: Identifier
+    state: Path, releases: Releases, log: LiveLog, requests: RequestLog, user_id: Identifier
 ) -> Erased:
     """Forget a person. Stopped in the middle, it is run again to its end.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from nextedge.config import Config
-from nextedge.events.log import LocalLog
+from nextedge.events.tables import last_event
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,7 +36,7 @@ def fingerprint(config: Config, frames: dict[str, pa.Table] | None = None) -> st
                 for buffer in column.buffers():
                     if buffer is not None:
                         digest.update(buffer)
-    digest.update(str(LocalLog.position(config.state_path)).encode())
+    digest.update(last_event(config).encode())
     return digest.hexdigest()[:20]
 
 

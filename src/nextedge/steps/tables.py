@@ -75,7 +75,7 @@ class TablesStep(Step):
         forgotten = Forgotten(self.config.state_path)
         events = [
             event
-            for event in recorded_events(self.config.state_path)
+            for event in recorded_events(self.config)
             if not forgotten.among((event.user_id, event.candidate_id))
         ]
         for name, add in _ADDITIONS.items() if events else ():
