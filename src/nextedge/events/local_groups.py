@@ -149,12 +149,6 @@ class LocalGroups:
             ).fetchall()
         return [DeadLetter(group, str(place), *rest) for group, place, *rest in rows]
 
-    def count_dead(self) -> int:
-        """How many letters are dead."""
-        with self._connected() as connection:
-            row = connection.execute("SELECT count(*) FROM dead_letters").fetchone()
-        return int(row[0])
-
     def purge(self, doomed: Sequence[int]) -> None:
         """Take out the dead letters of events, with every byte of theirs."""
         if not self.path.exists():

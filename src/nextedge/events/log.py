@@ -40,7 +40,7 @@ class Delivery:
         body: as it was stored.
         event: None where the body is none that this version can read.
         fault: why not.
-        relayed: whether it was appended as one that came from a broker.
+        relayed: whether it was appended as one that came from another log.
     """
 
     position: Position
@@ -54,7 +54,7 @@ class Delivery:
         """An event by its body, or what is wrong with it."""
         try:
             return cls(position, body, parse_event(json.loads(body)), None, relayed)
-        except (EventError, ValueError, TypeError, RecursionError) as error:
+        except (EventError, ValueError, TypeError, OverflowError, RecursionError) as error:
             return cls(position, body, None, str(error) or type(error).__name__, relayed)
 
 
@@ -135,8 +135,8 @@ class Log(ABC):
         appended again.
 
         Args:
-            relayed: they came from a broker. A live log remembers it with them, so that they are
-                not sent back, and takes them whatever waits.
+            relayed: they come from another log. A live log remembers it of each, so that none is
+                sent back, and takes them whatever waits.
 
         Raises:
             LogFullError: so many wait for their consumers that no more are taken; try later.
