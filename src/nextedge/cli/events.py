@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -77,9 +78,11 @@ def dead_letters(config: ConfigFile = _DEFAULT, as_json: AsJson = False) -> None
     if as_json:
         render.print_json(found)
         return
-    header = ("log", "group", "position", "reason", "body")
-    rows = [[str(each[name]) for name in header] for each in found]
-    render.table(f"{len(rows):,} dead letters", header, rows)
+    render.out.print(f"{len(found):,} dead letters")
+    for each in found:
+        text = "{log}, group {group}, position {position}: {reason}".format(**each)
+        for line in (text, f"  {json.dumps(each['body'])}"):  # a body may hold anything
+            render.out.print(line, markup=False, soft_wrap=True)
 
 
 def _logs(config: Config) -> Iterator[tuple[Log, tuple[str, ...]]]:
