@@ -27,6 +27,7 @@ from nextedge.errors import (
 from nextedge.events.event import Event, parse_event
 from nextedge.events.log import open_live_log
 from nextedge.events.overlay import Overlay
+from nextedge.events.relay import BrokerRelays
 from nextedge.events.stated import refuse_identifiers
 from nextedge.releases.repository import Release, Releases
 from nextedge.serving.cache import Cache
@@ -83,6 +84,7 @@ class Recommender:
         """Which release answers whom."""
         self._overlay: Overlay | None = None
         self._serving = False
+        self._relays: BrokerRelays | None = None
         self.contacts = Contacts(self.config.state_path, self.config.onboarding, self.config.tenant)
         """Address books, for those without an edge in the release."""
         self.forgotten = Forgotten(self.config.state_path)
@@ -260,6 +262,8 @@ class Recommender:
         self.published = published_candidates(self.config)
         if settings.log_requests:
             self.request_log = self._new_request_log()
+        if self.config.events.broker is not None:
+            self._relays = BrokerRelays(self.overlay.log, self.config, self._admitted)
 
     def warm_up(self) -> None:
         """Load the served release and all that requests need of code."""
@@ -287,6 +291,8 @@ class Recommender:
     def close(self) -> None:
         """Write what is queued and let go of the event log."""
         self.served.stop()
+        if self._relays is not None:
+            self._relays.close()
         if self.request_log is not None:
             self.request_log.close()
         for kept in (self.cache, self.published):
@@ -407,11 +413,19 @@ class Recommender:
         """
         given = [events] if isinstance(events, Event | Mapping) else list(events)
         parsed = [parse_event(e.model_dump() if isinstance(e, Event) else e) for e in given]
+        return self.overlay.log.append(self._admitted(parsed))
+
+    def _admitted(self, events: Sequence[Event]) -> list[Event]:
+        """Events that may be kept, whether they are recorded here or come from a broker.
+
+        Raises:
+            EventError: one must not be kept.
+        """
         forgotten = self.forgotten
-        kept = [e for e in parsed if not forgotten.among((e.user_id, e.candidate_id))]
+        kept = [e for e in events if not forgotten.among((e.user_id, e.candidate_id))]
         kept_as_hash = self.config.onboarding.identifier_columns
         refuse_identifiers([event.model_extra for event in kept], kept_as_hash)
-        return self.overlay.log.append(kept)
+        return kept
 
     def forget(self, user_id: Identifier) -> Erased:
         """Erase what is kept of a person, and keep every later build from reading them.
