@@ -14,16 +14,18 @@ from typing import TYPE_CHECKING, Any
 from nextedge.config import Config, load_config, parse_config
 from nextedge.data.forgotten import Forgotten
 from nextedge.errors import (
+    EventError,
     InputError,
+    LiveStateError,
     NextEdgeError,
     UnknownSurfaceError,
     UnknownUserError,
     nearest,
 )
-from nextedge.events.event import Event, parse_event
+from nextedge.events.event import Event
+from nextedge.events.intake import Intake, Raw, Recorded, Sorted
 from nextedge.events.log import open_live_log
 from nextedge.events.overlay import Overlay
-from nextedge.events.stated import refuse_identifiers
 from nextedge.releases.repository import Release, Releases
 from nextedge.serving.cache import Cache
 from nextedge.serving.contacts import Contacts
@@ -78,6 +80,7 @@ class Recommender:
         self.contacts = Contacts(self.config.state_path, self.config.onboarding, self.config.tenant)
         """Address books, for those without an edge in the release."""
         self.forgotten = Forgotten(self.config.state_path)
+        self._intake = Intake(self.config, self.forgotten, self._strangers)
         self.cache: Cache[Ranked] | None = None
         """Of ranked lists; None computes every request anew."""
         self.published: PublishedCandidates | None = None
@@ -360,9 +363,7 @@ class Recommender:
             raise UnknownSurfaceError(f"which surface? {nearest('', names)}")
         return names[0]
 
-    def record(
-        self, events: Event | Mapping[str, Any] | Iterable[Event | Mapping[str, Any]]
-    ) -> int:
+    def record(self, events: Raw | Iterable[Raw]) -> int:
         """Store events durably; returns how many were new.
 
         Events that name somebody who was forgotten are left out.
@@ -370,13 +371,35 @@ class Recommender:
         Raises:
             EventError: an event does not fit its schema; none is stored.
         """
-        given = [events] if isinstance(events, Event | Mapping) else list(events)
-        parsed = [parse_event(e.model_dump() if isinstance(e, Event) else e) for e in given]
-        forgotten = self.forgotten
-        kept = [e for e in parsed if not forgotten.among((e.user_id, e.candidate_id))]
-        kept_as_hash = self.config.onboarding.identifier_columns
-        refuse_identifiers([event.model_extra for event in kept], kept_as_hash)
-        return self.overlay.log.append(kept)
+        sorted_out = self._sorted([events] if isinstance(events, Event | Mapping) else events)
+        for each in sorted_out.rejected[:1]:
+            raise EventError(each.reason)
+        return self.overlay.log.append(sorted_out.kept)
+
+    def record_each(self, events: Iterable[Raw]) -> Recorded:
+        """Store those of some events that fit their schemas, durably, and say why the others do not."""
+        found = self._sorted(events)
+        stored = self.overlay.log.append(found.kept) if found.kept else 0
+        return Recorded(found.accepted, stored, tuple(found.rejected))
+
+    def _sorted(self, events: Iterable[Raw]) -> Sorted:
+        """Check events; those without a time are stamped after all that the log holds."""
+        given = list(events)
+        if not all(_timed(each) for each in given):
+            with contextlib.suppress(LiveStateError):  # storing will say so
+                self.overlay.catch_up()
+                if (latest := self.overlay.latest_micros) is not None:
+                    self._intake.clock.observe(latest)
+        return self._intake.sort(given)
+
+    def _strangers(self, users: Sequence[Identifier]) -> set[Identifier]:
+        """Those whom neither the served release knows nor the one on trial."""
+        unknown = set(users)
+        for release in {id(arm[0]): arm[0] for arm in self.served.of_users(users)}.values():
+            listed = list(unknown)
+            places = release.entities.users.positions(listed)
+            unknown = {user for user, place in zip(listed, places, strict=True) if place < 0}
+        return unknown
 
     def forget(self, user_id: Identifier) -> Erased:
         """Erase what is kept of a person, and keep every later build from reading them.
@@ -424,6 +447,13 @@ class Recommender:
         """Per surface the evaluation report of a release, as plain JSON values."""
         release = self.releases.get(release_id) if release_id else self.releases.current()[0]
         return {name: _evaluation(release, name) for name in release.surfaces}
+
+
+def _timed(raw: Raw) -> bool:
+    """Whether an event was given with its time."""
+    if isinstance(raw, Event):
+        return "timestamp" in raw.model_fields_set
+    return not isinstance(raw, Mapping) or raw.get("timestamp") is not None
 
 
 def _evaluation(release: Release, surface: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import json
+import math
 import sqlite3
 import threading
 import time
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nextedge.errors import LiveStateError, StorageError
-from nextedge.events.event import Event
+from nextedge.events.event import Event, stored_event
 from nextedge.events.log import BEGINNING, Consumer, DeadLetter, Lag, LiveLog, Position
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ _READ_SECONDS = 1.0
 """How long a request waits for a log that somebody has locked."""
 _LOOK_SECONDS = 0.1
 """How often a process looks whether the file is still the one it reads; events are seen at once."""
+_CHUNK = 500
+"""Events that are read at once."""
 _WRITE_SECONDS = 30.0
 Identity = tuple[int, int]
 """Device and number of the log's file."""
@@ -124,13 +126,18 @@ class LocalLog(LiveLog):
         self, after: Position = BEGINNING, limit: int | None = None
     ) -> Iterator[tuple[Position, Event]]:
         """Events after a position, in order, with their positions."""
-        with self._reading() as connection:
-            rows = connection.execute(
-                "SELECT position, body FROM events WHERE position > ? ORDER BY position LIMIT ?",
-                (int(after or 0), -1 if limit is None else limit),
-            ).fetchall()
-            found = [(str(place), Event.model_validate(json.loads(body))) for place, body in rows]
-        yield from found
+        place, left = int(after or 0), math.inf if limit is None else limit
+        while left > 0:
+            with self._reading() as connection:
+                rows = connection.execute(
+                    "SELECT position, body FROM events WHERE position > ? ORDER BY position LIMIT ?",
+                    (place, min(_CHUNK, left)),
+                ).fetchall()
+            for place, body in rows:  # noqa: B007  the next chunk begins after the last
+                yield str(place), stored_event(body)
+            if len(rows) < _CHUNK:
+                return
+            left -= len(rows)
 
     def last_position(self) -> Position:
         """Position of the latest event; empty when there is none."""
