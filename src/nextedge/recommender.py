@@ -18,14 +18,17 @@ from nextedge.errors import (
     InputError,
     LiveStateError,
     NextEdgeError,
+    StorageError,
     UnknownSurfaceError,
     UnknownUserError,
     nearest,
 )
 from nextedge.events.event import Event
 from nextedge.events.intake import Intake, Raw, Recorded, Sorted
+from nextedge.events.local_log import FILE
 from nextedge.events.log import open_live_log
 from nextedge.events.overlay import Overlay
+from nextedge.events.snapshot import OVERLAY, SnapshotKeeper, Snapshots, renew
 from nextedge.releases.repository import Release, Releases
 from nextedge.serving.cache import Cache
 from nextedge.serving.contacts import Contacts
@@ -54,6 +57,7 @@ if TYPE_CHECKING:
     from nextedge.data.report import CheckReport
     from nextedge.engines.base import Engine
     from nextedge.evaluation.parity import ParityReport
+    from nextedge.events.replay import EventsReplayed
     from nextedge.serving.replay import ReplayReport
 
 _log = logging.getLogger("nextedge")
@@ -76,6 +80,8 @@ class Recommender:
         self.served = ServedReleases(self.releases, self._load, self._forget_lists)
         """Which release answers whom."""
         self._overlay: Overlay | None = None
+        self._snapshots = Snapshots(self.config.state_path / OVERLAY)
+        self._keeper: SnapshotKeeper | None = None
         self._serving = False
         self.contacts = Contacts(self.config.state_path, self.config.onboarding, self.config.tenant)
         """Address books, for those without an edge in the release."""
@@ -139,7 +145,9 @@ class Recommender:
         with LocalEngine(temp_directory=spill) as engine:
             self._hash_identifiers(engine)
             options = BuildOptions(tuple(surfaces), fresh, promote)
-            return build(self.config, engine, options, frames=self._frames, progress=progress)
+            built = build(self.config, engine, options, frames=self._frames, progress=progress)
+        self.keep_snapshot()
+        return built
 
     def _hash_identifiers(self, engine: Engine) -> None:
         """Keep the users' own identifiers as hashes, where the configuration names their columns."""
@@ -216,8 +224,24 @@ class Recommender:
     def overlay(self) -> Overlay:
         """Live state since the release."""
         if self._overlay is None:
-            self._overlay = Overlay(open_live_log(self.config))
+            self._overlay = self._new_overlay()
         return self._overlay
+
+    def _new_overlay(self) -> Overlay:
+        days = max((surface.shown_days for surface in self.config.surfaces.values()), default=0.0)
+        return Overlay(open_live_log(self.config), self._snapshots, days)
+
+    def keep_snapshot(self) -> None:
+        """Keep the overlay as of now, so that processes that start fold only what comes after it."""
+        if self.config.events.log is None and not (self.config.state_path / FILE).exists():
+            return  # nothing was ever recorded
+        overlay = self._new_overlay()
+        try:
+            renew(lambda: overlay, self._snapshots)
+        except (StorageError, LiveStateError) as error:  # the log has it all
+            _log.warning("no snapshot of the overlay: %s", error)
+        finally:
+            overlay.log.close()
 
     def start_serving(self) -> None:
         """From now on cache and log as ``[serving]`` says; ``close`` writes all that is logged."""
@@ -228,6 +252,7 @@ class Recommender:
         self.published = published_candidates(self.config)
         if settings.log_requests:
             self.request_log = self._new_request_log()
+        self._keeper = SnapshotKeeper(self.overlay, self.overlay.emptied)
 
     def warm_up(self) -> None:
         """Load the served release and all that requests need of code."""
@@ -255,6 +280,8 @@ class Recommender:
     def close(self) -> None:
         """Write what is queued and let go of the event log."""
         self.served.stop()
+        if self._keeper is not None:
+            self._keeper.stop()
         if self.request_log is not None:
             self.request_log.close()
         for kept in (self.cache, self.published):
@@ -442,6 +469,20 @@ class Recommender:
         log = RequestLog(self.config.state_path, self.config.serving)
         logged = list(log.read(features=True))
         return [replay_features(self.release, name, logged, most) for name in self.release.surfaces]
+
+    def replay_events(self, since: str) -> EventsReplayed:
+        """Fold the event log anew, and let its groups of consumers have events again.
+
+        Args:
+            since: a time, as ``2026-01-31T12:00:00Z``, or a position of the log.
+
+        Raises:
+            InputError: it is neither.
+            LiveStateError, StorageError: the log or the folder cannot be read or written.
+        """
+        from nextedge.events.replay import replay_events
+
+        return replay_events(self.overlay.log, self._snapshots, self.overlay.emptied, since)
 
     def evaluation(self, release_id: str | None = None) -> dict[str, Any]:
         """Per surface the evaluation report of a release, as plain JSON values."""

@@ -133,7 +133,7 @@ class LocalLog(LiveLog):
                     "SELECT position, body FROM events WHERE position > ? ORDER BY position LIMIT ?",
                     (place, min(_CHUNK, left)),
                 ).fetchall()
-            for place, body in rows:  # noqa: B007  the next chunk begins after the last
+            for place, body in rows:
                 yield str(place), stored_event(body)
             if len(rows) < _CHUNK:
                 return
@@ -199,6 +199,7 @@ class LocalLog(LiveLog):
                     )
                     connection.execute(f"PRAGMA user_version = {generation + 1}")
                 erase_deleted(connection)
+            self._stored += 1  # what this connection does is no change of its data version
         except (sqlite3.Error, OSError) as error:
             raise StorageError(f"{self.path}: events were not erased: {error}") from None
 

@@ -83,7 +83,7 @@ class Overlay(Facts):
 
         Another thread sees the old state or the new, part by part, and never an empty one.
         """
-        fresh = Overlay(self.log, self.snapshots, self.shown_days)
+        fresh = self.emptied()
         fresh.generation = generation
         if self.snapshots is not None:
             fresh = self.snapshots.loaded(fresh)
@@ -93,6 +93,10 @@ class Overlay(Facts):
         own = {"log", "_lock", "_seen"}
         self.__dict__.update({n: v for n, v in vars(fresh).items() if n not in own})
         self._epoch, self.gone_version = epoch, gone
+
+    def emptied(self) -> Overlay:
+        """One of the same log that has folded nothing."""
+        return Overlay(self.log, self.snapshots, self.shown_days)
 
     def _replay(self) -> None:
         for position, event in self.log.read(self.position):

@@ -194,7 +194,8 @@ def _json_schema(of: EventSchema) -> dict[str, Any]:
     fields |= dict.fromkeys(of.needs, (Id, ...))
     fields["type"] = (Literal[of.name], ...)
     fields["schema_version"] = (Annotated[int, Field(ge=1, le=of.version)], 1)
-    found: dict[str, Any] = create_model(of.name, __base__=_Envelope, **fields).model_json_schema()
+    model: type[BaseModel] = create_model(of.name, __base__=_Envelope, **fields)
+    found: dict[str, Any] = model.model_json_schema()
     found["description"] = of.says
     if of.either:
         given = {name: {"required": [name], "properties": {name: {"not": {"type": "null"}}}}
