@@ -265,6 +265,12 @@ class SurfaceConfig(_Settings):
         given = {part: getattr(chosen.policy, part) for part in chosen.policy.model_fields_set}
         return chosen.k or self.k, self.policy.model_copy(update=given)
 
+    @property
+    def shown_days(self) -> float:
+        """How long some rule of it needs to know what was shown."""
+        rules = [self.in_context(name)[1] for name in (None, *self.contexts)]
+        return max(each.recently_shown_days for each in rules)
+
 
 class ServingConfig(_Settings):
     """How requests are answered and kept."""

@@ -17,18 +17,22 @@ import numpy as np
 from nextedge.config import Config, load_config, parse_config
 from nextedge.data.forgotten import Forgotten
 from nextedge.errors import (
+    EventError,
     InputError,
     LiveStateError,
     NextEdgeError,
+    StorageError,
     UnknownSurfaceError,
     UnknownUserError,
     nearest,
 )
-from nextedge.events.event import Event, parse_event
+from nextedge.events.event import Event
+from nextedge.events.intake import Intake, Raw, Recorded, Sorted
+from nextedge.events.local_log import FILE
 from nextedge.events.log import open_live_log
 from nextedge.events.overlay import Overlay
 from nextedge.events.relay import BrokerRelays
-from nextedge.events.stated import refuse_identifiers
+from nextedge.events.snapshot import OVERLAY, SnapshotKeeper, Snapshots, renew
 from nextedge.releases.repository import Release, Releases
 from nextedge.serving.cache import Cache
 from nextedge.serving.contacts import Contacts
@@ -59,6 +63,7 @@ if TYPE_CHECKING:
     from nextedge.data.report import CheckReport
     from nextedge.engines.base import Engine
     from nextedge.evaluation.parity import ParityReport
+    from nextedge.events.replay import EventsReplayed
     from nextedge.serving.replay import ReplayReport
 
 _log = logging.getLogger("nextedge")
@@ -83,11 +88,14 @@ class Recommender:
         )
         """Which release answers whom."""
         self._overlay: Overlay | None = None
+        self._snapshots = Snapshots(self.config.state_path / OVERLAY)
+        self._keeper: SnapshotKeeper | None = None
         self._serving = False
         self._relays: BrokerRelays | None = None
         self.contacts = Contacts(self.config.state_path, self.config.onboarding, self.config.tenant)
         """Address books, for those without an edge in the release."""
         self.forgotten = Forgotten(self.config.state_path)
+        self._intake = Intake(self.config, self.forgotten, self._strangers)
         self.cache: Cache[Ranked] | None = None
         """Of ranked lists; None computes every request anew."""
         self.published: PublishedCandidates | None = None
@@ -146,7 +154,9 @@ class Recommender:
         with LocalEngine(temp_directory=spill) as engine:
             self._hash_identifiers(engine)
             options = BuildOptions(tuple(surfaces), fresh, promote)
-            return build(self.config, engine, options, frames=self._frames, progress=progress)
+            built = build(self.config, engine, options, frames=self._frames, progress=progress)
+        self.keep_snapshot()
+        return built
 
     def _hash_identifiers(self, engine: Engine) -> None:
         """Keep the users' own identifiers as hashes, where the configuration names their columns."""
@@ -250,8 +260,24 @@ class Recommender:
     def overlay(self) -> Overlay:
         """Live state since the release."""
         if self._overlay is None:
-            self._overlay = Overlay(open_live_log(self.config))
+            self._overlay = self._new_overlay()
         return self._overlay
+
+    def _new_overlay(self) -> Overlay:
+        days = max((surface.shown_days for surface in self.config.surfaces.values()), default=0.0)
+        return Overlay(open_live_log(self.config), self._snapshots, days)
+
+    def keep_snapshot(self) -> None:
+        """Keep the overlay as of now, so that processes that start fold only what comes after it."""
+        if self.config.events.log is None and not (self.config.state_path / FILE).exists():
+            return  # nothing was ever recorded
+        overlay = self._new_overlay()
+        try:
+            renew(lambda: overlay, self._snapshots)
+        except (StorageError, LiveStateError) as error:  # the log has it all
+            _log.warning("no snapshot of the overlay: %s", error)
+        finally:
+            overlay.log.close()
 
     def start_serving(self) -> None:
         """From now on cache and log as ``[serving]`` says; ``close`` writes all that is logged."""
@@ -264,6 +290,7 @@ class Recommender:
             self.request_log = self._new_request_log()
         if self.config.events.broker is not None:
             self._relays = BrokerRelays(self.overlay.log, self.config, self._admitted)
+        self._keeper = SnapshotKeeper(self.overlay, self.overlay.emptied)
 
     def warm_up(self) -> None:
         """Load the served release and all that requests need of code."""
@@ -293,6 +320,8 @@ class Recommender:
         self.served.stop()
         if self._relays is not None:
             self._relays.close()
+        if self._keeper is not None:
+            self._keeper.stop()
         if self.request_log is not None:
             self.request_log.close()
         for kept in (self.cache, self.published):
@@ -401,9 +430,7 @@ class Recommender:
             raise UnknownSurfaceError(f"which surface? {nearest('', names)}")
         return names[0]
 
-    def record(
-        self, events: Event | Mapping[str, Any] | Iterable[Event | Mapping[str, Any]]
-    ) -> int:
+    def record(self, events: Raw | Iterable[Raw]) -> int:
         """Store events durably; returns how many were new.
 
         Events that name somebody who was forgotten are left out.
@@ -411,21 +438,46 @@ class Recommender:
         Raises:
             EventError: an event does not fit its schema; none is stored.
         """
-        given = [events] if isinstance(events, Event | Mapping) else list(events)
-        parsed = [parse_event(e.model_dump() if isinstance(e, Event) else e) for e in given]
-        return self.overlay.log.append(self._admitted(parsed))
+        sorted_out = self._sorted([events] if isinstance(events, Event | Mapping) else events)
+        for each in sorted_out.rejected[:1]:
+            raise EventError(each.reason)
+        return self.overlay.log.append(sorted_out.kept)
+
+    def record_each(self, events: Iterable[Raw]) -> Recorded:
+        """Store those of some events that fit their schemas, durably, and say why the others do not."""
+        found = self._sorted(events)
+        stored = self.overlay.log.append(found.kept) if found.kept else 0
+        return Recorded(found.accepted, stored, tuple(found.rejected))
 
     def _admitted(self, events: Sequence[Event]) -> list[Event]:
-        """Events that may be kept, whether they are recorded here or come from a broker.
+        """Events from a broker that may be kept, checked as those that are recorded here.
 
         Raises:
             EventError: one must not be kept.
         """
-        forgotten = self.forgotten
-        kept = [e for e in events if not forgotten.among((e.user_id, e.candidate_id))]
-        kept_as_hash = self.config.onboarding.identifier_columns
-        refuse_identifiers([event.model_extra for event in kept], kept_as_hash)
-        return kept
+        sorted_out = self._sorted(events)
+        for each in sorted_out.rejected[:1]:
+            raise EventError(each.reason)
+        return sorted_out.kept
+
+    def _sorted(self, events: Iterable[Raw]) -> Sorted:
+        """Check events; those without a time are stamped after all that the log holds."""
+        given = list(events)
+        if not all(_timed(each) for each in given):
+            with contextlib.suppress(LiveStateError):  # storing will say so
+                self.overlay.catch_up()
+                if (latest := self.overlay.latest_micros) is not None:
+                    self._intake.clock.observe(latest)
+        return self._intake.sort(given)
+
+    def _strangers(self, users: Sequence[Identifier]) -> set[Identifier]:
+        """Those whom neither the served release knows nor the one on trial."""
+        unknown = set(users)
+        for release in {id(arm[0]): arm[0] for arm in self.served.of_users(users)}.values():
+            listed = list(unknown)
+            places = release.entities.users.positions(listed)
+            unknown = {user for user, place in zip(listed, places, strict=True) if place < 0}
+        return unknown
 
     def forget(self, user_id: Identifier) -> Erased:
         """Erase what is kept of a person, and keep every later build from reading them.
@@ -469,6 +521,20 @@ class Recommender:
         logged = list(log.read(features=True))
         return [replay_features(self.release, name, logged, most) for name in self.release.surfaces]
 
+    def replay_events(self, since: str) -> EventsReplayed:
+        """Fold the event log anew, and let its groups of consumers have events again.
+
+        Args:
+            since: a time, as ``2026-01-31T12:00:00Z``, or a position of the log.
+
+        Raises:
+            InputError: it is neither.
+            LiveStateError, StorageError: the log or the folder cannot be read or written.
+        """
+        from nextedge.events.replay import replay_events
+
+        return replay_events(self.overlay.log, self._snapshots, self.overlay.emptied, since)
+
     def evaluation(self, release_id: str | None = None) -> dict[str, Any]:
         """Per surface the evaluation report of a release, as plain JSON values."""
         release = self.releases.get(release_id) if release_id else self.releases.current()[0]
@@ -477,6 +543,13 @@ class Recommender:
 
 def _candidates(surface: LoadedSurface, requests: Requests) -> Kept:
     return Kept(surface.line.retrieve(requests))
+
+
+def _timed(raw: Raw) -> bool:
+    """Whether an event was given with its time."""
+    if isinstance(raw, Event):
+        return "timestamp" in raw.model_fields_set
+    return not isinstance(raw, Mapping) or raw.get("timestamp") is not None
 
 
 def _evaluation(release: Release, surface: str) -> dict[str, Any]:

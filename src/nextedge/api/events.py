@@ -9,9 +9,6 @@ from fastapi import APIRouter
 from nextedge.api.models import RecordedOut, RejectedEvent
 from nextedge.api.tenants import CurrentTenant
 from nextedge.errors import EventError
-from nextedge.events.event import Event, parse_event
-
-_IDS = ("user_id", "candidate_id", "item_id")
 
 
 def routes() -> APIRouter:
@@ -24,26 +21,12 @@ def routes() -> APIRouter:
 
         202 once what was accepted is on disk; 422 when nothing was.
         """
-        good, rejected = [], []
-        for index, raw in enumerate(body if isinstance(body, list) else [body]):
-            try:
-                good.append(_parsed(raw))
-            except EventError as error:
-                rejected.append(RejectedEvent(index=index, reason=str(error)))
-        if rejected and not good:
-            raise EventError(f"event {rejected[0].index}: {rejected[0].reason}")
-        stored = tenant.recommender.record(good) if good else 0
-        return RecordedOut(accepted=len(good), repeated=len(good) - stored, rejected=rejected)
+        done = tenant.recommender.record_each(body if isinstance(body, list) else [body])
+        if done.rejected and not done.accepted:
+            first = done.rejected[0]
+            raise EventError(f"event {first.index}: {first.reason}")
+        rejected = [RejectedEvent(index=e.index, reason=e.reason) for e in done.rejected]
+        repeated = done.accepted - done.stored
+        return RecordedOut(accepted=done.accepted, repeated=repeated, rejected=rejected)
 
     return router
-
-
-def _parsed(raw: dict[str, Any]) -> Event:
-    for name in _IDS:
-        given = raw.get(name)
-        if isinstance(given, int) and not -(2**63) <= given < 2**63:
-            raise EventError(f"{name}: {given} does not fit 64 bits; send it as a string")
-    try:
-        return parse_event(raw)
-    except OverflowError:
-        raise EventError("timestamp: expected a time in UTC of the years 1 to 9999") from None

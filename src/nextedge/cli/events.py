@@ -1,4 +1,4 @@
-"""``nextedge events``: how far the consumers of events are, and what they gave up."""
+"""``nextedge events``: their schema, how far their consumers are, and what those gave up."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ _NOBODY = "nobody has this name"
 """A group that has read nothing: all events of a log wait for it."""
 
 events_app = typer.Typer(
-    help="How far the consumers of events are, and what they gave up.", no_args_is_help=True
+    help="The schema of events, how far their consumers are, and what those gave up.",
+    no_args_is_help=True,
 )
 
 
@@ -83,6 +84,14 @@ def dead_letters(config: ConfigFile = _DEFAULT, as_json: AsJson = False) -> None
         text = "{log}, group {group}, position {position}: {reason}".format(**each)
         for line in (text, f"  {json.dumps(each['body'])}"):  # a body may hold anything
             render.out.print(line, markup=False, soft_wrap=True)
+
+
+@events_app.command("schema")
+def print_schema() -> None:
+    """The JSON schema of an event, every type with its fields."""
+    from nextedge.events.schemas import json_schema
+
+    render.print_json(json_schema())
 
 
 def _logs(config: Config) -> Iterator[tuple[Log, tuple[str, ...]]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +11,8 @@ import typer
 from nextedge.cli import render
 from nextedge.cli.contacts import contacts
 from nextedge.cli.events import events_app
-from nextedge.errors import DataError, EventError, InputError, NextEdgeError
+from nextedge.cli.record import record, replay
+from nextedge.errors import DataError, InputError, NextEdgeError
 
 if TYPE_CHECKING:
     from nextedge.api.keys import ApiKeys
@@ -31,8 +31,10 @@ keys_app = typer.Typer(
     help="Make, list and revoke API keys of 'nextedge serve'.", no_args_is_help=True
 )
 app.add_typer(keys_app, name="keys")
-app.add_typer(events_app, name="events")
 app.command()(contacts)
+app.command()(record)
+app.command()(replay)
+app.add_typer(events_app, name="events")
 
 Where = Annotated[Path | None, typer.Argument(help="a folder of tables, or a nextedge.toml")]
 ConfigFile = Annotated[Path, typer.Option("-c", "--config", help="nextedge.toml, or a folder")]
@@ -414,43 +416,6 @@ def prune(
     """Delete old releases; never the served one."""
     deleted = _recommender(None, config).releases.prune(keep)
     render.out.print("deleted " + (", ".join(deleted) or "nothing"))
-
-
-@app.command()
-def record(
-    events: Annotated[Path, typer.Argument(help="JSON lines, one event each; - for stdin")],
-    config: ConfigFile = _DEFAULT,
-    as_json: AsJson = False,
-) -> None:
-    """Append events; malformed ones are named and left out, the rest is kept."""
-    from nextedge.events.event import parse_event
-
-    recommender = _recommender(None, config)
-    if str(events) != "-" and not events.is_file():
-        raise InputError(f"{events}: no such file; expected JSON lines, one event each")
-    text = sys.stdin.read() if str(events) == "-" else events.read_text(encoding="utf-8")
-    good, faults = [], []
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            raw = json.loads(line)
-            if not isinstance(raw, dict):
-                raise EventError("expected one JSON object a line")
-            good.append(parse_event(raw))
-        except (json.JSONDecodeError, EventError) as error:
-            faults.append(f"{events}: line {number}: {error}")
-    stored = recommender.record(good)
-    if as_json:
-        render.print_json({"stored": stored, "repeated": len(good) - stored, "rejected": faults})
-    else:
-        render.out.print(
-            f"{stored} events stored, {len(good) - stored} repeated, {len(faults)} rejected"
-        )
-    for fault in faults:
-        render.err.print(fault, markup=False)
-    if faults:
-        raise typer.Exit(2)
 
 
 @app.command()

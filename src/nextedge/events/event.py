@@ -4,24 +4,40 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from typing import Any, Literal, get_args
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+import pydantic_core
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+    field_validator,
+)
 
 from nextedge.errors import EventError, nearest
+from nextedge.events.clock import Clock
+from nextedge.events.schemas import EVENTS, EventId, Id, Unicode
 from nextedge.events.stated import stated_attributes
 
-EventType = Literal[
-    "connect", "disconnect", "interact", "impression", "click", "accept", "dismiss", "block",
-    "unblock", "opt_out", "opt_in", "leave", "hide_connection", "unhide_connection",
-    "item_available", "item_unavailable", "profile_update",
-]  # fmt: skip
-_PEOPLE = frozenset({
-    "connect", "disconnect", "accept", "block", "unblock", "hide_connection", "unhide_connection",
-})  # fmt: skip
-_EITHER = frozenset({"impression", "click", "dismiss"})
-_CATALOGUE = frozenset({"item_available", "item_unavailable"})
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+FUTURE_SECONDS = 300.0
+"""How far ahead of the clock an event's time may be, unless the configuration says otherwise."""
+
+
+def _known(given: str) -> str:
+    if given not in EVENTS:
+        raise ValueError(f"no event is of type {given!r}; {nearest(given, EVENTS)}")
+    return given
+
+
+EventType = Annotated[str, AfterValidator(_known), WithJsonSchema({"enum": list(EVENTS)})]
+"""Name of one of the types that ``schemas.py`` declares."""
 
 
 class Event(BaseModel):
@@ -33,56 +49,152 @@ class Event(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow")
 
     type: EventType
-    user_id: int | str | None = None
-    candidate_id: int | str | None = None
-    item_id: int | str | None = None
-    surface: str | None = None
+    user_id: Id | None = None
+    candidate_id: Id | None = None
+    item_id: Id | None = None
+    surface: Unicode | None = None
     timestamp: datetime = Field(default_factory=lambda: datetime.now(UTC))
-    event_id: str = Field(default_factory=lambda: uuid.uuid4().hex, min_length=1, max_length=128)
+    event_id: EventId = Field(default_factory=lambda: uuid.uuid4().hex)
+    schema_version: int = Field(1, ge=1)
 
     @field_validator("timestamp")
     @classmethod
     def _utc(cls, value: datetime) -> datetime:
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        try:
+            return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        except OverflowError:
+            raise ValueError("expected a time in UTC of the years 1 to 9999") from None
 
-    @property
+    @cached_property
     def micros(self) -> int:
-        """Microseconds since 1970 UTC."""
-        return int(self.timestamp.timestamp() * 1_000_000)
+        """Microseconds since 1970 UTC, exact."""
+        return (self.timestamp - _EPOCH) // _MICROSECOND
+
+    def given(self, name: str) -> Any:
+        """A further field as it was given, or None."""
+        return (self.model_extra or {}).get(name)
 
 
-def parse_event(raw: Mapping[str, Any]) -> Event:
+_FIELDS = frozenset(Event.model_fields)
+
+
+def parse_event(
+    raw: Mapping[str, Any] | Event,
+    *,
+    clock: Clock | None = None,
+    future_seconds: float = FUTURE_SECONDS,
+) -> Event:
     """Validate one event.
+
+    Args:
+        clock: stamps an event that has no timestamp, and says what is future; None = the system's.
+        future_seconds: how far ahead of the clock its time may be.
 
     Raises:
         EventError: names the field, what was given and what was expected.
     """
+    clock = clock or Clock()
+    given = _fields(raw)
+    stamped = given.get("timestamp") is None
+    if stamped:
+        given["timestamp"] = _EPOCH + clock.stamp() * _MICROSECOND
+    if given.get("event_id", "") is None:
+        del given["event_id"]
     try:
-        event = Event.model_validate(dict(raw))
+        event = _with_typed_fields(Event.model_validate(given))
     except ValidationError as error:
-        fault = error.errors()[0]
-        field = ".".join(str(part) for part in fault["loc"])
-        hint = f"; {nearest(str(raw.get('type')), get_args(EventType))}" if field == "type" else ""
-        raise EventError(f"{field}: {fault['msg']}{hint}") from None
-    if event.type == "profile_update":
+        raise EventError(_reason(error)) from None
+    declared = EVENTS[event.type]
+    if event.schema_version > declared.version:
+        raise EventError(
+            f"schema_version: {event.schema_version} of {event.type!r} is newer than this version "
+            f"of NextEdge reads; expected at most {declared.version}: upgrade, or send that"
+        )
+    if declared.states:
         stated_attributes(event.model_extra or {})
     missing = _missing(event)
     if missing:
         raise EventError(f"an event of type {event.type!r} needs {missing}")
+    if not stamped and event.micros > clock.now() + future_seconds * 1_000_000:
+        raise EventError(
+            f"timestamp: {event.timestamp.isoformat()} is more than {future_seconds:g} s ahead of "
+            "the clock (events.future_seconds); correct the sender's clock or the time's zone"
+        )
     return event
 
 
+def stored_event(body: bytes | str) -> Event:
+    """An event out of its log: validated before it was stored, so it is not validated again.
+
+    Raises:
+        EventError: it is none that this version can read.
+    """
+    try:
+        extra = pydantic_core.from_json(body)
+        take = extra.pop
+        kind, when = take("type"), datetime.fromisoformat(take("timestamp"))
+        fields = {
+            "type": kind,
+            "user_id": take("user_id", None),
+            "candidate_id": take("candidate_id", None),
+            "item_id": take("item_id", None),
+            "surface": take("surface", None),
+            "timestamp": when,
+            "event_id": take("event_id"),
+            "schema_version": take("schema_version", 1),
+            "micros": (when - _EPOCH) // _MICROSECOND,
+        }
+        if fields["schema_version"] > EVENTS[kind].version:
+            raise ValueError(f"schema_version {fields['schema_version']} of {kind!r} is newer")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise EventError(f"an event of the log cannot be read: {error!r}") from None
+    event = Event.__new__(Event)  # as model_construct does it, but faster
+    object.__setattr__(event, "__dict__", fields)
+    object.__setattr__(event, "__pydantic_fields_set__", set(_FIELDS))
+    object.__setattr__(event, "__pydantic_extra__", extra)
+    object.__setattr__(event, "__pydantic_private__", None)
+    return event
+
+
+def _fields(raw: Mapping[str, Any] | Event) -> dict[str, Any]:
+    """What was given; the time that an ``Event`` gave itself is not."""
+    if not isinstance(raw, Event):
+        return dict(raw)
+    given = raw.model_dump()
+    if "timestamp" not in raw.model_fields_set:
+        del given["timestamp"]
+    return given
+
+
+def _with_typed_fields(event: Event) -> Event:
+    """The event with the optional fields of its type as their declared types."""
+    extra = event.model_extra
+    if not extra:
+        return event
+    declared = EVENTS[event.type]
+    if not declared.fields.keys().isdisjoint(extra):
+        checked = declared.model.model_validate(extra)
+        extra.update({name: getattr(checked, name) for name in extra})
+    try:
+        pydantic_core.to_json(extra)
+    except (ValueError, RecursionError) as error:
+        raise EventError(f"its further fields cannot be kept as JSON: {error}") from None
+    return event
+
+
+def _reason(error: ValidationError) -> str:
+    fault = error.errors()[0]
+    field = next((str(part) for part in fault["loc"]), "event")
+    return f"{field}: {fault['msg'].removeprefix('Value error, ')}"
+
+
 def _missing(event: Event) -> str | None:
-    if event.type in _CATALOGUE:
-        return None if event.item_id is not None else "item_id"
-    if event.user_id is None:
-        return "user_id"
-    if event.type in _PEOPLE and event.candidate_id is None:
-        return "candidate_id"
-    if event.type in _PEOPLE and event.candidate_id == event.user_id:
-        return "a candidate_id other than its user_id"
-    if event.type == "interact" and event.item_id is None:
-        return "item_id"
-    if event.type in _EITHER and (event.item_id is None) == (event.candidate_id is None):
+    declared = EVENTS[event.type]
+    for name in declared.needs:
+        if getattr(event, name) is None:
+            return name
+    if declared.either and (event.item_id is None) == (event.candidate_id is None):
         return "exactly one of candidate_id and item_id"
+    if event.candidate_id is not None and str(event.candidate_id) == str(event.user_id):
+        return "a candidate_id other than its user_id"
     return None

@@ -17,6 +17,8 @@ class Fold(ABC):
     """State that events add up to."""
 
     name: ClassVar[str]
+    version: ClassVar[int] = 1
+    """Of what ``dump`` gives; another one folds the whole log anew."""
 
     @abstractmethod
     def apply(self, event: Event) -> None:
@@ -24,7 +26,7 @@ class Fold(ABC):
 
     @abstractmethod
     def dump(self) -> dict[str, Any]:
-        """The whole state as plain JSON values."""
+        """The whole state as plain JSON values; lists and tables at its top may be long."""
 
     @abstractmethod
     def load(self, dumped: dict[str, Any]) -> None:

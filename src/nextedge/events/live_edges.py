@@ -1,7 +1,7 @@
-"""Edges that events made and ended: what the graphs of a release lack.
+"""Interactions that events made, as the graphs of a release take them in.
 
 Columns to which every event adds a row, so that all of them become positions and graph rows in
-a few array operations: 17 bytes a connection and 20 an interaction, beside the ids that are new.
+a few array operations: 20 bytes an interaction, beside the ids that are new.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import numpy as np
 
 from nextedge.events.event import Event
 from nextedge.events.fold import Fold
-from nextedge.types import IntArray
 
-_MADE = frozenset({"connect", "accept"})
-_VERSIONED = frozenset({"hide_connection", "unhide_connection", "leave"})
+_OF_PEOPLE = frozenset({
+    "connect", "accept", "disconnect", "hide_connection", "unhide_connection", "leave",
+})  # fmt: skip
 """Events that change the graphs by what the overlay itself keeps of them."""
 
 
@@ -67,58 +67,43 @@ class Columns:
 
 
 class LiveEdges(Fold):
-    """Connections made and ended, and interactions, since the log began.
+    """Interactions since the log began, and whether anything has changed a graph.
 
     Attributes:
         users, items: ids by number.
-        connections: ``source``, ``target`` (int32 numbers), ``time`` (µs), ``made`` (1, or 0: ended).
         interactions: ``user``, ``item`` (int32 numbers), ``time`` (µs), ``weight`` (float32).
-        version: differs after every event that changes a graph.
+        changes: differs after every event that changes a graph.
     """
 
     name = "live_edges"
 
     def __init__(self) -> None:
         self.users, self.items = Names(), Names()
-        self.connections = Columns(source="i", target="i", time="q", made="b")
         self.interactions = Columns(user="i", item="i", time="q", weight="f")
-        self.version = 0
+        self.changes = 0
 
     def apply(self, event: Event) -> None:
-        made = event.type in _MADE
-        if (made or event.type == "disconnect") and event.candidate_id is not None:
-            source, target = map(self.users.number, (event.user_id, event.candidate_id))
-            self.connections.add(source, target, event.micros, made)
-        elif event.type == "interact":
+        weight = interaction_weight(event)
+        if weight is not None:
             user, item = self.users.number(event.user_id), self.items.number(event.item_id)
-            self.interactions.add(user, item, event.micros, 1.0)
-        elif event.type not in _VERSIONED:
+            self.interactions.add(user, item, event.micros, weight)
+        elif event.type not in _OF_PEOPLE:
             return
-        self.version += 1
+        self.changes += 1
 
     def dump(self) -> dict[str, Any]:
         return {
             "users": self.users.all,
             "items": self.items.all,
-            "connections": self.connections.dump(),
             "interactions": self.interactions.dump(),
         }
 
     def load(self, dumped: dict[str, Any]) -> None:
         self.users, self.items = Names(dumped["users"]), Names(dumped["items"])
-        self.connections.load(dumped["connections"])
         self.interactions.load(dumped["interactions"])
-        self.version += 1
+        self.changes += 1
 
 
-def latest_of_pair(source: IntArray, target: IntArray, time: IntArray, made: IntArray) -> IntArray:
-    """int64[pairs]: the row that holds for each pair, whichever end comes first.
-
-    The latest does; of two at one time the one that ended it.
-    """
-    left, right = np.minimum(source, target), np.maximum(source, target)
-    order = np.lexsort((1 - made.astype(np.int64), time, right, left))
-    left, right = left[order], right[order]
-    last = np.ones(len(order), bool)
-    last[:-1] = (left[1:] != left[:-1]) | (right[1:] != right[:-1])
-    return order[last]
+def interaction_weight(event: Event) -> float | None:
+    """What an event adds to the edge of a user and an item; None where it is no interaction."""
+    return 1.0 if event.type == "interact" else None

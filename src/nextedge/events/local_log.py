@@ -13,11 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-
-from nextedge.errors import LiveStateError, LogFullError, NextEdgeError, StorageError
+from nextedge.errors import EventError, LiveStateError, LogFullError, NextEdgeError, StorageError
 from nextedge.events.erase import erase_deleted
-from nextedge.events.event import Event
+from nextedge.events.event import Event, stored_event
 from nextedge.events.local_groups import LocalConsumer, LocalGroups
 from nextedge.events.log import BEGINNING, Consumer, DeadLetter, Delivery, Lag, LiveLog, Position
 
@@ -330,8 +328,8 @@ class LocalLog(LiveLog):
                         "DELETE FROM events WHERE position = ?", [(int(each),) for each in doomed]
                     )
                     connection.execute(f"PRAGMA user_version = {generation + 1}")
-                self._stored += 1
                 erase_deleted(connection)
+            self._stored += 1  # what this connection does is no change of its data version
         except (sqlite3.Error, OSError) as error:
             raise StorageError(f"{self.path}: events were not erased: {error}") from None
 
@@ -346,8 +344,8 @@ class LocalLog(LiveLog):
 
 def _readable(body: str) -> Event | None:
     try:
-        return Event.model_validate_json(body)
-    except ValidationError:
+        return stored_event(body)
+    except EventError:
         return None
 
 

@@ -26,11 +26,12 @@ def stated_attributes(fields: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
             f"an event of type 'profile_update' with {len(fields)} attributes: expected 1 to "
             f"{_MOST_FIELDS}, as school = 'MIT'"
         )
-    return {name: _values(name, given) for name, given in fields.items()}
+    for name, given in fields.items():
+        _check(name, _listed(given))
+    return stated_values(fields)
 
 
-def _values(name: str, given: Any) -> tuple[str, ...]:
-    values = given if isinstance(given, list | tuple) else [] if given is None else [given]
+def _check(name: str, values: list[Any]) -> None:
     fits = all(
         isinstance(each, str | int | float) and len(str(each)) <= _LONGEST for each in values
     )
@@ -39,15 +40,15 @@ def _values(name: str, given: Any) -> tuple[str, ...]:
             f"{name}: expected text of at most {_LONGEST} characters, a number, or a list of at "
             f"most {_MOST_VALUES} of those"
         )
-    return tuple(str(each) for each in values)
 
 
-def restated(
-    before: Mapping[str, tuple[str, ...]], fields: Mapping[str, Any]
-) -> dict[str, tuple[str, ...]]:
-    """What holds after a further update: each attribute as it was stated last."""
-    now = {**before, **stated_attributes(fields)}
-    return {name: values for name, values in now.items() if values}
+def stated_values(fields: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Values by attribute, of fields that were checked before."""
+    return {name: tuple(str(each) for each in _listed(given)) for name, given in fields.items()}
+
+
+def _listed(given: Any) -> list[Any]:
+    return list(given) if isinstance(given, list | tuple) else [] if given is None else [given]
 
 
 def refuse_identifiers(fields: Iterable[Mapping[str, Any] | None], columns: Iterable[str]) -> None:

@@ -11,6 +11,7 @@ from nextedge import schema
 from nextedge.config import Config
 from nextedge.data.ids import is_int64
 from nextedge.events.event import Event
+from nextedge.events.facts import Facts
 from nextedge.events.local_log import FILE
 from nextedge.events.log import BEGINNING, open_live_log
 
@@ -41,25 +42,17 @@ def last_event(config: Config) -> str:
 
 def with_connections(rows: pa.Table, events: Iterable[Event]) -> pa.Table:
     """Connections with those that events made, and without those that events ended."""
-    made: dict[frozenset[str], Event] = {}
-    ended: set[frozenset[str]] = set()
-    for event in events:
-        pair = frozenset((str(event.user_id), str(event.candidate_id)))
-        if event.type in ("connect", "accept") and event.candidate_id is not None:
-            made[pair] = event
-            ended.discard(pair)
-        elif event.type == "disconnect":
-            made.pop(pair, None)
-            ended.add(pair)
+    facts = Facts.of(events, ("connect", "accept", "disconnect"))
+    ended = facts.ended()
     if ended:
         ends = zip(
             *(rows.column(n).cast(pa.string()).to_pylist() for n in (schema.SRC, schema.DST)),
             strict=True,
         )
-        rows = rows.filter(pa.array([frozenset(pair) not in ended for pair in ends]))
+        rows = rows.filter(pa.array([tuple(sorted(map(str, pair))) not in ended for pair in ends]))
     return _append(rows, [
-        {schema.SRC: e.user_id, schema.DST: e.candidate_id, schema.TIMESTAMP: e.timestamp, schema.WEIGHT: 1.0}
-        for e in made.values()
+        {schema.SRC: one, schema.DST: other, schema.TIMESTAMP: micros, schema.WEIGHT: 1.0}
+        for one, other, micros in facts.connections()
     ])  # fmt: skip
 
 
@@ -76,16 +69,10 @@ def with_blocks(rows: pa.Table, events: Iterable[Event]) -> pa.Table:
 
     A row of the table stays, whatever was recorded: the table may be the later of the two.
     """
-    made: dict[tuple[str, str], Event] = {}
-    for event in events:
-        pair = str(event.user_id), str(event.candidate_id)
-        if event.type == "block":
-            made[pair] = event
-        elif event.type == "unblock":
-            made.pop(pair, None)
+    facts = Facts.of(events, ("block", "unblock"))
     return _append(rows, [
-        {schema.USER_ID: e.user_id, schema.OTHER_ID: e.candidate_id, schema.TIMESTAMP: e.timestamp}
-        for e in made.values()
+        {schema.USER_ID: by, schema.OTHER_ID: other, schema.TIMESTAMP: micros}
+        for by, other, micros in facts.blocked.pairs()
     ])  # fmt: skip
 
 

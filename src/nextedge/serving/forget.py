@@ -15,6 +15,7 @@ from typing import Any
 from nextedge.data.forgotten import Forgotten
 from nextedge.events.event import Event
 from nextedge.events.log import LiveLog
+from nextedge.events.snapshot import OVERLAY, Snapshots
 from nextedge.releases.erasure import erase_from_releases
 from nextedge.releases.lock import build_lock
 from nextedge.releases.repository import Releases
@@ -64,6 +65,9 @@ def forget(
                 told.unlink()
         doomed = [position for position, event in log.read() if _names(event, str(user_id))]
         log.purge(doomed)
+        snapshots = Snapshots(state / OVERLAY)
+        with snapshots.lock():  # one that is being written may have been folded before the purge
+            snapshots.drop()
         return Erased(erased, len(doomed), requests.forget())
 
 

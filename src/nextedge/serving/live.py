@@ -12,19 +12,19 @@ edges of the release, not with its events: one pass, whatever the number of even
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nextedge.events.live_edges import LiveEdges, latest_of_pair
+from nextedge.events.live_edges import LiveEdges
 from nextedge.events.overlay import Overlay
 from nextedge.graph.changes import Records, changed
 from nextedge.graph.csr import Graph
 from nextedge.serving.release import LoadedRelease
 from nextedge.serving.touched import Touched
 from nextedge.steps.windows import known_entities
-from nextedge.types import BoolArray, IndexArray, IntArray
+from nextedge.types import IndexArray, IntArray
 
 _Pairs = tuple[IndexArray, IndexArray]
 Rows = Mapping[str, np.ndarray]
@@ -57,29 +57,29 @@ def with_live_edges(release: LoadedRelease, overlay: Overlay) -> LoadedRelease:
         overlay: caught up.
     """
     edges, base = live_edges(overlay), release.base
-    if release.live_as_of == (edges, edges.version):
+    if release.live_as_of == (edges, edges.changes):
         return release
     with overlay.still():
-        as_of = edges, edges.version
-        rows = edges.connections.copy(), edges.interactions.copy()
+        as_of = edges, edges.changes
+        engaged = edges.interactions.copy()
         names = edges.users.all[:], edges.items.all[:]
+        made, ended = overlay.connections(), list(overlay.ended())
         gone, hidden = sorted(overlay.departed), overlay.hidden_connections.pairs()
-    live = _over(base, rows, names, gone, hidden)
+    snapshot, users, items = base.snapshot, base.entities.users, base.entities.items
+    departed = _known(users.positions(gone))
+    hides = _pairs(base, [each[:2] for each in hidden])
+    connections = _connections(
+        snapshot.connections, _timed_pairs(base, made), _pairs(base, ended), departed, hides
+    )
+    places = users.positions(names[0]), items.positions(names[1])
+    engagements = _engagements(snapshot.engagements, engaged, places, departed, snapshot.as_of)
+    live = _over(base, connections, engagements)
     live.live_as_of = as_of
     return live
 
 
-def _over(
-    base: LoadedRelease, rows: tuple[Rows, Rows], names: tuple[list[str], list[str]],
-    gone: list[str], hidden: list[tuple[str, str]],
-) -> LoadedRelease:  # fmt: skip
+def _over(base: LoadedRelease, connections: _Changes, engagements: _Changes) -> LoadedRelease:
     snapshot, users, items = base.snapshot, base.entities.users, base.entities.items
-    places = users.positions(names[0]), items.positions(names[1])
-    departed = _known(users.positions(gone))
-    connections = _connections(
-        snapshot.connections, rows[0], places[0], departed, _pairs(base, hidden)
-    )
-    engagements = _engagements(snapshot.engagements, rows[1], places, departed, snapshot.as_of)
     if not len(connections) and not len(engagements):
         return base
     graph, engaged, engaged_by = snapshot.connections, snapshot.engagements, snapshot.engaged_by
@@ -114,21 +114,16 @@ def _over(
 
 
 def _connections(
-    graph: Graph, rows: Rows, place: IndexArray, departed: IndexArray, hidden: _Pairs
+    graph: Graph, made: tuple[_Pairs, IntArray], ended: _Pairs, departed: IndexArray, hidden: _Pairs
 ) -> _Changes:
     """Connections by their latest event, without hidden ones and those of who left."""
-    source, target = place[rows["source"]], place[rows["target"]]
-    time, made = rows["time"], rows["made"]
-    known = (source >= 0) & (target >= 0) & (source != target)
-    source, target, time, made = (each[known] for each in (source, target, time, made))
-    last = latest_of_pair(source, target, time, made)
-    source, target, time, made = (each[last] for each in (source, target, time, made))
-    wanted = (made == 1) & ~np.isin(source, departed) & ~np.isin(target, departed)
-    wanted &= ~_among((source, target), hidden)
+    (source, target), time = made
+    wanted = ~np.isin(source, departed) & ~np.isin(target, departed)
+    wanted &= ~np.isin(_key(source, target), _key(*hidden))
     # a connection that is there and is made again is widened only by a later event
     there, last_time = graph.contains(source, target), graph.last_times(source, target)
     added = wanted & (~there | ((last_time > 0) & (time > last_time)))
-    removed = [(source[made == 0], target[made == 0]), hidden, _all_of(graph, departed)]
+    removed = (ended, hidden, _all_of(graph, departed))
     ends = (np.concatenate(each) for each in zip(*removed, strict=True))
     timed = bool(graph.last.any())
     return _Changes(
@@ -151,13 +146,29 @@ def _engagements(
     return _Changes(added, _all_of(graph, departed))
 
 
-def _pairs(base: LoadedRelease, pairs: list[tuple[str, str]]) -> _Pairs:
+def _pairs(base: LoadedRelease, pairs: Sequence[tuple[str, str]]) -> _Pairs:
     """Positions of pairs of ids, of those that the release knows."""
-    if not pairs:
-        return np.zeros(0, np.int32), np.zeros(0, np.int32)
-    left, right = (base.entities.users.positions(list(names)) for names in zip(*pairs, strict=True))
+    left, right = _positions(base, pairs)
     known = (left >= 0) & (right >= 0)
     return left[known], right[known]
+
+
+def _timed_pairs(
+    base: LoadedRelease, pairs: Sequence[tuple[str, str, int]]
+) -> tuple[_Pairs, IntArray]:
+    """The same, with a time each."""
+    left, right = _positions(base, [each[:2] for each in pairs])
+    time = np.array([each[2] for each in pairs], np.int64)
+    known = (left >= 0) & (right >= 0) & (left != right)
+    return (left[known], right[known]), time[known]
+
+
+def _positions(base: LoadedRelease, pairs: Sequence[tuple[str, str]]) -> _Pairs:
+    if not pairs:
+        return np.zeros(0, np.int32), np.zeros(0, np.int32)
+    users = base.entities.users
+    left, right = (users.positions(list(names)) for names in zip(*pairs, strict=True))
+    return left, right
 
 
 def _known(places: IndexArray) -> IndexArray:
@@ -173,11 +184,6 @@ def _all_of(graph: Graph, rows: IndexArray) -> _Pairs:
 def _present(graph: Graph, source: IndexArray, target: IndexArray) -> _Pairs:
     there = graph.contains(source, target)
     return source[there], target[there]
-
-
-def _among(pairs: _Pairs, others: _Pairs) -> BoolArray:
-    """bool[n]: whether each pair, in either order, is one of the others."""
-    return np.isin(_key(*pairs), _key(*others))
 
 
 def _key(left: IndexArray, right: IndexArray) -> IntArray:

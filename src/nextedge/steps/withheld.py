@@ -17,12 +17,13 @@ import pyarrow.parquet as pq
 
 from nextedge import schema
 from nextedge.events.event import Event
-from nextedge.events.overlay import Standing
+from nextedge.events.facts import Facts
 from nextedge.types import BoolArray, IntArray
 
 HIDDEN = "hidden_connections"
 """Name of the table of hidden pairs, ids as text."""
 _FAVOURS = ("accept", "connect")
+_WITHHOLDING = ("leave", "opt_out", "opt_in", "hide_connection", "unhide_connection")
 _PEOPLE_COLUMNS = {
     schema.USERS: (schema.USER_ID,),
     schema.CONNECTIONS: (schema.SRC, schema.DST),
@@ -45,22 +46,9 @@ def withhold(tables: Path, events: Iterable[Event]) -> None:
 
 def _fold(events: Iterable[Event]) -> tuple[set[str], set[str], list[tuple[str, str]]]:
     """Who left, who is opted out, and the pairs that either end hides, after all events."""
-    departed: set[str] = set()
-    opted_out: set[str] = set()
-    hidden = Standing()
-    for event in events:
-        user, other = str(event.user_id), str(event.candidate_id)
-        if event.type == "leave":
-            departed.add(user)
-        elif event.type == "opt_out":
-            opted_out.add(user)
-        elif event.type == "opt_in":
-            opted_out.discard(user)
-        elif event.type == "hide_connection":
-            hidden.add(user, other)
-        elif event.type == "unhide_connection":
-            hidden.remove(user, other)
-    return departed, opted_out, hidden.pairs()
+    facts = Facts.of(events, _WITHHOLDING)
+    hidden = [(by, other) for by, other, _ in facts.hidden_connections.pairs()]
+    return facts.departed, facts.opted_out, hidden
 
 
 def _rewrite(tables: Path, name: str, change) -> None:  # type: ignore[no-untyped-def]

@@ -1,0 +1,122 @@
+"""Files of events: JSON lines (also .gz), CSV and Parquet, read line by line.
+
+A line that cannot be read is given with its reason and the rest goes on; a file that ends in the
+middle is an error at its line. A line without an ``event_id`` has one of the file's content and
+the line's number, so that the same file read twice records nothing twice.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import json
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from nextedge.errors import DataError, InputError
+
+_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".parquet", "")
+_ROWS = 2000
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a file: its number from 1, the event as it was given, or why it is none."""
+
+    number: int
+    raw: Mapping[str, Any] | None
+    fault: str | None = None
+
+
+def read_events(path: Path) -> Iterator[Line]:
+    """The lines of a file that hold something, with ids.
+
+    Raises:
+        InputError: there is no such file, or no format has its name.
+        DataError: the file is damaged; what came before it is good.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected events as JSON lines, CSV or Parquet")
+    packed = path.suffix == ".gz"
+    suffix = path.with_suffix("").suffix if packed else path.suffix
+    if suffix not in _SUFFIXES or (packed and suffix == ".parquet"):
+        raise InputError(f"{path}: expected a name that ends in .jsonl, .csv (or those with .gz), or .parquet")  # fmt: skip
+    content = content_hash(path)
+    number = 0
+    try:
+        if suffix == ".parquet":
+            lines = _parquet(path)
+        else:
+            lines = (_csv if suffix == ".csv" else _json_lines)(_opened(path, packed))
+        for line in lines:
+            number = line.number
+            yield line if line.raw is None else _identified(line, content)
+    except (EOFError, OSError, zlib.error, pa.ArrowException, csv.Error) as error:
+        raise DataError(f"{path}: damaged after line {number}: {error}; write it again") from None
+
+
+def content_hash(path: Path) -> str:
+    """A short hash of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:32]
+
+
+def _identified(line: Line, content: str) -> Line:
+    raw = line.raw or {}
+    if raw.get("event_id") is not None:
+        return line
+    return Line(line.number, {**raw, "event_id": f"file-{content}-{line.number}"})
+
+
+def _opened(path: Path, packed: bool) -> IO[bytes]:
+    return gzip.open(path) if packed else path.open("rb")  # type: ignore[return-value]
+
+
+def _json_lines(file: IO[bytes]) -> Iterator[Line]:
+    with file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                raw = json.loads(line.removeprefix(b"\xef\xbb\xbf").decode())
+            except (ValueError, RecursionError) as error:
+                yield Line(number, None, f"no JSON: {error}")
+                continue
+            if isinstance(raw, dict):
+                yield Line(number, raw)
+            else:
+                yield Line(number, None, "expected one JSON object a line")
+
+
+def _csv(file: IO[bytes]) -> Iterator[Line]:
+    """Rows by the names in the first line; an empty field is none."""
+    with file:
+        text = (line.decode("utf-8-sig", "surrogateescape") for line in file)
+        rows = csv.reader(text)
+        header = next(rows, [])
+        for row in rows:
+            if not row:
+                continue
+            if len(row) != len(header):
+                fault = f"{len(row)} fields; expected {len(header)}, as in the first line"
+                yield Line(rows.line_num, None, fault)
+                continue
+            named = zip(header, row, strict=True)
+            yield Line(rows.line_num, {name: value for name, value in named if value != ""})
+
+
+def _parquet(path: Path) -> Iterator[Line]:
+    """Rows by the names of the columns; a null is none."""
+    with pq.ParquetFile(path) as file:
+        number = 0
+        for batch in file.iter_batches(_ROWS):
+            for row in batch.to_pylist():
+                number += 1
+                yield Line(number, {name: each for name, each in row.items() if each is not None})

@@ -1,0 +1,280 @@
+"""The state is that of the events' times: order, repetition, clocks and snapshots change nothing."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nextedge.events.event import Event, parse_event
+from nextedge.events.facts import Facts
+from nextedge.events.local_log import LocalLog
+from nextedge.events.overlay import Overlay
+from nextedge.events.schemas import EVENTS
+from nextedge.events.snapshot import SnapshotKeeper, Snapshots, canonical, renew
+
+USERS, ITEMS, DAY = ("a", "b", "c", 1), ("x", 2), 86_400_000_000
+Told = tuple[str, int, int, int, int, Any]
+
+
+def event_of(number: int, told: Told) -> Event:
+    """An event of few people at few times, so that many meet."""
+    name, user, other, item, hours, value = told
+    declared = EVENTS[name]
+    raw: dict[str, Any] = {
+        "type": name, "event_id": f"e{number}", "timestamp": 1_700_000_000 + hours * 3600,
+    }  # fmt: skip
+    if "user_id" in declared.needs:
+        raw["user_id"] = USERS[user]
+    if "candidate_id" in declared.needs or (declared.either and value):
+        raw["candidate_id"] = USERS[(user + 1 + other) % len(USERS)]
+    if "item_id" in declared.needs or (declared.either and not value):
+        raw["item_id"] = ITEMS[item]
+    if declared.states:
+        raw |= {"school": value, "skills": [value] if value else []}
+    if name == "item_upsert" and value is not None:
+        raw["available"] = bool(value)
+    return parse_event(raw)
+
+
+told = st.tuples(
+    st.sampled_from(sorted(EVENTS)), st.integers(0, 3), st.integers(0, 2), st.integers(0, 1),
+    st.integers(0, 5), st.sampled_from([None, "", "MIT", "ETH"]),
+)  # fmt: skip
+some_events = st.lists(told, max_size=40).map(
+    lambda found: [event_of(number, each) for number, each in enumerate(found)]
+)
+
+
+def state(facts: Facts) -> dict[str, list[Any]]:
+    return {part: sorted(rows) for part, rows in facts.dump().items()}
+
+
+def views(facts: Facts) -> dict[str, Any]:
+    """All that readers look at, beside what is dumped."""
+    return {
+        name: getattr(facts, name)
+        for name in ("connected", "disconnected", "dismissed", "interacted", "opted_out",
+                     "departed", "unavailable", "shown")
+    } | {
+        name: {str(user): set(getattr(facts, name).of(str(user))) for user in USERS}
+        for name in ("blocked", "hidden_connections", "requested")
+    } | {"stated": {user: found for user, found in facts.stated.items() if found}}  # fmt: skip
+
+
+@given(some_events, st.data())
+def test_order_and_repetition_change_nothing(events: list[Event], data: st.DataObject) -> None:
+    repeated = st.lists(st.sampled_from(events)) if events else st.just([])
+    other = data.draw(st.permutations(events + data.draw(repeated)))
+    days = data.draw(st.sampled_from([float("inf"), 0.1, 0.0]))
+    one, two = Facts(days), Facts(days)
+    for event in events:
+        one.add(event)
+    for event in other:
+        two.add(event)
+    assert state(one) == state(two)
+    assert views(one) == views(two)
+
+
+@given(some_events)
+def test_a_fact_is_what_its_latest_event_says(events: list[Event]) -> None:
+    """The slow and obvious way: for each fact the latest event, the narrowing one where equal."""
+    facts = Facts.of(events)
+    for on, off, holds in (
+        ("opt_out", ("opt_in",), lambda e: str(e.user_id) in facts.opted_out),
+        ("block", ("unblock",), lambda e: str(e.candidate_id) in facts.blocked.of(str(e.user_id))),
+        ("disconnect", ("connect", "accept"), lambda e: str(e.candidate_id) not in facts.connected.get(str(e.user_id), ())),
+    ):  # fmt: skip
+        symmetric = on == "disconnect"
+        about = [e for e in events if e.type in (on, *off)]
+        for event in about:
+            pair = [str(event.user_id), str(event.candidate_id)]
+            same = [
+                e for e in about
+                if [str(e.user_id), str(e.candidate_id)] in (pair, pair[::-1] if symmetric else pair)
+            ]  # fmt: skip
+            last = max(same, key=lambda e: (e.micros, e.type == on))
+            if last.type == on:
+                assert holds(event)
+            elif on != "block":  # the other one's block may stand
+                assert not holds(event)
+
+
+def test_a_request_hides_the_pair_while_it_stands() -> None:
+    def facts(*names: tuple[str, str, str]) -> Facts:
+        return Facts.of(
+            parse_event({"type": name, "user_id": by, "candidate_id": other, "timestamp": place})
+            for place, (name, by, other) in enumerate(names)
+        )
+
+    asked = ("request", "a", "b")
+    assert facts(asked).requested.of("a") == {"b"}
+    assert facts(asked).requested.of("b") == {"a"}
+    for answer in (("withdraw", "a", "b"), ("decline", "b", "a"), ("accept", "b", "a")):
+        assert not facts(asked, answer).requested.of("b")
+        assert facts(answer, asked).requested.of("b") == {"a"}
+    for none in (("withdraw", "b", "a"), ("decline", "a", "b")):
+        assert facts(asked, none).requested.of("b") == {"a"}
+    declined = facts(asked, ("decline", "b", "a"))
+    assert declined.dismissed == {("people", "b"): {"a"}}
+    ended = facts(asked, ("accept", "b", "a"), ("disconnect", "a", "b"))
+    assert not ended.requested.of("a")
+    assert not ended.connected
+
+
+def test_no_more_is_kept_of_what_was_shown_than_needed() -> None:
+    def shown(micros: int, target: str) -> Event:
+        time = f"2026-01-{1 + micros // DAY:02d}T00:00:00.{micros % DAY:06d}Z"
+        return parse_event(
+            {"type": "impression", "user_id": 1, "item_id": target, "timestamp": time}
+        )
+
+    facts = Facts(2)
+    for place in range(2100):
+        facts.add(shown(place, str(place)))
+    assert len(facts.shown["items", "1"]) == 2000
+    assert facts.shown["items", "1"][0][1] == "100"
+    facts.add(shown(4 * DAY, "late"))
+    facts.add(shown(1, "too old"))
+    assert [target for _, target in facts.shown["items", "1"]] == ["late"]
+
+
+folders = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("logs")
+
+
+def new_log(folder: Path, events: Sequence[Event] = ()) -> LocalLog:
+    log = LocalLog(folder / str(next(folders)))
+    log.append(events)
+    return log
+
+
+def overlay(log: LocalLog, snapshots: Snapshots | None = None) -> Overlay:
+    found = Overlay(log, snapshots)
+    found.catch_up()
+    return found
+
+
+@given(events=some_events, place=st.integers(0, 40))
+def test_a_snapshot_and_the_rest_are_the_whole(
+    folder: Path, events: list[Event], place: int
+) -> None:
+    log = new_log(folder, events[:place])
+    snapshots = Snapshots(log.path.parent / "overlay")
+    assert renew(lambda: Overlay(log, snapshots), snapshots)
+    log.append(events[place:])
+    resumed, whole = overlay(log, snapshots), overlay(log)
+    assert resumed.folded == len(events[place:])
+    assert canonical(resumed) == canonical(whole)
+    assert views(resumed) == views(whole)
+    assert resumed.position == log.last_position()
+    log.close()
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[LocalLog]:
+    log = LocalLog(tmp_path)
+    log.append([event_of(n, ("block", n % 4, n % 3, 0, n, None)) for n in range(8)])
+    yield log
+    log.close()
+
+
+def snapshot_of(log: LocalLog) -> Snapshots:
+    snapshots = Snapshots(log.path.parent / "overlay")
+    snapshots.write(overlay(log))
+    return snapshots
+
+
+def test_a_damaged_snapshot_is_ignored(log: LocalLog) -> None:
+    snapshots = snapshot_of(log)
+    (path,) = snapshots.paths()
+    assert overlay(log, snapshots).folded == 0
+    whole, unpacked = path.read_bytes(), gzip.decompress(path.read_bytes())
+    lines = unpacked.splitlines(keepends=True)
+    newer = json.dumps({**json.loads(lines[0]), "format": 99}).encode()
+    changed = unpacked.replace(b'["a","b",', b'["a","d",')
+    assert changed != unpacked
+    for damaged in (
+        b"", b"no gzip", whole[:-9], whole[: len(whole) // 2], gzip.compress(changed),
+        gzip.compress(b"".join(lines[:-1])), gzip.compress(unpacked + b"{}\n"),
+        gzip.compress(b"[]\n"), gzip.compress(newer + b"\n" + b"".join(lines[1:])),
+    ):  # fmt: skip
+        path.write_bytes(damaged)
+        found = overlay(log, snapshots)
+        assert found.folded == 8
+        assert canonical(found) == canonical(overlay(log))
+
+
+def test_a_snapshot_of_another_log_is_ignored(log: LocalLog, tmp_path: Path) -> None:
+    snapshots = snapshot_of(log)
+    (path,) = snapshots.paths()
+    other = LocalLog(tmp_path / "other")
+    other.append([event_of(100 + n, ("opt_out", n % 4, 0, 0, n, None)) for n in range(9)])
+    assert overlay(other, snapshots).folded == 9
+    header, rest = gzip.decompress(path.read_bytes()).split(b"\n", 1)
+    # the same identity, as when a file system gives a number again: the events tell
+    generation = json.dumps(other.generation())
+    assert generation != json.loads(header)["generation"]
+    forged = json.dumps({**json.loads(header), "generation": generation}, separators=(",", ":"))
+    content = forged.encode() + b"\n" + rest.rsplit(b"\n", 2)[0] + b"\n"
+    from hashlib import sha256
+
+    last = json.dumps({"sha256": sha256(content).hexdigest()}).encode()
+    path.write_bytes(gzip.compress(content + last + b"\n"))
+    assert overlay(other, snapshots).folded == 9
+    other.close()
+
+
+def test_a_purge_makes_snapshots_worthless(log: LocalLog) -> None:
+    snapshots = snapshot_of(log)
+    first = next(position for position, _ in log.read())
+    log.purge([first])
+    found = overlay(log, snapshots)
+    assert found.folded == 7
+    snapshots.write(found)
+    assert len(snapshots.paths()) == 1  # the one of before may hold who was forgotten
+
+
+def test_two_are_kept_and_one_writes_at_a_time(log: LocalLog) -> None:
+    snapshots = snapshot_of(log)
+    for _ in range(3):
+        snapshots.write(overlay(log))
+    newest, second = snapshots.paths()
+    newest.write_bytes(b"cut")
+    assert overlay(log, snapshots).folded == 0  # the one before is as good
+    with snapshots.lock():
+        assert not renew(lambda: Overlay(log, snapshots), snapshots)
+    assert snapshots.paths() == [newest, second]
+    assert snapshots.drop() == 2
+    assert snapshots.paths() == []
+
+
+def test_a_serving_process_renews_it_after_many_events(log: LocalLog) -> None:
+    snapshots = Snapshots(log.path.parent / "overlay")
+    serving = overlay(log, snapshots)
+    keeper = SnapshotKeeper(serving, serving.emptied, every=10)
+    try:
+        assert not keeper.look()
+        log.append([event_of(50 + n, ("connect", n % 4, 0, 0, n, None)) for n in range(5)])
+        serving.catch_up()
+        assert keeper.look()
+        assert not keeper.look()
+        assert overlay(log, snapshots).folded == 0
+        log.purge([next(position for position, _ in log.read())])
+        serving.catch_up()
+        assert keeper.look()  # who was taken out stands in no snapshot any more
+        assert len(snapshots.paths()) == 1
+        assert overlay(log, snapshots).folded == 0
+    finally:
+        keeper.stop()
