@@ -15,13 +15,15 @@ from nextedge.events.stated import stated_attributes
 EventType = Literal[
     "connect", "disconnect", "interact", "impression", "click", "accept", "dismiss", "block",
     "unblock", "opt_out", "opt_in", "leave", "hide_connection", "unhide_connection",
-    "item_available", "item_unavailable", "profile_update",
+    "item_available", "item_unavailable", "profile_update", "request", "decline", "withdraw",
+    "purchase", "item_upsert",
 ]  # fmt: skip
 _PEOPLE = frozenset({
     "connect", "disconnect", "accept", "block", "unblock", "hide_connection", "unhide_connection",
+    "request", "decline", "withdraw",
 })  # fmt: skip
 _EITHER = frozenset({"impression", "click", "dismiss"})
-_CATALOGUE = frozenset({"item_available", "item_unavailable"})
+_CATALOGUE = frozenset({"item_available", "item_unavailable", "item_upsert"})
 
 
 class Event(BaseModel):
@@ -81,7 +83,7 @@ def _missing(event: Event) -> str | None:
         return "candidate_id"
     if event.type in _PEOPLE and event.candidate_id == event.user_id:
         return "a candidate_id other than its user_id"
-    if event.type == "interact" and event.item_id is None:
+    if event.type in ("interact", "purchase") and event.item_id is None:
         return "item_id"
     if event.type in _EITHER and (event.item_id is None) == (event.candidate_id is None):
         return "exactly one of candidate_id and item_id"

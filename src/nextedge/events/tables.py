@@ -63,14 +63,6 @@ def with_connections(rows: pa.Table, events: Iterable[Event]) -> pa.Table:
     ])  # fmt: skip
 
 
-def with_interactions(rows: pa.Table, events: Iterable[Event]) -> pa.Table:
-    """Interactions with those that events recorded."""
-    return _append(rows, [
-        {schema.USER_ID: e.user_id, schema.ITEM_ID: e.item_id, schema.TIMESTAMP: e.timestamp, schema.WEIGHT: 1.0}
-        for e in events if e.type == "interact"
-    ])  # fmt: skip
-
-
 def with_blocks(rows: pa.Table, events: Iterable[Event]) -> pa.Table:
     """Blocks with those that events recorded and their makers did not take back.
 
