@@ -29,8 +29,15 @@ HIDDEN = "hidden"
 """A connection that takes part in nothing but that its ends are not recommended to each other."""
 CONNECTIONS_HIDDEN = "connections_hidden"
 """A user all of whose connections are hidden."""
-ACTIONS = ("click", "view", "accept", "like", "purchase", "connect", "dismiss", "block")
+ACTIONS = (
+    "click", "view", "accept", "like", "purchase", "connect", "dismiss", "block", "request",
+)  # fmt: skip
 """What may come of an impression, and what an interaction's ``event`` may be."""
+FAVOURS = {
+    "people": ("accept", "connect"),
+    "items": ("click", "accept", "like", "purchase", "connect"),
+}
+"""The actions that take what was shown, by the kind of it."""
 POLICY_FLAGS = frozenset({"discoverable", "available", "unsafe", "promoted"})
 """Flags that decide who may be shown, or where: they say nothing of who suits whom."""
 
@@ -173,3 +180,12 @@ TABLES: dict[str, Table] = {
         ),
     )
 }
+
+
+def is_identifier(name: str) -> bool:
+    """Whether a column of this name holds ids, in whatever table."""
+    return any(
+        column.name == name and column.kind is ColumnKind.IDENTIFIER
+        for table in TABLES.values()
+        for column in table.columns
+    )

@@ -14,6 +14,7 @@ import numpy as np
 
 from nextedge.events.event import Event
 from nextedge.events.fold import Fold
+from nextedge.events.interactions import interaction_weight
 
 _OF_PEOPLE = frozenset({
     "connect", "accept", "disconnect", "hide_connection", "unhide_connection", "leave",
@@ -102,8 +103,3 @@ class LiveEdges(Fold):
         self.users, self.items = Names(dumped["users"]), Names(dumped["items"])
         self.interactions.load(dumped["interactions"])
         self.changes += 1
-
-
-def interaction_weight(event: Event) -> float | None:
-    """What an event adds to the edge of a user and an item; None where it is no interaction."""
-    return 1.0 if event.type == "interact" else None

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from nextedge import schema
 from nextedge.config import Config
-from nextedge.data.ids import is_int64
 from nextedge.events.event import Event
 from nextedge.events.facts import Facts
 from nextedge.events.local_log import FILE
 from nextedge.events.log import BEGINNING, open_live_log
-
-_UTC = pa.timestamp("us", "UTC")
+from nextedge.events.rows import UTC, appended
 
 
 def recorded_events(config: Config) -> list[Event]:
@@ -50,18 +47,7 @@ def with_connections(rows: pa.Table, events: Iterable[Event]) -> pa.Table:
             strict=True,
         )
         rows = rows.filter(pa.array([tuple(sorted(map(str, pair))) not in ended for pair in ends]))
-    return _append(rows, [
-        {schema.SRC: one, schema.DST: other, schema.TIMESTAMP: micros, schema.WEIGHT: 1.0}
-        for one, other, micros in facts.connections()
-    ])  # fmt: skip
-
-
-def with_interactions(rows: pa.Table, events: Iterable[Event]) -> pa.Table:
-    """Interactions with those that events recorded."""
-    return _append(rows, [
-        {schema.USER_ID: e.user_id, schema.ITEM_ID: e.item_id, schema.TIMESTAMP: e.timestamp, schema.WEIGHT: 1.0}
-        for e in events if e.type == "interact"
-    ])  # fmt: skip
+    return _with(rows, facts.connections(), (schema.SRC, schema.DST))
 
 
 def with_blocks(rows: pa.Table, events: Iterable[Event]) -> pa.Table:
@@ -70,31 +56,14 @@ def with_blocks(rows: pa.Table, events: Iterable[Event]) -> pa.Table:
     A row of the table stays, whatever was recorded: the table may be the later of the two.
     """
     facts = Facts.of(events, ("block", "unblock"))
-    return _append(rows, [
-        {schema.USER_ID: by, schema.OTHER_ID: other, schema.TIMESTAMP: micros}
-        for by, other, micros in facts.blocked.pairs()
-    ])  # fmt: skip
+    return _with(rows, facts.blocked.pairs(), (schema.USER_ID, schema.OTHER_ID))
 
 
-def _append(rows: pa.Table, added: list[dict[str, object]]) -> pa.Table:
-    """Rows with others after them, ids cast to the table's type; rows that cannot be are left out."""
-    if not added:
+def _with(rows: pa.Table, pairs: Sequence[tuple[str, str, int]], ends: tuple[str, str]) -> pa.Table:
+    """Rows with a pair each after them, of weight 1 where they have weights."""
+    if not pairs:
         return rows
-    columns = {}
-    for name in [name for name in added[0] if name in rows.column_names]:
-        kind = rows.schema.field(name).type
-        values = [row[name] for row in added]
-        if pa.types.is_integer(kind):
-            text = pa.array([str(value) for value in values])
-            columns[name] = pc.if_else(is_int64(text), text, None).cast(kind)
-        elif name == schema.TIMESTAMP:
-            columns[name] = pa.array(values, _UTC).cast(kind)
-        else:
-            columns[name] = pa.array(
-                [str(v) if pa.types.is_string(kind) else v for v in values], kind
-            )
-    more = pa.table(columns)
-    for name in more.column_names:
-        more = more.filter(pc.is_valid(more.column(name)))
-    nullable = pa.schema([field.with_nullable(True) for field in rows.schema])
-    return pa.concat_tables([rows.cast(nullable), more], promote_options="default")
+    left, right, micros = (pa.array(each) for each in zip(*pairs, strict=True))
+    given = {ends[0]: left, ends[1]: right, schema.TIMESTAMP: micros.cast(UTC),
+             schema.WEIGHT: pa.array([1.0] * len(pairs))}  # fmt: skip
+    return appended(rows, given, ends)

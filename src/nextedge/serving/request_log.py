@@ -17,7 +17,7 @@ import sqlite3
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -129,6 +129,31 @@ class RequestLog:
             for of_id, ids in rows
             for start in range(0, len(ids), size)
         }
+
+    def answers(self, ids: Iterable[str]) -> list[tuple[str, int, LoggedRequest]]:
+        """Of these recommendation ids those that were given out: when (µs), and with what answer.
+
+        One that was sent again under an id of its own is found under that id, at its own time.
+        """
+        wanted = set(ids)
+        if not wanted or not self.path.exists():
+            return []
+        with _Transaction(self.path) as connection:
+            connection.execute("CREATE TEMP TABLE wanted (id TEXT PRIMARY KEY)")
+            repeated: list[tuple[str, int, str]] = []
+            for of_id, micros, blob in connection.execute("SELECT * FROM repeated"):
+                places = range(0, len(blob), _ID_BYTES)
+                own = (blob[place : place + _ID_BYTES].hex() for place in places)
+                repeated += [(each, micros, of_id) for each in own if each in wanted]
+            named = wanted | {of_id for _, _, of_id in repeated}
+            connection.executemany("INSERT INTO wanted VALUES (?)", ((each,) for each in named))
+            found = connection.execute(
+                "SELECT body FROM requests JOIN wanted ON recommendation_id = id"
+            ).fetchall()
+        rows = [_decoded(json.loads(body), None) for (body,) in found]
+        given = {row.recommendation_id: row for row in rows}
+        first = [(each, given[each].micros, each) for each in wanted & given.keys()]
+        return [(own, at, given[of]) for own, at, of in first + repeated if of in given]
 
     def _queue(self, row: LoggedRequest | tuple[str, str]) -> None:
         if self._writer is None:

@@ -9,13 +9,12 @@ import numpy as np
 from nextedge.config import RankerConfig
 from nextedge.graph.csr import Graph, build_graph
 from nextedge.models.position_bias import PositionBias
-from nextedge.schema import ACTIONS, CANDIDATE_ID, ITEM_ID
+from nextedge.schema import ACTIONS, CANDIDATE_ID, FAVOURS, ITEM_ID
 from nextedge.steps.windows import History
 from nextedge.types import BoolArray, FloatArray, IndexArray, IntArray, Relation
 
 _DAY = 86_400_000_000
-_PEOPLE = ("accept", "connect")
-_ITEMS = ("click", "accept", "like", "purchase", "connect")
+_REQUEST = ACTIONS.index("request")
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,15 +112,20 @@ def shown_between(
 
 def favours_of(relation: Relation) -> tuple[str, ...]:
     """The actions that take what was shown."""
-    return _PEOPLE if relation.self_typed else _ITEMS
+    return FAVOURS["people" if relation.self_typed else "items"]
 
 
 def outcomes(shown: Impressions, end: int, settings: RankerConfig) -> tuple[BoolArray, BoolArray]:
-    """bool[n], bool[n]: which were answered in time as known at ``end``, and which still may be."""
+    """bool[n], bool[n]: which were answered in time as known at ``end``, and which still may be.
+
+    A request is wanted by the one and not yet answered by the other: it stays open.
+    """
     patience = int(settings.attribution_days * _DAY)
     answered = (shown.action != -1) & (shown.acted <= end)
     answered &= shown.acted - shown.time <= patience
-    return answered, ~answered & (shown.time > end - patience)
+    asked = answered & (shown.action == _REQUEST)
+    answered &= ~asked
+    return answered, ~answered & (asked | (shown.time > end - patience))
 
 
 def action_worth(action: IndexArray, settings: RankerConfig) -> FloatArray:

@@ -7,7 +7,8 @@ not recommended to each other.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,72 @@ def withhold(tables: Path, events: Iterable[Event]) -> None:
     if opted_out:
         _rewrite(tables, schema.USERS, lambda rows: _undiscoverable(rows, opted_out))
     _hide(tables, hidden)
+
+
+@dataclass(frozen=True)
+class Concealed:
+    """What recorded events must not tell of, ids as text.
+
+    Attributes:
+        departed: who left.
+        pairs: people whose connection is hidden.
+        answered: those of the pairs of which an event tells that they asked or connected.
+    """
+
+    departed: frozenset[str]
+    pairs: frozenset[frozenset[str]]
+    answered: frozenset[frozenset[str]]
+
+    def of(self, rows: pa.Table) -> BoolArray:
+        """bool[n]: which of some ``event_rows``, or rows with such ends, are not to be used."""
+        gone = pa.array(sorted(self.departed), pa.string())
+        people = np.asarray(pc.equal(rows["kind"], "people"), dtype=bool)
+        found = np.asarray(pc.is_in(rows["usr"], value_set=gone), dtype=bool)
+        found |= people & np.asarray(pc.is_in(rows["target"], value_set=gone), dtype=bool)
+        return found | (people & _in_pairs(_ends(rows, "usr", "target"), _marked(self.pairs)))
+
+    def without_answered(self, shown: pa.Table) -> pa.Table:
+        """Given impressions without those that ended in a connection that is hidden."""
+        if not self.answered or schema.CANDIDATE_ID not in shown.column_names:
+            return shown
+        ends = _ends(shown, schema.USER_ID, schema.CANDIDATE_ID)
+        return shown.filter(pa.array(~_in_pairs(ends, _marked(self.answered))))
+
+
+def concealed(tables: Path, events: Sequence[Event]) -> Concealed:
+    """What of recorded events must leave no trace, before ``withhold`` takes the flags.
+
+    Beside the pairs that are hidden, every pair that asked for or made a connection of somebody
+    whose whole list is hidden, whether or not it still stands.
+    """
+    departed, _, hidden = _fold(events)
+    pairs = {frozenset(pair) for pair in hidden}
+    path = tables / f"{schema.CONNECTIONS}.parquet"
+    if path.exists() and schema.HIDDEN in pq.read_schema(path).names:
+        rows = pq.read_table(path, columns=[schema.SRC, schema.DST, schema.HIDDEN])
+        rows = rows.filter(pc.fill_null(rows[schema.HIDDEN], False))
+        ends = (rows[name].cast(pa.string()).to_pylist() for name in (schema.SRC, schema.DST))
+        pairs |= {frozenset(pair) for pair in zip(*ends, strict=True)}
+    private = _hiding_all(tables) or set()
+    asked = {
+        frozenset((str(event.user_id), str(event.candidate_id)))
+        for event in events
+        if event.type in (*_FAVOURS, "request")
+    }
+    pairs |= {pair for pair in asked if pair & private}
+    return Concealed(frozenset(departed), frozenset(pairs), frozenset(pairs & asked))
+
+
+def _ends(rows: pa.Table, left: str, right: str) -> pa.Table:
+    """Two columns of ids as text, named as the ends of pairs are."""
+    text = (rows[name].cast(pa.string()) for name in (left, right))
+    return pa.table(dict(zip((schema.SRC, schema.DST), text, strict=True)))
+
+
+def _marked(pairs: Iterable[frozenset[str]]) -> pa.Table:
+    """Pairs as ``_in_pairs`` looks them up."""
+    ends = tuple(zip(*(sorted(pair) for pair in pairs if len(pair) == 2), strict=True)) or ((), ())
+    return pa.table([pa.array(side, pa.string()) for side in ends], [schema.SRC, schema.DST])
 
 
 def _fold(events: Iterable[Event]) -> tuple[set[str], set[str], list[tuple[str, str]]]:
@@ -105,14 +172,20 @@ def _hide(tables: Path, pairs: list[tuple[str, str]]) -> None:
 
 def _private(tables: Path) -> set[str]:
     """Users whose whole list of connections is hidden; the column goes."""
+    found = _hiding_all(tables)
+    if found is not None:
+        _rewrite(tables, schema.USERS, lambda r: r.drop_columns([schema.CONNECTIONS_HIDDEN]))
+    return found or set()
+
+
+def _hiding_all(tables: Path) -> set[str] | None:
+    """Users whose whole list of connections is hidden; None where no column says it."""
     path = tables / f"{schema.USERS}.parquet"
     if not path.exists() or schema.CONNECTIONS_HIDDEN not in pq.read_schema(path).names:
-        return set()
-    rows = pq.read_table(path)
+        return None
+    rows = pq.read_table(path, columns=[schema.USER_ID, schema.CONNECTIONS_HIDDEN])
     hidden = pc.fill_null(rows.column(schema.CONNECTIONS_HIDDEN), False)
-    found = rows.filter(hidden).column(schema.USER_ID).cast(pa.string()).to_pylist()
-    pq.write_table(rows.drop_columns([schema.CONNECTIONS_HIDDEN]), path, compression="zstd")
-    return set(found)
+    return set(rows.filter(hidden).column(schema.USER_ID).cast(pa.string()).to_pylist())
 
 
 def _without_answers(shown: pa.Table, marked: pa.Table) -> pa.Table:
@@ -120,10 +193,7 @@ def _without_answers(shown: pa.Table, marked: pa.Table) -> pa.Table:
     if schema.CANDIDATE_ID not in shown.column_names or "action" not in shown.column_names:
         return shown
     answered = pc.fill_null(pc.is_in(shown.column("action"), value_set=pa.array(_FAVOURS)), False)
-    pairs = pa.table({
-        schema.SRC: shown.column(schema.USER_ID).cast(pa.string()),
-        schema.DST: shown.column(schema.CANDIDATE_ID).cast(pa.string()),
-    })  # fmt: skip
+    pairs = _ends(shown, schema.USER_ID, schema.CANDIDATE_ID)
     return shown.filter(pa.array(~(np.asarray(answered, dtype=bool) & _in_pairs(pairs, marked))))
 
 

@@ -1,0 +1,120 @@
+"""Recorded events as one Arrow table, which joins read at once instead of one event at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from nextedge import schema
+from nextedge.data.ids import is_int64
+from nextedge.events.event import Event
+
+UTC = pa.timestamp("us", "UTC")
+_MOST_PLACES = 1_000_000
+OF_PEOPLE = frozenset({
+    "connect", "disconnect", "accept", "request", "decline", "withdraw", "block", "unblock",
+    "hide_connection", "unhide_connection",
+})  # fmt: skip
+"""Types of events that are about two people, whatever else they carry."""
+
+
+def event_rows(events: Sequence[Event]) -> pa.Table:
+    """One row an event, sorted by time and id, an event id once: whatever order they came in.
+
+    Columns: ``type``, ``event_id``; ``micros`` (UTC); ``usr``, ``kind`` (people or items) and
+    ``target``, ids as text; ``rid``, the recommendation id, empty where there is none;
+    ``position`` (from 1) and ``weight``, null where they are not given or cannot be; ``event``.
+    """
+    items = [_text(e.item_id) for e in events]
+    people = [_text(e.candidate_id) for e in events]
+    about_items = [
+        item is not None and e.type not in OF_PEOPLE
+        for e, item in zip(events, items, strict=True)
+    ]  # fmt: skip
+    target = [i if of else p for i, p, of in zip(items, people, about_items, strict=True)]
+    rid, position, event, weight = (
+        [_FIELDS[name](value) for value in _further(events, source)]
+        for name, source in (("rid", "recommendation_id"), ("position", "position"),
+                             ("event", "event"), ("weight", "weight"))
+    )  # fmt: skip
+    times = pa.array([e.timestamp for e in events], UTC)
+    rows = pa.table({
+        "micros": times.cast(pa.int64()),
+        "event_id": pa.array([e.event_id for e in events], pa.string()),
+        "type": pa.array([e.type for e in events], pa.string()),
+        "usr": pa.array([_text(e.user_id) for e in events], pa.string()),
+        "kind": pa.array(["items" if of else "people" for of in about_items], pa.string()),
+        "target": pa.array(target, pa.string()),
+        "rid": pa.array(rid, pa.string()),
+        "position": pa.array(position, pa.int64()),
+        "event": pa.array(event, pa.string()),
+        "weight": pa.array(weight, pa.float64()),
+    })  # fmt: skip
+    rows = rows.sort_by([(name, "ascending") for name in rows.column_names])
+    first = pa.table({"id": rows["event_id"], "place": pa.array(range(len(rows)), pa.int64())})
+    kept = first.group_by("id").aggregate([("place", "min")])["place_min"]
+    return rows if len(kept) == len(rows) else rows.take(kept.take(pc.sort_indices(kept)))
+
+
+def _further(events: Sequence[Event], name: str) -> list[Any]:
+    """A field of every event, whether this version declares it or not; None where it is not given."""
+    if name in Event.model_fields:
+        return [getattr(event, name) for event in events]
+    return [event.model_extra.get(name) if event.model_extra else None for event in events]
+
+
+def _text(identifier: object) -> str | None:
+    return None if identifier is None else str(identifier)
+
+
+def _recommendation(value: object) -> str:
+    return str(value) if isinstance(value, str | int) else ""
+
+
+def _place(value: object) -> int | None:
+    whole = isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1
+    return int(value) if whole and 0 <= value <= _MOST_PLACES else None  # type: ignore[operator, call-overload]
+
+
+def _name(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _weight(value: object) -> float | None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if number and math.isfinite(value) and value >= 0 else None  # type: ignore[arg-type, operator]
+
+
+_FIELDS: dict[str, Callable[[object], Any]] = {
+    "rid": _recommendation, "position": _place, "event": _name, "weight": _weight,
+}  # fmt: skip
+
+
+def ids_as(text: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:
+    """Ids in a table's own type; null where the type cannot hold one."""
+    if pa.types.is_integer(kind):
+        return pc.if_else(is_int64(text), text, None).cast(kind)
+    return text.cast(kind)
+
+
+def appended(rows: pa.Table, columns: dict[str, Any], needed: Sequence[str]) -> pa.Table:
+    """Rows with others after them, in the table's types; rows without a ``needed`` value are left out.
+
+    Columns that the table does not have are left out; those that are not given are null.
+    """
+    given = {}
+    for name, values in columns.items():
+        if name in rows.column_names:
+            kind = rows.schema.field(name).type
+            identifier = schema.is_identifier(name)
+            given[name] = ids_as(values, kind) if identifier else values.cast(kind)
+    more = pa.table(given)
+    for name in needed:
+        if name in more.column_names:
+            more = more.filter(pc.is_valid(more.column(name)))
+    nullable = pa.schema([field.with_nullable(True) for field in rows.schema])
+    return pa.concat_tables([rows.cast(nullable), more], promote_options="default")
