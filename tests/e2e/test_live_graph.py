@@ -42,13 +42,18 @@ def drawn_events(release: LoadedRelease, chance: random.Random) -> list[dict[str
     for _ in range(EVENTS):
         one = user()
         kind = chance.choice(
-            ["connect"] * 4 + ["disconnect"] * 3 + ["interact"] * 4 + ["hide_connection"]
-        )
+            ["connect", "accept"] * 2 + ["disconnect"] * 3 + ["interact", "click", "purchase"] * 2
+            + ["hide_connection", "block"]
+        )  # fmt: skip
         event: dict[str, object] = {"type": kind, "user_id": users.identifier(one)}
-        if kind == "interact":
+        if kind in ("interact", "click", "purchase"):
             event["item_id"] = items.identifier(chance.randrange(len(items)))
+            if kind == "interact":
+                event |= chance.choice(
+                    [{}, {"weight": 2.5}, {"event": "dismiss"}, {"event": "like"}]
+                )
         else:
-            other = user() if kind == "connect" else neighbor(one)
+            other = user() if kind in ("connect", "accept") else neighbor(one)
             if other == one:
                 continue
             event["candidate_id"] = users.identifier(other)

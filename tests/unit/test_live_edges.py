@@ -5,11 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import numpy as np
+import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nextedge.events.event import Event
+from nextedge.events.interactions import interaction_weight, with_interactions
 from nextedge.events.live_edges import LiveEdges
+from nextedge.events.rows import event_rows
 from nextedge.graph.changes import Records, changed
 from nextedge.graph.csr import Graph, build_graph
 
@@ -54,7 +57,7 @@ def test_a_fold_that_is_loaded_goes_on_as_the_one_that_was_dumped() -> None:
         Event(type="connect", user_id="a", candidate_id="b"),
         Event(type="interact", user_id="a", item_id=7),
         Event(type="disconnect", user_id="b", candidate_id="a"),
-        Event(type="click", user_id="a", item_id=7),
+        Event(type="click", user_id="a", candidate_id="b"),
         Event(type="accept", user_id="c", candidate_id="ä", timestamp=datetime(2020, 1, 1, tzinfo=UTC)),
     ]  # fmt: skip
     whole, first, second = LiveEdges(), LiveEdges(), LiveEdges()
@@ -68,3 +71,39 @@ def test_a_fold_that_is_loaded_goes_on_as_the_one_that_was_dumped() -> None:
     assert second.dump() == whole.dump()
     assert whole.dump()["users"] == ["a"]
     assert whole.changes == 4
+
+
+_KINDS = ("interact", "click", "purchase", "impression", "dismiss", "connect")
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(_KINDS), st.sampled_from([None, "like", "dismiss", "block"]),
+            st.sampled_from([None, 0, 0.5, 3]), st.booleans(),
+        ),
+        max_size=20,
+    )
+)  # fmt: skip
+def test_an_interaction_is_the_same_alone_and_in_a_table(
+    given_events: list[tuple[str, str | None, float | None, bool]],
+) -> None:
+    events = []
+    for number, (kind, what, weight, of_item) in enumerate(given_events):
+        of_item = of_item or kind in ("interact", "purchase")
+        target = (
+            {"item_id": f"i{number}"} if of_item and kind != "connect" else {"candidate_id": "b"}
+        )
+        more = {"event": what, "weight": weight}
+        stated = {name: value for name, value in more.items() if value is not None}
+        events.append(Event(type=kind, user_id="a", **target, **stated))
+    kinds = {"user_id": pa.string(), "item_id": pa.string(), "weight": pa.float64()}
+    table = pa.table({name: pa.array([], kind) for name, kind in kinds.items()})
+    rows = with_interactions(table, event_rows(events))
+    one_by_one = {
+        e.item_id: weight for e in events if (weight := interaction_weight(e)) is not None
+    }
+    assert (
+        dict(zip(*(rows[n].to_pylist() for n in ("item_id", "weight")), strict=True)) == one_by_one
+    )
