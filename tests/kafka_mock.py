@@ -8,6 +8,7 @@ no admin requests, no replicas, no log-append times, no retention and no access 
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 import subprocess
 import sys
@@ -28,7 +29,7 @@ class KafkaMock:
         assert self.servers, "the mock cluster did not start"
 
     def tell(self, *command: str | int) -> None:
-        """Have a command carried out: down, up, fail API ERROR COUNT, topic NAME PARTITIONS."""
+        """Have a command carried out: down, up, fail API ERROR COUNT, refuse TOPIC ERROR."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         print(*command, file=self.process.stdin, flush=True)
@@ -37,6 +38,7 @@ class KafkaMock:
     def stall(self) -> None:
         """It keeps its connections and answers nothing, until ``go_on``."""
         self.process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED)
 
     def go_on(self) -> None:
         self.process.send_signal(signal.SIGCONT)
@@ -84,8 +86,8 @@ def _serve() -> None:
     print(library.rd_kafka_mock_cluster_bootstraps(cluster).decode(), flush=True)
     for line in sys.stdin:
         command, *given = line.split()
-        if command == "topic":
-            library.rd_kafka_mock_topic_create(cluster, given[0].encode(), int(given[1]), 1)
+        if command == "refuse":
+            library.rd_kafka_mock_topic_set_error(cluster, given[0].encode(), int(given[1]))
         elif command == "fail":
             api, error, count = map(int, given)
             errors = (ctypes.c_int * count)(*[error] * count)

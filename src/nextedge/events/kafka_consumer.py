@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _PROBE_SECONDS = 2.0
 """How long brokers that seem to be down are given to answer."""
+_COMMIT_SECONDS = 10.0
+"""How long brokers may take to answer a commit."""
 GROUP_SETTINGS: dict[str, str | int | bool] = {
     "partition.assignment.strategy": "cooperative-sticky",
     "session.timeout.ms": 10_000,
@@ -41,17 +43,26 @@ class KafkaConsumer(Consumer):
         self._polled: dict[int, tuple[int, int]] = {}
         """By partition: the first offset not committed, and the next to be polled."""
         self._gathered: list[Message] = []
+        """What came and was not yet given out."""
+        self._asked = 0
+        self._answers: list[KafkaError | None] = []
+        """Of the commits that were asked for, in their order."""
         self._taken_away = False
         self._trouble: str | None = None
         self._client = self._join()
 
     def _join(self) -> Client:
-        client = self._cluster.client(self._group, {**GROUP_SETTINGS, "error_cb": self._note})
+        client = self._cluster.client(
+            self._group, {**GROUP_SETTINGS, "error_cb": self._note, "on_commit": self._answered}
+        )
         client.subscribe([self._log.topic], on_revoke=self._revoked, on_lost=self._revoked)
         return client
 
     def _note(self, error: KafkaError) -> None:
         self._trouble = error.str()
+
+    def _answered(self, error: KafkaError | None, places: list[TopicPartition]) -> None:
+        self._answers.append(error or next((each.error for each in places if each.error), None))
 
     def _revoked(self, client: Client, partitions: list[TopicPartition]) -> None:
         """The group is shared out anew: what is not committed of these comes again elsewhere."""
@@ -65,20 +76,20 @@ class KafkaConsumer(Consumer):
         if limit < 1:
             return []
         until = time.monotonic() + timeout_seconds
-        self._gathered = []
         while not self._gathered:
             self._take(1, max(0.0, until - time.monotonic()))
             if time.monotonic() >= until:
                 break
-        if self._gathered and limit > 1:
-            self._take(limit - 1, 0.0)
+        if 0 < len(self._gathered) < limit:
+            self._take(limit - len(self._gathered), 0.0)
         if not self._gathered:
             self._probe()
-        for each in self._gathered:
+        given, self._gathered = self._gathered[:limit], self._gathered[limit:]
+        for each in given:
             partition, offset = each.partition() or 0, each.offset() or 0
             first, _ = self._polled.get(partition, (offset, offset))
             self._polled[partition] = (first, offset + 1)
-        return [delivery_of(each) for each in self._gathered]
+        return [delivery_of(each) for each in given]
 
     def _take(self, limit: int, seconds: float) -> None:
         """Add what comes to what is gathered; rebalances happen meanwhile."""
@@ -125,9 +136,8 @@ class KafkaConsumer(Consumer):
                     TopicPartition(self._log.topic, partition, after)
                     for partition, (_, after) in polled.items()
                 ]
-                for place in self._client.commit(offsets=places, asynchronous=False) or []:
-                    if place.error:
-                        raise KafkaException(place.error)
+                self._client.commit(offsets=places, asynchronous=True)
+                self._await_commit()
         except (KafkaException, RuntimeError) as error:
             self._go_back(polled)
             raise self._cluster.fault(
@@ -137,10 +147,28 @@ class KafkaConsumer(Consumer):
             self._go_back(polled)
             raise
 
+    def _await_commit(self) -> None:
+        """Wait for the answer to the commit; what comes meanwhile is for the next poll."""
+        from confluent_kafka import KafkaException
+
+        self._asked += 1
+        until, pause = time.monotonic() + _COMMIT_SECONDS, 0.001
+        while len(self._answers) < self._asked:
+            if time.monotonic() > until:
+                raise StorageError(
+                    f"{self._cluster.shown}: no answer to a commit in {_COMMIT_SECONDS:g} s; what "
+                    "was polled will be delivered again"
+                )
+            self._take(1, pause)
+            pause = min(0.05, 2 * pause)
+        if refusal := self._answers[self._asked - 1]:
+            raise KafkaException(refusal)
+
     def _go_back(self, polled: dict[int, tuple[int, int]]) -> None:
         """Be where the uncommitted begins; a member that cannot seek leaves and joins anew."""
         from confluent_kafka import KafkaException, TopicPartition
 
+        self._gathered = [each for each in self._gathered if each.partition() not in polled]
         try:
             owned = {each.partition for each in self._client.assignment()}
             for partition in owned & polled.keys():
@@ -148,6 +176,7 @@ class KafkaConsumer(Consumer):
         except (KafkaException, RuntimeError):
             self.close()
             self._client = self._join()
+            self._asked, self._answers = 0, []
 
     def reject(self, delivery: Delivery, reason: str) -> None:
         """Keep an event as a dead letter; it is stored when this returns."""
@@ -155,6 +184,6 @@ class KafkaConsumer(Consumer):
 
     def close(self) -> None:
         """Leave the group."""
-        self._polled, self._taken_away = {}, False
+        self._polled, self._gathered, self._taken_away = {}, [], False
         with contextlib.suppress(RuntimeError):  # it is closed
             self._client.close()
