@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from kafka_mock import KafkaMock, known_groups
 from redis_server import RedisServer
 
 from nextedge import Recommender
@@ -56,3 +58,20 @@ def start_redis(tmp_path: Path) -> Iterator[Callable[..., RedisServer]]:
     yield start
     for server in started:
         server.kill()
+
+
+@pytest.fixture(scope="session")
+def mock_brokers() -> Iterator[str]:
+    """Address of a mock cluster of Kafka that all tests share."""
+    pytest.importorskip("confluent_kafka")
+    mock = KafkaMock()
+    yield mock.servers
+    mock.kill()
+
+
+@pytest.fixture
+def kafka_url(mock_brokers: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A URL on mock brokers, with a topic of the test's own for each tenant."""
+    monkeypatch.setattr("nextedge.events.kafka_cluster.KafkaCluster.group_ids", known_groups)
+    topic = f"test-{uuid.uuid4().hex[:8]}-{{tenant}}"
+    return f"kafka://{mock_brokers}/{topic}?session.timeout.ms=2000&heartbeat.interval.ms=300"

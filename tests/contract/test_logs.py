@@ -14,7 +14,9 @@ Url = Callable[[pytest.FixtureRequest], str | None]
 LIVE_LOGS: dict[str, Url] = {
     "local": lambda request: None,
 }
-BROKERS: dict[str, Url] = {}
+BROKERS: dict[str, Url] = {
+    "kafka": lambda request: str(request.getfixturevalue("kafka_url")),
+}
 
 
 def _opened(

@@ -1,0 +1,119 @@
+"""What a Kafka URL says: where the brokers are, which topic, and how to speak to them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from nextedge.errors import ConfigError
+
+DEAD_LETTERS = ".dead-letters"
+"""A topic's dead letters are in the topic of its name followed by this."""
+_TOPIC = re.compile(rf"[A-Za-z0-9._-]{{1,{249 - len(DEAD_LETTERS)}}}")
+_BOTH = ("broker.", "client.", "enable.ssl.", "metadata.", "reconnect.", "sasl.", "security.", "socket.", "ssl.")  # fmt: skip
+_PRODUCER = ("batch.", "compression.", "delivery.timeout.ms", "linger.ms", "message.max.bytes", "queue.buffering.")  # fmt: skip
+_CONSUMER = ("fetch.", "heartbeat.interval.ms", "isolation.level", "max.partition.fetch.bytes", "max.poll.interval.ms", "queued.", "session.timeout.ms")  # fmt: skip
+_SECRET = re.compile(r"password|secret|\.pem$|sasl\.jaas|sasl\.oauthbearer\.config")
+_FROM_ENVIRONMENT = ".env"
+
+Settings = Mapping[str, str | int | bool]
+
+
+@dataclass(frozen=True)
+class KafkaAddress:
+    """A topic of a cluster; ``producer`` and ``consumer`` are settings of librdkafka."""
+
+    shown: str
+    """The URL as it may be printed: without credentials and options."""
+    topic: str
+    producer: Settings = field(repr=False)
+    consumer: Settings = field(repr=False)
+
+    @property
+    def dead_letters(self) -> str:
+        """The topic of the dead letters."""
+        return self.topic + DEAD_LETTERS
+
+
+def parse_address(url: str, tenant: str) -> KafkaAddress:
+    """Take ``kafka://user:password@host:9092,host2:9092/topic?option=value`` apart.
+
+    The topic is the tenant's own: ``{tenant}`` in it is replaced, and without one it is
+    ``nextedge-{tenant}``.
+
+    Raises:
+        ConfigError: there is no host, the topic's name or an option cannot be, or a secret is
+            given as an option; the message holds no credentials.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise ConfigError(
+            "kafka: the URL cannot be read; expected kafka://host:9092/topic"
+        ) from None
+    credentials, _, hosts = parts.netloc.rpartition("@")
+    topic = unquote(parts.path).strip("/") or "nextedge-{tenant}"
+    topic = topic.replace("{tenant}", tenant)
+    shown = f"kafka://{hosts}/{topic}"
+    if not all(
+        re.fullmatch(r"(\[[0-9A-Fa-f:]+\]|[^:\[\]]+)(:\d{1,5})?", each) for each in hosts.split(",")
+    ):
+        raise ConfigError(f"{shown}: expected kafka://host:9092,host2:9092/topic")
+    if not _TOPIC.fullmatch(topic) or topic in (".", ".."):
+        raise ConfigError(
+            f"{shown}: a topic's name has 1 to {249 - len(DEAD_LETTERS)} of letters, digits, "
+            "'.', '_' and '-'"
+        )
+    both, producer, consumer = _options(parse_qsl(parts.query, keep_blank_values=True), shown)
+    both = {"bootstrap.servers": hosts, **_login(credentials), **both}
+    return KafkaAddress(shown, topic, {**both, **producer}, {**both, **consumer})
+
+
+def _login(credentials: str) -> dict[str, str]:
+    """Settings of a name and a password; they never go over an open line unless that is asked for."""
+    if not credentials:
+        return {}
+    name, _, password = credentials.partition(":")
+    return {
+        "security.protocol": "SASL_SSL",
+        "sasl.mechanisms": "PLAIN",
+        "sasl.username": unquote(name),
+        "sasl.password": unquote(password),
+    }
+
+
+def _options(
+    given: list[tuple[str, str]], shown: str
+) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
+    """Options of every client, of producers and of consumers."""
+    both: dict[str, str] = {}
+    producer: dict[str, str] = {}
+    consumer: dict[str, str] = {}
+    for option, value in given:
+        name = option.removesuffix(_FROM_ENVIRONMENT)
+        if name != option:
+            value = _from_environment(option, value, shown)
+        elif _SECRET.search(name):
+            raise ConfigError(
+                f"{shown}: {name} is a secret; name an environment variable that holds it: "
+                f"?{name}{_FROM_ENVIRONMENT}=KAFKA_SECRET"
+            )
+        name = "sasl.mechanisms" if name == "sasl.mechanism" else name
+        for prefixes, settings in ((_BOTH, both), (_PRODUCER, producer), (_CONSUMER, consumer)):
+            if name.startswith(prefixes):
+                settings[name] = value
+                break
+        else:
+            known = ", ".join(sorted(_BOTH + _PRODUCER + _CONSUMER))
+            raise ConfigError(f"{shown}: {name!r} is no option here; options begin with: {known}")
+    return both, producer, consumer
+
+
+def _from_environment(option: str, variable: str, shown: str) -> str:
+    found = os.environ.get(variable)
+    if found is None:
+        raise ConfigError(f"{shown}: {option}: the environment has no variable {variable!r}")
+    return found

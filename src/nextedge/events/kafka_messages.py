@@ -1,0 +1,101 @@
+"""Events as messages of Kafka, and messages of anyone as deliveries."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from nextedge.errors import EventError
+from nextedge.events.event import Event, parse_event
+from nextedge.events.log import Delivery, Position
+
+if TYPE_CHECKING:
+    from confluent_kafka import Message
+
+LONGEST_BODY = 1 << 20
+"""Bytes of an event; what is longer is a fault, as it would be in every process's live log."""
+Headers = dict[str, str | bytes | None]
+"""By name, as they are produced."""
+
+
+def key_of(event: Event) -> bytes:
+    """What decides the partition: one user's events, or one item's, are in one and so in order."""
+    return str(event.item_id if event.user_id is None else event.user_id).encode()
+
+
+def headers_of(event: Event) -> Headers:
+    """What a consumer can choose by without parsing."""
+    return {"event_id": event.event_id.encode(), "type": event.type.encode()}
+
+
+def position_of(message: Message) -> Position:
+    """Where a message stands: its partition, and the offset after it."""
+    return json.dumps({str(message.partition()): (message.offset() or 0) + 1})
+
+
+def delivery_of(message: Message) -> Delivery:
+    """A message as a consumer has it; whoever produced it, and whatever it holds."""
+    body = body_of(message)
+    event, fault = None, None
+    try:
+        event = _event(message, body)
+    except EventError as error:
+        fault = str(error)
+    except (ArithmeticError, RecursionError, ValueError) as error:
+        fault = f"a value cannot be kept: {error}"  # as a time before the year 1
+    return Delivery(position_of(message), body, event, fault)
+
+
+def body_of(message: Message) -> bytes:
+    """The body as it was stored; empty for a null one."""
+    value: Any = message.value()
+    return b"" if value is None else bytes(value)
+
+
+def headers_in(message: Message) -> dict[str, bytes]:
+    """Headers by name; the first of a name counts."""
+    given: Any = message.headers() or []
+    return {name: bytes(value or b"") for name, value in reversed(given)}
+
+
+def _event(message: Message, body: bytes) -> Event:
+    if not body:
+        raise EventError("the message has no body: expected a JSON object")
+    if len(body) > LONGEST_BODY:
+        raise EventError(f"the body is longer than {LONGEST_BODY:,} bytes")
+    try:
+        raw = json.loads(body, parse_constant=_no_number)
+    except (ValueError, RecursionError):
+        raise EventError("the body is not JSON: expected an object with type, user_id, …") from None
+    if not isinstance(raw, dict):
+        raise EventError(f"the body is a JSON {type(raw).__name__}: expected an object")
+    if raw.get("event_id") is None:
+        raw["event_id"] = _given_id(message) or _derived_id(message)
+    if raw.get("timestamp") is None and (produced := produced_millis(message)):
+        raw["timestamp"] = datetime.fromtimestamp(produced / 1000, UTC)
+    event = parse_event(raw)
+    if b"\\u" in body:
+        event.model_dump_json()  # halves of characters can be read, but never written again
+    return event
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(name)
+
+
+def _given_id(message: Message) -> str:
+    return headers_in(message).get("event_id", b"").decode(errors="replace")
+
+
+def _derived_id(message: Message) -> str:
+    """An id that is the same at each delivery, and another when a topic is made anew."""
+    place = (message.topic(), message.partition(), message.offset(), produced_millis(message))
+    return "kafka-" + hashlib.blake2b(repr(place).encode(), digest_size=16).hexdigest()
+
+
+def produced_millis(message: Message) -> int:
+    """When it was produced or stored, in milliseconds since 1970; 0 where the topic keeps none."""
+    kind, millis = message.timestamp()
+    return millis if kind and millis > 0 else 0
