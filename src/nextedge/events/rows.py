@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -37,7 +38,7 @@ def event_rows(events: Iterable[Event]) -> pa.Table:
     at = rows.column_names.index("micros")
     rows = rows.set_column(at, "micros", rows["micros"].cast(pa.int64()))
     rows = rows.sort_by([(name, "ascending") for name in rows.column_names])
-    first = pa.table({"id": rows["event_id"], "place": pa.array(range(len(rows)), pa.int64())})
+    first = pa.table({"id": rows["event_id"], "place": pa.array(np.arange(len(rows)))})
     kept = first.group_by("id").aggregate([("place", "min")])["place_min"]
     return rows if len(kept) == len(rows) else rows.take(kept.take(pc.sort_indices(kept)))
 
