@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import pytest
 from nextedge import Recommender
 from nextedge.config import RankerConfig
 from nextedge.engines.local import LocalEngine
+from nextedge.stages.source import source_classes
 from nextedge.steps.impressions import Shown, shown_between
 from nextedge.steps.step import quiet
 from nextedge.steps.tables import REPORT, TablesStep
@@ -25,9 +27,18 @@ from nextedge.types import CONNECTS, ENGAGES, Relation
 
 PEOPLE, ITEMS = 120, 40
 NOW = datetime.now(UTC).replace(microsecond=0)
+SOURCES = {
+    "people": ("two_hop", "popular", "recent", "profile"), "items": ("item_knn", "popular", "recent"),
+}  # fmt: skip
+"""Few, and cheap ones: what is tested is the loop, not how good a list is."""
+
+
 SETTINGS = "[serving]\ndeadline_ms = 0\n" + "".join(
-    f"[surfaces.{name}]\nk = 10\n[surfaces.{name}.ranker]\nmax_rows = 3000\n"
-    for name in ("people", "items")
+    f"[surfaces.{name}]\nk = 10\n"
+    f"[surfaces.{name}.ranker]\nmodel = 'lightgbm'\ncompare = ['lightgbm']\n"
+    f"trees = 20\nmax_rows = 2000\n[surfaces.{name}.sources]\n"
+    + "".join(f"{each}.enabled = false\n" for each in source_classes() if each not in used)
+    for name, used in SOURCES.items()
 )
 
 
@@ -140,12 +151,26 @@ class Client:
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Client]]:
-    """A tenant that was built, served, told of, and built again."""
-    folder = write(tmp_path_factory.mktemp("labels") / "tenant", tables())
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tenant that was built; never written to."""
+    folder = write(tmp_path_factory.mktemp("built") / "tenant", tables())
+    Recommender(folder).build()
+    return folder
+
+
+def serving(built: Path, folder: Path) -> Recommender:
+    """A copy of the tenant, served."""
+    shutil.copytree(built, folder)
     recommender = Recommender(folder)
-    recommender.build()
     recommender.start_serving()
+    return recommender
+
+
+@pytest.fixture(scope="module")
+def served(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Client]]:
+    """A tenant that was served, told of, and built again."""
+    folder = tmp_path_factory.mktemp("labels") / "tenant"
+    recommender = serving(built, folder)
     client = Client(recommender)
     for place in range(PEOPLE):
         for surface in ("people", "items"):
@@ -212,11 +237,9 @@ def _refused(refused: Any, row: dict[str, Any], folder: Path) -> bool:
     return bool(refused.contains(np.array([source]), np.array([target]))[0])
 
 
-def test_actions_alone_tell_what_was_seen_of_a_logged_list(tmp_path: Path) -> None:
-    folder = write(tmp_path / "tenant", tables())
-    recommender = Recommender(folder)
-    recommender.build()
-    recommender.start_serving()
+def test_actions_alone_tell_what_was_seen_of_a_logged_list(built: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "tenant"
+    recommender = serving(built, folder)
     answer = recommender.recommend("u003", "items")
     log = recommender.request_log
     assert log is not None
@@ -318,11 +341,9 @@ def test_the_acceptance_of_a_hidden_connection_leaves_no_trace(tmp_path: Path, h
     assert other["impressions"].num_rows == 2
 
 
-def test_a_hidden_acceptance_does_not_tell_what_else_was_seen(tmp_path: Path) -> None:
-    folder = write(tmp_path / "tenant", tables())
-    recommender = Recommender(folder)
-    recommender.build()
-    recommender.start_serving()
+def test_a_hidden_acceptance_does_not_tell_what_else_was_seen(built: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "tenant"
+    recommender = serving(built, folder)
     answer = recommender.recommend("u003", "people")
     fifth = str(answer.recommendations[4].id)
     rid = answer.recommendation_id
