@@ -195,7 +195,7 @@ WITH known AS (
     SELECT * FROM revealed ANTI JOIN known USING (kind, usr, target, rid)
     ANTI JOIN seen USING (kind, usr, target, rid)
 )
-SELECT row_number() OVER (ORDER BY number, micros, kind, usr, target, rid) AS row, *
+SELECT row_number() OVER (ORDER BY number, micros, kind, usr, rid, position, target) AS row, *
 FROM (
     SELECT number, kind, usr, target, rid, micros, NULL AS position, NULL AS arrived,
            action AS own, coalesce(acted, micros) AS own_acted FROM concerned
