@@ -72,6 +72,7 @@ def outcome(
         (10, None, None, "refused"),
         (10, "dismiss", 11, "refused"),
         (10, "click", 11, "refused"),  # a look at a profile is no connection
+        (10, "request", 11, "open"),  # wanted by the one, not answered by the other
         (50, None, None, "open"),  # ten days before the window's end
         (50, "dismiss", 51, "refused"),
         (55, "accept", 61, "open"),  # the answer lies beyond the window

@@ -99,3 +99,20 @@ def test_a_fingerprint_tells_any_bit() -> None:
     one = np.float32([[1.0, 2.0]])
     assert fingerprint(one) == fingerprint(one.copy())
     assert fingerprint(one) != fingerprint(np.nextafter(one, np.float32(9)))
+
+
+def test_answers_are_found_by_the_ids_they_were_sent_under(tmp_path: Path) -> None:
+    log = RequestLog(tmp_path, ServingConfig())
+    assert log.answers(["r0"]) == []  # nothing was ever written
+    first, again, other = request(0, micros=int(time.time() * 1e6) - 5), "ab" * 16, "cd" * 16
+    log.append(first)
+    log.append(request(1))
+    for repeat in (again, other):
+        log.repeat(repeat, "r0")
+    log.close()
+    found = {rid: (micros, answer) for rid, micros, answer in log.answers([again, "r0", "ef" * 16])}
+    assert found.keys() == {again, "r0"}
+    assert found["r0"] == (first.micros, first)
+    assert found[again][1] == first
+    assert found[again][0] >= first.micros  # it was sent later
+    assert log.answers([]) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -73,6 +74,6 @@ def _held(rows: pa.Table, found: pa.Table) -> pa.Array:
     given = given.group_by(keys).aggregate([(_SAME, "any")])
     own = found.select(["usr", "target", "micros"])
     own = own.append_column("event", pc.fill_null(found["event"], ""))
-    own = own.append_column("place", pa.array(range(len(own)), pa.int64()))
+    own = own.append_column("place", pa.array(np.arange(len(own))))
     joined = own.join(given, keys, join_type="left outer").sort_by("place")
     return pc.fill_null(joined[f"{_SAME}_any"], False)

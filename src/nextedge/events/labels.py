@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -113,7 +114,7 @@ def _text(rows: pa.Table) -> pa.Table:
     """The keys of given impressions as the events have them."""
     people, items = (rows[name].cast(pa.string()) for name in (schema.CANDIDATE_ID, schema.ITEM_ID))
     return pa.table({
-        "number": pa.array(range(len(rows)), pa.int64()),
+        "number": pa.array(np.arange(len(rows))),
         "kind": pc.if_else(pc.is_valid(people), "people", "items"),
         "usr": rows[schema.USER_ID].cast(pa.string()),
         "target": pc.coalesce(people, items),
@@ -130,7 +131,7 @@ def _where(more: pa.Table, kind: str) -> pa.ChunkedArray:
 
 def _answered(rows: pa.Table, changed: pa.Table) -> pa.Table:
     """The given rows with the actions that they have now; places and chances where they had none."""
-    place = pc.index_in(pa.array(range(len(rows)), pa.int64()), value_set=changed["number"])
+    place = pc.index_in(pa.array(np.arange(len(rows))), value_set=changed["number"])
     told = pc.is_valid(changed["action"].take(place))
     for name, source in (("action", "action"), ("action_timestamp", "acted"),
                          ("position", "position"), ("propensity", "propensity")):  # fmt: skip
@@ -163,6 +164,12 @@ FROM (SELECT *, CASE WHEN rid = '' THEN micros ELSE 0 END AS alone FROM events
       WHERE type = 'impression' AND usr IS NOT NULL AND target IS NOT NULL)
 GROUP BY kind, usr, target, rid, alone;
 
+-- of the tenant's own rows only those that an event may be about
+CREATE TEMP TABLE concerned AS
+SELECT given.* FROM given
+SEMI JOIN (SELECT kind, usr, target FROM acts UNION SELECT kind, usr, target FROM seen)
+USING (kind, usr, target);
+
 CREATE TEMP TABLE logged AS SELECT DISTINCT ON (rid, kind, usr, target) * FROM logged_rows
 ORDER BY rid, kind, usr, target, position;
 
@@ -179,7 +186,8 @@ GROUP BY l.kind, l.usr, l.target, l.rid;
 
 CREATE TEMP TABLE shown AS
 WITH known AS (
-    SELECT kind, usr, target, rid, CASE WHEN rid = '' THEN micros ELSE 0 END AS alone FROM given
+    SELECT kind, usr, target, rid, CASE WHEN rid = '' THEN micros ELSE 0 END AS alone
+    FROM concerned
 ), sent AS (
     SELECT * FROM (SELECT *, CASE WHEN rid = '' THEN micros ELSE 0 END AS alone FROM seen)
     ANTI JOIN known USING (kind, usr, target, rid, alone)
@@ -187,10 +195,10 @@ WITH known AS (
     SELECT * FROM revealed ANTI JOIN known USING (kind, usr, target, rid)
     ANTI JOIN seen USING (kind, usr, target, rid)
 )
-SELECT row_number() OVER (ORDER BY number, micros, kind, usr, target, rid) AS row, *
+SELECT row_number() OVER (ORDER BY number, micros, kind, usr, rid, position, target) AS row, *
 FROM (
     SELECT number, kind, usr, target, rid, micros, NULL AS position, NULL AS arrived,
-           action AS own, coalesce(acted, micros) AS own_acted FROM given
+           action AS own, coalesce(acted, micros) AS own_acted FROM concerned
     UNION ALL
     SELECT NULL, kind, usr, target, rid, micros, position, micros, NULL, NULL FROM sent
     UNION ALL
