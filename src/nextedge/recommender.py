@@ -23,7 +23,7 @@ from nextedge.errors import (
 from nextedge.events.event import Event, parse_event
 from nextedge.events.log import open_live_log
 from nextedge.events.overlay import Overlay
-from nextedge.events.relay import BrokerRelays
+from nextedge.events.relay import BrokerRelays, relays_to_broker
 from nextedge.events.stated import refuse_identifiers
 from nextedge.releases.repository import Release, Releases
 from nextedge.serving.cache import Cache
@@ -227,8 +227,7 @@ class Recommender:
         self.published = published_candidates(self.config)
         if settings.log_requests:
             self.request_log = self._new_request_log()
-        if self.config.events.broker is not None:
-            self._relays = BrokerRelays(self.overlay.log, self.config, self._admitted)
+        self._relays = relays_to_broker(self.overlay.log, self.config, self._admitted)
 
     def warm_up(self) -> None:
         """Load the served release and all that requests need of code."""

@@ -43,7 +43,9 @@ _WAIT_SECONDS = 30.0
 _LEASE_SECONDS = 5.0
 """A consumer that gave no sign for so long has lost its group to another that waits."""
 _LOOK_SECONDS = 0.02
-"""How often a consumer that waits looks for events, and for its turn."""
+"""How often a consumer that has its turn looks for events."""
+_TURN_SECONDS = 0.2
+"""How often one that has not looks for its turn."""
 
 
 class LocalGroups:
@@ -80,13 +82,20 @@ class LocalGroups:
             row = connection.execute("SELECT done FROM groups WHERE name = ?", (group,)).fetchone()
         return row[0] if row else 0
 
-    def least_done(self) -> int | None:
-        """Position that every group has done; None where there is no group."""
+    def furthest_behind(self) -> tuple[str, int] | None:
+        """The group that has done least, and up to where; None where there is no group."""
         if not self.path.exists():
             return None
         with self._connected() as connection:
-            (least,) = connection.execute("SELECT min(done) FROM groups").fetchone()
-        return None if least is None else int(least)
+            row = connection.execute(
+                "SELECT name, done FROM groups ORDER BY done, name LIMIT 1"
+            ).fetchone()
+        return (str(row[0]), int(row[1])) if row else None
+
+    def drop(self, group: str) -> None:
+        """Forget a group."""
+        with self._connected() as connection:
+            connection.execute("DELETE FROM groups WHERE name = ?", (group,))
 
     def owner(self, group: str) -> tuple[str | None, int]:
         """Who reads for a group, and a number that changes with every sign of theirs."""
@@ -190,7 +199,8 @@ class LocalConsumer(Consumer):
     def poll(self, limit: int = 1000, timeout_seconds: float = 1.0) -> list[Delivery]:
         until = time.monotonic() + timeout_seconds
         while True:
-            if self._has_turn():
+            has_turn = self._has_turn()
+            if has_turn:
                 found = self._log.deliveries(self._next, limit)
                 if found:
                     self._next, self._polled = int(found[-1].position), True
@@ -198,7 +208,7 @@ class LocalConsumer(Consumer):
             left = until - time.monotonic()
             if left <= 0:
                 return []
-            time.sleep(min(left, _LOOK_SECONDS))
+            time.sleep(min(left, _LOOK_SECONDS if has_turn else _TURN_SECONDS))
 
     def _has_turn(self) -> bool:
         now, found = time.monotonic(), self._groups.owner(self._group)
