@@ -47,8 +47,8 @@ _LOOK_SECONDS = 0.1
 _WRITE_SECONDS = 30.0
 Identity = tuple[int, int]
 """Device and number of the log's file."""
-_Row = tuple[str, int, str, int, bool]
-"""Event id, event time, body, time of arrival, whether it came from a broker."""
+_Row = tuple[str, int, str, int]
+"""Event id, event time, body, time of arrival."""
 
 
 @dataclass
@@ -56,6 +56,7 @@ class _Batch:
     """What one thread appends, and what became of it."""
 
     rows: list[_Row]
+    relayed: bool
     written: bool = False
     stored: int = 0
     fault: StorageError | None = None
@@ -121,13 +122,11 @@ class LocalLog(LiveLog):
             LogFullError: too many wait for a group; nothing of the batch is stored.
             StorageError: the disk refuses; nothing of the batch is stored.
         """
+        if not events:
+            return 0
         arrived = time.time_ns() // 1000
-        batch = _Batch(
-            [
-                (event.event_id, event.micros, event.model_dump_json(), arrived, relayed)
-                for event in events
-            ]
-        )
+        rows = [(each.event_id, each.micros, each.model_dump_json(), arrived) for each in events]
+        batch = _Batch(rows, relayed)
         self._batches.append(batch)
         with self._writer:
             if not batch.written:
@@ -160,15 +159,14 @@ class LocalLog(LiveLog):
                     batch.fault = StorageError(f"{self.path}: events were not stored: {fault}")
 
     def _write(self, connection: sqlite3.Connection, batch: _Batch) -> None:
-        relayed = bool(batch.rows) and batch.rows[0][4]
-        if not relayed:
+        if not batch.relayed:
             batch.fault = self._fullness(connection)
         if batch.fault is not None:
             return
         before = connection.total_changes
         connection.executemany(
             "INSERT OR IGNORE INTO events (event_id, micros, body, arrived, relayed) "
-            "VALUES (?, ?, ?, ?, ?)",
+            f"VALUES (?, ?, ?, ?, {int(batch.relayed)})",
             batch.rows,
         )
         batch.stored = connection.total_changes - before
