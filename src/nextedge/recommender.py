@@ -31,7 +31,7 @@ from nextedge.events.intake import Intake, Raw, Recorded, Sorted
 from nextedge.events.local_log import FILE
 from nextedge.events.log import open_live_log
 from nextedge.events.overlay import Overlay
-from nextedge.events.relay import BrokerRelays
+from nextedge.events.relay import BrokerRelays, relays_to_broker
 from nextedge.events.snapshot import OVERLAY, SnapshotKeeper, Snapshots, renew
 from nextedge.releases.repository import Release, Releases
 from nextedge.serving.cache import Cache
@@ -288,8 +288,7 @@ class Recommender:
         self.published = published_candidates(self.config)
         if settings.log_requests:
             self.request_log = self._new_request_log()
-        if self.config.events.broker is not None:
-            self._relays = BrokerRelays(self.overlay.log, self.config, self._admitted)
+        self._relays = relays_to_broker(self.overlay.log, self.config, self._admitted)
         self._keeper = SnapshotKeeper(self.overlay, self.overlay.emptied)
 
     def warm_up(self) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nextedge.cli import render
-from nextedge.errors import StorageError
+from nextedge.errors import InputError, StorageError, nearest
 
 if TYPE_CHECKING:
     from nextedge.config import Config
@@ -92,6 +92,23 @@ def print_schema() -> None:
     from nextedge.events.schemas import json_schema
 
     render.print_json(json_schema())
+
+
+@events_app.command("drop-group")
+def drop_group(
+    group: Annotated[str, typer.Argument(help="as 'nextedge events status' names it")],
+    config: ConfigFile = _DEFAULT,
+) -> None:
+    """Let no event wait for a group of consumers that nobody reads for any more."""
+    from nextedge.config import load_config
+    from nextedge.events.log import open_live_log
+
+    with closing(open_live_log(load_config(config))) as log:
+        names = log.groups()
+        if group not in names:
+            raise InputError(f"no group {group!r}; {nearest(group, names)}")
+        log.drop(group)
+    render.out.print(f"nothing waits for {group!r} any more", markup=False)
 
 
 def _logs(config: Config) -> Iterator[tuple[Log, tuple[str, ...]]]:

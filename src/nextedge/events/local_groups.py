@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nextedge.errors import StorageError
 from nextedge.events.erase import erase_deleted
@@ -43,7 +43,9 @@ _WAIT_SECONDS = 30.0
 _LEASE_SECONDS = 5.0
 """A consumer that gave no sign for so long has lost its group to another that waits."""
 _LOOK_SECONDS = 0.02
-"""How often a consumer that waits looks for events, and for its turn."""
+"""How often a consumer that has its turn looks for events."""
+_TURN_SECONDS = 0.2
+"""How often one that has not looks for its turn."""
 
 
 class LocalGroups:
@@ -69,32 +71,36 @@ class LocalGroups:
             self.close()
             raise StorageError(f"{self.path}: groups cannot be read or kept: {error}") from None
 
+    def _rows(self, query: str, *values: object) -> list[Any]:
+        """What a query finds; nothing where no group has ever read, and so there is no file."""
+        if not self.path.exists():
+            return []
+        with self._connected() as connection:
+            return connection.execute(query, values).fetchall()
+
     def names(self) -> list[str]:
         """Groups that are reading or have read, by name."""
-        with self._connected() as connection:
-            return [name for (name,) in connection.execute("SELECT name FROM groups ORDER BY name")]
+        return [name for (name,) in self._rows("SELECT name FROM groups ORDER BY name")]
 
     def done(self, group: str) -> int:
         """Last position that a group has done; 0 for a new one."""
-        with self._connected() as connection:
-            row = connection.execute("SELECT done FROM groups WHERE name = ?", (group,)).fetchone()
-        return row[0] if row else 0
+        rows = self._rows("SELECT done FROM groups WHERE name = ?", group)
+        return int(rows[0][0]) if rows else 0
 
-    def least_done(self) -> int | None:
-        """Position that every group has done; None where there is no group."""
-        if not self.path.exists():
-            return None
-        with self._connected() as connection:
-            (least,) = connection.execute("SELECT min(done) FROM groups").fetchone()
-        return None if least is None else int(least)
+    def furthest_behind(self) -> tuple[str, int] | None:
+        """The group that has done least, and up to where; None where there is no group."""
+        rows = self._rows("SELECT name, done FROM groups ORDER BY done, name LIMIT 1")
+        return rows[0] if rows else None
 
     def owner(self, group: str) -> tuple[str | None, int]:
         """Who reads for a group, and a number that changes with every sign of theirs."""
+        rows = self._rows("SELECT owner, beat FROM groups WHERE name = ?", group)
+        return rows[0] if rows else (None, 0)
+
+    def drop(self, group: str) -> None:
+        """Forget a group."""
         with self._connected() as connection:
-            row = connection.execute(
-                "SELECT owner, beat FROM groups WHERE name = ?", (group,)
-            ).fetchone()
-        return row or (None, 0)
+            connection.execute("DELETE FROM groups WHERE name = ?", (group,))
 
     def take(self, group: str, before: tuple[str | None, int], owner: str) -> bool:
         """Become the reader of a group, unless anything has changed since it was looked at."""
@@ -142,11 +148,10 @@ class LocalGroups:
 
     def dead_letters(self) -> list[DeadLetter]:
         """What was given up, oldest first."""
-        with self._connected() as connection:
-            rows = connection.execute(
-                "SELECT group_name, position, body, reason, micros FROM dead_letters "
-                "ORDER BY micros, position"
-            ).fetchall()
+        rows = self._rows(
+            "SELECT group_name, position, body, reason, micros FROM dead_letters "
+            "ORDER BY micros, position"
+        )
         return [DeadLetter(group, str(place), *rest) for group, place, *rest in rows]
 
     def purge(self, doomed: Sequence[int]) -> None:
@@ -190,7 +195,8 @@ class LocalConsumer(Consumer):
     def poll(self, limit: int = 1000, timeout_seconds: float = 1.0) -> list[Delivery]:
         until = time.monotonic() + timeout_seconds
         while True:
-            if self._has_turn():
+            has_turn = self._has_turn()
+            if has_turn:
                 found = self._log.deliveries(self._next, limit)
                 if found:
                     self._next, self._polled = int(found[-1].position), True
@@ -198,7 +204,7 @@ class LocalConsumer(Consumer):
             left = until - time.monotonic()
             if left <= 0:
                 return []
-            time.sleep(min(left, _LOOK_SECONDS))
+            time.sleep(min(left, _LOOK_SECONDS if has_turn else _TURN_SECONDS))
 
     def _has_turn(self) -> bool:
         now, found = time.monotonic(), self._groups.owner(self._group)

@@ -45,8 +45,8 @@ _LOOK_SECONDS = 0.1
 _WRITE_SECONDS = 30.0
 Identity = tuple[int, int]
 """Device and number of the log's file."""
-_Row = tuple[str, int, str, int, bool]
-"""Event id, event time, body, time of arrival, whether it came from a broker."""
+_Row = tuple[str, int, str, int]
+"""Event id, event time, body, time of arrival."""
 
 
 @dataclass
@@ -54,6 +54,7 @@ class _Batch:
     """What one thread appends, and what became of it."""
 
     rows: list[_Row]
+    relayed: bool
     written: bool = False
     stored: int = 0
     fault: StorageError | None = None
@@ -119,13 +120,11 @@ class LocalLog(LiveLog):
             LogFullError: too many wait for a group; nothing of the batch is stored.
             StorageError: the disk refuses; nothing of the batch is stored.
         """
+        if not events:
+            return 0
         arrived = time.time_ns() // 1000
-        batch = _Batch(
-            [
-                (event.event_id, event.micros, event.model_dump_json(), arrived, relayed)
-                for event in events
-            ]
-        )
+        rows = [(each.event_id, each.micros, each.model_dump_json(), arrived) for each in events]
+        batch = _Batch(rows, relayed)
         self._batches.append(batch)
         with self._writer:
             if not batch.written:
@@ -158,31 +157,35 @@ class LocalLog(LiveLog):
                     batch.fault = StorageError(f"{self.path}: events were not stored: {fault}")
 
     def _write(self, connection: sqlite3.Connection, batch: _Batch) -> None:
-        relayed = bool(batch.rows) and batch.rows[0][4]
-        if not relayed and batch.rows and (waiting := self._waiting_beyond(connection)):
-            batch.fault = LogFullError(
-                f"{waiting:,} events wait for a consumer, and no more than events.max_backlog = "
-                f"{self.max_backlog:,} may; try again when they have been delivered"
-            )
+        if not batch.relayed:
+            batch.fault = self._fullness(connection)
+        if batch.fault is not None:
             return
         before = connection.total_changes
         connection.executemany(
             "INSERT OR IGNORE INTO events (event_id, micros, body, arrived, relayed) "
-            "VALUES (?, ?, ?, ?, ?)",
+            f"VALUES (?, ?, ?, ?, {int(batch.relayed)})",
             batch.rows,
         )
         batch.stored = connection.total_changes - before
 
-    def _waiting_beyond(self, connection: sqlite3.Connection) -> int:
-        """How many events wait for the group that is furthest behind, if they are too many."""
-        done = None if self.max_backlog is None else self.group_file.least_done()
-        if self.max_backlog is None or done is None:
-            return 0
+    def _fullness(self, connection: sqlite3.Connection) -> LogFullError | None:
+        """What refuses more events: too many wait for the group that is furthest behind."""
+        behind = None if self.max_backlog is None else self.group_file.furthest_behind()
+        if self.max_backlog is None or behind is None:
+            return None
+        group, done = behind
         (last,) = connection.execute("SELECT max(position) FROM events").fetchone()
         if (last or 0) - done < self.max_backlog:
-            return 0
+            return None
         waiting = _count_after(connection, done)  # fewer, where events have been taken out
-        return waiting if waiting >= self.max_backlog else 0
+        if waiting < self.max_backlog:
+            return None
+        return LogFullError(
+            f"{waiting:,} events wait for the group {group!r}, and no more than "
+            f"events.max_backlog = {self.max_backlog:,} may; try again when it has them, or, if "
+            f"nobody reads for it any more, run: nextedge events drop-group {group}"
+        )
 
     @contextmanager
     def _waiting(self, seconds: float) -> Iterator[sqlite3.Connection]:
@@ -307,6 +310,10 @@ class LocalLog(LiveLog):
             ).fetchone()
         if first is not None:
             self.group_file.rewind(group, first - 1)
+
+    def drop(self, group: str) -> None:
+        """Forget how far a group is; its dead letters stay."""
+        self.group_file.drop(group)
 
     def dead_letters(self) -> list[DeadLetter]:
         """What groups gave up, oldest first."""

@@ -205,6 +205,10 @@ class LiveLog(Log):
         """Differs when events that were read have been taken out since, or the log replaced."""
 
     @abstractmethod
+    def drop(self, group: str) -> None:
+        """Forget how far a group is, so that nothing waits for it; its dead letters stay."""
+
+    @abstractmethod
     def purge(self, doomed: Sequence[Position]) -> None:
         """Take events out by position, with every byte of theirs.
 

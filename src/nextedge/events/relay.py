@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from nextedge.errors import StorageError
 from nextedge.events.consume import ConsumeLoop
 from nextedge.events.event import Event
 from nextedge.events.log import LiveLog, Log, open_log
@@ -76,6 +77,16 @@ class BrokerRelays:
         for thread in self._threads:
             thread.join(_STOP_SECONDS)
         self._broker.close()
+
+
+def relays_to_broker(live: LiveLog, config: Config, admit: Admit) -> BrokerRelays | None:
+    """Both relays, started; None where there is no broker, and so nothing that waits for one."""
+    if config.events.broker is not None:
+        return BrokerRelays(live, config, admit)
+    with suppress(StorageError):
+        if TO_BROKER in live.groups():
+            live.drop(TO_BROKER)
+    return None
 
 
 def group_at_broker(config: Config) -> str:

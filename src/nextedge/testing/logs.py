@@ -332,7 +332,7 @@ class LogContract:
         with log.consumer("group") as consumer:
             assert len(collect(consumer, 22)) == 22
             consumer.poll(10, 0.1)
-        log.rewind("group", given[-1].micros + 60_000_000)
+        log.rewind("group", given[-1].micros)
         assert log.lag("group").events == 22, "nothing that was not committed is skipped"
 
     def test_concurrent_appends_lose_nothing(self, open_log: OpenLog) -> None:
@@ -478,7 +478,13 @@ class LiveLogContract(LogContract):
             assert log.append(events_of(["b"], 10)) == 10
             given = [event("a", n, event_id=f"relayed {n}") for n in (11, 12)]
             assert log.append(given, relayed=True) == 2, "what came from a broker is taken"
+            _assert_full(log, event("a", 13))
         assert len(list(log.read())) == 52, "what was refused is not stored"
+        log.drop("group")
+        log.drop("group")
+        assert log.groups() == []
+        assert log.append([event("a", 13)]) == 1, "nothing waits for a group that was dropped"
+        assert log.lag("group").events == 53
         assert open_log("other", max_backlog=10).append(events_of(["b"], 11)) == 11
 
 
