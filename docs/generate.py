@@ -1,4 +1,5 @@
-"""Writes the generated page docs/features.md, and the tables of docs/results.md and docs/ranking.md.
+"""Writes the generated page docs/features.md, and the tables of docs/results.md, docs/ranking.md,
+docs/serving.md and docs/events.md.
 
     python docs/generate.py
 
@@ -16,6 +17,7 @@ from typing import Any
 
 from nextedge import Recommender
 from nextedge.data.synthetic import SyntheticConfig, generate_tenant
+from nextedge.events.schemas import documented
 
 HOME = Path(__file__).parent
 
@@ -223,6 +225,8 @@ def _ratio(row: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
+    events = HOME / "events.md"
+    events.write_text(documented(events.read_text(encoding="utf-8")), encoding="utf-8")
     (HOME / "features.md").write_text(features(), encoding="utf-8")
     (HOME / "results.md").write_text(results(), encoding="utf-8")
     (HOME / "ranking.md").write_text(rankers(), encoding="utf-8")

@@ -767,27 +767,15 @@ export interface components {
              * Type
              * @enum {string}
              */
-            type: "connect" | "disconnect" | "interact" | "impression" | "click" | "accept" | "dismiss" | "block" | "unblock" | "opt_out" | "opt_in" | "leave" | "hide_connection" | "unhide_connection" | "item_available" | "item_unavailable" | "profile_update";
-            /**
-             * User Id
-             * @default null
-             */
-            user_id: number | string | null;
-            /**
-             * Candidate Id
-             * @default null
-             */
-            candidate_id: number | string | null;
-            /**
-             * Item Id
-             * @default null
-             */
-            item_id: number | string | null;
-            /**
-             * Surface
-             * @default null
-             */
-            surface: string | null;
+            type: "connect" | "disconnect" | "request" | "accept" | "decline" | "withdraw" | "dismiss" | "block" | "unblock" | "opt_out" | "opt_in" | "leave" | "hide_connection" | "unhide_connection" | "profile_update" | "interact" | "impression" | "click" | "purchase" | "item_upsert" | "item_available" | "item_unavailable";
+            /** User Id */
+            user_id?: number | string | null;
+            /** Candidate Id */
+            candidate_id?: number | string | null;
+            /** Item Id */
+            item_id?: number | string | null;
+            /** Surface */
+            surface?: string | null;
             /**
              * Timestamp
              * Format: date-time
@@ -795,6 +783,8 @@ export interface components {
             timestamp?: string;
             /** Event Id */
             event_id?: string;
+            /** Schema Version */
+            schema_version?: number;
         } & {
             [key: string]: unknown;
         };

@@ -83,4 +83,6 @@ def _type_events(operation: dict[str, Any]) -> None:
 def _event_schema() -> dict[str, Any]:
     schema = Event.model_json_schema(mode="validation")
     schema["required"] = ["type"]
+    for each in schema["properties"].values():
+        each.pop("default", None)  # clients would take what has one as always given
     return schema

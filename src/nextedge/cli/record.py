@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import shutil
 import sys
 import tempfile
@@ -14,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nextedge.cli import render
-from nextedge.errors import InputError, NextEdgeError
+from nextedge.errors import DataError, InputError, NextEdgeError
 
 if TYPE_CHECKING:
+    from nextedge.data.event_files import Line
     from nextedge.recommender import Recommender
 
 ConfigFile = Annotated[Path, typer.Option("-c", "--config", help="nextedge.toml, or a folder")]
@@ -85,7 +85,7 @@ def _record_all(recommender: Recommender, file: Path, named: Path) -> tuple[int,
     lines = read_events(file)
     with render.progress_bar() as progress:
         try:
-            while batch := list(itertools.islice(lines, _BATCH)):
+            for batch in _batches(lines):
                 fit = [(line.number, line.raw) for line in batch if line.raw is not None]
                 done = recommender.record_each([raw for _, raw in fit])
                 refused = [(line.number, line.fault) for line in batch if line.raw is None]
@@ -101,6 +101,21 @@ def _record_all(recommender: Recommender, file: Path, named: Path) -> tuple[int,
             )
             raise
     return accepted, stored, faults
+
+
+def _batches(lines: Iterator[Line]) -> Iterator[list[Line]]:
+    """Lines by the batch; those before a damaged place are given before it is told of."""
+    batch: list[Line] = []
+    try:
+        for line in lines:
+            batch.append(line)
+            if len(batch) == _BATCH:
+                yield batch
+                batch = []
+    except DataError:
+        yield batch
+        raise
+    yield batch
 
 
 def replay(

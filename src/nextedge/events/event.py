@@ -36,7 +36,9 @@ def _known(given: str) -> str:
     return given
 
 
-EventType = Annotated[str, AfterValidator(_known), WithJsonSchema({"enum": list(EVENTS)})]
+EventType = Annotated[
+    str, AfterValidator(_known), WithJsonSchema({"type": "string", "enum": list(EVENTS)})
+]
 """Name of one of the types that ``schemas.py`` declares."""
 
 

@@ -208,14 +208,17 @@ def _json_schema(of: EventSchema) -> dict[str, Any]:
 
 def markdown() -> list[str]:
     """The table of events in ``docs/events.md``."""
-    lines = ["| type | version | needs | optional fields | |", "| --- | ---: | --- | --- | --- |"]
+    lines = [
+        "| type | version | needs | optional fields | narrows what others see | |",
+        "| --- | ---: | --- | --- | --- | --- |",
+    ]
     for each in EVENTS.values():
         needs = [f"`{name}`" for name in each.needs]
         needs += ["`candidate_id` or `item_id`"] if each.either else []
         fields = [f"`{name}`" for name in each.fields] + (["any"] if each.states else [])
         lines.append(
             f"| `{each.name}` | {each.version} | {', '.join(needs)} | {', '.join(fields)} "
-            f"| {each.says} |"
+            f"| {'yes' if each.narrows else ''} | {each.says} |"
         )
     return lines
 

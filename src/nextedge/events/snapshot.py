@@ -206,7 +206,7 @@ class SnapshotKeeper:
         self.every = every
         self._since = 0
         self._generation = serving.generation
-        self._newest: Path | None = None
+        self._newest = self._found()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="nextedge-overlay", daemon=True)
         self._thread.start()
@@ -233,7 +233,7 @@ class SnapshotKeeper:
         snapshots, serving = self.serving.snapshots, self.serving
         if snapshots is None:
             return False
-        newest = next(iter(snapshots.paths()), None)
+        newest = self._found()
         purged = self._generation is not None and serving.generation != self._generation
         if newest != self._newest and not purged:  # another process has written one meanwhile
             self._newest, self._since = newest, serving.folded
@@ -241,8 +241,12 @@ class SnapshotKeeper:
         if not purged and serving.folded - self._since < self.every:
             return False
         written = renew(self.make, snapshots)
-        self._newest, self._since = next(iter(snapshots.paths()), None), serving.folded
+        self._newest, self._since = self._found(), serving.folded
         return written
+
+    def _found(self) -> Path | None:
+        snapshots = self.serving.snapshots
+        return None if snapshots is None else next(iter(snapshots.paths()), None)
 
 
 def canonical(overlay: Overlay) -> State:
