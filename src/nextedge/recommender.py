@@ -74,6 +74,8 @@ class Recommender:
         self.served = ServedReleases(self.releases, self._load, self._forget_lists)
         """Which release answers whom."""
         self._overlay: Overlay | None = None
+        if self.config.events.log is not None:  # a URL that names no log is told now
+            open_live_log(self.config).close()
         self._serving = False
         self.contacts = Contacts(self.config.state_path, self.config.onboarding, self.config.tenant)
         """Address books, for those without an edge in the release."""

@@ -18,7 +18,6 @@ _DISK_SECONDS = 4.0
 _FILES_SECONDS = 600.0
 """How long Redis may take to write its files anew."""
 _LOOK_SECONDS = 0.05
-_TRIES = 3
 _log = logging.getLogger("nextedge.events")
 
 
@@ -39,16 +38,13 @@ class Durability:
         Raises:
             StorageError: Redis is not reached, refuses, or has not written in time.
         """
-        for _ in range(_TRIES):
-            known, waits = self._known or self._look()
-            run = _and_wait_for_disk if waits else _plainly
-            answer = self._client.call(partial(run, script=script, keys=keys, rows=rows))
-            if answer[0][0].decode() == known:
-                return answer
-            self._known = None  # started again, maybe with other settings: look, and run it again
-        raise StorageError(
-            f"{self._client.shown}: another server answers each time; expected the address of one"
-        )
+        known, waits = self._known or self._look()
+        run = _and_wait_for_disk if waits else _plainly
+        answer = self._client.call(partial(run, script=script, keys=keys, rows=rows))
+        other = answer[0][0].decode() != known  # started again, maybe with other settings
+        if other and self._look()[1] and not waits:
+            return self.run(script, keys, rows)
+        return answer
 
     def _look(self) -> tuple[str, bool]:
         """The server's run, and whether it is asked to wait for its disk."""
