@@ -8,13 +8,17 @@ import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from nextedge.config import Config, load_config, parse_config
 from nextedge.data.forgotten import Forgotten
 from nextedge.errors import (
     InputError,
+    LiveStateError,
     NextEdgeError,
     UnknownSurfaceError,
     UnknownUserError,
@@ -23,12 +27,15 @@ from nextedge.errors import (
 from nextedge.events.event import Event, parse_event
 from nextedge.events.log import open_live_log
 from nextedge.events.overlay import Overlay
+from nextedge.events.relay import BrokerRelays
 from nextedge.events.stated import refuse_identifiers
 from nextedge.releases.repository import Release, Releases
 from nextedge.serving.cache import Cache
 from nextedge.serving.contacts import Contacts
 from nextedge.serving.forget import Erased, forget
+from nextedge.serving.live import with_live_edges
 from nextedge.serving.published import (
+    Kept,
     PublishedCandidates,
     open_candidates,
     publish,
@@ -38,7 +45,7 @@ from nextedge.serving.published import (
 from nextedge.serving.question import Answer, Question
 from nextedge.serving.ranked import Ranked
 from nextedge.serving.ranked_store import ranked_cache
-from nextedge.serving.release import LoadedRelease
+from nextedge.serving.release import LoadedRelease, LoadedSurface
 from nextedge.serving.request import answer
 from nextedge.serving.request_log import RequestLog
 from nextedge.serving.served import ServedReleases
@@ -71,12 +78,15 @@ class Recommender:
         """Where the configuration was read, None where it was given."""
         self.releases = Releases(self.config.state_path)
         self._frames: dict[str, pa.Table] | None = None
-        self.served = ServedReleases(self.releases, self._load, self._forget_lists)
+        self.served = ServedReleases(
+            self.releases, self._load, self._forget_lists, self._over_live_edges
+        )
         """Which release answers whom."""
         self._overlay: Overlay | None = None
         if self.config.events.log is not None:  # a URL that names no log is told now
             open_live_log(self.config).close()
         self._serving = False
+        self._relays: BrokerRelays | None = None
         self.contacts = Contacts(self.config.state_path, self.config.onboarding, self.config.tenant)
         """Address books, for those without an edge in the release."""
         self.forgotten = Forgotten(self.config.state_path)
@@ -165,10 +175,37 @@ class Recommender:
         else:
             release = self.releases.get(release_id)
             self.releases.verify(release)
-        loaded = LoadedRelease(release, self.config)
+        loaded = self._over_live_edges(LoadedRelease(release, self.config))
         if self._serving:
             self._warm_up(loaded)
         return loaded
+
+    def _over_live_edges(self, release: LoadedRelease) -> LoadedRelease:
+        """A release with the edges of now; as it is where they cannot be read."""
+        if not self.config.events.live_graph:
+            return release
+        try:
+            self.overlay.catch_up()
+        except LiveStateError:
+            return release
+        live = with_live_edges(release, self.overlay)
+        if live is release:
+            return release
+        if self._serving and release.live_as_of is not None:
+            self._warm_up(live)
+            self._refresh_lists(release, live)
+        return live
+
+    def _refresh_lists(self, before: LoadedRelease, live: LoadedRelease) -> None:
+        """Find kept candidates anew, of those whose lists the latest edges touch."""
+        if self.published is None:
+            return
+        for position in live.newly_touched(before, self.config.events.neighbors_refreshed).tolist():
+            for name, surface in live.surfaces.items():
+                requests = Requests(np.array([position], np.int32), int(time.time() * 1e6), 1)
+                find = partial(_candidates, surface, requests)
+                names = live.list_name(name, position), before.list_name(name, position)
+                self.published.renew(*names, find)
 
     def _forget_lists(self) -> None:
         if self.cache is not None:
@@ -227,6 +264,8 @@ class Recommender:
         self.published = published_candidates(self.config)
         if settings.log_requests:
             self.request_log = self._new_request_log()
+        if self.config.events.broker is not None:
+            self._relays = BrokerRelays(self.overlay.log, self.config, self._admitted)
 
     def warm_up(self) -> None:
         """Load the served release and all that requests need of code."""
@@ -254,6 +293,8 @@ class Recommender:
     def close(self) -> None:
         """Write what is queued and let go of the event log."""
         self.served.stop()
+        if self._relays is not None:
+            self._relays.close()
         if self.request_log is not None:
             self.request_log.close()
         for kept in (self.cache, self.published):
@@ -374,11 +415,19 @@ class Recommender:
         """
         given = [events] if isinstance(events, Event | Mapping) else list(events)
         parsed = [parse_event(e.model_dump() if isinstance(e, Event) else e) for e in given]
+        return self.overlay.log.append(self._admitted(parsed))
+
+    def _admitted(self, events: Sequence[Event]) -> list[Event]:
+        """Events that may be kept, whether they are recorded here or come from a broker.
+
+        Raises:
+            EventError: one must not be kept.
+        """
         forgotten = self.forgotten
-        kept = [e for e in parsed if not forgotten.among((e.user_id, e.candidate_id))]
+        kept = [e for e in events if not forgotten.among((e.user_id, e.candidate_id))]
         kept_as_hash = self.config.onboarding.identifier_columns
         refuse_identifiers([event.model_extra for event in kept], kept_as_hash)
-        return self.overlay.log.append(kept)
+        return kept
 
     def forget(self, user_id: Identifier) -> Erased:
         """Erase what is kept of a person, and keep every later build from reading them.
@@ -426,6 +475,10 @@ class Recommender:
         """Per surface the evaluation report of a release, as plain JSON values."""
         release = self.releases.get(release_id) if release_id else self.releases.current()[0]
         return {name: _evaluation(release, name) for name in release.surfaces}
+
+
+def _candidates(surface: LoadedSurface, requests: Requests) -> Kept:
+    return Kept(surface.line.retrieve(requests))
 
 
 def _evaluation(release: Release, surface: str) -> dict[str, Any]:

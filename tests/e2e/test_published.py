@@ -143,7 +143,7 @@ def test_values_without_features_are_made_whole(recommender: Recommender) -> Non
     whole = PublishedCandidates(open_candidates(richer.config), 3600.0, 1000, features=True)
     places = richer.release.entities.users.positions(USERS)
     for place in places[places >= 0]:
-        kept = whole.get(richer.release.id, "people", int(place))
+        kept = whole.get(richer.release.list_name("people", int(place)))
         assert kept is not None
         assert kept.matrix is not None
         assert kept.matrix.shape[0] == len(kept.candidates)

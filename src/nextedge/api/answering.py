@@ -72,7 +72,7 @@ def encoded_answer(
             key,
             Encoded(before, after, answer.recommendation_id, answer.surface, answer.release,
                     user_id, shown, version, narrowed, answer.kind, answer.query,
-                    answer.positions),
+                    answer.positions, answer.edition),
         )  # fmt: skip
     return answer, body
 

@@ -154,6 +154,7 @@ def _metrics(app: FastAPI, tenants: Tenants) -> None:
             tenants.metrics.lost(tenant.name, 0 if log is None else log.lost)
             for of, counts in tenant.recommender.store_counts().items():
                 tenants.metrics.stored(tenant.name, of, counts)
+            tenants.metrics.events(tenant.name, tenant.recommender.overlay.log)
         own = request.scope[CALLER].tenant
         text = tenants.metrics.render(None if own is None else own.name)
         return Response(text, media_type="text/plain; version=0.0.4")

@@ -55,6 +55,8 @@ class Encoded:
     query: int
     positions: IndexArray
     """Of the user, and of the recommended, in the release."""
+    edition: int
+    """Of the user's lists: of the live edges in the release's graphs."""
 
 
 class HotAnswers:
@@ -83,6 +85,8 @@ class HotAnswers:
             return None
         release, overlay = self._release_of(kept.user_id), self.recommender.overlay
         if release is None or kept.release != release.id:
+            return None
+        if kept.edition != release.edition(kept.query):
             return None
         version = overlay.current_version(kept.user_id, shown=kept.shown, quick=True)
         if version != kept.version:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from copy import copy
 from functools import cache
 
@@ -17,6 +18,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from nextedge.errors import NextEdgeError
+from nextedge.events.log import Log
 from nextedge.serving.question import Answer
 
 FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
@@ -58,6 +61,20 @@ class Metrics:
             "nextedge_store", "What became of reads and writes of stores, since the start",
             ("tenant", "of", "what"), multiprocess_mode="livesum", registry=self.registry,
         )  # fmt: skip
+        self._lag, self._lag_seconds = (
+            Gauge(
+                f"nextedge_events_{name}", said, ("tenant", "group"),
+                multiprocess_mode="mostrecent", registry=self.registry,
+            )
+            for name, said in (
+                ("lag", "Events that wait for a group of consumers"),
+                ("lag_seconds", "For how long the oldest of them has waited"),
+            )
+        )  # fmt: skip
+        self._dead_letters = Gauge(
+            "nextedge_dead_letters", "Events that groups of consumers gave up", ("tenant",),
+            multiprocess_mode="mostrecent", registry=self.registry,
+        )  # fmt: skip
         self._stored = stored.labels
         self._request, self._answer = cache(requests.labels), cache(answers.labels)
         self._degraded, self._stage = cache(degraded.labels), cache(stages.labels)
@@ -83,6 +100,15 @@ class Metrics:
         """Say what became of the reads and writes of a tenant's ranked lists or candidates."""
         for what, number in counts.items():
             self._stored(tenant, of, what).set(number)
+
+    def events(self, tenant: str, log: Log) -> None:
+        """Say how far the consumers of a tenant's events are; what cannot be read stays as it was."""
+        with suppress(NextEdgeError):
+            for group in log.groups():
+                lag = log.lag(group)
+                self._lag.labels(tenant, group).set(lag.events)
+                self._lag_seconds.labels(tenant, group).set(lag.seconds)
+            self._dead_letters.labels(tenant).set(len(log.dead_letters()))
 
     def lost(self, tenant: str, requests: int) -> None:
         """Say how many requests the log of a tenant has lost."""

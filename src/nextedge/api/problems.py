@@ -69,7 +69,10 @@ def add_problem_handlers(app: FastAPI) -> None:
         if status == 500:
             _log.error("%s %s: %s", request.method, request.url.path, error)
             return problem(500, "Internal error", "the request could not be answered")
-        return problem(status, type(error).__name__.removesuffix("Error"), str(error))
+        headers = None
+        if isinstance(error, errors.LogFullError):
+            headers = {"Retry-After": str(error.retry_after_seconds)}
+        return problem(status, type(error).__name__.removesuffix("Error"), str(error), headers)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:

@@ -11,6 +11,7 @@ import typer
 
 from nextedge.cli import render
 from nextedge.cli.contacts import contacts
+from nextedge.cli.events import events_app
 from nextedge.errors import DataError, EventError, InputError, NextEdgeError
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ keys_app = typer.Typer(
     help="Make, list and revoke API keys of 'nextedge serve'.", no_args_is_help=True
 )
 app.add_typer(keys_app, name="keys")
+app.add_typer(events_app, name="events")
 app.command()(contacts)
 
 Where = Annotated[Path | None, typer.Argument(help="a folder of tables, or a nextedge.toml")]

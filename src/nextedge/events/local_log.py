@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import itertools
-import json
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nextedge.errors import LiveStateError, StorageError
+from pydantic import ValidationError
+
+from nextedge.errors import LiveStateError, LogFullError, NextEdgeError, StorageError
+from nextedge.events.erase import erase_deleted
 from nextedge.events.event import Event
-from nextedge.events.log import BEGINNING, Consumer, DeadLetter, Lag, LiveLog, Position
+from nextedge.events.local_groups import LocalConsumer, LocalGroups
+from nextedge.events.log import BEGINNING, Consumer, DeadLetter, Delivery, Lag, LiveLog, Position
 
 if TYPE_CHECKING:
     from nextedge.config import Config
@@ -25,9 +30,16 @@ CREATE TABLE IF NOT EXISTS events (
     position INTEGER PRIMARY KEY AUTOINCREMENT,
     event_id TEXT NOT NULL UNIQUE,
     micros INTEGER NOT NULL,
-    body TEXT NOT NULL
+    body TEXT NOT NULL,
+    arrived INTEGER NOT NULL DEFAULT 0,
+    relayed INTEGER NOT NULL DEFAULT 0
 );
 """
+_LATER_COLUMNS = ("arrived", "relayed")
+"""Which the first logs did not have."""
+_CHUNK = 5000
+"""Rows that are read at once."""
+_ALL = 2**63
 _READ_SECONDS = 1.0
 """How long a request waits for a log that somebody has locked."""
 _LOOK_SECONDS = 0.1
@@ -35,6 +47,18 @@ _LOOK_SECONDS = 0.1
 _WRITE_SECONDS = 30.0
 Identity = tuple[int, int]
 """Device and number of the log's file."""
+_Row = tuple[str, int, str, int, bool]
+"""Event id, event time, body, time of arrival, whether it came from a broker."""
+
+
+@dataclass
+class _Batch:
+    """What one thread appends, and what became of it."""
+
+    rows: list[_Row]
+    written: bool = False
+    stored: int = 0
+    fault: StorageError | None = None
 
 
 class LocalLog(LiveLog):
@@ -46,9 +70,14 @@ class LocalLog(LiveLog):
     name = "local"
     schemes = ("local",)
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, max_backlog: int | None = None) -> None:
         state.mkdir(parents=True, exist_ok=True)
         self.path = state / FILE
+        self.max_backlog = max_backlog
+        """Events that may wait for a group before more are refused; None = any number."""
+        self.group_file = LocalGroups(state)
+        self._batches: deque[_Batch] = deque()
+        self._writer = threading.Lock()
         self._threads = threading.local()
         self._stored = 0
         self._identity: Identity | None = None
@@ -56,7 +85,7 @@ class LocalLog(LiveLog):
 
     @classmethod
     def open(cls, url: str | None, config: Config) -> LocalLog:
-        return cls(config.state_path)
+        return cls(config.state_path, config.events.max_backlog)
 
     def _connection(self) -> sqlite3.Connection:
         kept: sqlite3.Connection | None = getattr(self._threads, "connection", None)
@@ -64,11 +93,12 @@ class LocalLog(LiveLog):
             return kept
         if self._identity is not None:
             self.path.stat()  # a log that is gone is not made anew: its blocks would be gone too
-        connection = sqlite3.connect(self.path, timeout=_READ_SECONDS)
+        connection = sqlite3.connect(self.path, timeout=_READ_SECONDS, isolation_level=None)
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             connection.executescript(_SCHEMA)
+            _add_columns(connection)
         except sqlite3.Error:
             connection.close()
             raise
@@ -81,24 +111,80 @@ class LocalLog(LiveLog):
         found = self.path.stat()
         return found.st_dev, found.st_ino
 
-    def append(self, events: Sequence[Event]) -> int:
+    def append(self, events: Sequence[Event], *, relayed: bool = False) -> int:
         """Store events durably; returns how many were new (an event id counts once).
 
+        Threads that append at the same time are written together, by one of them: the disk is
+        asked once for all.
+
         Raises:
+            LogFullError: too many wait for a group; nothing of the batch is stored.
             StorageError: the disk refuses; nothing of the batch is stored.
         """
-        rows = [(event.event_id, event.micros, event.model_dump_json()) for event in events]
+        arrived = time.time_ns() // 1000
+        batch = _Batch(
+            [
+                (event.event_id, event.micros, event.model_dump_json(), arrived, relayed)
+                for event in events
+            ]
+        )
+        self._batches.append(batch)
+        with self._writer:
+            if not batch.written:
+                self._write_together()
+        if batch.fault is not None:
+            raise batch.fault
+        return batch.stored
+
+    def _write_together(self) -> None:
+        """Write every batch that waits; each is told what became of it."""
+        batches: list[_Batch] = []
+        with suppress(IndexError):
+            while True:
+                batches.append(self._batches.popleft())
+        fault = "interrupted"
         try:
-            with self._waiting(_WRITE_SECONDS) as connection, connection:
-                before = connection.total_changes
-                connection.executemany(
-                    "INSERT OR IGNORE INTO events (event_id, micros, body) VALUES (?, ?, ?)", rows
-                )
-                stored = connection.total_changes - before
-        except (sqlite3.Error, OSError) as error:
-            raise StorageError(f"{self.path}: events were not stored: {error}") from None
-        self._stored += 1
-        return stored
+            with self._waiting(_WRITE_SECONDS) as connection:
+                connection.execute("BEGIN IMMEDIATE")
+                with connection:
+                    for batch in batches:
+                        self._write(connection, batch)
+            self._stored += 1
+            fault = ""
+        except (sqlite3.Error, OSError, StorageError) as error:
+            fault = str(error)
+        finally:
+            for batch in batches:
+                batch.written = True
+                if fault:
+                    batch.fault = StorageError(f"{self.path}: events were not stored: {fault}")
+
+    def _write(self, connection: sqlite3.Connection, batch: _Batch) -> None:
+        relayed = bool(batch.rows) and batch.rows[0][4]
+        if not relayed and batch.rows and (waiting := self._waiting_beyond(connection)):
+            batch.fault = LogFullError(
+                f"{waiting:,} events wait for a consumer, and no more than events.max_backlog = "
+                f"{self.max_backlog:,} may; try again when they have been delivered"
+            )
+            return
+        before = connection.total_changes
+        connection.executemany(
+            "INSERT OR IGNORE INTO events (event_id, micros, body, arrived, relayed) "
+            "VALUES (?, ?, ?, ?, ?)",
+            batch.rows,
+        )
+        batch.stored = connection.total_changes - before
+
+    def _waiting_beyond(self, connection: sqlite3.Connection) -> int:
+        """How many events wait for the group that is furthest behind, if they are too many."""
+        done = None if self.max_backlog is None else self.group_file.least_done()
+        if self.max_backlog is None or done is None:
+            return 0
+        (last,) = connection.execute("SELECT max(position) FROM events").fetchone()
+        if (last or 0) - done < self.max_backlog:
+            return 0
+        waiting = _count_after(connection, done)  # fewer, where events have been taken out
+        return waiting if waiting >= self.max_backlog else 0
 
     @contextmanager
     def _waiting(self, seconds: float) -> Iterator[sqlite3.Connection]:
@@ -111,26 +197,58 @@ class LocalLog(LiveLog):
             connection.execute(f"PRAGMA busy_timeout = {int(_READ_SECONDS * 1000)}")
 
     @contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
+    def _reading(
+        self, unreadable: type[NextEdgeError] = LiveStateError
+    ) -> Iterator[sqlite3.Connection]:
         try:
             yield self._connection()
         except (sqlite3.Error, OSError, ValueError) as error:
             self.close()
-            raise LiveStateError(
+            raise unreadable(
                 f"{self.path}: what changed since the release cannot be read: {error}"
             ) from None
 
     def read(
         self, after: Position = BEGINNING, limit: int | None = None
     ) -> Iterator[tuple[Position, Event]]:
-        """Events after a position, in order, with their positions."""
-        with self._reading() as connection:
-            rows = connection.execute(
-                "SELECT position, body FROM events WHERE position > ? ORDER BY position LIMIT ?",
-                (int(after or 0), -1 if limit is None else limit),
+        """Events after a position, in order, with their positions.
+
+        Nothing is held open while the caller is busy with an event.
+        """
+        place = int(after or 0)
+        left = _ALL if limit is None else limit
+        while left > 0:
+            asked = min(left, _CHUNK)
+            rows = self._rows(place, asked, LiveStateError)
+            for place, body, _ in rows:
+                event = _readable(body)
+                if event is not None:
+                    left -= 1
+                    yield str(place), event
+            if len(rows) < asked:
+                return
+
+    def _rows(
+        self, after: int, limit: int, unreadable: type[NextEdgeError]
+    ) -> list[tuple[int, str, int]]:
+        """Position, body and whether it was relayed, of events after a position."""
+        with self._reading(unreadable) as connection:
+            return connection.execute(
+                "SELECT position, body, relayed FROM events WHERE position > ? "
+                "ORDER BY position LIMIT ?",
+                (after, limit),
             ).fetchall()
-            found = [(str(place), Event.model_validate(json.loads(body))) for place, body in rows]
-        yield from found
+
+    def deliveries(self, after: int, limit: int) -> list[Delivery]:
+        """Events after a position as consumers get them.
+
+        Raises:
+            StorageError: the log cannot be read.
+        """
+        return [
+            Delivery.of(str(place), body.encode(), relayed=bool(relayed))
+            for place, body, relayed in self._rows(after, limit, StorageError)
+        ]
 
     def last_position(self) -> Position:
         """Position of the latest event; empty when there is none."""
@@ -163,19 +281,38 @@ class LocalLog(LiveLog):
         return self._threads.identity, self._threads.number, int(row[0]), self._stored
 
     def consumer(self, group: str) -> Consumer:
-        raise NotImplementedError(group)
+        """A new member of a group; a new group begins at the first event."""
+        return LocalConsumer(self, group)
 
     def lag(self, group: str) -> Lag:
-        raise NotImplementedError(group)
+        """How far a group is behind; the age is that since an event arrived."""
+        done = self.group_file.done(group)
+        with self._reading(StorageError) as connection:
+            waiting = _count_after(connection, done)
+            oldest = connection.execute(
+                "SELECT iif(arrived, arrived, micros) FROM events WHERE position > ? "
+                "ORDER BY position LIMIT 1",
+                (done,),
+            ).fetchone()
+        seconds = (time.time_ns() // 1000 - oldest[0]) / 1e6 if oldest else 0.0
+        return Lag(waiting, max(0.0, seconds))
 
     def groups(self) -> list[str]:
-        return []
+        """Names of the groups that are reading, or have read."""
+        return self.group_file.names()
 
     def rewind(self, group: str, since_micros: int) -> None:
-        raise NotImplementedError(group)
+        """Let a group have all events again that are not older (event time) than so."""
+        with self._reading(StorageError) as connection:
+            (first,) = connection.execute(
+                "SELECT min(position) FROM events WHERE micros >= ?", (since_micros,)
+            ).fetchone()
+        if first is not None:
+            self.group_file.rewind(group, first - 1)
 
     def dead_letters(self) -> list[DeadLetter]:
-        return []
+        """What groups gave up, oldest first."""
+        return self.group_file.dead_letters()
 
     def purge(self, doomed: Sequence[Position]) -> None:
         """Take events out by position, with every byte of theirs.
@@ -183,33 +320,52 @@ class LocalLog(LiveLog):
         Raises:
             StorageError: the disk refuses, or another process did not let go of the file in time.
         """
+        self.group_file.purge([int(each) for each in doomed])
         try:
             with self._waiting(_WRITE_SECONDS) as connection:
+                connection.execute("BEGIN IMMEDIATE")
                 with connection:
                     (generation,) = connection.execute("PRAGMA user_version").fetchone()
                     connection.executemany(
                         "DELETE FROM events WHERE position = ?", [(int(each),) for each in doomed]
                     )
                     connection.execute(f"PRAGMA user_version = {generation + 1}")
+                self._stored += 1
                 erase_deleted(connection)
         except (sqlite3.Error, OSError) as error:
             raise StorageError(f"{self.path}: events were not erased: {error}") from None
 
     def close(self) -> None:
-        """Close this thread's connection."""
+        """Close this thread's connections."""
+        self.group_file.close()
         kept = getattr(self._threads, "connection", None)
         if kept is not None:
             kept.close()
             self._threads.connection = None
 
 
-def erase_deleted(connection: sqlite3.Connection) -> None:
-    """Leave no byte of deleted rows: neither in free pages nor in the write-ahead log.
+def _readable(body: str) -> Event | None:
+    try:
+        return Event.model_validate_json(body)
+    except ValidationError:
+        return None
 
-    Raises:
-        sqlite3.OperationalError: another process is reading; nothing is lost, try again.
-    """
-    connection.execute("VACUUM")
-    busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    if busy:
-        raise sqlite3.OperationalError("another process is reading it; run it again")
+
+def _count_after(connection: sqlite3.Connection, position: int) -> int:
+    row = connection.execute("SELECT count(*) FROM events WHERE position > ?", (position,))
+    return int(row.fetchone()[0])
+
+
+def _add_columns(connection: sqlite3.Connection) -> None:
+    """Give a log of an earlier version what it lacks."""
+    found = {row[1] for row in connection.execute("PRAGMA table_info(events)")}
+    if found.issuperset(_LATER_COLUMNS):
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    with connection:
+        found = {row[1] for row in connection.execute("PRAGMA table_info(events)")}
+        for name in _LATER_COLUMNS:
+            if name not in found:
+                connection.execute(
+                    f"ALTER TABLE events ADD COLUMN {name} INTEGER NOT NULL DEFAULT 0"
+                )

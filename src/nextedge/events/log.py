@@ -12,17 +12,18 @@ commit. The events of one user are never with two consumers.
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from nextedge.discovery import import_modules, named_subclasses
-from nextedge.errors import ConfigError, nearest
+from nextedge.errors import ConfigError, EventError, nearest
+from nextedge.events.event import Event, parse_event
 
 if TYPE_CHECKING:
     from nextedge.config import Config
-    from nextedge.events.event import Event
 
 Position = str
 """Where an event stands in its log: opaque text, of that log alone."""
@@ -39,12 +40,22 @@ class Delivery:
         body: as it was stored.
         event: None where the body is none that this version can read.
         fault: why not.
+        relayed: whether it was appended as one that came from another log.
     """
 
     position: Position
     body: bytes
     event: Event | None
     fault: str | None = None
+    relayed: bool = False
+
+    @classmethod
+    def of(cls, position: Position, body: bytes, *, relayed: bool = False) -> Delivery:
+        """An event by its body, or what is wrong with it."""
+        try:
+            return cls(position, body, parse_event(json.loads(body)), None, relayed)
+        except (EventError, ValueError, TypeError, OverflowError, RecursionError) as error:
+            return cls(position, body, None, str(error) or type(error).__name__, relayed)
 
 
 @dataclass(frozen=True)
@@ -117,11 +128,15 @@ class Log(ABC):
         """A log by its URL; the local one has none."""
 
     @abstractmethod
-    def append(self, events: Sequence[Event]) -> int:
+    def append(self, events: Sequence[Event], *, relayed: bool = False) -> int:
         """Store events durably; returns how many were new, as far as the log can tell.
 
         All or none of the batch is stored where the log can promise it; a batch that raised may be
         appended again.
+
+        Args:
+            relayed: they come from another log. A live log remembers it of each, so that none is
+                sent back, and takes them whatever waits.
 
         Raises:
             LogFullError: so many wait for their consumers that no more are taken; try later.

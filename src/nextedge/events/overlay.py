@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from nextedge.errors import LiveStateError
 from nextedge.events.event import Event
@@ -124,6 +125,12 @@ class Overlay:
         for position, event in self.log.read(self.position):
             self._apply(event)
             self.position = position
+
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """Nothing is folded in meanwhile."""
+        with self._lock:
+            yield
 
     def version(self, user_id: Identifier, *, shown: bool = False) -> tuple[int, int, int]:
         """Differs after any event that may change what a user may be shown.

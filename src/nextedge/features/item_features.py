@@ -42,7 +42,7 @@ def sequence(given: FeatureInput) -> Columns:
     scope = given.scope
     if not (scope.timed and scope.graph.edges):
         return {}
-    similar = scope.derived("similar_items", lambda: _similar(scope))
+    similar = scope.derived("similar_items", lambda: _similar(scope), lasting=True)
     place = scope.derived("place_from_end", lambda: place_from_end(scope.graph))
     columns: Columns = {}
     weights = {f"{name}_similarity": (place < size) for name, size in _RECENT.items()}
@@ -79,7 +79,7 @@ def content(given: FeatureInput) -> Columns:
         column = scope.candidate_attributes.columns[name]
         assert isinstance(column, Tags | Text)
         rows = column.rows
-        scale = scope.derived(f"unit_scale_{name}", partial(_unit_scale, rows))
+        scale = scope.derived(f"unit_scale_{name}", partial(_unit_scale, rows), lasting=True)
         columns[f"{name}_affinity"] = neighborhood_dots(
             scope.graph, rows, scale, given.requests.query, candidates.indptr, candidates.candidate
         )

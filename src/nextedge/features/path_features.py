@@ -88,7 +88,7 @@ def shared_communities(given: FeatureInput) -> Columns:
         members[0] = 0
         return np.log1p(members).astype(np.float32)
 
-    size = given.scope.derived("community_size_log", sizes)
+    size = given.scope.derived("community_size_log", sizes, lasting=True)
     return {
         "same_small_community": same[:, 0].astype(np.float32),
         "same_large_community": same[:, 1].astype(np.float32),

@@ -71,7 +71,11 @@ class Graph:
 
     def weights(self, row: IndexArray, target: IndexArray) -> FloatArray:
         """float32[n]: weight of each (row, target) pair, 0 where it is no edge."""
-        return _weights(self.indptr, self.indices, self.weight, row, target)
+        return _values(self.indptr, self.indices, self.weight, row, target)
+
+    def last_times(self, row: IndexArray, target: IndexArray) -> IntArray:
+        """int64[n]: time of the last record of each (row, target) pair, 0 where it is no edge."""
+        return _values(self.indptr, self.indices, self.last, row, target)
 
     def gather(self, rows: IndexArray) -> tuple[IntArray, IndexArray]:
         """Ragged neighbours of the given rows: (indptr int64[n + 1], indices); rows < 0 empty."""
@@ -191,14 +195,14 @@ def _contains(indptr, indices, row, target):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _weights(indptr, indices, weight, row, target):  # type: ignore[no-untyped-def]
-    found = np.zeros(len(row), np.float32)
+def _values(indptr, indices, values, row, target):  # type: ignore[no-untyped-def]
+    found = np.zeros(len(row), values.dtype)
     for pair in range(len(row)):
         if row[pair] >= 0:
             low, high = indptr[row[pair]], indptr[row[pair] + 1]
             place = low + np.searchsorted(indices[low:high], target[pair])
             if place < high and indices[place] == target[pair]:
-                found[pair] = weight[place]
+                found[pair] = values[place]
     return found
 
 

@@ -238,7 +238,7 @@ def _lift(surface: LoadedSurface, name: str) -> float:
         sets = value_members(scope.candidate_attributes, [name])
         return max(homophily(scope, sets, _SAMPLED_EDGES), _LEAST_LIFT)
 
-    return scope.derived(f"homophily_{name}", measured)
+    return scope.derived(f"homophily_{name}", measured, lasting=True)
 
 
 def _shared_reason(shared: Sequence[_Value], surface: LoadedSurface, found: int) -> Reason:
@@ -274,7 +274,7 @@ def _members(surface: LoadedSurface, name: str, value: str) -> tuple[IndexArray,
     scope = surface.line.scope
     column = scope.candidate_attributes.columns[name]
     assert isinstance(column, Category | Tags)
-    folded = scope.derived(f"folded_{name}", lambda: _folded(column.values))
+    folded = scope.derived(f"folded_{name}", lambda: _folded(column.values), lasting=True)
     wanted = _folded(pa.array([value]))[0]
     codes = np.flatnonzero(np.asarray(pc.fill_null(pc.equal(folded, wanted), False)))
     if not len(codes):

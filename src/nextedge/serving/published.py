@@ -70,9 +70,12 @@ class PublishedCandidates:
         self._writer = threading.Thread(target=self._write, name="nextedge-publish", daemon=True)
         self._writer.start()
 
-    def get(self, release_id: str, surface: str, position: int) -> Kept | None:
-        """What was kept, or None; a store that fails or a damaged value is as good as none."""
-        key = _key(release_id, surface, position)
+    def get(self, name: str) -> Kept | None:
+        """What was kept under the name of a list (``LoadedRelease.list_name``), or None.
+
+        A store that fails or a damaged value is as good as none.
+        """
+        key = _key(name)
         try:
             (value,) = self.store.get_many([key])
             found = None if value is None else _unpacked(key, value)
@@ -90,15 +93,23 @@ class PublishedCandidates:
             "dropped_writes": self.dropped,
         }  # fmt: skip
 
-    def put(self, release_id: str, surface: str, position: int, found: Kept) -> None:
+    def put(self, name: str, found: Kept) -> None:
         """Keep the candidates of one query, sooner or later; never waits."""
-        self._queue(_key(release_id, surface, position), found)
+        self._queue(_key(name), found)
 
-    def refresh(
-        self, release_id: str, surface: str, position: int, find: Callable[[], Kept]
-    ) -> None:
+    def renew(self, name: str, former: str, find: Callable[[], Kept]) -> None:
+        """Find a list anew in the background, where there is one under its former name."""
+        try:
+            kept, fresh = self.store.get_many([_key(former), _key(name)])
+        except StoreError as error:
+            self._count(error)
+            return
+        if kept is not None and fresh is None:
+            self.refresh(name, find)
+
+    def refresh(self, name: str, find: Callable[[], Kept]) -> None:
         """Find the candidates of one query in the background, as there was no time; never waits."""
-        key = _key(release_id, surface, position)
+        key = _key(name)
         if key not in self._refreshing:
             self._refreshing.add(key)
             if not self._queue(key, find):
@@ -194,7 +205,7 @@ def publish(
     for surface in release.surfaces:
         for start in range(0, len(order), batch):
             positions = order[start : start + batch]
-            keys = [_key(release.id, surface, int(position)) for position in positions]
+            keys = [_key(release.list_name(surface, int(position))) for position in positions]
             kept = store.get_many(keys)
             missing = [
                 row
@@ -280,5 +291,5 @@ def _each(found: Candidates, matrix: FloatArray | None) -> Iterator[Kept]:
         yield Kept(own, None if matrix is None else matrix[rows])
 
 
-def _key(release_id: str, surface: str, position: int) -> str:
-    return f"{_PREFIX}/{release_id}/{surface}/{position}"
+def _key(name: str) -> str:
+    return f"{_PREFIX}/{name}"

@@ -72,5 +72,7 @@ class Answer:
     query: int = UNKNOWN
     positions: IndexArray = field(default_factory=lambda: _NONE)
     """Of the user, and of the recommended, in the release."""
+    edition: int = 0
+    """Of the user's lists: of the live edges in the release's graphs."""
     cold_start: bool = False
     """Whether the user has no edge in the release, and live state may change the list any time."""

@@ -32,7 +32,7 @@ from nextedge.stages.rerank import Reranker
 from nextedge.stages.source import Scope
 from nextedge.steps.publishable import load_sources
 from nextedge.steps.windows import relation_of
-from nextedge.types import IndexArray
+from nextedge.types import UNKNOWN, IndexArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +56,16 @@ class LoadedSurface:
         """The rules in a context."""
         return self.policies.get(context, self.policy)
 
+    def over(self, snapshot: Snapshot) -> LoadedSurface:
+        """The same over a snapshot of the same entities with other edges."""
+        scope = self.line.scope.over(snapshot)
+        line = self.line.over(scope)
+        policies = {
+            context: Policy(scope, policy.settings) for context, policy in self.policies.items()
+        }
+        reasons = Reasons(dict(line.sources), self.reasons.display)
+        return replace(self, line=line, policies=policies, reasons=reasons)
+
     @property
     def candidate_table(self) -> str:
         """``users`` or ``items``: what is recommended."""
@@ -74,6 +84,14 @@ class LoadedRelease:
             for table in ("users", "items")
         }
         self.touched = Touched(self.entities.users, self.entities.items, self.snapshot.connections)
+        self.base = self
+        """As it was loaded, where this is the same over live edges."""
+        self.live_as_of: object = None
+        """Which live edges are in its graphs."""
+        self.editions: np.ndarray | None = None
+        """uint64[U]: differs with the live edges that touch a user's lists; None without any."""
+        self.ends: IndexArray = np.zeros(0, np.int32)
+        """Users at the ends of live edges."""
         self._gone: dict[str, tuple[int, IndexArray]] = {}
         self._others: dict[tuple[str, str], IdMap] = {}
         self.surfaces = {name: self._load(name, config) for name in release.surfaces}
@@ -82,6 +100,29 @@ class LoadedRelease:
     def id(self) -> str:
         """Id of the release."""
         return self.release.id
+
+    def edition(self, position: int) -> int:
+        """Differs with the live edges that touch a user's lists; 0 where none does."""
+        if self.editions is None or position == UNKNOWN:
+            return 0
+        return int(self.editions[position])
+
+    def list_name(self, surface: str, position: int) -> str:
+        """Under what a user's list is kept: another for every edition of it."""
+        edition = self.edition(position)
+        name = f"{self.id}/{surface}/{position}"
+        return f"{name}@{edition:x}" if edition else name
+
+    def newly_touched(self, before: LoadedRelease, most: int) -> IndexArray:
+        """int32: users whose lists the latest live edges touch: all ends of edges, ``most`` others."""
+        size = len(self.entities.users)
+        now, then = (
+            np.zeros(size, np.uint64) if each.editions is None else each.editions
+            for each in (self, before)
+        )
+        touched = np.flatnonzero(now != then).astype(np.int32)
+        is_end = np.isin(touched, np.concatenate((self.ends, before.ends)))
+        return np.concatenate((touched[is_end], touched[~is_end][:most]))
 
     def surface(self, name: str) -> LoadedSurface:
         """A surface by name; raises UnknownSurfaceError with those of the release."""

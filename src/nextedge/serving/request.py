@@ -102,7 +102,8 @@ def answer(
                 user_id, surface.name, surface.settings.kind, release.id, tuple(found[rows]),
                 uuid.uuid4().hex, bool(requests.query[row] != UNKNOWN), spent_ms, ranked.degraded,
                 cached is not None, cursor, watch.spent_ms, query=int(requests.query[row]),
-                positions=chosen.candidate[rows], cold_start=seeds.applies(row) and (books or seeds.live(row)),
+                positions=chosen.candidate[rows],
+                edition=release.edition(int(requests.query[row])), cold_start=seeds.applies(row) and (books or seeds.live(row)),
             )
         )  # fmt: skip
     if log is not None:
@@ -122,7 +123,8 @@ def _cache_key(
     left_out = 0 if requests.exclude is None else len(requests.exclude[1])
     if requests.k * _KEPT_PER_RESULT + left_out > KEPT:
         return None
-    return release.id, surface.name, str(int(requests.query[0])), requests.filters
+    query = int(requests.query[0])
+    return release.id, surface.name, str(query), requests.filters, release.edition(query)
 
 
 def _computed(
@@ -137,8 +139,8 @@ def _computed(
     known = len(requests) == 1 and requests.query[0] != UNKNOWN and not requests.filters
     if published is None or not known:
         return ranked_candidates(surface, requests, watch, deadline, whole=whole)
-    position = int(requests.query[0])
-    kept = published.get(release.id, surface.name, position)
+    name = release.list_name(surface.name, int(requests.query[0]))
+    kept = published.get(name)
     if kept is not None:
         found, matrix = kept.candidates, kept.matrix
         if matrix is not None and matrix.shape[1] != len(surface.line.features.names):
@@ -149,17 +151,15 @@ def _computed(
             surface, requests, watch, deadline, found, matrix=matrix, whole=whole
         )
         if published.features and matrix is None and ranked.matrix is not None:
-            published.put(release.id, surface.name, position, Kept(found, ranked.matrix))
+            published.put(name, Kept(found, ranked.matrix))
         return ranked
     found, late = retrieved(surface, requests, deadline)
     ranked = ranked_candidates(surface, requests, watch, deadline, found, late, whole=whole)
     if late:
-        published.refresh(
-            release.id, surface.name, position, lambda: Kept(surface.line.retrieve(requests))
-        )
+        published.refresh(name, lambda: Kept(surface.line.retrieve(requests)))
         return ranked
     matrix = ranked.matrix if published.features else None
-    published.put(release.id, surface.name, position, Kept(found, matrix))
+    published.put(name, Kept(found, matrix))
     return ranked
 
 

@@ -13,8 +13,9 @@ import hashlib
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nextedge.errors import NextEdgeError, ReleaseError
 from nextedge.releases.repository import MANIFEST, Releases, Trial
@@ -24,6 +25,8 @@ from nextedge.types import Identifier
 _log = logging.getLogger("nextedge")
 _SECONDS = 0.1
 _NICE = 10
+_RESTING = 4
+"""Times as long as a renewal took is rested after it."""
 _REST = 20
 """Looks after a swap until the last request on the old release has ended, as good as certainly."""
 Stamp = tuple[str | None, int, Trial | None, int]
@@ -53,15 +56,18 @@ class ServedReleases:
     Args:
         load: makes a release ready for requests.
         swapped: told after every swap.
+        renew: the same release over the edges of now; itself where they are as they were.
     """
 
     def __init__(
         self, releases: Releases, load: Callable[[str | None], LoadedRelease],
-        swapped: Callable[[], None],
+        swapped: Callable[[], None], renew: Callable[[LoadedRelease], LoadedRelease],
     ) -> None:  # fmt: skip
         self.releases = releases
         self._load = load
         self._swapped = swapped
+        self._renew = renew
+        self._renew_at = 0.0
         self._served: _Served | None = None
         self._refused: Stamp | None = None
         self._told = False
@@ -112,7 +118,28 @@ class ServedReleases:
     def _now(self) -> _Served:
         if self._watching is not None and self._served is not None:
             return self._served
-        return self.refresh()
+        self.refresh()
+        return self.renew()
+
+    def renew(self) -> _Served:
+        """Bring what is served to the live edges of now."""
+        with self._loading:
+            served = self._served
+            assert served is not None
+            release, tried = served.release, served.tried
+            fresh = self._renew(release), None if tried is None else self._renew(tried)
+            if fresh != (release, tried):
+                self._served = served = replace(served, release=fresh[0], tried=fresh[1])
+        return served
+
+    def _renew_in_turn(self) -> None:
+        """Renew, at most so much of the time that requests keep nearly all of a core."""
+        began = time.monotonic()
+        if self._served is None or began < self._renew_at:
+            return
+        self.renew()
+        took = time.monotonic() - began
+        self._renew_at = began + took + _RESTING * took
 
     def _follow(self) -> None:
         with contextlib.suppress(OSError, AttributeError):  # where threads have no priority
@@ -126,6 +153,7 @@ class ServedReleases:
                 gc.collect()  # what was served before holds itself in cycles, and much memory
             try:
                 self.refresh()
+                self._renew_in_turn()
             except NextEdgeError as error:
                 _log.warning("the release that was promoted is not served: %s", error)
             except Exception:  # a watch that ends would leave the server with what it has for ever

@@ -94,6 +94,12 @@ class Line:
         features = self.features.ordered_as(ranker.features)
         return replace(self, ranker=ranker, cold_start_ranker=cold_start, features=features)
 
+    def over(self, scope: Scope) -> Line:
+        """The same line over a scope of the same entities with other edges."""
+        sources = {name: source.over(scope) for name, source in self.sources.items()}
+        reranker = None if self.reranker is None else replace(self.reranker, scope=scope)
+        return replace(self, scope=scope, sources=sources, reranker=reranker)
+
     def retrieve(self, requests: Requests, run: RunSource = lambda _, find: find()) -> Candidates:
         """Merged candidates of the sources, by rough score, none that a filter leaves out.
 

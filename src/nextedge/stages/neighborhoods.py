@@ -37,11 +37,11 @@ class Vectors:
             left, value, right = decompose(scope.graph, DIMENSIONS)
             return cls(_unit(left * np.sqrt(value)), _unit(right * np.sqrt(value)))
 
-        return scope.derived("neighborhood_vectors", compute)
+        return scope.derived("neighborhood_vectors", compute, lasting=True)
 
     def keep_in(self, scope: Scope) -> None:
         """Let a scope use these, which were computed when it was built."""
-        scope.derived("neighborhood_vectors", lambda: self)
+        scope.derived("neighborhood_vectors", lambda: self, lasting=True)
 
 
 def sampled(

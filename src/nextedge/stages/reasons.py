@@ -128,7 +128,7 @@ class Reasons:
             )
             both = np.intersect1d(own, theirs)
             if len(both) > best[0]:
-                size = scope.derived(f"tag_sizes_{name}", partial(_sizes, column))
+                size = scope.derived(f"tag_sizes_{name}", partial(_sizes, column), lasting=True)
                 both = both[np.argsort(size[both], kind="stable")]
                 best = (len(both), name, [column.values[int(code)].as_py() for code in both])
         count, name, values = best

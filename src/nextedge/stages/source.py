@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -39,12 +40,25 @@ class Scope:
     snapshot: Snapshot
     relation: Relation
     _derived: dict[str, Any] = field(default_factory=dict, repr=False)
+    _lasting: dict[str, Any] = field(default_factory=dict, repr=False)
 
-    def derived(self, name: str, compute: Callable[[], Derived]) -> Derived:
-        """What ``compute`` returns, computed once for this scope and kept under ``name``."""
-        if name not in self._derived:
-            self._derived[name] = compute()
-        return cast(Derived, self._derived[name])
+    def derived(
+        self, name: str, compute: Callable[[], Derived], *, lasting: bool = False
+    ) -> Derived:
+        """What ``compute`` returns, computed once for this scope and kept under ``name``.
+
+        Args:
+            lasting: it holds for ``over`` other edges too, being made of attributes alone or, as
+                what was fitted, of the release.
+        """
+        kept = self._lasting if lasting else self._derived
+        if name not in kept:
+            kept[name] = compute()
+        return cast(Derived, kept[name])
+
+    def over(self, snapshot: Snapshot) -> Scope:
+        """The same relation over a snapshot of the same entities with other edges."""
+        return Scope(snapshot, self.relation, {}, self._lasting)
 
     @property
     def graph(self) -> Graph:
@@ -115,6 +129,12 @@ class Source(ABC):
         self.scope = scope
         self.options = {**self.defaults, **options}
         self.arrays = arrays
+
+    def over(self, scope: Scope) -> Source:
+        """The same source, as it was fitted, over other edges of the same entities."""
+        other = copy.copy(self)
+        other.scope = scope
+        return other
 
     @classmethod
     def usable(cls, scope: Scope) -> bool:

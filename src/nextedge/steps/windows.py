@@ -10,6 +10,7 @@ import numpy as np
 
 from nextedge.config import SplitConfig, SurfaceConfig
 from nextedge.data.split import Method, Window, choose_method, label_windows
+from nextedge.features.attributes import Attributes
 from nextedge.graph.communities import communities
 from nextedge.graph.csr import Graph, build_graph, mirrored
 from nextedge.graph.snapshot import Entities, Snapshot
@@ -198,8 +199,8 @@ def make_snapshot(
         _profile_views(history, as_of if views else 0), _mirrored_graph(history.blocks, users),
         _mirrored_graph(history.hidden_connections, users),
         np.stack(communities(connects), axis=1),
-        _known(history.entities.user_attributes, as_of, (connects.degree > 0) | (engages.degree > 0)),
-        _known(history.entities.item_attributes, as_of, engaged_by.degree > 0),
+        known_entities(history.entities.user_attributes, as_of, (connects.degree > 0) | (engages.degree > 0)),
+        known_entities(history.entities.item_attributes, as_of, engaged_by.degree > 0),
     )  # fmt: skip
 
 
@@ -220,7 +221,7 @@ def _mirrored_graph(records: Records, users: int) -> Graph:
     return build_graph(source, target, users, users, weight, time)  # type: ignore[arg-type]
 
 
-def _known(attributes, as_of: int, has_edge: BoolArray) -> BoolArray:  # type: ignore[no-untyped-def]
+def known_entities(attributes: Attributes, as_of: int, has_edge: BoolArray) -> BoolArray:
     """Who could be recommended: has an edge, or a profile created by then; never opted out."""
     known = has_edge.copy()
     if attributes.kinds:

@@ -422,6 +422,18 @@ class LiveLogContract(LogContract):
             child.join(_PATIENCE_SECONDS)
         assert log.changes(quick=True) != seen
 
+    def test_what_came_from_a_broker_is_remembered(self, open_log: OpenLog) -> None:
+        log: LiveLog = open_log()
+        log.append([event("a", 0)])
+        assert log.append([event("a", 0), event("a", 1)], relayed=True) == 1
+        log.append([event("a", 1), event("a", 2)])
+        log.close()
+        with open_log().consumer("group") as consumer:
+            got = [(each.event and _id(each.event), each.relayed) for each in collect(consumer, 3)]
+        assert got == [("a/0", False), ("a/1", True), ("a/2", False)], "who was first counts"
+        read = [each for _, each in log.read()]
+        assert read == [event("a", 0), event("a", 1), event("a", 2)], "an event is kept as it was"
+
     def test_purged_events_leave_nothing(self, open_log: OpenLog) -> None:
         log: LiveLog = open_log()
         secret = "0f47ac10b58cc4372a5670e02b2c3d479"
@@ -463,8 +475,10 @@ class LiveLogContract(LogContract):
             collect(consumer, 10)
             _assert_full(log, event("a", 10))
             consumer.commit()
-            assert log.append([event("a", 10)]) == 1
-        assert len(list(log.read())) == 41, "what was refused is not stored"
+            assert log.append(events_of(["b"], 10)) == 10
+            given = [event("a", n, event_id=f"relayed {n}") for n in (11, 12)]
+            assert log.append(given, relayed=True) == 2, "what came from a broker is taken"
+        assert len(list(log.read())) == 52, "what was refused is not stored"
         assert open_log("other", max_backlog=10).append(events_of(["b"], 11)) == 11
 
 

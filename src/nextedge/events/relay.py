@@ -1,0 +1,102 @@
+"""Carries events from one log to another: from the live log to a broker, and back."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import uuid
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from nextedge.events.consume import ConsumeLoop
+from nextedge.events.event import Event
+from nextedge.events.log import LiveLog, Log, open_log
+
+if TYPE_CHECKING:
+    from nextedge.config import Config
+
+TO_BROKER = "to-broker"
+"""The group of the live log whose events wait for the broker."""
+_STOP_SECONDS = 10.0
+Admit = Callable[[Sequence[Event]], Sequence[Event]]
+
+
+class Relay(ConsumeLoop):
+    """A consumer of one log that appends to another: at least once, each user's events in order.
+
+    What another relay had appended to the source goes no further, and what is appended to the
+    target is marked as relayed there: so events that came from a broker are not sent back to it.
+    The mark is no part of the event, since a field of it could be set by anyone who records one.
+
+    Args:
+        group: of the source.
+        admit: which of the events the target takes; raises EventError for one that must not be.
+    """
+
+    def __init__(self, source: Log, target: Log, group: str, admit: Admit = list) -> None:
+        super().__init__(source, group, self._pass_on, relayed=False)
+        self.target = target
+        self._admit = admit
+
+    def _pass_on(self, events: Sequence[Event]) -> None:
+        self.target.append(self._admit(events), relayed=True)
+
+
+class BrokerRelays:
+    """Both directions between a live log and a broker, each in a thread of this process.
+
+    Of all processes that have the same groups one works at a time.
+    """
+
+    def __init__(self, live: LiveLog, config: Config, admit: Admit) -> None:
+        self._broker = open_log(config.events.broker, config)
+        self.outbound = Relay(live, self._broker, TO_BROKER)
+        self.inbound = Relay(self._broker, live, group_at_broker(config), admit)
+        self._stop = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._run, args=(relay,), name=relay.group, daemon=True)
+            for relay in (self.outbound, self.inbound)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _run(self, relay: Relay) -> None:
+        try:
+            relay.run(self._stop)
+        finally:
+            for log in (relay.log, relay.target):
+                log.close()
+
+    def close(self) -> None:
+        """Stop both; what was not passed on waits in its log."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(_STOP_SECONDS)
+        self._broker.close()
+
+
+def group_at_broker(config: Config) -> str:
+    """The group of a broker in which all who share a live log read; each live log has its own.
+
+    A local log that is begun anew gets all events of the broker, so its name is kept beside it.
+    """
+    if config.events.log is not None:
+        shared = urlsplit(config.events.log)
+        named = f"{shared.hostname}:{shared.port}{shared.path}"
+        return f"live-{hashlib.sha256(named.encode()).hexdigest()[:16]}"
+    path = config.state_path / "broker-group"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        own = f"live-{uuid.uuid4().hex[:16]}"
+        partial = path.with_name(f"{path.name}.{own}")
+        with partial.open("w") as file:
+            file.write(own)
+            file.flush()
+            os.fsync(file.fileno())
+        with suppress(FileExistsError):  # another process was first
+            os.link(partial, path)
+        partial.unlink()
+    return path.read_text()
