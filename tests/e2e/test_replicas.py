@@ -47,18 +47,23 @@ class Caller:
         return self.http.post("/v1/events", json=given)
 
 
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_tenant(tmp_path_factory.mktemp("built") / "acme")
+
+
 @pytest.fixture
 def replicas(
-    start_redis: Callable[..., RedisServer], tmp_path: Path
+    start_redis: Callable[..., RedisServer], built: Path, tmp_path: Path
 ) -> Iterator[tuple[RedisServer, Caller, Caller]]:
     """A Redis and two servers of one tenant, each with a state folder of its own."""
     redis = start_redis(*DURABLE)
-    first, second = tmp_path / "one", tmp_path / "two"
-    first.mkdir()
-    settings = f'[serving]\ndeadline_ms = 0\n[events]\nlog = "{redis.url}"\n'
-    small_tenant(first / "acme", settings)
-    shutil.copytree(first, second)
-    started = [Running(first), Running(second)]
+    homes = [tmp_path / "one", tmp_path / "two"]
+    settings = f'tenant = "acme"\n[serving]\ndeadline_ms = 0\n[events]\nlog = "{redis.url}"\n'
+    for home in homes:
+        shutil.copytree(built, home / "acme")
+        (home / "acme" / "nextedge.toml").write_text(settings)
+    started = [Running(home) for home in homes]
     callers = []
     try:
         for server in started:

@@ -13,11 +13,8 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
 from nextedge.errors import StorageError, StoreError
 from nextedge.events import redis_scripts as scripts
-from nextedge.events.event import Event
 from nextedge.events.log import Consumer, Delivery, Position
 
 if TYPE_CHECKING:
@@ -71,9 +68,9 @@ class RedisConsumer(Consumer):
         deliveries = []
         for position, flat in entries:
             fields = dict(zip(flat[::2], flat[1::2], strict=True)) if flat else {}
+            relayed = fields.get(b"relayed") == b"1"
             body = fields.get(b"body", b"")
-            event, fault = read_body(body)
-            deliveries.append(Delivery(position.decode(), body, event, fault))
+            deliveries.append(Delivery.of(position.decode(), body, relayed=relayed))
         self._polled += [each.position for each in deliveries]
         return deliveries
 
@@ -102,13 +99,3 @@ class RedisConsumer(Consumer):
 
     def _keys(self) -> tuple[str, str]:
         return f"lease:{self._group}", "takers"
-
-
-def read_body(body: bytes) -> tuple[Event | None, str | None]:
-    """A stored event, or None and why this version cannot read it."""
-    try:
-        return Event.model_validate_json(body), None
-    except ValidationError as error:
-        fault = error.errors()[0]
-        field = ".".join(str(part) for part in fault["loc"]) or "body"
-        return None, f"{field}: {fault['msg']}"

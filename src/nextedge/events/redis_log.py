@@ -17,11 +17,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from nextedge.errors import LiveStateError, LogFullError, StoreError
 from nextedge.events import redis_scripts as scripts
 from nextedge.events.event import Event
 from nextedge.events.log import BEGINNING, Consumer, DeadLetter, Lag, LiveLog, Position
-from nextedge.events.redis_consumer import RedisConsumer, read_body
+from nextedge.events.redis_consumer import RedisConsumer
 from nextedge.events.redis_durability import Durability
 from nextedge.events.redis_purge import erase
 from nextedge.events.redis_replicas import (
@@ -83,7 +85,7 @@ class RedisLog(LiveLog):
         """A key of this log, as it is written."""
         return self._prefix + name
 
-    def append(self, events: Sequence[Event]) -> int:
+    def append(self, events: Sequence[Event], *, relayed: bool = False) -> int:
         """Store a batch in one step, durably, and wait until every replica sees it.
 
         Raises:
@@ -92,7 +94,7 @@ class RedisLog(LiveLog):
         """
         if not events:
             return 0
-        rows: list[Any] = [uuid.uuid4().hex, self._most]
+        rows: list[Any] = [uuid.uuid4().hex, 0 if relayed else self._most, int(relayed)]
         for event in events:
             rows += (_hash(event.event_id), event.micros, event.model_dump_json())
         keys = ("log", "stream", "ids", "replicas")
@@ -124,7 +126,7 @@ class RedisLog(LiveLog):
             rows = self._page(after)
             for position, fields in rows:
                 after = position.decode()
-                event, _ = read_body(fields.get(b"body", b""))
+                event = _readable(fields.get(b"body", b""))
                 if event is not None and left != 0:
                     yield after, event
                     left = None if left is None else left - 1
@@ -327,6 +329,13 @@ class _Seen:
                 self._furthest = last
             self._furthest = max(self._furthest, last)
             return self._losses
+
+
+def _readable(body: bytes) -> Event | None:
+    try:
+        return Event.model_validate_json(body)
+    except ValidationError:
+        return None
 
 
 def _hash(event_id: str) -> bytes:

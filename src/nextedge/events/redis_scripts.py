@@ -54,24 +54,28 @@ STATE = _HEAD + "return {state()}"
 APPEND = (
     _HEAD
     + """
--- KEYS: log, stream, ids, replicas. ARGV: id of a new log, most that may wait, then of each event
--- the hash of its id, its time and its body.
+-- KEYS: log, stream, ids, replicas. ARGV: id of a new log, most that may wait (0: any number),
+-- whether they come from another log (1 or 0), then of each event the hash of its id, its time and
+-- its body.
 local most = tonumber(ARGV[2])
 local full, waiting = nil, 0
-for _, group in ipairs(groups(KEYS[2])) do
-  local count = behind(KEYS[2], group)
-  if count >= most and count > waiting then full, waiting = group['name'], count end
+if most > 0 then
+  for _, group in ipairs(groups(KEYS[2])) do
+    local count = behind(KEYS[2], group)
+    if count >= most and count > waiting then full, waiting = group['name'], count end
+  end
 end
 if full then
-  for i = 3, #ARGV, 3 do
+  for i = 4, #ARGV, 3 do
     if redis.call('SISMEMBER', KEYS[3], ARGV[i]) == 0 then return {state(), -1, full, waiting} end
   end
 end
 redis.call('HSETNX', KEYS[1], 'id', ARGV[1])
 local stored = 0
-for i = 3, #ARGV, 3 do
+for i = 4, #ARGV, 3 do
   if redis.call('SADD', KEYS[3], ARGV[i]) == 1 then
-    local at = redis.call('XADD', KEYS[2], '*', 'micros', ARGV[i + 1], 'body', ARGV[i + 2])
+    local at = redis.call(
+      'XADD', KEYS[2], '*', 'micros', ARGV[i + 1], 'relayed', ARGV[3], 'body', ARGV[i + 2])
     redis.call('HSET', KEYS[1], 'last', at)
     stored = stored + 1
   end
