@@ -90,6 +90,8 @@ class Recommender:
         self._overlay: Overlay | None = None
         self._snapshots = Snapshots(self.config.state_path / OVERLAY)
         self._keeper: SnapshotKeeper | None = None
+        if self.config.events.log is not None:  # a URL that names no log is told now
+            open_live_log(self.config).close()
         self._serving = False
         self._relays: BrokerRelays | None = None
         self.contacts = Contacts(self.config.state_path, self.config.onboarding, self.config.tenant)

@@ -13,6 +13,9 @@ from nextedge.testing.logs import LiveLogContract, LogContract, OpenLog
 Url = Callable[[pytest.FixtureRequest], str | None]
 LIVE_LOGS: dict[str, Url] = {
     "local": lambda request: None,
+    "redis": lambda request: (
+        request.getfixturevalue("start_redis")("--appendonly", "yes", "--appendfsync", "always").url
+    ),
 }
 BROKERS: dict[str, Url] = {
     "kafka": lambda request: str(request.getfixturevalue("kafka_url")),

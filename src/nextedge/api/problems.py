@@ -29,6 +29,8 @@ _STATUS: tuple[tuple[type[errors.NextEdgeError], int], ...] = (
     (errors.LiveStateError, 503),
     (errors.BuildLockedError, 409),
 )
+_RETRY_SECONDS = 5
+"""After which what was not reached may be asked again."""
 
 
 class ProblemResponse(JSONResponse):
@@ -70,8 +72,9 @@ def add_problem_handlers(app: FastAPI) -> None:
             _log.error("%s %s: %s", request.method, request.url.path, error)
             return problem(500, "Internal error", "the request could not be answered")
         headers = None
-        if isinstance(error, errors.LogFullError):
-            headers = {"Retry-After": str(error.retry_after_seconds)}
+        if isinstance(error, errors.StorageError | errors.LiveStateError):
+            seconds = getattr(error, "retry_after_seconds", _RETRY_SECONDS)
+            headers = {"Retry-After": str(seconds)}
         return problem(status, type(error).__name__.removesuffix("Error"), str(error), headers)
 
     @app.exception_handler(RequestValidationError)

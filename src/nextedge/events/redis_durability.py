@@ -1,0 +1,147 @@
+"""When Redis has an event on disk, and how what was erased leaves its files."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from nextedge.errors import StorageError, StoreError
+from nextedge.stores.redis_client import RedisClient
+
+_WAITS_FOR_DISK = (7, 2)
+"""The version from which Redis tells when it has written (WAITAOF)."""
+_DISK_SECONDS = 4.0
+"""How long an append waits for the disk; less than the client waits for an answer."""
+_FILES_SECONDS = 600.0
+"""How long Redis may take to write its files anew."""
+_LOOK_SECONDS = 0.05
+_log = logging.getLogger("nextedge.events")
+
+
+class Durability:
+    """Runs scripts that write, and returns once what they wrote is on disk.
+
+    Where the server cannot promise that, a warning says so once, and which settings can.
+    """
+
+    def __init__(self, client: RedisClient) -> None:
+        self._client = client
+        self._known: tuple[str, bool] | None = None
+        self._warned = False
+
+    def run(self, script: str, keys: Sequence[str], rows: Sequence[Any]) -> Any:
+        """The answer of a script, which begins with the log's state.
+
+        Raises:
+            StorageError: Redis is not reached, refuses, or has not written in time.
+        """
+        known, waits = self._known or self._look()
+        run = _and_wait_for_disk if waits else _plainly
+        answer = self._client.call(partial(run, script=script, keys=keys, rows=rows))
+        other = answer[0][0].decode() != known  # started again, maybe with other settings
+        if other and self._look()[1] and not waits:
+            return self.run(script, keys, rows)
+        return answer
+
+    def _look(self) -> tuple[str, bool]:
+        """The server's run, and whether it is asked to wait for its disk."""
+        told = self._client.call(lambda redis: redis.info())
+        version = tuple(int(part) for part in told["redis_version"].split(".")[:2])
+        writes = bool(told["aof_enabled"])
+        waits = writes and version >= _WAITS_FOR_DISK
+        if not waits and not (writes and self._always()) and not self._warned:
+            self._warned = True
+            _log.warning(
+                "events.log: %s acknowledges before it has written: events of its last second, or "
+                "since it last wrote, may be lost with it; set appendonly yes and appendfsync "
+                "always in redis.conf%s",
+                self._client.shown,
+                "" if version >= _WAITS_FOR_DISK else ", or appendonly yes from Redis 7.2 on",
+            )
+        self._known = told["run_id"], waits
+        return self._known
+
+    def _always(self) -> bool:
+        try:
+            found = self._client.call(lambda redis: redis.config_get("appendfsync"))
+        except StoreError:  # many hosts let nobody read settings
+            return False
+        return _text(found.get("appendfsync", found.get(b"appendfsync"))) == "always"
+
+    def write_files_anew(self) -> None:
+        """Leave nothing of what was deleted in the files that Redis keeps.
+
+        Raises:
+            StorageError: it refuses, or takes too long; it can be done again.
+        """
+        if self._files()["aof_enabled"]:
+            self._write(lambda redis: redis.bgrewriteaof(), "aof_last_bgrewrite_status")
+        if self._saves():
+            self._write(lambda redis: redis.bgsave(), "rdb_last_bgsave_status")
+
+    def _saves(self) -> bool:
+        try:
+            found = self._client.call(lambda redis: redis.config_get("save"))
+        except StoreError:
+            return False
+        return bool(_text(found.get("save", found.get(b"save"))))
+
+    def _files(self) -> dict[str, Any]:
+        told: dict[str, Any] = self._client.call(lambda redis: redis.info("persistence"))
+        return told
+
+    def _write(self, begin: Callable[[Any], Any], status: str) -> None:
+        """Begin after whatever is under way, which may have begun before the deletion."""
+        self._wait()
+        self._client.call(begin)
+        self._wait()
+        if _text(self._files().get(status)) != "ok":
+            raise StorageError(f"{self._client.shown}: files not written ({status}): run it again")
+
+    def _wait(self) -> None:
+        """Until Redis writes no file."""
+        until = time.monotonic() + _FILES_SECONDS
+        while any(
+            self._files().get(name)
+            for name in (
+                "aof_rewrite_in_progress", "aof_rewrite_scheduled", "rdb_bgsave_in_progress",
+            )
+        ):  # fmt: skip
+            if time.monotonic() > until:
+                raise StorageError(
+                    f"{self._client.shown}: erased from memory, but its files are still being "
+                    "written anew: run it again later"
+                )
+            time.sleep(_LOOK_SECONDS)
+
+
+def _plainly(redis: Any, script: str, keys: Sequence[str], rows: Sequence[Any]) -> Any:
+    return redis.register_script(script)(keys, rows)
+
+
+def _and_wait_for_disk(redis: Any, script: str, keys: Sequence[str], rows: Sequence[Any]) -> Any:
+    """Both in one round trip, over one connection, whose own writes WAITAOF waits for."""
+    from redis.exceptions import NoScriptError
+
+    digest = redis.register_script(script).sha
+    while True:
+        with redis.pipeline(transaction=False) as pipeline:
+            pipeline.execute_command("EVALSHA", digest, len(keys), *keys, *rows)
+            pipeline.execute_command("WAITAOF", 1, 0, int(_DISK_SECONDS * 1000))
+            answer, written = pipeline.execute(raise_on_error=False)
+        if isinstance(answer, NoScriptError):
+            redis.script_load(script)
+            continue
+        for each in (answer, written):
+            if isinstance(each, Exception):
+                raise each
+        if written[0] < 1:
+            raise TimeoutError(f"its disk has not written within {_DISK_SECONDS:g} s")
+        return answer
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value or "")

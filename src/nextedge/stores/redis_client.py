@@ -1,0 +1,120 @@
+"""Connections to Redis: quick or not at all.
+
+No wait for the network, be it to connect or for the next bytes of an answer, is longer than
+``timeout_seconds``. What was not answered in time is not asked again; only a connection that was
+lost is made anew, once. After
+several failures in a row a circuit breaker leaves Redis alone for some seconds, so that a slow one
+does not slow every request.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from nextedge.data.locations import shown
+from nextedge.errors import ConfigError, MissingDependencyError, StoreError
+from nextedge.stores.breaker import CircuitBreaker
+
+Result = TypeVar("Result")
+_CLUSTER = "+cluster"
+
+
+class RedisClient:
+    """A Redis server or cluster; safe for threads.
+
+    Args:
+        setting: what the URL was given as, for errors.
+    """
+
+    def __init__(self, url: str, setting: str, timeout_seconds: float) -> None:
+        _refuse_open_password(url, setting)
+        self.shown = shown(url)
+        try:
+            import redis
+        except ImportError:
+            raise MissingDependencyError("redis", "redis", f"{setting} = {self.shown}") from None
+        self.breaker = CircuitBreaker()
+        self._errors = redis.exceptions
+        self._cluster = _CLUSTER in url.split("://", 1)[0]
+        self._url = url.replace(_CLUSTER, "", 1) if self._cluster else url
+        self._settings = {
+            "socket_connect_timeout": timeout_seconds,
+            "socket_timeout": timeout_seconds,
+            "protocol": 2,  # no exchange of versions when it connects
+            "decode_responses": False,
+        }
+        self._connected: Any = None
+        self._connecting = threading.Lock()
+        try:
+            redis.connection.parse_url(self._url)  # type: ignore[no-untyped-call]
+        except ValueError as error:
+            raise ConfigError(f"{setting}: {self.shown}: {error}") from None
+
+    def close(self) -> None:
+        """Let go of the connections; a later call connects anew."""
+        with self._connecting:
+            if self._connected is not None:
+                self._connected.close()
+                self._connected = None
+
+    def call(self, command: Callable[[Any], Result]) -> Result:
+        """Run a command, if Redis may be asked now; its faults become a StoreError."""
+        if not self.breaker.allows():
+            raise StoreError(
+                f"{self.shown}: left alone for up to {self.breaker.seconds:g} s after "
+                f"{self.breaker.failures} failures in a row"
+            )
+        errors = self._errors
+        try:
+            result = command(self._client())
+        except (
+            errors.ConnectionError, errors.TimeoutError, errors.RedisClusterException,
+            errors.ClusterError, OSError,
+        ) as error:  # fmt: skip
+            self.breaker.failed()
+            raise StoreError(f"{self.shown}: not reached, or too slow: {error}") from None
+        except errors.OutOfMemoryError:
+            self.breaker.succeeded()  # it answers: what it holds can be read
+            raise StoreError(f"{self.shown}: full (maxmemory)") from None
+        except errors.RedisError as error:
+            self.breaker.succeeded()
+            reason = str(error).rpartition("caused error: ")[2]  # without the values of a pipeline
+            raise StoreError(f"{self.shown}: refused: {reason}") from None
+        self.breaker.succeeded()
+        return result
+
+    def _client(self) -> Any:
+        with self._connecting:
+            if self._connected is None:
+                self._connected = self._connect()
+            return self._connected
+
+    def _connect(self) -> Any:
+        import redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
+
+        retry = Retry(NoBackoff(), 1, (redis.ConnectionError,))
+        kind = redis.RedisCluster if self._cluster else redis.Redis
+        return kind.from_url(self._url, retry=retry, **self._settings)
+
+
+def _refuse_open_password(url: str, setting: str) -> None:
+    """A password that is not encoded would end its part of the URL, and the rest be printed.
+
+    Raises:
+        ConfigError: an @ stands where no login can.
+    """
+    try:
+        parts = urlsplit(url)
+        open_login = "@" in parts.path or "@" in parts.fragment
+    except ValueError:
+        open_login = True
+    if open_login:
+        raise ConfigError(
+            f"{setting}: the URL cannot be read: expected redis://user:password@host:6379/0, with "
+            "/ ? # @ and % of the password as %2F %3F %23 %40 and %25"
+        )
