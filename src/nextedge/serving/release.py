@@ -20,6 +20,7 @@ from nextedge.index.vector_index import VectorIndex
 from nextedge.models.learners import load_rankers
 from nextedge.releases.repository import Release
 from nextedge.serving.deadline import Pace
+from nextedge.serving.live import LiveFacts
 from nextedge.serving.touched import Touched
 from nextedge.stages.embedding import ModelSource
 from nextedge.stages.fusion import FILE as FUSION
@@ -74,6 +75,7 @@ class LoadedRelease:
             for table in ("users", "items")
         }
         self.touched = Touched(self.entities.users, self.entities.items, self.snapshot.connections)
+        self.live = LiveFacts(self.snapshot)
         self._gone: dict[str, tuple[int, IndexArray]] = {}
         self._others: dict[tuple[str, str], IdMap] = {}
         self.surfaces = {name: self._load(name, config) for name in release.surfaces}
