@@ -16,6 +16,7 @@ from nextedge.features.counters import CONNECT, INTERACT
 
 FACTS = {"connect": CONNECT, "accept": CONNECT, "interact": INTERACT}
 """Events that are facts, and of which kind."""
+Pair = tuple[str, str]
 KEPT = 500_000
 """Facts that are kept at least, the latest: for a release that is loaded later, or a restart."""
 
@@ -37,7 +38,8 @@ class Fact(NamedTuple):
 class CountedFacts(Fold):
     """The latest facts in the order of their arrival.
 
-    A connection counts once, at the time it was made last, while it lasts and is not hidden.
+    A connection counts once, at the time it was made last, while it lasts and is not hidden. What
+    holds of a pair is as its latest event says, by event time; of two at once the one that narrows.
     """
 
     name = "counted"
@@ -46,9 +48,8 @@ class CountedFacts(Fold):
         self._facts: list[Fact] = []
         self._first = 0
         self._lock = threading.Lock()
-        self._made: dict[tuple[str, str], int] = {}
-        self._hidden: dict[tuple[str, str], set[str]] = {}
-        self._counted: dict[tuple[str, str], int] = {}
+        self._stamps: dict[Pair, dict[str, int]] = {}
+        self._counted: dict[Pair, int] = {}
 
     @property
     def added(self) -> int:
@@ -65,24 +66,21 @@ class CountedFacts(Fold):
         if event.type == "interact":
             self._add(Fact(INTERACT, event.micros, str(event.user_id), str(event.item_id)))
             return
-        if event.type not in _OF_PAIRS:
+        narrows = _OF_PAIRS.get(event.type)
+        if narrows is None:
             return
         by, other = str(event.user_id), str(event.candidate_id)
         pair = (by, other) if by < other else (other, by)
-        if event.type in ("connect", "accept"):
-            self._made[pair] = event.micros
-        elif event.type == "disconnect":
-            self._made.pop(pair, None)
-        elif event.type == "hide_connection":
-            self._hidden.setdefault(pair, set()).add(by)
-        else:
-            self._hidden.get(pair, set()).discard(by)
-        self._settle(pair)
+        stamps = self._stamps.setdefault(pair, {})
+        of = by if event.type.endswith("hide_connection") else _TIE
+        stamps[of] = max(stamps.get(of, 0), 2 * event.micros + narrows)
+        self._settle(pair, stamps)
 
-    def _settle(self, pair: tuple[str, str]) -> None:
-        """Count a pair as it stands now."""
+    def _settle(self, pair: Pair, stamps: dict[str, int]) -> None:
+        """Count a pair as it stands now: what is odd narrows."""
         before = self._counted.pop(pair, None)
-        now = None if self._hidden.get(pair) else self._made.get(pair)
+        stands = _TIE in stamps and not any(stamp % 2 for stamp in stamps.values())
+        now = stamps[_TIE] // 2 if stands else None
         if now is not None:
             self._counted[pair] = now
         if now == before:
@@ -104,8 +102,7 @@ class CountedFacts(Fold):
         return {
             "facts": [list(fact) for fact in self._facts],
             "first": self._first,
-            "made": [[*pair, time] for pair, time in self._made.items()],
-            "hidden": [[*pair, sorted(by)] for pair, by in self._hidden.items() if by],
+            "stamps": [[*pair, stamps] for pair, stamps in self._stamps.items()],
             "counted": [[*pair, time] for pair, time in self._counted.items()],
         }
 
@@ -113,9 +110,13 @@ class CountedFacts(Fold):
         """Take over what ``dump`` gave."""
         self._facts = [Fact(*each) for each in dumped["facts"]]
         self._first = dumped["first"]
-        self._made = {(a, b): time for a, b, time in dumped["made"]}
-        self._hidden = {(a, b): set(by) for a, b, by in dumped["hidden"]}
+        self._stamps = {(a, b): stamps for a, b, stamps in dumped["stamps"]}
         self._counted = {(a, b): time for a, b, time in dumped["counted"]}
 
 
-_OF_PAIRS = frozenset({"connect", "accept", "disconnect", "hide_connection", "unhide_connection"})
+_TIE = ""  # no user has an empty id
+_OF_PAIRS = {
+    "connect": False, "accept": False, "disconnect": True, "hide_connection": True,
+    "unhide_connection": False,
+}  # fmt: skip
+"""Events of two people, and whether they narrow."""

@@ -35,9 +35,17 @@ Arrays = dict[str, np.ndarray]
 class Edges(Protocol):
     """Records of one relation in positions, with their times (microseconds, 0 where none)."""
 
-    source: IndexArray
-    target: IndexArray
-    time: IntArray
+    @property
+    def source(self) -> IndexArray:
+        """int32[n]: whose."""
+
+    @property
+    def target(self) -> IndexArray:
+        """int32[n]: of whom or what."""
+
+    @property
+    def time(self) -> IntArray:
+        """int64[n]."""
 
 
 @dataclass(frozen=True)
@@ -88,11 +96,13 @@ def _facts(kind: str, edges: Edges, sizes: Sizes) -> Iterator[pa.RecordBatch]:
     """Records as facts; a connection is one of either end."""
     for start in range(0, len(edges.source), _BATCH):
         part = slice(start, start + _BATCH)
-        source, target, time = (np.asarray(x[part]) for x in (edges.source, edges.target, edges.time))
-        kept = time > 0
-        source, target, time = source[kept], target[kept], time[kept]
+        kept = np.asarray(edges.time[part]) > 0
+        source, target = edges.source[part][kept], edges.target[part][kept]
+        time = edges.time[part][kept]
         if kind == CONNECT:
-            yield _batch(kind, np.concatenate((time, time)), {USER: np.concatenate((source, target))})
+            yield _batch(
+                kind, np.concatenate((time, time)), {USER: np.concatenate((source, target))}
+            )
             continue
         columns = {USER: source, ITEM: target}
         if sizes.category is not None:

@@ -34,7 +34,9 @@ State = TypeVar("State")
 class Aggregate(Protocol, Generic[State]):
     """What a block function over facts does: ``prepare``, ``update``, ``merge``."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Unique, full words."""
 
     def prepare(self) -> State:
         """The state before the first fact."""
@@ -103,9 +105,13 @@ class DecayedCounter:
         times = np.asarray(facts.column(TIME))
         landmark = int(times.max())
         weights = np.fromiter(self.weights.values(), np.float64)
-        value = weights[np.asarray(pc.index_in(facts.column(KIND), kinds))] * np.exp2((times - landmark) / self.half_life)
+        value = weights[np.asarray(pc.index_in(facts.column(KIND), kinds))] * np.exp2(
+            (times - landmark) / self.half_life
+        )
         columns = {name: facts.column(name) for name in self.key}
-        return self.merge(state, Counts(self._summed(pa.table({**columns, VALUE: value})), landmark))
+        return self.merge(
+            state, Counts(self._summed(pa.table({**columns, VALUE: value})), landmark)
+        )
 
     def merge(self, left: Counts, right: Counts) -> Counts:
         """Both at the later landmark, so that no value can grow beyond what a float holds."""
@@ -219,6 +225,6 @@ CONNECTIONS = {
 }
 TASTE = DecayedCounter("user_category_week", (USER, CATEGORY), {INTERACT: 1.0}, WEEK)
 LATEST = LatestOf("user_latest_items", (USER,), ITEM, (INTERACT,), 10)
-BY_POSITION = tuple((*POPULARITY.values(), *ACTIVITY.values(), *CONNECTIONS.values()))
+BY_POSITION = (*POPULARITY.values(), *ACTIVITY.values(), *CONNECTIONS.values())
 """Counters whose key is one user or one item."""
 DECLARED: tuple[DecayedCounter | LatestOf, ...] = (*BY_POSITION, TASTE, LATEST)

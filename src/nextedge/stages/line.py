@@ -133,9 +133,7 @@ class Line:
         """float32[R, F]: the ranker's features of the candidates."""
         return self.features.matrix(FeatureInput(self.scope, requests, candidates))
 
-    def renewed(
-        self, requests: Requests, candidates: Candidates, matrix: FloatArray
-    ) -> FloatArray:
+    def renewed(self, requests: Requests, candidates: Candidates, matrix: FloatArray) -> FloatArray:
         """float32[R, F]: features that were kept, those that events change computed again."""
         if not self.features.live:
             return matrix
