@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from nextedge.config import Config
 from nextedge.errors import (
@@ -52,6 +54,8 @@ LATE = "7 days"
 """How much older than the latest an event may be; it is also how long ids are remembered."""
 _UNSET = "200"
 """Spark's own number of parts, far too many for one machine."""
+_TOLD = 5
+"""Faults of one batch that are logged."""
 _AT_ONCE = 5_000
 """Owners whose values are read and written together."""
 _COLUMNS = ("event_id", "owner_side", "owner", KIND, TIME, USER, ITEM, CATEGORY, "fault")
@@ -125,16 +129,14 @@ def run_stream(
 
     def write(rows: DataFrame, batch: int) -> None:
         nonlocal done
-        rows = rows.persist()
-        for fault in rows.filter("fault IS NOT NULL").select("fault").take(5):
-            _log.warning("stream: an event is left out: %s", fault[0])
-        placed = rows.filter("fault IS NULL").repartition("owner_side", "owner")
-        written = placed.mapInArrow(
-            lambda batches: _added(batches, shared.value, batch), "owners long, facts long"
+        placed = rows.repartition("owner_side", "owner")
+        told_of = placed.mapInArrow(
+            lambda batches: _added(batches, shared.value, batch), "facts long, fault string"
         ).collect()
-        rows.unpersist()
+        for fault in [row["fault"] for row in told_of if row["fault"]][:_TOLD]:
+            _log.warning("stream: an event is left out: %s", fault)
         done += 1
-        told(batch, sum(row["facts"] for row in written))
+        told(batch, sum(row["facts"] for row in told_of))
 
     started = unique.writeStream.foreachBatch(write).option(
         "checkpointLocation", str(checkpoint.resolve() / "spark")
@@ -168,7 +170,10 @@ def _session() -> SparkSession:
         from pyspark.sql import SparkSession
     except ImportError:
         raise MissingDependencyError("pyspark", "spark", "nextedge stream") from None
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # what else is on the path may lack us
     builder: Any = SparkSession.builder
+    for name in ("spark.ui.enabled", "spark.ui.showConsoleProgress"):
+        builder = builder.config(name, "false")
     session: SparkSession = builder.appName("nextedge stream").getOrCreate()
     if session.conf.get("spark.sql.shuffle.partitions") == _UNSET:
         cores = session.sparkContext.defaultParallelism
@@ -305,13 +310,20 @@ def _added(batches: Iterable[pa.RecordBatch], job: Job, batch: int) -> Iterator[
     parts = [pa.RecordBatch.from_arrays(each.columns, names=each.schema.names) for each in batches]
     if not sum(map(len, parts)):
         return
-    facts = pa.Table.from_batches(parts).combine_chunks().to_batches()[0]
+    rows = pa.Table.from_batches(parts)
+    faulty = pc.is_valid(rows.column("fault"))
+    faults = rows.filter(faulty).column("fault").to_pylist()[:_TOLD]
+    facts = rows.filter(pc.invert(faulty)).drop_columns("fault").combine_chunks()
     sides, owners = facts.column("owner_side").to_pylist(), facts.column("owner").to_pylist()
     everybody = list(dict.fromkeys(zip(sides, owners, strict=True)))
     store = job.open_store()
     try:
         for start in range(0, len(everybody), _AT_ONCE):
-            add_batch(store, facts, everybody[start : start + _AT_ONCE], job.id, batch)
+            batch_facts = facts.to_batches()[0]
+            add_batch(store, batch_facts, everybody[start : start + _AT_ONCE], job.id, batch)
     finally:
         store.close()
-    yield pa.RecordBatch.from_pydict({"owners": [len(everybody)], "facts": [len(facts)]})
+    kinds = pa.schema([("facts", pa.int64()), ("fault", pa.string())])
+    yield pa.RecordBatch.from_pylist(
+        [{"facts": len(facts)}, *({"facts": 0, "fault": fault} for fault in faults)], kinds
+    )
