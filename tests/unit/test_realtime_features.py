@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pytest
 
 from nextedge.config import parse_config
@@ -17,7 +18,11 @@ from nextedge.events.counted import CountedFacts
 from nextedge.events.event import Event
 from nextedge.events.local_log import LocalLog
 from nextedge.events.overlay import Overlay
-from nextedge.features.feature import FeatureInput, feature_groups
+from nextedge.events.stored_counters import COUNTERS, StoredCounters, add_batch, seed
+from nextedge.events.stream import _SCHEMA, Job, _of_event
+from nextedge.features.backfill import item_category
+from nextedge.features.counters import LATEST
+from nextedge.features.feature import FeatureInput, FeatureSet, feature_groups
 from nextedge.graph.snapshot import Snapshot
 from nextedge.serving.live import LiveFacts
 from nextedge.stages.source import Scope
@@ -25,6 +30,7 @@ from nextedge.steps.entities import EntitiesStep
 from nextedge.steps.step import quiet
 from nextedge.steps.tables import TablesStep
 from nextedge.steps.windows import History, serving_snapshot
+from nextedge.stores.memory import MemoryStore
 from nextedge.types import CONNECTS, ENGAGES, Candidates, Relation, Requests
 
 TABLES = ("users", "items", "connections", "interactions")
@@ -54,16 +60,20 @@ def snapshot_of(folder: Path, state: Path) -> Snapshot:
     return serving_snapshot(History.load(work / "entities"))
 
 
-def features(snapshot: Snapshot, relation: Relation, overlay: Overlay | None) -> Columns:
-    """Live features of some users and one stranger with many candidates."""
+def asked(snapshot: Snapshot, relation: Relation, overlay: Overlay | None) -> FeatureInput:
+    """Some users and one stranger with many candidates."""
     users = np.arange(-1, QUERIES - 1, dtype=np.int32)
     candidates = np.arange(50, dtype=np.int32)
     found = Candidates(
         np.arange(QUERIES + 1, dtype=np.int64) * len(candidates), np.tile(candidates, QUERIES)
     )
     live = None if overlay is None else LiveFacts(snapshot).counters(overlay)
-    given = FeatureInput(Scope(snapshot, relation), Requests(users, 0, 10, live=live), found)
-    columns: Columns = {}
+    return FeatureInput(Scope(snapshot, relation), Requests(users, 0, 10, live=live), found)
+
+
+def features(snapshot: Snapshot, relation: Relation, overlay: Overlay | None) -> Columns:
+    """Their live features."""
+    given, columns = asked(snapshot, relation, overlay), {}
     for group in feature_groups(relation):
         columns |= group.compute(given) if group.live else {}
     return columns
@@ -215,3 +225,71 @@ def test_the_oldest_facts_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [fact.user for fact in kept] == [str(each) for each in range(57 - len(kept), 57)]
     assert 10 <= len(kept) <= 20
     assert facts.since(57) == ([], 57)
+
+
+@pytest.mark.parametrize("relation", [CONNECTS, ENGAGES], ids=["people", "items"])
+def test_a_kept_matrix_is_renewed_where_events_change_it(
+    folder: Path, before: Snapshot, tmp_path: Path, relation: Relation
+) -> None:
+    log = LocalLog(tmp_path)
+    log.append(events(folder, before.as_of, 4))
+    overlay = Overlay(log)
+    overlay.catch_up()
+    given, now = asked(before, relation, None), asked(before, relation, overlay)
+    groups = tuple(g for g in feature_groups(relation) if g.live or g.name == "activity")
+    declared = FeatureSet(groups, tuple(f for g in groups for f in g.declare(given.scope)))
+    kept, fresh = declared.matrix(given), declared.matrix(now)
+    kept.setflags(write=False)  # as one out of a store
+    np.testing.assert_array_equal(declared.renewed(now, kept), fresh)
+    np.testing.assert_array_equal(declared.renewed(given, fresh), kept)
+    changed = ~np.array([
+        np.array_equal(kept[:, place], fresh[:, place], equal_nan=True)
+        for place in range(kept.shape[1])
+    ])  # fmt: skip
+    assert set(np.array(declared.names)[changed]) == set(declared.live)
+
+
+def test_a_job_that_begins_with_a_release_goes_on_from_it(
+    folder: Path, before: Snapshot, tmp_path: Path
+) -> None:
+    """Stored values are those of a release with the events; what the first one had counts once."""
+    category = item_category(before.entities.item_attributes)
+    assert category is not None
+    texts = category.values.to_pylist()
+    ids = before.entities.items.identifiers(range(len(category.codes))).to_pylist()
+    named = {
+        str(each): texts[code] for each, code in zip(ids, category.codes, strict=True) if code >= 0
+    }
+    job = Job("job", before.as_of, ("", "", Path()), named, 0.0)
+    store = MemoryStore("test")
+    assert seed(store, before, texts, job.id) > 100
+    log = LocalLog(tmp_path)
+    made = [e for e in events(folder, before.as_of, 5) if e.type == "interact"]
+    log.append(made)
+    rows = [row for event in made for row in _of_event(event, job)]
+    owners = list(dict.fromkeys((str(row["owner_side"]), str(row["owner"])) for row in rows))
+    add_batch(store, pa.RecordBatch.from_pylist(rows, _SCHEMA), owners, job.id, 0)
+    after = snapshot_of(folder, tmp_path)
+    people, things = (
+        ids.identifiers(range(len(ids))).to_pylist()
+        for ids in (after.entities.users, after.entities.items)
+    )
+    users, items = StoredCounters(store).read(people, things)
+    for side, found in (("user", users), ("item", items)):
+        for counter in COUNTERS[side]:
+            values = [0.0 if o is None else o.at(side, counter.name, after.as_of) for o in found]
+            np.testing.assert_allclose(values, after.counters[counter.name], rtol=1e-5, atol=1e-9)
+    listed, places = (
+        after.counters[f"{LATEST.name}_items"],
+        {str(t): n for n, t in enumerate(things)},
+    )
+    indptr, codes, values = (
+        after.counters[f"user_category_week_{x}"] for x in ("indptr", "codes", "values")
+    )
+    for user, owned in enumerate(users):
+        latest = [] if owned is None else [places[item] for _, item in owned.latest]
+        assert latest == [item for item in listed[user].tolist() if item >= 0]
+        own = slice(indptr[user], indptr[user + 1])
+        expected = dict(zip([texts[c] for c in codes[own]], values[own].tolist(), strict=True))
+        taste = {} if owned is None else owned.taste_at(after.as_of)
+        assert taste == pytest.approx(expected, rel=1e-5, abs=1e-9)
