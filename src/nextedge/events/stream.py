@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from nextedge.config import Config
 from nextedge.errors import (
@@ -55,10 +54,10 @@ LATE = "7 days"
 _UNSET = "200"
 """Spark's own number of parts, far too many for one machine."""
 _TOLD = 5
-"""Faults of one batch that are logged."""
+"""Faults of one part of a batch that are logged."""
 _AT_ONCE = 5_000
 """Owners whose values are read and written together."""
-_COLUMNS = ("event_id", "owner_side", "owner", KIND, TIME, USER, ITEM, CATEGORY, "fault")
+_COLUMNS = ("event_id", "owner_side", "owner", KIND, TIME, USER, ITEM, CATEGORY)
 _SCHEMA = pa.schema([(name, pa.int64() if name == TIME else pa.string()) for name in _COLUMNS])
 
 
@@ -130,13 +129,11 @@ def run_stream(
     def write(rows: DataFrame, batch: int) -> None:
         nonlocal done
         placed = rows.repartition("owner_side", "owner")
-        told_of = placed.mapInArrow(
-            lambda batches: _added(batches, shared.value, batch), "facts long, fault string"
+        added = placed.mapInArrow(
+            lambda batches: _added(batches, shared.value, batch), "facts long"
         ).collect()
-        for fault in [row["fault"] for row in told_of if row["fault"]][:_TOLD]:
-            _log.warning("stream: an event is left out: %s", fault)
         done += 1
-        told(batch, sum(row["facts"] for row in told_of))
+        told(batch, sum(row["facts"] for row in added))
 
     started = unique.writeStream.foreachBatch(write).option(
         "checkpointLocation", str(checkpoint.resolve() / "spark")
@@ -264,29 +261,36 @@ def _ddl() -> str:
 
 
 def _facts(batches: Iterable[pa.RecordBatch], job: Job) -> Iterator[pa.RecordBatch]:
-    """Lines as facts, one a user or item that counts it; what is no event as a fault."""
+    """Lines as facts, one a user or item that counts it.
+
+    What is no event is named in the log of the task and left out here: its time, or that it has
+    none, must not move the watermark.
+    """
+    faults = 0
     for batch in batches:
         rows: list[dict[str, object]] = []
-        latest = time.time() * 1e6 + job.future_seconds * 1e6
+        latest = (time.time() + job.future_seconds) * 1e6
         for line in batch.column(0).to_pylist():
-            if line and line.strip():
+            if not line or not line.strip():
+                continue
+            try:
                 rows += _of_line(line, job, latest)
+            except (ValueError, EventError) as error:
+                faults += 1
+                if faults <= _TOLD:
+                    _log.warning("stream: an event is left out: %.300s", error)
         yield pa.RecordBatch.from_pylist(rows, _SCHEMA)
 
 
 def _of_line(line: str, job: Job, latest: float) -> list[dict[str, object]]:
-    try:
-        raw = json.loads(line)
-        if not isinstance(raw, dict):
-            raise EventError("expected one JSON object a line")
-        if "event_id" not in raw or "timestamp" not in raw:
-            raise EventError("an event of a stream needs event_id and timestamp: it may come again")
-        event = parse_event(raw)
-        if event.micros > latest:
-            raise EventError(f"timestamp: {event.timestamp} is in the future")
-    except (ValueError, EventError) as error:
-        now = int(time.time() * 1e6)
-        return [{"event_id": uuid.uuid4().hex, TIME: now, "fault": str(error)[:300]}]
+    raw = json.loads(line)
+    if not isinstance(raw, dict):
+        raise EventError("expected one JSON object a line")
+    if "event_id" not in raw or "timestamp" not in raw:
+        raise EventError("an event of a stream needs event_id and timestamp: it may come again")
+    event = parse_event(raw)
+    if event.micros > latest:
+        raise EventError(f"timestamp: {event.timestamp} is in the future")
     if event.type not in FACTS or event.micros <= job.as_of:
         return []
     return _of_event(event, job)
@@ -310,20 +314,13 @@ def _added(batches: Iterable[pa.RecordBatch], job: Job, batch: int) -> Iterator[
     parts = [pa.RecordBatch.from_arrays(each.columns, names=each.schema.names) for each in batches]
     if not sum(map(len, parts)):
         return
-    rows = pa.Table.from_batches(parts)
-    faulty = pc.is_valid(rows.column("fault"))
-    faults = rows.filter(faulty).column("fault").to_pylist()[:_TOLD]
-    facts = rows.filter(pc.invert(faulty)).drop_columns("fault").combine_chunks()
+    facts = pa.Table.from_batches(parts).combine_chunks().to_batches()[0]
     sides, owners = facts.column("owner_side").to_pylist(), facts.column("owner").to_pylist()
     everybody = list(dict.fromkeys(zip(sides, owners, strict=True)))
     store = job.open_store()
     try:
         for start in range(0, len(everybody), _AT_ONCE):
-            batch_facts = facts.to_batches()[0]
-            add_batch(store, batch_facts, everybody[start : start + _AT_ONCE], job.id, batch)
+            add_batch(store, facts, everybody[start : start + _AT_ONCE], job.id, batch)
     finally:
         store.close()
-    kinds = pa.schema([("facts", pa.int64()), ("fault", pa.string())])
-    yield pa.RecordBatch.from_pylist(
-        [{"facts": len(facts)}, *({"facts": 0, "fault": fault} for fault in faults)], kinds
-    )
+    yield pa.RecordBatch.from_pydict({"facts": [len(facts)]})
