@@ -109,14 +109,12 @@ class FeatureSet:
     @classmethod
     def of(cls, scope: Scope, exclude: tuple[str, ...] = ()) -> FeatureSet:
         """All features whose inputs the tenant has, without the excluded ones."""
-        groups = tuple(feature_groups(scope.relation))
-        features = tuple(
-            feature
-            for group in groups
-            for feature in group.declare(scope)
-            if feature.name not in exclude
-        )
-        return cls(groups, features)
+        declared = {
+            group: [feature for feature in group.declare(scope) if feature.name not in exclude]
+            for group in feature_groups(scope.relation)
+        }
+        groups = tuple(group for group, own in declared.items() if own)
+        return cls(groups, tuple(feature for own in declared.values() for feature in own))
 
     @property
     def names(self) -> list[str]:

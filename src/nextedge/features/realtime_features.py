@@ -30,6 +30,7 @@ from nextedge.stages.source import Scope
 from nextedge.types import CONNECTS, ENGAGES, IndexArray, IntArray
 
 _HOUR = 3_600_000_000
+_ITEMS, _READS = f"{LATEST.name}_items", "counters, live events"
 _TASTE, _SHARE, _SIMILARITY, _QUIET = (
     "recent_category_taste", "recent_category_share", "recent_similarity", "query_quiet_hours",
 )  # fmt: skip
@@ -37,7 +38,7 @@ _TASTE, _SHARE, _SIMILARITY, _QUIET = (
 
 def _decayed(name: str, what: str, counter: DecayedCounter) -> Feature:
     formula = f"ln(1 + {what} counted 2^(-age / {counter.half_life_days:g} days))"
-    return Feature(name, formula, "counters, live events", live=True)
+    return Feature(name, formula, _READS, live=True)
 
 
 def _people(scope: Scope) -> Iterator[Feature]:
@@ -58,44 +59,62 @@ def bursts(given: FeatureInput) -> Columns:
     return columns
 
 
-def _items(scope: Scope) -> Iterator[Feature]:
-    counters = scope.snapshot.counters
-    if f"{LATEST.name}_items" not in counters:
+def _recent(scope: Scope) -> Iterator[Feature]:
+    if _ITEMS not in scope.snapshot.counters:
         return
     for span, counter in POPULARITY.items():
         yield _decayed(f"candidate_popularity_{span}", "its interactions", counter)
     for span, counter in ACTIVITY.items():
         yield _decayed(f"query_interactions_{span}", "its interactions", counter)
-    latest, reads = f"the query's latest {LATEST.n} interactions", "counters, live events"
-    yield Feature(_QUIET, "ln(1 + hours since the query's latest interaction)", reads, live=True)
-    yield Feature(_SIMILARITY, f"Σ item_knn similarity to {latest}", reads, live=True)
-    if f"{TASTE.name}_indptr" in counters:
-        yield _decayed(_TASTE, "the query's interactions with the item's category", TASTE)
-        yield Feature(_SHARE, f"share of {latest} that has the item's category", reads, live=True)
+    yield Feature(_QUIET, "ln(1 + hours since the query's latest interaction)", _READS, live=True)
 
 
-@feature_group("recent", _items, (ENGAGES,), live=True)
+@feature_group("recent", _recent, (ENGAGES,), live=True)
 def recent(given: FeatureInput) -> Columns:
-    """What the query did last, how it fits the candidate, and who else wants that now."""
-    counters = given.scope.snapshot.counters
-    if f"{LATEST.name}_items" not in counters:
+    """How much the query does of late, and who else wants the candidate now."""
+    if _ITEMS not in given.scope.snapshot.counters:
         return {}
     columns: Columns = {}
     for span, counter in POPULARITY.items():
         columns[f"candidate_popularity_{span}"] = _read(given, counter, given.candidate)
     for span, counter in ACTIVITY.items():
         columns |= _of_query(given, f"query_interactions_{span}", counter)
-    items, times = _latest(given)
-    newest = times.max(axis=1, initial=0)
+    newest = _latest(given)[1].max(axis=1, initial=0)
     hours = np.where(newest > 0, np.maximum(_clock(given) - newest, 0) / _HOUR, np.nan)
     columns[_QUIET] = np.repeat(np.log1p(hours), _sizes(given)).astype(np.float32)
-    columns[_SIMILARITY] = pair_products(
-        _as_rows(items, given.scope.graph.targets), similar_to(given.scope),
-        given.candidates.indptr, given.candidate,
-    )  # fmt: skip
-    if f"{TASTE.name}_indptr" in counters:
-        columns |= _category(given, items)
     return columns
+
+
+def _similar(scope: Scope) -> Iterator[Feature]:
+    if _ITEMS in scope.snapshot.counters:
+        formula = f"Σ item_knn similarity to the query's latest {LATEST.n} interactions"
+        yield Feature(_SIMILARITY, formula, _READS, live=True)
+
+
+@feature_group("recent_similar", _similar, (ENGAGES,), live=True)
+def recent_similar(given: FeatureInput) -> Columns:
+    """How like the candidate what the query did last is."""
+    if _ITEMS not in given.scope.snapshot.counters:
+        return {}
+    rows = _as_rows(_latest(given)[0], given.scope.graph.targets)
+    similar = similar_to(given.scope)
+    found = pair_products(rows, similar, given.candidates.indptr, given.candidate)
+    return {_SIMILARITY: found}
+
+
+def _of_category(scope: Scope) -> Iterator[Feature]:
+    if f"{TASTE.name}_indptr" in scope.snapshot.counters:
+        yield _decayed(_TASTE, "the query's interactions with the item's category", TASTE)
+        formula = f"share of the query's latest {LATEST.n} interactions with the item's category"
+        yield Feature(_SHARE, formula, _READS, live=True)
+
+
+@feature_group("recent_category", _of_category, (ENGAGES,), live=True)
+def recent_category(given: FeatureInput) -> Columns:
+    """How much of what the query does is of the candidate's category."""
+    if f"{TASTE.name}_indptr" not in given.scope.snapshot.counters:
+        return {}
+    return _category(given, _latest(given)[0])
 
 
 def _clock(given: FeatureInput) -> int:
