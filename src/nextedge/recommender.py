@@ -37,7 +37,7 @@ from nextedge.releases.repository import Release, Releases
 from nextedge.serving.cache import Cache
 from nextedge.serving.contacts import Contacts
 from nextedge.serving.forget import Erased, forget
-from nextedge.serving.live import with_live_edges
+from nextedge.serving.live_graphs import with_live_edges
 from nextedge.serving.published import (
     Kept,
     PublishedCandidates,

@@ -8,9 +8,9 @@ back at the doors.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -70,6 +70,26 @@ class Filter:
     or_missing: bool = False
 
 
+class LiveCounts(Protocol):
+    """What was recorded later than the release's ``as_of``, as its real-time features read it."""
+
+    @property
+    def clock(self) -> int:
+        """Microseconds: the time of the latest of it, or ``as_of``; what has decayed has by then."""
+
+    def counts(self, name: str, positions: IndexArray, clock: int) -> npt.NDArray[np.float64]:
+        """float64[n]: what a counter has in addition, at the clock; positions are known."""
+
+    def taste(self, user: int, clock: int) -> Mapping[int, float]:
+        """What a user has in addition of each category, by its code, at the clock."""
+
+    def version(self, user: int) -> int:
+        """Differs after anything that changes what the others give of a user."""
+
+    def latest(self, user: int) -> Sequence[tuple[int, int]]:
+        """(time, item) of a user's latest items, newest first; UNKNOWN for one of no release."""
+
+
 @dataclass(frozen=True, slots=True)
 class Requests:
     """A batch of questions; a single request is a batch of one.
@@ -81,6 +101,7 @@ class Requests:
         context: request context (``region``, ``device``, …), the same for the whole batch.
         exclude: int32 ragged rows left out on the caller's word, or None.
         filters: every one of which a candidate must pass, the same for the whole batch.
+        live: what was recorded since the release; None in training and evaluation.
     """
 
     query: IndexArray
@@ -89,6 +110,7 @@ class Requests:
     context: Mapping[str, str] = field(default_factory=dict)
     exclude: tuple[IntArray, IndexArray] | None = None
     filters: tuple[Filter, ...] = ()
+    live: LiveCounts | None = field(default=None, compare=False)
 
     def __len__(self) -> int:
         return len(self.query)

@@ -28,11 +28,13 @@ class Feature:
         name: unique, full words.
         formula: how it is computed, in words or symbols.
         reads: which part of the snapshot or request it comes from.
+        live: whether events since the release change it.
     """
 
     name: str
     formula: str
     reads: str
+    live: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,8 @@ class FeatureGroup:
     relations: tuple[Relation, ...]
     declare: Declare
     compute: Compute
+    live: bool = False
+    """Whether it reads ``Requests.live``, and so may differ from request to request."""
 
 
 _GROUPS: dict[str, FeatureGroup] = {}
@@ -76,11 +80,13 @@ def feature_group(
     name: str,
     declare: Declare,
     relations: tuple[Relation, ...] = (CONNECTS, ENGAGES),
+    *,
+    live: bool = False,
 ) -> Callable[[Compute], Compute]:
     """Register a function as the one definition of a group of features."""
 
     def register(compute: Compute) -> Compute:
-        _GROUPS[name] = FeatureGroup(name, relations, declare, compute)
+        _GROUPS[name] = FeatureGroup(name, relations, declare, compute, live)
         return compute
 
     return register
@@ -103,14 +109,12 @@ class FeatureSet:
     @classmethod
     def of(cls, scope: Scope, exclude: tuple[str, ...] = ()) -> FeatureSet:
         """All features whose inputs the tenant has, without the excluded ones."""
-        groups = tuple(feature_groups(scope.relation))
-        features = tuple(
-            feature
-            for group in groups
-            for feature in group.declare(scope)
-            if feature.name not in exclude
-        )
-        return cls(groups, features)
+        declared = {
+            group: [feature for feature in group.declare(scope) if feature.name not in exclude]
+            for group in feature_groups(scope.relation)
+        }
+        groups = tuple(group for group, own in declared.items() if own)
+        return cls(groups, tuple(feature for own in declared.values() for feature in own))
 
     @property
     def names(self) -> list[str]:
@@ -134,10 +138,29 @@ class FeatureSet:
 
     def matrix(self, given: FeatureInput) -> npt.NDArray[np.float32]:
         """float32[R, F]: every feature of every row; NaN where there is no value."""
+        matrix = np.full((len(given.candidates), len(self.features)), np.nan, np.float32)
+        self._fill(matrix, given, self.groups)
+        return matrix
+
+    def renewed(
+        self, given: FeatureInput, matrix: npt.NDArray[np.float32]
+    ) -> npt.NDArray[np.float32]:
+        """float32[R, F]: a kept matrix of the same candidates with its live features as of now."""
+        groups = [group for group in self.groups if group.live]
+        fresh = np.array(matrix)
+        self._fill(fresh, given, groups)
+        return fresh
+
+    def _fill(
+        self, matrix: npt.NDArray[np.float32], given: FeatureInput, groups: Sequence[FeatureGroup]
+    ) -> None:
         place = {name: column for column, name in enumerate(self.names)}
-        matrix = np.full((len(given.candidates), len(place)), np.nan, np.float32)
-        for group in self.groups:
+        for group in groups:
             for name, values in group.compute(given).items():
                 if name in place:
                     matrix[:, place[name]] = values
-        return matrix
+
+    @property
+    def live(self) -> tuple[str, ...]:
+        """Names of the features that may differ from request to request."""
+        return tuple(feature.name for feature in self.features if feature.live)

@@ -42,7 +42,7 @@ def sequence(given: FeatureInput) -> Columns:
     scope = given.scope
     if not (scope.timed and scope.graph.edges):
         return {}
-    similar = scope.derived("similar_items", lambda: _similar(scope), lasting=True)
+    similar = similar_to(scope)
     place = scope.derived("place_from_end", lambda: place_from_end(scope.graph))
     columns: Columns = {}
     weights = {f"{name}_similarity": (place < size) for name, size in _RECENT.items()}
@@ -53,8 +53,13 @@ def sequence(given: FeatureInput) -> Columns:
     return columns
 
 
-def _similar(scope: Scope) -> SparseRows:
-    return similar_items(scope, neighbours=300, shrinkage=1.0, user_power=0.5, normalise=True)
+def similar_to(scope: Scope) -> SparseRows:
+    """For each item its most similar items, computed once for the scope."""
+
+    def compute() -> SparseRows:
+        return similar_items(scope, neighbours=300, shrinkage=1.0, user_power=0.5, normalise=True)
+
+    return scope.derived("similar_items", compute, lasting=True)
 
 
 def _content_columns(scope: Scope) -> list[str]:

@@ -7,7 +7,7 @@ the graphs of each relation. Windows of one build share the entities and differ 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ GRAPHS = (
     "connections", "engagements", "engaged_by", "occasions", "occasions_by", "profile_views", "blocks",
     "hidden_connections",
 )  # fmt: skip
+_COUNTERS = "counters"
 _ARRAYS = ("communities", "known_users", "known_items")
 
 
@@ -74,6 +75,7 @@ class Snapshot:
         hidden_connections: user × user, mirrored: in no other graph; not recommended to each other.
         communities: int32[U, 2], small and large communities of the connections, -1 for none.
         known_users, known_items: bool[U], bool[I]: who could be recommended as of then.
+        counters: the real-time features as of then, as ``nextedge.features.backfill`` names them.
     """
 
     entities: Entities
@@ -90,6 +92,7 @@ class Snapshot:
     communities: IndexArray
     known_users: BoolArray
     known_items: BoolArray
+    counters: dict[str, np.ndarray] = field(default_factory=dict)
 
     @cached_property
     def last_activity(self) -> IntArray:
@@ -108,6 +111,9 @@ class Snapshot:
             getattr(self, name).save(directory / name)
         for part in _ARRAYS:
             np.save(directory / f"{part}.npy", getattr(self, part))
+        (directory / _COUNTERS).mkdir()
+        for name, values in self.counters.items():
+            np.save(directory / _COUNTERS / f"{name}.npy", values)
         about = {"as_of": self.as_of, "timed": sorted(self.timed)}
         (directory / "snapshot.json").write_text(json.dumps(about))
 
@@ -122,8 +128,12 @@ class Snapshot:
             none, users = np.zeros(0, np.int32), len(entities.users)
             graphs["hidden_connections"] = build_graph(none, none, users, users)
         arrays: dict[str, Any] = {part: mapped(directory / f"{part}.npy") for part in _ARRAYS}
+        counters = {
+            path.stem: mapped(path) for path in sorted((directory / _COUNTERS).glob("*.npy"))
+        }
         return cls(
             entities=entities,
+            counters=counters,
             as_of=about["as_of"],
             timed=frozenset(about["timed"]),
             **graphs,

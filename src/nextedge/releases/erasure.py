@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from nextedge.data.ids import IdMap, emptied
 from nextedge.features.attributes import Attributes, Category, Encoded, Instant, Number, Tags, Text
+from nextedge.features.backfill import without_user
 from nextedge.graph.csr import Graph
 from nextedge.graph.propagate import SparseRows
 from nextedge.graph.snapshot import Entities, Snapshot
@@ -119,7 +120,10 @@ def _without_edges(snapshot: Snapshot, place: int) -> Snapshot:
     }  # fmt: skip
     known, communities = np.array(snapshot.known_users), np.array(snapshot.communities)
     known[place], communities[place] = False, -1
-    return replace(snapshot, **graphs, known_users=known, communities=communities)
+    counters = without_user(snapshot.counters, place)
+    return replace(
+        snapshot, **graphs, known_users=known, communities=communities, counters=counters
+    )
 
 
 def _kept(

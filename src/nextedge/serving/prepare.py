@@ -55,7 +55,7 @@ def prepare(
     if not 1 <= k <= MAX_LIMIT:
         raise InputError(f"k = {k}: expected 1 to {MAX_LIMIT}")
     overlay.catch_up()
-    requests = _requests(release, surface, overlay.askers(user_ids), k, question)
+    requests = _requests(release, surface, overlay, overlay.askers(user_ids), k, question)
     kind, days = surface.settings.kind, surface.policy_in(name).settings.recently_shown_days
     ids = release.entities.users if kind == "people" else release.entities.items
 
@@ -82,6 +82,7 @@ def prepare(
 def _requests(
     release: LoadedRelease,
     surface: LoadedSurface,
+    overlay: Overlay,
     user_ids: Sequence[Identifier],
     k: int,
     question: Question,
@@ -94,7 +95,8 @@ def _requests(
     if len(left_out):
         count = len(user_ids)
         exclude = np.arange(count + 1, dtype=np.int64) * len(left_out), np.tile(left_out, count)
-    requests = Requests(query, now, k, question.context, exclude, filters)
+    live = release.live.counters(overlay) if surface.line.features.live else None
+    requests = Requests(query, now, k, question.context, exclude, filters, live)
     eligible(surface.line.scope, requests)  # a filter that cannot be read is refused before work
     return requests
 

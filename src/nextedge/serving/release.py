@@ -20,6 +20,7 @@ from nextedge.index.vector_index import VectorIndex
 from nextedge.models.learners import load_rankers
 from nextedge.releases.repository import Release
 from nextedge.serving.deadline import Pace
+from nextedge.serving.live_counters import LiveFacts
 from nextedge.serving.touched import Touched
 from nextedge.stages.embedding import ModelSource
 from nextedge.stages.fusion import FILE as FUSION
@@ -92,6 +93,7 @@ class LoadedRelease:
         """uint64[U]: differs with the live edges that touch a user's lists; None without any."""
         self.ends: IndexArray = np.zeros(0, np.int32)
         """Users at the ends of live edges."""
+        self.live = LiveFacts(self.snapshot)
         self._gone: dict[str, tuple[int, IndexArray]] = {}
         self._others: dict[tuple[str, str], IdMap] = {}
         self.surfaces = {name: self._load(name, config) for name in release.surfaces}

@@ -32,7 +32,10 @@ class ReplayReport(Differences):
 def replay_features(
     release: LoadedRelease, surface: str, logged: Sequence[LoggedRequest], most: int = 1000
 ) -> ReplayReport:
-    """Compare logged features bit for bit with those of the same queries in batches of 16."""
+    """Compare logged features bit for bit with those of the same queries in batches of 16.
+
+    Real-time features are left out: they followed from what had been recorded by then.
+    """
     own = [each for each in logged if each.surface == surface]
     report = ReplayReport(surface, other_releases=sum(e.release != release.id for e in own))
     for each in [e for e in own if e.release == release.id][-most:]:
@@ -64,4 +67,6 @@ def _compare(
         return
     found = matrix[[rows[int(c)] for c in wanted]]
     for column, name in enumerate(line.features.names):
+        if name in line.features.live:
+            continue  # they follow from what was recorded by then, too
         report.compare(name, found[:, column], logged.features[:, column], int(query[0]))

@@ -124,7 +124,9 @@ def _cache_key(
     if requests.k * _KEPT_PER_RESULT + left_out > KEPT:
         return None
     query = int(requests.query[0])
-    return release.id, surface.name, str(query), requests.filters, release.edition(query)
+    # what others do moves the features of all candidates a little: a kept list is as old as it may be
+    own = 0 if requests.live is None else requests.live.version(query)
+    return release.id, surface.name, str(query), requests.filters, release.edition(query), own
 
 
 def _computed(
@@ -145,6 +147,8 @@ def _computed(
         found, matrix = kept.candidates, kept.matrix
         if matrix is not None and matrix.shape[1] != len(surface.line.features.names):
             matrix = None
+        if matrix is not None:
+            matrix = surface.line.renewed(requests, found, matrix)
         if matrix is None or whole:
             found = with_standard_scores(found)
         ranked = ranked_candidates(

@@ -139,6 +139,12 @@ class Line:
         """float32[R, F]: the ranker's features of the candidates."""
         return self.features.matrix(FeatureInput(self.scope, requests, candidates))
 
+    def renewed(self, requests: Requests, candidates: Candidates, matrix: FloatArray) -> FloatArray:
+        """float32[R, F]: features that were kept, those that events change computed again."""
+        if not self.features.live:
+            return matrix
+        return self.features.renewed(FeatureInput(self.scope, requests, candidates), matrix)
+
     def score(
         self, requests: Requests, candidates: Candidates, matrix: FloatArray | None = None
     ) -> FloatArray:

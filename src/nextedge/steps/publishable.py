@@ -22,7 +22,7 @@ class SnapshotStep(Step):
     """The graphs of all records, memory-mapped by whoever serves."""
 
     name = "snapshot"
-    version = 3
+    version = 4
 
     def settings(self) -> Mapping[str, Any]:
         return {}

@@ -11,6 +11,7 @@ import numpy as np
 from nextedge.config import SplitConfig, SurfaceConfig
 from nextedge.data.split import Method, Window, choose_method, label_windows
 from nextedge.features.attributes import Attributes
+from nextedge.features.backfill import Sizes, backfill, item_category
 from nextedge.graph.communities import communities
 from nextedge.graph.csr import Graph, build_graph, mirrored
 from nextedge.graph.snapshot import Entities, Snapshot
@@ -201,7 +202,23 @@ def make_snapshot(
         np.stack(communities(connects), axis=1),
         known_entities(history.entities.user_attributes, as_of, (connects.degree > 0) | (engages.degree > 0)),
         known_entities(history.entities.item_attributes, as_of, engaged_by.degree > 0),
+        _counters(history, connections, interactions, as_of),
     )  # fmt: skip
+
+
+def _counters(
+    history: History, connections: Records, interactions: Records, as_of: int
+) -> dict[str, np.ndarray]:
+    """The real-time features of the records; none of a relation without times."""
+    entities, timed = history.entities, history.timed
+    category = item_category(entities.item_attributes)
+    codes = None if category is None else np.asarray(category.codes)
+    return backfill(
+        connections if CONNECTS.name in timed else None,
+        interactions if ENGAGES.name in timed else None,
+        Sizes(len(entities.users), len(entities.items), codes),
+        as_of,
+    )
 
 
 def _occasions(interactions: Records, users: int) -> Graph:

@@ -1,0 +1,164 @@
+"""The real-time features of a snapshot: what its records add up to, as arrays by position."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from nextedge.features.attributes import Attributes, Category
+from nextedge.features.counters import (
+    BY_POSITION,
+    CATEGORY,
+    CONNECT,
+    INTERACT,
+    ITEM,
+    KIND,
+    LATEST,
+    TASTE,
+    TIME,
+    USER,
+    VALUE,
+    dense,
+    folded,
+)
+from nextedge.schema import ColumnKind
+from nextedge.types import IndexArray, IntArray
+
+_BATCH = 1_000_000
+Arrays = dict[str, np.ndarray]
+
+
+class Edges(Protocol):
+    """Records of one relation in positions, with their times (microseconds, 0 where none)."""
+
+    @property
+    def source(self) -> IndexArray:
+        """int32[n]: whose."""
+
+    @property
+    def target(self) -> IndexArray:
+        """int32[n]: of whom or what."""
+
+    @property
+    def time(self) -> IntArray:
+        """int64[n]."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Users and items that there are, and what the items' categories are called by."""
+
+    users: int
+    items: int
+    category: IndexArray | None
+
+
+def item_category(items: Attributes) -> Category | None:
+    """The column that says what an item is: ``category``, or the first of its kind; or None."""
+    names = items.of_kind(ColumnKind.CATEGORY)
+    if not names:
+        return None
+    column = items.columns["category" if "category" in names else names[0]]
+    return column if isinstance(column, Category) else None
+
+
+def backfill(
+    connections: Edges | None, interactions: Edges | None, sizes: Sizes, as_of: int
+) -> Arrays:
+    """Every declared counter as of an instant, by the names of what is stored.
+
+    Args:
+        connections, interactions: None where their times are not known.
+
+    Returns: ``{counter}`` float32[users or items]; of ``TASTE`` the users' rows as ``_indptr``,
+    ``_codes`` ascending, and ``_values``; of ``LATEST`` ``_items`` int32[users, n], -1 where there
+    are fewer, and ``_times`` int64[users, n].
+    """
+    arrays: Arrays = {}
+    for kind, edges in ((CONNECT, connections), (INTERACT, interactions)):
+        if edges is None:
+            continue
+        for counter in BY_POSITION:
+            if kind in counter.weights:
+                state = folded(counter, _facts(kind, edges, sizes))
+                size = sizes.items if counter.key == (ITEM,) else sizes.users
+                arrays[counter.name] = dense(counter, state, size, as_of)
+    if interactions is not None:
+        arrays |= _taste(interactions, sizes, as_of) | _latest(interactions, sizes)
+    return arrays
+
+
+def _facts(kind: str, edges: Edges, sizes: Sizes) -> Iterator[pa.RecordBatch]:
+    """Records as facts; a connection is one of either end."""
+    for start in range(0, len(edges.source), _BATCH):
+        part = slice(start, start + _BATCH)
+        kept = np.asarray(edges.time[part]) > 0
+        source, target = edges.source[part][kept], edges.target[part][kept]
+        time = edges.time[part][kept]
+        if kind == CONNECT:
+            yield _batch(
+                kind, np.concatenate((time, time)), {USER: np.concatenate((source, target))}
+            )
+            continue
+        columns = {USER: source, ITEM: target}
+        if sizes.category is not None:
+            columns[CATEGORY] = sizes.category[target]
+        yield _batch(kind, time, columns)
+
+
+def _batch(kind: str, time: IntArray, columns: dict[str, IndexArray]) -> pa.RecordBatch:
+    kinds = pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(time), np.int8)), pa.array([kind]))
+    return pa.record_batch({
+        KIND: kinds.cast(pa.string()), TIME: pa.array(time),
+        **{name: pa.array(values, mask=values < 0) for name, values in columns.items()},
+    })  # fmt: skip
+
+
+def _taste(interactions: Edges, sizes: Sizes, as_of: int) -> Arrays:
+    if sizes.category is None:
+        return {}
+    state = folded(TASTE, _facts(INTERACT, interactions, sizes))
+    none = np.zeros(0, np.int32)
+    users, codes, values = none, none, np.zeros(0)
+    if state.rows is not None:
+        rows = TASTE.at(state, as_of)
+        users, codes, values = (np.asarray(rows.column(n)) for n in (USER, CATEGORY, VALUE))
+    order = np.lexsort((codes, users))
+    indptr = np.concatenate(([0], np.cumsum(np.bincount(users, minlength=sizes.users))))
+    return {
+        f"{TASTE.name}_indptr": indptr.astype(np.int64),
+        f"{TASTE.name}_codes": codes[order].astype(np.int32),
+        f"{TASTE.name}_values": values[order].astype(np.float32),
+    }
+
+
+def _latest(interactions: Edges, sizes: Sizes) -> Arrays:
+    items = np.full((sizes.users, LATEST.n), -1, np.int32)
+    times = np.zeros((sizes.users, LATEST.n), np.int64)
+    rows = folded(LATEST, _facts(INTERACT, interactions, sizes))
+    if rows is not None:
+        place = np.asarray(rows.column(USER)), LATEST.place(rows)
+        items[place], times[place] = np.asarray(rows.column(ITEM)), np.asarray(rows.column(TIME))
+    return {f"{LATEST.name}_items": items, f"{LATEST.name}_times": times}
+
+
+def without_user(arrays: Arrays, place: int) -> Arrays:
+    """The arrays with one user's rows empty; what others' and the items' sums hold of them stays."""
+    taste, latest = TASTE.name, LATEST.name
+    kept: Arrays = {name: np.array(values) for name, values in arrays.items()}
+    for counter in BY_POSITION:
+        if counter.key == (USER,) and counter.name in kept:
+            kept[counter.name][place] = 0
+    if f"{latest}_items" in kept:
+        kept[f"{latest}_items"][place], kept[f"{latest}_times"][place] = -1, 0
+    if f"{taste}_indptr" in kept:
+        indptr = kept[f"{taste}_indptr"]
+        own = slice(int(indptr[place]), int(indptr[place + 1]))
+        for part in ("codes", "values"):
+            kept[f"{taste}_{part}"] = np.delete(kept[f"{taste}_{part}"], own)
+        indptr[place + 1 :] -= own.stop - own.start
+    return kept

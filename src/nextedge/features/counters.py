@@ -1,0 +1,230 @@
+"""Real-time features as they are declared: counters that decay, and the latest of a kind.
+
+A declaration is the one definition of its backfill, its stream update and its online read. All of
+them see *facts*: Arrow rows of a ``kind``, a ``time`` (int64 microseconds) and the columns that keys
+are made of (positions offline, ids in a stream). What facts add up to does not depend on their
+order, nor on how they are divided: ``merge`` of two parts is the whole.
+
+Counters are kept in the form of G. Cormode, V. Shkapenyuk, D. Srivastava, B. Xu: "Forward Decay: A
+Practical Time Decay Model for Streaming Systems", ICDE 2009: ``Σ w · 2^((t - L) / half-life)`` grows
+with the time t of each fact after a landmark L, and is divided once, when it is read. To merge two
+is to bring them to one landmark, and add. A fact must be given once: what is delivered again is
+known by its event id, before it comes here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from nextedge.types import MICROSECONDS_PER_DAY, FloatArray
+
+KIND, TIME, VALUE, USER, ITEM, CATEGORY = "kind", "time", "value", "user", "item", "category"
+NEVER = np.iinfo(np.int64).min
+"""Landmark of nothing."""
+State = TypeVar("State")
+
+
+class Aggregate(Protocol, Generic[State]):
+    """What a block function over facts does: ``prepare``, ``update``, ``merge``."""
+
+    @property
+    def name(self) -> str:
+        """Unique, full words."""
+
+    def prepare(self) -> State:
+        """The state before the first fact."""
+
+    def update(self, state: State, facts: pa.RecordBatch) -> State:
+        """The state after more facts, each given once."""
+
+    def merge(self, left: State, right: State) -> State:
+        """The state of the facts of both."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Sums by key.
+
+    Attributes:
+        rows: the key's columns, and ``value`` (float64) at the landmark.
+        landmark: microseconds; the time of the latest fact.
+    """
+
+    rows: pa.Table | None
+    landmark: int = NEVER
+
+    def __len__(self) -> int:
+        return 0 if self.rows is None else len(self.rows)
+
+
+@dataclass(frozen=True)
+class DecayedCounter:
+    """How much has happened of late, by key.
+
+    Attributes:
+        name: unique, full words.
+        key: columns of a fact; one that has none of them is not counted.
+        weights: what a fact of each kind counts; other kinds count nothing.
+        half_life_days: after so long a fact counts half.
+    """
+
+    name: str
+    key: tuple[str, ...]
+    weights: Mapping[str, float]
+    half_life_days: float
+
+    @property
+    def half_life(self) -> float:
+        """In microseconds."""
+        return self.half_life_days * MICROSECONDS_PER_DAY
+
+    def factor(self, since: int, until: int) -> float:
+        """What is left of 1 after the time between two instants (more than 1 where it is negative)."""
+        return float(np.exp2((since - until) / self.half_life))
+
+    def prepare(self) -> Counts:
+        """No fact yet."""
+        return Counts(None)
+
+    def update(self, state: Counts, facts: pa.RecordBatch) -> Counts:
+        """With more facts."""
+        kinds = pa.array(list(self.weights), pa.string())
+        wanted = pc.is_in(facts.column(KIND), kinds)
+        for name in self.key:
+            wanted = pc.and_(wanted, pc.is_valid(facts.column(name)))
+        facts = facts.filter(wanted)
+        if not len(facts):
+            return state
+        times = np.asarray(facts.column(TIME))
+        landmark = int(times.max())
+        weights = np.fromiter(self.weights.values(), np.float64)
+        value = weights[np.asarray(pc.index_in(facts.column(KIND), kinds))] * np.exp2(
+            (times - landmark) / self.half_life
+        )
+        columns = {name: facts.column(name) for name in self.key}
+        return self.merge(
+            state, Counts(self._summed(pa.table({**columns, VALUE: value})), landmark)
+        )
+
+    def merge(self, left: Counts, right: Counts) -> Counts:
+        """Both at the later landmark, so that no value can grow beyond what a float holds."""
+        if left.rows is None or right.rows is None:
+            return right if left.rows is None else left
+        landmark = max(left.landmark, right.landmark)
+        parts = [self.at(each, landmark) for each in (left, right)]
+        return Counts(self._summed(pa.concat_tables(parts, promote_options="permissive")), landmark)
+
+    def at(self, state: Counts, instant: int) -> pa.Table:
+        """The rows of a state as they read at an instant."""
+        assert state.rows is not None
+        faded = pc.multiply(state.rows.column(VALUE), self.factor(state.landmark, instant))
+        return state.rows.set_column(state.rows.schema.get_field_index(VALUE), VALUE, faded)
+
+    def _summed(self, rows: pa.Table) -> pa.Table:
+        summed = rows.group_by(list(self.key), use_threads=False).aggregate([(VALUE, "sum")])
+        return summed.select([*self.key, f"{VALUE}_sum"]).rename_columns([*self.key, VALUE])
+
+
+@dataclass(frozen=True)
+class LatestOf:
+    """The latest things of a key, newest first; of one instant those that order later.
+
+    Attributes:
+        name: unique, full words.
+        key: columns of a fact that name whose list it is.
+        what: column that is listed.
+        kinds: facts that count.
+        n: how many are kept.
+    """
+
+    name: str
+    key: tuple[str, ...]
+    what: str
+    kinds: tuple[str, ...]
+    n: int
+
+    def prepare(self) -> pa.Table | None:
+        """No fact yet."""
+        return None
+
+    def update(self, state: pa.Table | None, facts: pa.RecordBatch) -> pa.Table | None:
+        """With more facts."""
+        wanted = pc.is_in(facts.column(KIND), pa.array(self.kinds, pa.string()))
+        for name in (*self.key, self.what):
+            wanted = pc.and_(wanted, pc.is_valid(facts.column(name)))
+        facts = facts.filter(wanted)
+        if not len(facts):
+            return state
+        columns = (*self.key, TIME, self.what)
+        found = pa.table({name: facts.column(name) for name in columns})
+        return self.merge(state, self._latest(found))
+
+    def merge(self, left: pa.Table | None, right: pa.Table | None) -> pa.Table | None:
+        """The latest of both."""
+        if left is None or right is None:
+            return right if left is None else left
+        return self._latest(pa.concat_tables([left, right], promote_options="permissive"))
+
+    def _latest(self, rows: pa.Table) -> pa.Table:
+        keys = [(name, "ascending") for name in self.key]
+        order = pc.sort_indices(
+            rows, sort_keys=[*keys, (TIME, "descending"), (self.what, "descending")]
+        )
+        rows = rows.take(order).combine_chunks()
+        return rows.filter(pa.array(self.place(rows) < self.n))
+
+    def place(self, rows: pa.Table) -> npt.NDArray[np.int64]:
+        """int64[n]: the place of each row in its key's list; rows of a key stand together."""
+        changes = np.zeros(len(rows), bool)
+        for name in self.key:
+            codes = np.asarray(rows.column(name).combine_chunks().dictionary_encode().indices)
+            changes[1:] |= codes[1:] != codes[:-1]
+        changes[:1] = True
+        starts = np.flatnonzero(changes)
+        number = np.cumsum(changes) - 1
+        return np.arange(len(rows)) - starts[number] if len(rows) else np.zeros(0, np.int64)
+
+
+def folded(aggregate: Aggregate[State], batches: Iterable[pa.RecordBatch]) -> State:
+    """What all facts add up to."""
+    state = aggregate.prepare()
+    for facts in batches:
+        state = aggregate.update(state, facts)
+    return state
+
+
+def dense(counter: DecayedCounter, state: Counts, size: int, as_of: int) -> FloatArray:
+    """float32[size]: values as of an instant by position, for a counter whose key is one position."""
+    values = np.zeros(size, np.float32)
+    if state.rows is not None:
+        rows = counter.at(state, as_of)
+        values[np.asarray(rows.column(counter.key[0]))] = np.asarray(rows.column(VALUE))
+    return values
+
+
+DAY, WEEK = 1.0, 7.0
+INTERACT, CONNECT = "interact", "connect"
+POPULARITY = {
+    "day": DecayedCounter("item_interactions_day", (ITEM,), {INTERACT: 1.0}, DAY),
+    "week": DecayedCounter("item_interactions_week", (ITEM,), {INTERACT: 1.0}, WEEK),
+}
+ACTIVITY = {
+    "day": DecayedCounter("user_interactions_day", (USER,), {INTERACT: 1.0}, DAY),
+    "week": DecayedCounter("user_interactions_week", (USER,), {INTERACT: 1.0}, WEEK),
+}
+CONNECTIONS = {
+    "day": DecayedCounter("user_connections_day", (USER,), {CONNECT: 1.0}, DAY),
+    "week": DecayedCounter("user_connections_week", (USER,), {CONNECT: 1.0}, WEEK),
+}
+TASTE = DecayedCounter("user_category_week", (USER, CATEGORY), {INTERACT: 1.0}, WEEK)
+LATEST = LatestOf("user_latest_items", (USER,), ITEM, (INTERACT,), 10)
+BY_POSITION = (*POPULARITY.values(), *ACTIVITY.values(), *CONNECTIONS.values())
+"""Counters whose key is one user or one item."""
+DECLARED: tuple[DecayedCounter | LatestOf, ...] = (*BY_POSITION, TASTE, LATEST)

@@ -1,0 +1,126 @@
+"""Counters by position to which facts are added one at a time, in forward decay.
+
+Every value stands at one landmark, so that adding a fact changes one number and reading many is
+one array operation. The landmark moves on when numbers would grow too large.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from nextedge.features.counters import (
+    BY_POSITION,
+    CONNECT,
+    INTERACT,
+    ITEM,
+    LATEST,
+    TASTE,
+    USER,
+    DecayedCounter,
+)
+from nextedge.types import IndexArray
+
+_MOST_HALF_LIVES = 256
+"""Beyond a landmark; 2^256 is far within what a float64 holds."""
+
+
+class Decaying:
+    """One counter of ``size`` positions; one writer at a time, any number of readers."""
+
+    def __init__(self, counter: DecayedCounter, size: int, landmark: int) -> None:
+        self.counter = counter
+        # of what is zero the machine keeps no memory
+        self._state: tuple[npt.NDArray[np.float64], int] = (np.zeros(size), landmark)
+
+    def add(self, position: int, time: int, weight: float) -> None:
+        """Count one fact."""
+        values, landmark = self._state
+        if (time - landmark) / self.counter.half_life > _MOST_HALF_LIVES:
+            values, landmark = values * self.counter.factor(landmark, time), time
+            self._state = values, landmark
+        values[position] += weight * self.counter.factor(time, landmark)
+
+    def read(self, positions: IndexArray, clock: int) -> npt.NDArray[np.float64]:
+        """float64[n]: the values at an instant."""
+        values, landmark = self._state
+        return values[positions] * self.counter.factor(landmark, clock)
+
+
+class LiveCounters:
+    """The real-time features of what is later than ``as_of``, by the positions of one release.
+
+    Args:
+        users, items: how many there are.
+        category: int32[items], code of each, -1 where none; or None.
+        as_of: microseconds; facts that are not later are counted in the release.
+    """
+
+    def __init__(self, users: int, items: int, category: IndexArray | None, as_of: int) -> None:
+        self.as_of = self.clock = as_of
+        self._category = category
+        self._counters = {
+            counter.name: Decaying(counter, items if counter.key == (ITEM,) else users, as_of)
+            for counter in BY_POSITION
+        }
+        self._taste: dict[int, dict[int, tuple[float, int]]] = {}
+        self._latest: dict[int, list[tuple[int, int]]] = {}
+        self._facts: dict[int, int] = {}
+
+    def tick(self, time: int) -> None:
+        """Let the clock run on to the time of a fact, be it of somebody known or not."""
+        self.clock = max(self.clock, time)
+
+    def interact(self, user: int, item: int, time: int) -> None:
+        """Count one interaction; either position may be below 0 where it is not known."""
+        if item >= 0:
+            self._add((ITEM,), INTERACT, item, time, 1)
+        if user < 0:
+            return
+        self._add((USER,), INTERACT, user, time, 1)
+        latest = [*self._latest.get(user, ()), (time, item)]
+        self._latest[user] = sorted(latest, reverse=True)[: LATEST.n]
+        if item >= 0 and self._category is not None and self._category[item] >= 0:
+            self._like(user, int(self._category[item]), time)
+
+    def _like(self, user: int, code: int, time: int) -> None:
+        own = self._taste.setdefault(user, {})
+        value, landmark = own.get(code, (0.0, time))
+        later = max(time, landmark)
+        weight = TASTE.weights[INTERACT] * TASTE.factor(time, later)
+        own[code] = value * TASTE.factor(landmark, later) + weight, later
+
+    def connect(self, ends: Sequence[int], time: int, sign: int) -> None:
+        """Count one connection at both ends, or take it back."""
+        for user in ends:
+            if user >= 0:
+                self._add((USER,), CONNECT, user, time, sign)
+
+    def _add(self, key: tuple[str, ...], kind: str, position: int, time: int, sign: int) -> None:
+        for each in self._counters.values():
+            if each.counter.key == key and kind in each.counter.weights:
+                each.add(position, time, sign * each.counter.weights[kind])
+        if key == (USER,):
+            self._facts[position] = self._facts.get(position, 0) + 1
+
+    def counts(self, name: str, positions: IndexArray, clock: int) -> npt.NDArray[np.float64]:
+        """See ``LiveCounts.counts``."""
+        return self._counters[name].read(positions, clock)
+
+    def taste(self, user: int, clock: int) -> dict[int, float]:
+        """See ``LiveCounts.taste``."""
+        own = self._taste.get(user, {})
+        return {
+            code: value * TASTE.factor(landmark, clock)
+            for code, (value, landmark) in list(own.items())
+        }
+
+    def latest(self, user: int) -> list[tuple[int, int]]:
+        """See ``LiveCounts.latest``."""
+        return self._latest.get(user, [])
+
+    def version(self, user: int) -> int:
+        """See ``LiveCounts.version``: how many facts of a user there are."""
+        return self._facts.get(user, 0)

@@ -1,0 +1,195 @@
+"""Real-time features: what users and items did of late, by the release and by what came since.
+
+All of them are declared in ``nextedge.features.counters``. A snapshot holds what its records add up
+to as of its instant; a request adds what was recorded later (``Requests.live``). Decay runs by the
+clock of events: to the latest that is known. So a release that nothing has been added to gives the
+same numbers at any hour, a window of training the same as a request at its instant, and a release
+that is built with the events the same as one before them that is told of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from nextedge.features.backfill import item_category
+from nextedge.features.counters import (
+    ACTIVITY,
+    CONNECTIONS,
+    LATEST,
+    POPULARITY,
+    TASTE,
+    DecayedCounter,
+)
+from nextedge.features.feature import Columns, Feature, FeatureInput, feature_group
+from nextedge.features.item_features import similar_to
+from nextedge.graph.propagate import SparseRows, pair_products
+from nextedge.stages.source import Scope
+from nextedge.types import CONNECTS, ENGAGES, IndexArray, IntArray
+
+_HOUR = 3_600_000_000
+_ITEMS, _READS = f"{LATEST.name}_items", "counters, live events"
+_TASTE, _SHARE, _SIMILARITY, _QUIET = (
+    "recent_category_taste", "recent_category_share", "recent_similarity", "query_quiet_hours",
+)  # fmt: skip
+
+
+def _decayed(name: str, what: str, counter: DecayedCounter) -> Feature:
+    formula = f"ln(1 + {what} counted 2^(-age / {counter.half_life_days:g} days))"
+    return Feature(name, formula, _READS, live=True)
+
+
+def _people(scope: Scope) -> Iterator[Feature]:
+    for span, counter in CONNECTIONS.items():
+        if counter.name in scope.snapshot.counters:
+            for side in ("query", "candidate"):
+                yield _decayed(f"{side}_new_connections_{span}", "its connections", counter)
+
+
+@feature_group("bursts", _people, (CONNECTS,), live=True)
+def bursts(given: FeatureInput) -> Columns:
+    """How many connections both people have made of late."""
+    columns: Columns = {}
+    for span, counter in CONNECTIONS.items():
+        if counter.name in given.scope.snapshot.counters:
+            columns |= _of_query(given, f"query_new_connections_{span}", counter)
+            columns[f"candidate_new_connections_{span}"] = _read(given, counter, given.candidate)
+    return columns
+
+
+def _recent(scope: Scope) -> Iterator[Feature]:
+    if _ITEMS not in scope.snapshot.counters:
+        return
+    for span, counter in POPULARITY.items():
+        yield _decayed(f"candidate_popularity_{span}", "its interactions", counter)
+    for span, counter in ACTIVITY.items():
+        yield _decayed(f"query_interactions_{span}", "its interactions", counter)
+    yield Feature(_QUIET, "ln(1 + hours since the query's latest interaction)", _READS, live=True)
+
+
+@feature_group("recent", _recent, (ENGAGES,), live=True)
+def recent(given: FeatureInput) -> Columns:
+    """How much the query does of late, and who else wants the candidate now."""
+    if _ITEMS not in given.scope.snapshot.counters:
+        return {}
+    columns: Columns = {}
+    for span, counter in POPULARITY.items():
+        columns[f"candidate_popularity_{span}"] = _read(given, counter, given.candidate)
+    for span, counter in ACTIVITY.items():
+        columns |= _of_query(given, f"query_interactions_{span}", counter)
+    newest = _latest(given)[1].max(axis=1, initial=0)
+    hours = np.where(newest > 0, np.maximum(_clock(given) - newest, 0) / _HOUR, np.nan)
+    columns[_QUIET] = np.repeat(np.log1p(hours), _sizes(given)).astype(np.float32)
+    return columns
+
+
+def _similar(scope: Scope) -> Iterator[Feature]:
+    if _ITEMS in scope.snapshot.counters:
+        formula = f"Σ item_knn similarity to the query's latest {LATEST.n} interactions"
+        yield Feature(_SIMILARITY, formula, _READS, live=True)
+
+
+@feature_group("recent_similar", _similar, (ENGAGES,), live=True)
+def recent_similar(given: FeatureInput) -> Columns:
+    """How like the candidate what the query did last is."""
+    if _ITEMS not in given.scope.snapshot.counters:
+        return {}
+    rows = _as_rows(_latest(given)[0], given.scope.graph.targets)
+    similar = similar_to(given.scope)
+    found = pair_products(rows, similar, given.candidates.indptr, given.candidate)
+    return {_SIMILARITY: found}
+
+
+def _of_category(scope: Scope) -> Iterator[Feature]:
+    if f"{TASTE.name}_indptr" in scope.snapshot.counters:
+        yield _decayed(_TASTE, "the query's interactions with the item's category", TASTE)
+        formula = f"share of the query's latest {LATEST.n} interactions with the item's category"
+        yield Feature(_SHARE, formula, _READS, live=True)
+
+
+@feature_group("recent_category", _of_category, (ENGAGES,), live=True)
+def recent_category(given: FeatureInput) -> Columns:
+    """How much of what the query does is of the candidate's category."""
+    if f"{TASTE.name}_indptr" not in given.scope.snapshot.counters:
+        return {}
+    return _category(given, _latest(given)[0])
+
+
+def _clock(given: FeatureInput) -> int:
+    live = given.requests.live
+    return given.scope.snapshot.as_of if live is None else live.clock
+
+
+def _sizes(given: FeatureInput) -> IntArray:
+    return np.diff(given.candidates.indptr)
+
+
+def _read(
+    given: FeatureInput, counter: DecayedCounter, positions: IndexArray
+) -> npt.NDArray[np.float32]:
+    """float32[n]: ln(1 + value) of a counter now; positions are known."""
+    snapshot, live = given.scope.snapshot, given.requests.live
+    value = snapshot.counters[counter.name][positions].astype(np.float64)
+    if live is not None:
+        clock = live.clock
+        value *= counter.factor(snapshot.as_of, clock)
+        value += live.counts(counter.name, positions, clock)
+    # a connection that was taken back leaves what rounding leaves
+    return np.log1p(np.maximum(value, 0.0)).astype(np.float32)
+
+
+def _of_query(given: FeatureInput, name: str, counter: DecayedCounter) -> Columns:
+    query = given.requests.query
+    value = np.where(query >= 0, _read(given, counter, np.maximum(query, 0)), np.nan)
+    return {name: np.repeat(value, _sizes(given)).astype(np.float32)}
+
+
+def _latest(given: FeatureInput) -> tuple[IndexArray, IntArray]:
+    """int32[Q, n] items and int64[Q, n] times of what each query did last; -1 and 0 where less."""
+    counters, live, query = given.scope.snapshot.counters, given.requests.live, given.requests.query
+    items = np.array(counters[f"{LATEST.name}_items"][np.maximum(query, 0)])
+    times = np.array(counters[f"{LATEST.name}_times"][np.maximum(query, 0)])
+    items[query < 0], times[query < 0] = -1, 0
+    for row, user in enumerate(query.tolist() if live is not None else ()):
+        fresh = live.latest(user) if user >= 0 and live is not None else ()
+        if fresh:  # all of it is later than the release's
+            joined = [*fresh, *zip(times[row].tolist(), items[row].tolist(), strict=True)]
+            times[row], items[row] = zip(*joined[: LATEST.n], strict=True)
+    return items, times
+
+
+def _as_rows(items: IndexArray, columns: int) -> SparseRows:
+    known = items >= 0
+    indptr = np.concatenate(([0], np.cumsum(known.sum(axis=1))))
+    indices = items[known]
+    return SparseRows(indptr, indices, np.ones(len(indices), np.float32), columns)
+
+
+def _category(given: FeatureInput, items: IndexArray) -> Columns:
+    """How much of what the query does, and did last, is of the candidate's category."""
+    snapshot, live = given.scope.snapshot, given.requests.live
+    category = item_category(given.scope.candidate_attributes)
+    assert category is not None
+    codes, clock = np.asarray(category.codes), _clock(given)
+    indptr, own, values = (snapshot.counters[f"{TASTE.name}_{x}"] for x in ("indptr", "codes", "values"))  # fmt: skip
+    taste, share = (np.zeros(len(given.candidates), np.float32) for _ in range(2))
+    counted = np.zeros((2, len(category.values) + 1))  # the last is that of items without one
+    faded = TASTE.factor(snapshot.as_of, clock)
+    for row, (user, rows) in enumerate(
+        zip(given.requests.query.tolist(), given.candidates.rows(), strict=True)
+    ):
+        if user < 0:
+            continue
+        counted[:] = 0
+        part = slice(int(indptr[user]), int(indptr[user + 1]))
+        counted[0, own[part]] = values[part] * faded
+        for code, value in (live.taste(user, clock) if live is not None else {}).items():
+            counted[0, code] += value
+        latest = items[row][items[row] >= 0]
+        np.add.at(counted[1], codes[latest], 1.0 / LATEST.n)
+        counted[:, -1] = 0
+        wanted = codes[given.candidate[rows]]
+        taste[rows], share[rows] = np.log1p(counted[0, wanted]), counted[1, wanted]
+    return {_TASTE: taste, _SHARE: share}
