@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from nextedge.events.event import Event, parse_event
-from nextedge.events.local_log import LocalLog
+from nextedge.events.logs.local_log import LocalLog
 from nextedge.events.overlay import Overlay
 from nextedge.events.snapshot import Snapshots
 

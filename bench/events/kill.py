@@ -35,9 +35,9 @@ import httpx2
 from nextedge import Recommender
 from nextedge.config import load_config
 from nextedge.data.synthetic import SyntheticConfig, generate_tenant
-from nextedge.events.consume import ConsumeLoop
 from nextedge.events.event import Event
-from nextedge.events.log import open_live_log
+from nextedge.events.logs.consume import ConsumeLoop
+from nextedge.events.logs.log import open_live_log
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "serving"))
 from run import free_port

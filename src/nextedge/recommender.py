@@ -28,10 +28,10 @@ from nextedge.errors import (
 )
 from nextedge.events.event import Event
 from nextedge.events.intake import Intake, Raw, Recorded, Sorted
-from nextedge.events.local_log import FILE
-from nextedge.events.log import open_live_log
+from nextedge.events.logs.local_log import FILE
+from nextedge.events.logs.log import open_live_log
+from nextedge.events.logs.relay import BrokerRelays, relays_to_broker
 from nextedge.events.overlay import Overlay
-from nextedge.events.relay import BrokerRelays, relays_to_broker
 from nextedge.events.snapshot import OVERLAY, SnapshotKeeper, Snapshots, renew
 from nextedge.releases.repository import Release, Releases
 from nextedge.serving.cache import Cache

@@ -26,9 +26,9 @@ from nextedge.errors import (
     MissingDependencyError,
     StorageError,
 )
-from nextedge.events.kafka_address import parse_address
-from nextedge.events.kafka_cluster import TooLargeError
-from nextedge.events.log import Consumer, Delivery, open_log
+from nextedge.events.logs.kafka_address import parse_address
+from nextedge.events.logs.kafka_cluster import TooLargeError
+from nextedge.events.logs.log import Consumer, Delivery, open_log
 from nextedge.testing.logs import LogContract, OpenLog, assert_ordered, collect, event, events_of
 
 confluent_kafka = pytest.importorskip("confluent_kafka")
@@ -473,7 +473,9 @@ def test_a_wrong_setting_is_said_without_secrets(mock: KafkaMock) -> None:
 
 
 def test_the_client_is_loaded_only_where_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    code = "import sys, nextedge.events.kafka_log as k; print('confluent_kafka' in sys.modules)"
+    code = (
+        "import sys, nextedge.events.logs.kafka_log as k; print('confluent_kafka' in sys.modules)"
+    )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout == "False\n"
     monkeypatch.setitem(sys.modules, "confluent_kafka", None)

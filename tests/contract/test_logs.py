@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nextedge.events.log import LiveLog, Log, log_classes
+from nextedge.events.logs.log import LiveLog, Log, log_classes
 from nextedge.testing.logs import LiveLogContract, LogContract, OpenLog
 
 Url = Callable[[pytest.FixtureRequest], str | None]

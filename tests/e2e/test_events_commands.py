@@ -21,7 +21,7 @@ from nextedge import Recommender
 from nextedge.cli import events as commands
 from nextedge.cli.main import app
 from nextedge.errors import EventError, StorageError
-from nextedge.events.local_log import LocalLog
+from nextedge.events.logs.local_log import LocalLog
 from nextedge.events.snapshot import Snapshots, canonical
 
 WHEN = datetime(2026, 3, 1, 12, 0, 0, 5, tzinfo=UTC)

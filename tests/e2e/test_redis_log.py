@@ -19,11 +19,11 @@ from redis_server import RedisServer
 
 from nextedge.config import parse_config
 from nextedge.errors import ConfigError, LiveStateError, StorageError
-from nextedge.events import redis_consumer
 from nextedge.events.event import Event
-from nextedge.events.log import open_live_log
-from nextedge.events.redis_log import RedisLog
-from nextedge.events.redis_replicas import place
+from nextedge.events.logs import redis_consumer
+from nextedge.events.logs.log import open_live_log
+from nextedge.events.logs.redis_log import RedisLog
+from nextedge.events.logs.redis_replicas import place
 from nextedge.recommender import Recommender
 
 StartRedis = Callable[..., RedisServer]

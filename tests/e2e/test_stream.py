@@ -176,7 +176,7 @@ def test_ranges_of_a_topic_are_read_whole_and_again(cluster: Any) -> None:
     from nextedge.engines.kafka_stream import KafkaStream
 
     settings = json.dumps({"bootstrap.servers": brokers(cluster)})
-    options = {"topic": "events", "settings": settings}
+    options = {"topic": "events", "secret.settings": settings}
     cluster.produce("events", b"0", partition=0)
     cluster.flush(10)
     reader: Any = KafkaStream(options).streamReader(None)

@@ -17,7 +17,7 @@ from nextedge.api.app import create_app
 from nextedge.api.keys import ApiKeys
 from nextedge.cli.main import app as cli
 from nextedge.data.ids import IdMap
-from nextedge.events.local_log import LocalLog
+from nextedge.events.logs.local_log import LocalLog
 from nextedge.releases.repository import Releases
 from nextedge.serving.request_log import RequestLog
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from nextedge.events.event import Event, parse_event
 from nextedge.events.facts import Facts
-from nextedge.events.local_log import LocalLog
+from nextedge.events.logs.local_log import LocalLog
 from nextedge.events.overlay import Overlay
 from nextedge.events.schemas import EVENTS
 from nextedge.events.snapshot import SnapshotKeeper, Snapshots, canonical, renew

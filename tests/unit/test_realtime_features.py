@@ -16,7 +16,7 @@ from nextedge.data.synthetic import SyntheticConfig, generate_tenant
 from nextedge.engines.local import LocalEngine
 from nextedge.events.counted import CountedFacts
 from nextedge.events.event import Event
-from nextedge.events.local_log import LocalLog
+from nextedge.events.logs.local_log import LocalLog
 from nextedge.events.overlay import Overlay
 from nextedge.events.stored_counters import COUNTERS, StoredCounters, add_batch, seed
 from nextedge.events.stream import _SCHEMA, Job, _of_event

@@ -14,19 +14,19 @@ import pytest
 
 from nextedge.config import Config, EventsConfig
 from nextedge.errors import LogFullError, StorageError
-from nextedge.events import consume
-from nextedge.events.consume import ConsumeLoop
 from nextedge.events.event import Event
-from nextedge.events.local_log import LocalLog
-from nextedge.events.relay import Relay, group_at_broker
+from nextedge.events.logs import consume
+from nextedge.events.logs.consume import ConsumeLoop
+from nextedge.events.logs.local_log import LocalLog
+from nextedge.events.logs.relay import Relay, group_at_broker
 from nextedge.testing.logs import assert_ordered, event, events_of
 
 _RELAY = """
 import sys, threading, time
 from pathlib import Path
-from nextedge.events import local_groups
-from nextedge.events.local_log import LocalLog
-from nextedge.events.relay import Relay
+from nextedge.events.logs import local_groups
+from nextedge.events.logs.local_log import LocalLog
+from nextedge.events.logs.relay import Relay
 
 local_groups._LEASE_SECONDS = 0.3
 source, target = LocalLog(Path(sys.argv[1])), LocalLog(Path(sys.argv[2]))

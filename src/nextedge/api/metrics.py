@@ -19,7 +19,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from nextedge.errors import NextEdgeError
-from nextedge.events.log import Log
+from nextedge.events.logs.log import Log
 from nextedge.serving.question import Answer
 
 FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"

@@ -15,7 +15,7 @@ from nextedge.errors import InputError, StorageError, nearest
 
 if TYPE_CHECKING:
     from nextedge.config import Config
-    from nextedge.events.log import Log
+    from nextedge.events.logs.log import Log
 
 ConfigFile = Annotated[Path, typer.Option("-c", "--config", help="nextedge.toml, or a folder")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout, for machines")]
@@ -101,7 +101,7 @@ def drop_group(
 ) -> None:
     """Let no event wait for a group of consumers that nobody reads for any more."""
     from nextedge.config import load_config
-    from nextedge.events.log import open_live_log
+    from nextedge.events.logs.log import open_live_log
 
     with closing(open_live_log(load_config(config))) as log:
         names = log.groups()
@@ -113,8 +113,8 @@ def drop_group(
 
 def _logs(config: Config) -> Iterator[tuple[Log, tuple[str, ...]]]:
     """The live log and the broker, if there is one, with our group at the broker."""
-    from nextedge.events.log import open_live_log, open_log
-    from nextedge.events.relay import group_at_broker
+    from nextedge.events.logs.log import open_live_log, open_log
+    from nextedge.events.logs.relay import group_at_broker
 
     with closing(open_live_log(config)) as live:
         yield live, ()

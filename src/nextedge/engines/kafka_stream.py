@@ -32,7 +32,7 @@ class Range(InputPartition):
 class KafkaStream(DataSource):
     """Rows of one column, ``value``: the messages of a topic as text.
 
-    Options: ``topic``, and ``settings``, JSON of librdkafka's settings.
+    Options: ``topic``, and ``secret.settings`` (a name that Spark never prints the value of), JSON of librdkafka's settings.
     """
 
     @classmethod
@@ -43,7 +43,7 @@ class KafkaStream(DataSource):
         return "value string"
 
     def streamReader(self, schema: Any) -> DataSourceStreamReader:  # noqa: N802
-        return _Reader(self.options["topic"], json.loads(self.options["settings"]))
+        return _Reader(self.options["topic"], json.loads(self.options["secret.settings"]))
 
 
 class _Reader(DataSourceStreamReader):

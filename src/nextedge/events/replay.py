@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from nextedge.errors import InputError
-from nextedge.events.log import LiveLog, Position
+from nextedge.events.logs.log import LiveLog, Position
 from nextedge.events.overlay import Overlay
 from nextedge.events.snapshot import Snapshots, canonical
 

@@ -33,7 +33,7 @@ from nextedge.errors import (
 )
 from nextedge.events.counted import fact_kind
 from nextedge.events.event import Event, parse_event
-from nextedge.events.kafka_address import parse_address
+from nextedge.events.logs.kafka_address import parse_address
 from nextedge.events.stored_counters import add_batch, seed
 from nextedge.features.backfill import item_category
 from nextedge.features.counters import CATEGORY, CONNECT, ITEM, KIND, TIME, USER
@@ -188,7 +188,7 @@ def _lines(session: SparkSession, source: str, tenant: str) -> DataFrame:
         address = parse_address(source, tenant)
         session.dataSource.register(KafkaStream)
         reader = session.readStream.format(FORMAT).option("topic", address.topic)
-        return reader.option("settings", json.dumps(dict(address.consumer))).load()
+        return reader.option("secret.settings", json.dumps(dict(address.consumer))).load()
     if "://" in source:
         raise ConfigError(f"{source}: expected a folder, or kafka://host:9092/topic")
     if not Path(source).is_dir():

@@ -10,8 +10,8 @@ from nextedge import schema
 from nextedge.config import Config
 from nextedge.events.event import Event
 from nextedge.events.facts import Facts
-from nextedge.events.local_log import FILE
-from nextedge.events.log import BEGINNING, open_live_log
+from nextedge.events.logs.local_log import FILE
+from nextedge.events.logs.log import BEGINNING, open_live_log
 from nextedge.events.rows import UTC, appended
 
 

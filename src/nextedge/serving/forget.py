@@ -14,7 +14,7 @@ from typing import Any
 
 from nextedge.data.forgotten import Forgotten
 from nextedge.events.event import Event
-from nextedge.events.log import LiveLog
+from nextedge.events.logs.log import LiveLog
 from nextedge.events.snapshot import OVERLAY, Snapshots
 from nextedge.releases.erasure import erase_from_releases
 from nextedge.releases.lock import build_lock

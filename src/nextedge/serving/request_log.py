@@ -27,7 +27,7 @@ import numpy as np
 from nextedge.config import ServingConfig
 from nextedge.data.forgotten import Forgotten
 from nextedge.errors import StorageError
-from nextedge.events.erase import erase_deleted
+from nextedge.events.logs.erase import erase_deleted
 from nextedge.types import MICROSECONDS_PER_DAY, FloatArray, Identifier
 
 FILE = "requests.sqlite"

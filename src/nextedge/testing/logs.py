@@ -28,7 +28,7 @@ from typing import Any
 from nextedge.config import Config, EventsConfig
 from nextedge.errors import LogFullError, StorageError
 from nextedge.events.event import Event
-from nextedge.events.log import BEGINNING, Consumer, Delivery, LiveLog, Log, open_log
+from nextedge.events.logs.log import BEGINNING, Consumer, Delivery, LiveLog, Log, open_log
 
 _PATIENCE_SECONDS = 90.0
 """How long a check waits for what must happen at some time: leases end, groups settle."""

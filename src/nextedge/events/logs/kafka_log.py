@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from nextedge.errors import LiveStateError, StorageError
 from nextedge.events.event import Event
-from nextedge.events.kafka_address import KafkaAddress, parse_address
-from nextedge.events.kafka_cluster import ANSWER_SECONDS, KafkaCluster, TooLargeError
-from nextedge.events.kafka_consumer import GROUP_SETTINGS, KafkaConsumer
-from nextedge.events.kafka_messages import (
+from nextedge.events.logs.kafka_address import KafkaAddress, parse_address
+from nextedge.events.logs.kafka_cluster import ANSWER_SECONDS, KafkaCluster, TooLargeError
+from nextedge.events.logs.kafka_consumer import GROUP_SETTINGS, KafkaConsumer
+from nextedge.events.logs.kafka_messages import (
     Headers,
     body_of,
     delivery_of,
@@ -22,7 +22,7 @@ from nextedge.events.kafka_messages import (
     key_of,
     produced_millis,
 )
-from nextedge.events.log import BEGINNING, Consumer, DeadLetter, Delivery, Lag, Log, Position
+from nextedge.events.logs.log import BEGINNING, Consumer, DeadLetter, Delivery, Lag, Log, Position
 
 if TYPE_CHECKING:
     from confluent_kafka import Consumer as Client

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from nextedge.errors import StorageError
-from nextedge.events.consume import ConsumeLoop
 from nextedge.events.event import Event
-from nextedge.events.log import LiveLog, Log, open_log
+from nextedge.events.logs.consume import ConsumeLoop
+from nextedge.events.logs.log import LiveLog, Log, open_log
 
 if TYPE_CHECKING:
     from nextedge.config import Config

@@ -16,8 +16,8 @@ from nextedge.errors import (
     MissingDependencyError,
     StorageError,
 )
-from nextedge.events.kafka_address import KafkaAddress
-from nextedge.events.kafka_messages import Headers
+from nextedge.events.logs.kafka_address import KafkaAddress
+from nextedge.events.logs.kafka_messages import Headers
 
 if TYPE_CHECKING:
     from confluent_kafka import Consumer as Client

@@ -47,7 +47,7 @@ from typing import TYPE_CHECKING
 from nextedge.errors import StorageError, StoreError
 
 if TYPE_CHECKING:
-    from nextedge.events.redis_log import RedisLog
+    from nextedge.events.logs.redis_log import RedisLog
 
 LEASE = 0.9
 """Seconds for which a replica answers by what the last renewal told."""

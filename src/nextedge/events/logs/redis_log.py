@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from nextedge.errors import LiveStateError, LogFullError, StoreError
-from nextedge.events import redis_scripts as scripts
 from nextedge.events.event import Event
-from nextedge.events.log import BEGINNING, Consumer, DeadLetter, Lag, LiveLog, Position
-from nextedge.events.redis_consumer import RedisConsumer
-from nextedge.events.redis_durability import Durability
-from nextedge.events.redis_purge import erase
-from nextedge.events.redis_replicas import (
+from nextedge.events.logs import redis_scripts as scripts
+from nextedge.events.logs.log import BEGINNING, Consumer, DeadLetter, Lag, LiveLog, Position
+from nextedge.events.logs.redis_consumer import RedisConsumer
+from nextedge.events.logs.redis_durability import Durability
+from nextedge.events.logs.redis_purge import erase
+from nextedge.events.logs.redis_replicas import (
     Follower,
     Homes,
     Known,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from nextedge.errors import EventError
 from nextedge.events.event import Event
-from nextedge.events.log import Consumer, Delivery, Log
+from nextedge.events.logs.log import Consumer, Delivery, Log
 
 Handle = Callable[[Sequence[Event]], None]
 _log = logging.getLogger("nextedge.events")

@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from nextedge.errors import StorageError
-from nextedge.events import redis_scripts as scripts
-from nextedge.events.log import Position
-from nextedge.events.redis_replicas import State, place
+from nextedge.events.logs import redis_scripts as scripts
+from nextedge.events.logs.log import Position
+from nextedge.events.logs.redis_replicas import State, place
 
 if TYPE_CHECKING:
-    from nextedge.events.redis_log import RedisLog
+    from nextedge.events.logs.redis_log import RedisLog
 
 _LEASE_MS = 60_000
 """How long after its last step a purge that died keeps others out."""

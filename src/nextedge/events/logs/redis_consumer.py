@@ -14,11 +14,11 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from nextedge.errors import StorageError, StoreError
-from nextedge.events import redis_scripts as scripts
-from nextedge.events.log import Consumer, Delivery, Position
+from nextedge.events.logs import redis_scripts as scripts
+from nextedge.events.logs.log import Consumer, Delivery, Position
 
 if TYPE_CHECKING:
-    from nextedge.events.redis_log import RedisLog
+    from nextedge.events.logs.redis_log import RedisLog
 
 LEASE_SECONDS = 10.0
 """How long a consumer may be silent before another one goes on in its place."""

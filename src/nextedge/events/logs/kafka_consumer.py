@@ -7,14 +7,14 @@ import time
 from typing import TYPE_CHECKING
 
 from nextedge.errors import StorageError
-from nextedge.events.kafka_messages import delivery_of
-from nextedge.events.log import Consumer, Delivery
+from nextedge.events.logs.kafka_messages import delivery_of
+from nextedge.events.logs.log import Consumer, Delivery
 
 if TYPE_CHECKING:
     from confluent_kafka import Consumer as Client
     from confluent_kafka import KafkaError, Message, TopicPartition
 
-    from nextedge.events.kafka_log import KafkaLog
+    from nextedge.events.logs.kafka_log import KafkaLog
 
 _PROBE_SECONDS = 2.0
 """How long brokers that seem to be down are given to answer."""

@@ -219,7 +219,7 @@ class LiveLog(Log):
 
 def log_classes() -> dict[str, type[Log]]:
     """All logs there are, by name."""
-    import_modules("nextedge.events")
+    import_modules("nextedge.events.logs")
     return named_subclasses(Log)  # type: ignore[type-abstract]
 
 

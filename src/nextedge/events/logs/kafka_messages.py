@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nextedge.errors import EventError
 from nextedge.events.event import Event, parse_event
-from nextedge.events.log import Delivery, Position
+from nextedge.events.logs.log import Delivery, Position
 
 if TYPE_CHECKING:
     from confluent_kafka import Message

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nextedge.errors import StorageError
-from nextedge.events.erase import erase_deleted
-from nextedge.events.log import Consumer, DeadLetter, Delivery
+from nextedge.events.logs.erase import erase_deleted
+from nextedge.events.logs.log import Consumer, DeadLetter, Delivery
 
 if TYPE_CHECKING:
-    from nextedge.events.local_log import LocalLog
+    from nextedge.events.logs.local_log import LocalLog
 
 FILE = "groups.sqlite"
 _SCHEMA = """

@@ -14,10 +14,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nextedge.errors import EventError, LiveStateError, LogFullError, NextEdgeError, StorageError
-from nextedge.events.erase import erase_deleted
 from nextedge.events.event import Event, stored_event
-from nextedge.events.local_groups import LocalConsumer, LocalGroups
-from nextedge.events.log import BEGINNING, Consumer, DeadLetter, Delivery, Lag, LiveLog, Position
+from nextedge.events.logs.erase import erase_deleted
+from nextedge.events.logs.local_groups import LocalConsumer, LocalGroups
+from nextedge.events.logs.log import (
+    BEGINNING,
+    Consumer,
+    DeadLetter,
+    Delivery,
+    Lag,
+    LiveLog,
+    Position,
+)
 
 if TYPE_CHECKING:
     from nextedge.config import Config

@@ -1,0 +1,1 @@
+"""Event logs: one interface, and the logs behind it."""
