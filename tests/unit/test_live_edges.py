@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nextedge.events.event import Event
+from nextedge.events.folds.live_edges import LiveEdges
 from nextedge.events.interactions import interaction_weight, with_interactions
-from nextedge.events.live_edges import LiveEdges
 from nextedge.events.rows import event_rows
 from nextedge.graph.changes import Records, changed
 from nextedge.graph.csr import Graph, build_graph

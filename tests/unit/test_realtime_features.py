@@ -14,8 +14,8 @@ import pytest
 from nextedge.config import parse_config
 from nextedge.data.synthetic import SyntheticConfig, generate_tenant
 from nextedge.engines.local import LocalEngine
-from nextedge.events.counted import CountedFacts
 from nextedge.events.event import Event
+from nextedge.events.folds.counted import CountedFacts
 from nextedge.events.logs.local_log import LocalLog
 from nextedge.events.overlay import Overlay
 from nextedge.events.stored_counters import COUNTERS, StoredCounters, add_batch, seed
@@ -216,7 +216,7 @@ def test_a_connection_that_is_hidden_counts_for_nobody() -> None:
 
 
 def test_the_oldest_facts_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nextedge.events.counted.KEPT", 10)
+    monkeypatch.setattr("nextedge.events.folds.counted.KEPT", 10)
     facts = CountedFacts()
     for number in range(57):
         facts.apply(Event.model_validate({"type": "interact", "user_id": number, "item_id": 1}))

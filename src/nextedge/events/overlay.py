@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from nextedge.errors import LiveStateError
 from nextedge.events.event import Event
 from nextedge.events.facts import Facts, text
-from nextedge.events.fold import new_folds
+from nextedge.events.folds.fold import new_folds
 from nextedge.events.logs.log import BEGINNING, LiveLog
 from nextedge.events.schemas import EVENTS
 from nextedge.types import MICROSECONDS_PER_DAY, Identifier

@@ -31,8 +31,8 @@ from nextedge.errors import (
     NoReleaseError,
     StorageError,
 )
-from nextedge.events.counted import fact_kind
 from nextedge.events.event import Event, parse_event
+from nextedge.events.folds.counted import fact_kind
 from nextedge.events.logs.kafka_address import parse_address
 from nextedge.events.stored_counters import add_batch, seed
 from nextedge.features.backfill import item_category

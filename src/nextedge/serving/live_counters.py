@@ -6,7 +6,7 @@ import threading
 
 import numpy as np
 
-from nextedge.events.counted import CountedFacts
+from nextedge.events.folds.counted import CountedFacts
 from nextedge.events.overlay import Overlay
 from nextedge.features.backfill import item_category
 from nextedge.features.counters import INTERACT

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nextedge.events.live_edges import LiveEdges
+from nextedge.events.folds.live_edges import LiveEdges
 from nextedge.events.overlay import Overlay
 from nextedge.graph.changes import Records, changed
 from nextedge.graph.csr import Graph

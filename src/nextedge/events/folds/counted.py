@@ -11,7 +11,7 @@ import threading
 from typing import Any, NamedTuple
 
 from nextedge.events.event import Event
-from nextedge.events.fold import Fold
+from nextedge.events.folds.fold import Fold
 from nextedge.events.interactions import interaction_weight
 from nextedge.features.counters import CONNECT, INTERACT
 

@@ -35,5 +35,5 @@ class Fold(ABC):
 
 def new_folds() -> dict[str, Fold]:
     """An empty fold of every kind, by name."""
-    import_modules("nextedge.events")
+    import_modules("nextedge.events.folds")
     return {name: cls() for name, cls in named_subclasses(Fold).items()}  # type: ignore[type-abstract]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from nextedge.events.event import Event
-from nextedge.events.fold import Fold
+from nextedge.events.folds.fold import Fold
 from nextedge.events.interactions import interaction_weight
 
 _OF_PEOPLE = frozenset({

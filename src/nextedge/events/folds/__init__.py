@@ -1,0 +1,1 @@
+"""What the overlay folds events into beside its own state."""
