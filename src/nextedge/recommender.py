@@ -24,6 +24,7 @@ from nextedge.events.event import Event, parse_event
 from nextedge.events.log import open_live_log
 from nextedge.events.overlay import Overlay
 from nextedge.events.stated import refuse_identifiers
+from nextedge.events.stream import forget_counted
 from nextedge.releases.repository import Release, Releases
 from nextedge.serving.cache import Cache
 from nextedge.serving.contacts import Contacts
@@ -392,6 +393,7 @@ class Recommender:
         erased = forget(state, self.releases, self.overlay.log, requests, user_id)
         self.contacts.forget(user_id)
         unpublish(self.config)
+        forget_counted(self.config, user_id)
         with contextlib.suppress(NextEdgeError):  # there may be no release yet
             self.served.refresh()  # its files were replaced
         return erased
