@@ -33,6 +33,7 @@ from nextedge.events.logs.log import open_live_log
 from nextedge.events.logs.relay import BrokerRelays, relays_to_broker
 from nextedge.events.overlay import Overlay
 from nextedge.events.snapshot import OVERLAY, SnapshotKeeper, Snapshots, renew
+from nextedge.events.stream import forget_counted
 from nextedge.releases.repository import Release, Releases
 from nextedge.serving.cache import Cache
 from nextedge.serving.contacts import Contacts
@@ -494,6 +495,7 @@ class Recommender:
         erased = forget(state, self.releases, self.overlay.log, requests, user_id)
         self.contacts.forget(user_id)
         unpublish(self.config)
+        forget_counted(self.config, user_id)
         with contextlib.suppress(NextEdgeError):  # there may be no release yet
             self.served.refresh()  # its files were replaced
         return erased

@@ -75,9 +75,10 @@ def put(folder: Path, number: int, size: int = 40) -> list[dict[str, object]]:
     return events
 
 
-def start(folder: Path, *options: str) -> subprocess.Popen[str]:
+def start(folder: Path, *options: str, source: str | None = None) -> subprocess.Popen[str]:
     command = [
-        sys.executable, "-m", "nextedge", "stream", "-c", str(folder), "--from", str(folder / "events"),
+        sys.executable, "-m", "nextedge", "stream", "-c", str(folder),
+        "--from", source or str(folder / "events"),
         "--checkpoint", str(folder / "checkpoint"), *options,
     ]  # fmt: skip
     environment = {**os.environ, "PYSPARK_SUBMIT_ARGS": "--master local[2] pyspark-shell"}
@@ -197,6 +198,21 @@ def test_ranges_of_a_topic_are_read_whole_and_again(cluster: Any) -> None:
     later = reader.partitions(end, reader.latestOffset(end, None))
     assert [row[0] for each in later for row in reader.read(each)] == ["later"]
     assert reader.partitions(end, end) == []
+
+
+def test_events_of_a_topic_are_counted(folder: Path, cluster: Any) -> None:
+    """Spark itself reads the topic; what it has read is not read again."""
+    source = f"kafka://{brokers(cluster)}/events"
+    events: list[dict[str, object]] = []
+    for number in (0, 1):
+        events += made(number, 40)
+        for place, event in enumerate(events):  # the second time all of the first come once more
+            cluster.produce("events", json.dumps(event).encode(), partition=place % 2)
+        cluster.flush(10)
+        process = start(folder, "--once", source=source)
+        _, said = process.communicate(timeout=300)
+        assert process.returncode == 0, said
+    check(folder, events)
 
 
 def test_a_source_that_cannot_be_is_named(folder: Path) -> None:

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_counters import DAY, START, Fact, facts, tables
 
+from nextedge.config import parse_config
 from nextedge.errors import CorruptValueError
 from nextedge.events.stored_counters import COUNTERS, StoredCounters, add_batch, key_of
-from nextedge.events.stream import _SCHEMA
+from nextedge.events.stream import _SCHEMA, counters_store, forget_counted
 from nextedge.features.backfill import Sizes, backfill
 from nextedge.features.counters import CONNECT, INTERACT, ITEM, LATEST, TASTE, USER
 from nextedge.stores.memory import MemoryStore
@@ -108,6 +109,19 @@ def test_values_are_shared_and_tenants_apart(tmp_path: Path) -> None:
     assert users[0].latest == [(START, "1")]
     assert items[0] is not None
     assert items[0].at(ITEM, "item_interactions_day", START + DAY) == pytest.approx(0.5)
+
+
+def test_a_forgotten_user_has_no_value(tmp_path: Path) -> None:
+    config = parse_config({"tenant": "acme", "state": "."}, base=tmp_path, origin="test")
+    forget_counted(config, 0)
+    assert list(tmp_path.iterdir()) == []  # there was no job, and there is no file of one
+    store = counters_store(config)
+    batch = rows_of([(INTERACT, START, 0, 1, 1), (INTERACT, START, 3, 1, 1)])
+    add_batch(store, batch, owners_of(batch), "job", 0)
+    forget_counted(config, 0)
+    users, items = StoredCounters(store).read([0, 3], [1])
+    assert [each is None for each in (*users, *items)] == [True, False, False]
+    store.close()
 
 
 def test_a_damaged_value_is_named() -> None:

@@ -34,13 +34,14 @@ from nextedge.errors import (
 from nextedge.events.event import Event, parse_event
 from nextedge.events.folds.counted import fact_kind
 from nextedge.events.logs.kafka_address import parse_address
-from nextedge.events.stored_counters import add_batch, seed
+from nextedge.events.stored_counters import add_batch, key_of, seed
 from nextedge.features.backfill import item_category
 from nextedge.features.counters import CATEGORY, CONNECT, ITEM, KIND, TIME, USER
 from nextedge.graph.snapshot import Entities, Snapshot
 from nextedge.releases.repository import Releases
 from nextedge.storage import writing
 from nextedge.stores.store import Store, open_store
+from nextedge.types import Identifier
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -90,6 +91,21 @@ def counters_store(config: Config) -> Store:
     """Where a tenant's stream job keeps what it counts: ``serving.store``, or a file of the state."""
     url, namespace, base = _store_of(config)
     return open_store(url, namespace, timeout_seconds=_STORE_SECONDS, base=base)
+
+
+def forget_counted(config: Config, user_id: Identifier) -> None:
+    """Delete what a stream job has counted of a user.
+
+    Raises:
+        StoreError: the store is not reached.
+    """
+    if config.serving.store is None and not (config.state_path / _FILE).exists():
+        return
+    store = counters_store(config)
+    try:
+        store.delete_many([key_of(USER, user_id)])
+    finally:
+        store.close()
 
 
 def run_stream(
