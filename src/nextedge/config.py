@@ -78,7 +78,6 @@ class FeaturesConfig(_Settings):
     exclude: tuple[str, ...] = (
         "query_interactions_week", "recent_similarity", "recent_category_taste",
         "query_new_connections_day", "query_new_connections_week",
-        "candidate_new_connections_day", "candidate_new_connections_week",
     )  # fmt: skip
     """Features that the ranker does without; at first those real-time ones that did not help."""
     text_model: str | None = None
