@@ -64,7 +64,7 @@ def mock() -> Iterator[KafkaMock]:
 def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Brokers are given less time, so that tests of those that do not answer end soon."""
     for module in ("kafka_cluster", "kafka_log"):
-        monkeypatch.setattr(f"nextedge.events.{module}.ANSWER_SECONDS", 1.5)
+        monkeypatch.setattr(f"nextedge.events.logs.{module}.ANSWER_SECONDS", 1.5)
 
 
 def opened(servers: str, options: str = QUICK, tenant: str = "acme") -> Any:

@@ -21,7 +21,7 @@ from nextedge.events.overlay import Overlay
 from nextedge.events.stored_counters import COUNTERS, StoredCounters, add_batch, seed
 from nextedge.events.stream import _SCHEMA, Job, _of_event
 from nextedge.features.backfill import item_category
-from nextedge.features.counters import LATEST
+from nextedge.features.counters import INTERACT, LATEST
 from nextedge.features.feature import FeatureInput, FeatureSet, feature_groups
 from nextedge.graph.snapshot import Snapshot
 from nextedge.serving.live_counters import LiveFacts
@@ -266,7 +266,7 @@ def test_a_job_that_begins_with_a_release_goes_on_from_it(
     log = LocalLog(tmp_path)
     made = [e for e in events(folder, before.as_of, 5) if e.type == "interact"]
     log.append(made)
-    rows = [row for event in made for row in _of_event(event, job)]
+    rows = [row for event in made for row in _of_event(event, INTERACT, job)]
     owners = list(dict.fromkeys((str(row["owner_side"]), str(row["owner"])) for row in rows))
     add_batch(store, pa.RecordBatch.from_pylist(rows, _SCHEMA), owners, job.id, 0)
     after = snapshot_of(folder, tmp_path)

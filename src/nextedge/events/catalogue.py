@@ -111,7 +111,7 @@ def _declared(event: Event) -> dict[str, Any]:
 
 
 def _when(event: Event) -> int:
-    return round(event.timestamp.timestamp() * 1e6)
+    return event.micros
 
 
 def _empty_items(upserts: Iterable[Event], id_type: pa.DataType) -> pa.Table:
@@ -283,7 +283,7 @@ def _as_micros(given: Any) -> int:
     if isinstance(given, int | float):
         each = next(parts for bound, parts in _MAGNITUDES if abs(given) < bound)
         return round(given * (1_000_000 / each))
-    time = datetime.fromisoformat(given)
+    time = given if isinstance(given, datetime) else datetime.fromisoformat(given)
     time = time.replace(tzinfo=UTC) if time.tzinfo is None else time
     return round(time.timestamp() * 1e6)
 

@@ -17,10 +17,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
-from nextedge.errors import LiveStateError, LogFullError, StoreError
-from nextedge.events.event import Event
+from nextedge.errors import EventError, LiveStateError, LogFullError, StoreError
+from nextedge.events.event import Event, stored_event
 from nextedge.events.logs import redis_scripts as scripts
 from nextedge.events.logs.log import BEGINNING, Consumer, DeadLetter, Lag, LiveLog, Position
 from nextedge.events.logs.redis_consumer import RedisConsumer
@@ -248,6 +246,10 @@ class RedisLog(LiveLog):
             rows = [group, last, before, first[0]]
             self.run(scripts.REWIND, ("log", "stream"), rows)
 
+    def drop(self, group: str) -> None:
+        """Forget how far a group is; its dead letters stay."""
+        self.run(scripts.DROP, ("stream",), [group])
+
     def dead_letters(self) -> list[DeadLetter]:
         """What groups gave up, oldest first."""
         with self._reading():
@@ -333,8 +335,8 @@ class _Seen:
 
 def _readable(body: bytes) -> Event | None:
     try:
-        return Event.model_validate_json(body)
-    except ValidationError:
+        return stored_event(body)
+    except EventError:
         return None
 
 

@@ -217,6 +217,10 @@ return {#entries > 0 and 0 or -1, last, before}
 """
 )
 
+DROP = """
+-- KEYS: stream. ARGV: group.
+if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('XGROUP', 'DESTROY', KEYS[1], ARGV[1]) end
+"""
 REWIND = (
     _HEAD
     + """
