@@ -81,7 +81,7 @@ def with_items(
         rows = _empty_items(upserts, id_type)
     statements = _statements(upserts, "item_id")
     statements += [
-        (str(e.item_id), _when(e), e.event_id, {"available": e.type == "item_available"})
+        (str(e.item_id), e.micros, e.event_id, {"available": e.type == "item_available"})
         for e in changes
     ]
     return _restated(rows, schema.ITEMS, statements, {str(e.item_id) for e in upserts})
@@ -93,7 +93,7 @@ _Statement = tuple[str, int, str, Mapping[str, Any]]
 
 def _statements(events: Iterable[Event], key: str) -> list[_Statement]:
     return [
-        (str(getattr(e, key)), _when(e), e.event_id, {**_declared(e), **(e.model_extra or {})})
+        (str(getattr(e, key)), e.micros, e.event_id, {**_declared(e), **(e.model_extra or {})})
         for e in events
     ]  # fmt: skip
 
@@ -108,10 +108,6 @@ _OWN = frozenset({
 def _declared(event: Event) -> dict[str, Any]:
     """Fields that this version declares, and that are given: they may be columns as well."""
     return {n: getattr(event, n) for n in event.model_fields_set if n in Event.model_fields and n not in _OWN}  # fmt: skip
-
-
-def _when(event: Event) -> int:
-    return event.micros
 
 
 def _empty_items(upserts: Iterable[Event], id_type: pa.DataType) -> pa.Table:
