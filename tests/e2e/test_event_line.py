@@ -17,10 +17,10 @@ from nextedge import Recommender
 from nextedge.api.app import create_app
 from nextedge.cli.main import app as cli
 from nextedge.errors import InputError, StorageError
-from nextedge.events import log as logs
-from nextedge.events import relay as relays
 from nextedge.events.event import Event
 from nextedge.events.logs import consume
+from nextedge.events.logs import log as logs
+from nextedge.events.logs import relay as relays
 from nextedge.events.logs.local_log import LocalLog
 from nextedge.testing.logs import LaterEvent
 
