@@ -21,6 +21,7 @@ from nextedge.errors import (
     InputError,
     LiveStateError,
     NextEdgeError,
+    NoReleaseError,
     StorageError,
     UnknownSurfaceError,
     UnknownUserError,
@@ -214,7 +215,7 @@ class Recommender:
         for position in live.newly_touched(before, self.config.events.neighbors_refreshed).tolist():
             for name, surface in live.surfaces.items():
                 requests = Requests(np.array([position], np.int32), int(time.time() * 1e6), 1)
-                find = partial(_candidates, surface, requests)
+                find = partial(_candidates, surface, requests, live.edges)
                 names = live.list_name(name, position), before.list_name(name, position)
                 self.published.renew(*names, find)
 
@@ -473,9 +474,13 @@ class Recommender:
         return self._intake.sort(given)
 
     def _strangers(self, users: Sequence[Identifier]) -> set[Identifier]:
-        """Those whom neither the served release knows nor the one on trial."""
+        """Those whom neither the served release knows nor the one on trial; none before the first."""
         unknown = set(users)
-        for release in {id(arm[0]): arm[0] for arm in self.served.of_users(users)}.values():
+        try:
+            arms = self.served.of_users(users)
+        except NoReleaseError:
+            return set()
+        for release in {id(arm[0]): arm[0] for arm in arms}.values():
             listed = list(unknown)
             places = release.entities.users.positions(listed)
             unknown = {user for user, place in zip(listed, places, strict=True) if place < 0}
@@ -544,8 +549,8 @@ class Recommender:
         return {name: _evaluation(release, name) for name in release.surfaces}
 
 
-def _candidates(surface: LoadedSurface, requests: Requests) -> Kept:
-    return Kept(surface.line.retrieve(requests))
+def _candidates(surface: LoadedSurface, requests: Requests, edges: str) -> Kept:
+    return Kept(surface.line.retrieve(requests), edges=edges)
 
 
 def _timed(raw: Raw) -> bool:

@@ -18,7 +18,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from nextedge import Recommender
-from nextedge.cli import events as commands
+from nextedge.cli import record as commands
 from nextedge.cli.main import app
 from nextedge.errors import EventError, StorageError
 from nextedge.events.logs.local_log import LocalLog
@@ -235,7 +235,6 @@ def test_a_replay_finds_a_state_that_was_wrong_and_mends_it(folder: Path, tmp_pa
     recommender.close()
 
 
-@pytest.mark.xfail(raises=NotImplementedError, reason="the local log has no consumers yet")
 def test_a_replay_rewinds_the_consumers(folder: Path, tmp_path: Path) -> None:
     recorded(folder, str(as_jsonl(tmp_path / "events")))
     log = LocalLog(folder / "state")
@@ -244,9 +243,8 @@ def test_a_replay_rewinds_the_consumers(folder: Path, tmp_path: Path) -> None:
         consumer.commit()
         assert replayed(folder, "2026-03-02")["groups"] == ["copy"]
     with log.consumer("copy") as consumer:
-        assert {each.event.type for each in consumer.poll() if each.event} == {
-            "connect", "opt_out", "profile_update",
-        }  # fmt: skip
+        again = {each.event.type for each in consumer.poll() if each.event}
+    assert again >= {"connect", "opt_out", "profile_update"}  # older ones that came later, too
 
 
 def test_a_clock_that_goes_back_lets_no_older_event_win(

@@ -70,6 +70,7 @@ def tables() -> dict[str, pa.Table]:
         "items": pa.table({
             "item_id": [f"i{n:02d}" for n in range(ITEMS)],
             "category": [f"c{n % 4}" for n in range(ITEMS)], "price": np.linspace(1, 9, ITEMS),
+            "stock": np.arange(ITEMS) % 7,
         }),
         "interactions": pa.table({
             "user_id": [f"u{n:03d}" for n in user], "item_id": [f"i{n:02d}" for n in item],
@@ -394,7 +395,7 @@ def test_items_and_profiles_are_in_the_next_build_and_faults_in_its_report(tmp_p
     folder = write(tmp_path / "tenant", tables())
     record(
         folder, {"type": "item_upsert", "item_id": "i99", "category": "c1", "price": 3},
-        {"type": "item_upsert", "item_id": "i00", "price": "cheap"},
+        {"type": "item_upsert", "item_id": "i00", "stock": "many"},
         {"type": "item_unavailable", "item_id": "i01"},
         {"type": "profile_update", "user_id": "u000", "school": "new"},
     )  # fmt: skip
@@ -405,7 +406,7 @@ def test_items_and_profiles_are_in_the_next_build_and_faults_in_its_report(tmp_p
         3.0,
         True,
     )
-    assert items["i00"]["price"] is None
+    assert items["i00"]["stock"] is None
     assert not items["i01"]["available"]
     assert found["users"].to_pylist()[0]["school"] == "new"
-    assert '"event_price"' in found["report"]  # type: ignore[operator]
+    assert '"event_stock"' in found["report"]  # type: ignore[operator]

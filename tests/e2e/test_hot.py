@@ -23,6 +23,8 @@ from nextedge.serving.request_log import RequestLog
 @pytest.fixture
 def folder(tenant: Path, tmp_path: Path) -> Path:
     shutil.copytree(tenant, tmp_path / "tenant")
+    with (tmp_path / "tenant" / "nextedge.toml").open("a") as settings:
+        settings.write("[events]\nlive_graph = false\n")  # it makes lists anew that are kept here
     return tmp_path / "tenant"
 
 

@@ -171,6 +171,8 @@ def print_replay(found: ReplayReport) -> None:
         text = f"{found.requests:,} logged requests, {found.rows:,} candidates: {verdict}"
     else:
         text = "no logged request of this release kept its features (serving.log_features_share)"
+    if found.other_edges:
+        text += f"; {found.other_edges:,} followed from other live edges and are left out"
     out.print(f"{found.surface}: {text}", soft_wrap=True)
     _print_mismatches(found.mismatches)
 

@@ -109,6 +109,7 @@ def _over(base: LoadedRelease, connections: _Changes, engagements: _Changes) -> 
         ))
     )  # fmt: skip
     live.editions = _editions(graph, connections, engagements)
+    live.edges = f"{int(live.editions.sum()):016x}"
     live.surfaces = {name: surface.over(fresh) for name, surface in base.surfaces.items()}
     return live
 

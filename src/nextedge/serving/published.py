@@ -33,6 +33,8 @@ _log = logging.getLogger("nextedge")
 _FILE = "candidates.sqlite"
 _PREFIX = "candidates"
 _FEATURES = "features"
+MIXED = "mixed"
+"""What ``edges`` says of candidates and features of two sets of live edges."""
 _WAITING = 256
 """Values that may wait to be written; more are dropped, and found again by a later request."""
 
@@ -44,10 +46,12 @@ class Kept:
     Attributes:
         candidates: as they were merged, perhaps without standardised scores.
         matrix: float32[R, F] in the order of the candidates.
+        edges: which live edges they were found with, as ``LoadedRelease.edges`` says.
     """
 
     candidates: Candidates
     matrix: FloatArray | None = None
+    edges: str = ""
 
 
 class PublishedCandidates:
@@ -213,7 +217,7 @@ def publish(
                 if not _is_whole(key, value, features)
             ]
             if missing:
-                parts = _each(*find(surface, positions[missing]))
+                parts = _each(*find(surface, positions[missing]), release.edges)
                 values: dict[Key, bytes] = {
                     keys[row]: packed(keys[row], part)
                     for row, part in zip(missing, parts, strict=True)
@@ -256,7 +260,8 @@ def packed(key: str, found: Kept) -> bytes:
         if not name.endswith("_standard")
     }
     features = {} if found.matrix is None else {_FEATURES: found.matrix}
-    return pack({"candidate": found.candidates.candidate, **columns, **features}, {"key": key})
+    about = {"key": key, "edges": found.edges}
+    return pack({"candidate": found.candidates.candidate, **columns, **features}, about)
 
 
 def _unpacked(key: str, value: bytes) -> Kept:
@@ -271,7 +276,8 @@ def _unpacked(key: str, value: bytes) -> Kept:
     if matrix is not None and len(matrix) != len(candidate):
         raise CorruptValueError("published candidates: expected features of every candidate")
     indptr = np.array([0, len(candidate)])
-    return Kept(Candidates(indptr, candidate, arrays), matrix)
+    edges = metadata.get("edges", "")
+    return Kept(Candidates(indptr, candidate, arrays), matrix, edges)
 
 
 def _is_whole(key: str, value: bytes | None, features: bool) -> bool:
@@ -283,12 +289,12 @@ def _is_whole(key: str, value: bytes | None, features: bool) -> bool:
     return found is not None and (found.matrix is not None or not features)
 
 
-def _each(found: Candidates, matrix: FloatArray | None) -> Iterator[Kept]:
+def _each(found: Candidates, matrix: FloatArray | None, edges: str) -> Iterator[Kept]:
     for rows in found.rows():
         columns: Mapping[str, np.ndarray] = {n: values[rows] for n, values in found.columns.items()}
         size = rows.stop - rows.start
         own = Candidates(np.array([0, size]), found.candidate[rows], dict(columns))
-        yield Kept(own, None if matrix is None else matrix[rows])
+        yield Kept(own, None if matrix is None else matrix[rows], edges)
 
 
 def _key(name: str) -> str:

@@ -91,6 +91,8 @@ class LoadedRelease:
         """Which live edges are in its graphs."""
         self.editions: np.ndarray | None = None
         """uint64[U]: differs with the live edges that touch a user's lists; None without any."""
+        self.edges = ""
+        """The same for each set of live edges in its graphs; empty for none."""
         self.ends: IndexArray = np.zeros(0, np.int32)
         """Users at the ends of live edges."""
         self.live = LiveFacts(self.snapshot)

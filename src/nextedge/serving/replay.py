@@ -23,10 +23,12 @@ class ReplayReport(Differences):
     Attributes:
         requests: logged requests of the served release that kept their features.
         other_releases: logged requests of releases that are not served, which are left out.
+        other_edges: and those over other live edges than the served release has now, or none.
     """
 
     requests: int = 0
     other_releases: int = 0
+    other_edges: int = 0
 
 
 def replay_features(
@@ -38,9 +40,14 @@ def replay_features(
     """
     own = [each for each in logged if each.surface == surface]
     report = ReplayReport(surface, other_releases=sum(e.release != release.id for e in own))
+    over = {release.base.edges: release.base, release.edges: release}
     for each in [e for e in own if e.release == release.id][-most:]:
+        found = None if each.edges is None else over.get(each.edges)
+        if found is None:
+            report.other_edges += 1
+            continue
         report.requests += 1
-        _compare(report, release.surface(surface), release, each)
+        _compare(report, found.surface(surface), found, each)
     return report
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Hashable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from nextedge.serving.deadline import Deadline
 from nextedge.serving.evidence import LiveEvidence
 from nextedge.serving.onboarding import seeded_batch
 from nextedge.serving.prepare import prepare
-from nextedge.serving.published import Kept, PublishedCandidates
+from nextedge.serving.published import MIXED, Kept, PublishedCandidates
 from nextedge.serving.question import Answer, Question, Recommendation
 from nextedge.serving.ranked import KEPT, ROW, Ranked, Watch, ranked_candidates, retrieved
 from nextedge.serving.release import LoadedRelease, LoadedSurface
@@ -80,7 +81,9 @@ def answer(
     key = _cache_key(release, surface, user_ids, requests, question) if cache else None
     cached = cache.get(key) if cache is not None and key is not None else None
     whole = question.explain
-    ranked = cached or _computed(release, surface, requests, watch, deadline, published, whole)
+    ranked, edges = cached, None
+    if ranked is None:
+        ranked, edges = _computed(release, surface, requests, watch, deadline, published, whole)
     if cache is not None and key is not None and cached is None and not ranked.degraded:
         cache.put(key, ranked.kept(surface.line.sources))
     policy = surface.policy_in(question.context.get("context")).with_seen(question.allow_seen)
@@ -107,7 +110,7 @@ def answer(
             )
         )  # fmt: skip
     if log is not None:
-        _logged(log, answers, requests, question, chosen, ranked.matrix)
+        _logged(log, answers, requests, question, chosen, ranked.matrix, edges)
     return answers
 
 
@@ -132,15 +135,17 @@ def _cache_key(
 def _computed(
     release: LoadedRelease, surface: LoadedSurface, requests: Requests, watch: Watch,
     deadline: Deadline, published: PublishedCandidates | None, whole: bool,
-) -> Ranked:  # fmt: skip
+) -> tuple[Ranked, str | None]:  # fmt: skip
     """Ranked candidates, of those that were found before where they were.
+
+    With them the live edges that all of it follows from, None where that is not one set of them.
 
     Args:
         whole: with every column, not only those that policy and reasons read.
     """
     known = len(requests) == 1 and requests.query[0] != UNKNOWN and not requests.filters
     if published is None or not known:
-        return ranked_candidates(surface, requests, watch, deadline, whole=whole)
+        return ranked_candidates(surface, requests, watch, deadline, whole=whole), release.edges
     name = release.list_name(surface.name, int(requests.query[0]))
     kept = published.get(name)
     if kept is not None:
@@ -154,17 +159,19 @@ def _computed(
         ranked = ranked_candidates(
             surface, requests, watch, deadline, found, matrix=matrix, whole=whole
         )
+        same = kept.edges == release.edges
         if published.features and matrix is None and ranked.matrix is not None:
-            published.put(name, Kept(found, ranked.matrix))
-        return ranked
+            published.put(name, Kept(found, ranked.matrix, kept.edges if same else MIXED))
+        return ranked, kept.edges if same else None
     found, late = retrieved(surface, requests, deadline)
     ranked = ranked_candidates(surface, requests, watch, deadline, found, late, whole=whole)
     if late:
-        published.refresh(name, lambda: Kept(surface.line.retrieve(requests)))
-        return ranked
+        find = partial(surface.line.retrieve, requests)
+        published.refresh(name, lambda: Kept(find(), edges=release.edges))
+        return ranked, release.edges
     matrix = ranked.matrix if published.features else None
-    published.put(name, Kept(found, matrix))
-    return ranked
+    published.put(name, Kept(found, matrix, release.edges))
+    return ranked, release.edges
 
 
 def _recommendations(
@@ -223,7 +230,7 @@ def _withheld(
 
 def _logged(
     log: RequestLog, answers: list[Answer], requests: Requests, question: Question,
-    chosen: Candidates, matrix: FloatArray | None,
+    chosen: Candidates, matrix: FloatArray | None, edges: str | None,
 ) -> None:  # fmt: skip
     """Queue what was shown; features only of what a source found."""
     place = chosen.columns.get(ROW, np.full(len(chosen), _NO_ROW))
@@ -242,6 +249,7 @@ def _logged(
                 list(answer.degraded), fingerprint(features),
                 found.tolist() if matrix is not None else [],
                 features if matrix is not None and log.keeps_features() else None,
+                edges,
             )
         )  # fmt: skip
 

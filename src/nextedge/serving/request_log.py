@@ -62,6 +62,7 @@ class LoggedRequest:
         fingerprint: hash of the features of the candidates that a source found.
         found: place of each candidate that has features (backfill has none).
         features: float32[len(found), F], for the share of requests that keeps them.
+        edges: which live edges they follow from; None where that is not one set of them.
     """
 
     recommendation_id: str
@@ -78,6 +79,7 @@ class LoggedRequest:
     fingerprint: str
     found: list[int] = field(default_factory=list)
     features: FloatArray | None = None
+    edges: str | None = ""
 
 
 def fingerprint(features: FloatArray) -> str:
