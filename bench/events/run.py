@@ -4,7 +4,7 @@
 
 append    durable events a second of the local log by batch and threads, beside the disk's own rate
           of syncing and SQLite's rate of committing one row
-apply     events a second that are folded out of the log into an overlay, on one core
+apply     applying.py: events a second that are folded out of the log into an overlay, on one core
 merge     merging live edges into the graphs of a release, beside copying the same arrays
 fresh     from the 202 of a connect to another list of candidates for both people, over HTTP
 replicas  the same with two replicas that share a Redis stream, and from the 202 of a block on one
@@ -33,13 +33,13 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "serving"))
 
 import httpx2
 import numpy as np
+from applying import measure, mixed
 from run import free_port, server
 
 from nextedge import Recommender
 from nextedge.data.synthetic import SyntheticConfig, generate_tenant
 from nextedge.events.event import Event
 from nextedge.events.logs.local_log import LocalLog
-from nextedge.events.overlay import Overlay
 from nextedge.graph.changes import Records, changed
 from nextedge.graph.csr import build_graph, mirrored
 
@@ -49,24 +49,6 @@ SEED = 7
 def rate(count: int, began: float) -> int:
     """A second, rounded."""
     return round(count / (time.perf_counter() - began))
-
-
-def mixed(count: int, users: int = 5000, items: int = 2000) -> list[Event]:
-    """Events of a usual mix: mostly shown and looked at, some edges, few of the others."""
-    chance, events = random.Random(SEED), []
-    kinds = ["impression"] * 60 + ["click"] * 15 + ["interact"] * 15 + ["connect"] * 6
-    kinds += ["dismiss", "disconnect", "block", "profile_update"]
-    for _ in range(count):
-        kind, user = chance.choice(kinds), chance.randrange(users)
-        given: dict[str, Any] = {"type": kind, "user_id": f"u{user:06d}"}
-        if kind in ("connect", "disconnect", "block", "dismiss"):
-            given["candidate_id"] = f"u{(user + chance.randrange(1, users)) % users:06d}"
-        elif kind == "profile_update":
-            given["city"] = f"city {chance.randrange(50)}"
-        else:
-            given["item_id"] = f"i{chance.randrange(items):06d}"
-        events.append(Event(**given))
-    return events
 
 
 def append(folder: Path) -> dict[str, Any]:
@@ -94,7 +76,7 @@ def append(folder: Path) -> dict[str, Any]:
     for threads in (1, 8):
         for batch in (1, 100, 1000):
             log = LocalLog(folder / f"log-{threads}-{batch}")
-            events = mixed(min(40_000, 4000 * batch))
+            events = mixed(min(40_000, 4000 * batch), 5000)
             batches = [events[start : start + batch] for start in range(0, len(events), batch)]
             stop = time.perf_counter() + seconds
 
@@ -112,27 +94,6 @@ def append(folder: Path) -> dict[str, Any]:
             found[f"{name}_over_disk_syncs"] = round(found[name] / found["disk_syncs_a_second"], 2)
             log.close()
     return found
-
-
-def apply(folder: Path, count: int = 200_000) -> dict[str, Any]:
-    """Events folded a second, read from the log."""
-    log = LocalLog(folder / "fold")
-    events = mixed(count)
-    for start in range(0, count, 10_000):
-        log.append(events[start : start + 10_000])
-    times = []
-    for _ in range(3):
-        overlay = Overlay(log)
-        began = time.perf_counter()
-        overlay.catch_up()
-        times.append(time.perf_counter() - began)
-    began = time.perf_counter()
-    read = sum(1 for _ in log.read())
-    return {
-        "events": count,
-        "folded_a_second": round(count / min(times)),
-        "only_read_a_second": rate(read, began),
-    }
 
 
 def merge() -> dict[str, Any]:
@@ -290,7 +251,7 @@ def main() -> None:
             generate_tenant(tenant, SyntheticConfig(users=given.users, seed=3))
             Recommender(tenant).build()
         measured = {
-            "append": lambda: append(folder), "apply": lambda: apply(folder), "merge": merge,
+            "append": lambda: append(folder), "apply": lambda: measure(200_000, 20_000), "merge": merge,
             "fresh": lambda: fresh(tenant, folder), "replicas": lambda: replicas(tenant, folder),
         }  # fmt: skip
         for part in given.only:

@@ -31,6 +31,8 @@ _STATUS: tuple[tuple[type[errors.NextEdgeError], int], ...] = (
 )
 _RETRY_SECONDS = 5
 """After which what was not reached may be asked again."""
+_LATER = "nothing was stored: try again later"
+"""The reason names files and hosts, so it is for the server's log alone."""
 
 
 class ProblemResponse(JSONResponse):
@@ -71,11 +73,13 @@ def add_problem_handlers(app: FastAPI) -> None:
         if status == 500:
             _log.error("%s %s: %s", request.method, request.url.path, error)
             return problem(500, "Internal error", "the request could not be answered")
-        headers = None
+        title = type(error).__name__.removesuffix("Error")
         if isinstance(error, errors.StorageError | errors.LiveStateError):
+            _log.error("%s %s: %s", request.method, request.url.path, error)
             seconds = getattr(error, "retry_after_seconds", _RETRY_SECONDS)
-            headers = {"Retry-After": str(seconds)}
-        return problem(status, type(error).__name__.removesuffix("Error"), str(error), headers)
+            detail = str(error) if isinstance(error, errors.LogFullError) else _LATER
+            return problem(status, title, detail, {"Retry-After": str(seconds)})
+        return problem(status, title, str(error))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:

@@ -56,24 +56,25 @@ def changed(
         added.source, added.target, len(graph), graph.targets, added.weight, added.time
     )
     touched = np.flatnonzero((new.degree > 0) | (gone.degree > 0))
-    parts = _changed(
+    most = graph.edges + new.edges
+    indptr, indices = np.empty(len(graph) + 1, np.int64), np.empty(most, np.int32)
+    weight = np.empty(most, np.float32)
+    first, last = np.empty(most, np.int64), np.empty(most, np.int64)
+    size = _changed(
         graph.indptr, graph.indices, graph.weight, graph.first, graph.last, touched,
         gone.indptr, gone.indices, new.indptr, new.indices, new.weight, new.first, new.last,
+        indptr, indices, weight, first, last,
     )  # fmt: skip
-    indptr, indices, weight, first, last = parts
-    return Graph(indptr, indices, weight, first, last, graph.targets)
+    return Graph(indptr, indices[:size], weight[:size], first[:size], last[:size], graph.targets)
 
 
 @numba.njit(cache=True, nogil=True)
 def _changed(  # type: ignore[no-untyped-def]
     indptr, indices, weight, first, last, touched, gone_indptr, gone_indices,
     new_indptr, new_indices, new_weight, new_first, new_last,
+    out_indptr, out_indices, out_weight, out_first, out_last,
 ):  # fmt: skip
-    most = len(indices) + len(new_indices)
-    out_indptr = np.empty(len(indptr), np.int64)
-    out_indices = np.empty(most, np.int32)
-    out_weight = np.empty(most, np.float32)
-    out_first, out_last = np.empty(most, np.int64), np.empty(most, np.int64)
+    """Fill the arrays that begin with ``out``; returns how many edges there are."""
     out_indptr[0], size, row = 0, 0, 0
     for place in range(len(touched) + 1):
         stop = touched[place] if place < len(touched) else len(indptr) - 1
@@ -115,6 +116,4 @@ def _changed(  # type: ignore[no-untyped-def]
             size += 1
         row = stop + 1
         out_indptr[row] = size
-    return (
-        out_indptr, out_indices[:size], out_weight[:size], out_first[:size], out_last[:size],
-    )  # fmt: skip
+    return size

@@ -160,7 +160,8 @@ def _merge_rows(indptr, order, target, weight, first, last):  # type: ignore[no-
     size = 0
     for row in range(rows):
         edges = order[indptr[row] : indptr[row + 1]]
-        edges = edges[np.argsort(target[edges], kind="mergesort")]
+        if len(edges) > 1:
+            edges = edges[np.argsort(target[edges], kind="mergesort")]
         begin = size
         for edge in edges:
             if size > begin and out_target[size - 1] == target[edge]:
