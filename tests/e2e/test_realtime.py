@@ -34,7 +34,7 @@ ASKED = Question("items", 5)
 def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recommender]:
     folder = tmp_path_factory.mktemp("realtime")
     generate_tenant(folder, SyntheticConfig(users=200, items=80, seed=9))
-    (folder / "nextedge.toml").write_text(SETTINGS)
+    (folder / "nextedge.toml").write_text(f"{SETTINGS}[events]\nlive_graph = false\n")
     recommender = Recommender(folder)
     recommender.build(["items"])
     yield recommender

@@ -219,6 +219,6 @@ def test_a_source_that_cannot_be_is_named(folder: Path) -> None:
     from nextedge.errors import ConfigError, InputError
     from nextedge.events.stream import _lines
 
-    for given, expected in (("ftp://x", ConfigError), ("kafka://host", ConfigError), (str(folder / "no"), InputError)):  # fmt: skip
+    for given, expected in (("ftp://x", ConfigError), ("kafka://", ConfigError), (str(folder / "no"), InputError)):  # fmt: skip
         with pytest.raises(expected, match="expected"):
-            _lines(None, given)  # type: ignore[arg-type]
+            _lines(None, given, "acme")  # type: ignore[arg-type]

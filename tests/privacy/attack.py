@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from starlette.testclient import TestClient
 
 from nextedge import Recommender
 from nextedge.api.app import create_app
+from nextedge.serving.live_graphs import live_edges
 
 VICTIM = person(86)
 ATTACKERS = [person(place) for place in (110, 111, 112, 114)]
@@ -49,13 +51,19 @@ def friends() -> set[int]:
 
 
 def tenant(folder: Path, kind: str) -> Path:
-    """A built tenant: ``open``, ``absent`` (the list does not exist) or ``hidden``."""
+    """A built tenant: ``open``, ``absent`` (the list does not exist) or ``hidden``.
+
+    What the attackers are told of their own connections to the victim is the same in the last two.
+    """
     found = tables()
-    mine = of_victim(found["connections"])
+    rows = found["connections"]
+    mine = of_victim(rows)
+    if kind != "open":
+        rows = rows.append_column("hidden", mine)
     if kind == "absent":
-        found["connections"] = found["connections"].filter(pc.invert(mine))
-    elif kind == "hidden":
-        found["connections"] = found["connections"].append_column("hidden", mine)
+        ends = [pc.is_in(rows.column(n), value_set=pa.array(ATTACKERS)) for n in ("src", "dst")]
+        rows = rows.filter(pc.or_(pc.invert(mine), pc.or_(*ends)))
+    found["connections"] = rows
     Recommender(write(folder, found)).build()
     return folder
 
@@ -66,7 +74,17 @@ Observed = dict[str, Any]
 
 def observe(folder: Path) -> Observed:
     """Everything that the attackers can ask, before and after what they can record."""
-    with TestClient(create_app(Recommender(folder))) as client:
+    recommender = Recommender(folder)
+
+    def record(client: TestClient, events: list[tuple[str, int, int]]) -> None:
+        """Record, and wait until lists are made of the edges of now."""
+        told(client, events)
+        edges = live_edges(recommender.overlay)
+        recommender.overlay.catch_up()
+        while recommender.release.live_as_of != (edges, edges.changes):
+            time.sleep(0.01)
+
+    with TestClient(create_app(recommender)) as client:
         record(client, [("connect", a, VICTIM) for a in ATTACKERS])
         found = {f"connected {q}": a for q, a in asked(client).items()}
         first = ATTACKERS[0]
@@ -79,7 +97,7 @@ def observe(folder: Path) -> Observed:
     return found
 
 
-def record(client: TestClient, events: list[tuple[str, int, int]]) -> None:
+def told(client: TestClient, events: list[tuple[str, int, int]]) -> None:
     body = [{"type": kind, "user_id": user, "candidate_id": other} for kind, user, other in events]
     assert client.post("/v1/events", json=body).status_code == 202
 

@@ -143,11 +143,32 @@ def test_a_list_is_hidden_by_rows_by_its_user_and_by_events(tmp_path: Path) -> N
     wanted = pairs(outputs["rows"], "hidden_connections")
     assert len(wanted) == len({*friends(), *ATTACKERS})
     for output in outputs.values():
-        assert pairs(output, "hidden_connections") == wanted
+        alone = {frozenset({str(VICTIM)})}  # says that those to come are hidden, too
+        assert pairs(output, "hidden_connections") - alone == wanted
         assert not pairs(output, "connections") & wanted
         assert len(pairs(output, "connections")) > 500
         assert "connections_hidden" not in pq.read_schema(output / "users.parquet").names
         assert "hidden" not in pq.read_schema(output / "connections.parquet").names
+
+
+def test_new_connections_of_who_hides_all_change_nothing(tmp_path: Path) -> None:
+    found = tables()
+    users = found["users"]
+    flag = pc.equal(users.column("user_id"), VICTIM)
+    found["users"] = users.append_column("connections_hidden", flag)
+    recommender = Recommender(write(tmp_path / "tenant", found))
+    recommender.build()
+    before = recommender.release
+    graph, ids = before.snapshot.connections, before.entities.users
+    strangers = [ids.identifier(each) for each in range(20, 23)]
+    recommender.record([
+        {"type": "accept", "user_id": VICTIM, "candidate_id": each} for each in strangers
+    ])  # fmt: skip
+    assert recommender.release.snapshot.connections is graph
+    recommender.record({"type": "accept", "user_id": strangers[0], "candidate_id": strangers[1]})
+    live = recommender.release.snapshot.connections
+    assert live.edges > graph.edges
+    assert not len(live.row(ids.position(VICTIM)))
 
 
 def test_a_pair_that_is_hidden_once_is_hidden_in_every_row(tmp_path: Path) -> None:

@@ -166,8 +166,9 @@ class Overlay(Facts):
             return set()
         hidden = self.dismissed[kind, user].copy() if (kind, user) in self.dismissed else set()
         if kind == "people":
-            hidden |= self.connected.get(user, set()) | self.blocked.of(user)
-            return hidden | self.hidden_connections.of(user) | self.requested.of(user)
+            hidden |= self.connected.get(user, set()) | self.disconnected.get(user, set())
+            hidden |= self.blocked.of(user) | self.requested.of(user)
+            return hidden | self.hidden_connections.of(user)
         return hidden | self.interacted.get(user, set())
 
     def gone(self, kind: str) -> set[str]:

@@ -131,7 +131,7 @@ EVENTS: dict[str, EventSchema] = {
     for each in (
         EventSchema("connect", "two people are connected from now on", _PAIR,
                     fields={**_WHENCE, "weight": Weight}),
-        EventSchema("disconnect", "their connection has ended", _PAIR, narrows=True),
+        EventSchema("disconnect", "their connection has ended; neither is recommended to the other", _PAIR, narrows=True),
         EventSchema("request", "the user asks the candidate to connect; not yet answered", _PAIR,
                     fields=_WHENCE),
         EventSchema("accept", "the user takes the candidate's request, or both are connected", _PAIR,

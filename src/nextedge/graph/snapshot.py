@@ -73,6 +73,7 @@ class Snapshot:
         profile_views: user × user, who opened whose profile (from impressions).
         blocks: user × user, mirrored: a block holds both ways.
         hidden_connections: user × user, mirrored: in no other graph; not recommended to each other.
+            Who hides all of theirs, those to come as well, is a neighbour of their own.
         communities: int32[U, 2], small and large communities of the connections, -1 for none.
         known_users, known_items: bool[U], bool[I]: who could be recommended as of then.
         counters: the real-time features as of then, as ``nextedge.features.backfill`` names them.

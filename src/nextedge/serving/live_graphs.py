@@ -21,6 +21,7 @@ from nextedge.events.folds.live_edges import LiveEdges
 from nextedge.events.overlay import Overlay
 from nextedge.graph.changes import Records, changed
 from nextedge.graph.csr import Graph
+from nextedge.graph.snapshot import Snapshot
 from nextedge.serving.release import LoadedRelease
 from nextedge.serving.touched import Touched
 from nextedge.steps.windows import known_entities
@@ -69,7 +70,7 @@ def with_live_edges(release: LoadedRelease, overlay: Overlay) -> LoadedRelease:
     departed = _known(users.positions(gone))
     hides = _pairs(base, [each[:2] for each in hidden])
     connections = _connections(
-        snapshot.connections, _timed_pairs(base, made), _pairs(base, ended), departed, hides
+        snapshot, _timed_pairs(base, made), _pairs(base, ended), departed, hides
     )
     places = users.positions(names[0]), items.positions(names[1])
     engagements = _engagements(snapshot.engagements, engaged, places, departed, snapshot.as_of)
@@ -115,12 +116,16 @@ def _over(base: LoadedRelease, connections: _Changes, engagements: _Changes) -> 
 
 
 def _connections(
-    graph: Graph, made: tuple[_Pairs, IntArray], ended: _Pairs, departed: IndexArray, hidden: _Pairs
-) -> _Changes:
+    snapshot: Snapshot, made: tuple[_Pairs, IntArray], ended: _Pairs, departed: IndexArray,
+    hidden: _Pairs,
+) -> _Changes:  # fmt: skip
     """Connections by their latest event, without hidden ones and those of who left."""
+    graph, secret = snapshot.connections, snapshot.hidden_connections
     (source, target), time = made
     wanted = ~np.isin(source, departed) & ~np.isin(target, departed)
     wanted &= ~np.isin(_key(source, target), _key(*hidden))
+    for left, right in ((source, target), (source, source), (target, target)):
+        wanted &= ~secret.contains(left, right)
     # a connection that is there and is made again is widened only by a later event
     there, last_time = graph.contains(source, target), graph.last_times(source, target)
     added = wanted & (~there | ((last_time > 0) & (time > last_time)))

@@ -22,7 +22,7 @@ from nextedge.events.facts import Facts
 from nextedge.types import BoolArray, IntArray
 
 HIDDEN = "hidden_connections"
-"""Name of the table of hidden pairs, ids as text."""
+"""Name of the table of hidden pairs, ids as text; whoever hides all of them is a pair alone."""
 _FAVOURS = ("accept", "connect")
 _WITHHOLDING = ("leave", "opt_out", "opt_in", "hide_connection", "unhide_connection")
 _PEOPLE_COLUMNS = {
@@ -158,10 +158,11 @@ def _hide(tables: Path, pairs: list[tuple[str, str]]) -> None:
         rows = rows.drop_columns([schema.HIDDEN])
     if private:
         hidden |= np.any([_named(rows, name, private) for name in (schema.SRC, schema.DST)], axis=0)
+    more = [*pairs, *((each, each) for each in sorted(private))]
     marked = pa.table({
         name: pa.chunked_array([*ends.filter(pa.array(hidden)).chunks, pa.array(given, pa.string())])
         for name, ends, given in zip(
-            (schema.SRC, schema.DST), text, tuple(zip(*pairs, strict=True)) or ((), ()), strict=True
+            (schema.SRC, schema.DST), text, tuple(zip(*more, strict=True)) or ((), ()), strict=True
         )
     })  # fmt: skip
     taken = _in_pairs(pa.table({schema.SRC: text[0], schema.DST: text[1]}), marked)
