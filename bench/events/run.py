@@ -181,7 +181,8 @@ def fresh(tenant: Path, folder: Path, settings: str = "") -> dict[str, Any]:
     """One process, the local log."""
     copy = folder / "embedded"
     shutil.copytree(tenant, copy)
-    (copy / "nextedge.toml").write_text(settings)
+    with (copy / "nextedge.toml").open("a") as given:
+        given.write(settings)
     command = [sys.executable, "-m", "nextedge", "serve", "-c", str(copy)]
     with server(command, "/health/ready") as (port, _, _):
         return changed_for_both([Asker(port)], copy, 200)
@@ -210,7 +211,8 @@ def replicas(tenant: Path, folder: Path) -> dict[str, Any]:
         url, ask = stack.enter_context(redis()), []
         for name in ("one", "two"):
             shutil.copytree(tenant, folder / name)
-            (folder / name / "nextedge.toml").write_text(f'[events]\nlog = "{url}"\n')
+            with (folder / name / "nextedge.toml").open("a") as settings:
+                settings.write(f'[events]\nlog = "{url}"\n')
             command = [sys.executable, "-m", "nextedge", "serve", "-c", str(folder / name)]
             core = "0" if name == "one" else "1"
             port, _, _ = stack.enter_context(server(command, "/health/ready", core=core))

@@ -204,7 +204,7 @@ class Recommender:
         if live is release:
             return release
         if self._serving and release.live_as_of is not None:
-            self._warm_up(live)
+            _derive(live)
             self._refresh_lists(release, live)
         return live
 
@@ -547,6 +547,16 @@ class Recommender:
         """Per surface the evaluation report of a release, as plain JSON values."""
         release = self.releases.get(release_id) if release_id else self.releases.current()[0]
         return {name: _evaluation(release, name) for name in release.surfaces}
+
+
+def _derive(release: LoadedRelease) -> None:
+    """Compute what follows from the edges once, so that no request waits for it."""
+    busiest = int(
+        (release.snapshot.connections.degree + release.snapshot.engagements.degree).argmax()
+    )
+    for surface in release.surfaces.values():
+        requests = Requests(np.array([busiest], np.int32), int(time.time() * 1e6), 1)
+        surface.line.run(requests)
 
 
 def _candidates(surface: LoadedSurface, requests: Requests, edges: str) -> Kept:

@@ -10,6 +10,7 @@ Cost: one pass over pairs of items at most ``window`` steps apart, then O(N m³)
 
 from __future__ import annotations
 
+import numba
 import numpy as np
 from pydantic import Field
 from scipy import sparse
@@ -73,11 +74,21 @@ class Slist(Model):
 
 def place_from_end(graph: Graph) -> FloatArray:
     """float32[E]: 0 for each query's latest edge, 1 for the one before, …"""
-    row = np.repeat(np.arange(len(graph)), graph.degree)
-    order = np.lexsort((graph.indices, -graph.last, row))
     place = np.empty(graph.edges, np.float32)
-    place[order] = np.arange(graph.edges) - np.repeat(graph.indptr[:-1], graph.degree)
+    _place_in_rows(graph.indptr, graph.last, place)
     return place
+
+
+@numba.njit(cache=True, nogil=True)
+def _place_in_rows(indptr, last, place):  # type: ignore[no-untyped-def]
+    for row in range(len(indptr) - 1):
+        begin, end = indptr[row], indptr[row + 1]
+        if end - begin == 1:
+            place[begin] = 0.0
+        elif end > begin:  # of equal times the lower position is the later: the sort is stable
+            order = np.argsort(-last[begin:end], kind="mergesort")
+            for rank in range(end - begin):
+                place[begin + order[rank]] = rank
 
 
 def _steps(graph: Graph, config: SlistConfig) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:

@@ -169,8 +169,13 @@ class SlistSource(ModelSource):
         decay = float(self.arrays["decay"])
         return self.scope.derived(
             f"history_decay_{decay}",
-            lambda: (decay ** place_from_end(self.scope.graph)).astype(np.float32),
+            lambda: (decay ** self._place()).astype(np.float32),
         )
+
+    def _place(self) -> FloatArray:
+        """float32[E]: 0 for each query's latest edge, 1 for the one before, …"""
+        scope = self.scope
+        return scope.derived("place_from_end", lambda: place_from_end(scope.graph))
 
 
 class GraphSageSource(ModelSource):
