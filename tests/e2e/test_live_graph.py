@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -178,3 +179,41 @@ def test_served_lists_of_both_and_of_their_neighbours_change(folder: Path, encod
         untouched = int(np.flatnonzero(recommender.release.editions == 0)[0])
         asked(untouched)
         assert asked(untouched)["cache"] == "hit"
+
+
+def test_kept_candidates_of_both_and_of_neighbours_are_renewed_before_anybody_asks(
+    folder: Path,
+) -> None:
+    with (folder / "nextedge.toml").open("a") as settings:
+        settings.write("[events]\nneighbors_refreshed = 1\n")
+    recommender = Recommender(folder)
+    users, graph = recommender.release.entities.users, recommender.release.snapshot.connections
+    one, other = (int(each) for each in np.argsort(-graph.degree)[[7, 50]])
+    assert other not in graph.row(one)
+    near = sorted({*graph.row(one).tolist(), *graph.row(other).tolist()} - {one, other})[:5]
+    recommender.start_serving()
+    try:
+        published = recommender.published
+        assert published is not None
+
+        def kept(position: int) -> bool:
+            return published.get(recommender.release.list_name("people", position)) is not None
+
+        def wait(done: Callable[[], bool]) -> None:
+            deadline = time.monotonic() + 60
+            while not done():
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+
+        everybody = [one, other, *near]
+        for position in everybody:
+            recommender.recommend(users.identifier(position), "people")
+        wait(lambda: all(map(kept, everybody)))
+        event = {"type": "accept", "user_id": users.identifier(one),
+                 "candidate_id": users.identifier(other)}  # fmt: skip
+        recommender.record(event)
+        wait(lambda: recommender.release.edition(one) != 0)
+        wait(lambda: kept(one) and kept(other))
+        assert sum(map(kept, near)) <= 1  # the budget; the others wait for their request
+    finally:
+        recommender.close()
