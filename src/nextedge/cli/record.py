@@ -128,11 +128,10 @@ def replay(
     if as_json:
         render.print_json(done.to_json())
     else:
-        render.table(
-            f"{sum(done.events.values()):,} events since {done.to_json()['since']}",
-            ("type", "events"),
-            [(name, f"{count:,}") for name, count in done.events.items()],
-        )
+        count = sum(done.events.values())
+        render.out.print(f"{count:,} events since {done.to_json()['since']}", soft_wrap=True)
+        rows = [(name, f"{count:,}") for name, count in done.events.items()]
+        render.table("", ("type", "events"), rows)
         render.out.print(
             f"folded {done.folded:,} events; rewound: {', '.join(done.groups) or 'no group'}; the "
             f"state is {'the same' if done.equal else 'another one than before'}",
