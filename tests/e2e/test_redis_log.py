@@ -426,3 +426,20 @@ def test_urls_are_checked_when_a_tenant_is_opened_and_tell_no_password(
         log.changes(quick=True)
     assert "wr0ng" not in str(unread.value)
     log.close()
+
+
+def test_a_lag_that_redis_has_miscounted_is_none(start_redis: StartRedis, open_log: Any) -> None:
+    """After a restart Redis may say that events wait where there are none after the last."""
+    server = start_redis()
+    log = open_log(server)
+    log.append([event(number) for number in range(5)])
+    with log.consumer("group") as consumer:
+        assert len(consumer.poll()) == 5
+        consumer.commit()
+    stream = "ne:{acme}:events:stream"
+    with server.client() as client:
+        client.execute_command("XGROUP", "SETID", stream, "group", "$", "ENTRIESREAD", 2)
+        assert client.xinfo_groups(stream)[0]["lag"] == 3
+    assert log.lag("group").events == 0
+    log.append([event("next")])
+    assert log.lag("group").events >= 1

@@ -32,8 +32,11 @@ local function groups(stream)
   end
   return found
 end
-local function behind(stream, group)  -- events not committed; lag is false where Redis lost count
-  return group['pending'] + (group['lag'] or redis.call('XLEN', stream))
+local function behind(stream, group)  -- events not committed; Redis may lose count of its lag
+  local from = '(' .. group['last-delivered-id']
+  local fresh = #redis.call('XRANGE', stream, from, '+', 'COUNT', 1)
+  if fresh == 0 then return group['pending'] end
+  return group['pending'] + math.max(fresh, group['lag'] or redis.call('XLEN', stream))
 end
 local function laggards(replicas, now)  -- names and renewals of those that have not seen it all
   local found, home = {}, now[1] .. '/' .. now[2]
