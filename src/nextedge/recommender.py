@@ -8,11 +8,8 @@ import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from nextedge.config import Config, load_config, parse_config
 from nextedge.data.forgotten import Forgotten
@@ -41,7 +38,6 @@ from nextedge.serving.contacts import Contacts
 from nextedge.serving.forget import Erased, forget
 from nextedge.serving.live_graphs import with_live_edges
 from nextedge.serving.published import (
-    Kept,
     PublishedCandidates,
     open_candidates,
     publish,
@@ -51,7 +47,8 @@ from nextedge.serving.published import (
 from nextedge.serving.question import Answer, Question
 from nextedge.serving.ranked import Ranked
 from nextedge.serving.ranked_store import ranked_cache
-from nextedge.serving.release import LoadedRelease, LoadedSurface
+from nextedge.serving.release import LoadedRelease
+from nextedge.serving.renewal import derive, refresh_lists
 from nextedge.serving.request import answer
 from nextedge.serving.request_log import RequestLog
 from nextedge.serving.served import ServedReleases
@@ -204,20 +201,11 @@ class Recommender:
         if live is release:
             return release
         if self._serving and release.live_as_of is not None:
-            _derive(live)
-            self._refresh_lists(release, live)
+            derive(live)
+            if self.published is not None:
+                most = self.config.events.neighbors_refreshed
+                refresh_lists(release, live, self.published, most)
         return live
-
-    def _refresh_lists(self, before: LoadedRelease, live: LoadedRelease) -> None:
-        """Find kept candidates anew, of those whose lists the latest edges touch."""
-        if self.published is None:
-            return
-        for position in live.newly_touched(before, self.config.events.neighbors_refreshed).tolist():
-            for name, surface in live.surfaces.items():
-                requests = Requests(np.array([position], np.int32), int(time.time() * 1e6), 1)
-                find = partial(_candidates, surface, requests, live.edges)
-                names = live.list_name(name, position), before.list_name(name, position)
-                self.published.renew(*names, find)
 
     def _forget_lists(self) -> None:
         if self.cache is not None:
@@ -547,20 +535,6 @@ class Recommender:
         """Per surface the evaluation report of a release, as plain JSON values."""
         release = self.releases.get(release_id) if release_id else self.releases.current()[0]
         return {name: _evaluation(release, name) for name in release.surfaces}
-
-
-def _derive(release: LoadedRelease) -> None:
-    """Compute what follows from the edges once, so that no request waits for it."""
-    busiest = int(
-        (release.snapshot.connections.degree + release.snapshot.engagements.degree).argmax()
-    )
-    for surface in release.surfaces.values():
-        requests = Requests(np.array([busiest], np.int32), int(time.time() * 1e6), 1)
-        surface.line.run(requests)
-
-
-def _candidates(surface: LoadedSurface, requests: Requests, edges: str) -> Kept:
-    return Kept(surface.line.retrieve(requests), edges=edges)
 
 
 def _timed(raw: Raw) -> bool:

@@ -209,11 +209,13 @@ def test_kept_candidates_of_both_and_of_neighbours_are_renewed_before_anybody_as
         for position in everybody:
             recommender.recommend(users.identifier(position), "people")
         wait(lambda: all(map(kept, everybody)))
+        former = recommender.release.list_name("people", one)
         event = {"type": "accept", "user_id": users.identifier(one),
                  "candidate_id": users.identifier(other)}  # fmt: skip
         recommender.record(event)
         wait(lambda: recommender.release.edition(one) != 0)
         wait(lambda: kept(one) and kept(other))
+        assert published.get(former) is None  # nobody reads it any more
         assert sum(map(kept, near)) <= 1  # the budget; the others wait for their request
     finally:
         recommender.close()

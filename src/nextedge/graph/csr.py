@@ -53,6 +53,11 @@ class Graph:
         """int64[M], sources that have each target."""
         return np.bincount(self.indices, minlength=self.targets).astype(np.int64)
 
+    @cached_property
+    def timed(self) -> bool:
+        """Whether any edge has a time."""
+        return bool(self.last.any())
+
     def row(self, source: int) -> IndexArray:
         """Neighbours of one source, ascending."""
         return self.indices[self.indptr[source] : self.indptr[source + 1]]

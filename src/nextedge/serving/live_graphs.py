@@ -25,7 +25,7 @@ from nextedge.graph.snapshot import Snapshot
 from nextedge.serving.release import LoadedRelease
 from nextedge.serving.touched import Touched
 from nextedge.steps.windows import known_entities
-from nextedge.types import IndexArray, IntArray
+from nextedge.types import FloatArray, IndexArray, IntArray
 
 _Pairs = tuple[IndexArray, IndexArray]
 Rows = Mapping[str, np.ndarray]
@@ -131,10 +131,8 @@ def _connections(
     added = wanted & (~there | ((last_time > 0) & (time > last_time)))
     removed = (ended, hidden, _all_of(graph, departed))
     ends = (np.concatenate(each) for each in zip(*removed, strict=True))
-    timed = bool(graph.last.any())
     return _Changes(
-        Records(source[added], target[added], np.ones(added.sum(), np.float32),
-                np.where(timed, time[added], 0)),
+        _records(graph, source[added], target[added], np.ones(added.sum(), np.float32), time[added]),
         _present(graph, *ends),
     )  # fmt: skip
 
@@ -147,9 +145,15 @@ def _engagements(
     time = rows["time"]
     kept = (user >= 0) & (item >= 0) & ~np.isin(user, departed)
     kept &= (time > as_of) | ~graph.contains(user, np.maximum(item, 0))
-    timed = bool(graph.last.any())
-    added = Records(user[kept], item[kept], rows["weight"][kept], np.where(timed, time[kept], 0))
+    added = _records(graph, user[kept], item[kept], rows["weight"][kept], time[kept])
     return _Changes(added, _all_of(graph, departed))
+
+
+def _records(
+    graph: Graph, source: IndexArray, target: IndexArray, weight: FloatArray, time: IntArray
+) -> Records:
+    """Edges to add, without times where those of the release have none."""
+    return Records(source, target, weight, time if graph.timed else np.zeros_like(time))
 
 
 def _pairs(base: LoadedRelease, pairs: Sequence[tuple[str, str]]) -> _Pairs:

@@ -13,7 +13,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -101,15 +101,25 @@ class PublishedCandidates:
         """Keep the candidates of one query, sooner or later; never waits."""
         self._queue(_key(name), found)
 
-    def renew(self, name: str, former: str, find: Callable[[], Kept]) -> None:
-        """Find a list anew in the background, where there is one under its former name."""
+    def renew(self, lists: Sequence[tuple[str, str, Callable[[], Kept]]]) -> None:
+        """Find lists anew in the background, where there is one under its former name, which goes.
+
+        Args:
+            lists: name, former name and how it is found, of each.
+        """
+        if not lists:
+            return
+        formers: list[Key] = [_key(former) for _, former, _ in lists]
         try:
-            kept, fresh = self.store.get_many([_key(former), _key(name)])
+            kept = self.store.get_many(formers)
+            gone = [key for key, value in zip(formers, kept, strict=True) if value is not None]
+            self.store.delete_many(gone)
         except StoreError as error:
             self._count(error)
             return
-        if kept is not None and fresh is None:
-            self.refresh(name, find)
+        for (name, _, find), value in zip(lists, kept, strict=True):
+            if value is not None:
+                self.refresh(name, find)
 
     def refresh(self, name: str, find: Callable[[], Kept]) -> None:
         """Find the candidates of one query in the background, as there was no time; never waits."""
