@@ -8,7 +8,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -189,6 +189,10 @@ class IndexConfig(_Settings):
     target_recall: float = Field(0.95, gt=0, le=1)
     """Share of the truly nearest that must be found, or nothing is published."""
     memory_mb: int = Field(4096, ge=1)
+    """For the index, or for each of its shards."""
+    shards: Literal["auto"] | Annotated[int, Field(ge=1, le=1000)] = 1
+    """Parts that ``nextedge serve-shard`` can hold; ``auto``: so many that ``memory_mb`` holds one's
+    vectors whole."""
 
 
 NEW_BELOW = 5
@@ -293,6 +297,9 @@ class ServingConfig(_Settings):
     """Keep their features too: a request then only ranks, for about seven times the room."""
     candidates_kept_an_hour: int = Field(10_000, ge=0)
     """Users for whom a process keeps what their request found, beside those that were published."""
+    shards: tuple[str, ...] = Field((), exclude=True)
+    """Addresses of ``nextedge serve-shard 0/N``, ``1/N``, …; those of replicas with commas between
+    them; empty = requests search the indexes themselves."""
     store_timeout_ms: float = Field(50.0, gt=0)
     """Longest wait for a connection to the store, and for its answer."""
     body_bytes: int = Field(1 << 20, ge=1024)

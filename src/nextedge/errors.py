@@ -18,6 +18,7 @@ NextEdgeError (exit 1)
 │   └── LogFullError              more events wait for their consumers than are taken
 ├── CorruptValueError             a stored value is cut, altered or of another format
 ├── LiveStateError                what changed since the release cannot be read: nothing is shown
+├── ShardError                    a process that holds a part of an index does not answer
 ├── ApiError                      a service refused (nextedge.client); holds its problem document
 ├── ConnectionLostError           a service was not reached (nextedge.client)
 ├── TrainingError                 a model or ranker could not be trained from this data
@@ -108,6 +109,10 @@ class CorruptValueError(NextEdgeError):
 
 class LiveStateError(NextEdgeError):
     """The event log cannot be read, so nobody knows who must not be shown any more."""
+
+
+class ShardError(NextEdgeError):
+    """A process that holds a part of an index does not answer, or not in time."""
 
 
 class TrainingError(NextEdgeError):

@@ -16,6 +16,7 @@ from nextedge.errors import DataError, InputError, NextEdgeError
 
 if TYPE_CHECKING:
     from nextedge.api.keys import ApiKeys
+    from nextedge.data.partition import Part
     from nextedge.recommender import Recommender
 
 app = typer.Typer(
@@ -39,6 +40,9 @@ app.add_typer(events_app, name="events")
 
 Where = Annotated[Path | None, typer.Argument(help="a folder of tables, or a nextedge.toml")]
 ConfigFile = Annotated[Path, typer.Option("-c", "--config", help="nextedge.toml, or a folder")]
+Partition = Annotated[
+    str | None, typer.Option(help="only those of a part of the users, as 0/4, 1/4, 2/4 and 3/4")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout, for machines")]
 _DEFAULT = Path("nextedge.toml")
 
@@ -47,6 +51,12 @@ def _recommender(where: Path | None, config: Path):  # type: ignore[no-untyped-d
     from nextedge.recommender import Recommender
 
     return Recommender(where or config)
+
+
+def _part(given: str | None) -> Part | None:
+    from nextedge.data.partition import Part
+
+    return None if given is None else Part.parse(given, "--partition")
 
 
 @app.command()
@@ -178,6 +188,7 @@ def recommend(
     why_not: Annotated[
         str | None, typer.Option("--why-not", help="what keeps this candidate from the user's list")
     ] = None,
+    partition: Partition = None,
     to: Annotated[Path | None, typer.Option("--out", help="write Parquet")] = None,
     where: Where = None,
     config: ConfigFile = _DEFAULT,
@@ -192,6 +203,8 @@ def recommend(
         raise InputError("give either --user ID (repeatable) or --all")
     if everyone and to is None:
         raise InputError("--all needs --out FILE.parquet")
+    if partition is not None and not everyone:
+        raise InputError("--partition goes with --all")
     name = recommender.surface_name(surface)
     if why_not is not None:
         if everyone or not user:
@@ -206,7 +219,7 @@ def recommend(
     question = Question(name, k, explain=explain, allow_seen=allow_seen or None)
     if everyone:
         with render.progress_bar() as progress:
-            rows = write_all(recommender, question, to, progress)  # type: ignore[arg-type]
+            rows = write_all(recommender, question, to, progress, _part(partition))  # type: ignore[arg-type]
         if as_json:
             render.print_json({"rows": rows, "out": str(to)})
         else:
@@ -475,13 +488,14 @@ def publish(
     users: Annotated[
         int | None, typer.Option(min=1, help="at most, those first who were active last")
     ] = None,
+    partition: Partition = None,
     config: ConfigFile = _DEFAULT,
     as_json: AsJson = False,
 ) -> None:
     """Find users' candidates ahead and keep them in the store; goes on where it was stopped."""
     recommender = _recommender(None, config)
     with render.progress_bar() as progress:
-        kept = recommender.publish(release, users=users, progress=progress)
+        kept = recommender.publish(release, users=users, part=_part(partition), progress=progress)
     if as_json:
         render.print_json({"lists": kept})
         return
@@ -539,6 +553,24 @@ def _serve(
     from nextedge.api.server import run_server
 
     run_server(locations, host, port, workers, drain_seconds)
+
+
+@app.command("serve-shard")
+def serve_shard(
+    shard: Annotated[str, typer.Argument(help="which part of every index, as 0/8 to 7/8")],
+    host: str = "127.0.0.1",
+    port: int = 8100,
+    socket: Annotated[
+        Path | None, typer.Option(help="listen on this Unix socket, not on host and port")
+    ] = None,
+    config: ConfigFile = _DEFAULT,
+) -> None:
+    """Hold a part of the indexes in shards, and answer searches of 'nextedge serve' in it."""
+    from nextedge.config import load_config
+    from nextedge.data.partition import Part
+    from nextedge.serving.shards.server import run_shard_server
+
+    run_shard_server(load_config(config), Part.parse(shard, "SHARD"), host, port, socket)
 
 
 @app.command("import")
