@@ -289,8 +289,9 @@ class ServingConfig(_Settings):
     """How long; what live state hides is left out of cached lists too, at once."""
     store: str | None = Field(None, exclude=True, repr=False)  # its URL may hold a password
     """URL of a store where processes share their ranked lists; None = each has its own."""
-    candidates_store: str | None = Field(None, exclude=True, repr=False)
-    """URL of the store of published candidates; None = ``store``, or a file in the state folder."""
+    candidates_store: str | tuple[str, ...] | None = Field(None, exclude=True, repr=False)
+    """URL of the store of published candidates, or several that share them by a hash of their keys;
+    None = ``store``, or a file in the state folder."""
     candidates_days: float = Field(2.0, gt=0)
     """How long they are kept; those of other releases go as a new one is published."""
     candidates_features: bool = False

@@ -24,7 +24,8 @@ from nextedge.data.partition import Part
 from nextedge.errors import CorruptValueError, ShardError, StoreError
 from nextedge.stages.merge import ROUGH
 from nextedge.stores.packing import pack, unpack
-from nextedge.stores.store import Key, Store, open_store
+from nextedge.stores.partitioned import open_stores
+from nextedge.stores.store import Key, Store
 from nextedge.types import Candidates, FloatArray, IndexArray
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ def open_candidates(config: Config) -> Store:
     if url is None:
         config.state_path.mkdir(parents=True, exist_ok=True)
         url, base = f"sqlite:///{_FILE}", config.state_path
-    return open_store(
+    return open_stores(
         url, config.tenant, timeout_seconds=settings.store_timeout_ms / 1e3, base=base
     )
 

@@ -175,8 +175,7 @@ def run_shard_server(
     indexes = PartIndexes(Releases(config.state_path), part)
     if not indexes.open_served():
         raise NoReleaseError(f"{config.state_path}: no release to serve; run: nextedge build")
-    with _listening(host, port, path) as server:
-        server.answers = PartAnswers(indexes, config.tenant, key)
+    with listening(PartAnswers(indexes, config.tenant, key), host, port, path) as server:
         _log.warning("part %s of %s listens on %s", part, config.tenant, path or f"{host}:{port}")
         _stop_on_sigterm(server)
         try:
@@ -186,18 +185,27 @@ def run_shard_server(
                 path.unlink(missing_ok=True)
 
 
-def _listening(host: str, port: int, path: Path | None) -> _Tcp | _Unix:
+def listening(
+    answers: PartAnswers, host: str, port: int, path: Path | None = None
+) -> _Tcp | _Unix:  # fmt: skip
+    """A server that is bound to its address, and answers once it is told to.
+
+    Raises:
+        StorageError: the address is taken, or cannot be used.
+    """
     try:
         if path is None:
-            return _Tcp((host, port), _Connection)
-        if path.is_socket():  # left by one that was killed
-            path.unlink()
-        server = _Unix(str(path), _Connection)
-        path.chmod(0o660)
-        return server
+            server: _Tcp | _Unix = _Tcp((host, port), _Connection)
+        else:
+            if path.is_socket():  # left by one that was killed
+                path.unlink()
+            server = _Unix(str(path), _Connection)
+            path.chmod(0o660)
     except OSError as error:
         place = path or f"{host}:{port}"
         raise StorageError(f"{place}: cannot listen there: {error.strerror or error}") from None
+    server.answers = answers
+    return server
 
 
 def _stop_on_sigterm(server: _Tcp | _Unix) -> None:
