@@ -100,6 +100,10 @@ class Engine(ABC):
             StorageError: a result cannot be kept.
         """
 
+    def joins(self, graph_bytes: int) -> bool:
+        """Whether two-hop candidates are better joined than walked in a graph of so many bytes."""
+        return False
+
     def spent(self) -> dict[str, Any]:
         """What the engine took since the last call, beside this process; nothing by default."""
         return {}

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from nextedge import errors
 from nextedge.engines.base import PLACE, BlockFunction, Engine
 from nextedge.engines.blocks import kept_blocks, packed, unpacked
 from nextedge.engines.spark_metrics import StageMetrics
@@ -48,6 +50,8 @@ class SparkEngine(Engine):
         session: a running session; default one on this machine's cores, or on the cluster that
             ``spark-submit`` or ``MASTER`` names, stopped on close.
         waves: blocks that an executor's core is given at once, on average.
+        join_above: bytes of a graph's rows from which two-hop candidates are joined by Spark;
+            smaller ones are mapped and walked by every executor, which moves no wedge.
     """
 
     name = "spark"
@@ -57,6 +61,7 @@ class SparkEngine(Engine):
         temp_directory: Path | None = None,
         session: SparkSession | None = None,
         waves: int = 2,
+        join_above: int = 4 << 30,
     ) -> None:
         try:
             import ibis
@@ -73,6 +78,7 @@ class SparkEngine(Engine):
         self._names = (f"nextedge_{os.getpid()}_{number}" for number in itertools.count())
         self._views: list[str] = []
         self._waves = waves
+        self._join_above = join_above
         self.metrics = StageMetrics(self.session)
 
     def read(self, table: str, location: str, base: Path) -> ibis.Table:
@@ -209,6 +215,10 @@ class SparkEngine(Engine):
             payloads.destroy()
         return [unpacked(row["rows"]) for row in sorted(rows, key=lambda row: row["block"])]
 
+    def joins(self, graph_bytes: int) -> bool:
+        """See ``Engine.joins``."""
+        return graph_bytes > self._join_above
+
     def spent(self) -> dict[str, Any]:
         """See ``Engine.spent``: what Spark's stages since the last call took."""
         return self.metrics.since_last()
@@ -282,6 +292,18 @@ def _as_ours(table: pa.Table) -> pa.Table:
     return table.cast(pa.schema(fields))
 
 
+def _raise_own(text: str) -> None:
+    """Raise the error of this package that a block ended in, as if it had been raised here."""
+    found = re.findall(r"^nextedge\.errors\.(\w+): (.*)$", text, re.MULTILINE)
+    kind = getattr(errors, found[-1][0], None) if found else None
+    if kind is not None:
+        try:
+            raised = kind(found[-1][1])
+        except TypeError:  # one that is made of more than its message
+            raised = errors.NextEdgeError(found[-1][1])
+        raise raised from None
+
+
 @contextmanager
 def _errors(where: str) -> Iterator[None]:
     """Spark's errors in a line of words."""
@@ -292,6 +314,7 @@ def _errors(where: str) -> Iterator[None]:
         yield
     except (PySparkException, Py4JError) as error:
         text = str(error)
+        _raise_own(text)
         first = next((line for line in text.splitlines() if line.strip()), text).strip()[:400]
         if "No space left" in text or "Permission denied" in text or "Read-only" in text:
             raise StorageError(

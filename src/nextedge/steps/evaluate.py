@@ -43,8 +43,9 @@ from nextedge.stages.line import Line, declared_features
 from nextedge.stages.merge import ROUGH
 from nextedge.stages.source import Scope
 from nextedge.steps.embed import EVALUATION, load_trained
+from nextedge.steps.found import with_found
 from nextedge.steps.impressions import Impressions
-from nextedge.steps.lines import batches, window_line
+from nextedge.steps.lines import BATCH, batches, window_line
 from nextedge.steps.rank import positives_of
 from nextedge.steps.ranked_lists import Lists, RankedQueries
 from nextedge.steps.shown import evaluate_shown
@@ -90,12 +91,14 @@ class EvaluateStep(Step):
         queries = np.flatnonzero(positives.degree)
         if len(queries) > MAX_QUERIES:
             queries = np.sort(np.random.default_rng(0).choice(queries, MAX_QUERIES, replace=False))
-        asked = batches(queries, saved.open().scope.snapshot.as_of, surface.k)
-        blocks = (pa.table({"query": each.query}) for each in asked)
         tables = []
-        for table in self.engine.map_blocks(ranked, blocks, keep=folder / "blocks"):
-            tables.append(table)
-            progress(f"evaluate {self.surface}", len(tables), len(asked))
+        for number, (line, group) in enumerate(with_found(self.engine, saved, queries)):
+            blocks = (pa.table({"query": each.query}) for each in batches(group, 0, surface.k))
+            function, keep = replace(ranked, line=line), folder / f"blocks-{number}"
+            for table in self.engine.map_blocks(function, blocks, keep=keep):
+                tables.append(table)
+                done = min(len(tables) * BATCH, len(queries))
+                progress(f"evaluate {self.surface}", done, len(queries))
         line = ranked.open()
         collected = _Collected(line, positives, surface.k, queries, Lists.of(tables))
         report = collected.report(self.surface, f"{method} split ({why})")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +14,9 @@ from nextedge.engines.base import Engine
 from nextedge.graph.csr import Graph
 from nextedge.models.gbdt import LabelledRows
 from nextedge.stages.line import Line
+from nextedge.steps.found import QUERIES, with_found
 from nextedge.steps.impressions import Shown
-from nextedge.steps.lines import SavedLine, batches
+from nextedge.steps.lines import BATCH, SavedLine, batches
 from nextedge.steps.step import Progress
 from nextedge.types import BoolArray, Candidates, FloatArray, Requests
 
@@ -88,7 +89,7 @@ def label_rows(
     wanted = positives.degree if shown is None else positives.degree + shown.taken.degree
     queries = np.random.default_rng([settings.seed, seed]).permutation(np.flatnonzero(wanted))
     tables, rows = [], 0
-    for table in engine.map_blocks(function, _blocks(queries), keep=folder / "blocks"):
+    for table in _tables(engine, function, queries, folder):
         tables.append(table)
         rows += len(table)
         progress("rows", min(rows, settings.max_rows), settings.max_rows)
@@ -97,8 +98,17 @@ def label_rows(
     return _joined(tables, len(line.features.names))
 
 
-def _blocks(queries: np.ndarray) -> Iterator[pa.Table]:
-    for number, requests in enumerate(batches(queries, 0, 1)):
+def _tables(
+    engine: Engine, function: LabelledQueries, queries: np.ndarray, folder: Path
+) -> Iterator[pa.Table]:
+    for number, (line, group) in enumerate(with_found(engine, function.line, queries)):
+        blocks = _blocks(group, first=number * QUERIES // BATCH)
+        keep = folder / f"blocks-{number}"
+        yield from engine.map_blocks(replace(function, line=line), blocks, keep=keep)
+
+
+def _blocks(queries: np.ndarray, first: int) -> Iterator[pa.Table]:
+    for number, requests in enumerate(batches(queries, 0, 1), first):
         number_Q = np.full(len(requests), number, np.int32)
         yield pa.table({"query": requests.query, "batch": number_Q})
 

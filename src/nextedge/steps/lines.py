@@ -22,9 +22,10 @@ from nextedge.models.artifact import Artifact
 from nextedge.stages.fusion import Fusion
 from nextedge.stages.line import Line, build_line, fit_sources
 from nextedge.stages.source import Scope
+from nextedge.stages.two_hop import TwoHop
 from nextedge.steps.publishable import load_sources, save_sources
 from nextedge.steps.windows import History, Pairs, relation_of, window_snapshot
-from nextedge.storage import writing
+from nextedge.storage import mapped, writing
 from nextedge.types import Requests
 
 BATCH = 256
@@ -41,6 +42,7 @@ class SavedLine:
         entities: folder of the users and items.
         folder: ``snapshot/`` and ``sources/`` of the window.
         fusion: what a rank in each source is worth.
+        found: folder of what an engine's join found for some queries (``nextedge.steps.found``).
     """
 
     entities: Path
@@ -48,6 +50,7 @@ class SavedLine:
     surface: SurfaceConfig
     features: FeatureSet
     fusion: Fusion
+    found: Path | None = None
 
     def open(self) -> Line:
         """The line; opened once in a process."""
@@ -60,7 +63,15 @@ class SavedLine:
         _opened[self.folder] = line
         for folder in list(_opened)[:-_OPENED]:
             del _opened[folder]
-        return replace(line, fusion=self.fusion)
+        line = replace(line, fusion=self.fusion)
+        return line if self.found is None else self._with_found(line, self.found)
+
+    def _with_found(self, line: Line, folder: Path) -> Line:
+        """The line with what two-hop found before, in place of its walks."""
+        arrays = {file.stem: mapped(file) for file in sorted(folder.glob("*.npy"))}
+        own = line.sources[TwoHop.name]
+        sources = {**line.sources, TwoHop.name: TwoHop(line.scope, own.options, arrays)}
+        return replace(line, sources=sources)
 
 
 def window_line(
