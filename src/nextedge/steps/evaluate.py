@@ -92,9 +92,9 @@ class EvaluateStep(Step):
         if len(queries) > MAX_QUERIES:
             queries = np.sort(np.random.default_rng(0).choice(queries, MAX_QUERIES, replace=False))
         tables = []
-        for number, (line, group) in enumerate(with_found(self.engine, saved, queries)):
+        for number, (found, group) in enumerate(with_found(self.engine, saved, queries)):
             blocks = (pa.table({"query": each.query}) for each in batches(group, 0, surface.k))
-            function, keep = replace(ranked, line=line), folder / f"blocks-{number}"
+            function, keep = replace(ranked, line=found), folder / f"blocks-{number}"
             for table in self.engine.map_blocks(function, blocks, keep=keep):
                 tables.append(table)
                 done = min(len(tables) * BATCH, len(queries))

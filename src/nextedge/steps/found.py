@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -21,13 +22,19 @@ import pyarrow.parquet as pq
 
 from nextedge.engines.base import Engine
 from nextedge.graph.csr import Graph
-from nextedge.graph.wedge_join import ragged, two_hop_table
+from nextedge.graph.wedge_blocks import two_hop_result, write_blocks
+from nextedge.graph.wedge_join import WedgeJoin
 from nextedge.stages.two_hop import FOUND, TwoHop
 from nextedge.steps.lines import BATCH, SavedLine
 from nextedge.storage import writing
+from nextedge.types import IndexArray
+
+if TYPE_CHECKING:
+    import ibis
 
 QUERIES = 32 * BATCH
 """Of one join: many enough to be worth a shuffle, few enough that a stopped build loses little."""
+_ARRAYS = "arrays"
 _ENTRIES = 1 << 20
 
 
@@ -46,17 +53,32 @@ def with_found(
     edges = _edges(engine, opened.scope.graph, line.folder / "edges.parquet")
     settings = source.join(opened.limits[TwoHop.name])
     for start in range(0, len(queries), QUERIES):
-        group = queries[start : start + QUERIES]
+        group = np.sort(queries[start : start + QUERIES]).astype(np.int32)
         folder = line.folder / f"found-{_mark(group)}"
-        if not folder.exists():
-            asked = engine.register("queries", pa.table({"query": group.astype(np.int32)}))
-            found = two_hop_table(edges, settings, asked.select("query"))
-            arrays = ragged(engine.to_batches(found.order_by("query", "rank")), np.sort(group))
-            _save(folder, {
-                "query": np.sort(group).astype(np.int32), "indptr": arrays.indptr,
-                "candidate": arrays.candidate, "score": getattr(arrays, settings.score),
-            })  # fmt: skip
-        yield replace(line, found=folder), group
+        if not (folder / _ARRAYS).exists():
+            _find(engine, edges, settings, group, folder)
+        yield replace(line, found=folder / _ARRAYS), queries[start : start + QUERIES]
+
+
+def _find(
+    engine: Engine, edges: ibis.Table, settings: WedgeJoin, queries: IndexArray, folder: Path
+) -> None:
+    """Join in blocks of bounded work, then keep the rows as arrays."""
+    asked = engine.register("queries", pa.table({"query": queries}))
+    files = write_blocks(engine, edges, settings, folder / "blocks", queries=asked.select("query"))
+    rows = (batch for file in files for batch in pq.ParquetFile(file).iter_batches())
+    found = two_hop_result(rows, queries)
+    arrays = {
+        "query": queries, "indptr": found.indptr, "candidate": found.candidate,
+        "score": getattr(found, settings.score),
+    }  # fmt: skip
+    partial = folder / f".{_ARRAYS}.{os.getpid()}"
+    shutil.rmtree(partial, ignore_errors=True)
+    with writing(folder):
+        partial.mkdir()
+        for name, values in arrays.items():
+            np.save(partial / f"{FOUND}{name}.npy", values)
+        os.replace(partial, folder / _ARRAYS)
 
 
 def _bytes(graph: Graph) -> int:
@@ -69,7 +91,7 @@ def _mark(queries: np.ndarray) -> str:
     return hashlib.sha256(queries.astype(np.int32).tobytes()).hexdigest()[:16]
 
 
-def _edges(engine: Engine, graph: Graph, path: Path) -> object:
+def _edges(engine: Engine, graph: Graph, path: Path) -> ibis.Table:
     """The entries of a graph as a table, written some rows at a time."""
     if not path.exists():
         schema = pa.schema([("source", pa.int32()), ("target", pa.int32())])
@@ -93,13 +115,3 @@ def _some_rows(graph: Graph) -> Iterator[slice]:
     cuts = np.unique(np.searchsorted(graph.indptr, bounds, side="left").clip(0, len(graph)))
     for start, stop in itertools.pairwise(cuts):
         yield slice(int(start), int(stop))
-
-
-def _save(folder: Path, arrays: dict[str, np.ndarray]) -> None:
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
-    with writing(folder):
-        partial.mkdir()
-        for name, values in arrays.items():
-            np.save(partial / f"{FOUND}{name}.npy", values)
-        os.replace(partial, folder)
