@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 from nextedge.config import Config
 from nextedge.engines.base import Engine
 from nextedge.releases.lock import build_lock
-from nextedge.releases.repository import Releases
+from nextedge.releases.repository import COSTS, Releases
 from nextedge.steps.embed import EmbedStep
 from nextedge.steps.entities import EntitiesStep
 from nextedge.steps.evaluate import EvaluateStep
@@ -20,6 +21,7 @@ from nextedge.steps.publishable import SnapshotStep, SourcesStep
 from nextedge.steps.rank import RankStep
 from nextedge.steps.step import Progress, Workshop, quiet
 from nextedge.steps.tables import TablesStep
+from nextedge.storage import writing
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -67,6 +69,10 @@ def build(
         }
         for name in names:
             parts |= _surface(config, name, workshop, {"entities": entities, "snapshot": snapshot})
+        costs = state / "work" / COSTS
+        with writing(costs):
+            costs.write_text(json.dumps({"steps": workshop.usage}, indent=1))
+        parts[COSTS] = costs
         release = Releases(state).publish(config, names, parts, promote=options.promote)
         workshop.tidy()
     progress(f"release {release}", 1, 1)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+from nextedge.steps.usage import measured
 from nextedge.storage import writing
 
 DONE = "done.json"
@@ -56,6 +57,8 @@ class Workshop:
         self.progress = progress
         self.fresh = fresh
         self.used: set[str] = set()
+        self.usage: list[dict[str, Any]] = []
+        """What each step cost when it ran, in order; ``reused`` where an earlier build ran it."""
 
     def complete(self, step: Step, inputs: Mapping[str, tuple[str, Path]]) -> tuple[str, Path]:
         """Run a step unless its output is there already; returns (key, folder)."""
@@ -64,19 +67,31 @@ class Workshop:
         self.used.add(output.name)
         if (output / DONE).exists() and not self.fresh:
             self.progress(f"{step.name}: unchanged", 1, 1)
+            self._note(step, output, reused=True)
             return key, output
         partial = self.directory / f".{step.name}-{key}.{os.getpid()}"
         shutil.rmtree(partial, ignore_errors=True)
         try:
             with writing(output):
                 partial.mkdir(parents=True)
-                step.run({name: path for name, (_, path) in inputs.items()}, partial, self.progress)
-                (partial / DONE).write_text(json.dumps({"step": step.name, "key": key}))
+                with measured(partial) as usage:
+                    step.run(
+                        {name: path for name, (_, path) in inputs.items()}, partial, self.progress
+                    )
+                done = {"step": step.name, "key": key, "usage": usage.to_json()}
+                (partial / DONE).write_text(json.dumps(done))
                 shutil.rmtree(output, ignore_errors=True)
                 os.replace(partial, output)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+        self._note(step, output, reused=False)
         return key, output
+
+    def _note(self, step: Step, output: Path, *, reused: bool) -> None:
+        done = json.loads((output / DONE).read_text())
+        surface = getattr(step, "surface", None)
+        of = {"surface": surface} if surface else {}
+        self.usage.append({"step": step.name, **of, "reused": reused, **done.get("usage", {})})
 
     def tidy(self) -> None:
         """Drop outputs that the last build did not use."""
