@@ -115,9 +115,7 @@ def write_users(path: Path, users: int, seed: int = 0) -> None:
                 columns.append(values.take(pa.array(code)))
             created = FIRST + (random.random(len(position)) ** 2 * (LAST - FIRST)).astype(np.int64)
             columns.append(pa.array(created, schema.field(3).type))
-            writer.write_table(
-                pa.table([pa.array(identifiers(position)), *columns], schema=schema)
-            )
+            writer.write_table(pa.table([pa.array(identifiers(position)), *columns], schema=schema))
 
 
 def write_interactions(path: Path, users: int, items: int, rows: int, seed: int = 0) -> None:

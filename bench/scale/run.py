@@ -24,7 +24,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 _EVERY_S = 0.05
-_MARK = "\x1e"
+_MARK = "doing: "
 
 
 @dataclass
@@ -75,7 +75,7 @@ def watched(command: list[str]) -> tuple[list[Part], str, int]:
     assert child.stdout is not None
     for line in child.stdout:
         last = line.strip()
-        if last.startswith(_MARK) and (name := last[1:]) != parts[-1].name:
+        if last.startswith(_MARK) and (name := last.removeprefix(_MARK)) != parts[-1].name:
             print(f"{time.strftime('%H:%M:%S')} {name}", file=sys.stderr, flush=True)
             parts.append(Part(name))
     status = child.wait()

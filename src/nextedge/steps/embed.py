@@ -64,7 +64,7 @@ class EmbedStep(Step):
         left_out: dict[str, str] = {}
         (output / COMMON).mkdir()
         if sources:
-            pairs, windows, _, _ = cut(history, relation, self.config.split)
+            pairs, windows, _, _ = cut(history, relation, self.config.split, served.graph)
             seen = np.logical_and.reduce([window.graph for window in windows])
             common = Window(COMMON, windows[0].as_of, seen, np.zeros_like(seen))
             scopes = {
