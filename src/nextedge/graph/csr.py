@@ -14,8 +14,6 @@ from nextedge.graph.assemble import EdgeList, assemble
 from nextedge.storage import mapped
 from nextedge.types import FloatArray, IndexArray, IntArray
 
-ENTRY_BYTES = 24
-"""Of a graph, for each entry; and 8 a row."""
 _PARTS = ("indptr", "indices", "weight", "first", "last")
 
 

@@ -1,4 +1,4 @@
-"""Where the graphs of a snapshot lie while it is made: in memory, or in files that are mapped."""
+"""Where the graphs of a snapshot lie: in memory, or in files of a folder, that are mapped."""
 
 from __future__ import annotations
 
@@ -8,44 +8,24 @@ from pathlib import Path
 import numpy as np
 
 from nextedge.graph.assemble import EdgeList, assemble_into
-from nextedge.graph.csr import ENTRY_BYTES, Graph, graph_of
-from nextedge.memory import bound_bytes
-from nextedge.storage import vanishing
-
-_SHARE = 1 / 32
-"""Of the memory that a build may take, which one graph may hold; larger ones lie in files."""
+from nextedge.graph.csr import Graph, graph_of
 
 
 @dataclass(frozen=True)
 class Place:
-    """A folder for graphs.
+    """A folder, in which every graph has a folder of its own; None is memory."""
 
-    Attributes:
-        folder: where files go.
-        lasting: every graph stays there, in a folder of its name. Else small ones are held in
-            memory, and the files of large ones are gone with the graph, or with the process.
-    """
-
-    folder: Path
-    lasting: bool = False
+    folder: Path | None = None
 
     def graph(self, name: str, edges: EdgeList, sources: int, targets: int) -> Graph:
         """The graph of the edges, see ``nextedge.graph.csr.build_graph``."""
-        if self.lasting:
-            (self.folder / name).mkdir()
-            return _mapped(edges, sources, targets, self.folder / name)
-        count = len(edges.source) * (2 if edges.mirrored else 1)
-        if count * ENTRY_BYTES <= bound_bytes() * _SHARE:
+        if self.folder is None:
             return graph_of(edges, sources, targets)
-        with vanishing(self.folder) as folder:
-            return _mapped(edges, sources, targets, folder)
+        (self.folder / name).mkdir()
+        assemble_into(self.folder / name, edges, sources)
+        np.save(self.folder / name / "targets.npy", np.int64(targets))
+        return Graph.load(self.folder / name)
 
     def reverse(self, name: str, graph: Graph) -> Graph:
         """A graph's edges seen from its targets."""
         return self.graph(name, graph.reversed_edges(), graph.targets, len(graph))
-
-
-def _mapped(edges: EdgeList, sources: int, targets: int, folder: Path) -> Graph:
-    assemble_into(folder, edges, sources)
-    np.save(folder / "targets.npy", np.int64(targets))
-    return Graph.load(folder)

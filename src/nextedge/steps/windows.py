@@ -142,14 +142,24 @@ def cut(
     return pairs, windows, method, why
 
 
-def window_snapshot(history: History, relation: Relation, pairs: Pairs, window: Window) -> Snapshot:
-    """The snapshot a window may see: other relations are cut at the same instant."""
+def window_snapshot(
+    history: History,
+    relation: Relation,
+    pairs: Pairs,
+    window: Window,
+    folder: Path | None = None,
+) -> Snapshot:
+    """The snapshot a window may see: other relations are cut at the same instant.
+
+    Args:
+        folder: an empty one, for the graphs; None holds them in memory.
+    """
     own = _in_window(history.of(relation), pairs, window)
     other = history.interactions if relation.self_typed else history.connections
     if window.as_of is not None:
         other = other.keep(other.arrived <= window.as_of)
     connections, interactions = (own, other) if relation.self_typed else (other, own)
-    place = Place(history.directory.parent)
+    place = Place(folder)
     if window.as_of is None:  # impressions cannot be cut: who opened whom tells who connected
         return make_snapshot(history, connections, interactions, history.latest, place, views=False)
     return make_snapshot(history, connections, interactions, window.as_of, place)
@@ -167,7 +177,7 @@ def _in_window(records: Records, pairs: Pairs, window: Window) -> Records:
 
 def serving_snapshot(history: History, folder: Path | None = None) -> Snapshot:
     """Everything that is known; the graphs in files of an empty folder, where one is given."""
-    place = Place(folder or history.directory.parent, lasting=folder is not None)
+    place = Place(folder)
     return make_snapshot(history, history.connections, history.interactions, history.latest, place)
 
 
