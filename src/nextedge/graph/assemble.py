@@ -125,7 +125,7 @@ def assemble_into(directory: Path, edges: EdgeList, sources: int) -> None:
 def _blocks(edges: EdgeList, degree: IntArray) -> Iterator[tuple[int, Block]]:
     """(first row, block), in order, on all threads."""
     ends = np.cumsum(degree)
-    bounds = [0]
+    bounds = [0] if len(degree) else [0, 0]
     while bounds[-1] < len(degree):
         before = ends[bounds[-1] - 1] if bounds[-1] else 0
         until = int(np.searchsorted(ends, before + BLOCK_ENTRIES, side="right"))
