@@ -73,9 +73,9 @@ class EvaluateStep(Step):
     def run(self, inputs: Mapping[str, Path], output: Path, progress: Progress) -> None:
         history = History.load(inputs["entities"])
         surface = self.config.surface(self.surface)
-        pairs, windows, method, why = cut(history, relation_of(surface), self.config.split)
         relation = relation_of(surface)
         served = Scope(Snapshot.load(inputs["snapshot"], history.entities), relation)
+        pairs, windows, method, why = cut(history, relation, self.config.split, served.graph)
         features = declared_features(served, surface, self.config.features.exclude)
         folder = checkpoints(output)
         saved = window_line(

@@ -29,7 +29,7 @@ class SnapshotStep(Step):
 
     def run(self, inputs: Mapping[str, Path], output: Path, progress: Progress) -> None:
         progress("snapshot: graphs", 0, 1)
-        serving_snapshot(History.load(inputs["entities"])).save(output)
+        serving_snapshot(History.load(inputs["entities"]), output).save(output)
 
 
 class SourcesStep(Step):
