@@ -145,7 +145,7 @@ def build(
     where: Where = None,
     config: ConfigFile = _DEFAULT,
     surface: Annotated[list[str] | None, typer.Option(help="only this surface; repeatable")] = None,
-    engine: Annotated[str, typer.Option(help="where steps run: local")] = "local",
+    engine: Annotated[str, typer.Option(help="where steps run: local or spark")] = "local",
     no_promote: Annotated[
         bool, typer.Option("--no-promote", help="publish without serving")
     ] = False,
@@ -153,12 +153,10 @@ def build(
     as_json: AsJson = False,
 ) -> None:
     """Run the offline line and publish a release; resumes where a build was stopped."""
-    if engine != "local":
-        raise InputError(f"--engine {engine}: expected 'local'")
     recommender = _recommender(where, config)
     with render.progress_bar() as progress:
         release = recommender.build(
-            surface or (), fresh=fresh, promote=not no_promote, progress=progress
+            surface or (), engine=engine, fresh=fresh, promote=not no_promote, progress=progress
         )
     built = recommender.releases.get(release)
     if as_json:

@@ -27,6 +27,7 @@ from nextedge.stages.line import enabled_sources
 from nextedge.stages.source import Scope
 from nextedge.steps.step import Progress, Step
 from nextedge.steps.windows import History, cut, relation_of, window_snapshot
+from nextedge.storage import vanishing
 
 COMMON = "common"
 EVALUATION = "evaluation"
@@ -64,16 +65,17 @@ class EmbedStep(Step):
         left_out: dict[str, str] = {}
         (output / COMMON).mkdir()
         if sources:
-            pairs, windows, _, _ = cut(history, relation, self.config.split)
+            pairs, windows, _, _ = cut(history, relation, self.config.split, served.graph)
             seen = np.logical_and.reduce([window.graph for window in windows])
             common = Window(COMMON, windows[0].as_of, seen, np.zeros_like(seen))
-            scopes = {
-                COMMON: Scope(window_snapshot(history, relation, pairs, common), relation),
-                EVALUATION: Scope(window_snapshot(history, relation, pairs, windows[-1]), relation),
-                SERVE: served,
-            }
-            for source in sources:
-                self._train(source, scopes, output, progress, left_out)
+            with vanishing(output) as folder:
+                scopes = {SERVE: served}
+                for name, window in ((COMMON, common), (EVALUATION, windows[-1])):
+                    (folder / name).mkdir()
+                    snapshot = window_snapshot(history, relation, pairs, window, folder / name)
+                    scopes[name] = Scope(snapshot, relation)
+                for source in sources:
+                    self._train(source, scopes, output, progress, left_out)
         (output / "embed.json").write_text(json.dumps({"left_out": left_out}, indent=1))
 
     def _train(

@@ -56,7 +56,7 @@ def build(
         config.surface(name)
     state = config.state_path
     with build_lock(state):
-        workshop = Workshop(state / "work", progress, fresh=options.fresh)
+        workshop = Workshop(state / "work", progress, fresh=options.fresh, spent=engine.spent)
         tables = workshop.complete(
             TablesStep(config, engine, fingerprint(config, frames), frames), {}
         )
@@ -68,7 +68,8 @@ def build(
             "snapshot": snapshot[1],
         }
         for name in names:
-            parts |= _surface(config, name, workshop, {"entities": entities, "snapshot": snapshot})
+            inputs = {"entities": entities, "snapshot": snapshot}
+            parts |= _surface(config, engine, name, workshop, inputs)
         costs = state / "work" / COSTS
         with writing(costs):
             costs.write_text(json.dumps({"steps": workshop.usage}, indent=1))
@@ -80,14 +81,18 @@ def build(
 
 
 def _surface(
-    config: Config, name: str, workshop: Workshop, inputs: Mapping[str, tuple[str, Path]]
+    config: Config,
+    engine: Engine,
+    name: str,
+    workshop: Workshop,
+    inputs: Mapping[str, tuple[str, Path]],
 ) -> dict[str, Path]:
     """The steps of one surface; returns what goes into the release, by place."""
     inputs = {**inputs, "embed": workshop.complete(EmbedStep(config, name), inputs)}
     sources = workshop.complete(SourcesStep(config, name), inputs)
     index = workshop.complete(IndexStep(config, name), {"sources": sources})
-    ranked = workshop.complete(RankStep(config, name), inputs)
-    evaluated = workshop.complete(EvaluateStep(config, name), {**inputs, "rank": ranked})
+    ranked = workshop.complete(RankStep(config, engine, name), inputs)
+    evaluated = workshop.complete(EvaluateStep(config, engine, name), {**inputs, "rank": ranked})
     place = f"surfaces/{name}"
     return {
         f"{place}/sources": sources[1],
