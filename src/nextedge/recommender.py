@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from nextedge.evaluation.parity import ParityReport
     from nextedge.events.replay import EventsReplayed
     from nextedge.serving.replay import ReplayReport
+    from nextedge.steps.run import BuildOptions
 
 _log = logging.getLogger("nextedge")
 _BATCH = 256
@@ -148,15 +149,24 @@ class Recommender:
         progress: Progress = quiet,
     ) -> str:
         """Run the offline line and publish a release; returns its id."""
+        from nextedge.steps.run import BuildOptions
+
+        built = self.run_steps(BuildOptions(tuple(surfaces), fresh, promote), progress)
+        assert built is not None  # as it runs to the end
+        return built
+
+    def run_steps(self, options: BuildOptions, progress: Progress = quiet) -> str | None:
+        """Run the offline line, or some of its steps; returns the release's id if one is published."""
         from nextedge.engines.local import LocalEngine
-        from nextedge.steps.run import BuildOptions, build
+        from nextedge.steps.run import build
 
         spill = self.config.state_path / "spill"
         with LocalEngine(temp_directory=spill) as engine:
-            self._hash_identifiers(engine)
-            options = BuildOptions(tuple(surfaces), fresh, promote)
+            if options.until is None:
+                self._hash_identifiers(engine)
             built = build(self.config, engine, options, frames=self._frames, progress=progress)
-        self.keep_snapshot()
+        if built is not None:
+            self.keep_snapshot()
         return built
 
     def _hash_identifiers(self, engine: Engine) -> None:

@@ -139,16 +139,33 @@ def build(
         bool, typer.Option("--no-promote", help="publish without serving")
     ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="run every step anew")] = False,
+    until: Annotated[
+        str | None, typer.Option(metavar="STEP", help="run no further than this step")
+    ] = None,
+    run: Annotated[
+        str | None, typer.Option(help="calls of the same name go on with the inputs of the first")
+    ] = None,
+    wait: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="for another build to end")
+    ] = 0.0,
     as_json: AsJson = False,
 ) -> None:
-    """Run the offline line and publish a release; resumes where a build was stopped."""
+    """Run the offline line and publish a release; resumes where a build was stopped.
+
+    Steps: tables, entities, snapshot, then of each surface embed, sources, index, rank, evaluate.
+    """
+    from nextedge.steps.run import BuildOptions
+
     if engine != "local":
         raise InputError(f"--engine {engine}: expected 'local'")
     recommender = _recommender(where, config)
+    options = BuildOptions(tuple(surface or ()), fresh, not no_promote, until, run, wait)
     with render.progress_bar() as progress:
-        release = recommender.build(
-            surface or (), fresh=fresh, promote=not no_promote, progress=progress
-        )
+        release = recommender.run_steps(options, progress)
+    if release is None:
+        if as_json:
+            render.print_json({"until": until, "release": None})
+        return
     built = recommender.releases.get(release)
     if as_json:
         render.print_json(

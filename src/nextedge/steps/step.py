@@ -59,8 +59,7 @@ class Workshop:
 
     def complete(self, step: Step, inputs: Mapping[str, tuple[str, Path]]) -> tuple[str, Path]:
         """Run a step unless its output is there already; returns (key, folder)."""
-        key = step.key({name: key for name, (key, _) in inputs.items()})
-        output = self.directory / f"{step.name}-{key}"
+        key, output = self._place(step, inputs)
         self.used.add(output.name)
         if (output / DONE).exists() and not self.fresh:
             self.progress(f"{step.name}: unchanged", 1, 1)
@@ -77,6 +76,14 @@ class Workshop:
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         return key, output
+
+    def has(self, step: Step, inputs: Mapping[str, tuple[str, Path]]) -> bool:
+        """Whether the output of a step is there."""
+        return (self._place(step, inputs)[1] / DONE).exists()
+
+    def _place(self, step: Step, inputs: Mapping[str, tuple[str, Path]]) -> tuple[str, Path]:
+        key = step.key({name: key for name, (key, _) in inputs.items()})
+        return key, self.directory / f"{step.name}-{key}"
 
     def tidy(self) -> None:
         """Drop outputs that the last build did not use."""
