@@ -64,8 +64,9 @@ class Workshop:
         if (output / DONE).exists() and not self.fresh:
             self.progress(f"{step.name}: unchanged", 1, 1)
             return key, output
-        partial = self.directory / f".{step.name}-{key}.{os.getpid()}"
-        shutil.rmtree(partial, ignore_errors=True)
+        for left in self.directory.glob(f".{output.name}.*"):  # by builds that were killed
+            shutil.rmtree(left, ignore_errors=True)
+        partial = self.directory / f".{output.name}.{os.getpid()}"
         try:
             with writing(output):
                 partial.mkdir(parents=True)
