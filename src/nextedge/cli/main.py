@@ -12,7 +12,7 @@ from nextedge.cli import render
 from nextedge.cli.contacts import contacts
 from nextedge.cli.events import events_app
 from nextedge.cli.record import record, replay
-from nextedge.errors import DataError, InputError, NextEdgeError
+from nextedge.errors import DataError, GateError, InputError, NextEdgeError
 
 if TYPE_CHECKING:
     from nextedge.api.keys import ApiKeys
@@ -150,14 +150,31 @@ def build(
         bool, typer.Option("--no-promote", help="publish without serving")
     ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="run every step anew")] = False,
+    until: Annotated[
+        str | None, typer.Option(metavar="STEP", help="run no further than this step")
+    ] = None,
+    run: Annotated[
+        str | None, typer.Option(help="calls of the same name go on with the inputs of the first")
+    ] = None,
+    wait: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="for another build to end")
+    ] = 0.0,
     as_json: AsJson = False,
 ) -> None:
-    """Run the offline line and publish a release; resumes where a build was stopped."""
+    """Run the offline line and publish a release; resumes where a build was stopped.
+
+    Steps: tables, entities, snapshot, then of each surface embed, sources, index, rank, evaluate.
+    """
+    from nextedge.steps.run import BuildOptions
+
     recommender = _recommender(where, config)
+    options = BuildOptions(tuple(surface or ()), fresh, not no_promote, until, run, wait)
     with render.progress_bar() as progress:
-        release = recommender.build(
-            surface or (), engine=engine, fresh=fresh, promote=not no_promote, progress=progress
-        )
+        release = recommender.run_steps(options, engine, progress)
+    if release is None:
+        if as_json:
+            render.print_json({"until": until, "release": None})
+        return
     built = recommender.releases.get(release)
     if as_json:
         render.print_json(
@@ -405,6 +422,30 @@ def diff(first: str, second: str, config: ConfigFile = _DEFAULT) -> None:
             for key in dict.fromkeys((*left, *right))
         ]
     render.table("releases", ("metric", first, second), rows)
+
+
+@releases_app.command()
+def gate(
+    release: str,
+    max_drop: Annotated[
+        float, typer.Option(min=0, max=1, help="share of the served one's NDCG that may be lost")
+    ] = 0.1,
+    config: ConfigFile = _DEFAULT,
+    as_json: AsJson = False,
+) -> None:
+    """Whether a release may be served in the place of the served one; exit 1 if not."""
+    from nextedge.releases.gate import faults
+
+    repository = _recommender(None, config).releases
+    served = repository.current_id()
+    before = None if served is None else repository.get(served)
+    found = faults(repository.get(release), before, max_drop)
+    if as_json:
+        render.print_json({"release": release, "served": served, "faults": found})
+    if found:
+        raise GateError("\n".join(found))
+    if not as_json:
+        render.out.print(f"release {release} may be served in the place of {served or 'nothing'}")
 
 
 @releases_app.command()
