@@ -43,6 +43,7 @@ ConfigFile = Annotated[Path, typer.Option("-c", "--config", help="nextedge.toml,
 Partition = Annotated[
     str | None, typer.Option(help="only those of a part of the users, as 0/4, 1/4, 2/4 and 3/4")
 ]
+EngineName = Annotated[str, typer.Option("--engine", help="where it runs: local or spark")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout, for machines")]
 _DEFAULT = Path("nextedge.toml")
 
@@ -145,7 +146,7 @@ def build(
     where: Where = None,
     config: ConfigFile = _DEFAULT,
     surface: Annotated[list[str] | None, typer.Option(help="only this surface; repeatable")] = None,
-    engine: Annotated[str, typer.Option(help="where steps run: local or spark")] = "local",
+    engine: EngineName = "local",
     no_promote: Annotated[
         bool, typer.Option("--no-promote", help="publish without serving")
     ] = False,
@@ -204,13 +205,16 @@ def recommend(
         str | None, typer.Option("--why-not", help="what keeps this candidate from the user's list")
     ] = None,
     partition: Partition = None,
+    engine: EngineName = "local",
     to: Annotated[Path | None, typer.Option("--out", help="write Parquet")] = None,
     where: Where = None,
     config: ConfigFile = _DEFAULT,
     as_json: AsJson = False,
 ) -> None:
     """Recommend, for some users or for all; or say why a candidate is not recommended."""
+    from nextedge.cli.everyone import recommend_all
     from nextedge.cli.export import write_all
+    from nextedge.engines.base import open_engine
     from nextedge.serving.question import Question
 
     recommender = _recommender(where, config)
@@ -218,8 +222,10 @@ def recommend(
         raise InputError("give either --user ID (repeatable) or --all")
     if everyone and to is None:
         raise InputError("--all needs --out FILE.parquet")
-    if partition is not None and not everyone:
-        raise InputError("--partition goes with --all")
+    if partition is not None and (not everyone or engine != "local"):
+        raise InputError("--partition goes with --all, on the local engine")
+    if engine != "local" and not everyone:
+        raise InputError("--engine goes with --all")
     name = recommender.surface_name(surface)
     if why_not is not None:
         if everyone or not user:
@@ -234,7 +240,11 @@ def recommend(
     question = Question(name, k, explain=explain, allow_seen=allow_seen or None)
     if everyone:
         with render.progress_bar() as progress:
-            rows = write_all(recommender, question, to, progress, _part(partition))  # type: ignore[arg-type]
+            if engine == "local":
+                rows = write_all(recommender, question, to, progress, _part(partition))  # type: ignore[arg-type]
+            else:
+                with open_engine(engine, recommender.config.state_path) as opened:
+                    rows = recommend_all(opened, recommender, question, to, progress)  # type: ignore[arg-type]
         if as_json:
             render.print_json({"rows": rows, "out": str(to)})
         else:
@@ -528,13 +538,23 @@ def publish(
         int | None, typer.Option(min=1, help="at most, those first who were active last")
     ] = None,
     partition: Partition = None,
+    engine: EngineName = "local",
     config: ConfigFile = _DEFAULT,
     as_json: AsJson = False,
 ) -> None:
     """Find users' candidates ahead and keep them in the store; goes on where it was stopped."""
-    recommender = _recommender(None, config)
+    from nextedge.cli.everyone import publish_all
+    from nextedge.engines.base import open_engine
+
+    recommender, part = _recommender(None, config), _part(partition)
+    if part is not None and engine != "local":
+        raise InputError("--partition goes with the local engine; Spark makes parts of its own")
     with render.progress_bar() as progress:
-        kept = recommender.publish(release, users=users, part=_part(partition), progress=progress)
+        if engine == "local":
+            kept = recommender.publish(release, users=users, part=part, progress=progress)
+        else:
+            with open_engine(engine, recommender.config.state_path) as opened:
+                kept = publish_all(opened, recommender, release, users, progress)
     if as_json:
         render.print_json({"lists": kept})
         return
