@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from collections.abc import Iterator
@@ -233,10 +234,10 @@ def test_wedges_of_queries_are_what_the_kernel_walks(engine: LocalEngine) -> Non
 @settings(max_examples=60, deadline=None)
 def test_blocks_hold_what_is_allowed_or_one_query(wedges: list[int], most: int) -> None:
     bounds = cut_queries(np.array(wedges, np.int64), most)
-    blocks = [wedges[a:b] for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    blocks = [wedges[a:b] for a, b in itertools.pairwise(bounds)]
     assert [each for block in blocks for each in block] == wedges
     assert all(len(block) == 1 or 0 < sum(block) <= most for block in blocks)
-    assert all(sum(a) + b[0] > most for a, b in zip(blocks, blocks[1:], strict=False))
+    assert all(sum(a) + b[0] > most for a, b in itertools.pairwise(blocks))
 
 
 class Killed(LocalEngine):

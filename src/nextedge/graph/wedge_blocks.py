@@ -9,6 +9,7 @@ finds files of its own in the folder makes only those that are missing.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Iterable
@@ -89,7 +90,7 @@ def write_blocks(
     _claim(folder, _manifest(settings, query, wedges, block_wedges))
     asked = edges.select(query="source") if queries is None else queries
     paths = []
-    for number, (begin, end) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+    for number, (begin, end) in enumerate(itertools.pairwise(bounds)):
         path = folder / f"block-{number:05d}.parquet"
         paths.append(path)
         if not path.exists():
