@@ -57,7 +57,9 @@ def measure(name: str, data: Path) -> dict[str, object]:
         done["snapshot"] = shop.complete(SnapshotStep(), own)
         own |= {"snapshot": done["snapshot"]}
         done["embed"] = shop.complete(EmbedStep(config, surface), own)
-        learned = RankStep(config, surface).labelled({n: p for n, (_, p) in done.items()}, quiet)
+        inputs = {step: path for step, (_, path) in done.items()}
+        with LocalEngine() as engine:
+            learned = RankStep(config, engine, surface).labelled(inputs, folder / "windows", quiet)
         parts = [part for part in learned.parts if (part.label > 0).any()]
         names = learned.features.names
         live = list(learned.features.live)

@@ -143,16 +143,24 @@ class Recommender:
         self,
         surfaces: Sequence[str] = (),
         *,
+        engine: Engine | str = "local",
         fresh: bool = False,
         promote: bool = True,
         progress: Progress = quiet,
     ) -> str:
-        """Run the offline line and publish a release; returns its id."""
-        from nextedge.engines.local import LocalEngine
+        """Run the offline line and publish a release; returns its id.
+
+        Args:
+            engine: ``local``, ``spark``, or an engine that is open.
+
+        Raises:
+            InputError: there is no such engine.
+            MissingDependencyError: it needs a package that is not installed.
+        """
+        from nextedge.engines.base import open_engine
         from nextedge.steps.run import BuildOptions, build
 
-        spill = self.config.state_path / "spill"
-        with LocalEngine(temp_directory=spill) as engine:
+        with open_engine(engine, self.config.state_path) as engine:
             self._hash_identifiers(engine)
             options = BuildOptions(tuple(surfaces), fresh, promote)
             built = build(self.config, engine, options, frames=self._frames, progress=progress)

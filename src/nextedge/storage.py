@@ -15,6 +15,7 @@ from nextedge.errors import StorageError
 
 _REFUSED = (
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM,
+    errno.ENOTDIR, errno.EEXIST,
 )  # fmt: skip
 
 

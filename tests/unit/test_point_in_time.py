@@ -17,7 +17,7 @@ from nextedge.engines.local import LocalEngine
 from nextedge.stages.line import Line, declared_features
 from nextedge.stages.source import Scope
 from nextedge.steps.entities import EntitiesStep
-from nextedge.steps.rank import window_line
+from nextedge.steps.lines import window_line
 from nextedge.steps.step import quiet
 from nextedge.steps.tables import TablesStep
 from nextedge.steps.windows import (
@@ -74,7 +74,8 @@ def computed(folder: Path, work: Path, surface: str, as_of: int) -> tuple[Line, 
     window = Window("label_0", as_of, before, ~before)
     scope = Scope(serving_snapshot(history), relation)
     features = declared_features(scope, config.surface(surface))
-    line = window_line(config, surface, history, pairs, window, features, {})
+    settings = config.surface(surface)
+    line = window_line(work, settings, history, pairs, window, features, {}).open()
     requests = Requests(QUERIES, as_of, 20)
     return line, line.matrix(requests, line.retrieve(requests))
 

@@ -25,6 +25,7 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+_COSTS = ("seconds", "cpu_seconds", "peak_memory_mib", "output_mib")  # of Usage
 releases_app = typer.Typer(help="List, show, compare, promote and roll back releases.")
 app.add_typer(releases_app, name="releases")
 keys_app = typer.Typer(
@@ -134,7 +135,7 @@ def build(
     where: Where = None,
     config: ConfigFile = _DEFAULT,
     surface: Annotated[list[str] | None, typer.Option(help="only this surface; repeatable")] = None,
-    engine: Annotated[str, typer.Option(help="where steps run: local")] = "local",
+    engine: Annotated[str, typer.Option(help="where steps run: local or spark")] = "local",
     no_promote: Annotated[
         bool, typer.Option("--no-promote", help="publish without serving")
     ] = False,
@@ -142,12 +143,10 @@ def build(
     as_json: AsJson = False,
 ) -> None:
     """Run the offline line and publish a release; resumes where a build was stopped."""
-    if engine != "local":
-        raise InputError(f"--engine {engine}: expected 'local'")
     recommender = _recommender(where, config)
     with render.progress_bar() as progress:
         release = recommender.build(
-            surface or (), fresh=fresh, promote=not no_promote, progress=progress
+            surface or (), engine=engine, fresh=fresh, promote=not no_promote, progress=progress
         )
     built = recommender.releases.get(release)
     if as_json:
@@ -359,6 +358,25 @@ def show(release: str, config: ConfigFile = _DEFAULT) -> None:
     manifest = dict(_recommender(None, config).releases.get(release).manifest)
     manifest["files"] = f"{len(manifest['files'])} files"
     render.print_json(manifest)
+
+
+@releases_app.command()
+def costs(release: str, config: ConfigFile = _DEFAULT, as_json: AsJson = False) -> None:
+    """What each step took that made a release: seconds, CPU, peak memory, and what it wrote."""
+    found = _recommender(None, config).releases.get(release).costs()
+    if as_json:
+        render.print_json(found)
+        return
+    rows = [
+        (
+            " ".join(str(each[part]) for part in ("step", "surface") if part in each),
+            *(f"{each[part]:,.1f}" if part in each else "-" for part in _COSTS),
+            "from an earlier build" if each["reused"] else "",
+        )
+        for each in found
+    ]
+    heads = ("step", "seconds", "CPU seconds", "peak memory MiB", "output MiB", "")
+    render.table(f"what release {release} cost", heads, rows)
 
 
 @releases_app.command()

@@ -23,6 +23,8 @@ from nextedge.storage import writing
 
 FORMAT = 2
 MANIFEST = "manifest.json"
+COSTS = "build.json"
+"""What every step cost that made the release."""
 _BLOCK = 1 << 22
 
 
@@ -38,6 +40,12 @@ class Release:
     def surfaces(self) -> list[str]:
         """Names of the surfaces that it serves."""
         return list(self.manifest["surfaces"])
+
+    def costs(self) -> list[dict[str, Any]]:
+        """What each step took that made it, in order; nothing where that was not kept."""
+        path = self.path / COSTS
+        steps: list[dict[str, Any]] = json.loads(path.read_text())["steps"] if path.exists() else []
+        return steps
 
 
 @dataclass(frozen=True)

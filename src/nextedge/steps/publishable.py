@@ -51,14 +51,19 @@ class SourcesStep(Step):
         entities = Entities.load(inputs["entities"] / "entities")
         scope = Scope(Snapshot.load(inputs["snapshot"], entities), relation_of(surface))
         trained = load_trained(inputs["embed"], SERVE)
-        for name, arrays in fit_sources(scope, surface, trained).items():
-            (output / name).mkdir()
-            for part, values in arrays.items():
-                np.save(output / name / f"{part}.npy", values)
+        save_sources(fit_sources(scope, surface, trained), output)
+
+
+def save_sources(fitted: Mapping[str, Arrays], directory: Path) -> None:
+    """Write the arrays of every source into an existing folder."""
+    for name, arrays in fitted.items():
+        (directory / name).mkdir()
+        for part, values in arrays.items():
+            np.save(directory / name / f"{part}.npy", values)
 
 
 def load_sources(directory: Path) -> dict[str, Arrays]:
-    """Memory-map what ``SourcesStep`` wrote."""
+    """Memory-map what ``save_sources`` wrote."""
     return {
         folder.name: {file.stem: mapped(file) for file in sorted(folder.glob("*.npy"))}
         for folder in sorted(directory.iterdir())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 from nextedge.config import Config
 from nextedge.engines.base import Engine
 from nextedge.releases.lock import build_lock
-from nextedge.releases.repository import Releases
+from nextedge.releases.repository import COSTS, Releases
 from nextedge.steps.embed import EmbedStep
 from nextedge.steps.entities import EntitiesStep
 from nextedge.steps.evaluate import EvaluateStep
@@ -20,6 +21,7 @@ from nextedge.steps.publishable import SnapshotStep, SourcesStep
 from nextedge.steps.rank import RankStep
 from nextedge.steps.step import Progress, Workshop, quiet
 from nextedge.steps.tables import TablesStep
+from nextedge.storage import writing
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -54,7 +56,7 @@ def build(
         config.surface(name)
     state = config.state_path
     with build_lock(state):
-        workshop = Workshop(state / "work", progress, fresh=options.fresh)
+        workshop = Workshop(state / "work", progress, fresh=options.fresh, spent=engine.spent)
         tables = workshop.complete(
             TablesStep(config, engine, fingerprint(config, frames), frames), {}
         )
@@ -66,7 +68,12 @@ def build(
             "snapshot": snapshot[1],
         }
         for name in names:
-            parts |= _surface(config, name, workshop, {"entities": entities, "snapshot": snapshot})
+            inputs = {"entities": entities, "snapshot": snapshot}
+            parts |= _surface(config, engine, name, workshop, inputs)
+        costs = state / "work" / COSTS
+        with writing(costs):
+            costs.write_text(json.dumps({"steps": workshop.usage}, indent=1))
+        parts[COSTS] = costs
         release = Releases(state).publish(config, names, parts, promote=options.promote)
         workshop.tidy()
     progress(f"release {release}", 1, 1)
@@ -74,14 +81,18 @@ def build(
 
 
 def _surface(
-    config: Config, name: str, workshop: Workshop, inputs: Mapping[str, tuple[str, Path]]
+    config: Config,
+    engine: Engine,
+    name: str,
+    workshop: Workshop,
+    inputs: Mapping[str, tuple[str, Path]],
 ) -> dict[str, Path]:
     """The steps of one surface; returns what goes into the release, by place."""
     inputs = {**inputs, "embed": workshop.complete(EmbedStep(config, name), inputs)}
     sources = workshop.complete(SourcesStep(config, name), inputs)
     index = workshop.complete(IndexStep(config, name), {"sources": sources})
-    ranked = workshop.complete(RankStep(config, name), inputs)
-    evaluated = workshop.complete(EvaluateStep(config, name), {**inputs, "rank": ranked})
+    ranked = workshop.complete(RankStep(config, engine, name), inputs)
+    evaluated = workshop.complete(EvaluateStep(config, engine, name), {**inputs, "rank": ranked})
     place = f"surfaces/{name}"
     return {
         f"{place}/sources": sources[1],
