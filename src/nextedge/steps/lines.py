@@ -23,8 +23,9 @@ from nextedge.stages.fusion import Fusion
 from nextedge.stages.line import Line, build_line, fit_sources
 from nextedge.stages.source import Scope
 from nextedge.stages.two_hop import TwoHop
+from nextedge.steps.pairs import Pairs
 from nextedge.steps.publishable import load_sources, save_sources
-from nextedge.steps.windows import History, Pairs, relation_of, window_snapshot
+from nextedge.steps.windows import History, relation_of, window_snapshot
 from nextedge.storage import mapped, writing
 from nextedge.types import Requests
 
@@ -91,8 +92,9 @@ def window_line(
         with writing(folder):
             (partial / "snapshot").mkdir(parents=True)
             (partial / "sources").mkdir()
-            scope = Scope(window_snapshot(history, relation, pairs, window), relation)
-            scope.snapshot.save(partial / "snapshot")
+            place = partial / "snapshot"
+            scope = Scope(window_snapshot(history, relation, pairs, window, place), relation)
+            scope.snapshot.save(place)
             save_sources(fit_sources(scope, surface, trained), partial / "sources")
             os.replace(partial, folder)
     return SavedLine(history.directory / "entities", folder, surface, features, Fusion())

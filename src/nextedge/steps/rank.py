@@ -16,9 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from nextedge.config import Config, RankerConfig
+from nextedge.config import RankerConfig
 from nextedge.data.split import LABEL_WINDOWS, Method, Window
-from nextedge.engines.base import Engine
 from nextedge.errors import TrainingError
 from nextedge.features.feature import FeatureSet
 from nextedge.graph.csr import Graph, build_graph, mirrored
@@ -39,9 +38,10 @@ from nextedge.steps.embed import COMMON, load_trained
 from nextedge.steps.impressions import action_worth, shown_between
 from nextedge.steps.label_rows import label_rows
 from nextedge.steps.lines import batches, window_line
+from nextedge.steps.pairs import Pairs
 from nextedge.steps.rerank import LabelWindow, train_reranker
-from nextedge.steps.step import Progress, Step, checkpoints
-from nextedge.steps.windows import History, Pairs, Records, cut, relation_of
+from nextedge.steps.step import Progress, SurfaceStep, checkpoints
+from nextedge.steps.windows import History, Records, cut, relation_of
 from nextedge.types import FloatArray, Relation
 
 FUSION_QUERIES = 1_000
@@ -78,16 +78,11 @@ class LabelledWindows:
     bias: PositionBias | None
 
 
-class RankStep(Step):
+class RankStep(SurfaceStep):
     """``ranker/`` of one surface, with ``training.json`` saying what was compared."""
 
     name = "rank"
     version = 7
-
-    def __init__(self, config: Config, engine: Engine, surface: str) -> None:
-        self.config = config
-        self.engine = engine
-        self.surface = surface
 
     def settings(self) -> Mapping[str, Any]:
         return {
@@ -138,8 +133,8 @@ class RankStep(Step):
         history = History.load(inputs["entities"])
         surface = self.config.surface(self.surface)
         relation = relation_of(surface)
-        pairs, windows, method, why = cut(history, relation, self.config.split)
         served = Scope(Snapshot.load(inputs["snapshot"], history.entities), relation)
+        pairs, windows, method, why = cut(history, relation, self.config.split, served.graph)
         features = declared_features(served, surface, self.config.features.exclude)
         trained = load_trained(inputs["embed"], COMMON)
         parts: list[LabelledRows] = []
@@ -243,7 +238,7 @@ def edge_worth(
     if end is not None:
         value = np.where(records.time <= end, value, 0.0)
     worth = np.zeros(len(pairs.source), np.float32)
-    np.maximum.at(worth, pairs.of_record, value.astype(np.float32))
+    np.maximum.at(worth, pairs.numbers(records), value.astype(np.float32))
     return worth
 
 
