@@ -368,6 +368,13 @@ class EventsConfig(_Settings):
     """Users beside an edge's own whose published candidates it renews ahead of their request."""
 
 
+class BuildConfig(_Settings):
+    """What a build may take of the machine."""
+
+    memory_gib: float | None = Field(None, ge=0.25)
+    """Anonymous memory; None = three quarters of the machine's. A step that needs more does not start."""
+
+
 class Config(_Settings):
     """A tenant's whole configuration. ``base`` is the folder that paths are relative to."""
 
@@ -380,6 +387,7 @@ class Config(_Settings):
     serving: ServingConfig = ServingConfig()
     onboarding: OnboardingConfig = OnboardingConfig()
     events: EventsConfig = EventsConfig()
+    build: BuildConfig = BuildConfig()
     surfaces: dict[str, SurfaceConfig] = Field(default_factory=dict)
 
     @property

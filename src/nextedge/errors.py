@@ -22,6 +22,7 @@ NextEdgeError (exit 1)
 ├── ShardError                    a process that holds a part of an index does not answer
 ├── ApiError                      a service refused (nextedge.client); holds its problem document
 ├── ConnectionLostError           a service was not reached (nextedge.client)
+├── MemoryBoundError              a step of a build needs more memory than it may take
 ├── TrainingError                 a model or ranker could not be trained from this data
 └── MissingDependencyError        an optional package is needed; names the `pip install`
 """
@@ -118,6 +119,10 @@ class LiveStateError(NextEdgeError):
 
 class ShardError(NextEdgeError):
     """A process that holds a part of an index does not answer, or not in time."""
+
+
+class MemoryBoundError(NextEdgeError):
+    """A step of a build needs more memory than it may take; said before it starts."""
 
 
 class TrainingError(NextEdgeError):

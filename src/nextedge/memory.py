@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from pathlib import Path
 
 SHARE = 0.75
 """Of the machine's memory that a build may take where the configuration says nothing."""
 _GROUP = Path("/sys/fs/cgroup/memory.max")
-_given: ContextVar[int | None] = ContextVar("nextedge_memory_bytes", default=None)
 
 
 def machine_bytes() -> int:
@@ -24,17 +20,9 @@ def machine_bytes() -> int:
     return min(physical, int(group)) if group.isdigit() else physical
 
 
-def bound_bytes() -> int:
-    """Anonymous memory that a build may take; pages of mapped files are not in it."""
-    given = _given.get()
-    return int(machine_bytes() * SHARE) if given is None else given
+def bound_bytes(gib: float | None) -> int:
+    """Anonymous memory that a build may take; None is a share of the machine's.
 
-
-@contextmanager
-def bounded_by(gib: float | None) -> Iterator[None]:
-    """Let ``bound_bytes`` be so many GiB in the body; None is a share of the machine's."""
-    token = _given.set(None if gib is None else int(gib * 2**30))
-    try:
-        yield
-    finally:
-        _given.reset(token)
+    Pages of mapped files are not in it: the system takes them back at need.
+    """
+    return int(machine_bytes() * SHARE if gib is None else gib * 2**30)

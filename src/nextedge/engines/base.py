@@ -126,12 +126,15 @@ class Engine(ABC):
         self.close()
 
 
-def open_engine(engine: Engine | str, state: Path) -> contextlib.AbstractContextManager[Engine]:
+def open_engine(
+    engine: Engine | str, state: Path, memory_bytes: int | None = None
+) -> contextlib.AbstractContextManager[Engine]:
     """An engine by its name, closed on exit; one that is open already stays so.
 
     Args:
         state: folder in which it keeps what does not fit in memory; on a cluster, one that all
             executors see under this path.
+        memory_bytes: that a local engine may take for its tables; what needs more spills to disk.
 
     Raises:
         InputError: there is no such engine.
@@ -142,7 +145,8 @@ def open_engine(engine: Engine | str, state: Path) -> contextlib.AbstractContext
     if engine == "local":
         from nextedge.engines.local import LocalEngine
 
-        return LocalEngine(temp_directory=state / "spill")
+        limit = None if memory_bytes is None else f"{memory_bytes >> 20}MiB"
+        return LocalEngine(temp_directory=state / "spill", memory_limit=limit)
     if engine == "spark":
         from nextedge.engines.spark import SparkEngine
 

@@ -85,6 +85,8 @@ class LocalEngine(Engine):
         self.connection.execute("SET TimeZone = 'UTC'")
         self.connection.execute("SET preserve_insertion_order = true")
         self.connection.execute("SET enable_progress_bar = false")
+        # what it read of files stays in the system's cache, not in this process as well
+        self.connection.execute("SET enable_external_file_cache = false")
         self._names = (f"nextedge_{number}" for number in itertools.count())
         self._frames: dict[str, pa.Table] = {}
 

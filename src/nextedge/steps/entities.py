@@ -32,6 +32,8 @@ _ID_COLUMNS = {
 }
 ROWS = 4_000_000
 """Of a table, that are read at a time."""
+_TEXT_ROWS = 4
+"""Times as many where ids are text: each look-up of a batch hashes all ids of the map."""
 RECORDS = ("connections", "interactions", "impressions", "blocks")
 
 
@@ -156,8 +158,12 @@ def _intern(path: Path, name: str, entities: Entities, output: Path) -> None:
     wanted: tuple[str, ...] = (left, right, schema.TIMESTAMP, schema.ARRIVED_AT, schema.WEIGHT)
     if name == schema.INTERACTIONS:
         wanted += ("event",)
+    text = users.values.type != pa.int64() or others.values.type != pa.int64()
+    read = batches(
+        path, [column for column in wanted if column in given], ROWS * (_TEXT_ROWS if text else 1)
+    )
     with ArrayFiles(output) as write:
-        for batch in batches(path, [column for column in wanted if column in given]):
+        for batch in read:
             rows = pa.Table.from_batches([batch])
             write("source", users.positions(rows.column(left)))
             write("target", others.positions(rows.column(right)))
@@ -218,11 +224,11 @@ def _intern_impressions(rows: pa.Table, entities: Entities, output: Path) -> Non
             np.save(output / column / f"{name}.npy", values[kept])
 
 
-def batches(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
+def batches(path: Path, columns: list[str], rows: int = ROWS) -> Iterator[pa.RecordBatch]:
     """The columns of a Parquet file, so many rows at a time; at least one batch, if of no row."""
     with pq.ParquetFile(path) as file:
         count = 0
-        for batch in file.iter_batches(ROWS, columns=columns):
+        for batch in file.iter_batches(rows, columns=columns):
             count += 1
             yield batch.select(columns)
         if not count:

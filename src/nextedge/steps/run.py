@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from nextedge.config import Config
 from nextedge.engines.base import Engine
 from nextedge.errors import InputError, nearest
+from nextedge.memory import bound_bytes
 from nextedge.releases.lock import build_lock
 from nextedge.releases.repository import COSTS, Releases
 from nextedge.steps.embed import EmbedStep
@@ -83,6 +84,7 @@ def build(
         InputError: there is no step or surface of that name.
         BuildLockedError: another build runs on the same state folder.
         DataError: the tables cannot be used.
+        MemoryBoundError: a step needs more memory than ``build.memory_gib``.
         StorageError: the disk is full. What was served before goes on being served.
     """
     names = options.surfaces or tuple(config.surfaces)
@@ -100,7 +102,10 @@ def build(
                 if options.promote:
                     releases.promote(published)
                 return published
-        workshop = Workshop(state / "work", progress, fresh=options.fresh, spent=engine.spent)
+        workshop = Workshop(
+            state / "work", progress, fresh=options.fresh, spent=engine.spent,
+            memory_bytes=bound_bytes(config.build.memory_gib),
+        )  # fmt: skip
         first = _tables_step(config, engine, frames, workshop, run)
         done = _shared(config, engine, first, workshop, options.until)
         if options.until in done:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from nextedge.config import Config
 from nextedge.engines.base import Engine
+from nextedge.steps.needs import require
 from nextedge.steps.usage import measured
 from nextedge.storage import writing
 
@@ -79,24 +80,32 @@ class Workshop:
         *,
         fresh: bool = False,
         spent: Callable[[], Mapping[str, Any]] = dict,
+        memory_bytes: int | None = None,
     ) -> None:
         self.directory = directory
         self.progress = progress
         self.fresh = fresh
         self.spent = spent
         """What an engine took since it was last asked, beside this process."""
+        self.memory_bytes = memory_bytes
+        """What a step may take; one that needs more is refused. None is no bound."""
         self.used: set[str] = set()
         self.usage: list[dict[str, Any]] = []
         """What each step cost when it ran, in order; ``reused`` where an earlier build ran it."""
 
     def complete(self, step: Step, inputs: Mapping[str, tuple[str, Path]]) -> tuple[str, Path]:
-        """Run a step unless its output is there already; returns (key, folder)."""
+        """Run a step unless its output is there already; returns (key, folder).
+
+        Raises:
+            MemoryBoundError: it would need more memory than it may take.
+        """
         key, output = self._place(step, inputs)
         self.used.add(output.name)
         if (output / DONE).exists() and not self.fresh:
             self.progress(f"{step.name}: unchanged", 1, 1)
             self._note(step, output, reused=True)
             return key, output
+        require(step.name, {name: path for name, (_, path) in inputs.items()}, self.memory_bytes)
         for left in self.directory.glob(f".{output.name}.*"):  # by builds that were killed
             shutil.rmtree(left, ignore_errors=True)
         partial = self.directory / f".{output.name}.{os.getpid()}"
