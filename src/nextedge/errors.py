@@ -11,7 +11,8 @@ NextEdgeError (exit 1)
 │   ├── ContactBudgetError        a user uploads more contacts than a day allows
 │   └── UnknownReleaseError       a release id that is not there (a ReleaseError too)
 ├── ReleaseError                  a release is missing, altered or of another format
-│   └── NoReleaseError            nothing has been built yet
+│   ├── NoReleaseError            nothing has been built yet
+│   └── GateError                 a new release is worse than the served one
 ├── BuildLockedError              another build holds the lock of this state folder
 ├── StorageError                  the disk is full or refuses to be written
 │   ├── StoreError                a store of values is not reached, too slow or full
@@ -77,6 +78,10 @@ class ReleaseError(NextEdgeError):
 
 class NoReleaseError(ReleaseError):
     """No release has been built and promoted yet."""
+
+
+class GateError(ReleaseError):
+    """A new release is worse than the served one, or lacks a surface of it."""
 
 
 class UnknownReleaseError(InputError, ReleaseError):

@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from nextedge.evaluation.parity import ParityReport
     from nextedge.events.replay import EventsReplayed
     from nextedge.serving.replay import ReplayReport
+    from nextedge.steps.run import BuildOptions
 
 _log = logging.getLogger("nextedge")
 _BATCH = 256
@@ -162,14 +163,26 @@ class Recommender:
             InputError: there is no such engine.
             MissingDependencyError: it needs a package that is not installed.
         """
+        from nextedge.steps.run import BuildOptions
+
+        options = BuildOptions(tuple(surfaces), fresh, promote)
+        built = self.run_steps(options, engine, progress)
+        assert built is not None  # as it runs to the end
+        return built
+
+    def run_steps(
+        self, options: BuildOptions, engine: Engine | str = "local", progress: Progress = quiet
+    ) -> str | None:
+        """Run the offline line, or some of its steps; returns the release's id if one is published."""
         from nextedge.engines.base import open_engine
-        from nextedge.steps.run import BuildOptions, build
+        from nextedge.steps.run import build
 
         with open_engine(engine, self.config.state_path) as engine:
-            self._hash_identifiers(engine)
-            options = BuildOptions(tuple(surfaces), fresh, promote)
+            if options.until is None:
+                self._hash_identifiers(engine)
             built = build(self.config, engine, options, frames=self._frames, progress=progress)
-        self.keep_snapshot()
+        if built is not None:
+            self.keep_snapshot()
         return built
 
     def _hash_identifiers(self, engine: Engine) -> None:

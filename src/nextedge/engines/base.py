@@ -36,6 +36,8 @@ class Engine(ABC):
     """
 
     name: ClassVar[str]
+    cores: int = 1
+    """Blocks of ``map_blocks`` that run at once."""
 
     @abstractmethod
     def read(self, table: str, location: str, base: Path) -> ibis.Table:

@@ -77,6 +77,7 @@ class SparkEngine(Engine):
         self._folder = Path(tempfile.mkdtemp(prefix="nextedge-spark-", dir=parent))
         self._names = (f"nextedge_{os.getpid()}_{number}" for number in itertools.count())
         self._views: list[str] = []
+        self.cores = max(1, self.session.sparkContext.defaultParallelism)
         self._waves = waves
         self._join_above = join_above
         self.metrics = StageMetrics(self.session)
@@ -185,7 +186,7 @@ class SparkEngine(Engine):
     ) -> Iterator[pa.Table]:
         """See ``Engine.map_blocks``; several blocks at once, each a task of ``mapInArrow``."""
         waiting = kept_blocks(blocks, keep)
-        at_once = max(1, self.session.sparkContext.defaultParallelism * self._waves)
+        at_once = self.cores * self._waves
         while wave := list(itertools.islice(waiting, at_once)):
             missing = [each for each in wave if each.result is None]
             found = iter(self._run(function, [each.block for each in missing]))

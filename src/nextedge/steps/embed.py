@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from nextedge.config import Config
 from nextedge.data.split import Window
 from nextedge.errors import TooLittleDataError
 from nextedge.graph.snapshot import Snapshot
@@ -25,7 +24,7 @@ from nextedge.models.model import TrainingData
 from nextedge.stages.embedding import ModelSource, training_data
 from nextedge.stages.line import enabled_sources
 from nextedge.stages.source import Scope
-from nextedge.steps.step import Progress, Step
+from nextedge.steps.step import Progress, SurfaceStep
 from nextedge.steps.windows import History, cut, relation_of, window_snapshot
 from nextedge.storage import vanishing
 
@@ -34,14 +33,10 @@ EVALUATION = "evaluation"
 SERVE = "serve"
 
 
-class EmbedStep(Step):
+class EmbedStep(SurfaceStep):
     """``<graph>/<source>/`` artifacts of trained models, and ``embed.json`` on what was left out."""
 
     name = "embed"
-
-    def __init__(self, config: Config, surface: str) -> None:
-        self.config = config
-        self.surface = surface
 
     def settings(self) -> Mapping[str, Any]:
         surface = self.config.surface(self.surface)

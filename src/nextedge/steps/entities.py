@@ -153,7 +153,7 @@ def _intern(path: Path, name: str, entities: Entities, output: Path) -> None:
         schema.INTERACTIONS: (schema.USER_ID, schema.ITEM_ID, items),
     }[name]
     given = pq.read_schema(path).names
-    wanted = (left, right, schema.TIMESTAMP, schema.ARRIVED_AT, schema.WEIGHT)
+    wanted: tuple[str, ...] = (left, right, schema.TIMESTAMP, schema.ARRIVED_AT, schema.WEIGHT)
     if name == schema.INTERACTIONS:
         wanted += ("event",)
     with ArrayFiles(output) as write:

@@ -15,8 +15,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from nextedge.config import Config
-from nextedge.engines.base import Engine
 from nextedge.evaluation.beyond_accuracy import Catalogue, measure_beyond_accuracy
 from nextedge.evaluation.candidate_recall import (
     CandidateRecall,
@@ -49,23 +47,18 @@ from nextedge.steps.lines import BATCH, batches, window_line
 from nextedge.steps.rank import positives_of
 from nextedge.steps.ranked_lists import Lists, RankedQueries
 from nextedge.steps.shown import evaluate_shown
-from nextedge.steps.step import Progress, Step, checkpoints
+from nextedge.steps.step import Progress, SurfaceStep, checkpoints
 from nextedge.steps.windows import History, cut, relation_of
 
 MAX_QUERIES = 20_000
 _SINGLE = ("source", "baseline")
 
 
-class EvaluateStep(Step):
+class EvaluateStep(SurfaceStep):
     """``evaluation.json`` of one surface."""
 
     name = "evaluate"
     version = 2
-
-    def __init__(self, config: Config, engine: Engine, surface: str) -> None:
-        self.config = config
-        self.engine = engine
-        self.surface = surface
 
     def settings(self) -> Mapping[str, Any]:
         return {"surface": self.surface, "k": self.config.surface(self.surface).k}

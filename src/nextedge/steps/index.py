@@ -10,14 +10,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from nextedge.config import Config
 from nextedge.index.sharded import ShardedIndex
 from nextedge.index.vector_index import VectorIndex, choose_kind
 from nextedge.steps.publishable import load_sources
-from nextedge.steps.step import Progress, Step
+from nextedge.steps.step import Progress, SurfaceStep
 
 
-class IndexStep(Step):
+class IndexStep(SurfaceStep):
     """``<source>/`` indexes of one surface, where there are too many candidates for brute force.
 
     Raises:
@@ -25,10 +24,6 @@ class IndexStep(Step):
     """
 
     name = "index"
-
-    def __init__(self, config: Config, surface: str) -> None:
-        self.config = config
-        self.surface = surface
 
     def settings(self) -> Mapping[str, Any]:
         surface = self.config.surface(self.surface)

@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from nextedge.config import Config
 from nextedge.graph.snapshot import Entities, Snapshot
 from nextedge.stages.line import fit_sources
 from nextedge.stages.source import Arrays, Scope
 from nextedge.steps.embed import SERVE, load_trained
-from nextedge.steps.step import Progress, Step
+from nextedge.steps.step import Progress, Step, SurfaceStep
 from nextedge.steps.windows import History, relation_of, serving_snapshot
 from nextedge.storage import mapped
 
@@ -32,14 +31,10 @@ class SnapshotStep(Step):
         serving_snapshot(History.load(inputs["entities"]), output).save(output)
 
 
-class SourcesStep(Step):
+class SourcesStep(SurfaceStep):
     """The fitted arrays of every source of one surface, over the serving snapshot."""
 
     name = "sources"
-
-    def __init__(self, config: Config, surface: str) -> None:
-        self.config = config
-        self.surface = surface
 
     def settings(self) -> Mapping[str, Any]:
         surface = self.config.surface(self.surface)

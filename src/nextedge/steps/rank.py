@@ -16,9 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from nextedge.config import Config, RankerConfig
+from nextedge.config import RankerConfig
 from nextedge.data.split import LABEL_WINDOWS, Method, Window
-from nextedge.engines.base import Engine
 from nextedge.errors import TrainingError
 from nextedge.features.feature import FeatureSet
 from nextedge.graph.csr import Graph, build_graph, mirrored
@@ -41,7 +40,7 @@ from nextedge.steps.label_rows import label_rows
 from nextedge.steps.lines import batches, window_line
 from nextedge.steps.pairs import Pairs
 from nextedge.steps.rerank import LabelWindow, train_reranker
-from nextedge.steps.step import Progress, Step, checkpoints
+from nextedge.steps.step import Progress, SurfaceStep, checkpoints
 from nextedge.steps.windows import History, Records, cut, relation_of
 from nextedge.types import FloatArray, Relation
 
@@ -79,16 +78,11 @@ class LabelledWindows:
     bias: PositionBias | None
 
 
-class RankStep(Step):
+class RankStep(SurfaceStep):
     """``ranker/`` of one surface, with ``training.json`` saying what was compared."""
 
     name = "rank"
     version = 7
-
-    def __init__(self, config: Config, engine: Engine, surface: str) -> None:
-        self.config = config
-        self.engine = engine
-        self.surface = surface
 
     def settings(self) -> Mapping[str, Any]:
         return {

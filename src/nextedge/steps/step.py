@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+from nextedge.config import Config
+from nextedge.engines.base import Engine
 from nextedge.steps.usage import measured
 from nextedge.storage import writing
 
@@ -50,6 +52,15 @@ class Step(ABC):
         ]
 
 
+class SurfaceStep(Step):
+    """A step of one surface."""
+
+    def __init__(self, config: Config, engine: Engine, surface: str) -> None:
+        self.config = config
+        self.engine = engine
+        self.surface = surface
+
+
 def checkpoints(output: Path) -> Path:
     """Folder in which a step keeps what it has of ``output``, for the run after one that stopped."""
     folder = output.parent / CHECKPOINTS / output.name.split(".")[1]
@@ -80,15 +91,15 @@ class Workshop:
 
     def complete(self, step: Step, inputs: Mapping[str, tuple[str, Path]]) -> tuple[str, Path]:
         """Run a step unless its output is there already; returns (key, folder)."""
-        key = step.key({name: key for name, (key, _) in inputs.items()})
-        output = self.directory / f"{step.name}-{key}"
+        key, output = self._place(step, inputs)
         self.used.add(output.name)
         if (output / DONE).exists() and not self.fresh:
             self.progress(f"{step.name}: unchanged", 1, 1)
             self._note(step, output, reused=True)
             return key, output
-        partial = self.directory / f".{step.name}-{key}.{os.getpid()}"
-        shutil.rmtree(partial, ignore_errors=True)
+        for left in self.directory.glob(f".{output.name}.*"):  # by builds that were killed
+            shutil.rmtree(left, ignore_errors=True)
+        partial = self.directory / f".{output.name}.{os.getpid()}"
         if self.fresh:
             shutil.rmtree(checkpoints(partial), ignore_errors=True)
         try:
@@ -114,6 +125,14 @@ class Workshop:
         surface = getattr(step, "surface", None)
         of = {"surface": surface} if surface else {}
         self.usage.append({"step": step.name, **of, "reused": reused, **done.get("usage", {})})
+
+    def has(self, step: Step, inputs: Mapping[str, tuple[str, Path]]) -> bool:
+        """Whether the output of a step is there."""
+        return (self._place(step, inputs)[1] / DONE).exists()
+
+    def _place(self, step: Step, inputs: Mapping[str, tuple[str, Path]]) -> tuple[str, Path]:
+        key = step.key({name: key for name, (key, _) in inputs.items()})
+        return key, self.directory / f"{step.name}-{key}"
 
     def tidy(self) -> None:
         """Drop outputs that the last build did not use."""
