@@ -1,0 +1,333 @@
+"""The stages of a build: what each does how often, and which measured laws that is made of.
+
+A stage's cost is a sum of parts, each a law at its driver, as often as the code runs it: a
+surface's ``rank`` makes a graph and fits its sources for every label window and once more for
+queries without edges, ``evaluate`` once. What is bounded by a setting (label rows by
+``ranker.max_rows``, evaluated queries by their maximum) has a bounded driver, so that laws which
+were measured at some thousand users hold at any number of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from nextedge.config import SurfaceConfig
+from nextedge.data.split import LABEL_WINDOWS
+from nextedge.planning.coefficients import Coefficients
+from nextedge.planning.workload import ITEMS, PEOPLE, Size, Workload
+
+EVALUATED = 20_000
+"""Queries that ``evaluate`` takes at most (tested to be those of the step)."""
+FUSION = 1_000
+COLD_SHARE, COLD_PARTS = 0.1, 3
+_WINDOWS_FITTED = {"sources": 1, "rank": LABEL_WINDOWS + 1, "evaluate": 1}
+"""Times that each step fits all sources of its surface."""
+_TRAINED = {"graphsage": 128}
+"""Models that the embed step trains, where they are on, and their dimensions; as measured."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """One part of a stage: ``times`` runs of a law at a driver."""
+
+    law: str
+    driver: float
+    times: float = 1.0
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the offline line.
+
+    Attributes:
+        name: the step, with its surface.
+        grows_with: its drivers, in words.
+        cpu: parts of its CPU seconds.
+        memory: parts of its peak of anonymous memory; the first with its fixed part.
+        output: parts of what it writes.
+        bounded_by: the settings that bound its memory, in words.
+        splits: how the present code divides it between machines; empty where it does not.
+    """
+
+    name: str
+    grows_with: str
+    cpu: tuple[Term, ...]
+    memory: tuple[Term, ...] = ()
+    output: tuple[Term, ...] = ()
+    bounded_by: str = ""
+    splits: str = ""
+
+    def cpu_seconds(self, coefficients: Coefficients) -> float:
+        """Of all cores, for one build."""
+        return sum(t.times * coefficients.law(f"cpu {t.law}").at(t.driver) for t in self.cpu)
+
+    def seconds(self, coefficients: Coefficients, cores: float) -> float:
+        """On one machine of so many cores: each part's share that runs on many cores is what it
+        was measured to be (Amdahl 1967)."""
+        spent = 0.0
+        for term in self.cpu:
+            used, of = coefficients.threads(term.law), coefficients.cores
+            serial = 1.0 if of <= 1 else (of / used - 1.0) / (of - 1.0)
+            cpu = term.times * coefficients.law(f"cpu {term.law}").at(term.driver)
+            spent += cpu * (serial + (1.0 - serial) / cores)
+        return spent
+
+    def memory_gib(self, coefficients: Coefficients) -> float:
+        """Peak of anonymous memory were it run on one machine."""
+        mib = 0.0
+        for place, term in enumerate(self.memory):
+            law = coefficients.law(f"memory {term.law}")
+            mib += term.times * (law.grown(term.driver) if place else law.at(term.driver))
+        return mib / 1024
+
+    def output_gib(self, coefficients: Coefficients) -> float:
+        """What it writes."""
+        mib = sum(t.times * coefficients.law(f"output {t.law}").at(t.driver) for t in self.output)
+        return mib / 1024
+
+    def beyond(self, coefficients: Coefficients) -> float:
+        """Times the largest driver measured, of the part that costs most; at least 1."""
+        costs = {
+            term: term.times * coefficients.law(f"cpu {term.law}").at(term.driver)
+            for term in self.cpu
+        }
+        if not costs:
+            return 1.0
+        most = max(costs, key=lambda term: costs[term])
+        return coefficients.law(f"cpu {most.law}").beyond(most.driver)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What a surface learns from, within its bounds.
+
+    Attributes:
+        fused: queries that weigh the sources.
+        queries: label queries of all windows, and of those without edges.
+        rows: candidate rows that are held at once for training.
+        trained: rows that rankers are fitted on, all fits together.
+        evaluated: queries of the evaluation.
+    """
+
+    fused: float
+    queries: float
+    rows: float
+    trained: float
+    evaluated: float
+
+
+def labels_of(
+    kind: str, users: float, surface: SurfaceConfig, coefficients: Coefficients
+) -> Labels:
+    """How many of the users have labels, by what was measured, within the surface's bounds."""
+    labelled = min(coefficients.law(f"count labelled {kind}").at(users), users)
+    evaluated = min(coefficients.law(f"count evaluated {kind}").at(users), users)
+    return bounded_labels(users, labelled, evaluated, surface)
+
+
+def bounded_labels(
+    users: float, labelled: float, evaluated: float, surface: SurfaceConfig
+) -> Labels:
+    """The bounds of ``ranker`` over so many labelled queries a window."""
+    a_query = surface.ranker.best_kept + surface.ranker.others_drawn
+    window = min(surface.ranker.max_rows, labelled * a_query)
+    most_cold = max(1000, surface.ranker.max_rows // COLD_PARTS)
+    cold = min(most_cold, users * COLD_SHARE / COLD_PARTS * a_query)
+    later = sum(range(1, LABEL_WINDOWS)) + LABEL_WINDOWS
+    cold_later = sum(range(1, COLD_PARTS)) + COLD_PARTS
+    return Labels(
+        fused=min(FUSION, labelled),
+        queries=(LABEL_WINDOWS * window + COLD_PARTS * cold) / a_query,
+        rows=LABEL_WINDOWS * window,
+        trained=later * window + cold_later * cold,
+        evaluated=min(EVALUATED, evaluated),
+    )
+
+
+def drivers(size: Size, labels: Mapping[str, Labels]) -> dict[str, float]:
+    """What the laws of a build grow with, by name of the driver."""
+    found = {
+        "rows": size.rows,
+        "records": size.records,
+        "nodes": size.nodes,
+        "users": size.users,
+        "items": size.items,
+        "interactions": size.interactions,
+    }
+    for kind, each in labels.items():
+        found |= {
+            f"fusion queries of {kind}": each.fused,
+            f"label queries of {kind}": each.queries,
+            f"label rows of {kind}": each.rows,
+            f"training rows of {kind}": each.trained,
+            f"evaluated queries of {kind}": each.evaluated,
+        }
+    return found
+
+
+_BY_STEP = {
+    "tables": "rows", "entities": "rows", "snapshot": "records", "graphs": "records",
+    "embed": "nodes", "sources": "nodes", "index": "nodes", "rank": "records",
+    "evaluate": "records", "release": "records", "publish": "users",
+}  # fmt: skip
+_BY_PART = {
+    "fusion": "fusion queries of", "labels": "label queries of", "training": "training rows of",
+    "queries": "evaluated queries of", "rank": "label rows of", "evaluate": "evaluated queries of",
+}  # fmt: skip
+_BY_SOURCE = {
+    "ease": "items", "slist": "items", "item_cooccurrence": "interactions",
+    "item_knn": "interactions", "graph_filter": "interactions",
+}  # fmt: skip
+
+
+def driver_of(law: str) -> str:
+    """Name of the driver of a law of the build, as ``cpu fit items ease`` or ``memory rank people``."""
+    quantity, _, of = law.partition(" ")
+    part, _, rest = of.partition(" ")
+    if quantity == "count":
+        return "users"
+    if part == "fit":
+        return _BY_SOURCE.get(rest.split()[-1], "nodes")
+    if part == "network":
+        return "records"
+    bounded = part in _BY_PART and not (quantity == "cpu" or quantity == "wall")
+    if part in ("fusion", "labels", "training", "queries") or (
+        bounded and part in ("rank", "evaluate")
+    ):
+        return f"{_BY_PART[part]} {rest}"
+    return _BY_STEP[part]
+
+
+def wedges_of_asker(workload: Workload) -> float:
+    """Two-hop paths of one who is drawn by degree, as those who have labels or ask tend to be."""
+    degrees, size = workload.degrees, workload.size
+    if not size.entries:
+        return 0.0
+    return size.neighbor_degree * degrees.second / degrees.mean
+
+
+def stages_of(workload: Workload, coefficients: Coefficients) -> list[Stage]:
+    """Every stage of one refresh, in the order in which they run."""
+    size = workload.size
+    rows, records = size.rows, size.records
+    spilled = "DuckDB spills to disk beyond 80 % of the machine"
+    found = [
+        Stage("tables", "rows of all tables", (Term("tables", rows),), (Term("tables", rows),),
+              (Term("tables", rows),), spilled, splits="spark"),
+        Stage("entities", "rows of all tables", (Term("entities", rows),),
+              (Term("entities", rows),), (Term("entities", rows),), "grows with the ids"),
+        Stage("snapshot", "entries of all graphs",
+              (Term("snapshot", records), Term("graphs", records)),
+              (Term("snapshot", records),), (Term("snapshot", records),), "grows with the graph"),
+    ]  # fmt: skip
+    for name, surface in workload.surfaces.items():
+        found += _of_surface(name, surface, workload, coefficients)
+    found.append(Stage("release", "bytes of the release", (Term("release", records),)))
+    found += [
+        _candidates(name, surface, workload) for name, surface in workload.surfaces.items()
+    ]
+    return found
+
+
+def _of_surface(
+    name: str, surface: SurfaceConfig, workload: Workload, coefficients: Coefficients
+) -> list[Stage]:
+    size, kind = workload.size, surface.kind
+    labels = labels_of(kind, size.users, surface, coefficients)
+    at = drivers(size, {kind: labels})
+
+    def term(law: str, times: float = 1.0, quantity: str = "cpu") -> Term:
+        return Term(law, at[driver_of(f"{quantity} {law}")], times)
+
+    def fits(step: str) -> tuple[Term, ...]:
+        return tuple(term(law, _WINDOWS_FITTED[step]) for law in _fits(kind, surface, coefficients))
+
+    walked = wedges_of_asker(workload) if kind == PEOPLE else 0.0
+    indexed = vectors(kind, surface, size)
+    graph = Term("snapshot", size.records)
+    rank = (
+        term(f"rank {kind}"), term("graphs", LABEL_WINDOWS + 1), *fits("rank"),
+        term(f"fusion {kind}"), term(f"labels {kind}"), term(f"training {kind}"),
+        Term("two_hop", (labels.queries + labels.fused) * walked),
+    )  # fmt: skip
+    evaluate = (
+        term(f"evaluate {kind}"), term("graphs"), *fits("evaluate"), term(f"queries {kind}"),
+        Term("two_hop", labels.evaluated * walked),
+    )  # fmt: skip
+    return [
+        Stage(f"embed {name}", "epochs × entries, where a network is on",
+              (term(f"embed {kind}"), *_networks(surface, size, coefficients)),
+              (term(f"embed {kind}", quantity="memory"),),
+              bounded_by="grows with the graph, batches of networks do not"),
+        Stage(f"sources {name}", "users, items and interactions",
+              (term(f"sources {kind}"), *fits("sources")),
+              (term(f"sources {kind}", quantity="memory"),),
+              (term(f"sources {kind}", quantity="output"),), "grows with users and items"),
+        Stage(f"index {name}", "vectors × dimensions, above index.exact_below",
+              (term(f"index {kind}"), *(Term("index", each) for each in indexed)),
+              (term(f"index {kind}", quantity="memory"),
+               *(Term("vectors", each) for each in indexed)),
+              tuple(Term("vectors", each) for each in indexed), "index.memory_mb"),
+        Stage(f"rank {name}", "windows × (graph + sources); labels up to ranker.max_rows", rank,
+              (term(f"rank {kind}", quantity="memory"), graph), (),
+              "ranker.max_rows, and one window's graph"),
+        Stage(f"evaluate {name}", f"graph + sources; queries up to {EVALUATED:,}", evaluate,
+              (term(f"evaluate {kind}", quantity="memory"), graph), (),
+              f"{EVALUATED:,} queries, and the window's graph"),
+    ]  # fmt: skip
+
+
+def _candidates(name: str, surface: SurfaceConfig, workload: Workload) -> Stage:
+    """Candidates of every user, kept in a store by ``nextedge publish``."""
+    size, kind = workload.size, surface.kind
+    parts = [Term(f"publish {kind}", size.users)]
+    if kind == PEOPLE:
+        parts.append(Term("two_hop", size.wedges))
+    parts += [Term("search", each, size.users) for each in vectors(kind, surface, size)]
+    return Stage(
+        f"candidates {name}", "users, and two-hop paths (Σ degree²)" if kind == PEOPLE else "users",
+        tuple(parts), (Term(f"publish {kind}", size.users), Term("snapshot", size.records)), (),
+        "64 users at a time, over the mapped release",
+    )  # fmt: skip
+
+
+def vectors(kind: str, surface: SurfaceConfig, size: Size) -> list[float]:
+    """Vectors × dimensions of each embedding that is searched through an index."""
+    dimensions = {}
+    if kind == ITEMS and _is_on(surface, "als", default=True):
+        dimensions["als"] = 256
+    for model, width in _TRAINED.items():
+        if _is_on(surface, model, default=False):
+            dimensions[model] = width
+    many = size.items if kind == ITEMS else size.users
+    if many <= surface.index.exact_below:
+        return []
+    found = []
+    for name, width in dimensions.items():
+        options = surface.sources[name].options if name in surface.sources else {}
+        found.append(many * float(options.get("dimensions", width)))
+    return found
+
+
+def _fits(kind: str, surface: SurfaceConfig, coefficients: Coefficients) -> list[str]:
+    """Laws of the sources that are fitted: those that were measured and are not switched off."""
+    prefix = f"cpu fit {kind} "
+    names = [law.removeprefix(prefix) for law in coefficients.laws if law.startswith(prefix)]
+    return [f"fit {kind} {name}" for name in sorted(names) if _is_on(surface, name, default=True)]
+
+
+def _networks(surface: SurfaceConfig, size: Size, coefficients: Coefficients) -> list[Term]:
+    """Training of the networks that are on and were measured, for all their epochs."""
+    found = []
+    for name in _TRAINED:
+        if _is_on(surface, name, default=False):
+            options = surface.sources[name].options
+            epochs = float(options.get("trainer.epochs", 20))
+            found.append(Term(f"network {name}", size.records, epochs))
+    return found
+
+
+def _is_on(surface: SurfaceConfig, source: str, *, default: bool) -> bool:
+    setting = surface.sources.get(source)
+    return default if setting is None else setting.enabled
