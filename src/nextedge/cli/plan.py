@@ -35,7 +35,9 @@ def plan(
     ] = None,
     items: Annotated[str, typer.Option(help="items of the catalogue")] = "0",
     interactions_per_user: Annotated[str, typer.Option(help="items of a user")] = "0",
-    impressions_per_user: Annotated[str, typer.Option(help="rows of the log that labels read")] = "30",
+    impressions_per_user: Annotated[
+        str, typer.Option(help="rows of the log that labels read")
+    ] = "30",
     qps: Annotated[str, typer.Option(help="requests a second at the peak")] = "100",
     p99_ms: Annotated[float, typer.Option(help="99 of 100 are answered within")] = 100.0,
     refresh_hours: Annotated[float, typer.Option(help="from release to release")] = 24.0,
@@ -172,7 +174,9 @@ def print_plan(made: Plan, workload: Workload) -> None:
     table = Table(box=None, pad_edge=False)
     for place, name in enumerate(HEADER):
         last = place in (0, len(HEADER) - 1)
-        table.add_column(name, justify="left" if last else "right", no_wrap=place != len(HEADER) - 1)
+        table.add_column(
+            name, justify="left" if last else "right", no_wrap=place != len(HEADER) - 1
+        )
     for cells in rows_of(made):
         table.add_row(*cells)
     render.out.print(table)

@@ -8,7 +8,6 @@ the nodes above it as middles of a walk, and with them their deg².
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -137,14 +136,16 @@ def read_degrees(path: Path) -> IntArray:
         ) from None
     if not len(values) or not np.isfinite(values).all() or (values < 0).any():
         raise InputError(f"--degrees {path}: expected at least one degree, all of 0 or more")
-    return values.astype(np.int64)
+    return np.asarray(values, np.int64)
 
 
 def _normal(value: float) -> float:
     return 0.5 * math.erfc(-value / math.sqrt(2))
 
 
-def _moment(low: float, high: float, exponent: float, power: int, cap: float | None = None) -> float:
+def _moment(
+    low: float, high: float, exponent: float, power: int, cap: float | None = None
+) -> float:
     """E[d^power; d ≤ cap] of the density ∝ d^−exponent between low and high."""
     end = high if cap is None else max(min(cap, high), low)
     return _integral(low, end, power - exponent) / _integral(low, high, -exponent)
@@ -153,5 +154,4 @@ def _moment(low: float, high: float, exponent: float, power: int, cap: float | N
 def _integral(low: float, high: float, power: float) -> float:
     if abs(power + 1) < 1e-9:
         return math.log(high / low)
-    primitive: Callable[[float], float] = lambda at: at ** (power + 1) / (power + 1)  # noqa: E731
-    return primitive(high) - primitive(low)
+    return float((high ** (power + 1) - low ** (power + 1)) / (power + 1))

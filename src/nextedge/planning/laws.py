@@ -53,9 +53,7 @@ class Law:
         return max(driver / self.largest, 1.0) if self.largest > 0 else 1.0
 
 
-def fit_law(
-    driver: Sequence[float], value: Sequence[float], exponent: float | None = None
-) -> Law:
+def fit_law(driver: Sequence[float], value: Sequence[float], exponent: float | None = None) -> Law:
     """The law that is nearest to the measurements, by relative error.
 
     Args:

@@ -45,6 +45,7 @@ class Stage:
         grows_with: its drivers, in words.
         cpu: parts of its CPU seconds.
         memory: parts of its peak of anonymous memory; the first with its fixed part.
+        mapped: parts of the files that it reads here and there, which must stay in memory too.
         output: parts of what it writes.
         bounded_by: the settings that bound its memory, in words.
         splits: how the present code divides it between machines; empty where it does not.
@@ -54,6 +55,7 @@ class Stage:
     grows_with: str
     cpu: tuple[Term, ...]
     memory: tuple[Term, ...] = ()
+    mapped: tuple[Term, ...] = ()
     output: tuple[Term, ...] = ()
     bounded_by: str = ""
     splits: str = ""
@@ -63,8 +65,10 @@ class Stage:
         return sum(t.times * coefficients.law(f"cpu {t.law}").at(t.driver) for t in self.cpu)
 
     def seconds(self, coefficients: Coefficients, cores: float) -> float:
-        """On one machine of so many cores: each part's share that runs on many cores is what it
-        was measured to be (Amdahl 1967)."""
+        """On one machine of so many cores.
+
+        Each part's share that runs on many cores is what it was measured to be (Amdahl 1967).
+        """
         spent = 0.0
         for term in self.cpu:
             used, of = coefficients.threads(term.law), coefficients.cores
@@ -74,8 +78,8 @@ class Stage:
         return spent
 
     def memory_gib(self, coefficients: Coefficients) -> float:
-        """Peak of anonymous memory were it run on one machine."""
-        mib = 0.0
+        """Peak of memory were it run on one machine."""
+        mib = sum(coefficients.law(f"output {t.law}").grown(t.driver) for t in self.mapped)
         for place, term in enumerate(self.memory):
             law = coefficients.law(f"memory {term.law}")
             mib += term.times * (law.grown(term.driver) if place else law.at(term.driver))
@@ -214,19 +218,19 @@ def stages_of(workload: Workload, coefficients: Coefficients) -> list[Stage]:
     spilled = "DuckDB spills to disk beyond 80 % of the machine"
     found = [
         Stage("tables", "rows of all tables", (Term("tables", rows),), (Term("tables", rows),),
-              (Term("tables", rows),), spilled, splits="spark"),
+              output=(Term("tables", rows),), bounded_by=spilled, splits="Spark"),
         Stage("entities", "rows of all tables", (Term("entities", rows),),
-              (Term("entities", rows),), (Term("entities", rows),), "grows with the ids"),
+              (Term("entities", rows),), output=(Term("entities", rows),),
+              bounded_by="grows with the ids"),
         Stage("snapshot", "entries of all graphs",
               (Term("snapshot", records), Term("graphs", records)),
-              (Term("snapshot", records),), (Term("snapshot", records),), "grows with the graph"),
+              (Term("snapshot", records),), output=(Term("snapshot", records),),
+              bounded_by="grows with the graph"),
     ]  # fmt: skip
     for name, surface in workload.surfaces.items():
         found += _of_surface(name, surface, workload, coefficients)
     found.append(Stage("release", "bytes of the release", (Term("release", records),)))
-    found += [
-        _candidates(name, surface, workload) for name, surface in workload.surfaces.items()
-    ]
+    found += [_candidates(name, surface, workload) for name, surface in workload.surfaces.items()]
     return found
 
 
@@ -263,18 +267,20 @@ def _of_surface(
         Stage(f"sources {name}", "users, items and interactions",
               (term(f"sources {kind}"), *fits("sources")),
               (term(f"sources {kind}", quantity="memory"),),
-              (term(f"sources {kind}", quantity="output"),), "grows with users and items"),
+              output=(term(f"sources {kind}", quantity="output"),),
+              bounded_by="grows with users and items"),
         Stage(f"index {name}", "vectors × dimensions, above index.exact_below",
               (term(f"index {kind}"), *(Term("index", each) for each in indexed)),
               (term(f"index {kind}", quantity="memory"),
                *(Term("vectors", each) for each in indexed)),
-              tuple(Term("vectors", each) for each in indexed), "index.memory_mb"),
+              output=tuple(Term("vectors", each) for each in indexed),
+              bounded_by="index.memory_mb"),
         Stage(f"rank {name}", "windows × (graph + sources); labels up to ranker.max_rows", rank,
-              (term(f"rank {kind}", quantity="memory"), graph), (),
-              "ranker.max_rows, and one window's graph"),
+              (term(f"rank {kind}", quantity="memory"), graph),
+              bounded_by="ranker.max_rows, and one window's graph"),
         Stage(f"evaluate {name}", f"graph + sources; queries up to {EVALUATED:,}", evaluate,
-              (term(f"evaluate {kind}", quantity="memory"), graph), (),
-              f"{EVALUATED:,} queries, and the window's graph"),
+              (term(f"evaluate {kind}", quantity="memory"), graph),
+              bounded_by=f"{EVALUATED:,} queries, and the window's graph"),
     ]  # fmt: skip
 
 
@@ -287,8 +293,9 @@ def _candidates(name: str, surface: SurfaceConfig, workload: Workload) -> Stage:
     parts += [Term("search", each, size.users) for each in vectors(kind, surface, size)]
     return Stage(
         f"candidates {name}", "users, and two-hop paths (Σ degree²)" if kind == PEOPLE else "users",
-        tuple(parts), (Term(f"publish {kind}", size.users), Term("snapshot", size.records)), (),
-        "64 users at a time, over the mapped release",
+        tuple(parts), (Term(f"publish {kind}", 0.0),),
+        mapped=(Term("snapshot", size.records), Term(f"sources {kind}", size.nodes)),
+        bounded_by="64 users at a time, over the mapped release",
     )  # fmt: skip
 
 

@@ -92,7 +92,9 @@ def make_plan(workload: Workload, coefficients: Coefficients) -> Plan:
     allotted = workload.traffic.refresh_hours * USABLE
     alone = {stage.name: stage.seconds(coefficients, machine.cores) / 3600 for stage in stages}
     wanted = {
-        stage.name: max(1, math.ceil(stage.memory_gib(coefficients) / (machine.memory_gib * USABLE)))
+        stage.name: max(
+            1, math.ceil(stage.memory_gib(coefficients) / (machine.memory_gib * USABLE))
+        )
         for stage in stages
     }
     spread = sum(alone[name] / wanted[name] for name in alone)
@@ -152,7 +154,7 @@ def _online(online: Online, workload: Workload, coefficients: Coefficients) -> l
     store_gib = online.candidates_gib + online.lists_gib
     rows.append(
         Row("store", "users × candidates, requests an hour", 1.0, 0.0, None,
-            math.ceil(store_gib / (machine.memory_gib * USABLE)), 
+            math.ceil(store_gib / (machine.memory_gib * USABLE)),
             min(store_gib, machine.memory_gib * USABLE), store_gib,
             store_gib * machine.redis_gib_hour * HOURS_A_MONTH, "Redis, or Redis Cluster", True)
     )  # fmt: skip

@@ -144,7 +144,7 @@ class Workload:
                 "--interactions-per-user for items"
             )
         for part, option in ((self.traffic, "--"), (self.machine, "--machine and price: ")):
-            for each in fields(part):  # type: ignore[arg-type]
+            for each in fields(part):
                 name = option + each.name.replace("_", "-")
                 _at_least_zero(name, getattr(part, each.name))
         for name, value in (("--p99-ms", self.traffic.p99_ms),
