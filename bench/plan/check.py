@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from nextedge.errors import InputError
 from nextedge.planning import coefficients as shipped
 from nextedge.planning.coefficients import Coefficients
 from nextedge.planning.degrees import Degrees
-from nextedge.planning.laws import Law, fit_law
+from nextedge.planning.laws import Law, fit_law, slope
 from nextedge.planning.offline import bounded_labels, driver_of, drivers, stages_of
 from nextedge.planning.workload import Size, Workload
 
@@ -32,6 +32,11 @@ MATTERS = 0.05
 SURFACES = {kind: SurfaceConfig(kind=kind) for kind in ("people", "items")}
 FREE = {"cpu search", "wall search"}
 """Laws whose exponent theory does not fix: cells looked into grow with the root of the vectors."""
+CONSTANT = {"bytes list", "memory worker", "memory publish people", "memory publish items",
+            *(f"memory {step} {kind}" for step in ("embed", "index") for kind in SURFACES)}  # fmt: skip
+"""What does not grow with a tenant, beyond what the plan adds by itself (vectors, live state)."""
+TELLING = 0.1
+"""Seconds below which a part is too short to tell its exponent: it is taken to be 1."""
 Rows = list[dict[str, Any]]
 
 
@@ -68,6 +73,8 @@ def build_drivers(row: Mapping[str, Any]) -> dict[str, float]:
         if f"count labelled {kind}" in values
     }
     found = drivers(size, labels)
+    written = ("entities", "snapshot", *(f"sources {kind}" for kind in SURFACES))
+    found["release"] = sum(values.get(f"output {step}", 0.0) for step in written)
     for kind, looked_at in (("people", size.neighbor_degree), ("items", size.history)):
         found[f"looked at by {kind}"] = looked_at
         found[f"candidates of {kind}"] = values.get(f"count candidates {kind}", 0.0)
@@ -80,8 +87,10 @@ def _driver(law: str, kind: str, at: Mapping[str, float]) -> float | None:
     part = rest.split()[0] if rest else ""
     if kind not in ("build", "graph", "degree"):
         return next(iter(at.values()))
-    if law == "bytes list" or law == "memory worker":
+    if law in CONSTANT:
         return at["nodes"]
+    if rest == "release":
+        return at["release"]
     if quantity == "bytes":
         return at[f"candidates of {part}"]
     if part == "request" or quantity == "tail":
@@ -98,9 +107,18 @@ def fit(rows: Rows) -> Coefficients:
     """Laws of everything that was measured at two sizes or more."""
     laws: dict[str, Law] = {}
     for name, seen in observations(rows).items():
-        fixed = None if name in FREE or name.startswith(("cpu ", "wall ")) else 1.0
+        drivers_of, values = [x for x, _ in seen], [y for _, y in seen]
+        if name in CONSTANT:
+            laws[name] = constant(seen)
+            continue
+        timed = name.startswith(("cpu ", "wall ")) and max(values) >= TELLING
         try:
-            laws[name] = fit_law([x for x, _ in seen], [y for _, y in seen], fixed)
+            laws[name] = fit_law(
+                drivers_of,
+                values,
+                None if timed else 1.0,
+                **({"lowest": 0.5} if name in FREE else {}),
+            )
         except InputError:
             continue  # one size alone
     sizes: dict[str, list[int]] = {}
@@ -110,6 +128,13 @@ def fit(rows: Rows) -> Coefficients:
     about = {**where, "sizes": {kind: sorted(found) for kind, found in sizes.items()},
              "command": "python bench/plan/measure.py"}  # fmt: skip
     return Coefficients(laws, about)
+
+
+def constant(seen: list[tuple[float, float]]) -> Law:
+    """The largest value that was seen, at any driver."""
+    drivers_of, values = [x for x, _ in seen], [y for _, y in seen]
+    return Law(max(values), 0.0, 1.0, min(drivers_of), max(drivers_of), len(seen),
+               slope(drivers_of, values), 1 - min(values) / max(max(values), 1e-12))  # fmt: skip
 
 
 def predicted(row: Mapping[str, Any], laws: Coefficients) -> dict[str, float]:
@@ -177,47 +202,64 @@ def show(found: Mapping[str, Any]) -> None:
         print(f"{name:<20}{step['predicted']:>10.1f}{step['measured']:>10.1f}{step['ratio']:>7.2f}{step['share']:>7.1%}")  # fmt: skip
 
 
-def plot(rows: Rows, laws: Coefficients) -> list[Path]:
-    """Seconds and memory of the steps against users, exponents beside their names."""
+def plot(rows: Rows) -> list[Path]:
+    """Steps' seconds and memory against users, kernels against their drivers, with exponents."""
     import matplotlib
 
     matplotlib.use("agg")
     from matplotlib import pyplot
 
+    pictures = {
+        "cpu": (_of_steps(rows, "build", "step cpu "), "users", "CPU seconds"),
+        "memory": (_of_steps(rows, "graph", "memory "), "users", "peak anonymous memory, MiB"),
+        "parts": (_of_kernels(rows), "wedges, vectors × dimensions, events", "CPU seconds"),
+    }
     drawn = []
-    for quantity, unit in (("step cpu", "CPU seconds"), ("memory", "peak anonymous memory, MiB"),
-                           ("parts", "CPU seconds")):  # fmt: skip
+    for name, (curves, across, up) in pictures.items():
         figure, axes = pyplot.subplots(figsize=(8, 5))
-        for name, points in _curves(rows, quantity):
-            across, up = [x for x, _ in points], [y for _, y in points]
-            exponent = fit_law(across, up, 1.0).exponent
-            axes.loglog(across, up, "o-", markersize=4, label=f"{name}: {exponent:.2f}")
-        axes.set_xlabel("users" if quantity != "parts" else "driver of the kernel")
-        axes.set_ylabel(unit)
-        axes.legend(fontsize=7, title="with exponent", loc="center left", bbox_to_anchor=(1.0, 0.5))
+        colours = pyplot.get_cmap("tab20").colors  # type: ignore[attr-defined]
+        axes.set_prop_cycle(color=colours)
+        last = {part: points[-1][1] for part, points in curves.items()}
+        for part in sorted(curves, key=lambda part: -last[part]):
+            x, y = zip(*curves[part], strict=True)
+            axes.loglog(x, y, "o-", markersize=4, label=f"{part}: {slope(x, y):.2f}")
+        axes.set_xlabel(across)
+        axes.set_ylabel(up)
+        axes.legend(fontsize=7, title="exponent", loc="center left", bbox_to_anchor=(1.0, 0.5))
         axes.grid(alpha=0.3)
         figure.tight_layout()
-        path = HOME / "docs" / "images" / f"scale_{quantity.split()[-1]}.png"
-        figure.savefig(path, dpi=110)
+        drawn.append(HOME / "docs" / "images" / f"scale_{name}.png")
+        figure.savefig(drawn[-1], dpi=110)
         pyplot.close(figure)
-        drawn.append(path)
     return drawn
 
 
-def _curves(rows: Rows, quantity: str) -> Iterable[tuple[str, list[tuple[float, float]]]]:
-    """Points of each step against users, or of each kernel against its driver."""
-    if quantity == "parts":
-        seen = observations([row for row in rows if "drivers" in row])
-        names = [name for name in seen if name.startswith("cpu ")]
-        return [(name.removeprefix("cpu "), sorted(seen[name])) for name in sorted(names)]
-    found: dict[str, list[tuple[float, float]]] = {}
+Curves = dict[str, list[tuple[float, float]]]
+
+
+def _of_steps(rows: Rows, kind: str, prefix: str) -> Curves:
+    """Points of each step against users."""
+    found: Curves = {}
     for row in rows:
-        if row["kind"] in ("build", "graph"):
+        if row["kind"] == kind:
             for name, value in row["values"].items():
-                step = name.removeprefix(f"{quantity} ")
-                if step != name and value > 0 and not step.startswith(("publish", "worker")):
+                step = name.removeprefix(prefix).removeprefix("history ")
+                if (
+                    name.startswith(prefix)
+                    and value > 0
+                    and not step.startswith(("publish", "worker"))
+                ):
                     found.setdefault(step, []).append((row["size"]["users"], value))
-    return [(name, sorted(points)) for name, points in sorted(found.items()) if len(points) > 1]
+    return {name: sorted(points) for name, points in found.items()}
+
+
+def _of_kernels(rows: Rows) -> Curves:
+    seen = observations([row for row in rows if "drivers" in row])
+    return {
+        name.removeprefix("cpu "): sorted(points)
+        for name, points in seen.items()
+        if name.startswith("cpu ")
+    }
 
 
 def main() -> None:
@@ -229,10 +271,10 @@ def main() -> None:
     rows = load(given.results)
     found, laws = check(rows), fit(rows)
     show(found)
-    for path in plot(rows, laws):
+    for path in plot(rows):
         print(f"drawn: {path}")
+    laws = Coefficients(laws.laws, {**laws.measured, "check": found})
     if given.ship:
-        laws = Coefficients(laws.laws, {**laws.measured, "check": found})
         laws.save(Path(shipped.__file__).parent / shipped.FILE)
         print(f"written: {len(laws.laws)} laws")
     if missed(found):

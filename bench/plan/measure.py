@@ -1,6 +1,6 @@
 """What each stage costs at three sizes, for ``nextedge plan``: each size in a process of its own.
 
-    python bench/plan/measure.py [--build 750 1500 3000] [--graph …] [--fresh]
+    python bench/plan/measure.py [--build 600 1200 2400] [--graph …] [--fresh]
 
 Results are kept, one file a size; a size that is there is not measured again, so a stopped run
 goes on where it was. ``python bench/plan/check.py`` then fits the laws and checks them.
@@ -21,8 +21,8 @@ from typing import Any
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 SIZES = {
-    "build": [750, 1500, 3000],
-    "graph": [8000, 24000, 72000],
+    "build": [600, 1200, 2400],
+    "graph": [3000, 9000, 27000],
     "degree": [15, 30, 60],
     "two_hop": [25000, 50000, 100000],
     "vectors": [60000, 120000, 240000],

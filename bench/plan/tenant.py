@@ -3,8 +3,7 @@
     python bench/plan/tenant.py build USERS | graph USERS | degree DEGREE | worker FOLDER
 
 ``build`` builds both surfaces and asks it over the application, without a network between;
-``graph`` runs the steps before the surfaces, whose memory tells more the larger they are; ``degree``
-asks tenants of the same size that have more connections and items a user. Prints one JSON line.
+``graph`` builds larger ones with next to no training, for what grows with the history; ``degree`` asks tenants of the same size that have more connections and items a user. Prints one JSON line.
 """
 
 from __future__ import annotations
@@ -29,32 +28,34 @@ from parts import Clock, watch
 
 from nextedge import Recommender
 from nextedge.api.app import create_app
-from nextedge.config import load_config
 from nextedge.data.synthetic import SyntheticConfig, generate_tenant
-from nextedge.engines.local import LocalEngine
-from nextedge.graph.snapshot import Entities, Snapshot
+from nextedge.graph.snapshot import Snapshot
 from nextedge.planning.workload import Size
 from nextedge.serving.cache import Cache
 from nextedge.serving.published import Kept, packed
 from nextedge.serving.question import Question
 from nextedge.serving.ranked_store import pack_ranked
 from nextedge.serving.request import answer
-from nextedge.steps.entities import EntitiesStep
-from nextedge.steps.fingerprint import fingerprint
-from nextedge.steps.publishable import SnapshotStep
-from nextedge.steps.step import Workshop, quiet
-from nextedge.steps.tables import TablesStep
+from nextedge.steps import evaluate
+from nextedge.steps.step import quiet
 from nextedge.steps.usage import measured
 from nextedge.types import Requests
 
 ASKED = 150
 SAMPLED = 256
-DEGREE_USERS = 1500
+DEGREE_USERS = 1000
 _SERVING = "[serving]\ncache_entries = 0\ndeadline_ms = 0\ncandidates_features = {features}\n"
+_SHORT = """
+[surfaces.{0}.ranker]
+model = "lightgbm"
+compare = ["lightgbm"]
+max_rows = 1000
+trees = 10
+"""
 _QUICK = """
 [surfaces.{0}.ranker]
 model = "lightgbm"
-compare = []
+compare = ["lightgbm"]
 max_rows = 15000
 """
 
@@ -70,19 +71,28 @@ def size_of(snapshot: Snapshot, impressions: int) -> Size:
 
 
 def measure_graph(folder: Path, users: int) -> dict[str, Any]:
-    """The steps that make tables, ids and graphs."""
+    """A build whose training and evaluation are cut short: what is left grows with the history."""
     rows = generate_tenant(folder, SyntheticConfig(users=users, items=users // 2))
+    (folder / "nextedge.toml").write_text(_SHORT.format("people") + _SHORT.format("items"))
+    evaluate.MAX_QUERIES = SAMPLED
     clock = Clock()
     watch(clock)
-    config = load_config(folder)
-    workshop = Workshop(config.state_path / "work", quiet)
-    with LocalEngine(temp_directory=folder / "spill") as engine:
-        tables = workshop.complete(TablesStep(config, engine, fingerprint(config, None), None), {})
-        entities = workshop.complete(EntitiesStep(config, engine), {"tables": tables})
-        snapshot = workshop.complete(SnapshotStep(), {"entities": entities})
-    loaded = Snapshot.load(snapshot[1], Entities.load(entities[1] / "entities"))
-    values = _of_steps(workshop.usage) | _of_parts(clock)
-    return {"size": asdict(size_of(loaded, rows["impressions"])), "values": values}
+    recommender = Recommender(folder)
+    recommender.build()
+    costs = recommender.releases.get(recommender.release.id).costs()
+    found = _of_steps(costs) | _of_parts(clock)
+    bounded = ("fusion", "labels", "training", "queries")
+    values = {
+        law: value
+        for law, value in found.items()
+        if not law.startswith("step") and law.split()[1] not in bounded
+    }
+    for name in [law for law in values if law.startswith(("memory rank", "memory evaluate"))]:
+        values[name.replace("memory", "memory history", 1)] = values.pop(name)
+    return {
+        "size": asdict(size_of(recommender.release.snapshot, rows["impressions"])),
+        "values": values,
+    }
 
 
 def measure_build(folder: Path, users: int) -> dict[str, Any]:

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from nextedge.planning.plan import Plan, Row
     from nextedge.planning.workload import Workload
 
-Count = Annotated[str | None, typer.Option()]
-
 
 def plan(
     users: Annotated[str | None, typer.Option(help="such as 20000, 10M or 1B")] = None,
@@ -43,6 +41,9 @@ def plan(
     refresh_hours: Annotated[float, typer.Option(help="from release to release")] = 24.0,
     events_per_second: Annotated[
         str | None, typer.Option(help="recorded facts; left out, a tenth of the requests")
+    ] = None,
+    candidates: Annotated[
+        int | None, typer.Option(min=1, help="of a request; left out, as configured")
     ] = None,
     keep_features: Annotated[
         bool, typer.Option("--keep-features", help="published candidates hold their features")
@@ -87,11 +88,17 @@ def plan(
     )  # fmt: skip
     asked = number(qps, "--qps")
     recorded = asked / 10 if events_per_second is None else number(events_per_second, "--events-per-second")  # fmt: skip
+    surfaces = surfaces_for(settings, size)
+    if candidates is not None:
+        surfaces = {
+            name: surface.model_copy(update={"candidates": candidates})
+            for name, surface in surfaces.items()
+        }
     workload = Workload(
         size, spread, Traffic(asked, p99_ms, refresh_hours, recorded),
         Machine(machine_memory_gib, machine_cores, core_hour_price, gib_hour_price,
                 redis_gib_hour_price, stored_gib_month_price),
-        surfaces_for(settings, size), keep_features or settings.serving.candidates_features,
+        surfaces, keep_features or settings.serving.candidates_features,
         settings.serving.cache_seconds,
     )  # fmt: skip
     made = make_plan(workload, load_coefficients(coefficients))
@@ -184,7 +191,8 @@ def print_plan(made: Plan, workload: Workload) -> None:
         render.out.print(line, soft_wrap=True)
     render.out.print("Grows with:")
     for row in made.rows:
-        render.out.print(f"  {row.stage}: {row.grows_with}", soft_wrap=True, markup=False)
+        bound = f"; memory: {row.bounded_by}" if row.bounded_by else ""
+        render.out.print(f"  {row.stage}: {row.grows_with}{bound}", soft_wrap=True, markup=False)
     render.out.print("Assumed:")
     for line in made.assumptions:
         render.out.print(f"  {line}", soft_wrap=True, markup=False)

@@ -16,7 +16,7 @@ from nextedge.errors import InputError
 
 WELL = 0.10
 """Relative error up to which the exponent 1 describes what was measured."""
-_LOWEST, _HIGHEST, _STEPS = 0.5, 1.25, 76
+_LOWEST, _HIGHEST, _STEP = 0.8, 1.1, 0.01
 
 
 @dataclass(frozen=True)
@@ -53,14 +53,20 @@ class Law:
         return max(driver / self.largest, 1.0) if self.largest > 0 else 1.0
 
 
-def fit_law(driver: Sequence[float], value: Sequence[float], exponent: float | None = None) -> Law:
+def fit_law(
+    driver: Sequence[float],
+    value: Sequence[float],
+    exponent: float | None = None,
+    lowest: float = _LOWEST,
+) -> Law:
     """The law that is nearest to the measurements, by relative error.
 
     Args:
         driver: of each size; above 0, at least two different ones.
         value: what was measured there; 0 or more.
         exponent: p; None takes 1 where that is within ``WELL`` of all measurements, and else,
-            with three sizes or more, the best between 0.5 and 1.25.
+            with three sizes or more, the best from ``lowest`` to 1.1.
+        lowest: where theory leaves the exponent open, what it may be at least.
 
     Raises:
         InputError: there are too few sizes, or they are not positive.
@@ -73,7 +79,8 @@ def fit_law(driver: Sequence[float], value: Sequence[float], exponent: float | N
     a, b, error = _line(x, y, 1.0 if exponent is None else exponent)
     p = 1.0 if exponent is None else exponent
     if exponent is None and error > WELL and len(np.unique(x)) >= 3:
-        tried = [(*_line(x, y, power), power) for power in np.linspace(_LOWEST, _HIGHEST, _STEPS)]
+        powers = np.arange(lowest, _HIGHEST + _STEP / 2, _STEP)
+        tried = [(*_line(x, y, power), power) for power in powers]
         a, b, error, p = min(tried, key=lambda each: each[2])
     return Law(a, b, float(p), float(x.min()), float(x.max()), len(x), slope(x, y), error)
 

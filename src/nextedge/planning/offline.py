@@ -173,7 +173,7 @@ def drivers(size: Size, labels: Mapping[str, Labels]) -> dict[str, float]:
 _BY_STEP = {
     "tables": "rows", "entities": "rows", "snapshot": "records", "graphs": "records",
     "embed": "nodes", "sources": "nodes", "index": "nodes", "rank": "records",
-    "evaluate": "records", "release": "records", "publish": "users",
+    "evaluate": "records", "history": "records", "publish": "users",
 }  # fmt: skip
 _BY_PART = {
     "fusion": "fusion queries of", "labels": "label queries of", "training": "training rows of",
@@ -229,7 +229,8 @@ def stages_of(workload: Workload, coefficients: Coefficients) -> list[Stage]:
     ]  # fmt: skip
     for name, surface in workload.surfaces.items():
         found += _of_surface(name, surface, workload, coefficients)
-    found.append(Stage("release", "bytes of the release", (Term("release", records),)))
+    written = sum(each.output_gib(coefficients) for each in found if each.name != "tables") * 1024
+    found.append(Stage("release", "bytes of the release", (Term("release", written),)))
     found += [_candidates(name, surface, workload) for name, surface in workload.surfaces.items()]
     return found
 
@@ -249,6 +250,7 @@ def _of_surface(
 
     walked = wedges_of_asker(workload) if kind == PEOPLE else 0.0
     indexed = vectors(kind, surface, size)
+    networks = _networks(surface, size, coefficients)
     graph = Term("snapshot", size.records)
     rank = (
         term(f"rank {kind}"), term("graphs", LABEL_WINDOWS + 1), *fits("rank"),
@@ -261,8 +263,8 @@ def _of_surface(
     )  # fmt: skip
     return [
         Stage(f"embed {name}", "epochs × entries, where a network is on",
-              (term(f"embed {kind}"), *_networks(surface, size, coefficients)),
-              (term(f"embed {kind}", quantity="memory"),),
+              (term(f"embed {kind}"), *networks),
+              (term(f"embed {kind}", quantity="memory"), *([graph] if networks else [])),
               bounded_by="grows with the graph, batches of networks do not"),
         Stage(f"sources {name}", "users, items and interactions",
               (term(f"sources {kind}"), *fits("sources")),
@@ -276,10 +278,11 @@ def _of_surface(
               output=tuple(Term("vectors", each) for each in indexed),
               bounded_by="index.memory_mb"),
         Stage(f"rank {name}", "windows × (graph + sources); labels up to ranker.max_rows", rank,
-              (term(f"rank {kind}", quantity="memory"), graph),
+              (term(f"rank {kind}", quantity="memory"), Term(f"history rank {kind}", size.records)),
               bounded_by="ranker.max_rows, and one window's graph"),
         Stage(f"evaluate {name}", f"graph + sources; queries up to {EVALUATED:,}", evaluate,
-              (term(f"evaluate {kind}", quantity="memory"), graph),
+              (term(f"evaluate {kind}", quantity="memory"),
+               Term(f"history evaluate {kind}", size.records)),
               bounded_by=f"{EVALUATED:,} queries, and the window's graph"),
     ]  # fmt: skip
 

@@ -17,6 +17,9 @@ from nextedge.planning.workload import PEOPLE, Workload
 
 HEADROOM = 0.7
 """Share of a worker's time that is planned at most: a peak within the peak, a restart, a swap."""
+NODE_BYTES = 64
+"""A worker's own arrays of a user or item: degrees, latest activity, counters of walks. Estimated:
+at the sizes that are measured they vanish beside the libraries."""
 _TAIL = 100.0
 _WAYS = ("published", "features")
 
@@ -82,7 +85,7 @@ def online_of(workload: Workload, coefficients: Coefficients, release_gib: float
     )
     events = traffic.events_per_second * traffic.refresh_hours * 3600
     overlay_gib = events * coefficients.law("bytes event").b / 2**30
-    base_mib = coefficients.law("memory worker").at(workload.size.nodes)
+    base_mib = coefficients.law("memory worker").a + workload.size.nodes * NODE_BYTES / 2**20
     return Online(
         found, event_share, base_mib / 1024 + overlay_gib, overlay_gib, release_gib,
         sum(_candidates_gib(name, workload, coefficients) for name in workload.surfaces),
