@@ -99,7 +99,7 @@ def _memory(laws: Coefficients) -> list[str]:
 
 
 def _unit(step: str) -> str:
-    from nextedge.planning.offline import driver_of
+    from nextedge.planning.drivers import driver_of
 
     name = driver_of(f"memory {step}").split(" of ")[0]
     return {"records": "graph entry", "nodes": "user or item", "rows": "row of a table"}.get(

@@ -21,8 +21,9 @@ from nextedge.errors import InputError
 from nextedge.planning import coefficients as shipped
 from nextedge.planning.coefficients import Coefficients
 from nextedge.planning.degrees import Degrees
+from nextedge.planning.drivers import bounded_labels, driver_of, drivers, reach
 from nextedge.planning.laws import Law, fit_law, slope
-from nextedge.planning.offline import bounded_labels, driver_of, drivers, stages_of
+from nextedge.planning.offline import stages_of
 from nextedge.planning.workload import Size, Workload
 
 HOME = Path(__file__).parents[2]
@@ -72,7 +73,8 @@ def build_drivers(row: Mapping[str, Any]) -> dict[str, float]:
         for kind, surface in SURFACES.items()
         if f"count labelled {kind}" in values
     }
-    found = drivers(size, labels)
+    reached = {kind: reach(size, surface) for kind, surface in SURFACES.items()}
+    found = drivers(size, labels, reached)
     written = ("entities", "snapshot", *(f"sources {kind}" for kind in SURFACES))
     found["release"] = sum(values.get(f"output {step}", 0.0) for step in written)
     for kind, looked_at in (("people", size.neighbor_degree), ("items", size.history)):

@@ -8,12 +8,17 @@ that of the parts inside it. What whole steps took stands in each release's ``bu
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from nextedge.models.graphsage import GraphSage
 from nextedge.stages.source import source_classes
@@ -25,6 +30,8 @@ class Clock:
     """Own seconds and CPU seconds of nested parts, how often each ran, and what was counted."""
 
     def __init__(self) -> None:
+        self.begun_mib: dict[str, float] = {}
+        """Anonymous memory of the process as each step began, in the order of the steps."""
         self.parts: dict[str, dict[str, float]] = {}
         self.counted: dict[str, list[int]] = {}
         self._open: list[list[float]] = []
@@ -57,13 +64,25 @@ class Clock:
         return timed
 
 
+def held_mib() -> float:
+    """Anonymous memory of this process, once what is free has been given back."""
+    gc.collect()
+    pa.default_memory_pool().release_unused()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
+
+
 def watch(clock: Clock) -> None:
     """Wrap, for the rest of this process, the functions whose time is told apart."""
     complete = Workshop.complete
 
     def step(self: Workshop, given: Any, inputs: Any) -> Any:
         surface = getattr(given, "surface", None)
-        with clock.measure(given.name if surface is None else f"{given.name} {surface}"):
+        name = given.name if surface is None else f"{given.name} {surface}"
+        clock.begun_mib[name] = held_mib()
+        with clock.measure(name):
             return complete(self, given, inputs)
 
     Workshop.complete = step  # type: ignore[method-assign]

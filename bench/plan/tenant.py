@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from parts import Clock, watch
+from parts import Clock, held_mib, watch
 
 from nextedge import Recommender
 from nextedge.api.app import create_app
@@ -80,7 +80,7 @@ def measure_graph(folder: Path, users: int) -> dict[str, Any]:
     recommender = Recommender(folder)
     recommender.build()
     costs = recommender.releases.get(recommender.release.id).costs()
-    found = _of_steps(costs) | _of_parts(clock)
+    found = _of_steps(costs, clock) | _of_parts(clock)
     bounded = ("fusion", "labels", "training", "queries")
     values = {
         law: value
@@ -107,7 +107,7 @@ def measure_build(folder: Path, users: int) -> dict[str, Any]:
     with measured(folder / "nothing") as usage:
         recommender.build()
     costs = recommender.releases.get(recommender.release.id).costs()
-    values = _of_steps(costs) | _of_parts(clock)
+    values = _of_steps(costs, clock) | _of_parts(clock)
     steps = sum(row["cpu_seconds"] for row in costs), sum(row["seconds"] for row in costs)
     values |= {
         "cpu release": max(usage.cpu_seconds - steps[0], 0.0),
@@ -134,15 +134,19 @@ def measure_degree(folder: Path, degree: int) -> dict[str, Any]:
     return {"size": asdict(size), "values": _asked(folder, recommender, by_candidate=True)}
 
 
-def _of_steps(costs: list[dict[str, Any]]) -> dict[str, float]:
-    """Whole steps, and their memory and output, by ``build.json``."""
-    found = {}
+def _of_steps(costs: list[dict[str, Any]], clock: Clock) -> dict[str, float]:
+    """Whole steps, and their memory and output, by ``build.json``.
+
+    Memory is what a step takes beyond what the steps before it left, and what the first began with.
+    """
+    found, base = {}, next(iter(clock.begun_mib.values()))
     for row in costs:
         surface = row.get("surface")
         name = row["step"] if surface is None else f"{row['step']} {surface}"
+        own = max(row["peak_memory_mib"] - clock.begun_mib[name], 0.0)
         found |= {
             f"step cpu {name}": row["cpu_seconds"], f"step wall {name}": row["seconds"],
-            f"memory {name}": row["peak_memory_mib"], f"output {name}": row["output_mib"],
+            f"memory {name}": base + own, f"output {name}": row["output_mib"],
         }  # fmt: skip
     return found
 
@@ -195,7 +199,7 @@ def _publishing(recommender: Recommender) -> dict[str, float]:
                 sizes["features"].append(len(packed("key", Kept(part.candidates, matrix[rows]))))
         values |= {f"cpu publish {surface}": cpu / len(drawn) * users,
                    f"wall publish {surface}": wall / len(drawn) * users,
-                   f"memory publish {surface}": _anonymous_mib()}  # fmt: skip
+                   f"memory publish {surface}": held_mib()}  # fmt: skip
         values |= {f"bytes {surface} {way}": float(np.mean(size)) for way, size in sizes.items()}
         values[f"count candidates {surface}"] = float(
             np.mean([len(part.candidates) for _, c in found for part in _each(c)])
@@ -313,14 +317,9 @@ def worker(folder: Path) -> dict[str, Any]:
     recommender = Recommender(folder)
     recommender.start_serving()
     recommender.warm_up()
-    found = _anonymous_mib()
+    found = held_mib()
     recommender.close()
     return {"memory worker": found}
-
-
-def _anonymous_mib() -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
 
 
 def main() -> None:

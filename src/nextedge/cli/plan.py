@@ -13,7 +13,8 @@ from nextedge.errors import InputError, NoReleaseError
 
 if TYPE_CHECKING:
     from nextedge.planning.degrees import Degrees
-    from nextedge.planning.plan import Plan, Row
+    from nextedge.planning.plan import Plan
+    from nextedge.planning.rows import Row
     from nextedge.planning.workload import Workload
 
 

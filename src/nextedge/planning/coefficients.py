@@ -24,7 +24,7 @@ class Coefficients:
     """Laws by name, and where they were measured.
 
     Attributes:
-        laws: what each name is of, and its driver, stand in ``bench/plan/fit.py``.
+        laws: what each name is of, and its driver, stand in ``planning/drivers.py``.
         measured: machine, cores, date, load, sizes.
     """
 

@@ -2,25 +2,19 @@
 
 A stage's cost is a sum of parts, each a law at its driver, as often as the code runs it: a
 surface's ``rank`` makes a graph and fits its sources for every label window and once more for
-queries without edges, ``evaluate`` once. What is bounded by a setting (label rows by
-``ranker.max_rows``, evaluated queries by their maximum) has a bounded driver, so that laws which
-were measured at some thousand users hold at any number of them.
+queries without edges, ``evaluate`` once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nextedge.config import SurfaceConfig
 from nextedge.data.split import LABEL_WINDOWS
 from nextedge.planning.coefficients import Coefficients
+from nextedge.planning.drivers import EVALUATED, driver_of, drivers, labels_of, reach
 from nextedge.planning.workload import ITEMS, PEOPLE, Size, Workload
 
-EVALUATED = 20_000
-"""Queries that ``evaluate`` takes at most (tested to be those of the step)."""
-FUSION = 1_000
-COLD_SHARE, COLD_PARTS = 0.1, 3
 _WINDOWS_FITTED = {"sources": 1, "rank": LABEL_WINDOWS + 1, "evaluate": 1}
 """Times that each step fits all sources of its surface."""
 _TRAINED = {"graphsage": 128}
@@ -102,107 +96,6 @@ class Stage:
         return coefficients.law(f"cpu {most.law}").beyond(most.driver)
 
 
-@dataclass(frozen=True)
-class Labels:
-    """What a surface learns from, within its bounds.
-
-    Attributes:
-        fused: queries that weigh the sources.
-        queries: label queries of all windows, and of those without edges.
-        rows: candidate rows that are held at once for training.
-        trained: rows that rankers are fitted on, all fits together.
-        evaluated: queries of the evaluation.
-    """
-
-    fused: float
-    queries: float
-    rows: float
-    trained: float
-    evaluated: float
-
-
-def labels_of(
-    kind: str, users: float, surface: SurfaceConfig, coefficients: Coefficients
-) -> Labels:
-    """How many of the users have labels, by what was measured, within the surface's bounds."""
-    labelled = min(coefficients.law(f"count labelled {kind}").at(users), users)
-    evaluated = min(coefficients.law(f"count evaluated {kind}").at(users), users)
-    return bounded_labels(users, labelled, evaluated, surface)
-
-
-def bounded_labels(
-    users: float, labelled: float, evaluated: float, surface: SurfaceConfig
-) -> Labels:
-    """The bounds of ``ranker`` over so many labelled queries a window."""
-    a_query = surface.ranker.best_kept + surface.ranker.others_drawn
-    window = min(surface.ranker.max_rows, labelled * a_query)
-    most_cold = max(1000, surface.ranker.max_rows // COLD_PARTS)
-    cold = min(most_cold, users * COLD_SHARE / COLD_PARTS * a_query)
-    later = sum(range(1, LABEL_WINDOWS)) + LABEL_WINDOWS
-    cold_later = sum(range(1, COLD_PARTS)) + COLD_PARTS
-    return Labels(
-        fused=min(FUSION, labelled),
-        queries=(LABEL_WINDOWS * window + COLD_PARTS * cold) / a_query,
-        rows=LABEL_WINDOWS * window,
-        trained=later * window + cold_later * cold,
-        evaluated=min(EVALUATED, evaluated),
-    )
-
-
-def drivers(size: Size, labels: Mapping[str, Labels]) -> dict[str, float]:
-    """What the laws of a build grow with, by name of the driver."""
-    found = {
-        "rows": size.rows,
-        "records": size.records,
-        "nodes": size.nodes,
-        "users": size.users,
-        "items": size.items,
-        "interactions": size.interactions,
-    }
-    for kind, each in labels.items():
-        found |= {
-            f"fusion queries of {kind}": each.fused,
-            f"label queries of {kind}": each.queries,
-            f"label rows of {kind}": each.rows,
-            f"training rows of {kind}": each.trained,
-            f"evaluated queries of {kind}": each.evaluated,
-        }
-    return found
-
-
-_BY_STEP = {
-    "tables": "rows", "entities": "rows", "snapshot": "records", "graphs": "records",
-    "embed": "nodes", "sources": "nodes", "index": "nodes", "rank": "records",
-    "evaluate": "records", "history": "records", "publish": "users",
-}  # fmt: skip
-_BY_PART = {
-    "fusion": "fusion queries of", "labels": "label queries of", "training": "training rows of",
-    "queries": "evaluated queries of", "rank": "label rows of", "evaluate": "evaluated queries of",
-}  # fmt: skip
-_BY_SOURCE = {
-    "ease": "items", "slist": "items", "item_cooccurrence": "interactions",
-    "item_knn": "interactions", "graph_filter": "interactions",
-}  # fmt: skip
-
-
-def driver_of(law: str) -> str:
-    """Name of the driver of a law of the build, as ``cpu fit items ease`` or ``memory rank people``."""
-    quantity, _, of = law.partition(" ")
-    part, _, rest = of.partition(" ")
-    if quantity == "count":
-        return "users"
-    if part == "fit":
-        return _BY_SOURCE.get(rest.split()[-1], "nodes")
-    if part == "network":
-        return "records"
-    bounded = part in _BY_PART and not (quantity == "cpu" or quantity == "wall")
-    if part in ("fusion", "labels", "training", "queries") or (
-        bounded and part in ("rank", "evaluate")
-    ):
-        return f"{_BY_PART[part]} {rest}"
-    return _BY_STEP[part]
-
-
 def wedges_of_asker(workload: Workload) -> float:
     """Two-hop paths of one who is drawn by degree, as those who have labels or ask tend to be."""
     degrees, size = workload.degrees, workload.size
@@ -240,7 +133,7 @@ def _of_surface(
 ) -> list[Stage]:
     size, kind = workload.size, surface.kind
     labels = labels_of(kind, size.users, surface, coefficients)
-    at = drivers(size, {kind: labels})
+    at = drivers(size, {kind: labels}, {kind: reach(size, surface)})
 
     def term(law: str, times: float = 1.0, quantity: str = "cpu") -> Term:
         return Term(law, at[driver_of(f"{quantity} {law}")], times)
@@ -290,12 +183,12 @@ def _of_surface(
 def _candidates(name: str, surface: SurfaceConfig, workload: Workload) -> Stage:
     """Candidates of every user, kept in a store by ``nextedge publish``."""
     size, kind = workload.size, surface.kind
-    parts = [Term(f"publish {kind}", size.users)]
+    parts = [Term(f"publish {kind}", size.users * reach(size, surface))]
     if kind == PEOPLE:
         parts.append(Term("two_hop", size.wedges))
     parts += [Term("search", each, size.users) for each in vectors(kind, surface, size)]
     return Stage(
-        f"candidates {name}", "users, and two-hop paths (Σ degree²)" if kind == PEOPLE else "users",
+        f"candidates {name}", f"users × candidates{', and two-hop paths (Σ degree²)' if kind == PEOPLE else ''}",
         tuple(parts), (Term(f"publish {kind}", 0.0),),
         mapped=(Term("snapshot", size.records), Term(f"sources {kind}", size.nodes)),
         bounded_by="64 users at a time, over the mapped release",

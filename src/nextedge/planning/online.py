@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass
 
 from nextedge.planning.coefficients import Coefficients
+from nextedge.planning.drivers import reach
 from nextedge.planning.offline import Term, vectors, wedges_of_asker
 from nextedge.planning.workload import PEOPLE, Workload
 
@@ -119,7 +120,7 @@ def request_terms(
     kind = surface.kind
     way = "features" if workload.keep_features else "published"
     looked_at = size.neighbor_degree if kind == PEOPLE else max(size.history, 1e-9)
-    many = min(float(surface.candidates), size.users if kind == PEOPLE else size.items)
+    many = reach(size, surface)
     law = f"request {kind} {way}"
     tail = coefficients.law(f"tail {kind} {way}")
     return [Term(law, looked_at, many)], max(tail.at(tail.largest), 1.0)
@@ -129,7 +130,7 @@ def computed_seconds(name: str, workload: Workload, coefficients: Coefficients) 
     """CPU seconds of a request for somebody whose candidates are not published."""
     surface, size = workload.surfaces[name], workload.size
     looked_at = size.neighbor_degree if surface.kind == PEOPLE else max(size.history, 1e-9)
-    many = min(float(surface.candidates), size.users if surface.kind == PEOPLE else size.items)
+    many = reach(size, surface)
     spent = many * coefficients.law(f"cpu request {surface.kind} computed").at(looked_at)
     if surface.kind == PEOPLE:
         spent += coefficients.law("cpu two_hop").grown(wedges_of_asker(workload))
@@ -164,7 +165,7 @@ def busy_share(service_s: float, own_p99_s: float, target_s: float, most: float)
 
 def _candidates_gib(name: str, workload: Workload, coefficients: Coefficients) -> float:
     surface, size = workload.surfaces[name], workload.size
-    many = min(float(surface.candidates), size.users if surface.kind == PEOPLE else size.items)
+    many = reach(size, surface)
     way = "features" if workload.keep_features else "published"
     value = coefficients.law(f"bytes {surface.kind} {way}").at(many)
     return size.users * value / 2**30
