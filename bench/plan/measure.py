@@ -22,7 +22,7 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 SIZES = {
     "build": [600, 1200, 2400],
-    "graph": [3000, 9000, 27000],
+    "graph": [2000, 6000, 18000],
     "degree": [15, 30, 60],
     "two_hop": [25000, 50000, 100000],
     "vectors": [60000, 120000, 240000],

@@ -49,12 +49,16 @@ def plan(
     keep_features: Annotated[
         bool, typer.Option("--keep-features", help="published candidates hold their features")
     ] = False,
-    machine_memory_gib: Annotated[float, typer.Option()] = 64.0,
-    machine_cores: Annotated[float, typer.Option()] = 16.0,
-    core_hour_price: Annotated[float, typer.Option()] = 0.04,
-    gib_hour_price: Annotated[float, typer.Option()] = 0.005,
-    redis_gib_hour_price: Annotated[float, typer.Option()] = 0.02,
-    stored_gib_month_price: Annotated[float, typer.Option()] = 0.023,
+    machine_memory_gib: Annotated[float, typer.Option(help="of each machine")] = 64.0,
+    machine_cores: Annotated[float, typer.Option(help="of each machine")] = 16.0,
+    core_hour_price: Annotated[float, typer.Option(help="of a core for an hour")] = 0.04,
+    gib_hour_price: Annotated[float, typer.Option(help="of a GiB of memory for an hour")] = 0.005,
+    redis_gib_hour_price: Annotated[
+        float, typer.Option(help="of a GiB of memory for an hour")
+    ] = 0.02,
+    stored_gib_month_price: Annotated[
+        float, typer.Option(help="of a GiB of files for a month")
+    ] = 0.023,
     coefficients: Annotated[
         Path | None, typer.Option(help="measured laws of your own (bench/plan)")
     ] = None,
