@@ -22,7 +22,8 @@ import pyarrow as pa
 
 from nextedge.models.graphsage import GraphSage
 from nextedge.stages.source import source_classes
-from nextedge.steps import embed, evaluate, publishable, rank
+from nextedge.steps import embed, evaluate, lines, publishable, rank
+from nextedge.steps.ranked_lists import RankedQueries
 from nextedge.steps.step import Workshop
 
 
@@ -30,6 +31,8 @@ class Clock:
     """Own seconds and CPU seconds of nested parts, how often each ran, and what was counted."""
 
     def __init__(self) -> None:
+        self.surface = ""
+        """Of the step at work; none for those that all surfaces share."""
         self.begun_mib: dict[str, float] = {}
         """Anonymous memory of the process as each step began, in the order of the steps."""
         self.parts: dict[str, dict[str, float]] = {}
@@ -55,13 +58,25 @@ class Clock:
             found["count"] += 1
 
     def wrapped(self, name: str, run: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, timed."""
+        """The function, timed under a name in which ``{}`` is the surface at work."""
 
         def timed(*given: Any, **named: Any) -> Any:
-            with self.measure(name):
+            with self.measure(name.format(self.surface)):
                 return run(*given, **named)
 
         return timed
+
+    def counting(self, name: str, run: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, with the queries counted that its graph has edges of."""
+
+        def counted(scope: Any, relation: Any, pairs: Any, window: Any, *given: Any) -> Any:
+            found = run(scope, relation, pairs, window, *given)
+            if window.name != "cold_start":
+                queries = int(np.count_nonzero(found.degree))
+                self.counted.setdefault(f"{name} {self.surface}", []).append(queries)
+            return found
+
+        return counted
 
 
 def held_mib() -> float:
@@ -79,73 +94,23 @@ def watch(clock: Clock) -> None:
     complete = Workshop.complete
 
     def step(self: Workshop, given: Any, inputs: Any) -> Any:
-        surface = getattr(given, "surface", None)
-        name = given.name if surface is None else f"{given.name} {surface}"
+        clock.surface = getattr(given, "surface", "")
+        name = f"{given.name} {clock.surface}".strip()
         clock.begun_mib[name] = held_mib()
         with clock.measure(name):
             return complete(self, given, inputs)
 
     Workshop.complete = step  # type: ignore[method-assign]
-    rank.window_snapshot = clock.wrapped("graphs", rank.window_snapshot)
-    embed.window_snapshot = clock.wrapped("graphs", embed.window_snapshot)
-    publishable.serving_snapshot = clock.wrapped("graphs", publishable.serving_snapshot)
-    _watch_fits(clock)
-    _watch_surface(clock, rank.RankStep, rank, {
-        "learn_fusion": "fusion", "label_rows": "labels", "train": "training",
-    })  # fmt: skip
-    _watch_surface(clock, evaluate.EvaluateStep, evaluate, {"_Collected": "queries"})
-
-
-def _watch_fits(clock: Clock) -> None:
-    """Fits of sources, by surface; and of the network that may be trained beside them."""
-    fits = {name: cls.fit for name, cls in source_classes().items()}
-
-    def timed(name: str) -> Callable[..., Any]:
-        def fit(scope: Any, *given: Any) -> Any:
-            kind = "people" if scope.relation.self_typed else "items"
-            with clock.measure(f"fit {kind} {name}"):
-                return fits[name](scope, *given)
-
-        return fit
-
-    for name, cls in source_classes().items():
-        cls.fit = staticmethod(timed(name))  # type: ignore[assignment]
+    for module, function in ((lines, "window_snapshot"), (embed, "window_snapshot"),
+                             (publishable, "serving_snapshot")):  # fmt: skip
+        setattr(module, function, clock.wrapped("graphs", getattr(module, function)))
+    for function, part in (("learn_fusion", "fusion"), ("label_rows", "labels"), ("train", "training")):  # fmt: skip
+        setattr(rank, function, clock.wrapped(f"{part} {{}}", getattr(rank, function)))
+    for owner, method in ((RankedQueries, "__call__"), (evaluate._Collected, "report")):
+        setattr(owner, method, clock.wrapped("queries {}", getattr(owner, method)))
     GraphSage.fit = clock.wrapped("network graphsage", GraphSage.fit)  # type: ignore[method-assign]
-
-
-def _watch_surface(clock: Clock, step: Any, module: Any, functions: dict[str, str]) -> None:
-    """Time functions under names that end in the surface of the step that runs."""
-    run, originals = step.run, {name: getattr(module, name) for name in functions}
-
-    def with_names(self: Any, *given: Any) -> Any:
-        for name, part in functions.items():
-            told, original = f"{part} {self.surface}", originals[name]
-            if isinstance(original, type):
-                setattr(module, name, _timed_class(clock, told, original))
-            else:
-                setattr(module, name, _counting(clock, self.surface, clock.wrapped(told, original)))
-        return run(self, *given)
-
-    step.run = with_names
-
-
-def _counting(clock: Clock, surface: str, run: Callable[..., Any]) -> Callable[..., Any]:
-    """The function; label queries of the windows, as there are, are counted beside it."""
-
-    def counted(*given: Any, **named: Any) -> Any:
-        if named.get("seed") is not None and named["seed"] < rank.LABEL_WINDOWS:
-            queries = int(np.count_nonzero(given[1].degree))
-            clock.counted.setdefault(f"labelled {surface}", []).append(queries)
-        return run(*given, **named)
-
-    return counted
-
-
-def _timed_class(clock: Clock, name: str, cls: type) -> type:
-    methods = {method: clock.wrapped(name, getattr(cls, method)) for method in ("add", "report")}
-
-    def begin(self: Any, line: Any, positives: Any, k: int) -> None:
-        clock.counted[name.replace("queries", "evaluated")] = [int(np.count_nonzero(positives.degree))]  # fmt: skip
-        cls.__init__(self, line, positives, k)  # type: ignore[misc]
-
-    return type(cls.__name__, (cls,), {**methods, "__init__": begin})
+    fits = {name: cls.fit for name, cls in source_classes().items()}
+    for name, cls in source_classes().items():
+        cls.fit = staticmethod(clock.wrapped(f"fit {{}} {name}", fits[name]))  # type: ignore[assignment]
+    rank.positives_of = clock.counting("labelled", rank.positives_of)
+    evaluate.positives_of = clock.counting("evaluated", evaluate.positives_of)
