@@ -42,7 +42,8 @@ class Stage:
         mapped: parts of the files that it reads here and there, which must stay in memory too.
         output: parts of what it writes.
         bounded_by: the settings that bound its memory, in words.
-        splits: how the present code divides it between machines; empty where it does not.
+        spread_by: how the present code spreads its work over machines; empty where it does not.
+        divided_by: how it divides its memory between them; empty where each needs all of it.
     """
 
     name: str
@@ -52,7 +53,8 @@ class Stage:
     mapped: tuple[Term, ...] = ()
     output: tuple[Term, ...] = ()
     bounded_by: str = ""
-    splits: str = ""
+    spread_by: str = ""
+    divided_by: str = ""
 
     def cpu_seconds(self, coefficients: Coefficients) -> float:
         """Of all cores, for one build."""
@@ -111,7 +113,7 @@ def stages_of(workload: Workload, coefficients: Coefficients) -> list[Stage]:
     spilled = "DuckDB spills to disk beyond 80 % of the machine"
     found = [
         Stage("tables", "rows of all tables", (Term("tables", rows),), (Term("tables", rows),),
-              output=(Term("tables", rows),), bounded_by=spilled, splits="Spark"),
+              output=(Term("tables", rows),), bounded_by=spilled, spread_by="Spark", divided_by="Spark"),
         Stage("entities", "rows of all tables", (Term("entities", rows),),
               (Term("entities", rows),), output=(Term("entities", rows),),
               bounded_by="grows with the ids"),
@@ -158,7 +160,8 @@ def _of_surface(
         Stage(f"embed {name}", "epochs × entries, where a network is on",
               (term(f"embed {kind}"), *networks),
               (term(f"embed {kind}", quantity="memory"), *([graph] if networks else [])),
-              bounded_by="grows with the graph, batches of networks do not"),
+              bounded_by="grows with the graph, batches of networks do not",
+              spread_by="training.launcher" if networks else ""),
         Stage(f"sources {name}", "users, items and interactions",
               (term(f"sources {kind}"), *fits("sources")),
               (term(f"sources {kind}", quantity="memory"),),
@@ -169,14 +172,14 @@ def _of_surface(
               (term(f"index {kind}", quantity="memory"),
                *(Term("vectors", each) for each in indexed)),
               output=tuple(Term("vectors", each) for each in indexed),
-              bounded_by="index.memory_mb"),
+              bounded_by="index.memory_mb", divided_by="index.shards"),
         Stage(f"rank {name}", "windows × (graph + sources); labels up to ranker.max_rows", rank,
               (term(f"rank {kind}", quantity="memory"), Term(f"history rank {kind}", size.records)),
-              bounded_by="ranker.max_rows, and one window's graph"),
+              bounded_by="ranker.max_rows, and one window's graph", mapped=(graph,), spread_by="Spark"),
         Stage(f"evaluate {name}", f"graph + sources; queries up to {EVALUATED:,}", evaluate,
               (term(f"evaluate {kind}", quantity="memory"),
                Term(f"history evaluate {kind}", size.records)),
-              bounded_by=f"{EVALUATED:,} queries, and the window's graph"),
+              bounded_by=f"{EVALUATED:,} queries, and the window's graph", mapped=(graph,), spread_by="Spark"),
     ]  # fmt: skip
 
 
@@ -192,6 +195,7 @@ def _candidates(name: str, surface: SurfaceConfig, workload: Workload) -> Stage:
         tuple(parts), (Term(f"publish {kind}", 0.0),),
         mapped=(Term("snapshot", size.records), Term(f"sources {kind}", size.nodes)),
         bounded_by="64 users at a time, over the mapped release",
+        spread_by="publish --partition",
     )  # fmt: skip
 
 

@@ -101,15 +101,16 @@ def _offline(stage: Stage, machines: int, workload: Workload, coefficients: Coef
     machine, months = workload.machine, HOURS_A_MONTH / workload.traffic.refresh_hours
     alone = _hours(stage, workload, coefficients)
     memory, store = stage.memory_gib(coefficients), stage.output_gib(coefficients)
-    possible = machines == 1 or bool(stage.splits)
+    too_large = memory > machine.memory_gib * USABLE
+    by = stage.divided_by if too_large else stage.spread_by
+    possible = machines == 1 or bool(by)
     if machines == 1:
         runs = "one machine"
     elif possible:
-        runs = stage.splits
-    elif memory > machine.memory_gib * USABLE:
-        runs = f"not by this code: {memory:,.0f} GiB on one machine"
+        runs = by
     else:
-        runs = f"not by this code: {alone:,.0f} h on one machine"
+        needs = f"{memory:,.0f} GiB" if too_large else f"{alone:,.0f} h"
+        runs = f"not by this code: {needs} on one machine"
     money = alone * months * machine.hour + store * machine.stored_gib_month
     return Row(
         stage.name, stage.grows_with, stage.beyond(coefficients),
