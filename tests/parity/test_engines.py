@@ -16,15 +16,21 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from nextedge import Recommender
+from nextedge.cli.everyone import publish_all, recommend_all
+from nextedge.cli.export import write_all
 from nextedge.data.synthetic import SyntheticConfig, generate_tenant
 from nextedge.engines.blocks import packed
 from nextedge.engines.local import LocalEngine
 from nextedge.engines.spark import SparkEngine
 from nextedge.errors import NextEdgeError
 from nextedge.releases.repository import Release
+from nextedge.serving.published import open_candidates
+from nextedge.serving.question import Question
+from nextedge.steps.step import quiet
 
 WITHIN = 1e-6
 USUAL = ("manifest.json", "build.json")  # when it was made, and what that took
@@ -58,10 +64,15 @@ def local(tenant: Path, tmp_path_factory: pytest.TempPathFactory) -> Release:
 
 
 @pytest.fixture(scope="module")
-def spark(tenant: Path, tmp_path_factory: pytest.TempPathFactory) -> Release:
-    """Built with two-hop candidates joined by Spark, as of a graph that no executor could hold."""
-    with SparkEngine(join_above=0) as engine:
-        return built(tenant, tmp_path_factory.mktemp("spark") / "tenant", engine)
+def engine() -> Iterator[SparkEngine]:
+    """Two-hop candidates are joined by Spark, as of a graph that no executor could hold."""
+    with SparkEngine(join_above=0) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def spark(tenant: Path, engine: SparkEngine, tmp_path_factory: pytest.TempPathFactory) -> Release:
+    return built(tenant, tmp_path_factory.mktemp("spark") / "tenant", engine)
 
 
 def same(left: Any, right: Any) -> bool:
@@ -132,20 +143,44 @@ def blocks(number: int) -> Iterator[pa.Table]:
         yield pa.table({"x": [place, place + 1]})
 
 
-def test_blocks_come_in_their_order_and_are_kept(tmp_path: Path) -> None:
-    with SparkEngine() as spark_engine, LocalEngine() as local_engine:
-        for engine in (spark_engine, local_engine):
-            keep = tmp_path / engine.name
-            first = engine.map_blocks(Double(), blocks(7), keep)
+def test_everybody_is_recommended_the_same(
+    local: Release, engine: SparkEngine, tmp_path: Path
+) -> None:
+    recommender = Recommender(local.path.parents[2])
+    question = Question("people", 5)
+    write_all(recommender, question, tmp_path / "local.parquet", quiet)
+    rows = recommend_all(engine, recommender, question, tmp_path / "spark.parquet", quiet)
+    order = [("user_id", "ascending"), ("rank", "ascending")]
+    ours, theirs = (
+        pq.read_table(tmp_path / f"{name}.parquet").sort_by(order) for name in ("local", "spark")
+    )
+    assert rows == len(ours) > 300
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["local.parquet", "spark.parquet"]
+    assert ours.drop_columns("score") == theirs.drop_columns("score")
+    assert np.allclose(ours["score"], theirs["score"], rtol=WITHIN)
+
+
+def test_everybodys_candidates_are_kept_once(local: Release, engine: SparkEngine) -> None:
+    recommender = Recommender(local.path.parents[2])
+    users, surfaces = len(recommender.release.entities.users), len(local.surfaces)
+    assert publish_all(engine, recommender, None, None, quiet) == users * surfaces
+    assert len(list(open_candidates(recommender.config).keys(""))) == users * surfaces
+
+
+def test_blocks_come_in_their_order_and_are_kept(engine: SparkEngine, tmp_path: Path) -> None:
+    with LocalEngine() as local_engine:
+        for each in (engine, local_engine):
+            keep = tmp_path / each.name
+            first = each.map_blocks(Double(), blocks(7), keep)
             assert [next(first)["twice"].to_pylist() for _ in range(2)] == [[0, 2], [2, 4]]
             first.close()
             made = sorted(path.name for path in keep.iterdir())
             assert "000001.arrow" in made
             (keep / "000000.arrow").write_bytes(packed(pa.table({"twice": [7]})))
-            again = [t["twice"].to_pylist() for t in engine.map_blocks(Double(), blocks(7), keep)]
+            again = [t["twice"].to_pylist() for t in each.map_blocks(Double(), blocks(7), keep)]
             assert again == [[7], *([2 * x, 2 * x + 2] for x in range(1, 7))]
-        with pytest.raises(NextEdgeError, match="no such thing"):
-            list(spark_engine.map_blocks(Broken(), blocks(2)))
+    with pytest.raises(NextEdgeError, match="no such thing"):
+        list(engine.map_blocks(Broken(), blocks(2)))
 
 
 class Double:

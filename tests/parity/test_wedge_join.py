@@ -257,21 +257,21 @@ def test_a_killed_run_goes_on_with_the_blocks_that_are_missing(tmp_path: Path) -
     queries = np.arange(300, dtype=np.int32)
     folder = tmp_path / "blocks"
     with Killed(threads=1) as killed, pytest.raises(KeyboardInterrupt):
-        write_blocks(killed, killed.register("e", entries), asked, folder, block_wedges=2000)
+        write_blocks(killed, killed.register("e", entries), asked, folder, block_wedges=500)
     left = {path: path.stat().st_mtime_ns for path in folder.glob("*.parquet")}
     assert len(left) == 2
     with LocalEngine(threads=1) as engine:
         table = engine.register("e", entries)
-        paths = write_blocks(engine, table, asked, folder, block_wedges=2000)
+        paths = write_blocks(engine, table, asked, folder, block_wedges=500)
         assert len(paths) > 4 and sorted(folder.glob("*.parquet")) == paths
         assert all(path.stat().st_mtime_ns == made for path, made in left.items())
         batches = (batch for path in paths for batch in pq.read_table(path).to_batches())
         assert_equal(two_hop_result(batches, queries), kernel_rows(entries, 300, asked, queries))
         with pytest.raises(ConfigError, match="blocks of another graph or other settings"):
-            write_blocks(engine, table, WedgeJoin(n=21), folder, block_wedges=2000)
+            write_blocks(engine, table, WedgeJoin(n=21), folder, block_wedges=500)
         other = engine.register("e", zipf_entries(300, 1400, 1))
         with pytest.raises(ConfigError, match="blocks of another graph or other settings"):
-            write_blocks(engine, other, asked, folder, block_wedges=2000)
+            write_blocks(engine, other, asked, folder, block_wedges=500)
 
 
 def test_blocks_of_some_queries_and_of_nobody(engine: LocalEngine, tmp_path: Path) -> None:

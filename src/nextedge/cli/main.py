@@ -413,11 +413,11 @@ def costs(release: str, config: ConfigFile = _DEFAULT, as_json: AsJson = False) 
         (
             " ".join(str(each[part]) for part in ("step", "surface") if part in each),
             *(f"{each[part]:,.1f}" if part in each else "-" for part in _COSTS),
-            "from an earlier build" if each["reused"] else "",
+            "kept" if each["reused"] else "",
         )
         for each in found
     ]
-    heads = ("step", "seconds", "CPU seconds", "peak memory MiB", "output MiB", "")
+    heads = ("step", "seconds", "CPU s", "peak MiB", "output MiB", "")
     render.table(f"what release {release} cost", heads, rows)
 
 

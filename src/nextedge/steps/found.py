@@ -79,6 +79,7 @@ def _find(
         for name, values in arrays.items():
             np.save(partial / f"{FOUND}{name}.npy", values)
         os.replace(partial, folder / _ARRAYS)
+        shutil.rmtree(folder / "blocks", ignore_errors=True)
 
 
 def _bytes(graph: Graph) -> int:
