@@ -33,9 +33,10 @@ check: $(STAMP)  ## lint, format, types
 
 bench: $(STAMP)  ## figures, printed as ratios and written under bench/
 	$(BIN)/python bench/two_hop/run.py
-	$(BIN)/python bench/cost/run.py
+	$(BIN)/python bench/plan/measure.py
+	$(BIN)/python bench/plan/check.py --ship
 
-docs: $(STAMP)  ## generated pages: features, results
+docs: $(STAMP)  ## generated pages and tables: features, results, scale
 	$(BIN)/python docs/generate.py
 
 clean:

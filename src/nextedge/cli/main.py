@@ -11,6 +11,7 @@ import typer
 from nextedge.cli import render
 from nextedge.cli.contacts import contacts
 from nextedge.cli.events import events_app
+from nextedge.cli.plan import plan
 from nextedge.cli.record import record, replay
 from nextedge.errors import DataError, GateError, InputError, NextEdgeError
 
@@ -34,6 +35,7 @@ keys_app = typer.Typer(
 )
 app.add_typer(keys_app, name="keys")
 app.command()(contacts)
+app.command()(plan)
 app.command()(record)
 app.command()(replay)
 app.add_typer(events_app, name="events")
