@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 from nextedge.config import Config
 from nextedge.engines.base import Engine
-from nextedge.releases.lock import build_lock
-from nextedge.releases.repository import Releases
+from nextedge.releases.shared import open_bucket, open_releases
 from nextedge.steps.embed import EmbedStep
 from nextedge.steps.entities import EntitiesStep
 from nextedge.steps.evaluate import EvaluateStep
-from nextedge.steps.fingerprint import fingerprint
+from nextedge.steps.fingerprint import fingerprint, objects_fingerprint
 from nextedge.steps.index import IndexStep
 from nextedge.steps.publishable import SnapshotStep, SourcesStep
 from nextedge.steps.rank import RankStep
+from nextedge.steps.shelf import Shelf
 from nextedge.steps.step import Progress, Workshop, quiet
 from nextedge.steps.tables import TablesStep
 
@@ -52,11 +52,13 @@ def build(
     names = options.surfaces or tuple(config.surfaces)
     for name in names:
         config.surface(name)
-    state = config.state_path
-    with build_lock(state):
-        workshop = Workshop(state / "work", progress, fresh=options.fresh)
+    releases, bucket = open_releases(config), open_bucket(config)
+    with releases.building():
+        shelf = None if bucket is None else Shelf(bucket, progress)
+        workshop = Workshop(config.state_path / "work", progress, fresh=options.fresh, shelf=shelf)
+        objects = objects_fingerprint(config, frames)
         tables = workshop.complete(
-            TablesStep(config, engine, fingerprint(config, frames), frames), {}
+            TablesStep(config, engine, fingerprint(config, frames), frames, objects), {}
         )
         entities = workshop.complete(EntitiesStep(config, engine), {"tables": tables})
         snapshot = workshop.complete(SnapshotStep(), {"entities": entities})
@@ -67,7 +69,7 @@ def build(
         }
         for name in names:
             parts |= _surface(config, name, workshop, {"entities": entities, "snapshot": snapshot})
-        release = Releases(state).publish(config, names, parts, promote=options.promote)
+        release = releases.publish(config, names, parts, promote=options.promote, progress=progress)
         workshop.tidy()
     progress(f"release {release}", 1, 1)
     return release

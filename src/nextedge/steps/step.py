@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+from nextedge.steps.shelf import DONE, Shelf
 from nextedge.storage import writing
 
-DONE = "done.json"
 Progress = Callable[[str, int, int], None]
 """Told (what is being done, how much is done, how much there is)."""
 
@@ -51,8 +51,16 @@ class Step(ABC):
 class Workshop:
     """Keeps the outputs of steps under ``work`` in the state folder."""
 
-    def __init__(self, directory: Path, progress: Progress, *, fresh: bool = False) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        progress: Progress,
+        *,
+        fresh: bool = False,
+        shelf: Shelf | None = None,
+    ) -> None:
         self.directory = directory
+        self.shelf = shelf
         self.progress = progress
         self.fresh = fresh
         self.used: set[str] = set()
@@ -70,10 +78,20 @@ class Workshop:
         try:
             with writing(output):
                 partial.mkdir(parents=True)
-                step.run({name: path for name, (_, path) in inputs.items()}, partial, self.progress)
+                found = (
+                    self.shelf is not None
+                    and not self.fresh
+                    and self.shelf.fetch(output.name, partial)
+                )
+                if not found:
+                    partial.mkdir(exist_ok=True)
+                    folders = {name: path for name, (_, path) in inputs.items()}
+                    step.run(folders, partial, self.progress)
                 (partial / DONE).write_text(json.dumps({"step": step.name, "key": key}))
                 shutil.rmtree(output, ignore_errors=True)
                 os.replace(partial, output)
+                if self.shelf is not None and not found:
+                    self.shelf.keep(output.name, output)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         return key, output
@@ -83,3 +101,5 @@ class Workshop:
         for path in self.directory.iterdir() if self.directory.exists() else ():
             if path.name not in self.used:
                 shutil.rmtree(path, ignore_errors=True)
+        if self.shelf is not None:
+            self.shelf.drop_all_but(self.used)
