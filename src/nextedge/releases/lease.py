@@ -35,7 +35,8 @@ class Lease:
         self._renewed = time.monotonic()
         self._lost = ""
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._renew, name="nextedge-lease", daemon=True)
+        self._renewing = threading.Lock()
+        self._thread = threading.Thread(target=self._keep, name="nextedge-lease", daemon=True)
         self._thread.start()
 
     def check(self) -> None:
@@ -44,6 +45,8 @@ class Lease:
         Raises:
             BuildLockedError: it was taken over, or could not be renewed in time.
         """
+        if not self._lost and time.monotonic() - self._renewed > SECONDS / 2:
+            self._renew()  # the version tells that nobody else held it meanwhile
         if not self._lost and time.monotonic() - self._renewed > SECONDS:
             self._lost = f"it could not be renewed for {SECONDS:.0f} s"
         if self._lost:
@@ -61,18 +64,22 @@ class Lease:
             if found is not None and _about(found).get("token") == self._about["token"]:
                 self._bucket.delete([NAME])
 
+    def _keep(self) -> None:
+        while not self._lost and not self._stopping.wait(SECONDS / _RENEWALS):
+            self._renew()
+
     def _renew(self) -> None:
-        while not self._stopping.wait(SECONDS / _RENEWALS):
+        with self._renewing:
             began = time.monotonic()
             self._about["renewals"] += 1
             try:
                 version = self._bucket.replace(NAME, _bytes(self._about), self._version)
             except BucketError:  # the next time, or ``check`` says so
-                continue
+                return
             if version is None:
                 self._lost = "another build took it over"
-                return
-            self._version, self._renewed = version, began
+            else:
+                self._version, self._renewed = version, began
 
 
 @contextlib.contextmanager

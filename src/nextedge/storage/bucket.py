@@ -165,7 +165,8 @@ class Bucket:
         """Write an object over the version that is known; None where it is another by now."""
         from obstore.exceptions import PreconditionError
 
-        mode = {"e_tag": known.etag, "version": known.number}
+        given = {"e_tag": known.etag, "version": known.number}
+        mode = {name: value for name, value in given.items() if value is not None}
         try:
             with self._told(name, "written"):
                 return Version.of(self._store.put(name, data, mode=mode))
@@ -306,8 +307,13 @@ def open_store(url: str, seconds: float) -> ObjectStore:
 
 
 def client_options() -> Any:
-    """Waits of a request: for a connection, and for more of an answer; any size may take its time."""
+    """Waits of a request: for a connection, and for more of an answer; any size may take its time.
+
+    The environment's word on plain HTTP is not looked at where options are given, so it is here.
+    """
+    plain = (os.environ.get(f"{name}_ALLOW_HTTP", "") for name in ("AWS", "GOOGLE", "AZURE"))
     return {
+        "allow_http": any(each.lower() in ("true", "1", "yes") for each in plain),
         "connect_timeout": timedelta(seconds=5),
         "read_timeout": timedelta(seconds=30),
         "timeout": timedelta(hours=6),
@@ -344,6 +350,11 @@ def fault(where: str, what: str, error: Exception) -> BucketError:
         return BucketError(
             f"{where}: cannot be {what}: access denied ({_code(error)}); let these credentials "
             f"list, read, write and delete there"
+        )
+    if _says(error, "builder error"):
+        return BucketError(
+            f"{where}: cannot be {what}: the endpoint is plain HTTP or no URL; check "
+            f"{_ENDPOINT.get(scheme)}"
         )
     if _says(error, "error sending request", "dns error", "Connect"):
         return BucketError(
