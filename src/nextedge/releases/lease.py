@@ -40,13 +40,13 @@ class Lease:
         self._thread.start()
 
     def check(self) -> None:
-        """Go on only while the lease is held.
+        """Go on only while the lease is held: the version tells that nobody else held it since.
 
         Raises:
             BuildLockedError: it was taken over, or could not be renewed in time.
         """
-        if not self._lost and time.monotonic() - self._renewed > SECONDS / 2:
-            self._renew()  # the version tells that nobody else held it meanwhile
+        if not self._lost:
+            self._renew()
         if not self._lost and time.monotonic() - self._renewed > SECONDS:
             self._lost = f"it could not be renewed for {SECONDS:.0f} s"
         if self._lost:

@@ -185,9 +185,10 @@ class SharedReleases(Releases):
         super().add(partial, release_id)
 
     def clear(self) -> None:
-        """Remove what killed builds left, here and in the bucket."""
+        """Remove what killed builds left, here and, while the lease is held, in the bucket."""
         super().clear()
-        self._clear_bucket()
+        if self._lease is not None:
+            self._clear_bucket()
 
     def prune(self, keep: int = 3) -> list[str]:
         """Delete old releases, and the parts of those that were never whole."""

@@ -44,6 +44,10 @@ _ENDPOINT = {
     "gs": "the network",
     "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ENDPOINT",
 }
+_ENDPOINTS = (
+    "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT", "AZURE_STORAGE_ENDPOINT",
+    "AZURE_ENDPOINT",
+)  # fmt: skip
 _used_by: set[int] = set()
 
 
@@ -300,10 +304,16 @@ def open_store(url: str, seconds: float) -> ObjectStore:
         from obstore.store import from_url
     except ImportError:
         raise MissingDependencyError("obstore", "s3", f"{url.partition('://')[0]}://") from None
+    for name in _ENDPOINTS:  # the library ends the process at one that is no URL
+        if not re.match(r"https?://[^/]", os.environ.get(name, "http://host")):
+            raise ConfigError(f"{name} = {os.environ[name]!r}: expected http://… or https://…")
     try:
         return from_url(url, client_options=client_options(), retry_config=retry_config(seconds))
     except BaseError as error:
-        raise ConfigError(f"{url}: cannot be opened: {_first_line(error)}") from None
+        scheme = url.partition("://")[0]
+        raise ConfigError(
+            f"{url}: cannot be opened: {_first_line(error)}; check {_CREDENTIALS.get(scheme)}"
+        ) from None
 
 
 def client_options() -> Any:
@@ -337,7 +347,7 @@ def fault(where: str, what: str, error: Exception) -> BucketError:
     name = type(error).__name__
     if _says(error, "NoSuchBucket", "ContainerNotFound", "bucket does not exist"):
         return BucketError(f"{where}: there is no such bucket; create it, or correct its name")
-    if _says(error, "169.254.169.254", "metadata.google.internal", "No credentials", "MissingToken"):  # fmt: skip
+    if _says(error, "169.254.169.254", "/latest/api/token", "metadata.google.internal", "/oauth2/token", "No credentials", "MissingToken"):  # fmt: skip
         return BucketError(
             f"{where}: cannot be {what}: no credentials were found; set {_CREDENTIALS.get(scheme)}"
         )
