@@ -514,7 +514,8 @@ def _describe(error: ValidationError, origin: str) -> str:
                 f"{origin}: unknown setting {where!r}; {nearest(str(fault['loc'][-1]), valid)}"
             )
         else:
-            lines.append(f"{origin}: {where}: {fault['msg']} (given: {fault.get('input')!r})")
+            given = re.sub(r"://[^/@'\"]*@", "://***@", repr(fault.get("input")))
+            lines.append(f"{origin}: {where}: {fault['msg']} (given: {given})")
     return "\n".join(lines)
 
 

@@ -171,8 +171,7 @@ def test_promoting_what_is_pruned_at_the_same_time(machines: Machines) -> None:
                 there.promote(old)
                 said.append("promoted")
             except UnknownReleaseError as error:
-                assert "deleted meanwhile" in str(error)
-                said.append("refused")
+                said.append("refused" if "deleted meanwhile" in str(error) else str(error))
 
         threads = [threading.Thread(target=promote), threading.Thread(target=here.prune, args=(1,))]
         for thread in threads if turn % 2 else reversed(threads):
@@ -181,7 +180,7 @@ def test_promoting_what_is_pruned_at_the_same_time(machines: Machines) -> None:
             thread.join()
         late = machines.machine(f"late{turn}")
         late.verify(late.get(str(late.current_id())))
-        assert (late.current_id() == old) == (said == ["promoted"])
+        assert said == ["promoted" if late.current_id() == old else "refused"]
         outcomes.add(said[0])
     assert outcomes
 
@@ -393,7 +392,7 @@ def test_altered_objects_are_refused_and_damaged_copies_fetched_again(machines: 
     there.verify(release)
     assert (release.path / "b.json").read_bytes() == b"{}"
     machines.bucket.delete([f"releases/{second}/b.json"])
-    with pytest.raises(ReleaseError, match="b.json: is missing"):
+    with pytest.raises(ReleaseError, match=r"b\.json: is missing"):
         there.get(second)
     machines.bucket.write("releases/CURRENT", b"{")
     with pytest.raises(ReleaseError, match="CURRENT: cannot be read"):
