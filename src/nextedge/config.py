@@ -5,6 +5,9 @@ Every value has a default, so a folder whose files are named as the tables needs
 
 from __future__ import annotations
 
+import hashlib
+import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,10 +17,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from nextedge import schema
 from nextedge.errors import ConfigError, UnknownSurfaceError, nearest
+from nextedge.storage.bucket import checked_url, is_bucket
 
 FILE_NAME = "nextedge.toml"
 FILE_SUFFIXES = (".parquet", ".csv", ".csv.gz", ".jsonl", ".jsonl.gz", ".ndjson")
 
+STATE_VARIABLE = "NEXTEDGE_STATE_HOME"
+"""Environment variable: where a state in a bucket keeps what must be local files."""
 TENANT_PATTERN = r"^[A-Za-z0-9_.-]{1,64}$"
 
 SurfaceKind = Literal["people", "items"]
@@ -380,6 +386,7 @@ class Config(_Settings):
 
     tenant: str = Field("default", pattern=TENANT_PATTERN)
     state: str = "./state"
+    """Folder of releases, event log and caches, or a bucket: s3://bucket/prefix, gs://…, az://…"""
     base: Path = Path(".")
     data: DataConfig = DataConfig()
     features: FeaturesConfig = FeaturesConfig()
@@ -390,10 +397,31 @@ class Config(_Settings):
     build: BuildConfig = BuildConfig()
     surfaces: dict[str, SurfaceConfig] = Field(default_factory=dict)
 
+    @field_validator("state")
+    @classmethod
+    def _folder_or_bucket(cls, value: str) -> str:
+        if "://" not in value:
+            return value
+        try:
+            return checked_url(value)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+
+    @property
+    def state_url(self) -> str | None:
+        """URL of the bucket that holds the state, or None where it is a folder."""
+        return self.state if is_bucket(self.state) else None
+
     @property
     def state_path(self) -> Path:
-        """Folder of releases, event log and caches."""
-        return (self.base / self.state).resolve()
+        """Folder of releases, event log and caches; with a bucket this machine's own part of it."""
+        if self.state_url is None:
+            return (self.base / self.state).resolve()
+        given = os.environ.get(STATE_VARIABLE)
+        home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+        name = re.sub(r"[^A-Za-z0-9.-]+", "-", self.state_url)
+        mark = hashlib.sha256(self.state_url.encode()).hexdigest()[:8]
+        return (Path(given) if given else Path(home) / "nextedge").resolve() / f"{name}-{mark}"
 
     @property
     def text_model_path(self) -> Path | None:
@@ -502,7 +530,8 @@ def _describe(error: ValidationError, origin: str) -> str:
                 f"{origin}: unknown setting {where!r}; {nearest(str(fault['loc'][-1]), valid)}"
             )
         else:
-            lines.append(f"{origin}: {where}: {fault['msg']} (given: {fault.get('input')!r})")
+            given = re.sub(r"://[^/@'\"]*@", "://***@", repr(fault.get("input")))
+            lines.append(f"{origin}: {where}: {fault['msg']} (given: {given})")
     return "\n".join(lines)
 
 
