@@ -56,12 +56,14 @@ class Ranks:
         rank: its place, from 0.
         size: number of processes.
         sent_bytes: what it has given to collective operations so far.
+        steps: batches that it took part in.
     """
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
         self.rank = rank
         self.size = size
         self.sent_bytes = 0
+        self.steps = 0
 
     @property
     def first(self) -> bool:
@@ -195,7 +197,8 @@ def shared_by(facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
     if ranks.size == 1:
         return {}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    own = {"sent_bytes": ranks.sent_bytes, "peak_memory_bytes": peak}
+    sent = round(ranks.sent_bytes / max(ranks.steps, 1))
+    own = {"sent_bytes_a_step": sent, "peak_memory_bytes": peak}
     own |= {name: value for name, value in (facts or {}).items() if isinstance(value, int)}
     told = {n: v for n, v in (facts or {}).items() if not isinstance(v, int)}
     every = {name: ranks.numbers(value) for name, value in own.items()}

@@ -262,6 +262,7 @@ class _Run:
                 )
             self.optimizer.zero_grad(set_to_none=True)
             (loss * self.ranks.size).backward()  # gradients are averaged over the ranks
+            self._count_step()
             torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
             self.optimizer.step()
             total += value
@@ -281,6 +282,12 @@ class _Run:
         if self._parallel is None:
             self._parallel = data_parallel(self.task)
         return self._parallel
+
+    def _count_step(self) -> None:
+        if self.ranks.size > 1:
+            given = [p.grad for p in self.parameters if p.grad is not None]
+            self.ranks.sent_bytes += sum(g.numel() * g.element_size() for g in given)
+            self.ranks.steps += 1
 
     def _validate(self) -> float:
         import torch
