@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from nextedge.errors import NextEdgeError, TrainingError
 from nextedge.models.job import ENDED, LOGS, run_job, write_failure
@@ -86,7 +87,7 @@ def joined() -> Iterator[Ranks]:
     import torch.distributed as dist
 
     try:
-        dist.init_process_group("gloo", timeout=PATIENCE)
+        dist.init_process_group(_backends(torch), timeout=PATIENCE)
     except (RuntimeError, ValueError, OSError) as error:
         where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         raise TrainingError(
@@ -99,6 +100,14 @@ def joined() -> Iterator[Ranks]:
         yield current_ranks()
     finally:
         dist.destroy_process_group()
+
+
+def _backends(torch: Any) -> str:
+    """Gloo for what lies in memory, NCCL for what lies on a GPU of this process's own."""
+    if not torch.cuda.is_available():
+        return "gloo"
+    torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+    return "cpu:gloo,cuda:nccl"
 
 
 def start(folder: Path, processes: int, restarts: int) -> int:

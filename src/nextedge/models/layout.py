@@ -26,7 +26,6 @@ from nextedge.models.node_inputs import (
     with_means,
 )
 from nextedge.models.ranks import current_ranks
-from nextedge.storage import mapped
 from nextedge.types import IndexArray
 
 if TYPE_CHECKING:
@@ -91,7 +90,7 @@ class Layout:
         """Memory-map what ``save`` wrote."""
         about = json.loads((directory / ABOUT).read_text())
         graphs = [Graph.load(directory / f"graph-{place}") for place in range(about["graphs"])]
-        arrays = {name: mapped(directory / f"{name}.npy") for name in about["arrays"]}
+        arrays = {name: _mapped(directory / f"{name}.npy") for name in about["arrays"]}
 
         def named(prefix: str) -> dict[str, np.ndarray]:
             return {n[len(prefix) :]: x for n, x in arrays.items() if n.startswith(prefix)}
@@ -149,3 +148,8 @@ def _once(directory: Path | None, make: Callable[[], Layout]) -> Layout:
     if ranks.from_first(failed)[0]:
         raise TrainingError("process 0 could not lay the training out; its own error says why")
     return Layout.load(directory)
+
+
+def _mapped(path: Path) -> np.ndarray:
+    """Memory-mapped, and writable without being written: PyTorch takes no read-only arrays."""
+    return np.asarray(np.load(path, mmap_mode="c", allow_pickle=False))
