@@ -8,7 +8,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -189,6 +189,10 @@ class IndexConfig(_Settings):
     target_recall: float = Field(0.95, gt=0, le=1)
     """Share of the truly nearest that must be found, or nothing is published."""
     memory_mb: int = Field(4096, ge=1)
+    """For the index, or for each of its shards."""
+    shards: Literal["auto"] | Annotated[int, Field(ge=1, le=1000)] = 1
+    """Parts that ``nextedge serve-shard`` can hold; ``auto``: so many that ``memory_mb`` holds one's
+    vectors whole."""
 
 
 NEW_BELOW = 5
@@ -298,14 +302,18 @@ class ServingConfig(_Settings):
     """How long; what live state hides is left out of cached lists too, at once."""
     store: str | None = Field(None, exclude=True, repr=False)  # its URL may hold a password
     """URL of a store where processes share their ranked lists; None = each has its own."""
-    candidates_store: str | None = Field(None, exclude=True, repr=False)
-    """URL of the store of published candidates; None = ``store``, or a file in the state folder."""
+    candidates_store: str | tuple[str, ...] | None = Field(None, exclude=True, repr=False)
+    """URL of the store of published candidates, or several that share them by a hash of their keys;
+    None = ``store``, or a file in the state folder."""
     candidates_days: float = Field(2.0, gt=0)
     """How long they are kept; those of other releases go as a new one is published."""
     candidates_features: bool = False
     """Keep their features too: a request then only ranks, for about seven times the room."""
     candidates_kept_an_hour: int = Field(10_000, ge=0)
     """Users for whom a process keeps what their request found, beside those that were published."""
+    shards: tuple[str, ...] = Field((), exclude=True)
+    """Addresses of ``nextedge serve-shard 0/N``, ``1/N``, …; those of replicas with commas between
+    them; empty = requests search the indexes themselves."""
     store_timeout_ms: float = Field(50.0, gt=0)
     """Longest wait for a connection to the store, and for its answer."""
     body_bytes: int = Field(1 << 20, ge=1024)

@@ -11,13 +11,15 @@ NextEdgeError (exit 1)
 │   ├── ContactBudgetError        a user uploads more contacts than a day allows
 │   └── UnknownReleaseError       a release id that is not there (a ReleaseError too)
 ├── ReleaseError                  a release is missing, altered or of another format
-│   └── NoReleaseError            nothing has been built yet
+│   ├── NoReleaseError            nothing has been built yet
+│   └── GateError                 a new release is worse than the served one
 ├── BuildLockedError              another build holds the lock of this state folder
 ├── StorageError                  the disk is full or refuses to be written
 │   ├── StoreError                a store of values is not reached, too slow or full
 │   └── LogFullError              more events wait for their consumers than are taken
 ├── CorruptValueError             a stored value is cut, altered or of another format
 ├── LiveStateError                what changed since the release cannot be read: nothing is shown
+├── ShardError                    a process that holds a part of an index does not answer
 ├── ApiError                      a service refused (nextedge.client); holds its problem document
 ├── ConnectionLostError           a service was not reached (nextedge.client)
 ├── TrainingError                 a model or ranker could not be trained from this data
@@ -78,6 +80,10 @@ class NoReleaseError(ReleaseError):
     """No release has been built and promoted yet."""
 
 
+class GateError(ReleaseError):
+    """A new release is worse than the served one, or lacks a surface of it."""
+
+
 class UnknownReleaseError(InputError, ReleaseError):
     """No release has this id."""
 
@@ -108,6 +114,10 @@ class CorruptValueError(NextEdgeError):
 
 class LiveStateError(NextEdgeError):
     """The event log cannot be read, so nobody knows who must not be shown any more."""
+
+
+class ShardError(NextEdgeError):
+    """A process that holds a part of an index does not answer, or not in time."""
 
 
 class TrainingError(NextEdgeError):

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +23,8 @@ from nextedge.storage import writing
 
 FORMAT = 2
 MANIFEST = "manifest.json"
+COSTS = "build.json"
+"""What every step cost that made the release."""
 _BLOCK = 1 << 22
 
 
@@ -38,6 +40,12 @@ class Release:
     def surfaces(self) -> list[str]:
         """Names of the surfaces that it serves."""
         return list(self.manifest["surfaces"])
+
+    def costs(self) -> list[dict[str, Any]]:
+        """What each step took that made it, in order; nothing where that was not kept."""
+        path = self.path / COSTS
+        steps: list[dict[str, Any]] = json.loads(path.read_text())["steps"] if path.exists() else []
+        return steps
 
 
 @dataclass(frozen=True)
@@ -111,13 +119,18 @@ class Releases:
             )
         return Release(path.name, path, manifest)
 
-    def verify(self, release: Release) -> None:
-        """Check every file against its hash in the manifest.
+    def verify(self, release: Release, below: Collection[str] | None = None) -> None:
+        """Check files against their hashes in the manifest.
+
+        Args:
+            below: only the files of these folders of the release; None = all.
 
         Raises:
             ReleaseError: a file is missing or was altered; names it.
         """
         for name, expected in release.manifest["files"].items():
+            if below is not None and str(Path(name).parent) not in below:
+                continue
             path = release.path / name
             if not path.is_file():
                 raise ReleaseError(f"release {release.id}: the file {name} is missing")
