@@ -232,11 +232,16 @@ def test_training_data_comes_back_as_it_was_written(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("local", [True, False], ids=["driver", "barrier"])
 def test_spark_starts_the_processes(
-    data: TrainingData, alone: Artifact, tmp_path: Path, local: bool
+    data: TrainingData,
+    alone: Artifact,
+    tmp_path: Path,
+    local: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pytest.importorskip("pyspark")
     from pyspark.sql import SparkSession
 
+    monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
     session = (
         SparkSession.builder.master("local[2]")
         .config("spark.ui.enabled", "false")
@@ -247,12 +252,10 @@ def test_spark_starts_the_processes(
         write_job(tmp_path, GraphSage(), data, CONFIG)
         told: list[int] = []
         tell = Told(tmp_path / "told.jsonl", "graphsage", lambda _, done, __: told.append(done))
-        with pytest.MonkeyPatch.context() as environment:
-            environment.setenv("OMP_NUM_THREADS", "1")
-            SparkLauncher(2, local=local).run(tmp_path, tell)
-            if not local:
-                with pytest.raises(TrainingError, match="Spark runs 2 tasks"):
-                    SparkLauncher(64).run(tmp_path, tell)
+        SparkLauncher(2, local=local).run(tmp_path, tell)
+        if not local:
+            with pytest.raises(TrainingError, match="Spark runs 2 tasks"):
+                SparkLauncher(64).run(tmp_path, tell)
         check_same(Artifact.load(tmp_path / ARTIFACT), alone)
         tell.read()
         assert told[-1] == len(alone.about["log"]["loss"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from nextedge.config import TrainingConfig
+from nextedge.engines.spark_session import open_session
 from nextedge.errors import MissingDependencyError, TrainingError
 from nextedge.graph.threads import THREADS_VARIABLE, thread_count
 from nextedge.models.artifact import Artifact
@@ -188,10 +190,9 @@ class SparkLauncher(Launcher):
         _require_torch()
         try:
             from pyspark.ml.torch.distributor import TorchDistributor
-            from pyspark.sql import SparkSession
         except ImportError:
             raise MissingDependencyError("pyspark", "spark", "training on Spark") from None
-        session: SparkSession = SparkSession.builder.getOrCreate()
+        session = open_session()
         _check_slots(session, self.processes, local=self.local)
         script = folder / "train.py"
         script.write_text(_SCRIPT)
@@ -294,10 +295,11 @@ def _tail(path: Path, lines: int = 3) -> str:
 
 
 def _why(text: str) -> str:
-    """The line of torchrun's report that says how a process ended, else the last."""
+    """The line of torchrun's report that says how a process ended, else an error's of Python."""
     found = [line.strip() for line in text.splitlines() if line.strip()]
-    told = [line for line in found if "exitcode" in line]
-    return (told or found or ["no reason given"])[-1]
+    ended = [line for line in found if "exitcode" in line]
+    raised = [line for line in found if re.match(r"\w*(Error|Exception): ", line)]
+    return (ended or raised or found or ["no reason given"])[-1]
 
 
 def _require_torch() -> None:
