@@ -286,6 +286,19 @@ class SurfaceConfig(_Settings):
         return max(each.recently_shown_days for each in rules)
 
 
+class TrainingConfig(_Settings):
+    """Processes that train a network together (see docs/training.md)."""
+
+    processes: int = Field(1, ge=1, le=1024)
+    """How many; each takes a share of every batch, so that the result stays the same."""
+    launcher: Literal["torchrun", "spark"] = "torchrun"
+    """Who starts them: torchrun on this machine, or Spark on its executors."""
+    graph: Literal["replicated", "partitioned"] = "replicated"
+    """Whether each holds the whole graph, or a part of its nodes and asks for the others' inputs."""
+    restarts: int = Field(0, ge=0)
+    """How often a training that lost a process goes on by itself from its last checkpoint."""
+
+
 class ServingConfig(_Settings):
     """How requests are answered and kept."""
 
@@ -391,6 +404,7 @@ class Config(_Settings):
     data: DataConfig = DataConfig()
     features: FeaturesConfig = FeaturesConfig()
     split: SplitConfig = SplitConfig()
+    training: TrainingConfig = TrainingConfig()
     serving: ServingConfig = ServingConfig()
     onboarding: OnboardingConfig = OnboardingConfig()
     events: EventsConfig = EventsConfig()
