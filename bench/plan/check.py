@@ -245,7 +245,9 @@ def _of_steps(rows: Rows, kind: str, prefix: str) -> Curves:
     for row in rows:
         if row["kind"] == kind:
             if "cpu all" in row["values"] and prefix == "step cpu ":
-                found.setdefault("whole build", []).append((row["size"]["users"], row["values"]["cpu all"]))
+                found.setdefault("whole build", []).append(
+                    (row["size"]["users"], row["values"]["cpu all"])
+                )
             for name, value in row["values"].items():
                 step = name.removeprefix(prefix).removeprefix("history ")
                 if (

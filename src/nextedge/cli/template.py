@@ -33,6 +33,9 @@ state = "./state"                     # releases, event log, caches
 # [split]                             # how history is cut for training and evaluation
 # method = "auto"                     # time, last, random
 
+# [build]                             # what a build may take; docs/memory.md
+# memory_gib = 18                     # default: three quarters of the machine's
+
 # [serving]                           # nextedge serve; docs/serving.md
 # store = "redis://host:6379"         # processes share ranked lists and published candidates
 # candidates_features = true          # nextedge publish keeps features too: requests only rank
