@@ -24,6 +24,9 @@ from typing import Any
 
 HERE = Path(__file__).parent
 _EVERY_S = 0.05
+_ROOM = 1.2
+"""The process may ask for so many times ``build.memory_gib``: what is asked for and never written
+counts for its limit, and takes no memory."""
 _MARK = "doing: "
 
 
@@ -41,15 +44,18 @@ class Part:
 def build_here(folder: Path, limit_gib: float) -> None:
     """In the child: build, and tell the parent on stdout what is being done."""
     from nextedge import Recommender
+    from nextedge.config import BuildConfig, load_config
 
+    config = load_config(folder)
     if limit_gib:
-        limit = int(limit_gib * 2**30)
+        config = config.model_copy(update={"build": BuildConfig(memory_gib=limit_gib)})
+        limit = int(limit_gib * _ROOM * 2**30)
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
     def told(text: str, done: int, total: int) -> None:
         print(f"{_MARK}{text}", flush=True)
 
-    print(Recommender(folder).build(progress=told), flush=True)
+    print(Recommender(config).build(progress=told), flush=True)
 
 
 def watched(command: list[str]) -> tuple[list[Part], str, int]:
@@ -123,7 +129,12 @@ def main() -> None:
     parser.add_argument("--edges", type=int, default=0)
     parser.add_argument("--interactions", type=int, default=0)
     parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--memory-gib", type=float, default=0.0, help="limit of the process")
+    parser.add_argument(
+        "--memory-gib",
+        type=float,
+        default=0.0,
+        help="build.memory_gib, and 1.2 times it as the limit of the process; 0: the default, no limit",
+    )
     parser.add_argument("--results", type=Path, default=HERE / "results")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()

@@ -21,7 +21,7 @@ from nextedge.graph.csr import Graph, build_graph, graph_of, mirrored
 from nextedge.graph.placing import Place
 from nextedge.stages.popular import _most_shared
 from nextedge.steps import entities as entities_step
-from nextedge.steps.needs import NEEDS, require
+from nextedge.steps.needs import NEEDS, Need, require
 from nextedge.steps.pairs import Pairs
 from nextedge.steps.step import Workshop, quiet
 from nextedge.steps.windows import Records
@@ -250,11 +250,17 @@ def test_a_mapped_file_outlives_its_vanishing_folder(tmp_path: Path) -> None:
     same(graph, graph_of(random_edges(0), 40, 40))
 
 
-def test_a_step_that_would_not_fit_says_so_before_it_starts(tmp_path: Path) -> None:
+def test_a_step_that_would_not_fit_says_so_before_it_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(NEEDS, "entities", Need(700, 600_000))
     pq.write_table(pa.table({"user_id": range(1000)}), tmp_path / "users.parquet")
     require("entities", {"tables": tmp_path}, NEEDS["entities"].bytes(1000, 0))
-    with pytest.raises(MemoryBoundError, match=r"entities: needs about 0\.7 GiB for 1,000 users"):
+    with pytest.raises(MemoryBoundError, match=r"entities: needs about 1\.2 GiB for 1,000 users"):
         require("entities", {"tables": tmp_path}, NEEDS["entities"].bytes(1000, 0) - 1)
+    monkeypatch.setitem(NEEDS, "entities", Need(700, 600))  # a tenant so small is tried anywhere
+    require("entities", {"tables": tmp_path}, 1)
+    monkeypatch.setitem(NEEDS, "entities", Need(700, 600_000))
     workshop = Workshop(tmp_path / "work", quiet, memory_bytes=1)
     with pytest.raises(MemoryBoundError, match=r"build\.memory_gib"):
         workshop.complete(_Refused.__new__(_Refused), {"tables": ("", tmp_path)})

@@ -33,6 +33,9 @@ state = "./state"                     # releases, event log, caches
 # [split]                             # how history is cut for training and evaluation
 # method = "auto"                     # time, last, random
 
+# [build]                             # what a build may take; docs/memory.md
+# memory_gib = 18                     # default: three quarters of the machine's
+
 # [training]                          # networks, by several processes; docs/training.md
 # processes = 2                       # on this machine; launcher = "spark" for executors
 
