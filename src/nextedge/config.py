@@ -10,6 +10,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -396,7 +397,7 @@ class Config(_Settings):
         """URL of the bucket that holds the state, or None where it is a folder."""
         return self.state if is_bucket(self.state) else None
 
-    @property
+    @cached_property
     def state_path(self) -> Path:
         """Folder of releases, event log and caches; with a bucket this machine's own part of it."""
         if self.state_url is None:

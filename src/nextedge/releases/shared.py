@@ -113,6 +113,7 @@ class SharedReleases(Releases):
         with super().building(), held_lease(self.bucket, self.state) as self._lease:
             try:
                 self.forgotten.pull(clean=True)
+                self.drop_copies()
                 yield
             finally:
                 self._lease = None
@@ -327,7 +328,7 @@ class SharedReleases(Releases):
             if self._known is not None and time.monotonic() < self._look_at:
                 return self._known[0]
             try:
-                before, record = self._known, self._fresh()[0]
+                before, record = self._known or self._kept(), self._fresh()[0]
                 self._refused = False
                 if before is not None and record != before[0]:
                     self.drop_copies()
@@ -363,9 +364,11 @@ class SharedReleases(Releases):
         return record, found.version
 
     def _kept(self) -> tuple[Record, Version | None] | None:
-        """What the last process here knew; None where there was none."""
+        """What the last process here knew; None where there was none, or it cannot be read."""
         path = self.directory / "CURRENT"
-        return (Record.of(path.read_bytes(), str(path)), None) if path.exists() else None
+        with contextlib.suppress(OSError, ReleaseError):
+            return Record.of(path.read_bytes(), str(path)), None
+        return None
 
     def _write(self, change: Callable[[Record], Record]) -> Record:
         """Change ``CURRENT``, as often as it takes: whoever is late begins from what it is by then."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import os
 import re
 import secrets
@@ -109,11 +110,16 @@ class Bucket:
     Args:
         url: ``s3://bucket/prefix``, ``gs://…`` or ``az://container/prefix``.
         seconds: for how long a request that fails is tried again.
+
+    Raises:
+        ConfigError: it is no such URL.
+        MissingDependencyError: the library is not installed.
     """
 
     def __init__(self, url: str, seconds: float = PATIENT_SECONDS) -> None:
         self.url = checked_url(url)
-        self.scheme = self.url.partition("://")[0]
+        if importlib.util.find_spec("obstore") is None:
+            raise MissingDependencyError("obstore", "s3", f"{self.url}:")
         self._seconds = seconds
         self._opened: ObjectStore | None = None
 
@@ -296,14 +302,11 @@ def open_store(url: str, seconds: float) -> ObjectStore:
     """The library's store of a URL, with the environment's settings.
 
     Raises:
-        MissingDependencyError: the library is not installed.
         ConfigError: the environment's settings are refused.
     """
-    try:
-        from obstore.exceptions import BaseError
-        from obstore.store import from_url
-    except ImportError:
-        raise MissingDependencyError("obstore", "s3", f"{url.partition('://')[0]}://") from None
+    from obstore.exceptions import BaseError
+    from obstore.store import from_url
+
     for name in _ENDPOINTS:  # the library ends the process at one that is no URL
         if not re.match(r"https?://[^/]", os.environ.get(name, "http://host")):
             raise ConfigError(f"{name} = {os.environ[name]!r}: expected http://… or https://…")
