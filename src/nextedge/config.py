@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from nextedge import schema
 from nextedge.errors import ConfigError, UnknownSurfaceError, nearest
-from nextedge.storage.bucket import checked_url, is_bucket
+from nextedge.storage.opening import checked_url, is_bucket
 
 FILE_NAME = "nextedge.toml"
 FILE_SUFFIXES = (".parquet", ".csv", ".csv.gz", ".jsonl", ".jsonl.gz", ".ndjson")

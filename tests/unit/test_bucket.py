@@ -20,7 +20,8 @@ from object_store import free_port
 
 from nextedge.config import Config, parse_config
 from nextedge.errors import ConfigError
-from nextedge.storage.bucket import Bucket, Unchanged, checked_url, is_bucket, open_store
+from nextedge.storage.bucket import Bucket, Unchanged
+from nextedge.storage.opening import checked_url, is_bucket, open_store
 
 # the well-known account of Azurite; public, and of no other use
 _ACCOUNT = "devstoreaccount1"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,3 +39,18 @@ def writing(path: Path) -> Iterator[None]:
         if error.errno is None and "requested and" in str(error):  # NumPy's short write
             raise StorageError(f"{path}: cannot be written: No space left on device") from None
         raise
+
+
+def replace_file(path: Path, data: bytes, mode: int = 0o666) -> None:
+    """Write a file on the disk in one step: whoever reads it finds the old bytes or the new ones."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
+    try:
+        with writing(path):
+            descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
