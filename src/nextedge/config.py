@@ -10,6 +10,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -17,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from nextedge import schema
 from nextedge.errors import ConfigError, UnknownSurfaceError, nearest
-from nextedge.storage.bucket import checked_url, is_bucket
+from nextedge.storage.opening import checked_url, is_bucket
 
 FILE_NAME = "nextedge.toml"
 FILE_SUFFIXES = (".parquet", ".csv", ".csv.gz", ".jsonl", ".jsonl.gz", ".ndjson")
@@ -426,7 +427,7 @@ class Config(_Settings):
         """URL of the bucket that holds the state, or None where it is a folder."""
         return self.state if is_bucket(self.state) else None
 
-    @property
+    @cached_property
     def state_path(self) -> Path:
         """Folder of releases, event log and caches; with a bucket this machine's own part of it."""
         if self.state_url is None:

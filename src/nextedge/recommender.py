@@ -34,7 +34,7 @@ from nextedge.events.logs.relay import BrokerRelays, relays_to_broker
 from nextedge.events.overlay import Overlay
 from nextedge.events.snapshot import OVERLAY, SnapshotKeeper, Snapshots, renew
 from nextedge.events.stream import forget_counted
-from nextedge.releases.repository import Release
+from nextedge.releases.manifest import Release
 from nextedge.releases.shared import open_releases
 from nextedge.serving.cache import Cache
 from nextedge.serving.contacts import Contacts
@@ -58,7 +58,7 @@ from nextedge.serving.served import ServedReleases
 from nextedge.serving.shards.client import LEFT_OUT, shard_client
 from nextedge.serving.why_not import WhyNot, why_not
 from nextedge.steps.step import Progress, quiet
-from nextedge.storage.bucket import is_bucket
+from nextedge.storage.opening import is_bucket
 from nextedge.types import Candidates, FloatArray, Identifier, IndexArray, Requests
 
 if TYPE_CHECKING:

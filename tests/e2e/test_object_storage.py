@@ -239,7 +239,7 @@ def test_the_forgotten_are_in_no_object_and_in_no_later_build(tenant: Tenant) ->
     assert _objects_naming(tenant, FORGOTTEN) == []
     assert not set(before) & set(here.releases.names())
     with pytest.raises(UnknownReleaseError):
-        there.releases._download(before[0])
+        tenant.on("new").releases.get(before[0])
     assert FORGOTTEN not in {one for one, _ in shown(here)}
     assert here.forget(FORGOTTEN).releases == 0
 

@@ -26,7 +26,7 @@ from nextedge.errors import (
     StorageError,
     UnknownReleaseError,
 )
-from nextedge.releases import lease, shared
+from nextedge.releases import current, lease
 from nextedge.releases.shared import SharedReleases
 from nextedge.serving.served import ServedReleases
 from nextedge.storage.bucket import Bucket
@@ -335,8 +335,8 @@ def test_what_is_served_goes_on_while_the_bucket_refuses(
     machines: Machines, s3_proxy: Proxy, monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(shared, "LOOK_SECONDS", 0.2)
-    monkeypatch.setattr(shared, "_LOOK_AGAIN_SECONDS", 0.2)
+    monkeypatch.setattr(current, "LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(current, "LOOK_AGAIN_SECONDS", 0.2)
     here, there = machines.machine("here"), machines.machine("there")
     first, second = machines.publish(here), machines.publish(here, promote=False)
 
@@ -376,7 +376,7 @@ def test_copies_of_deleted_releases_go(machines: Machines, monkeypatch: pytest.M
     second = machines.publish(here)
     assert here.prune(1) == [first]
     assert path.exists()
-    monkeypatch.setattr(there, "_look_at", 0.0)
+    monkeypatch.setattr(there._current, "_look_at", 0.0)
     assert there.current_id() == second
     assert not path.exists()
 

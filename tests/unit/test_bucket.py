@@ -20,7 +20,8 @@ from object_store import free_port
 
 from nextedge.config import Config, parse_config
 from nextedge.errors import ConfigError
-from nextedge.storage.bucket import Bucket, Unchanged, checked_url, is_bucket, open_store
+from nextedge.storage.bucket import Bucket, Unchanged
+from nextedge.storage.opening import checked_url, is_bucket, open_store
 
 # the well-known account of Azurite; public, and of no other use
 _ACCOUNT = "devstoreaccount1"
@@ -62,7 +63,7 @@ def test_the_local_part_of_a_bucket_is_by_its_url(
     assert one.state_path == Config(state="s3://bucket/a/b/", base=tmp_path / "x").state_path
     monkeypatch.delenv("NEXTEDGE_STATE_HOME")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "home"))
-    assert one.state_path.parent == tmp_path / "home" / "nextedge"
+    assert Config(state="s3://bucket/a").state_path.parent == tmp_path / "home" / "nextedge"
 
 
 def test_stores_of_google_and_azure_are_made_of_the_environment(

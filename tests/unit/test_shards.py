@@ -19,7 +19,8 @@ from nextedge.data.partition import Part
 from nextedge.errors import ConfigError, CorruptValueError, InputError, NoReleaseError, ShardError
 from nextedge.index.sharded import saved_bounds
 from nextedge.index.vector_index import VectorIndex
-from nextedge.releases.repository import Release, Releases
+from nextedge.releases.manifest import Release
+from nextedge.releases.repository import Releases
 from nextedge.serving.deadline import Deadline, Pace
 from nextedge.serving.shards import protocol
 from nextedge.serving.shards.client import RemoteIndex, ShardClient

@@ -8,15 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from nextedge.data.locations import shown
 from nextedge.errors import BucketError, DataError, MissingDependencyError
-from nextedge.storage.bucket import (
-    PATIENT_SECONDS,
-    SCHEMES,
-    Bucket,
-    Entry,
-    client_options,
-    fault,
-    retry_config,
-)
+from nextedge.storage.bucket import Bucket, Entry
+from nextedge.storage.faults import fault
+from nextedge.storage.opening import PATIENT_SECONDS, SCHEMES, client_options, retry_config
 
 if TYPE_CHECKING:
     import duckdb

@@ -19,7 +19,7 @@ from nextedge.data.objects import find_objects, register, store_fault
 from nextedge.data.text import read_csv, read_jsonl
 from nextedge.engines.local import refuses_writing
 from nextedge.errors import DataError
-from nextedge.storage.bucket import is_bucket
+from nextedge.storage.opening import is_bucket
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir

@@ -22,7 +22,8 @@ from nextedge.features.backfill import without_user
 from nextedge.graph.csr import Graph
 from nextedge.graph.propagate import SparseRows
 from nextedge.graph.snapshot import Entities, Snapshot
-from nextedge.releases.repository import Release, Releases
+from nextedge.releases.manifest import Release, seal
+from nextedge.releases.repository import Releases
 from nextedge.storage import writing
 from nextedge.types import BoolArray, Identifier, IntArray
 
@@ -77,7 +78,7 @@ def _rewrite(releases: Releases, release: Release, place: int, mentioned: bool) 
         if place >= 0:
             _erase(partial, place)
         forgotten = int(release.manifest.get("forgotten", 0)) + 1
-        releases.seal(partial, {**release.manifest, "forgotten": forgotten, "replaces": release.id})
+        seal(partial, {**release.manifest, "forgotten": forgotten, "replaces": release.id})
         releases.add(partial, final)
         releases.succeed(release.id, final)
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import shutil
 from pathlib import Path
 
 from nextedge.data.forgotten import FILE
 from nextedge.releases.repository import MADE_ANEW
-from nextedge.storage import writing
+from nextedge.storage import replace_file, writing
 from nextedge.storage.bucket import Bucket, Unchanged, Version
 
 _CLEANED = "forgotten.cleaned"
@@ -36,7 +35,9 @@ class ForgottenObject:
             found = self._bucket.read(FILE, unless=self._version if path.exists() else None)
             if found is not None:
                 self._version = found.version
-                _put(path, found.data)
+                with writing(path):
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                replace_file(path, found.data, 0o600)
         if clean:
             self._clean(path)
 
@@ -52,13 +53,3 @@ class ForgottenObject:
                 shutil.rmtree(self._state / name, ignore_errors=True)
             with writing(marker):
                 marker.write_text(listed)
-
-
-def _put(path: Path, data: bytes) -> None:
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-        os.replace(partial, path)

@@ -7,51 +7,24 @@ file that names the served one and is replaced atomically; ``HISTORY`` keeps wha
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 from nextedge.config import Config
 from nextedge.errors import InputError, NoReleaseError, ReleaseError, UnknownReleaseError, nearest
 from nextedge.releases.lock import build_lock
+from nextedge.releases.manifest import MANIFEST, Release, described, file_hash, parsed, seal
 from nextedge.releases.pointers import Pointers, Trial
-from nextedge.storage import writing
+from nextedge.storage import replace_file, writing
 from nextedge.storage.transfer import Told, silent
 
-FORMAT = 2
-MANIFEST = "manifest.json"
-COSTS = "build.json"
-"""What every step cost that made the release."""
 MADE_ANEW = ("work", "text", "spill")
 """Folders of the state that a build makes anew."""
-_BLOCK = 1 << 22
-
-
-@dataclass(frozen=True)
-class Release:
-    """One release on disk, and its manifest."""
-
-    id: str
-    path: Path
-    manifest: Mapping[str, Any]
-
-    @property
-    def surfaces(self) -> list[str]:
-        """Names of the surfaces that it serves."""
-        return list(self.manifest["surfaces"])
-
-    def costs(self) -> list[dict[str, Any]]:
-        """What each step took that made it, in order; nothing where that was not kept."""
-        path = self.path / COSTS
-        steps: list[dict[str, Any]] = json.loads(path.read_text())["steps"] if path.exists() else []
-        return steps
 
 
 class Releases:
@@ -162,7 +135,7 @@ class Releases:
             path = release.path / name
             if not path.is_file():
                 raise ReleaseError(f"release {release.id}: the file {name} is missing")
-            if _hash(path) != expected:
+            if file_hash(path) != expected:
                 raise ReleaseError(f"release {release.id}: the file {name} was altered")
 
     def publish(
@@ -182,8 +155,7 @@ class Releases:
             with writing(partial):
                 for place, source in parts.items():
                     _copy(source, partial / place)
-                manifest = self._manifest(config, surfaces, partial)
-                (partial / MANIFEST).write_text(json.dumps(manifest, indent=1, default=str))
+                seal(partial, described(config, surfaces, partial))
                 self.add(partial, release_id, progress)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -207,27 +179,6 @@ class Releases:
         while (self.directory / (name := f"{stamp}{f'-{number}' if number else ''}")).exists():
             number += 1
         return name
-
-    def _manifest(self, config: Config, surfaces: tuple[str, ...], path: Path) -> dict[str, Any]:
-        packages = ("nextedge", "numpy", "numba", "lightgbm", "pyarrow", "duckdb")
-        files = [file for file in sorted(path.rglob("*")) if file.is_file()]
-        return {
-            "format": FORMAT,
-            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "tenant": config.tenant,
-            "surfaces": list(surfaces),
-            "config": config.model_dump(mode="json", exclude={"base"}),
-            "versions": {name: version(name) for name in packages},
-            "metrics": {name: _headline(path / "surfaces" / name) for name in surfaces},
-            "files": {str(file.relative_to(path)): _hash(file) for file in files},
-        }
-
-    def seal(self, path: Path, manifest: Mapping[str, Any]) -> None:
-        """Write the manifest of files that were changed before they have a release's name."""
-        files = [f for f in sorted(path.rglob("*")) if f.is_file() and f.name != MANIFEST]
-        hashes = {str(file.relative_to(path)): _hash(file) for file in files}
-        text = json.dumps({**manifest, "files": hashes}, indent=1, default=str)
-        (path / MANIFEST).write_text(text)
 
     def succeed(self, old: str, new: str) -> None:
         """Let one release stand wherever another stood; the old one goes."""
@@ -336,42 +287,7 @@ class Releases:
         return after
 
     def _replace(self, name: str, text: str) -> None:
-        partial = self.directory / f".{name}.{os.getpid()}"
-        try:
-            with writing(self.directory / name), partial.open("w") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, self.directory / name)
-        finally:
-            partial.unlink(missing_ok=True)
-
-
-def parsed(path: Path, manifest: bytes) -> Release:
-    """The release of a folder by its manifest.
-
-    Raises:
-        ReleaseError: it is broken, or of another format.
-    """
-    try:
-        about: dict[str, Any] = json.loads(manifest)
-    except ValueError as error:
-        raise ReleaseError(f"{path / MANIFEST}: cannot be read: {error}") from None
-    if about.get("format") != FORMAT:
-        raise ReleaseError(
-            f"{path}: release format {about.get('format')}; this version reads {FORMAT}: "
-            f"build again with it"
-        )
-    return Release(path.name, path, about)
-
-
-def _headline(surface: Path) -> dict[str, Any]:
-    """The main figures of a surface, for the manifest."""
-    training = json.loads((surface / "training.json").read_text())
-    evaluation = json.loads((surface / "evaluation.json").read_text())
-    full = next((s for s in evaluation["systems"] if s["kind"] == "full_line"), None)
-    metrics = {name: value["mean"] for name, value in full["metrics"].items()} if full else {}
-    return {"ranker": training["model"], "split": training["split"], **metrics}
+        replace_file(self.directory / name, text.encode())
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -381,11 +297,3 @@ def _copy(source: Path, target: Path) -> None:
             place = target if file == source else target / file.relative_to(source)
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, place)  # no link: an altered release must not alter the work
-
-
-def _hash(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()

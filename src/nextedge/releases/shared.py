@@ -10,25 +10,24 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import logging
 import secrets
 import shutil
-import threading
-import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from nextedge.config import Config
-from nextedge.errors import BucketError, ReleaseError, UnknownReleaseError, nearest
+from nextedge.errors import ReleaseError, UnknownReleaseError, nearest
+from nextedge.releases.current import NAME as CURRENT
+from nextedge.releases.current import Current, Record
 from nextedge.releases.forgotten import ForgottenObject
 from nextedge.releases.lease import Lease, held_lease, lease_is_held
+from nextedge.releases.manifest import MANIFEST, Release, parsed
 from nextedge.releases.pointers import Pointers, Trial
-from nextedge.releases.repository import MANIFEST, Release, Releases, parsed
+from nextedge.releases.repository import Releases
 from nextedge.storage import writing
-from nextedge.storage.bucket import Blob, Bucket, Unchanged, Version
+from nextedge.storage.bucket import Bucket
 from nextedge.storage.transfer import (
     Told,
     download_folder,
@@ -39,58 +38,6 @@ from nextedge.storage.transfer import (
 
 _log = logging.getLogger("nextedge")
 FOLDER = "releases"
-CURRENT = f"{FOLDER}/CURRENT"
-LOOK_SECONDS = 2.0
-"""How old what is known of ``CURRENT`` may be, where it is only followed."""
-_LOOK_AGAIN_SECONDS = 10.0
-"""The same after a look that failed."""
-_TRIES = 50
-
-
-@dataclass(frozen=True)
-class Record:
-    """What ``CURRENT`` holds.
-
-    Attributes:
-        doomed: releases that are being deleted; never promoted again.
-        writer: differs at every writing, so that a writer knows its own.
-    """
-
-    pointers: Pointers = field(default_factory=Pointers)
-    trial: Trial | None = None
-    doomed: tuple[str, ...] = ()
-    writer: str = ""
-
-    @property
-    def in_use(self) -> set[str]:
-        """Ids of the releases that answer somebody."""
-        trial = self.trial.release if self.trial else None
-        return {name for name in (self.pointers.current, trial) if name}
-
-    def to_bytes(self) -> bytes:
-        """JSON, by a new writer."""
-        about = {
-            "current": self.pointers.current, "history": self.pointers.history,
-            "trial": asdict(self.trial) if self.trial else None, "doomed": self.doomed,
-            "writer": secrets.token_hex(8),
-        }  # fmt: skip
-        return json.dumps(about, indent=1).encode()
-
-    @classmethod
-    def of(cls, data: bytes, where: str) -> Record:
-        """What was written; raises ReleaseError where it cannot be read."""
-        try:
-            about: dict[str, Any] = json.loads(data)
-            return cls(
-                Pointers(about["current"], tuple(about["history"])),
-                Trial(**about["trial"]) if about["trial"] else None,
-                tuple(about["doomed"]), about["writer"],
-            )  # fmt: skip
-        except (ValueError, KeyError, TypeError) as error:
-            raise ReleaseError(
-                f"{where}: cannot be read ({error!r}); put back a version of it, or delete it and "
-                f"promote a release"
-            ) from None
 
 
 class SharedReleases(Releases):
@@ -99,13 +46,9 @@ class SharedReleases(Releases):
     def __init__(self, state: Path, bucket: Bucket) -> None:
         super().__init__(state)
         self.bucket = bucket
-        self._brief = bucket.brief()
-        self.forgotten = ForgottenObject(self._brief, state)
+        self.forgotten = ForgottenObject(bucket.brief(), state)
+        self._current = Current(bucket, self.directory, self.forgotten.pull, self.drop_copies)
         self._lease: Lease | None = None
-        self._known: tuple[Record, Version | None] | None = None
-        self._look_at = 0.0
-        self._refused = False
-        self._looking = threading.Lock()
 
     @contextlib.contextmanager
     def building(self, wait_seconds: float = 0.0, progress: Told = silent) -> Iterator[None]:
@@ -115,6 +58,7 @@ class SharedReleases(Releases):
         with local, lease as self._lease:
             try:
                 self.forgotten.pull(clean=True)
+                self.drop_copies()
                 yield
             finally:
                 self._lease = None
@@ -127,7 +71,7 @@ class SharedReleases(Releases):
     def announce_forgotten(self) -> None:
         """Let every machine read the list of forgotten people that is here; under the build lock."""
         self.forgotten.push()
-        self._write(lambda record: replace(record, writer=""))
+        self._current.write(lambda record: replace(record, writer=""))
 
     def clear_work(self) -> None:
         """Remove what builds made on the way, here and in the bucket."""
@@ -164,15 +108,15 @@ class SharedReleases(Releases):
 
     def current_id(self) -> str | None:
         """Id of the served release, as of the last look at the bucket."""
-        return self._look().pointers.current
+        return self._current.look().pointers.current
 
     def trial(self) -> Trial | None:
         """The trial that runs, as of the last look at the bucket."""
-        return self._look().trial
+        return self._current.look().trial
 
     def in_use(self) -> set[str]:
         """Ids of the releases that answer somebody, as of now."""
-        return self._fresh()[0].in_use
+        return self._current.fresh()[0].in_use
 
     def add(self, partial: Path, release_id: str, progress: Told = silent) -> None:
         """Upload a sealed folder, its manifest last; from then on it is a release."""
@@ -194,7 +138,7 @@ class SharedReleases(Releases):
 
     def prune(self, keep: int = 3) -> list[str]:
         """Delete old releases, and the parts of those that were never whole."""
-        self._delete(self._fresh()[0].doomed)  # by a run that was stopped
+        self._delete(self._current.fresh()[0].doomed)  # by a run that was stopped
         pruned = super().prune(keep)
         if self._lease is None and not lease_is_held(self.bucket):
             self._clear_bucket()
@@ -273,18 +217,20 @@ class SharedReleases(Releases):
             pointers = replace(record.pointers, history=history)
             return replace(record, doomed=tuple(sorted(doomed)), pointers=pointers)
 
-        doomed = self._write(doom).doomed
+        doomed = self._current.write(doom).doomed
         gone = [name for name in release_ids if name in doomed]
         for name in gone:
             prefix = f"{FOLDER}/{name}"
             self.bucket.delete([f"{prefix}/{MANIFEST}"])
             self.bucket.delete(entry.name for entry in self.bucket.entries(prefix))
             super()._remove(name)
-        self._write(lambda r: replace(r, doomed=tuple(n for n in r.doomed if n not in gone)))
+        self._current.write(
+            lambda r: replace(r, doomed=tuple(n for n in r.doomed if n not in gone))
+        )
         return gone
 
     def _read(self) -> Pointers:
-        return self._look().pointers
+        return self._current.look().pointers
 
     def _change(self, change: Callable[[Pointers], Pointers]) -> Pointers:
         def changed(record: Record) -> Record:
@@ -292,14 +238,14 @@ class SharedReleases(Releases):
             self._require_whole(pointers.current, record)
             return replace(record, pointers=pointers)
 
-        return self._write(changed).pointers
+        return self._current.write(changed).pointers
 
     def _set_trial(self, trial: Trial | None) -> None:
         def changed(record: Record) -> Record:
             self._require_whole(trial.release if trial else None, record)
             return replace(record, trial=trial)
 
-        self._write(changed)
+        self._current.write(changed)
 
     def _require_whole(self, release_id: str | None, record: Record) -> None:
         """A release that is named must be in the bucket, with all its files."""
@@ -316,81 +262,6 @@ class SharedReleases(Releases):
             raise ReleaseError(
                 f"{self.bucket.url}: release {release_id}: the file {missing[0]} is missing"
             )
-
-    def _look(self) -> Record:
-        """What is known of ``CURRENT``; asks the bucket at most every few seconds.
-
-        While the bucket does not answer, what is known goes on to hold, also that of the process
-        before this one.
-        """
-        if self._known is not None and time.monotonic() < self._look_at:
-            return self._known[0]
-        with self._looking:
-            if self._known is not None and time.monotonic() < self._look_at:
-                return self._known[0]
-            try:
-                before, record = self._known, self._fresh()[0]
-                self._refused = False
-                if before is not None and record != before[0]:
-                    self.drop_copies()
-                return record
-            except (BucketError, ReleaseError) as error:
-                known = self._known or self._kept()
-                if known is None:
-                    raise
-                if not self._refused:
-                    _log.warning("what is served stays as it is: %s", error)
-                self._refused = True
-                self._known, self._look_at = known, time.monotonic() + _LOOK_AGAIN_SECONDS
-                return known[0]
-
-    def _fresh(self) -> tuple[Record, Version | None]:
-        """``CURRENT`` as of now, and its version."""
-        known = self._known or (Record(), None)
-        try:
-            known = self._taken(self._brief.read(CURRENT, unless=known[1]))
-            self.forgotten.pull()
-        except Unchanged:
-            pass
-        self._known, self._look_at = known, time.monotonic() + LOOK_SECONDS
-        return known
-
-    def _taken(self, found: Blob | None) -> tuple[Record, Version | None]:
-        if found is None:
-            return Record(), None
-        record = Record.of(found.data, f"{self.bucket.url}/{CURRENT}")
-        with writing(self.directory):
-            self.directory.mkdir(parents=True, exist_ok=True)
-            self._replace("CURRENT", found.data.decode())
-        return record, found.version
-
-    def _kept(self) -> tuple[Record, Version | None] | None:
-        """What the last process here knew; None where there was none."""
-        path = self.directory / "CURRENT"
-        return (Record.of(path.read_bytes(), str(path)), None) if path.exists() else None
-
-    def _write(self, change: Callable[[Record], Record]) -> Record:
-        """Change ``CURRENT``, as often as it takes: whoever is late begins from what it is by then."""
-        for attempt in range(_TRIES):
-            self._known = None
-            record, version = self._fresh()
-            after = change(record)
-            if after == record:
-                return record
-            data = after.to_bytes()
-            if version is None:
-                written = self.bucket.create(CURRENT, data)
-            else:
-                written = self.bucket.replace(CURRENT, data, version)
-            if written is not None:
-                self._known = self._taken(Blob(data, written))
-                self._look_at = time.monotonic() + LOOK_SECONDS
-                return after
-            time.sleep(min(0.01 * 2**attempt, 0.5) * (0.5 + secrets.randbelow(100) / 100))
-        raise ReleaseError(
-            f"{self.bucket.url}/{CURRENT}: others changed it {_TRIES} times meanwhile; nothing was "
-            f"changed here: run it again"
-        )
 
 
 def open_releases(config: Config) -> Releases:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from nextedge.config import Config
 from nextedge.data.objects import find_objects
 from nextedge.events.tables import last_event
-from nextedge.storage.bucket import is_bucket
+from nextedge.storage.opening import is_bucket
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -12,7 +12,7 @@ from nextedge.config import Config
 from nextedge.engines.base import Engine
 from nextedge.errors import InputError, nearest
 from nextedge.memory import bound_bytes
-from nextedge.releases.repository import COSTS
+from nextedge.releases.manifest import COSTS
 from nextedge.releases.shared import open_bucket, open_releases
 from nextedge.steps.embed import EmbedStep
 from nextedge.steps.entities import EntitiesStep

@@ -9,46 +9,31 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
-import re
+import importlib.util
 import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nextedge.errors import BucketError, ConfigError, MissingDependencyError
+from nextedge.errors import BucketError, MissingDependencyError
 from nextedge.storage import writing
+from nextedge.storage.faults import fault, names_no_bucket
+from nextedge.storage.opening import (
+    BRIEF_SECONDS,
+    PATIENT_SECONDS,
+    check_fork,
+    checked_url,
+    open_store,
+)
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
-SCHEMES = ("s3", "gs", "az")
-PATIENT_SECONDS = 60.0
-"""How long a request of a build or of a download is tried again, with growing pauses."""
-BRIEF_SECONDS = 3.0
-"""The same for those that are made again anyway: looks for promotions, renewals of a lease."""
 _PART = 8 << 20
 _PARTS_AT_ONCE = 2
-_URL = re.compile(r"(s3|gs|az)://([A-Za-z0-9][A-Za-z0-9._-]*)(/.*)?")
-_TAG = re.compile(r"<Code>(\w+)</Code>")
-_CREDENTIALS = {
-    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (AWS_SESSION_TOKEN, too, where there is one)",
-    "gs": "GOOGLE_APPLICATION_CREDENTIALS",
-    "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
-}
-_ENDPOINT = {
-    "s3": "AWS_ENDPOINT_URL (http:// also needs AWS_ALLOW_HTTP=true) and AWS_REGION",
-    "gs": "the network",
-    "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ENDPOINT",
-}
-_ENDPOINTS = (
-    "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT", "AZURE_STORAGE_ENDPOINT",
-    "AZURE_ENDPOINT",
-)  # fmt: skip
-_used_by: set[int] = set()
 
 
 @dataclass(frozen=True)
@@ -82,25 +67,8 @@ class Entry:
     modified: datetime = field(repr=False)
 
 
-def is_bucket(location: str) -> bool:
-    """Whether a location is a URL of an object store."""
-    return "://" in location and location.partition("://")[0] in SCHEMES
-
-
-def checked_url(url: str) -> str:
-    """The URL of a bucket, or of a prefix in one, without a slash at its end.
-
-    Raises:
-        ConfigError: it is none; a login in it is not repeated.
-    """
-    if "@" in url:
-        raise ConfigError(
-            f"{url.partition('://')[0]}://…: a URL of a bucket holds no credentials; they come "
-            f"from the environment (docs/storage.md)"
-        )
-    if not _URL.fullmatch(url) or "?" in url or "#" in url:
-        raise ConfigError(f"{url}: expected s3://bucket/prefix, gs://… or az://container/prefix")
-    return url.rstrip("/")
+class Unchanged(Exception):  # noqa: N818 - an answer, not a fault
+    """An object is as it was."""
 
 
 class Bucket:
@@ -109,11 +77,16 @@ class Bucket:
     Args:
         url: ``s3://bucket/prefix``, ``gs://…`` or ``az://container/prefix``.
         seconds: for how long a request that fails is tried again.
+
+    Raises:
+        ConfigError: it is no such URL.
+        MissingDependencyError: the library is not installed.
     """
 
     def __init__(self, url: str, seconds: float = PATIENT_SECONDS) -> None:
         self.url = checked_url(url)
-        self.scheme = self.url.partition("://")[0]
+        if importlib.util.find_spec("obstore") is None:
+            raise MissingDependencyError("obstore", "s3", f"{self.url}:")
         self._seconds = seconds
         self._opened: ObjectStore | None = None
 
@@ -123,7 +96,7 @@ class Bucket:
 
     @property
     def _store(self) -> Any:
-        _check_fork(self.url)
+        check_fork(self.url)
         if self._opened is None:
             self._opened = open_store(self.url, self._seconds)
         return self._opened
@@ -281,129 +254,8 @@ class Bucket:
         except (AlreadyExistsError, NotModifiedError):
             raise
         except (PreconditionError, FileNotFoundError) as error:
-            if _says(error, "NoSuchBucket", "ContainerNotFound", "bucket does not exist"):
+            if names_no_bucket(error):
                 raise fault(f"{self.url}/{name}", what, error) from None
             raise
         except BaseError as error:
             raise fault(f"{self.url}/{name}", what, error) from None
-
-
-class Unchanged(Exception):  # noqa: N818 - an answer, not a fault
-    """An object is as it was."""
-
-
-def open_store(url: str, seconds: float) -> ObjectStore:
-    """The library's store of a URL, with the environment's settings.
-
-    Raises:
-        MissingDependencyError: the library is not installed.
-        ConfigError: the environment's settings are refused.
-    """
-    try:
-        from obstore.exceptions import BaseError
-        from obstore.store import from_url
-    except ImportError:
-        raise MissingDependencyError("obstore", "s3", f"{url.partition('://')[0]}://") from None
-    for name in _ENDPOINTS:  # the library ends the process at one that is no URL
-        if not re.match(r"https?://[^/]", os.environ.get(name, "http://host")):
-            raise ConfigError(f"{name} = {os.environ[name]!r}: expected http://… or https://…")
-    try:
-        return from_url(url, client_options=client_options(), retry_config=retry_config(seconds))
-    except BaseError as error:
-        scheme = url.partition("://")[0]
-        raise ConfigError(
-            f"{url}: cannot be opened: {_first_line(error)}; check {_CREDENTIALS.get(scheme)}"
-        ) from None
-
-
-def client_options() -> Any:
-    """Waits of a request: for a connection, and for more of an answer; any size may take its time.
-
-    The environment's word on plain HTTP is not looked at where options are given, so it is here.
-    """
-    plain = (os.environ.get(f"{name}_ALLOW_HTTP", "") for name in ("AWS", "GOOGLE", "AZURE"))
-    return {
-        "allow_http": any(each.lower() in ("true", "1", "yes") for each in plain),
-        "connect_timeout": timedelta(seconds=5),
-        "read_timeout": timedelta(seconds=30),
-        "timeout": timedelta(hours=6),
-    }
-
-
-def retry_config(seconds: float) -> Any:
-    """How often a request is made again that was refused with 5xx, or whose connection broke."""
-    backoff = {
-        "init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=5), "base": 2,
-    }  # fmt: skip
-    retries = 2 if seconds <= BRIEF_SECONDS else 12
-    return {
-        "max_retries": retries, "retry_timeout": timedelta(seconds=seconds), "backoff": backoff,
-    }  # fmt: skip
-
-
-def fault(where: str, what: str, error: Exception) -> BucketError:
-    """What the library says, in words that name the object and what to do."""
-    scheme = where.partition("://")[0]
-    name = type(error).__name__
-    if _says(error, "NoSuchBucket", "ContainerNotFound", "bucket does not exist"):
-        return BucketError(f"{where}: there is no such bucket; create it, or correct its name")
-    if _says(error, "169.254.169.254", "/latest/api/token", "metadata.google.internal", "/oauth2/token", "No credentials", "MissingToken"):  # fmt: skip
-        return BucketError(
-            f"{where}: cannot be {what}: no credentials were found; set {_CREDENTIALS.get(scheme)}"
-        )
-    if name == "UnauthenticatedError" or _says(error, "InvalidAccessKeyId", "SignatureDoesNotMatch"):  # fmt: skip
-        return BucketError(
-            f"{where}: cannot be {what}: the credentials are refused ({_code(error)}); check "
-            f"{_CREDENTIALS.get(scheme)}"
-        )
-    if name == "PermissionDeniedError" or _says(error, "AccessDenied", "403 Forbidden"):
-        return BucketError(
-            f"{where}: cannot be {what}: access denied ({_code(error)}); let these credentials "
-            f"list, read, write and delete there"
-        )
-    if _says(error, "builder error"):
-        return BucketError(
-            f"{where}: cannot be {what}: the endpoint is plain HTTP or no URL; check "
-            f"{_ENDPOINT.get(scheme)}"
-        )
-    if _says(error, "error sending request", "dns error", "Connect"):
-        return BucketError(
-            f"{where}: cannot be {what}: the store is not reached; check {_ENDPOINT.get(scheme)}",
-            passing=True,
-        )
-    passing = _says(error, " 500 ", " 502 ", " 503 ", " 504 ", "429", "body", "timed out")
-    return BucketError(
-        f"{where}: cannot be {what}: {_code(error)}; try again, or look at the store's own state",
-        passing=passing,
-    )
-
-
-def _says(error: Exception, *words: str) -> bool:
-    text = str(error)
-    return any(word in text for word in words)
-
-
-def _code(error: Exception) -> str:
-    """The store's own code of an error, or its status, or the library's first line."""
-    text = str(error)
-    if found := _TAG.search(text):
-        return found[1]
-    if status := re.search(r"status code: (\d{3} [A-Za-z ]+)", text):
-        return status[1].strip()
-    return _first_line(error)
-
-
-def _first_line(error: Exception) -> str:
-    """Without the query of a URL, where a signature may stand."""
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return re.sub(r"\?\S+", "", line)[:300]
-
-
-def _check_fork(url: str) -> None:
-    """A child of a process that has used the library would wait for ever."""
-    _used_by.add(os.getpid())
-    if len(_used_by) > 1:
-        raise BucketError(
-            f"{url}: cannot be used in a process that was forked from one that had used it; make "
-            f"the Recommender after the fork"
-        )

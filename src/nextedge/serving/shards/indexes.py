@@ -20,7 +20,8 @@ from nextedge.index.sharded import (
     shard_bounds,
     shard_folder,
 )
-from nextedge.releases.repository import Release, Releases
+from nextedge.releases.manifest import Release
+from nextedge.releases.repository import Releases
 from nextedge.storage import mapped
 from nextedge.types import BoolArray, FloatArray
 
