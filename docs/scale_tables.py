@@ -18,12 +18,12 @@ from nextedge.planning.coefficients import Coefficients, load_coefficients
 
 RESULTS = Path(__file__).parents[1] / "bench" / "plan" / "results"
 PEOPLE = (
-    "plan --users 1B --degree 500 --qps 25k --p99-ms 100 --candidates 1000 --keep-features "
+    "plan --users 1B --degree 500 --qps 25k --p99-ms 100 --candidates 1000 "
     "--machine-memory-gib 512 --machine-cores 64"
 )
 ITEMS = (
     "plan --users 10M --items 10M --interactions-per-user 50 --qps 10k --p99-ms 57 "
-    "--candidates 500 --keep-features --machine-memory-gib 128 --machine-cores 32"
+    "--candidates 500 --machine-memory-gib 128 --machine-cores 32"
 )
 
 
@@ -78,33 +78,13 @@ def _check(laws: Coefficients) -> list[str]:
 def _memory(laws: Coefficients) -> list[str]:
     bounds = {row["stage"]: row["bounded_by"] for row in planned(ITEMS + " --degree 30")["stages"]}
     lines = [
-        "| step | fixed MiB | grows by | measured up to, MiB | bounded by |",
-        "| --- | ---: | --- | ---: | --- |",
+        "| step | users measured | peak MiB | asked for before it starts, MiB | bounded by |",
+        "| --- | ---: | ---: | ---: | --- |",
     ]
-    for name, law in laws.laws.items():
-        step = name.removeprefix("memory ")
-        if step.startswith("history "):
-            continue
-        if step == name or step in ("worker", "vectors", "all") or step.startswith("publish"):
-            continue
-        each, own = law.b * 2**20, laws.laws.get(f"memory history {step}")
-        parts = [f"{each:,.0f} bytes a {_unit(step)}"] if each >= 1 else []
-        if own is not None and own.b * 2**20 >= 1:
-            parts.append(f"{own.b * 2**20:,.0f} bytes a graph entry")
-        grows = ", ".join(parts) or "nothing measurable"
-        lines.append(
-            f"| {step} | {law.a:,.0f} | {grows} | {law.at(law.largest):,.0f} | {bounds.get(step, '')} |"
-        )
+    for step, (users, mib, asked) in laws.measured["memory"].items():
+        said = f"{asked:,.0f}" if asked else ""
+        lines.append(f"| {step} | {users:,} | {mib:,.0f} | {said} | {bounds.get(step, '')} |")
     return lines
-
-
-def _unit(step: str) -> str:
-    from nextedge.planning.drivers import driver_of
-
-    name = driver_of(f"memory {step}").split(" of ")[0]
-    return {"records": "graph entry", "nodes": "user or item", "rows": "row of a table"}.get(
-        name, name.replace("queries", "query").replace("rows", "row")
-    )
 
 
 def _case(command: str) -> list[str]:
@@ -143,7 +123,7 @@ def _people_compared() -> list[str]:
         f"{_short(math.ceil(serving['store_gib'] / (512 * 0.8)))} to map its release | 24 bytes an entry (weight and two times "
         "beside the neighbour); neighbours alone are 4 |",
         f"| p99 at 1,000 candidates | < 100 ms | {request['p99_ms']:.1f} ms of work, the queue's wait fills up to 100 | "
-        "candidates and features are published, so a request ranks and applies policy; no network in it |",
+        "candidates are published: a request makes features, ranks and applies policy; no network in it |",
         f"| requests a second | 25,000 over 32 shards, 780 each | {_short(request['workers'])} workers of one core, "
         f"{_short(request['qps'] / request['workers']) if request['workers'] else '0'} each | {request['cpu_ms']:.1f} ms of CPU a request |",
         f"| two-hop candidates of everybody | | {_short(rows['candidates people']['core_hours'])} core-hours | "
@@ -162,7 +142,7 @@ def _items_compared(laws: Coefficients) -> list[str]:
         "| --- | --- | --- | --- |",
         f"| top-500 ANN over 10M items | 20 ms | {search.at(driver) * 1e3:.1f} ms on one core | "
         f"256 dimensions, recall 0.95 or more; {search.beyond(driver):,.0f} times the largest index measured here |",
-        f"| end to end | 57 ms | {request['p99_ms']:.1f} ms of work at p99 | published candidates with features |",
+        f"| end to end | 57 ms | {request['p99_ms']:.1f} ms of work at p99 | published candidates, features made at the request |",
         f"| requests a second | 12,000 a replica | {_short(machine)} on a machine of 32 cores | "
         f"{request['cpu_ms']:.1f} ms of CPU a request, {request['busy']:.0%} busy |",
         f"| 10,000 requests a second | | {_short(request['workers'])} workers | |",

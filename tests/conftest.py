@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import pytest
 from kafka_mock import KafkaMock, known_groups
+from object_store import Proxy, S3Server, moto_server
 from redis_server import RedisServer
 
 from nextedge import Recommender
@@ -82,3 +84,33 @@ def kafka_url(mock_brokers: str, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr("nextedge.events.logs.kafka_cluster.KafkaCluster.group_ids", known_groups)
     topic = f"test-{uuid.uuid4().hex[:8]}-{{tenant}}"
     return f"kafka://{mock_brokers}/{topic}?session.timeout.ms=2000&heartbeat.interval.ms=300"
+
+
+@pytest.fixture(scope="session")
+def s3_proxy() -> Iterator[Proxy]:
+    """The way to an S3 server process that all tests share."""
+    pytest.importorskip("obstore")
+    program = moto_server()
+    if program is None:
+        pytest.skip("moto_server is not installed")
+    server = S3Server(program)
+    proxy = Proxy(server.port)
+    yield proxy
+    proxy.stop()
+    server.kill()
+
+
+@pytest.fixture(scope="module")
+def bucket_url(s3_proxy: Proxy) -> Iterator[str]:
+    """A new bucket for the tests of a file; the environment leads to its server."""
+    settings = {
+        "AWS_ENDPOINT_URL": s3_proxy.url, "AWS_ALLOW_HTTP": "true", "AWS_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "secret",
+    }  # fmt: skip
+    name = f"bucket-{uuid.uuid4().hex[:8]}"
+    with pytest.MonkeyPatch.context() as patch:
+        for key, value in settings.items():
+            patch.setenv(key, value)
+        request = urllib.request.Request(f"{s3_proxy.url}/{name}", method="PUT")
+        urllib.request.urlopen(request).close()
+        yield f"s3://{name}"

@@ -23,8 +23,9 @@ from nextedge.planning.coefficients import Coefficients
 from nextedge.planning.degrees import Degrees
 from nextedge.planning.drivers import bounded_labels, driver_of, drivers, reach
 from nextedge.planning.laws import Law, fit_law, slope
-from nextedge.planning.offline import stages_of
+from nextedge.planning.offline import need_gib, stages_of
 from nextedge.planning.workload import Size, Workload
+from nextedge.steps.needs import NEEDS
 
 HOME = Path(__file__).parents[2]
 RESULTS = Path(__file__).parent / "results"
@@ -186,6 +187,22 @@ def check(rows: Rows) -> dict[str, Any]:
     return {"users": largest["at"], "from": [row["at"] for row in builds[:-1]], "steps": steps}
 
 
+def peaks(rows: Rows) -> dict[str, tuple[int, float, float]]:
+    """Of each step: users of the largest build, its peak in MiB, and what it asks for before it
+    starts (0 where it asks for nothing).
+    """
+    found: dict[str, tuple[int, float, float]] = {}
+    for row in sorted(rows, key=lambda row: row["at"]):
+        for name, value in row["values"].items():
+            step = name.removeprefix("memory ")
+            if name != step and "size" in row and not step.startswith(("publish", "worker", "all")):
+                size = Size(**row["size"])
+                known = step.split()[0] in NEEDS
+                asked = need_gib(step.split()[0], size) * 1024 if known else 0.0
+                found[step] = (round(size.users), round(value, 1), round(asked, 1))
+    return found
+
+
 def missed(found: Mapping[str, Any]) -> list[str]:
     """Steps that matter and were not met."""
     return [
@@ -249,7 +266,7 @@ def _of_steps(rows: Rows, kind: str, prefix: str) -> Curves:
                     (row["size"]["users"], row["values"]["cpu all"])
                 )
             for name, value in row["values"].items():
-                step = name.removeprefix(prefix).removeprefix("history ")
+                step = name.removeprefix(prefix)
                 if (
                     name.startswith(prefix)
                     and value > 0
@@ -279,7 +296,7 @@ def main() -> None:
     show(found)
     for path in plot(rows):
         print(f"drawn: {path}")
-    laws = Coefficients(laws.laws, {**laws.measured, "check": found})
+    laws = Coefficients(laws.laws, {**laws.measured, "check": found, "memory": peaks(rows)})
     if given.ship:
         laws.save(Path(shipped.__file__).parent / shipped.FILE)
         print(f"written: {len(laws.laws)} laws")

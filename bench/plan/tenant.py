@@ -95,8 +95,6 @@ def measure_graph(folder: Path, users: int) -> dict[str, Any]:
         for law, value in found.items()
         if not law.startswith("step") and law.split()[1] not in bounded
     }
-    for name in [law for law in values if law.startswith(("memory rank", "memory evaluate"))]:
-        values[name.replace("memory", "memory history", 1)] = values.pop(name)
     return {
         "size": asdict(size_of(recommender.release.snapshot, rows["impressions"])),
         "values": values,

@@ -5,8 +5,12 @@ Every value has a default, so a folder whose files are named as the tables needs
 
 from __future__ import annotations
 
+import hashlib
+import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -14,10 +18,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from nextedge import schema
 from nextedge.errors import ConfigError, UnknownSurfaceError, nearest
+from nextedge.storage.opening import checked_url, is_bucket
 
 FILE_NAME = "nextedge.toml"
 FILE_SUFFIXES = (".parquet", ".csv", ".csv.gz", ".jsonl", ".jsonl.gz", ".ndjson")
 
+STATE_VARIABLE = "NEXTEDGE_STATE_HOME"
+"""Environment variable: where a state in a bucket keeps what must be local files."""
 TENANT_PATTERN = r"^[A-Za-z0-9_.-]{1,64}$"
 
 SurfaceKind = Literal["people", "items"]
@@ -280,6 +287,19 @@ class SurfaceConfig(_Settings):
         return max(each.recently_shown_days for each in rules)
 
 
+class TrainingConfig(_Settings):
+    """Processes that train a network together (see docs/training.md)."""
+
+    processes: int = Field(1, ge=1, le=1024)
+    """How many; each takes a share of every batch, so that the result stays the same."""
+    launcher: Literal["torchrun", "spark"] = "torchrun"
+    """Who starts them: torchrun on this machine, or Spark on its executors."""
+    graph: Literal["replicated", "partitioned"] = "replicated"
+    """Whether each holds the whole graph, or a part of its nodes and asks for the others' inputs."""
+    restarts: int = Field(0, ge=0)
+    """How often a training that lost a process goes on by itself from its last checkpoint."""
+
+
 class ServingConfig(_Settings):
     """How requests are answered and kept."""
 
@@ -380,20 +400,43 @@ class Config(_Settings):
 
     tenant: str = Field("default", pattern=TENANT_PATTERN)
     state: str = "./state"
+    """Folder of releases, event log and caches, or a bucket: s3://bucket/prefix, gs://…, az://…"""
     base: Path = Path(".")
     data: DataConfig = DataConfig()
     features: FeaturesConfig = FeaturesConfig()
     split: SplitConfig = SplitConfig()
+    training: TrainingConfig = TrainingConfig()
     serving: ServingConfig = ServingConfig()
     onboarding: OnboardingConfig = OnboardingConfig()
     events: EventsConfig = EventsConfig()
     build: BuildConfig = BuildConfig()
     surfaces: dict[str, SurfaceConfig] = Field(default_factory=dict)
 
+    @field_validator("state")
+    @classmethod
+    def _folder_or_bucket(cls, value: str) -> str:
+        if "://" not in value:
+            return value
+        try:
+            return checked_url(value)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+
     @property
+    def state_url(self) -> str | None:
+        """URL of the bucket that holds the state, or None where it is a folder."""
+        return self.state if is_bucket(self.state) else None
+
+    @cached_property
     def state_path(self) -> Path:
-        """Folder of releases, event log and caches."""
-        return (self.base / self.state).resolve()
+        """Folder of releases, event log and caches; with a bucket this machine's own part of it."""
+        if self.state_url is None:
+            return (self.base / self.state).resolve()
+        given = os.environ.get(STATE_VARIABLE)
+        home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+        name = re.sub(r"[^A-Za-z0-9.-]+", "-", self.state_url)
+        mark = hashlib.sha256(self.state_url.encode()).hexdigest()[:8]
+        return (Path(given) if given else Path(home) / "nextedge").resolve() / f"{name}-{mark}"
 
     @property
     def text_model_path(self) -> Path | None:
@@ -502,7 +545,8 @@ def _describe(error: ValidationError, origin: str) -> str:
                 f"{origin}: unknown setting {where!r}; {nearest(str(fault['loc'][-1]), valid)}"
             )
         else:
-            lines.append(f"{origin}: {where}: {fault['msg']} (given: {fault.get('input')!r})")
+            given = re.sub(r"://[^/@'\"]*@", "://***@", repr(fault.get("input")))
+            lines.append(f"{origin}: {where}: {fault['msg']} (given: {given})")
     return "\n".join(lines)
 
 

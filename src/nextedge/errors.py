@@ -14,7 +14,8 @@ NextEdgeError (exit 1)
 │   ├── NoReleaseError            nothing has been built yet
 │   └── GateError                 a new release is worse than the served one
 ├── BuildLockedError              another build holds the lock of this state folder
-├── StorageError                  the disk is full or refuses to be written
+├── StorageError                  what is kept cannot be written or read: a full disk, for one
+│   ├── BucketError               an object store is not reached, refuses, or lacks what it should hold
 │   ├── StoreError                a store of values is not reached, too slow or full
 │   └── LogFullError              more events wait for their consumers than are taken
 ├── CorruptValueError             a stored value is cut, altered or of another format
@@ -95,6 +96,17 @@ class BuildLockedError(NextEdgeError):
 
 class StorageError(NextEdgeError):
     """The disk is full, or refuses to be written."""
+
+
+class BucketError(StorageError):
+    """An object store is not reached, refuses, or lacks what it should hold.
+
+    ``passing`` tells that the same request may succeed later.
+    """
+
+    def __init__(self, message: str, *, passing: bool = False) -> None:
+        super().__init__(message)
+        self.passing = passing
 
 
 class StoreError(StorageError):

@@ -34,7 +34,8 @@ from nextedge.events.logs.relay import BrokerRelays, relays_to_broker
 from nextedge.events.overlay import Overlay
 from nextedge.events.snapshot import OVERLAY, SnapshotKeeper, Snapshots, renew
 from nextedge.events.stream import forget_counted
-from nextedge.releases.repository import Release, Releases
+from nextedge.releases.manifest import Release
+from nextedge.releases.shared import open_releases
 from nextedge.serving.cache import Cache
 from nextedge.serving.contacts import Contacts
 from nextedge.serving.forget import Erased, forget
@@ -57,6 +58,7 @@ from nextedge.serving.served import ServedReleases
 from nextedge.serving.shards.client import LEFT_OUT, shard_client
 from nextedge.serving.why_not import WhyNot, why_not
 from nextedge.steps.step import Progress, quiet
+from nextedge.storage.opening import is_bucket
 from nextedge.types import Candidates, FloatArray, Identifier, IndexArray, Requests
 
 if TYPE_CHECKING:
@@ -84,7 +86,7 @@ class Recommender:
         self.config = location if isinstance(location, Config) else load_config(location)
         self.location = None if isinstance(location, Config) else Path(location)
         """Where the configuration was read, None where it was given."""
-        self.releases = Releases(self.config.state_path)
+        self.releases = open_releases(self.config)
         self.shards = shard_client(self.config)
         """The processes that hold parts of the indexes; None where requests search themselves."""
         self._frames: dict[str, pa.Table] | None = None
@@ -128,7 +130,7 @@ class Recommender:
             if name not in TABLES:
                 raise InputError(f"no table {name!r}; {nearest(name, TABLES)}")
         raw = dict(settings or {})
-        raw["state"] = str(Path(state).resolve())
+        raw["state"] = str(state) if is_bucket(str(state)) else str(Path(state).resolve())
         raw["data"] = {**raw.get("data", {}), **dict.fromkeys(tables, "memory")}
         recommender = cls(parse_config(raw, base=Path(), origin="settings"))
         recommender._frames = {name: to_arrow_table(frame, name) for name, frame in tables.items()}
@@ -177,6 +179,7 @@ class Recommender:
         from nextedge.engines.base import open_engine
         from nextedge.steps.run import build
 
+        self._warn_of_own_log()
         with open_engine(engine, self.config.state_path) as engine:
             if options.until is None:
                 self._hash_identifiers(engine)
@@ -306,6 +309,7 @@ class Recommender:
     def start_serving(self) -> None:
         """From now on cache and log as ``[serving]`` says; ``close`` writes all that is logged."""
         settings = self.config.serving
+        self._warn_of_own_log()
         self._serving = True
         self.served.watch()
         self.cache = ranked_cache(self.config)
@@ -314,6 +318,14 @@ class Recommender:
             self.request_log = self._new_request_log()
         self._relays = relays_to_broker(self.overlay.log, self.config, self._admitted)
         self._keeper = SnapshotKeeper(self.overlay, self.overlay.emptied)
+
+    def _warn_of_own_log(self) -> None:
+        if self.config.state_url is not None and self.config.events.log is None:
+            _log.warning(
+                "state = %r and no events.log: events are kept in %s, on this machine alone; for "
+                "several machines set events.log = \"redis://…\"",
+                self.config.state_url, self.config.state_path,
+            )  # fmt: skip
 
     def warm_up(self) -> None:
         """Load the served release and all that requests need of code."""

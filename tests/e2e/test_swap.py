@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 from nextedge import Recommender
 from nextedge.api.app import create_app
 from nextedge.errors import InputError, UnknownReleaseError
-from nextedge.releases.repository import Trial
+from nextedge.releases.pointers import Trial
 from nextedge.serving.served import in_trial
 
 OTHER = "20990101-000000"

@@ -27,7 +27,7 @@ from nextedge.engines.blocks import packed
 from nextedge.engines.local import LocalEngine
 from nextedge.engines.spark import SparkEngine
 from nextedge.errors import NextEdgeError
-from nextedge.releases.repository import Release
+from nextedge.releases.manifest import Release
 from nextedge.serving.published import open_candidates
 from nextedge.serving.question import Question
 from nextedge.steps.step import quiet

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nextedge.releases.gate import faults
-from nextedge.releases.repository import Release
+from nextedge.releases.manifest import Release
 
 
 def release(**ndcg: float) -> Release:

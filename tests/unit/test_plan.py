@@ -237,7 +237,7 @@ def test_what_one_machine_cannot_hold_is_said(shipped: Coefficients) -> None:
     snapshot = next(row for row in plan.rows if row.stage == "snapshot")
     assert not snapshot.possible
     assert "GiB on one machine" in snapshot.runs
-    assert snapshot.machines * 64 * 0.8 >= 500e9 * 24 / 2**30
+    assert snapshot.machines * 64 * 0.8 >= 250e9 * 16 / 2**30  # NEEDS: 16 bytes a connection
     assert snapshot.memory_gib <= 64 * 0.8
     larger = replace(workload(1e9, 500), machine=Machine(memory_gib=1e6, cores=16))
     held = next(row for row in make_plan(larger, shipped).rows if row.stage == "snapshot")
@@ -248,9 +248,20 @@ def test_prices_and_periods_count(shipped: Coefficients) -> None:
     once = make_plan(workload(), shipped)
     dear = make_plan(replace(workload(), machine=Machine(core_hour=0.08, gib_hour=0.01)), shipped)
     often = make_plan(workload(traffic={"refresh_hours": 6.0}), shipped)
-    assert dear.money > 1.5 * once.money
+    assert once.money < dear.money < 2 * once.money  # the store has a price of its own
     assert often.core_hours == once.core_hours
     assert often.money > once.money
+
+
+def test_stages_that_can_be_spread_are_spread_first(shipped: Coefficients) -> None:
+    given = workload(1e7, 50, items=1e6, history=50)
+    period = make_plan(given, shipped).hours / 2
+    plan = make_plan(replace(given, traffic=replace(given.traffic, refresh_hours=period)), shipped)
+    assert plan.hours <= period
+    spread = [row for row in plan.rows if row.stage.startswith(("rank", "evaluate", "candidates"))]
+    assert any(row.machines > 1 for row in spread)
+    if any(row.machines > 1 and not row.possible for row in plan.rows):
+        assert all((row.hours or 0.0) <= period * 0.1 for row in spread)
 
 
 # Commands -----------------------------------------------------------------------------------

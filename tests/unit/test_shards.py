@@ -19,6 +19,7 @@ from nextedge.data.partition import Part
 from nextedge.errors import ConfigError, CorruptValueError, InputError, NoReleaseError, ShardError
 from nextedge.index.sharded import saved_bounds
 from nextedge.index.vector_index import VectorIndex
+from nextedge.releases.manifest import Release
 from nextedge.releases.repository import Releases
 from nextedge.serving.deadline import Deadline, Pace
 from nextedge.serving.shards import protocol
@@ -371,6 +372,42 @@ def test_opening_a_release_reaches_every_replica(processes: Processes) -> None:
         assert list(server.answers._indexes._open) == [RELEASE]
     faults = client.open_release("20990101-000000")
     assert len(faults) == 2 and "no release '20990101-000000'" in faults[0]
+
+
+class Slow(Releases):
+    """Its files come only once they may, as from a bucket."""
+
+    may = threading.Event()
+
+    def get(self, release_id: str) -> Release:
+        assert self.may.wait(PATIENCE)
+        return super().get(release_id)
+
+
+def test_a_release_that_takes_long_to_load_is_waited_for_but_no_search_is(
+    releases: Releases, vectors: np.ndarray
+) -> None:
+    Slow.may.clear()
+    processes = Processes(Slow(releases.state))
+    client = processes.client(address(processes.start(Part(0, 1))))
+    found, _ = processes.index(client).search(
+        vectors[:1], 5, None, Waiting(time.perf_counter() + 0.3)
+    )
+    assert found.shape == (1, 0)
+    assert client.open_release(RELEASE, 0.0) == [
+        f"{client.replicas[0][0].address}: it is being loaded"
+    ]
+    faults: list[list[str]] = []
+    opening = threading.Thread(target=lambda: faults.append(client.open_release(RELEASE)))
+    opening.start()
+    opening.join(1.5)
+    assert opening.is_alive(), "it waits for more than one answer"
+    Slow.may.set()
+    opening.join(PATIENCE)
+    assert faults == [[]]
+    assert not left_out(processes.index(client), vectors)
+    processes.stop(processes.started[0])
+    client.close()
 
 
 def test_parts_cover_all_shards_each_once() -> None:

@@ -9,13 +9,14 @@ import signal
 import sys
 import tempfile
 import threading
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nextedge.config import FILE_NAME
+from nextedge.config import FILE_NAME, load_config
 from nextedge.data.locations import is_loopback
-from nextedge.errors import InputError
+from nextedge.errors import InputError, NextEdgeError
 from nextedge.graph.threads import THREADS_VARIABLE, thread_count
 
 if TYPE_CHECKING:
@@ -59,6 +60,39 @@ def run_server(
 
 def _check(locations: Sequence[Path], host: str) -> None:
     """Fail now, not at the first request.
+
+    Where a tenant's state is in a bucket another process looks: the library that reads it does
+    not work in processes that are forked from one that has used it.
+    """
+    if all(load_config(each).state_url is None for each in locations):
+        _look(locations, host)
+        return
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        code = 0
+        try:
+            _look(locations, host)
+        except NextEdgeError as error:
+            code = error.exit_code
+            os.write(writing, str(error).encode())
+        except BaseException:
+            code = 1
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    os.close(writing)
+    with os.fdopen(reading) as told:
+        message = told.read()
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code:
+        fault = NextEdgeError(message or f"the releases cannot be checked (exit {code})")
+        fault.exit_code = code if code > 0 else 1
+        raise fault
+
+
+def _look(locations: Sequence[Path], host: str) -> None:
+    """Open all tenants.
 
     The first tenant is warmed up here: workers are forked from this process, and share the
     memory of code and compiled kernels that are loaded before.

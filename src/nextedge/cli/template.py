@@ -36,6 +36,9 @@ state = "./state"                     # releases, event log, caches
 # [build]                             # what a build may take; docs/memory.md
 # memory_gib = 18                     # default: three quarters of the machine's
 
+# [training]                          # networks, by several processes; docs/training.md
+# processes = 2                       # on this machine; launcher = "spark" for executors
+
 # [serving]                           # nextedge serve; docs/serving.md
 # store = "redis://host:6379"         # processes share ranked lists and published candidates
 # candidates_features = true          # nextedge publish keeps features too: requests only rank

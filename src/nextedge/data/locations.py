@@ -7,7 +7,8 @@
 ``duckdb:///app.duckdb#users``               a table of a DuckDB file (``#schema.users`` too)
 ``sqlite:///app.sqlite#users``               a table of an SQLite file
 ``postgresql://name:password@host/db#t``     a table of a PostgreSQL server (``#schema.t`` too)
-``s3://bucket/users/*.parquet``              objects; needs ``pip install 'nextedge[s3]'``
+``s3://bucket/users/*.parquet``              objects, also gs:// and az://; needs
+                                             ``pip install 'nextedge[s3]'``
 ===========================================  =================================================
 
 ``?table=users`` may stand for ``#users``. After ``duckdb://`` and ``sqlite://``, three slashes
@@ -92,7 +93,7 @@ def format_of(path: str) -> str:
             return name
     raise DataError(
         f"{shown(path)}: format not known by its name; expected one of {', '.join(FILE_SUFFIXES)}, "
-        f"or a URL of {', '.join(_DATABASES[:3])} or s3"
+        f"or a URL of {', '.join(_DATABASES[:3])}, s3, gs or az"
     )
 
 

@@ -9,15 +9,17 @@ from __future__ import annotations
 import glob
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import duckdb
 
 from nextedge.data.databases import read_database
 from nextedge.data.locations import DatabaseTable, Files, parse_location, shown
+from nextedge.data.objects import find_objects, register, store_fault
 from nextedge.data.text import read_csv, read_jsonl
 from nextedge.engines.local import refuses_writing
-from nextedge.errors import DataError, MissingDependencyError
+from nextedge.errors import DataError
+from nextedge.storage.opening import is_bucket
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -46,7 +48,8 @@ def read_location(engine: LocalEngine, location: str, base: Path) -> ir.Table:
     except duckdb.Error as error:
         if refuses_writing(error):
             raise
-        raise DataError(unreadable(shown(location), error)) from None
+        said = store_fault(location, error) if is_bucket(location) else None
+        raise DataError(said or unreadable(shown(location), error)) from None
 
 
 def unreadable(where: str, error: Exception) -> str:
@@ -71,7 +74,9 @@ def _read_files(engine: LocalEngine, files: Files) -> ir.Table:
 def _find_objects(engine: LocalEngine, files: Files) -> Files:
     """The objects that a URL or a pattern names, in the order of their names."""
     (location,) = files.paths
-    store = _object_store(engine, files.remote)
+    store = register(engine.connection, files.remote)
+    if is_bucket(location):
+        return replace(files, paths=tuple(url for url, _ in find_objects(location)))
     try:
         pattern = glob.has_magic(location)
         found = store.glob(location) if pattern else [location] * store.exists(location)
@@ -83,22 +88,3 @@ def _find_objects(engine: LocalEngine, files: Files) -> Files:
     if not found:
         raise DataError(f"{shown(location)}: no such object; check the setting in [data]")
     return replace(files, paths=tuple(store.unstrip_protocol(name) for name in sorted(found)))
-
-
-def _object_store(engine: LocalEngine, scheme: str) -> Any:
-    """Let DuckDB read ``scheme://`` through fsspec, which needs no DuckDB extension."""
-    try:
-        import fsspec
-
-        store = fsspec.filesystem(scheme)
-        if not engine.connection.filesystem_is_registered(scheme):
-            engine.connection.register_filesystem(store)
-        return store
-    except ImportError:
-        package = {"s3": "s3fs", "gs": "gcsfs", "abfs": "adlfs"}.get(scheme, "fsspec")
-        raise MissingDependencyError(package, "s3", f"Reading {scheme}:// tables") from None
-    except ValueError:
-        raise DataError(
-            f"{scheme}://: no such kind of location; valid: a path, a glob, duckdb://, "
-            f"sqlite://, postgresql://, s3://"
-        ) from None

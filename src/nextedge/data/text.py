@@ -93,9 +93,10 @@ def _header_names(path: str, header: str, delimiter: str) -> list[str]:
 
 def _header_line(path: str, *, remote: bool) -> str:
     if remote:
-        import fsspec
+        from nextedge.data.objects import file_system
 
-        stream: Any = fsspec.open(path, "rb", compression="infer").open()
+        store = file_system(path.partition("://")[0])
+        stream: Any = store.open(path, "rb", compression="infer")
     else:
         stream = open_binary(path)
     try:

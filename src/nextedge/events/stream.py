@@ -38,7 +38,7 @@ from nextedge.events.stored_counters import add_batch, key_of, seed
 from nextedge.features.backfill import item_category
 from nextedge.features.counters import CATEGORY, CONNECT, ITEM, KIND, TIME, USER
 from nextedge.graph.snapshot import Entities, Snapshot
-from nextedge.releases.repository import Releases
+from nextedge.releases.shared import open_releases
 from nextedge.storage import writing
 from nextedge.stores.store import Store, open_store
 from nextedge.types import Identifier
@@ -251,7 +251,7 @@ def _store_of(config: Config) -> tuple[str, str, Path]:
 def _release(config: Config) -> tuple[Snapshot | None, list[str] | None]:
     """The promoted release's snapshot, and the text of each category's code."""
     try:
-        release, _ = Releases(config.state_path).current()
+        release, _ = open_releases(config).current()
     except NoReleaseError:
         return None, None
     entities = Entities.load(release.path / "entities")

@@ -106,7 +106,7 @@ def drivers(
 _BY_STEP = {
     "tables": "rows", "entities": "rows", "snapshot": "records", "graphs": "records",
     "embed": "nodes", "sources": "nodes", "index": "nodes", "rank": "records",
-    "evaluate": "records", "history": "records",
+    "evaluate": "records",
 }  # fmt: skip
 _BY_PART = {
     "fusion": "fused candidates of", "labels": "labelled candidates of",

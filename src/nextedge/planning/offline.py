@@ -14,6 +14,7 @@ from nextedge.data.split import LABEL_WINDOWS
 from nextedge.planning.coefficients import Coefficients
 from nextedge.planning.drivers import EVALUATED, driver_of, drivers, labels_of, reach
 from nextedge.planning.workload import ITEMS, PEOPLE, Size, Workload
+from nextedge.steps.needs import NEEDS
 
 _WINDOWS_FITTED = {"sources": 1, "rank": LABEL_WINDOWS + 1, "evaluate": 1}
 """Times that each step fits all sources of its surface."""
@@ -38,23 +39,29 @@ class Stage:
         name: the step, with its surface.
         grows_with: its drivers, in words.
         cpu: parts of its CPU seconds.
-        memory: parts of its peak of anonymous memory; the first with its fixed part.
+        need: GiB of its peak of anonymous memory, as the build itself asks for it before it starts.
+        memory: parts of that peak where there is no ``need``, or beside it; with their fixed parts.
+        spills: whether it spills to disk instead of taking more than there is.
         mapped: parts of the files that it reads here and there, which must stay in memory too.
         output: parts of what it writes.
         bounded_by: the settings that bound its memory, in words.
         spread_by: how the present code spreads its work over machines; empty where it does not.
+        processes: whether several of it run beside each other on a machine, each on a core.
         divided_by: how it divides its memory between them; empty where each needs all of it.
     """
 
     name: str
     grows_with: str
     cpu: tuple[Term, ...]
+    need: float = 0.0
     memory: tuple[Term, ...] = ()
+    spills: bool = False
     mapped: tuple[Term, ...] = ()
     output: tuple[Term, ...] = ()
     bounded_by: str = ""
     spread_by: str = ""
     divided_by: str = ""
+    processes: bool = False
 
     def cpu_seconds(self, coefficients: Coefficients) -> float:
         """Of all cores, for one build."""
@@ -65,6 +72,8 @@ class Stage:
 
         Each part's share that runs on many cores is what it was measured to be (Amdahl 1967).
         """
+        if self.processes:
+            return self.cpu_seconds(coefficients) / cores
         spent = 0.0
         for term in self.cpu:
             used, of = coefficients.threads(term.law), coefficients.cores
@@ -75,11 +84,9 @@ class Stage:
 
     def memory_gib(self, coefficients: Coefficients) -> float:
         """Peak of memory were it run on one machine."""
-        mib = sum(coefficients.law(f"output {t.law}").grown(t.driver) for t in self.mapped)
-        for place, term in enumerate(self.memory):
-            law = coefficients.law(f"memory {term.law}")
-            mib += term.times * (law.grown(term.driver) if place else law.at(term.driver))
-        return mib / 1024
+        files = sum(coefficients.law(f"output {t.law}").grown(t.driver) for t in self.mapped)
+        own = sum(coefficients.law(f"memory {t.law}").at(t.driver) for t in self.memory)
+        return self.need + (files + own) / 1024
 
     def output_gib(self, coefficients: Coefficients) -> float:
         """What it writes."""
@@ -110,17 +117,23 @@ def stages_of(workload: Workload, coefficients: Coefficients) -> list[Stage]:
     """Every stage of one refresh, in the order in which they run."""
     size = workload.size
     rows, records = size.rows, size.records
-    spilled = "DuckDB spills to disk beyond 80 % of the machine"
     found = [
-        Stage("tables", "rows of all tables", (Term("tables", rows),), (Term("tables", rows),),
-              output=(Term("tables", rows),), bounded_by=spilled, spread_by="Spark", divided_by="Spark"),
-        Stage("entities", "rows of all tables", (Term("entities", rows),),
-              (Term("entities", rows),), output=(Term("entities", rows),),
-              bounded_by="grows with the ids"),
-        Stage("snapshot", "entries of all graphs",
-              (Term("snapshot", records), Term("graphs", records)),
-              (Term("snapshot", records),), output=(Term("snapshot", records),),
-              bounded_by="grows with the graph"),
+        Stage(
+            "tables", "rows of all tables", (Term("tables", rows),),
+            memory=(Term("tables", rows),), spills=True, output=(Term("tables", rows),),
+            bounded_by="build.memory_gib; the rest spills to disk", spread_by="Spark",
+        ),
+        Stage(
+            "entities", "rows of all tables", (Term("entities", rows),),
+            need=need_gib("entities", size), output=(Term("entities", rows),),
+            bounded_by="ids; rows are read 4 M at a time",
+        ),
+        Stage(
+            "snapshot", "entries of all graphs",
+            (Term("snapshot", records), Term("graphs", records)),
+            need=need_gib("snapshot", size), output=(Term("snapshot", records),),
+            bounded_by="users; entries are made in blocks, straight into files",
+        ),
     ]  # fmt: skip
     for name, surface in workload.surfaces.items():
         found += _of_surface(name, surface, workload, coefficients)
@@ -143,10 +156,10 @@ def _of_surface(
     def fits(step: str) -> tuple[Term, ...]:
         return tuple(term(law, _WINDOWS_FITTED[step]) for law in _fits(kind, surface, coefficients))
 
-    walked = wedges_of_asker(workload) if kind == PEOPLE else 0.0
     indexed = vectors(kind, surface, size)
     networks = _networks(surface, size, coefficients)
-    graph = Term("snapshot", size.records)
+    graph = (Term("snapshot", size.records),)
+    walked = wedges_of_asker(workload) if kind == PEOPLE else 0.0
     rank = (
         term(f"rank {kind}"), term("graphs", LABEL_WINDOWS + 1), *fits("rank"),
         term(f"fusion {kind}"), term(f"labels {kind}"), term(f"training {kind}"),
@@ -157,30 +170,45 @@ def _of_surface(
         Term("two_hop", labels.evaluated * walked),
     )  # fmt: skip
     return [
-        Stage(f"embed {name}", "epochs × entries, where a network is on",
-              (term(f"embed {kind}"), *networks),
-              (term(f"embed {kind}", quantity="memory"), *([graph] if networks else [])),
-              bounded_by="grows with the graph, batches of networks do not",
-              spread_by="training.launcher" if networks else ""),
-        Stage(f"sources {name}", "users, items and interactions",
-              (term(f"sources {kind}"), *fits("sources")),
-              (term(f"sources {kind}", quantity="memory"),),
-              output=(term(f"sources {kind}", quantity="output"),),
-              bounded_by="grows with users and items"),
-        Stage(f"index {name}", "vectors × dimensions, above index.exact_below",
-              (term(f"index {kind}"), *(Term("index", each) for each in indexed)),
-              (term(f"index {kind}", quantity="memory"),
-               *(Term("vectors", each) for each in indexed)),
-              output=tuple(Term("vectors", each) for each in indexed),
-              bounded_by="index.memory_mb", divided_by="index.shards"),
-        Stage(f"rank {name}", "windows × (graph + sources); labels up to ranker.max_rows", rank,
-              (term(f"rank {kind}", quantity="memory"), Term(f"history rank {kind}", size.records)),
-              bounded_by="ranker.max_rows, and one window's graph", mapped=(graph,), spread_by="Spark"),
-        Stage(f"evaluate {name}", f"graph + sources; queries up to {EVALUATED:,}", evaluate,
-              (term(f"evaluate {kind}", quantity="memory"),
-               Term(f"history evaluate {kind}", size.records)),
-              bounded_by=f"{EVALUATED:,} queries, and the window's graph", mapped=(graph,), spread_by="Spark"),
+        Stage(
+            f"embed {name}", "epochs × entries, where a network is on",
+            (term(f"embed {kind}"), *networks),
+            need=need_gib("snapshot", size) if networks else 0.0,
+            memory=(term(f"embed {kind}", quantity="memory"),), mapped=graph if networks else (),
+            bounded_by="batches of neighbourhoods; one vector a user",
+            spread_by="training.launcher" if networks else "",
+        ),
+        Stage(
+            f"sources {name}", "users, items and interactions",
+            (term(f"sources {kind}"), *fits("sources")),
+            need=need_gib("sources", size), output=(term(f"sources {kind}", quantity="output"),),
+            bounded_by="users and items",
+        ),
+        Stage(
+            f"index {name}", "vectors × dimensions, above index.exact_below",
+            (term(f"index {kind}"), *(Term("index", each) for each in indexed)),
+            memory=(term(f"index {kind}", quantity="memory"),
+                    *(Term("vectors", each) for each in indexed)),
+            output=tuple(Term("vectors", each) for each in indexed),
+            bounded_by="index.memory_mb", divided_by="index.shards",
+        ),
+        Stage(
+            f"rank {name}", "windows × (graph + sources); labels up to ranker.max_rows", rank,
+            need=need_gib("rank", size), mapped=graph, spread_by="Spark",
+            bounded_by="ranker.max_rows; one window's graph, mapped",
+        ),
+        Stage(
+            f"evaluate {name}", f"graph + sources; queries up to {EVALUATED:,}", evaluate,
+            need=need_gib("evaluate", size), mapped=graph, spread_by="Spark",
+            bounded_by=f"{EVALUATED:,} queries; the window's graph, mapped",
+        ),
     ]  # fmt: skip
+
+
+def need_gib(step: str, size: Size) -> float:
+    """What the build says that a step needs before it starts it."""
+    records = size.entries / 2 + size.interactions
+    return NEEDS[step].bytes(round(size.users), round(records)) / 2**30
 
 
 def _candidates(name: str, surface: SurfaceConfig, workload: Workload) -> Stage:
@@ -192,10 +220,10 @@ def _candidates(name: str, surface: SurfaceConfig, workload: Workload) -> Stage:
     parts += [Term("search", each, size.users) for each in vectors(kind, surface, size)]
     return Stage(
         f"candidates {name}", f"users × candidates{', and two-hop paths (Σ degree²)' if kind == PEOPLE else ''}",
-        tuple(parts), (Term(f"publish {kind}", 0.0),),
+        tuple(parts), memory=(Term(f"publish {kind}", 0.0),),
         mapped=(Term("snapshot", size.records), Term(f"sources {kind}", size.nodes)),
         bounded_by="64 users at a time, over the mapped release",
-        spread_by="publish --partition",
+        spread_by="publish --partition", processes=True,
     )  # fmt: skip
 
 

@@ -14,6 +14,8 @@ from nextedge.planning.rows import HOURS_A_MONTH, USABLE, Row
 from nextedge.planning.servers import online_rows
 from nextedge.planning.workload import PEOPLE, Workload
 
+_SHORT = 0.1
+"""Share of the period below which spreading a stage further wins nothing."""
 ENTRY_BYTES = 24
 """Of a graph's entry: neighbour int32, weight float32, first and last time int64."""
 
@@ -78,19 +80,30 @@ def make_plan(workload: Workload, coefficients: Coefficients) -> Plan:
 def _machines(
     stages: Sequence[Stage], workload: Workload, coefficients: Coefficients
 ) -> dict[str, int]:
-    """Machines of each stage: as its memory asks for, and more of the longest until all of them,
-    one after the other, fit into the period.
+    """Machines of each stage: as its memory asks for, and more until all of them fit into the period.
+
+    They run one after the other. More are given to the longest of those that the code can spread,
+    and to others only when these are short.
     """
     usable = workload.machine.memory_gib * USABLE
     allotted = workload.traffic.refresh_hours * USABLE
     alone = {each.name: _hours(each, workload, coefficients) for each in stages}
     found = {
-        each.name: max(1, math.ceil(each.memory_gib(coefficients) / usable)) for each in stages
+        each.name: max(1, math.ceil(_memory_gib(each, workload, coefficients) / usable))
+        for each in stages
     }
+    spread = {each.name for each in stages if each.spread_by}
     while sum(alone[name] / found[name] for name in alone) > allotted:
-        longest = max(alone, key=lambda name: alone[name] / found[name])
+        long = [name for name in spread if alone[name] / found[name] > allotted * _SHORT]
+        longest = max(long or alone, key=lambda name: alone[name] / found[name])
         found[longest] = math.ceil(found[longest] * 1.1)
     return found
+
+
+def _memory_gib(stage: Stage, workload: Workload, coefficients: Coefficients) -> float:
+    """What a stage asks for; one that spills to disk asks for no more than a machine has."""
+    wanted = stage.memory_gib(coefficients)
+    return min(wanted, workload.machine.memory_gib * USABLE) if stage.spills else wanted
 
 
 def _hours(stage: Stage, workload: Workload, coefficients: Coefficients) -> float:
@@ -100,10 +113,11 @@ def _hours(stage: Stage, workload: Workload, coefficients: Coefficients) -> floa
 def _offline(stage: Stage, machines: int, workload: Workload, coefficients: Coefficients) -> Row:
     machine, months = workload.machine, HOURS_A_MONTH / workload.traffic.refresh_hours
     alone = _hours(stage, workload, coefficients)
-    memory, store = stage.memory_gib(coefficients), stage.output_gib(coefficients)
-    too_large = memory > machine.memory_gib * USABLE
+    memory, store = _memory_gib(stage, workload, coefficients), stage.output_gib(coefficients)
+    too_large = memory > machine.memory_gib * USABLE * (1 + 1e-9)
     by = stage.divided_by if too_large else stage.spread_by
     possible = machines == 1 or bool(by)
+    each = memory if possible and not too_large else memory / machines
     if machines == 1:
         runs = "one machine"
     elif possible:
@@ -114,7 +128,7 @@ def _offline(stage: Stage, machines: int, workload: Workload, coefficients: Coef
     money = alone * months * machine.hour + store * machine.stored_gib_month
     return Row(
         stage.name, stage.grows_with, stage.beyond(coefficients),
-        stage.cpu_seconds(coefficients) / 3600, alone / machines, machines, memory / machines,
+        stage.cpu_seconds(coefficients) / 3600, alone / machines, machines, each,
         store, money, runs, possible, stage.bounded_by,
     )  # fmt: skip
 

@@ -22,7 +22,8 @@ from nextedge.features.backfill import without_user
 from nextedge.graph.csr import Graph
 from nextedge.graph.propagate import SparseRows
 from nextedge.graph.snapshot import Entities, Snapshot
-from nextedge.releases.repository import MANIFEST, Release, Releases
+from nextedge.releases.manifest import Release, seal
+from nextedge.releases.repository import Releases
 from nextedge.storage import writing
 from nextedge.types import BoolArray, Identifier, IntArray
 
@@ -40,11 +41,10 @@ def erase_from_releases(releases: Releases, identifier: Identifier) -> int:
 
     Can be stopped anywhere and run again.
     """
-    if not releases.directory.exists():
-        return 0
     _tidy(releases)
     changed = 0
-    for release in releases.all():
+    for release_id in releases.names():
+        release = releases.get(release_id)
         place = IdMap.load(release.path / "entities" / "users.arrow").position(identifier)
         mentioned = _mentions(release.path / _CHECK, identifier)
         if place >= 0 or mentioned:
@@ -55,15 +55,11 @@ def erase_from_releases(releases: Releases, identifier: Identifier) -> int:
 
 def _tidy(releases: Releases) -> None:
     """End what a stopped run began; whoever holds the build lock is alone."""
-    for left in releases.directory.iterdir():
-        if left.name.startswith("."):
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
-        elif left.is_dir() and not (left / MANIFEST).exists():
-            shutil.rmtree(left)
+    releases.clear()
     for release in releases.all():
         replaced = release.manifest.get("replaces")
-        if replaced and (releases.directory / replaced).exists():
-            _take_place(releases, replaced, release.id)
+        if replaced and replaced in releases.names():
+            releases.succeed(replaced, release.id)
 
 
 def _mentions(path: Path, identifier: Identifier) -> bool:
@@ -71,10 +67,10 @@ def _mentions(path: Path, identifier: Identifier) -> bool:
 
 
 def _rewrite(releases: Releases, release: Release, place: int, mentioned: bool) -> None:
-    base, number = release.id.split("-without-")[0], 1
-    while (final := releases.directory / f"{base}-without-{number}").exists():
+    base, taken, number = release.id.split("-without-")[0], releases.names(), 1
+    while (final := f"{base}-without-{number}") in taken:
         number += 1
-    partial = releases.directory / f".{final.name}.{os.getpid()}"
+    partial = releases.directory / f".{final}.{os.getpid()}"
     with writing(partial):
         shutil.copytree(release.path, partial)
         if mentioned:
@@ -82,16 +78,9 @@ def _rewrite(releases: Releases, release: Release, place: int, mentioned: bool) 
         if place >= 0:
             _erase(partial, place)
         forgotten = int(release.manifest.get("forgotten", 0)) + 1
-        releases.seal(partial, {**release.manifest, "forgotten": forgotten, "replaces": release.id})
-        os.replace(partial, final)
-        _take_place(releases, release.id, final.name)
-
-
-def _take_place(releases: Releases, old: str, new: str) -> None:
-    releases.succeed(old, new)
-    doomed = releases.directory / f".{old}.doomed"
-    os.replace(releases.directory / old, doomed)
-    shutil.rmtree(doomed)
+        seal(partial, {**release.manifest, "forgotten": forgotten, "replaces": release.id})
+        releases.add(partial, final)
+        releases.succeed(release.id, final)
 
 
 def _erase(path: Path, place: int) -> None:

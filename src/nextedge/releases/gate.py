@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from nextedge.releases.repository import Release
+from nextedge.releases.manifest import Release
 
 _MAIN = "ndcg@"
 

@@ -6,55 +6,25 @@ file that names the served one and is replaced atomically; ``HISTORY`` keeps wha
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import json
 import os
 import shutil
 import time
-from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 from nextedge.config import Config
 from nextedge.errors import InputError, NoReleaseError, ReleaseError, UnknownReleaseError, nearest
-from nextedge.storage import writing
+from nextedge.releases.lock import build_lock
+from nextedge.releases.manifest import MANIFEST, Release, described, file_hash, parsed, seal
+from nextedge.releases.pointers import Pointers, Trial
+from nextedge.storage import replace_file, writing
+from nextedge.storage.transfer import Told, silent
 
-FORMAT = 2
-MANIFEST = "manifest.json"
-COSTS = "build.json"
-"""What every step cost that made the release."""
-_BLOCK = 1 << 22
-
-
-@dataclass(frozen=True)
-class Release:
-    """One release on disk, and its manifest."""
-
-    id: str
-    path: Path
-    manifest: Mapping[str, Any]
-
-    @property
-    def surfaces(self) -> list[str]:
-        """Names of the surfaces that it serves."""
-        return list(self.manifest["surfaces"])
-
-    def costs(self) -> list[dict[str, Any]]:
-        """What each step took that made it, in order; nothing where that was not kept."""
-        path = self.path / COSTS
-        steps: list[dict[str, Any]] = json.loads(path.read_text())["steps"] if path.exists() else []
-        return steps
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A release beside the served one, for a share of the users."""
-
-    name: str
-    release: str
-    share: float
+MADE_ANEW = ("work", "text", "spill")
+"""Folders of the state that a build makes anew."""
 
 
 class Releases:
@@ -64,18 +34,47 @@ class Releases:
         self.state = state
         self.directory = state / "releases"
 
+    @contextlib.contextmanager
+    def building(self, wait_seconds: float = 0.0, progress: Told = silent) -> Iterator[None]:
+        """Hold the right to build and to rewrite releases.
+
+        Args:
+            wait_seconds: how long to wait for whoever holds it.
+            progress: told whom it waits for.
+
+        Raises:
+            BuildLockedError: another process holds it; says which, and since when.
+        """
+        with build_lock(self.state, wait_seconds, progress):
+            yield
+
+    def names(self) -> list[str]:
+        """Ids of all whole releases, oldest first."""
+        found = sorted(self.directory.glob(f"*/{MANIFEST}")) if self.directory.exists() else []
+        return [path.parent.name for path in found if not path.parent.name.startswith(".")]
+
     def all(self) -> list[Release]:
         """All whole releases, oldest first."""
-        found = sorted(self.directory.glob(f"*/{MANIFEST}")) if self.directory.exists() else []
-        return [self._open(path.parent) for path in found if not path.parent.name.startswith(".")]
+        return [self._open(self.directory / name) for name in self.names()]
 
     def get(self, release_id: str) -> Release:
         """A release by its id."""
         path = self.directory / release_id
         if not (path / MANIFEST).exists():
-            names = [release.id for release in self.all()]
-            raise UnknownReleaseError(f"no release {release_id!r}; {nearest(release_id, names)}")
+            raise self._unknown(release_id)
         return self._open(path)
+
+    def version(self, release_id: str) -> int:
+        """Differs where the files of a release were replaced; 0 where there are none."""
+        try:
+            return (self.directory / release_id / MANIFEST).stat().st_ino
+        except FileNotFoundError:
+            return 0
+
+    def _unknown(self, release_id: str) -> UnknownReleaseError:
+        return UnknownReleaseError(
+            f"no release {release_id!r}; {nearest(release_id, self.names())}"
+        )
 
     def current_id(self) -> str | None:
         """Id of the served release, or None."""
@@ -94,7 +93,7 @@ class Releases:
             ReleaseError: no release of the history passes verification.
         """
         faults: list[str] = []
-        for release_id in dict.fromkeys([self.current_id(), *reversed(self._history())]):
+        for release_id in dict.fromkeys([self.current_id(), *reversed(self._read().history)]):
             if release_id is None:
                 continue
             try:
@@ -109,15 +108,17 @@ class Releases:
 
     def _open(self, path: Path) -> Release:
         try:
-            manifest = json.loads((path / MANIFEST).read_text())
-        except (OSError, json.JSONDecodeError) as error:
+            return parsed(path, (path / MANIFEST).read_bytes())
+        except OSError as error:
             raise ReleaseError(f"{path / MANIFEST}: cannot be read: {error}") from None
-        if manifest.get("format") != FORMAT:
-            raise ReleaseError(
-                f"{path}: release format {manifest.get('format')}; this version reads {FORMAT}: "
-                f"build again with it"
-            )
-        return Release(path.name, path, manifest)
+
+    def announce_forgotten(self) -> None:
+        """Let whoever builds know whom the list names; they read the folder's own."""
+
+    def clear_work(self) -> None:
+        """Remove what builds made on the way, and make anew."""
+        for name in MADE_ANEW:
+            shutil.rmtree(self.state / name, ignore_errors=True)
 
     def verify(self, release: Release, below: Collection[str] | None = None) -> None:
         """Check files against their hashes in the manifest.
@@ -134,34 +135,43 @@ class Releases:
             path = release.path / name
             if not path.is_file():
                 raise ReleaseError(f"release {release.id}: the file {name} is missing")
-            if _hash(path) != expected:
+            if file_hash(path) != expected:
                 raise ReleaseError(f"release {release.id}: the file {name} was altered")
 
     def publish(
-        self, config: Config, surfaces: tuple[str, ...], parts: Mapping[str, Path], *, promote: bool
-    ) -> str:
+        self, config: Config, surfaces: tuple[str, ...], parts: Mapping[str, Path], *,
+        promote: bool, progress: Told = silent,
+    ) -> str:  # fmt: skip
         """Put the parts into a new release and, when asked, serve it from now on.
 
         Raises:
             StorageError: the disk is full; nothing is left behind, and what was served stays.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
+        self.clear()
         release_id = self._new_id()
         partial = self.directory / f".{release_id}.{os.getpid()}"
-        for left in self.directory.glob(".*.*"):  # by builds that were killed; one runs at a time
-            shutil.rmtree(left, ignore_errors=True)
         try:
             with writing(partial):
                 for place, source in parts.items():
                     _copy(source, partial / place)
-                manifest = self._manifest(config, surfaces, partial)
-                (partial / MANIFEST).write_text(json.dumps(manifest, indent=1, default=str))
-                os.replace(partial, self.directory / release_id)
+                seal(partial, described(config, surfaces, partial))
+                self.add(partial, release_id, progress)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         if promote:
             self.promote(release_id)
         return release_id
+
+    def clear(self) -> None:
+        """Remove what builds left that were killed; whoever holds the build lock is alone."""
+        for left in self.directory.glob("*/"):
+            if left.name.startswith(".") or not (left / MANIFEST).exists():
+                shutil.rmtree(left, ignore_errors=True)
+
+    def add(self, partial: Path, release_id: str, progress: Told = silent) -> None:
+        """Let a sealed folder be a release from now on."""
+        os.replace(partial, self.directory / release_id)
 
     def _new_id(self) -> str:
         stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
@@ -170,34 +180,15 @@ class Releases:
             number += 1
         return name
 
-    def _manifest(self, config: Config, surfaces: tuple[str, ...], path: Path) -> dict[str, Any]:
-        packages = ("nextedge", "numpy", "numba", "lightgbm", "pyarrow", "duckdb")
-        files = [file for file in sorted(path.rglob("*")) if file.is_file()]
-        return {
-            "format": FORMAT,
-            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "tenant": config.tenant,
-            "surfaces": list(surfaces),
-            "config": config.model_dump(mode="json", exclude={"base"}),
-            "versions": {name: version(name) for name in packages},
-            "metrics": {name: _headline(path / "surfaces" / name) for name in surfaces},
-            "files": {str(file.relative_to(path)): _hash(file) for file in files},
-        }
-
-    def seal(self, path: Path, manifest: Mapping[str, Any]) -> None:
-        """Write the manifest of files that were changed before they have a release's name."""
-        files = [f for f in sorted(path.rglob("*")) if f.is_file() and f.name != MANIFEST]
-        hashes = {str(file.relative_to(path)): _hash(file) for file in files}
-        text = json.dumps({**manifest, "files": hashes}, indent=1, default=str)
-        (path / MANIFEST).write_text(text)
-
     def succeed(self, old: str, new: str) -> None:
-        """Let one release stand where another stood, served or in the history."""
-        history = self._history()
-        if old in history:
-            self._replace("HISTORY", "\n".join(new if n == old else n for n in history) + "\n")
-        if self.current_id() == old:
-            self._replace("CURRENT", new)
+        """Let one release stand wherever another stood; the old one goes."""
+        while old in self.names():
+            self._change(lambda pointers: pointers.replaced(old, new))
+            with contextlib.suppress(ReleaseError):  # of a trial that cannot be read
+                trial = self.trial()
+                if trial is not None and trial.release == old:
+                    self._set_trial(replace(trial, release=new))
+            self._delete([old])
 
     def promote(self, release_id: str) -> None:
         """Serve a release from now on; one atomic swap.
@@ -206,29 +197,39 @@ class Releases:
             ReleaseError: there is no such release, or a file of it was altered.
         """
         self.verify(self.get(release_id))
-        history = [name for name in self._history() if name != release_id]
-        self._replace("HISTORY", "\n".join([*history, release_id][-100:]) + "\n")
-        self._replace("CURRENT", release_id)
+        self._change(lambda pointers: pointers.promoted(release_id))
 
     def rollback(self) -> str:
         """Serve what was served before; returns its id."""
-        current = self.current_id()
-        earlier = [name for name in self._history() if name != current]
-        earlier = [name for name in earlier if (self.directory / name / MANIFEST).exists()]
-        if not earlier:
-            raise ReleaseError("nothing to roll back to: no other release was served before")
-        self.verify(self.get(earlier[-1]))
-        self._replace("HISTORY", "\n".join(earlier) + "\n")
-        self._replace("CURRENT", earlier[-1])
-        return earlier[-1]
+
+        def back(pointers: Pointers) -> Pointers:
+            there = set(self.names())
+            earlier = [n for n in pointers.history if n != pointers.current and n in there]
+            if not earlier:
+                raise ReleaseError("nothing to roll back to: no other release was served before")
+            self.verify(self.get(earlier[-1]))
+            return Pointers(earlier[-1], tuple(earlier))
+
+        return str(self._change(back).current)
 
     def prune(self, keep: int = 3) -> list[str]:
         """Delete all but the newest ``keep`` releases and the served one; returns the deleted."""
-        names = [release.id for release in self.all()]
-        doomed = [name for name in names[: len(names) - keep] if name not in self.in_use()]
+        return self._delete(self.names()[:-keep])
+
+    def _delete(self, release_ids: Sequence[str]) -> list[str]:
+        """Delete those of some releases that answer nobody; returns them."""
+        used = self.in_use()
+        doomed = [name for name in release_ids if name not in used]
         for name in doomed:
-            shutil.rmtree(self.directory / name)
+            self._remove(name)
         return doomed
+
+    def _remove(self, release_id: str) -> None:
+        """Take a folder away: as a release at once, and then its files."""
+        doomed = self.directory / f".{release_id}.doomed"
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(self.directory / release_id, doomed)
+            shutil.rmtree(doomed)
 
     def trial(self) -> Trial | None:
         """The trial that runs, or None."""
@@ -255,38 +256,38 @@ class Releases:
             raise InputError(f"share = {share}: expected more than 0 and less than 1")
         self.verify(self.get(release_id))
         trial = Trial(name or release_id, release_id, share)
-        self._replace("TRIAL", json.dumps(asdict(trial)))
+        self._set_trial(trial)
         return trial
 
     def end_trial(self) -> None:
         """Let the served release answer everyone again."""
-        (self.directory / "TRIAL").unlink(missing_ok=True)
+        self._set_trial(None)
 
-    def _history(self) -> list[str]:
+    def _set_trial(self, trial: Trial | None) -> None:
+        if trial is None:
+            (self.directory / "TRIAL").unlink(missing_ok=True)
+        else:
+            self._replace("TRIAL", json.dumps(asdict(trial)))
+
+    def _read(self) -> Pointers:
         try:
-            return (self.directory / "HISTORY").read_text().split()
+            history = tuple((self.directory / "HISTORY").read_text().split())
         except FileNotFoundError:
-            return []
+            history = ()
+        return Pointers(self.current_id(), history)
+
+    def _change(self, change: Callable[[Pointers], Pointers]) -> Pointers:
+        """Change what is served; the history first, so that it knows all that ever was."""
+        before = self._read()
+        after = change(before)
+        if after.history != before.history:
+            self._replace("HISTORY", "\n".join(after.history) + "\n")
+        if after.current is not None and after.current != before.current:
+            self._replace("CURRENT", after.current)
+        return after
 
     def _replace(self, name: str, text: str) -> None:
-        partial = self.directory / f".{name}.{os.getpid()}"
-        try:
-            with writing(self.directory / name), partial.open("w") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, self.directory / name)
-        finally:
-            partial.unlink(missing_ok=True)
-
-
-def _headline(surface: Path) -> dict[str, Any]:
-    """The main figures of a surface, for the manifest."""
-    training = json.loads((surface / "training.json").read_text())
-    evaluation = json.loads((surface / "evaluation.json").read_text())
-    full = next((s for s in evaluation["systems"] if s["kind"] == "full_line"), None)
-    metrics = {name: value["mean"] for name, value in full["metrics"].items()} if full else {}
-    return {"ranker": training["model"], "split": training["split"], **metrics}
+        replace_file(self.directory / name, text.encode())
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -296,11 +297,3 @@ def _copy(source: Path, target: Path) -> None:
             place = target if file == source else target / file.relative_to(source)
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, place)  # no link: an altered release must not alter the work
-
-
-def _hash(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()

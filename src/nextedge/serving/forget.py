@@ -6,7 +6,6 @@ person again, then what is served, and only then the events that held their bloc
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,14 +16,10 @@ from nextedge.events.event import Event
 from nextedge.events.logs.log import LiveLog
 from nextedge.events.snapshot import OVERLAY, Snapshots
 from nextedge.releases.erasure import erase_from_releases
-from nextedge.releases.lock import build_lock
 from nextedge.releases.repository import Releases
 from nextedge.serving.request_log import RequestLog
 from nextedge.storage import writing
 from nextedge.types import Identifier
-
-_MADE_ANEW = ("work", "text", "spill")
-"""Folders of the state that a build makes anew."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +50,11 @@ def forget(
         BuildLockedError: a build is running, which would write them anew.
         StorageError: the disk refuses, or another process did not let go of a file in time.
     """
-    with build_lock(state), writing(state):
+    with releases.building(), writing(state):
         Forgotten(state).add(user_id)
+        releases.announce_forgotten()
         erased = erase_from_releases(releases, user_id)
-        for name in _MADE_ANEW:
-            shutil.rmtree(state / name, ignore_errors=True)
+        releases.clear_work()
         for told in (state / "training").glob("*.json"):
             if str(user_id) in told.read_text():
                 told.unlink()

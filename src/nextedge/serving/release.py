@@ -18,7 +18,7 @@ from nextedge.events.overlay import Overlay
 from nextedge.graph.snapshot import Entities, Snapshot
 from nextedge.index.sharded import Searcher, is_sharded, load_index, saved_bounds
 from nextedge.models.learners import load_rankers
-from nextedge.releases.repository import Release
+from nextedge.releases.manifest import Release
 from nextedge.serving.deadline import Pace
 from nextedge.serving.live_counters import LiveFacts
 from nextedge.serving.shards.client import RemoteIndex, ShardClient

@@ -18,7 +18,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from nextedge.errors import NextEdgeError, ReleaseError
-from nextedge.releases.repository import MANIFEST, Releases, Trial
+from nextedge.releases.pointers import Trial
+from nextedge.releases.repository import Releases
 from nextedge.serving.release import LoadedRelease
 from nextedge.types import Identifier
 
@@ -190,7 +191,11 @@ class ServedReleases:
     def _stamp(self) -> Stamp:
         """Differs whenever other releases are to be served, or their files were replaced."""
         current, trial = self.releases.current_id(), self._trial()
-        return current, self._inode(current), trial, self._inode(trial.release if trial else None)
+        versions = [
+            self.releases.version(name) if name else 0
+            for name in (current, trial and trial.release)
+        ]
+        return current, versions[0], trial, versions[1]
 
     def _trial(self) -> Trial | None:
         """The trial; none where its file cannot be read, which must not stop what is served."""
@@ -203,14 +208,6 @@ class ServedReleases:
             return None
         self._told = False
         return found
-
-    def _inode(self, release_id: str | None) -> int:
-        try:
-            return (
-                (self.releases.directory / release_id / MANIFEST).stat().st_ino if release_id else 0
-            )
-        except FileNotFoundError:
-            return 0
 
 
 def in_trial(trial: Trial, user_id: Identifier) -> bool:

@@ -20,6 +20,7 @@ from nextedge.data.split import Window
 from nextedge.errors import TooLittleDataError
 from nextedge.graph.snapshot import Snapshot
 from nextedge.models.artifact import Artifact, fingerprint
+from nextedge.models.launch import fit
 from nextedge.models.model import TrainingData
 from nextedge.stages.embedding import ModelSource, training_data
 from nextedge.stages.line import enabled_sources
@@ -101,7 +102,7 @@ class EmbedStep(SurfaceStep):
                 progress(f"embed {self.surface}: {text} ({graph})", done, total)
 
             try:
-                fitted = model.fit(data, config, told)
+                fitted = fit(model, data, config, told, self.config.training)
             except TooLittleDataError as error:
                 left_out[source.name] = str(error)
                 return

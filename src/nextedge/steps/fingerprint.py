@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from nextedge.config import Config
+from nextedge.data.objects import find_objects
 from nextedge.events.tables import last_event
+from nextedge.storage.opening import is_bucket
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -20,7 +22,8 @@ _BLOCK = 1 << 22
 def fingerprint(config: Config, frames: dict[str, pa.Table] | None = None) -> str:
     """Hash of all input files' bytes, of frames' rows, and of the recorded events.
 
-    A database is hashed by its file, or read anew each time where it has none (Postgres).
+    A database is hashed by its file, or read anew each time where it has none (Postgres);
+    objects of a bucket by ``objects_fingerprint``.
     """
     digest = hashlib.sha256()
     for table, location in config.data.sources():
@@ -36,8 +39,24 @@ def fingerprint(config: Config, frames: dict[str, pa.Table] | None = None) -> st
                 for buffer in column.buffers():
                     if buffer is not None:
                         digest.update(buffer)
+    digest.update(objects_fingerprint(config, frames).encode())
     digest.update(last_event(config).encode())
     return digest.hexdigest()[:20]
+
+
+def objects_fingerprint(config: Config, frames: dict[str, pa.Table] | None = None) -> str:
+    """Hash of the names, sizes and versions of all input objects; empty where there are none.
+
+    Raises:
+        DataError: a location names no object, or its store refuses.
+    """
+    found = [
+        (table, url, entry.size, entry.version.etag, entry.version.number)
+        for table, location in config.data.sources()
+        if is_bucket(location) and table not in (frames or {})
+        for url, entry in find_objects(location)
+    ]
+    return hashlib.sha256(repr(found).encode()).hexdigest() if found else ""
 
 
 def _files(base: Path, location: str) -> list[Path]:

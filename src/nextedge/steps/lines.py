@@ -67,6 +67,11 @@ class SavedLine:
         line = replace(line, fusion=self.fusion)
         return line if self.found is None else self._with_found(line, self.found)
 
+    def remove(self) -> None:
+        """Delete the files of a window that is done with: each takes the room of its graphs."""
+        _opened.pop(self.folder, None)
+        shutil.rmtree(self.folder)
+
     def _with_found(self, line: Line, folder: Path) -> Line:
         """The line with what two-hop found before, in place of its walks."""
         arrays = {file.stem: mapped(file) for file in sorted(folder.glob("*.npy"))}

@@ -37,7 +37,7 @@ from nextedge.stages.source import Scope
 from nextedge.steps.embed import COMMON, load_trained
 from nextedge.steps.impressions import action_worth, shown_between
 from nextedge.steps.label_rows import label_rows
-from nextedge.steps.lines import batches, window_line
+from nextedge.steps.lines import SavedLine, batches, window_line
 from nextedge.steps.pairs import Pairs
 from nextedge.steps.rerank import LabelWindow, train_reranker
 from nextedge.steps.step import Progress, SurfaceStep, checkpoints
@@ -140,22 +140,34 @@ class RankStep(SurfaceStep):
         parts: list[LabelledRows] = []
         latest: list[LabelWindow] = []
         fusion, shown = Fusion(), None
+        saved: SavedLine | None = None
         for place, window in enumerate(windows[:-1]):
             progress(f"rank {self.surface}: candidates of {window.name}", place, LABEL_WINDOWS + 1)
-            if place == 0 or window.graph is not windows[place - 1].graph:
+            end, kept = windows[place + 1].as_of, folder / f"{window.name}-rows.npz"
+            if kept.exists() and not surface.reranker.enabled:  # by a build that was stopped
+                parts.append(LabelledRows.load(kept))
+                fusion = Fusion.load(folder / FUSION)
+                shown = shown_between(history, relation, window.as_of, end, surface.ranker)
+                continue
+            if saved is None or window.graph is not windows[place - 1].graph:
                 saved = window_line(folder, surface, history, pairs, window, features, trained)
-                line = saved.open()
-            end = windows[place + 1].as_of
+            line = saved.open()
             worth = edge_worth(history.of(relation), pairs, end, surface.ranker)
             positives = positives_of(line.scope, relation, pairs, window, worth)
             if place == 0:
                 fusion = learn_fusion(line, positives, surface.ranker)
+                fusion.save(folder / FUSION)
             saved = replace(saved, fusion=fusion)
             line = saved.open()
             if surface.reranker.enabled and place > 0:
                 latest.append(LabelWindow(line, positives, tuple(parts)))
             shown = shown_between(history, relation, window.as_of, end, surface.ranker)
             parts.append(label_rows(self.engine, saved, positives, surface.ranker, place, shown))
+            parts[-1].save(kept)
+            if not surface.reranker.enabled and window.graph is not windows[place + 1].graph:
+                del line
+                saved.remove()
+                saved = None
         bias = None if shown is None else shown.bias
         return LabelledWindows(
             history, pairs, windows[-2], method, why, features, trained, fusion, parts, latest, bias
@@ -200,6 +212,7 @@ class RankStep(SurfaceStep):
                 source[own], positives.indices[own], len(positives), positives.targets
             )
             parts.append(label_rows(self.engine, saved, part, settings, LABEL_WINDOWS + place))
+        saved.remove()
         return parts
 
 

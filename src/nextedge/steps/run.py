@@ -12,16 +12,17 @@ from nextedge.config import Config
 from nextedge.engines.base import Engine
 from nextedge.errors import InputError, nearest
 from nextedge.memory import bound_bytes
-from nextedge.releases.lock import build_lock
-from nextedge.releases.repository import COSTS, Releases
+from nextedge.releases.manifest import COSTS
+from nextedge.releases.shared import open_bucket, open_releases
 from nextedge.steps.embed import EmbedStep
 from nextedge.steps.entities import EntitiesStep
 from nextedge.steps.evaluate import EvaluateStep
-from nextedge.steps.fingerprint import fingerprint
+from nextedge.steps.fingerprint import fingerprint, objects_fingerprint
 from nextedge.steps.index import IndexStep
 from nextedge.steps.named_run import NamedRun
 from nextedge.steps.publishable import SnapshotStep, SourcesStep
 from nextedge.steps.rank import RankStep
+from nextedge.steps.shelf import Shelf
 from nextedge.steps.step import Progress, Step, Workshop, quiet
 from nextedge.steps.tables import TablesStep
 from nextedge.storage import writing
@@ -92,8 +93,8 @@ def build(
         config.surface(name)
     if options.until is not None and options.until not in STEPS:
         raise InputError(f"no step {options.until!r}; {nearest(options.until, STEPS)}")
-    state, releases = config.state_path, Releases(config.state_path)
-    with build_lock(state, options.wait_seconds, progress):
+    state, releases, bucket = config.state_path, open_releases(config), open_bucket(config)
+    with releases.building(options.wait_seconds, progress):
         run = None if options.run is None else NamedRun(state, options.run)
         if run and not options.until and not options.fresh:
             published = run.published(releases, config, names)
@@ -104,6 +105,7 @@ def build(
                 return published
         workshop = Workshop(
             state / "work", progress, fresh=options.fresh, spent=engine.spent,
+            shelf=None if bucket is None else Shelf(bucket, progress),
             memory_bytes=bound_bytes(config.build.memory_gib),
         )  # fmt: skip
         first = _tables_step(config, engine, frames, workshop, run)
@@ -119,7 +121,7 @@ def build(
         parts[COSTS] = state / "work" / COSTS
         with writing(parts[COSTS]):
             parts[COSTS].write_text(json.dumps({"steps": workshop.usage}, indent=1))
-        release = releases.publish(config, names, parts, promote=options.promote)
+        release = releases.publish(config, names, parts, promote=options.promote, progress=progress)
         if run:
             run.finish(releases, release)
         workshop.tidy()
@@ -135,14 +137,15 @@ def _tables_step(
     run: NamedRun | None,
 ) -> Step:
     """The first step, over the inputs of now, or over those that a named run began with."""
+    objects = objects_fingerprint(config, frames)
     if run and run.inputs and not workshop.fresh:
-        step = TablesStep(config, engine, run.inputs, frames)
+        step = TablesStep(config, engine, run.inputs, frames, objects)
         if workshop.has(step, {}):
             return step
     inputs = fingerprint(config, frames)
     if run:
         run.begin(inputs)
-    return TablesStep(config, engine, inputs, frames)
+    return TablesStep(config, engine, inputs, frames, objects)
 
 
 def _shared(

@@ -14,10 +14,10 @@ from typing import Any, ClassVar
 from nextedge.config import Config
 from nextedge.engines.base import Engine
 from nextedge.steps.needs import require
+from nextedge.steps.shelf import DONE, Shelf
 from nextedge.steps.usage import measured
 from nextedge.storage import writing
 
-DONE = "done.json"
 CHECKPOINTS = "checkpoints"
 Progress = Callable[[str, int, int], None]
 """Told (what is being done, how much is done, how much there is)."""
@@ -81,8 +81,10 @@ class Workshop:
         fresh: bool = False,
         spent: Callable[[], Mapping[str, Any]] = dict,
         memory_bytes: int | None = None,
+        shelf: Shelf | None = None,
     ) -> None:
         self.directory = directory
+        self.shelf = shelf
         self.progress = progress
         self.fresh = fresh
         self.spent = spent
@@ -114,20 +116,29 @@ class Workshop:
         try:
             with writing(output):
                 partial.mkdir(parents=True)
-                with measured(partial) as usage:
-                    step.run(
-                        {name: path for name, (_, path) in inputs.items()}, partial, self.progress
-                    )
-                took = {**usage.to_json(), **self.spent()}
-                done = {"step": step.name, "key": key, "usage": took}
-                (partial / DONE).write_text(json.dumps(done))
+                fetched = (
+                    self.shelf is not None
+                    and not self.fresh
+                    and self.shelf.fetch(output.name, partial)
+                )
+                if not fetched:
+                    partial.mkdir(exist_ok=True)
+                    self._run(step, key, {n: path for n, (_, path) in inputs.items()}, partial)
                 shutil.rmtree(output, ignore_errors=True)
                 os.replace(partial, output)
+                if self.shelf is not None and not fetched:
+                    self.shelf.keep(output.name, output)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(checkpoints(partial), ignore_errors=True)
-        self._note(step, output, reused=False)
+        self._note(step, output, reused=fetched)
         return key, output
+
+    def _run(self, step: Step, key: str, inputs: Mapping[str, Path], output: Path) -> None:
+        with measured(output) as usage:
+            step.run(inputs, output, self.progress)
+        took = {**usage.to_json(), **self.spent()}
+        (output / DONE).write_text(json.dumps({"step": step.name, "key": key, "usage": took}))
 
     def _note(self, step: Step, output: Path, *, reused: bool) -> None:
         done = json.loads((output / DONE).read_text())
@@ -148,3 +159,5 @@ class Workshop:
         for path in self.directory.iterdir() if self.directory.exists() else ():
             if path.name not in self.used:
                 shutil.rmtree(path, ignore_errors=True)
+        if self.shelf is not None:
+            self.shelf.drop_all_but(self.used)

@@ -20,6 +20,7 @@ from nextedge.data.forgotten import Forgotten
 from nextedge.data.report import CheckReport, Finding
 from nextedge.data.validation import validate
 from nextedge.engines.base import Engine
+from nextedge.errors import DataError
 from nextedge.events.catalogue import with_items, with_newcomers, with_profiles
 from nextedge.events.event import Event
 from nextedge.events.interactions import with_interactions
@@ -27,6 +28,7 @@ from nextedge.events.labels import LOGGED, recommendation_ids, with_impressions
 from nextedge.events.rows import event_rows
 from nextedge.events.tables import recorded_events, with_blocks, with_connections
 from nextedge.serving.request_log import RequestLog
+from nextedge.steps.fingerprint import objects_fingerprint
 from nextedge.steps.step import Progress, Step
 from nextedge.steps.withheld import Concealed, concealed, withhold
 from nextedge.types import MICROSECONDS_PER_DAY
@@ -38,8 +40,8 @@ _log = logging.getLogger("nextedge")
 class TablesStep(Step):
     """Clean tables, one Parquet file each, and the report of the check.
 
-    ``fingerprint`` stands for the content of the inputs; ``events`` are rows that were
-    recorded since, by table, and are added to the tables.
+    ``fingerprint`` stands for the content of the inputs, ``objects`` for those of them that are
+    in a bucket: they must still be the same when all is read.
     """
 
     name = "tables"
@@ -51,7 +53,9 @@ class TablesStep(Step):
         engine: Engine,
         fingerprint: str,
         frames: dict[str, pa.Table] | None = None,
+        objects: str = "",
     ) -> None:
+        self.objects = objects
         self.config = config
         self.engine = engine
         self.fingerprint = fingerprint
@@ -74,6 +78,11 @@ class TablesStep(Step):
         for place, (name, table) in enumerate(found.tables.items()):
             progress(f"tables: {name}", place, len(found.tables))
             self.engine.write(table, output / f"{name}.parquet")
+        if self.objects and objects_fingerprint(self.config, self.frames) != self.objects:
+            raise DataError(
+                "objects of [data] changed while they were read: wait until they are written, and "
+                "build again"
+            )
         progress("tables: events", len(found.tables), len(found.tables))
         unreadable = self._add_events(output)
         report = json.dumps(_told(found.report, unreadable).to_json(), ensure_ascii=False, indent=1)

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from nextedge.index.sharded import ShardedIndex
-from nextedge.releases.repository import FORMAT, MANIFEST, Releases
+from nextedge.releases.manifest import FORMAT, MANIFEST
+from nextedge.releases.repository import Releases
 from nextedge.types import FloatArray
 
 SURFACE, SOURCE = "items", "als"

@@ -16,7 +16,7 @@ from nextedge.data.partition import Part
 from nextedge.errors import ShardError
 from nextedge.index.sharded import Found, merged
 from nextedge.serving.shards.indexes import held
-from nextedge.serving.shards.protocol import Arrays, encode, parse_shards, shared_key
+from nextedge.serving.shards.protocol import LOADING, Arrays, encode, parse_shards, shared_key
 from nextedge.serving.shards.replica import Replica
 from nextedge.serving.shards.scatter import (
     Pace,
@@ -31,7 +31,9 @@ from nextedge.types import BoolArray, FloatArray, Waiting
 _log = logging.getLogger("nextedge")
 _PATIENCE_SECONDS = 30.0
 """How long is waited where no deadline says: batches of ``publish`` and ``recommend --all``."""
-_OPENING_SECONDS = 15.0
+_OPENING_SECONDS = 900.0
+"""How long is waited for processes that load a release: they may download it first."""
+_ANSWERING_SECONDS = 10.0
 LEFT_OUT = "no_index_shard_"
 
 
@@ -84,22 +86,32 @@ class ShardClient:
         return {each.part: each.answer[1] for each in questions if each.answer is not None}
 
     def open_release(self, release_id: str, seconds: float = _OPENING_SECONDS) -> list[str]:
-        """Let every process load a release before it is answered from; says which have not."""
+        """Let every process load a release before it is answered from; says which have not.
+
+        Those that say that they are loading it are waited for, others not for long.
+        """
         until = time.perf_counter() + seconds
         self._start(until)
-        questions = [
-            Question(part.place, message, [replica] if replica.up else [])
-            for part in self.parts
-            for message in [self.message(part, {"op": "open", "release": release_id})]
-            for replica in self.replicas[part.place]
-        ]
-        names = [str(each.address) for replicas in self.replicas for each in replicas]
-        Scatter(questions, until, self.tell).run()
-        return [
-            f"{name}: {each.refused or 'does not answer'}"
-            for name, each in zip(names, questions, strict=True)
-            if each.answer is None
-        ]
+        left = [(part, each) for part in self.parts for each in self.replicas[part.place]]
+        faults: list[str] = []
+        while left:
+            questions = [
+                Question(
+                    part.place, self.message(part, {"op": "open", "release": release_id}),
+                    [replica] if replica.up else [],
+                )
+                for part, replica in left
+            ]  # fmt: skip
+            Scatter(questions, time.perf_counter() + _ANSWERING_SECONDS, self.tell).run()
+            asked = list(zip(left, questions, strict=True))
+            over = time.perf_counter() > until
+            left = [each for each, found in asked if found.error == LOADING and not over]
+            faults += [
+                f"{replica.address}: {found.refused or 'does not answer'}"
+                for (part, replica), found in asked
+                if found.answer is None and (part, replica) not in left
+            ]
+        return faults
 
     def where(self, place: int) -> str:
         """The addresses of a part, for errors."""

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from nextedge.index.sharded import (
     shard_bounds,
     shard_folder,
 )
-from nextedge.releases.repository import MANIFEST, Release, Releases
+from nextedge.releases.manifest import Release
+from nextedge.releases.repository import Releases
 from nextedge.storage import mapped
 from nextedge.types import BoolArray, FloatArray
 
@@ -99,6 +101,8 @@ class PartIndexes:
         self._open: OrderedDict[str, tuple[int, ReleaseShards]] = OrderedDict()
         self._lock = threading.Lock()
         self._opening = threading.Lock()
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="nextedge-load")
+        self._loading: dict[str, Future[ReleaseShards]] = {}
 
     def release(self, release_id: str) -> ReleaseShards:
         """A release's shards, loaded if they are not yet.
@@ -107,19 +111,40 @@ class PartIndexes:
             UnknownReleaseError: there is no such release here.
             ReleaseError: a file of it was altered.
         """
-        inode = self._inode(release_id)
-        if (found := self._kept(release_id, inode)) is not None:
+        version = self._version(release_id)
+        if (found := self._kept(release_id, version)) is not None:
             return found
         with self._opening:
-            if (found := self._kept(release_id, inode)) is not None:
+            if (found := self._kept(release_id, version)) is not None:
                 return found
             found = ReleaseShards(self._releases, self._releases.get(release_id), self.part)
             with self._lock:
-                self._open[release_id] = inode, found
+                self._open[release_id] = version, found
                 while len(self._open) > KEPT_RELEASES:
                     self._open.popitem(last=False)
         _log.info("release %s: part %s holds %s", release_id, self.part, dict(found.vectors))
         return found
+
+    def opened(self, release_id: str, seconds: float) -> bool:
+        """Whether a release is loaded, perhaps after so long; it goes on being loaded if it is not.
+
+        Raises:
+            UnknownReleaseError: there is no such release here.
+            ReleaseError: a file of it was altered.
+        """
+        if self._kept(release_id, self._version(release_id)) is not None:
+            return True
+        with self._lock:
+            loading = self._loading.get(release_id)
+            if loading is None:
+                loading = self._loader.submit(self.release, release_id)
+                self._loading[release_id] = loading
+        if not wait([loading], max(0.0, seconds)).done:
+            return False
+        with self._lock:
+            self._loading.pop(release_id, None)
+        loading.result()
+        return True
 
     def open_served(self) -> list[str]:
         """Open the releases that answer somebody now; returns the ids of those that could be."""
@@ -160,23 +185,20 @@ class PartIndexes:
             raise ValueError(f"a filter of {len(allowed)} candidates, expected {size}")
         return index.search(queries, k, allowed)
 
-    def _kept(self, release_id: str, inode: int) -> ReleaseShards | None:
+    def _kept(self, release_id: str, version: int) -> ReleaseShards | None:
         with self._lock:
             found = self._open.get(release_id)
-            if found is None or found[0] != inode:
+            if found is None or found[0] != version:
                 return None
             self._open.move_to_end(release_id)
             return found[1]
 
-    def _inode(self, release_id: str) -> int:
+    def _version(self, release_id: str) -> int:
         """Differs once the files of a release were replaced.
 
         Raises:
-            UnknownReleaseError: it is gone, or was never here.
+            UnknownReleaseError: no release can have that name.
         """
         if Path(release_id).name != release_id or release_id.startswith("."):
             raise UnknownReleaseError(f"no release {release_id!r}")
-        try:
-            return (self._releases.directory / release_id / MANIFEST).stat().st_ino
-        except OSError:
-            raise UnknownReleaseError(f"no release {release_id!r}") from None
+        return self._releases.version(release_id)

@@ -7,7 +7,7 @@ arrays, and metadata in JSON. One is answered before the next is sent over the s
 ``op``   further metadata, arrays                          answer
 =======  ================================================  ==================================
 ping                                                       nothing
-open     ``release``                                       nothing, once it is loaded
+open     ``release``                                       nothing, if it is loaded
 search   ``release``, ``surface``, ``source``, ``k``,      ``position`` int32[Q, K] of all
          ``within_ms``; ``queries`` float32[Q, d] and      candidates, -1 for none, and
          perhaps ``allowed``, bits of the asked range      ``score`` float32[Q, K]
@@ -38,7 +38,8 @@ MOST_BYTES = 1 << 28
 MOST_RESULTS = 1 << 16
 """Results of a query at most."""
 KEY_VARIABLE = "NEXTEDGE_SHARD_KEY"
-REFUSALS = ("unknown_release", "not_here", "wrong", "late", "failed")
+LOADING = "loading"
+REFUSALS = ("unknown_release", LOADING, "not_here", "wrong", "late", "failed")
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 
 

@@ -71,7 +71,7 @@ class Question:
         replicas: whom to ask, in turn.
         pace: None where one is never asked beside another.
         answer: metadata and arrays, once there are any that are no refusal.
-        refused: why it was refused by the last that refused it.
+        error: how it was refused by the last that refused it, and ``refused`` why.
     """
 
     part: int
@@ -79,6 +79,7 @@ class Question:
     replicas: list[Replica]
     pace: Pace | None = None
     answer: tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]] | None = None
+    error: str = ""
     refused: str = ""
     hedge_at: float = np.inf
     under_way: list[Attempt] = field(default_factory=list)
@@ -226,6 +227,7 @@ class Scatter:
         attempt.replica.give_back(attempt.connection)
         attempt.replica.answered()
         if "error" in about:
+            question.error = str(about["error"])
             question.refused = str(about.get("detail", about["error"]))
             self._tell(question.part, "refused", seconds)
             if not question.under_way:

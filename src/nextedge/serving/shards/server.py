@@ -27,7 +27,7 @@ from nextedge.errors import (
     UnknownReleaseError,
 )
 from nextedge.graph.threads import thread_count
-from nextedge.releases.repository import Releases
+from nextedge.releases.shared import open_releases
 from nextedge.serving.shards.indexes import PartIndexes
 from nextedge.serving.shards.protocol import (
     KEY_VARIABLE,
@@ -42,6 +42,8 @@ from nextedge.serving.shards.protocol import (
 _log = logging.getLogger("nextedge")
 _IDLE_SECONDS = 600.0
 """After so long a connection over which nothing is asked is closed; a front makes it anew."""
+_LOADING_SECONDS = 1.0
+"""A front that asks for a release to be loaded is told after so long that it is not yet."""
 _WAITING = 512
 """Connections that may wait to be taken."""
 
@@ -70,8 +72,9 @@ class PartAnswers:
             if operation == "ping":
                 return encode({})
             if operation == "open":
-                self._indexes.release(str(about["release"]))
-                return encode({})
+                if self._indexes.opened(str(about["release"]), _LOADING_SECONDS):
+                    return encode({})
+                return _refusal("loading", "it is being loaded")
             if operation == "search":
                 return self._search(about, arrays, received)
             return _refusal("wrong", f"no operation {operation!r}")
@@ -102,8 +105,11 @@ class PartAnswers:
             if not 0 <= size <= 8 * bits.size or bits.dtype != np.uint8:
                 return _refusal("wrong", f"{bits.size} bytes of a filter for {size} candidates")
             allowed = np.unpackbits(bits, count=size, bitorder="little").astype(bool)
+        patience = float(about["within_ms"]) / 1e3
+        if not self._indexes.opened(str(about["release"]), patience):
+            return _refusal("loading", "it is being loaded")
         with self._searching:  # more at once than cores would only slow each other
-            if (time.monotonic() - received) * 1e3 > float(about["within_ms"]):
+            if time.monotonic() - received > patience:
                 return _refusal("late", "nobody waits for it any more")
             found = self._indexes.search(
                 str(about["release"]), str(about["surface"]), str(about["source"]), queries, k,
@@ -172,7 +178,7 @@ def run_shard_server(
             "where nextedge serve runs"
         )
     _one_thread_a_search()
-    indexes = PartIndexes(Releases(config.state_path), part)
+    indexes = PartIndexes(open_releases(config), part)
     if not indexes.open_served():
         raise NoReleaseError(f"{config.state_path}: no release to serve; run: nextedge build")
     with listening(PartAnswers(indexes, config.tenant, key), host, port, path) as server:

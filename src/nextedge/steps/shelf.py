@@ -1,0 +1,64 @@
+"""Outputs of steps in a bucket, so that a build goes on at another machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from nextedge.errors import ReleaseError
+from nextedge.storage.bucket import Bucket
+from nextedge.storage.transfer import Told, download_folder, files_below, upload_folder
+
+FOLDER = "work"
+DONE = "done.json"
+
+
+class Shelf:
+    """``work/<step>-<key>/…`` of a bucket; an output is there once its ``done.json`` is."""
+
+    def __init__(self, bucket: Bucket, told: Told) -> None:
+        self._bucket = bucket
+        self._told = told
+
+    def fetch(self, name: str, folder: Path) -> bool:
+        """Bring an output here; False where there is none that can be used."""
+        found = self._bucket.read(f"{FOLDER}/{name}/{DONE}")
+        if found is None:
+            return False
+        try:
+            done: dict[str, Any] = json.loads(found.data)
+            download_folder(
+                self._bucket, f"{FOLDER}/{name}", done["files"], folder,
+                f"{name.rsplit('-', 1)[0]}: download", self._told,
+            )  # fmt: skip
+        except (ReleaseError, ValueError, KeyError):  # it is made anew
+            shutil.rmtree(folder, ignore_errors=True)
+            return False
+        del done["files"]
+        (folder / DONE).write_text(json.dumps(done))
+        return True
+
+    def keep(self, name: str, folder: Path) -> None:
+        """Put an output into the bucket, its ``done.json`` last."""
+        names = [file for file in files_below(folder) if file != DONE]
+        what = f"{name.rsplit('-', 1)[0]}: upload"
+        upload_folder(self._bucket, f"{FOLDER}/{name}", folder, names, what, self._told)
+        about = json.loads((folder / DONE).read_text())
+        about["files"] = {file: _hash(folder / file) for file in names}
+        self._bucket.write(f"{FOLDER}/{name}/{DONE}", json.dumps(about, indent=1).encode())
+
+    def drop_all_but(self, used: Collection[str]) -> None:
+        """Delete the outputs that are not named, those that tell of them first."""
+        names = [entry.name for entry in self._bucket.entries(FOLDER)]
+        doomed = [name for name in names if name.split("/")[1] not in used]
+        self._bucket.delete(name for name in doomed if name.endswith(f"/{DONE}"))
+        self._bucket.delete(name for name in doomed if not name.endswith(f"/{DONE}"))
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

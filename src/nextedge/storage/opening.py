@@ -1,0 +1,103 @@
+"""URLs of buckets, and the library's store of one with the environment's settings."""
+
+from __future__ import annotations
+
+import os
+import re
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from nextedge.errors import BucketError, ConfigError
+from nextedge.storage.faults import CREDENTIALS, first_line
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+SCHEMES = ("s3", "gs", "az")
+PATIENT_SECONDS = 60.0
+"""How long a request of a build or of a download is tried again, with growing pauses."""
+BRIEF_SECONDS = 3.0
+"""The same for those that are made again anyway: looks for promotions, renewals of a lease."""
+_URL = re.compile(r"(s3|gs|az)://([A-Za-z0-9][A-Za-z0-9._-]*)(/.*)?")
+_ENDPOINTS = (
+    "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT", "AZURE_STORAGE_ENDPOINT",
+    "AZURE_ENDPOINT",
+)  # fmt: skip
+_used_by: set[int] = set()
+
+
+def is_bucket(location: str) -> bool:
+    """Whether a location is a URL of an object store."""
+    return "://" in location and location.partition("://")[0] in SCHEMES
+
+
+def checked_url(url: str) -> str:
+    """The URL of a bucket, or of a prefix in one, without a slash at its end.
+
+    Raises:
+        ConfigError: it is none; a login in it is not repeated.
+    """
+    if "@" in url:
+        raise ConfigError(
+            f"{url.partition('://')[0]}://…: a URL of a bucket holds no credentials; they come "
+            f"from the environment (docs/storage.md)"
+        )
+    if not _URL.fullmatch(url) or "?" in url or "#" in url:
+        raise ConfigError(f"{url}: expected s3://bucket/prefix, gs://… or az://container/prefix")
+    return url.rstrip("/")
+
+
+def open_store(url: str, seconds: float) -> ObjectStore:
+    """The library's store of a URL, with the environment's settings.
+
+    Raises:
+        ConfigError: the environment's settings are refused.
+    """
+    from obstore.exceptions import BaseError
+    from obstore.store import from_url
+
+    for name in _ENDPOINTS:  # the library ends the process at one that is no URL
+        if not re.match(r"https?://[^/]", os.environ.get(name, "http://host")):
+            raise ConfigError(f"{name} = {os.environ[name]!r}: expected http://… or https://…")
+    try:
+        return from_url(url, client_options=client_options(), retry_config=retry_config(seconds))
+    except BaseError as error:
+        scheme = url.partition("://")[0]
+        raise ConfigError(
+            f"{url}: cannot be opened: {first_line(error)}; check {CREDENTIALS.get(scheme)}"
+        ) from None
+
+
+def client_options() -> Any:
+    """Waits of a request: for a connection, and for more of an answer; any size may take its time.
+
+    The environment's word on plain HTTP is not looked at where options are given, so it is here.
+    """
+    plain = (os.environ.get(f"{name}_ALLOW_HTTP", "") for name in ("AWS", "GOOGLE", "AZURE"))
+    return {
+        "allow_http": any(each.lower() in ("true", "1", "yes") for each in plain),
+        "connect_timeout": timedelta(seconds=5),
+        "read_timeout": timedelta(seconds=30),
+        "timeout": timedelta(hours=6),
+    }
+
+
+def retry_config(seconds: float) -> Any:
+    """How often a request is made again that was refused with 5xx, or whose connection broke."""
+    backoff = {
+        "init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=5), "base": 2,
+    }  # fmt: skip
+    retries = 2 if seconds <= BRIEF_SECONDS else 12
+    return {
+        "max_retries": retries, "retry_timeout": timedelta(seconds=seconds), "backoff": backoff,
+    }  # fmt: skip
+
+
+def check_fork(url: str) -> None:
+    """A child of a process that has used the library would wait for ever."""
+    _used_by.add(os.getpid())
+    if len(_used_by) > 1:
+        raise BucketError(
+            f"{url}: cannot be used in a process that was forked from one that had used it; make "
+            f"the Recommender after the fork"
+        )

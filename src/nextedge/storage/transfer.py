@@ -1,0 +1,92 @@
+"""Folders of files to and from a bucket, several files at a time."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from nextedge.errors import ReleaseError
+from nextedge.storage import writing
+from nextedge.storage.bucket import Bucket
+
+AT_ONCE = 8
+"""Files on their way at a time: with 16 MB each, at most 128 MB of memory."""
+_MEGABYTE = 1 << 20
+Told = Callable[[str, int, int], None]
+"""Told (what is being done, how much is done, how much there is)."""
+
+
+def silent(text: str, done: int, total: int) -> None:
+    """Is told and says nothing."""
+
+
+def files_below(folder: Path) -> list[str]:
+    """Names of all files below a folder, with slashes."""
+    return sorted(str(f.relative_to(folder).as_posix()) for f in folder.rglob("*") if f.is_file())
+
+
+def upload_folder(
+    bucket: Bucket, prefix: str, folder: Path, names: Iterable[str], what: str, told: Told
+) -> None:
+    """Put files of a folder into objects below a prefix.
+
+    Raises:
+        BucketError: one of them cannot be written; the others may be there or not.
+    """
+    sizes = {name: (folder / name).stat().st_size for name in names}
+    _each(sizes, lambda name: bucket.upload(f"{prefix}/{name}", folder / name), what, told)
+
+
+def download_folder(
+    bucket: Bucket, prefix: str, hashes: Mapping[str, str], folder: Path, what: str, told: Told
+) -> None:
+    """Put objects below a prefix into files of a folder, and hold each against its SHA-256.
+
+    Raises:
+        BucketError: one of them cannot be read.
+        ReleaseError: one is not what was written there.
+        StorageError: the disk is full; the folder is gone.
+    """
+
+    def fetch(name: str) -> None:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        if bucket.download(f"{prefix}/{name}", folder / name) != hashes[name]:
+            raise ReleaseError(
+                f"{bucket.url}/{prefix}/{name}: is not what was written there: it was altered, or "
+                f"changed while it was read"
+            )
+
+    sizes = {
+        name: entry.size
+        for entry in bucket.entries(prefix)
+        if (name := entry.name.removeprefix(f"{prefix}/")) in hashes
+    }
+    if missing := sorted(set(hashes) - set(sizes)):
+        raise ReleaseError(f"{bucket.url}/{prefix}/{missing[0]}: is missing; it was there once")
+    try:
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            _each(sizes, fetch, what, told)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _each(sizes: Mapping[str, int], act: Callable[[str], object], what: str, told: Told) -> None:
+    """Act on all files, the largest first; stop at the first error."""
+    total, done = max(sum(sizes.values()) // _MEGABYTE, 1), 0
+    told(f"{what} (MB)", 0, total)
+    with ThreadPoolExecutor(min(AT_ONCE, max(len(sizes), 1))) as pool:
+        order = sorted(sizes, key=lambda name: -sizes[name])
+        waiting = {name: pool.submit(act, name) for name in order}
+        try:
+            for name, one in waiting.items():
+                one.result()
+                done += sizes[name]
+                told(f"{what} (MB)", min(done // _MEGABYTE, total), total)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    told(f"{what} (MB)", total, total)
