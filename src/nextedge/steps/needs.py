@@ -51,8 +51,8 @@ NEEDS = {
     "entities": Need(700, 600),
     "snapshot": Need(1000, 200, 16),
     "sources": Need(900, 300),
-    "rank": Need(1200, 400, 80, 30_000),
-    "evaluate": Need(700, 300, 60, 220_000),
+    "rank": Need(1200, 400, 100, 30_000),
+    "evaluate": Need(700, 300, 80, 220_000),
 }
 """By step; those that are not here spill to disk, or have a bound of their own."""
 
