@@ -12,7 +12,7 @@ from nextedge.schema import TABLES
 _HEAD = """\
 # Settings of one tenant. Every value has a default; delete what you do not change.
 tenant = "{tenant}"
-state = "./state"                     # releases, event log, caches
+state = "./state"                     # releases, event log, caches; or s3://bucket/prefix, gs://, az://
 
 [data]                                # paths relative to this file, globs, or database URLs
 {tables}
