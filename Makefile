@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check bench docs clean
+.PHONY: demo test test-airflow check bench docs clean
 .DEFAULT_GOAL := demo
 
 $(STAMP): pyproject.toml constraints.txt
@@ -18,6 +18,14 @@ demo: $(STAMP)  ## make a synthetic tenant, build it, show recommendations
 test: $(STAMP)  ## all tests
 	$(BIN)/python -m pytest
 
+test-airflow: $(STAMP) .venv-airflow/.installed  ## the daily run on Airflow, which needs an environment of its own
+	NEXTEDGE_AIRFLOW=.venv-airflow/bin/python $(BIN)/python -m pytest tests/e2e/test_daily.py
+
+.venv-airflow/.installed: deploy/airflow/requirements.txt
+	$(PYTHON) -m venv .venv-airflow
+	.venv-airflow/bin/pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
 check: $(STAMP)  ## lint, format, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -25,10 +33,11 @@ check: $(STAMP)  ## lint, format, types
 
 bench: $(STAMP)  ## figures, printed as ratios and written under bench/
 	$(BIN)/python bench/two_hop/run.py
-	$(BIN)/python bench/cost/run.py
+	$(BIN)/python bench/plan/measure.py
+	$(BIN)/python bench/plan/check.py --ship
 
-docs: $(STAMP)  ## generated pages: features, results
+docs: $(STAMP)  ## generated pages and tables: features, results, scale
 	$(BIN)/python docs/generate.py
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) .venv-airflow demo

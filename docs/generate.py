@@ -1,5 +1,5 @@
 """Writes the generated page docs/features.md, and the tables of docs/results.md, docs/ranking.md,
-docs/serving.md and docs/events.md.
+docs/serving.md, docs/events.md and docs/scale.md.
 
     python docs/generate.py
 
@@ -14,6 +14,8 @@ import math
 import tempfile
 from pathlib import Path
 from typing import Any
+
+from scale_tables import tables
 
 from nextedge import Recommender
 from nextedge.data.synthetic import SyntheticConfig, generate_tenant
@@ -211,6 +213,16 @@ def serving() -> str:
     return before + start + "\n".join(lines) + "\n" + end + rest.partition(end)[2]
 
 
+def scale() -> str:
+    """The page on scale with its plans, laws and check made anew by the command."""
+    page = (HOME / "scale.md").read_text(encoding="utf-8")
+    for name, lines in tables().items():
+        start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+        before, _, rest = page.partition(start)
+        page = before + start + "\n".join(lines) + "\n" + end + rest.partition(end)[2]
+    return page
+
+
 def _spread(row: dict[str, Any]) -> str:
     return f"{row['p50_ms']} / {row['p99_ms']}"
 
@@ -231,3 +243,4 @@ if __name__ == "__main__":
     (HOME / "results.md").write_text(results(), encoding="utf-8")
     (HOME / "ranking.md").write_text(rankers(), encoding="utf-8")
     (HOME / "serving.md").write_text(serving(), encoding="utf-8")
+    (HOME / "scale.md").write_text(scale(), encoding="utf-8")

@@ -1,5 +1,7 @@
 """Fixtures that tests share: a small synthetic tenant, built once."""
 
+# ruff: noqa: E402
+
 from __future__ import annotations
 
 import os
@@ -8,6 +10,11 @@ import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+# Models of tests are small: their libraries' threads would wait for each other, and burn the time
+# of the cores that other tests need. Set before any of them is imported; kept by child processes.
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
 
 import pytest
 from kafka_mock import KafkaMock, known_groups

@@ -53,11 +53,12 @@ def measure(name: str, data: Path) -> dict[str, object]:
             shop = Workshop(folder / "work", quiet)
             done = {"tables": shop.complete(TablesStep(config, engine, fingerprint(config)), {})}
             done["entities"] = shop.complete(EntitiesStep(config, engine), done)
-        own = {"entities": done["entities"]}
-        done["snapshot"] = shop.complete(SnapshotStep(), own)
-        own |= {"snapshot": done["snapshot"]}
-        done["embed"] = shop.complete(EmbedStep(config, surface), own)
-        learned = RankStep(config, surface).labelled({n: p for n, (_, p) in done.items()}, quiet)
+            own = {"entities": done["entities"]}
+            done["snapshot"] = shop.complete(SnapshotStep(), own)
+            own |= {"snapshot": done["snapshot"]}
+            done["embed"] = shop.complete(EmbedStep(config, engine, surface), own)
+            inputs = {step: path for step, (_, path) in done.items()}
+            learned = RankStep(config, engine, surface).labelled(inputs, folder / "windows", quiet)
         parts = [part for part in learned.parts if (part.label > 0).any()]
         names = learned.features.names
         live = list(learned.features.live)

@@ -31,8 +31,8 @@ from nextedge.evaluation import bootstrap_interval, paired_bootstrap, rank_metri
 from nextedge.evaluation.ranking import RankMetrics
 from nextedge.graph.csr import Graph, build_graph, mirrored
 from nextedge.stages.merge import gather_sources, merge_candidates
-from nextedge.steps.evaluate import HEURISTICS
-from nextedge.steps.rank import batches
+from nextedge.steps.lines import batches
+from nextedge.steps.ranked_lists import HEURISTICS
 from nextedge.types import Candidates
 
 Split = tuple[dict[str, pl.DataFrame], pl.DataFrame]

@@ -29,6 +29,7 @@ from run import HOME, SETS, _commit
 from nextedge import Recommender
 from nextedge.config import RankerConfig
 from nextedge.data.ids import IdMap
+from nextedge.engines.local import LocalEngine
 from nextedge.evaluation import classification_metrics, paired_bootstrap, rank_metrics
 from nextedge.features.feature import feature_groups
 from nextedge.graph.csr import Graph, build_graph, mirrored
@@ -37,7 +38,8 @@ from nextedge.models.learners import learners
 from nextedge.models.quality import ndcg_of_rows
 from nextedge.stages.line import SCORE
 from nextedge.stages.rerank import Reranker
-from nextedge.steps.rank import LabelledWindows, RankStep, batches, train
+from nextedge.steps.lines import batches
+from nextedge.steps.rank import LabelledWindows, RankStep, train
 from nextedge.steps.rerank import train_reranker
 from nextedge.steps.step import quiet
 
@@ -67,7 +69,8 @@ def measure(name: str, data: Path, *, ablate: bool) -> dict[str, object]:
         recommender.build([surface])
         work = folder / "state" / "work"
         inputs = {step: next(work.glob(f"{step}-*")) for step in ("entities", "snapshot", "embed")}
-        learned = RankStep(config, surface).labelled(inputs, quiet)
+        with LocalEngine() as engine:
+            learned = RankStep(config, engine, surface).labelled(inputs, folder / "windows", quiet)
         about = {"set": name, "code": _commit(), "surface": surface}
         found = _rankers(recommender, surface, reranked, learned, test)
         if ablate:

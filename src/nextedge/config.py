@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -196,6 +196,10 @@ class IndexConfig(_Settings):
     target_recall: float = Field(0.95, gt=0, le=1)
     """Share of the truly nearest that must be found, or nothing is published."""
     memory_mb: int = Field(4096, ge=1)
+    """For the index, or for each of its shards."""
+    shards: Literal["auto"] | Annotated[int, Field(ge=1, le=1000)] = 1
+    """Parts that ``nextedge serve-shard`` can hold; ``auto``: so many that ``memory_mb`` holds one's
+    vectors whole."""
 
 
 NEW_BELOW = 5
@@ -283,6 +287,19 @@ class SurfaceConfig(_Settings):
         return max(each.recently_shown_days for each in rules)
 
 
+class TrainingConfig(_Settings):
+    """Processes that train a network together (see docs/training.md)."""
+
+    processes: int = Field(1, ge=1, le=1024)
+    """How many; each takes a share of every batch, so that the result stays the same."""
+    launcher: Literal["torchrun", "spark"] = "torchrun"
+    """Who starts them: torchrun on this machine, or Spark on its executors."""
+    graph: Literal["replicated", "partitioned"] = "replicated"
+    """Whether each holds the whole graph, or a part of its nodes and asks for the others' inputs."""
+    restarts: int = Field(0, ge=0)
+    """How often a training that lost a process goes on by itself from its last checkpoint."""
+
+
 class ServingConfig(_Settings):
     """How requests are answered and kept."""
 
@@ -292,14 +309,18 @@ class ServingConfig(_Settings):
     """How long; what live state hides is left out of cached lists too, at once."""
     store: str | None = Field(None, exclude=True, repr=False)  # its URL may hold a password
     """URL of a store where processes share their ranked lists; None = each has its own."""
-    candidates_store: str | None = Field(None, exclude=True, repr=False)
-    """URL of the store of published candidates; None = ``store``, or a file in the state folder."""
+    candidates_store: str | tuple[str, ...] | None = Field(None, exclude=True, repr=False)
+    """URL of the store of published candidates, or several that share them by a hash of their keys;
+    None = ``store``, or a file in the state folder."""
     candidates_days: float = Field(2.0, gt=0)
     """How long they are kept; those of other releases go as a new one is published."""
     candidates_features: bool = False
     """Keep their features too: a request then only ranks, for about seven times the room."""
     candidates_kept_an_hour: int = Field(10_000, ge=0)
     """Users for whom a process keeps what their request found, beside those that were published."""
+    shards: tuple[str, ...] = Field((), exclude=True)
+    """Addresses of ``nextedge serve-shard 0/N``, ``1/N``, …; those of replicas with commas between
+    them; empty = requests search the indexes themselves."""
     store_timeout_ms: float = Field(50.0, gt=0)
     """Longest wait for a connection to the store, and for its answer."""
     body_bytes: int = Field(1 << 20, ge=1024)
@@ -367,6 +388,13 @@ class EventsConfig(_Settings):
     """Users beside an edge's own whose published candidates it renews ahead of their request."""
 
 
+class BuildConfig(_Settings):
+    """What a build may take of the machine."""
+
+    memory_gib: float | None = Field(None, ge=0.25)
+    """Anonymous memory; None = three quarters of the machine's. A step that needs more does not start."""
+
+
 class Config(_Settings):
     """A tenant's whole configuration. ``base`` is the folder that paths are relative to."""
 
@@ -377,9 +405,11 @@ class Config(_Settings):
     data: DataConfig = DataConfig()
     features: FeaturesConfig = FeaturesConfig()
     split: SplitConfig = SplitConfig()
+    training: TrainingConfig = TrainingConfig()
     serving: ServingConfig = ServingConfig()
     onboarding: OnboardingConfig = OnboardingConfig()
     events: EventsConfig = EventsConfig()
+    build: BuildConfig = BuildConfig()
     surfaces: dict[str, SurfaceConfig] = Field(default_factory=dict)
 
     @field_validator("state")

@@ -11,7 +11,8 @@ NextEdgeError (exit 1)
 │   ├── ContactBudgetError        a user uploads more contacts than a day allows
 │   └── UnknownReleaseError       a release id that is not there (a ReleaseError too)
 ├── ReleaseError                  a release is missing, altered or of another format
-│   └── NoReleaseError            nothing has been built yet
+│   ├── NoReleaseError            nothing has been built yet
+│   └── GateError                 a new release is worse than the served one
 ├── BuildLockedError              another build holds the lock of this state folder
 ├── StorageError                  what is kept cannot be written or read: a full disk, for one
 │   ├── BucketError               an object store is not reached, refuses, or lacks what it should hold
@@ -19,8 +20,10 @@ NextEdgeError (exit 1)
 │   └── LogFullError              more events wait for their consumers than are taken
 ├── CorruptValueError             a stored value is cut, altered or of another format
 ├── LiveStateError                what changed since the release cannot be read: nothing is shown
+├── ShardError                    a process that holds a part of an index does not answer
 ├── ApiError                      a service refused (nextedge.client); holds its problem document
 ├── ConnectionLostError           a service was not reached (nextedge.client)
+├── MemoryBoundError              a step of a build needs more memory than it may take
 ├── TrainingError                 a model or ranker could not be trained from this data
 └── MissingDependencyError        an optional package is needed; names the `pip install`
 """
@@ -79,6 +82,10 @@ class NoReleaseError(ReleaseError):
     """No release has been built and promoted yet."""
 
 
+class GateError(ReleaseError):
+    """A new release is worse than the served one, or lacks a surface of it."""
+
+
 class UnknownReleaseError(InputError, ReleaseError):
     """No release has this id."""
 
@@ -120,6 +127,14 @@ class CorruptValueError(NextEdgeError):
 
 class LiveStateError(NextEdgeError):
     """The event log cannot be read, so nobody knows who must not be shown any more."""
+
+
+class ShardError(NextEdgeError):
+    """A process that holds a part of an index does not answer, or not in time."""
+
+
+class MemoryBoundError(NextEdgeError):
+    """A step of a build needs more memory than it may take; said before it starts."""
 
 
 class TrainingError(NextEdgeError):

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from nextedge.config import Config, load_config, parse_config
 from nextedge.data.forgotten import Forgotten
+from nextedge.data.partition import Part
 from nextedge.errors import (
     EventError,
     InputError,
     LiveStateError,
     NextEdgeError,
     NoReleaseError,
+    ShardError,
     StorageError,
     UnknownSurfaceError,
     UnknownUserError,
@@ -53,6 +55,7 @@ from nextedge.serving.renewal import derive, refresh_lists
 from nextedge.serving.request import answer
 from nextedge.serving.request_log import RequestLog
 from nextedge.serving.served import ServedReleases
+from nextedge.serving.shards.client import LEFT_OUT, shard_client
 from nextedge.serving.why_not import WhyNot, why_not
 from nextedge.steps.step import Progress, quiet
 from nextedge.storage.opening import is_bucket
@@ -66,6 +69,7 @@ if TYPE_CHECKING:
     from nextedge.evaluation.parity import ParityReport
     from nextedge.events.replay import EventsReplayed
     from nextedge.serving.replay import ReplayReport
+    from nextedge.steps.run import BuildOptions
 
 _log = logging.getLogger("nextedge")
 _BATCH = 256
@@ -83,6 +87,8 @@ class Recommender:
         self.location = None if isinstance(location, Config) else Path(location)
         """Where the configuration was read, None where it was given."""
         self.releases = open_releases(self.config)
+        self.shards = shard_client(self.config)
+        """The processes that hold parts of the indexes; None where requests search themselves."""
         self._frames: dict[str, pa.Table] | None = None
         self.served = ServedReleases(
             self.releases, self._load, self._forget_lists, self._over_live_edges
@@ -145,21 +151,41 @@ class Recommender:
         self,
         surfaces: Sequence[str] = (),
         *,
+        engine: Engine | str = "local",
         fresh: bool = False,
         promote: bool = True,
         progress: Progress = quiet,
     ) -> str:
-        """Run the offline line and publish a release; returns its id."""
-        from nextedge.engines.local import LocalEngine
-        from nextedge.steps.run import BuildOptions, build
+        """Run the offline line and publish a release; returns its id.
+
+        Args:
+            engine: ``local``, ``spark``, or an engine that is open.
+
+        Raises:
+            InputError: there is no such engine.
+            MissingDependencyError: it needs a package that is not installed.
+        """
+        from nextedge.steps.run import BuildOptions
+
+        options = BuildOptions(tuple(surfaces), fresh, promote)
+        built = self.run_steps(options, engine, progress)
+        assert built is not None  # as it runs to the end
+        return built
+
+    def run_steps(
+        self, options: BuildOptions, engine: Engine | str = "local", progress: Progress = quiet
+    ) -> str | None:
+        """Run the offline line, or some of its steps; returns the release's id if one is published."""
+        from nextedge.engines.base import open_engine
+        from nextedge.steps.run import build
 
         self._warn_of_own_log()
-        spill = self.config.state_path / "spill"
-        with LocalEngine(temp_directory=spill) as engine:
-            self._hash_identifiers(engine)
-            options = BuildOptions(tuple(surfaces), fresh, promote)
+        with open_engine(engine, self.config.state_path) as engine:
+            if options.until is None:
+                self._hash_identifiers(engine)
             built = build(self.config, engine, options, frames=self._frames, progress=progress)
-        self.keep_snapshot()
+        if built is not None:
+            self.keep_snapshot()
         return built
 
     def _hash_identifiers(self, engine: Engine) -> None:
@@ -187,7 +213,10 @@ class Recommender:
         else:
             release = self.releases.get(release_id)
             self.releases.verify(release)
-        loaded = self._over_live_edges(LoadedRelease(release, self.config))
+        if self.shards is not None:
+            for fault in self.shards.open_release(release.id):
+                _log.warning("release %s: shards at %s", release.id, fault)
+        loaded = self._over_live_edges(LoadedRelease(release, self.config, self.shards))
         if self._serving:
             self._warm_up(loaded)
         return loaded
@@ -215,8 +244,9 @@ class Recommender:
             self.cache.clear()  # nothing of it is found under another release
 
     def publish(
-        self, release_id: str | None = None, *, users: int | None = None, progress: Progress = quiet
-    ) -> int:
+        self, release_id: str | None = None, *, users: int | None = None, part: Part | None = None,
+        progress: Progress = quiet,
+    ) -> int:  # fmt: skip
         """Find users' candidates ahead and keep them in the store; returns how many lists.
 
         Stopped and run again it goes on where it was. Candidates of releases that are neither this
@@ -224,9 +254,11 @@ class Recommender:
 
         Args:
             users: at most so many, those first who were active last; None = all.
+            part: only those of them who are of this part; None = all.
 
         Raises:
             StoreError: the store is not reached, or full.
+            ShardError: a process that holds a part of the indexes does not answer.
         """
         loaded = self.release if release_id is None else self._load(release_id)
         now = int(time.time() * 1e6)
@@ -241,7 +273,7 @@ class Recommender:
         seconds, kept = self.config.serving.candidates_days * 86_400, 0
         try:
             listed = publish(
-                loaded, store, find, seconds=seconds, features=features, most=users,
+                loaded, store, find, seconds=seconds, features=features, most=users, part=part,
                 in_use=self.releases.in_use(),
             )  # fmt: skip
             for surface, done, of in listed:
@@ -321,6 +353,8 @@ class Recommender:
     def close(self) -> None:
         """Write what is queued and let go of the event log."""
         self.served.stop()
+        if self.shards is not None:
+            self.shards.close()
         if self._relays is not None:
             self._relays.close()
         if self._keeper is not None:
@@ -409,16 +443,33 @@ class Recommender:
         return why_not(self.release, self.overlay, user_id, candidate_id, question)
 
     def recommend_all(
-        self, question: Question, progress: Progress = quiet
+        self, question: Question, progress: Progress = quiet, part: Part | None = None
     ) -> Iterator[list[Answer]]:
-        """Recommendations for every user of the release, batch by batch."""
+        """Recommendations for every user of the release, or of a part of them, batch by batch.
+
+        Raises:
+            ShardError: a process that holds a part of the indexes does not answer.
+        """
         users = self.release.entities.users
         for start in range(0, len(users), _BATCH):
             stop = min(start + _BATCH, len(users))
             progress("recommend", start, len(users))
             ids = users.identifiers(range(start, stop)).drop_null().to_pylist()
-            yield self.recommend_many(ids, question)
+            if part is not None:
+                ids = [user for user, ours in zip(ids, part.holds(ids), strict=True) if ours]
+            if ids:
+                yield self._whole(self.recommend_many(ids, question))
         progress("recommend", len(users), len(users))
+
+    def _whole(self, answers: list[Answer]) -> list[Answer]:
+        """Answers that no part of an index was left out of; a file of all users has no others."""
+        for name in answers[0].degraded:
+            if name.startswith(LEFT_OUT):
+                raise ShardError(
+                    f"{name}: part {name.removeprefix(LEFT_OUT)} of serving.shards does not answer; "
+                    "start it with 'nextedge serve-shard', then run this again"
+                )
+        return answers
 
     def surface_name(self, name: str | None) -> str:
         """The given surface, or the only one there is.

@@ -90,6 +90,19 @@ class LiveCounts(Protocol):
         """(time, item) of a user's latest items, newest first; UNKNOWN for one of no release."""
 
 
+@dataclass(slots=True)
+class Waiting:
+    """How long a batch waits for other processes, and which of them it does without.
+
+    Attributes:
+        until: seconds of ``time.perf_counter``.
+        left_out: names of those that did not answer; they are not asked again.
+    """
+
+    until: float
+    left_out: set[str] = field(default_factory=set)
+
+
 @dataclass(frozen=True, slots=True)
 class Requests:
     """A batch of questions; a single request is a batch of one.
@@ -102,6 +115,8 @@ class Requests:
         exclude: int32 ragged rows left out on the caller's word, or None.
         filters: every one of which a candidate must pass, the same for the whole batch.
         live: what was recorded since the release; None in training and evaluation.
+        waiting: for processes that hold parts of an index; None: one that does not answer is an
+            error.
     """
 
     query: IndexArray
@@ -111,6 +126,7 @@ class Requests:
     exclude: tuple[IntArray, IndexArray] | None = None
     filters: tuple[Filter, ...] = ()
     live: LiveCounts | None = field(default=None, compare=False)
+    waiting: Waiting | None = field(default=None, compare=False)
 
     def __len__(self) -> int:
         return len(self.query)

@@ -32,7 +32,7 @@ def _engines() -> list[type[Engine]]:
     return found
 
 
-@pytest.fixture(params=_engines(), ids=lambda engine: engine.__name__)
+@pytest.fixture(params=_engines(), ids=lambda engine: engine.__name__, scope="module")
 def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     with request.param() as opened:
         yield opened

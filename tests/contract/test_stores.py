@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 from redis_server import RedisServer, free_port
 
+from nextedge.data.partition import partition_of
 from nextedge.errors import ConfigError, MissingDependencyError, StoreError
 from nextedge.stores.breaker import CircuitBreaker
 from nextedge.stores.memory import MemoryStore
+from nextedge.stores.partitioned import PartitionedStore, open_stores
 from nextedge.stores.redis import RedisStore
 from nextedge.stores.sqlite import SQLiteStore
 from nextedge.stores.store import Store, open_store, store_classes
@@ -62,6 +64,39 @@ def encrypted(start_redis: StartRedis, directory: Path) -> str:
 @pytest.mark.parametrize("url", sorted(SCHEMES), indirect=True)
 def test_store_keeps_its_contract(url: str) -> None:
     check_store(lambda namespace: open_store(url, namespace, timeout_seconds=20))
+
+
+def test_several_stores_together_keep_the_contract(tmp_path: Path) -> None:
+    urls = [f"sqlite:///{tmp_path}/store{number}.sqlite" for number in range(3)]
+    check_store(lambda namespace: open_stores(urls, namespace, timeout_seconds=20))
+    stores = [open_store(url, "acme", timeout_seconds=20) for url in urls]
+    together = PartitionedStore(stores)
+    keys = [f"key {number}".encode() for number in range(300)]
+    together.put_many(dict.fromkeys(keys, b"1"))
+    for place, store in enumerate(stores):
+        assert set(store.keys()) == {key for key in keys if partition_of(key, 3) == place}
+        assert len(list(store.keys())) > 50
+    together.close()
+
+
+def test_one_of_several_stores_that_fails_takes_only_its_keys(start_redis: StartRedis) -> None:
+    servers = [start_redis(), start_redis()]
+    store = open_stores([server.url for server in servers], "acme", timeout_seconds=20)
+    keys = [f"key {number}" for number in range(40)]
+    store.put_many(dict.fromkeys(keys, b"1"))
+    servers[1].kill()
+    for key in keys:
+        if partition_of(key, 2) == 0:
+            assert store.get_many([key]) == [b"1"]
+        else:
+            with pytest.raises(StoreError):
+                store.get_many([key])
+    store.close()
+
+
+def test_the_same_store_twice_is_refused() -> None:
+    with pytest.raises(ConfigError, match="several that differ"):
+        open_stores(["redis://a", "redis://a"], "acme")
 
 
 def test_a_cluster_takes_batches_of_a_tenant_as_one_command(start_redis: StartRedis) -> None:

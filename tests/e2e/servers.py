@@ -20,12 +20,17 @@ from nextedge import Recommender
 
 def small_tenant(folder: Path, settings: str = "") -> Path:
     """A built tenant of forty people with whole numbers as ids, named as its folder."""
-    folder.mkdir()
+    Recommender(small_tables(folder, settings)).build()
+    return folder
+
+
+def small_tables(folder: Path, settings: str = "") -> Path:
+    """Tables and settings of such a tenant."""
+    folder.mkdir(parents=True)
     edges = np.random.default_rng(len(folder.name)).integers(0, 40, (300, 2))
     table = pa.table({"src": edges[:, 0], "dst": edges[:, 1]})
     pq.write_table(table, folder / "connections.parquet")
     (folder / "nextedge.toml").write_text(f'tenant = "{folder.name}"\n{settings}')
-    Recommender(folder).build()
     return folder
 
 

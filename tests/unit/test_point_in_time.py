@@ -17,12 +17,12 @@ from nextedge.engines.local import LocalEngine
 from nextedge.stages.line import Line, declared_features
 from nextedge.stages.source import Scope
 from nextedge.steps.entities import EntitiesStep
-from nextedge.steps.rank import window_line
+from nextedge.steps.lines import window_line
+from nextedge.steps.pairs import Pairs
 from nextedge.steps.step import quiet
 from nextedge.steps.tables import TablesStep
 from nextedge.steps.windows import (
     History,
-    Pairs,
     relation_of,
     serving_snapshot,
     window_snapshot,
@@ -69,12 +69,13 @@ def computed(folder: Path, work: Path, surface: str, as_of: int) -> tuple[Line, 
         step.run({"tables": work / "tables"}, work / "entities", quiet)
     history = History.load(work / "entities")
     relation = relation_of(config.surface(surface))
-    pairs = Pairs.of(history.of(relation), relation)
+    scope = Scope(serving_snapshot(history), relation)
+    pairs = Pairs.of(scope.graph, relation)
     before = pairs.first <= as_of
     window = Window("label_0", as_of, before, ~before)
-    scope = Scope(serving_snapshot(history), relation)
     features = declared_features(scope, config.surface(surface))
-    line = window_line(config, surface, history, pairs, window, features, {})
+    settings = config.surface(surface)
+    line = window_line(work, settings, history, pairs, window, features, {}).open()
     requests = Requests(QUERIES, as_of, 20)
     return line, line.matrix(requests, line.retrieve(requests))
 
@@ -149,8 +150,9 @@ def test_without_times_no_impression_is_a_feature(folder: Path, tmp_path: Path) 
         step = EntitiesStep(config, engine)
         step.run({"tables": tmp_path / "tables"}, tmp_path / "entities", quiet)
     history = History.load(tmp_path / "entities")
-    assert serving_snapshot(history).profile_views.edges > 0
-    pairs = Pairs.of(history.connections, CONNECTS)
+    served = serving_snapshot(history)
+    assert served.profile_views.edges > 0
+    pairs = Pairs.of(served.connections, CONNECTS)
     held = np.arange(len(pairs.source)) % 7 == 0
     window = Window("label_0", None, ~held, held)
     assert window_snapshot(history, CONNECTS, pairs, window).profile_views.edges == 0

@@ -11,7 +11,8 @@ from nextedge.models.blend import LinearBlend
 from nextedge.models.gbdt import LabelledRows, _Softmax, boost
 from nextedge.models.quality import ndcg_of_rows
 from nextedge.models.ranker import Calibrator
-from nextedge.steps.rank import _drawn, best_trees
+from nextedge.steps.label_rows import _drawn
+from nextedge.steps.rank import best_trees
 from nextedge.types import Candidates
 
 

@@ -11,7 +11,6 @@ from nextedge.errors import IndexRecallError, ReleaseError
 from nextedge.index.vector_index import (
     KINDS,
     Kind,
-    ShardedIndex,
     VectorIndex,
     exact_search,
     recall_at,
@@ -54,14 +53,6 @@ def test_filtered_search_finds_only_what_is_allowed_and_little_less_than_all_of_
     truth = places[exact_search(vectors[places], vectors[:200], 10)]
     least = 1.0 if share == 0.01 or kind == "flat" else 0.5
     assert recall_at(found, truth.astype(np.int32)) >= least - 1e-9
-
-
-def test_shards_together_equal_one_index(vectors: np.ndarray) -> None:
-    sharded = ShardedIndex.build(vectors, vectors[:10], 3, kind="flat")
-    found, score = sharded.search(vectors[:50], 15)
-    whole, expected = VectorIndex.build(vectors, vectors[:10], kind="flat").search(vectors[:50], 15)
-    assert found.tolist() == whole.tolist()
-    np.testing.assert_allclose(score, expected, rtol=1e-6)
 
 
 def test_short_recall_is_refused(vectors: np.ndarray) -> None:

@@ -61,6 +61,14 @@ class Metrics:
             "nextedge_store", "What became of reads and writes of stores, since the start",
             ("tenant", "of", "what"), multiprocess_mode="livesum", registry=self.registry,
         )  # fmt: skip
+        shard_seconds = Histogram(
+            "nextedge_shard_seconds", "Seconds until a process with shards of the indexes answered",
+            ("tenant", "shard"), buckets=_SECONDS, registry=self.registry,
+        )  # fmt: skip
+        shard_questions = Counter(
+            "nextedge_shard_questions", "What became of questions to processes with shards",
+            ("tenant", "shard", "what"), registry=self.registry,
+        )  # fmt: skip
         self._lag, self._lag_seconds = (
             Gauge(
                 f"nextedge_events_{name}", said, ("tenant", "group"),
@@ -78,6 +86,10 @@ class Metrics:
         self._stored = stored.labels
         self._request, self._answer = cache(requests.labels), cache(answers.labels)
         self._degraded, self._stage = cache(degraded.labels), cache(stages.labels)
+        self._shard_seconds, self._shard = (
+            cache(shard_seconds.labels),
+            cache(shard_questions.labels),
+        )
         self._lost = lost.labels
 
     def request(self, tenant: str, route: str, status: int) -> None:
@@ -100,6 +112,12 @@ class Metrics:
         """Say what became of the reads and writes of a tenant's ranked lists or candidates."""
         for what, number in counts.items():
             self._stored(tenant, of, what).set(number)
+
+    def shard(self, tenant: str, part: int, what: str, seconds: float) -> None:
+        """Count what became of a question to a process with shards, and how long answers took."""
+        self._shard(tenant, str(part), what).inc()
+        if what == "answered":
+            self._shard_seconds(tenant, str(part)).observe(seconds)
 
     def events(self, tenant: str, log: Log) -> None:
         """Say how far the consumers of a tenant's events are; what cannot be read stays as it was."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import ipaddress
 import json
 import os
 import signal
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nextedge.config import FILE_NAME, load_config
+from nextedge.data.locations import is_loopback
 from nextedge.errors import InputError, NextEdgeError
 from nextedge.graph.threads import THREADS_VARIABLE, thread_count
 
@@ -106,7 +106,7 @@ def _look(locations: Sequence[Path], host: str) -> None:
         else:
             tenant.recommender.releases.current()
         tenant.close()
-    if not _is_loopback(host) and not tenants.closed:
+    if not is_loopback(host) and not tenants.closed:
         raise InputError(
             f"--host {host} can be reached by others: make a key first with 'nextedge keys create', "
             f"or set {KEY_VARIABLE} to a secret (clients send it as 'Authorization: Bearer …')"
@@ -164,10 +164,3 @@ def _tenants(locations: Sequence[Path], shared: Path | None = None) -> Tenants:
 
     recommenders = [Recommender(each) for each in locations]
     return Tenants(recommenders, os.environ.get(KEY_VARIABLE), shared)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,6 +42,8 @@ class Tenant:
             recommender.config.serving, None if shared is None else shared / f"{self.name}.quota"
         )
         self._metrics = metrics
+        if recommender.shards is not None:
+            recommender.shards.tell = partial(metrics.shard, self.name)
         collector = recommender.config.serving.traces
         self.traces = None if collector is None else tracer_provider(collector)
 

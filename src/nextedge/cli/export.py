@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from nextedge.data.partition import Part
 from nextedge.serving.question import Answer, Question
 from nextedge.steps.step import Progress
 
@@ -17,9 +18,17 @@ if TYPE_CHECKING:
     from nextedge.recommender import Recommender
 
 
-def write_all(recommender: Recommender, question: Question, path: Path, progress: Progress) -> int:
-    """Recommend for every user into one Parquet file, written atomically; returns the rows."""
-    return write_answers(recommender.recommend_all(question, progress), question, recommender, path)
+def write_all(
+    recommender: Recommender, question: Question, path: Path, progress: Progress,
+    part: Part | None = None,
+) -> int:  # fmt: skip
+    """Recommend for every user, or a part of them, into one Parquet file, written atomically.
+
+    Returns:
+        The rows.
+    """
+    answers = recommender.recommend_all(question, progress, part)
+    return write_answers(answers, question, recommender, path)
 
 
 def write_answers(

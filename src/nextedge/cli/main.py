@@ -11,11 +11,13 @@ import typer
 from nextedge.cli import render
 from nextedge.cli.contacts import contacts
 from nextedge.cli.events import events_app
+from nextedge.cli.plan import plan
 from nextedge.cli.record import record, replay
-from nextedge.errors import DataError, InputError, NextEdgeError
+from nextedge.errors import DataError, GateError, InputError, NextEdgeError
 
 if TYPE_CHECKING:
     from nextedge.api.keys import ApiKeys
+    from nextedge.data.partition import Part
     from nextedge.recommender import Recommender
 
 app = typer.Typer(
@@ -25,6 +27,7 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+_COSTS = ("seconds", "cpu_seconds", "peak_memory_mib", "output_mib")  # of Usage
 releases_app = typer.Typer(help="List, show, compare, promote and roll back releases.")
 app.add_typer(releases_app, name="releases")
 keys_app = typer.Typer(
@@ -32,12 +35,17 @@ keys_app = typer.Typer(
 )
 app.add_typer(keys_app, name="keys")
 app.command()(contacts)
+app.command()(plan)
 app.command()(record)
 app.command()(replay)
 app.add_typer(events_app, name="events")
 
 Where = Annotated[Path | None, typer.Argument(help="a folder of tables, or a nextedge.toml")]
 ConfigFile = Annotated[Path, typer.Option("-c", "--config", help="nextedge.toml, or a folder")]
+Partition = Annotated[
+    str | None, typer.Option(help="only those of a part of the users, as 0/4, 1/4, 2/4 and 3/4")
+]
+EngineName = Annotated[str, typer.Option("--engine", help="where it runs: local or spark")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout, for machines")]
 _DEFAULT = Path("nextedge.toml")
 
@@ -46,6 +54,12 @@ def _recommender(where: Path | None, config: Path):  # type: ignore[no-untyped-d
     from nextedge.recommender import Recommender
 
     return Recommender(where or config)
+
+
+def _part(given: str | None) -> Part | None:
+    from nextedge.data.partition import Part
+
+    return None if given is None else Part.parse(given, "--partition")
 
 
 @app.command()
@@ -134,21 +148,36 @@ def build(
     where: Where = None,
     config: ConfigFile = _DEFAULT,
     surface: Annotated[list[str] | None, typer.Option(help="only this surface; repeatable")] = None,
-    engine: Annotated[str, typer.Option(help="where steps run: local")] = "local",
+    engine: EngineName = "local",
     no_promote: Annotated[
         bool, typer.Option("--no-promote", help="publish without serving")
     ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="run every step anew")] = False,
+    until: Annotated[
+        str | None, typer.Option(metavar="STEP", help="run no further than this step")
+    ] = None,
+    run: Annotated[
+        str | None, typer.Option(help="calls of the same name go on with the inputs of the first")
+    ] = None,
+    wait: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="for another build to end")
+    ] = 0.0,
     as_json: AsJson = False,
 ) -> None:
-    """Run the offline line and publish a release; resumes where a build was stopped."""
-    if engine != "local":
-        raise InputError(f"--engine {engine}: expected 'local'")
+    """Run the offline line and publish a release; resumes where a build was stopped.
+
+    Steps: tables, entities, snapshot, then of each surface embed, sources, index, rank, evaluate.
+    """
+    from nextedge.steps.run import BuildOptions
+
     recommender = _recommender(where, config)
+    options = BuildOptions(tuple(surface or ()), fresh, not no_promote, until, run, wait)
     with render.progress_bar() as progress:
-        release = recommender.build(
-            surface or (), fresh=fresh, promote=not no_promote, progress=progress
-        )
+        release = recommender.run_steps(options, engine, progress)
+    if release is None:
+        if as_json:
+            render.print_json({"until": until, "release": None})
+        return
     built = recommender.releases.get(release)
     if as_json:
         render.print_json(
@@ -177,13 +206,17 @@ def recommend(
     why_not: Annotated[
         str | None, typer.Option("--why-not", help="what keeps this candidate from the user's list")
     ] = None,
+    partition: Partition = None,
+    engine: EngineName = "local",
     to: Annotated[Path | None, typer.Option("--out", help="write Parquet")] = None,
     where: Where = None,
     config: ConfigFile = _DEFAULT,
     as_json: AsJson = False,
 ) -> None:
     """Recommend, for some users or for all; or say why a candidate is not recommended."""
+    from nextedge.cli.everyone import recommend_all
     from nextedge.cli.export import write_all
+    from nextedge.engines.base import open_engine
     from nextedge.serving.question import Question
 
     recommender = _recommender(where, config)
@@ -191,6 +224,10 @@ def recommend(
         raise InputError("give either --user ID (repeatable) or --all")
     if everyone and to is None:
         raise InputError("--all needs --out FILE.parquet")
+    if partition is not None and (not everyone or engine != "local"):
+        raise InputError("--partition goes with --all, on the local engine")
+    if engine != "local" and not everyone:
+        raise InputError("--engine goes with --all")
     name = recommender.surface_name(surface)
     if why_not is not None:
         if everyone or not user:
@@ -205,7 +242,11 @@ def recommend(
     question = Question(name, k, explain=explain, allow_seen=allow_seen or None)
     if everyone:
         with render.progress_bar() as progress:
-            rows = write_all(recommender, question, to, progress)  # type: ignore[arg-type]
+            if engine == "local":
+                rows = write_all(recommender, question, to, progress, _part(partition))  # type: ignore[arg-type]
+            else:
+                with open_engine(engine, recommender.config.state_path) as opened:
+                    rows = recommend_all(opened, recommender, question, to, progress)  # type: ignore[arg-type]
         if as_json:
             render.print_json({"rows": rows, "out": str(to)})
         else:
@@ -362,6 +403,25 @@ def show(release: str, config: ConfigFile = _DEFAULT) -> None:
 
 
 @releases_app.command()
+def costs(release: str, config: ConfigFile = _DEFAULT, as_json: AsJson = False) -> None:
+    """What each step took that made a release: seconds, CPU, peak memory, and what it wrote."""
+    found = _recommender(None, config).releases.get(release).costs()
+    if as_json:
+        render.print_json(found)
+        return
+    rows = [
+        (
+            " ".join(str(each[part]) for part in ("step", "surface") if part in each),
+            *(f"{each[part]:,.1f}" if part in each else "-" for part in _COSTS),
+            "kept" if each["reused"] else "",
+        )
+        for each in found
+    ]
+    heads = ("step", "seconds", "CPU s", "peak MiB", "output MiB", "")
+    render.table(f"what release {release} cost", heads, rows)
+
+
+@releases_app.command()
 def diff(first: str, second: str, config: ConfigFile = _DEFAULT) -> None:
     """Metrics of two releases side by side."""
     repository = _recommender(None, config).releases
@@ -374,6 +434,30 @@ def diff(first: str, second: str, config: ConfigFile = _DEFAULT) -> None:
             for key in dict.fromkeys((*left, *right))
         ]
     render.table("releases", ("metric", first, second), rows)
+
+
+@releases_app.command()
+def gate(
+    release: str,
+    max_drop: Annotated[
+        float, typer.Option(min=0, max=1, help="share of the served one's NDCG that may be lost")
+    ] = 0.1,
+    config: ConfigFile = _DEFAULT,
+    as_json: AsJson = False,
+) -> None:
+    """Whether a release may be served in the place of the served one; exit 1 if not."""
+    from nextedge.releases.gate import faults
+
+    repository = _recommender(None, config).releases
+    served = repository.current_id()
+    before = None if served is None else repository.get(served)
+    found = faults(repository.get(release), before, max_drop)
+    if as_json:
+        render.print_json({"release": release, "served": served, "faults": found})
+    if found:
+        raise GateError("\n".join(found))
+    if not as_json:
+        render.out.print(f"release {release} may be served in the place of {served or 'nothing'}")
 
 
 @releases_app.command()
@@ -455,13 +539,24 @@ def publish(
     users: Annotated[
         int | None, typer.Option(min=1, help="at most, those first who were active last")
     ] = None,
+    partition: Partition = None,
+    engine: EngineName = "local",
     config: ConfigFile = _DEFAULT,
     as_json: AsJson = False,
 ) -> None:
     """Find users' candidates ahead and keep them in the store; goes on where it was stopped."""
-    recommender = _recommender(None, config)
+    from nextedge.cli.everyone import publish_all
+    from nextedge.engines.base import open_engine
+
+    recommender, part = _recommender(None, config), _part(partition)
+    if part is not None and engine != "local":
+        raise InputError("--partition goes with the local engine; Spark makes parts of its own")
     with render.progress_bar() as progress:
-        kept = recommender.publish(release, users=users, progress=progress)
+        if engine == "local":
+            kept = recommender.publish(release, users=users, part=part, progress=progress)
+        else:
+            with open_engine(engine, recommender.config.state_path) as opened:
+                kept = publish_all(opened, recommender, release, users, progress)
     if as_json:
         render.print_json({"lists": kept})
         return
@@ -519,6 +614,24 @@ def _serve(
     from nextedge.api.server import run_server
 
     run_server(locations, host, port, workers, drain_seconds)
+
+
+@app.command("serve-shard")
+def serve_shard(
+    shard: Annotated[str, typer.Argument(help="which part of every index, as 0/8 to 7/8")],
+    host: str = "127.0.0.1",
+    port: int = 8100,
+    socket: Annotated[
+        Path | None, typer.Option(help="listen on this Unix socket, not on host and port")
+    ] = None,
+    config: ConfigFile = _DEFAULT,
+) -> None:
+    """Hold a part of the indexes in shards, and answer searches of 'nextedge serve' in it."""
+    from nextedge.config import load_config
+    from nextedge.data.partition import Part
+    from nextedge.serving.shards.server import run_shard_server
+
+    run_shard_server(load_config(config), Part.parse(shard, "SHARD"), host, port, socket)
 
 
 @app.command("import")

@@ -33,9 +33,16 @@ state = "./state"                     # releases, event log, caches; or s3://buc
 # [split]                             # how history is cut for training and evaluation
 # method = "auto"                     # time, last, random
 
+# [build]                             # what a build may take; docs/memory.md
+# memory_gib = 18                     # default: three quarters of the machine's
+
+# [training]                          # networks, by several processes; docs/training.md
+# processes = 2                       # on this machine; launcher = "spark" for executors
+
 # [serving]                           # nextedge serve; docs/serving.md
 # store = "redis://host:6379"         # processes share ranked lists and published candidates
 # candidates_features = true          # nextedge publish keeps features too: requests only rank
+# shards = ["one:8100", "two:8100"]   # nextedge serve-shard 0/2 and 1/2 search the indexes
 # deadline_ms = 200                   # what would not be done by then is left out, and said so
 # requests_per_second = 500           # of this tenant; 429 beyond
 """
@@ -56,6 +63,7 @@ candidates = 1500                     # kept after merging the sources
 # [surfaces.{name}.index]             # nearest-neighbour search among many candidates
 # target_recall = 0.95                # less, and nothing is published
 # memory_mb = 4096
+# shards = "auto"                     # for processes of nextedge serve-shard; docs/sharding.md
 """
 
 

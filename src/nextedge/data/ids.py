@@ -8,18 +8,81 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
+import numba
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nextedge.types import UNKNOWN, Identifier, IndexArray
+from nextedge.storage import plain
+from nextedge.types import UNKNOWN, Identifier, IndexArray, IntArray
 
 _BATCH = 64
+_MANY = 100_000
+"""Integers that are looked up together from which slices of their range are worth making."""
 _SEARCHED = 50
 """A hash join reads the whole map: it is cheaper than a binary search per id from 64 ids on, where
 the map is not so many times as long."""
+
+
+@dataclass(frozen=True, eq=False)
+class Slices:
+    """Equal slices of the range of ascending integers, and where each begins among them.
+
+    A look-up then searches one slice: among ids that are spread evenly two memory accesses, not
+    twenty; among others never more than without.
+
+    Attributes:
+        low: the smallest integer.
+        shift: a slice is so many powers of two wide.
+        start: int32[slices + 1], the first position of each slice.
+    """
+
+    low: int
+    shift: int
+    start: IndexArray
+
+    @classmethod
+    def of(cls, integers: IntArray) -> Slices:
+        """About as many slices as integers."""
+        low, width = int(integers[0]), int(integers[-1]) - int(integers[0])
+        shift = max(0, width.bit_length() - len(integers).bit_length())
+        start = np.zeros((width >> shift) + 2, np.int32)
+        _count_slices(integers, low, shift, start[1:])
+        return cls(low, shift, np.cumsum(start, dtype=np.int32))
+
+    def positions(self, integers: IntArray, given: IntArray) -> IntArray:
+        """int64[n]: as ``np.searchsorted(integers, given)`` where an integer is there, else any."""
+        place = np.zeros(len(given), np.int64)
+        _search_slices(plain(integers, np.int64), self.low, self.shift, self.start,
+                       plain(given, np.int64), place)  # fmt: skip
+        return place
+
+
+@numba.njit(cache=True, nogil=True)
+def _count_slices(integers, low, shift, count):  # type: ignore[no-untyped-def]
+    for value in integers:
+        count[(np.uint64(value) - np.uint64(low)) >> np.uint64(shift)] += 1
+
+
+@numba.njit(cache=True, nogil=True)
+def _search_slices(integers, low, shift, start, given, place):  # type: ignore[no-untyped-def]
+    for number in range(len(given)):
+        value = given[number]
+        if value < low or value > integers[-1]:
+            continue
+        slot = (np.uint64(value) - np.uint64(low)) >> np.uint64(shift)
+        begin, end = start[slot], start[slot + np.uint64(1)]
+        while begin < end:
+            middle = (begin + end) >> 1
+            if integers[middle] < value:
+                begin = middle + 1
+            else:
+                end = middle
+        place[number] = begin
 
 
 class IdMap:
@@ -90,12 +153,20 @@ class IdMap:
         given = np.asarray(pc.fill_null(identifiers, 0), dtype=np.int64)
         if len(self) == 0:
             return np.full(len(given), UNKNOWN, dtype=np.int32)
-        place = np.searchsorted(self._integers, given)
+        if len(given) < _MANY or self.values.null_count:
+            place = np.searchsorted(self._integers, given)
+        else:
+            place = self._slices.positions(self._integers, given)
         place = np.minimum(place, len(self) - 1)
         known &= self._integers[place] == given
         if self.values.null_count:
             known &= np.asarray(pc.is_valid(self.values))[place]
         return np.where(known, place, UNKNOWN).astype(np.int32)
+
+    @cached_property
+    def _slices(self) -> Slices:
+        assert self._integers is not None
+        return Slices.of(self._integers)
 
     def identifier(self, position: int) -> Identifier | None:
         """The id at a position; None for one that was forgotten."""

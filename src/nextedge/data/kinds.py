@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 from nextedge import schema
 from nextedge.config import EntityFeatures
+from nextedge.engines.base import PLACE
 from nextedge.errors import ConfigError, nearest
 from nextedge.schema import ColumnKind
 
@@ -78,7 +79,8 @@ def feature_kinds(
             type cannot hold what it is configured as.
     """
     configured = _configured(table, spec, settings)
-    names = [name for name in table.columns if name not in {*spec.key, *settings.ignore}]
+    left_out = {*spec.key, *settings.ignore, PLACE}
+    names = [name for name in table.columns if name not in left_out]
     kinds = {name: configured.get(name) or _of_schema(spec, name, table) for name in names}
     facts = _facts(table, [name for name, kind in kinds.items() if kind is None])
     for name in (name for name, kind in kinds.items() if kind is None):

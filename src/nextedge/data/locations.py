@@ -18,6 +18,7 @@ are followed by a path relative to the configuration's folder and four by an abs
 from __future__ import annotations
 
 import glob
+import ipaddress
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,3 +160,11 @@ def _quoted_login(parts: SplitResult) -> str:
     host = parts.netloc.rsplit("@", 1)[1]
     password = "" if parts.password is None else ":" + quote(unquote(parts.password), safe="")
     return f"{quote(unquote(parts.username), safe='')}{password}@{host}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach what listens there."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

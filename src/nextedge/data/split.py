@@ -14,10 +14,13 @@ from typing import Literal
 import numpy as np
 
 from nextedge.config import SplitConfig
+from nextedge.data.order import kth
 from nextedge.data.timestamps import ORDER_ONLY_BEFORE
 from nextedge.types import BoolArray, IntArray
 
 LABEL_WINDOWS = 4
+_GLANCE = 10_000
+"""Pairs that are looked at before all are sorted."""
 SHARED_FROM = 2_000_000
 """Pairs from which random label windows share one graph, so that models are fitted to it once."""
 
@@ -51,18 +54,18 @@ def choose_method(split: SplitConfig, first: IntArray) -> tuple[Method, str]:
         return "random", "records carry no timestamps: pairs are held back at random, by seed"
     if first.max() < ORDER_ONLY_BEFORE:
         return "last", "times are places in an order, not dates: each query's latest are held back"
-    if len(np.unique(first)) < 20:
+    if len(np.unique(first[:_GLANCE])) < 20 and len(np.unique(first)) < 20:
         return "random", "records carry fewer than 20 distinct times: held back at random, by seed"
     return "time", "records carry timestamps: cut at instants"
 
 
 def label_windows(
-    split: SplitConfig, method: Method, query: IntArray, first: IntArray, *, divide: bool = False
+    split: SplitConfig, method: Method, query: np.ndarray, first: IntArray, *, divide: bool = False
 ) -> list[Window]:
     """The label windows in order, then the evaluation window.
 
     Args:
-        query: int64[pairs], whose pair it is (for ``last``).
+        query: int[pairs], whose pair it is (for ``last``).
         first: int64[pairs], microseconds of each pair's first record.
         divide: let random windows share one graph and divide the queries between them, where
             pairs are many. Only where a pair is the label of one query alone.
@@ -79,7 +82,7 @@ def _by_time(split: SplitConfig, first: IntArray) -> list[Window]:
     end = 1.0 - split.evaluation_share
     bounds = [end - split.label_share * (LABEL_WINDOWS - place) for place in range(LABEL_WINDOWS)]
     bounds = [max(bound, 0.3 + 0.01 * place) for place, bound in enumerate(bounds)] + [end, 1.0]
-    cuts = np.quantile(first, bounds, method="lower")
+    cuts = [kth(first, int(bound * (len(first) - 1))) for bound in bounds]
     names = [f"label_{place}" for place in range(LABEL_WINDOWS)] + ["evaluation"]
     return [
         Window(name, int(low), first <= low, (first > low) & (first <= high))
@@ -102,7 +105,7 @@ def _by_place(split: SplitConfig, method: Method, place: np.ndarray) -> list[Win
     return [*windows, Window("evaluation", None, ~held, held)]
 
 
-def _by_query(split: SplitConfig, query: IntArray) -> list[Window]:
+def _by_query(split: SplitConfig, query: np.ndarray) -> list[Window]:
     """One held-back share, whose queries are divided between the label windows."""
     place = _shuffled(split, len(query))
     evaluated = place < split.evaluation_share
@@ -121,7 +124,7 @@ def _shuffled(split: SplitConfig, pairs: int) -> np.ndarray:
     return (np.random.default_rng(split.seed).permutation(pairs) + 0.5) / max(pairs, 1)
 
 
-def _place_from_end(query: IntArray, first: IntArray) -> np.ndarray:
+def _place_from_end(query: np.ndarray, first: IntArray) -> np.ndarray:
     order = np.lexsort((-first, query))
     ordered = query[order]
     start = (

@@ -6,15 +6,26 @@ tables and returns Ibis tables, which any engine that read them can run.
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from nextedge.errors import InputError, nearest
 
 if TYPE_CHECKING:
     import ibis
     import pyarrow as pa
+
+NAMES = ("local", "spark")
+PLACE = "__nextedge_place"
+"""Column in which an engine that keeps no order keeps each row's place; never in what it gives."""
+BlockFunction = Callable[["pa.Table"], "pa.Table"]
+"""From one block of work to its result. It must be an instance of a class of this package whose
+fields are plain values and paths, since engines send it to other processes; what it opens, it
+opens there, and keeps for the next block."""
 
 
 class Engine(ABC):
@@ -23,6 +34,10 @@ class Engine(ABC):
     Timestamps without a zone are UTC in every engine. Use it as a context manager: the tables
     that it read are valid until it is closed.
     """
+
+    name: ClassVar[str]
+    cores: int = 1
+    """Blocks of ``map_blocks`` that run at once."""
 
     @abstractmethod
     def read(self, table: str, location: str, base: Path) -> ibis.Table:
@@ -65,6 +80,37 @@ class Engine(ABC):
         """Run an expression once and keep its rows for as long as the engine is open."""
 
     @abstractmethod
+    def place(self, table: ibis.Table) -> Any:
+        """A column that is in the order in which the rows of a table were read, whole numbers.
+
+        Of a table as it was read or registered, or such a one filtered or with further columns.
+        """
+
+    @abstractmethod
+    def map_blocks(
+        self, function: BlockFunction, blocks: Iterable[pa.Table], keep: Path | None = None
+    ) -> Iterator[pa.Table]:
+        """Run a function over blocks of work; yields their results, in the order of the blocks.
+
+        Blocks are taken as results are asked for, so that whoever has enough can stop.
+
+        Args:
+            keep: folder for the results; those that a stopped run left there are not made again.
+                Only for the same function over the same blocks.
+
+        Raises:
+            StorageError: a result cannot be kept.
+        """
+
+    def joins(self, graph_bytes: int) -> bool:
+        """Whether two-hop candidates are better joined than walked in a graph of so many bytes."""
+        return False
+
+    def spent(self) -> dict[str, Any]:
+        """What the engine took since the last call, beside this process; nothing by default."""
+        return {}
+
+    @abstractmethod
     def close(self) -> None:
         """Free what the engine holds: connections and temporary files."""
 
@@ -78,3 +124,31 @@ class Engine(ABC):
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def open_engine(
+    engine: Engine | str, state: Path, memory_bytes: int | None = None
+) -> contextlib.AbstractContextManager[Engine]:
+    """An engine by its name, closed on exit; one that is open already stays so.
+
+    Args:
+        state: folder in which it keeps what does not fit in memory; on a cluster, one that all
+            executors see under this path.
+        memory_bytes: that a local engine may take for its tables; what needs more spills to disk.
+
+    Raises:
+        InputError: there is no such engine.
+        MissingDependencyError: it needs a package that is not installed.
+    """
+    if isinstance(engine, Engine):
+        return contextlib.nullcontext(engine)
+    if engine == "local":
+        from nextedge.engines.local import LocalEngine
+
+        limit = None if memory_bytes is None else f"{memory_bytes >> 20}MiB"
+        return LocalEngine(temp_directory=state / "spill", memory_limit=limit)
+    if engine == "spark":
+        from nextedge.engines.spark import SparkEngine
+
+        return SparkEngine(temp_directory=state / "spill")
+    raise InputError(f"no engine {engine!r}; {nearest(engine, NAMES)}")

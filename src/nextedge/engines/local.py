@@ -7,12 +7,13 @@ import itertools
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nextedge.engines.base import Engine
+from nextedge.engines.base import BlockFunction, Engine
+from nextedge.engines.blocks import kept_blocks
 from nextedge.errors import DataError, StorageError
 
 if TYPE_CHECKING:
@@ -59,6 +60,8 @@ class LocalEngine(Engine):
     {'x': [2, 3]}
     """
 
+    name = "local"
+
     def __init__(
         self,
         temp_directory: Path | None = None,
@@ -82,6 +85,8 @@ class LocalEngine(Engine):
         self.connection.execute("SET TimeZone = 'UTC'")
         self.connection.execute("SET preserve_insertion_order = true")
         self.connection.execute("SET enable_progress_bar = false")
+        # what it read of files stays in the system's cache, not in this process as well
+        self.connection.execute("SET enable_external_file_cache = false")
         self._names = (f"nextedge_{number}" for number in itertools.count())
         self._frames: dict[str, pa.Table] = {}
 
@@ -158,6 +163,19 @@ class LocalEngine(Engine):
         """See ``Engine.cache``; the copy spills to the temporary folder when memory is short."""
         with _storage_errors("the temporary folder"):
             return self.define(self._compile(table), materialise=True)
+
+    def place(self, table: ibis.Table) -> Any:
+        """See ``Engine.place``; DuckDB gives rows in the order in which they were read."""
+        import ibis
+
+        return ibis.row_number()
+
+    def map_blocks(
+        self, function: BlockFunction, blocks: Iterable[pa.Table], keep: Path | None = None
+    ) -> Iterator[pa.Table]:
+        """See ``Engine.map_blocks``; one after the other, as the kernels use all cores."""
+        for each in kept_blocks(blocks, keep):
+            yield each.result if each.result is not None else each.keep(function(each.block))
 
     def close(self) -> None:
         """See ``Engine.close``."""

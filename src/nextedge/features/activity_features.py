@@ -8,8 +8,9 @@ import numpy as np
 
 from nextedge.features.attributes import Number
 from nextedge.features.feature import Columns, Feature, FeatureInput, feature_group
+from nextedge.graph.decay import faded_degrees
 from nextedge.schema import POLICY_FLAGS, ColumnKind
-from nextedge.stages.popular import decayed_degree, history_span
+from nextedge.stages.popular import history_span
 from nextedge.stages.source import Scope
 from nextedge.types import MICROSECONDS_PER_DAY, FloatArray, IntArray
 
@@ -58,14 +59,10 @@ def _activity_tables(scope: Scope) -> dict[str, tuple[FloatArray, FloatArray]]:
         _days(as_of, _born(reverse, scope.candidate_attributes.instant("created_at"))),
     )
     for horizon, share in _HORIZONS.items():
-        age = np.maximum(as_of - graph.last, 0)
-        decay = np.exp2(-age / (span * share))
-        row = np.repeat(np.arange(len(graph)), graph.degree)
-        own = np.bincount(row, decay, minlength=len(graph))
+        own, other = faded_degrees(graph, as_of, span * share)
         tables[f"activity_{horizon}"] = (
-            np.log1p(own).astype(np.float32),
-            np.log1p(decayed_degree(scope, span * share)).astype(np.float32),
-        )
+            np.log1p(own).astype(np.float32), np.log1p(other.astype(np.float32))
+        )  # fmt: skip
     tables["momentum"] = tuple(  # type: ignore[assignment]
         np.expm1(short) / (np.expm1(long) + 1e-3)
         for short, long in zip(tables["activity_short"], tables["activity_long"], strict=True)

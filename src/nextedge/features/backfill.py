@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
+import numba
 import numpy as np
 import pyarrow as pa
 
@@ -18,15 +20,17 @@ from nextedge.features.counters import (
     ITEM,
     KIND,
     LATEST,
+    NEVER,
     TASTE,
     TIME,
     USER,
     VALUE,
-    dense,
+    DecayedCounter,
     folded,
 )
+from nextedge.graph.threads import thread_count
 from nextedge.schema import ColumnKind
-from nextedge.types import IndexArray, IntArray
+from nextedge.types import BoolArray, FloatArray, IndexArray, IntArray
 
 _BATCH = 1_000_000
 Arrays = dict[str, np.ndarray]
@@ -46,6 +50,10 @@ class Edges(Protocol):
     @property
     def time(self) -> IntArray:
         """int64[n]."""
+
+    @property
+    def kept(self) -> BoolArray | None:
+        """bool[n]: which of them count; None for all."""
 
 
 @dataclass(frozen=True)
@@ -78,36 +86,87 @@ def backfill(
     ``_codes`` ascending, and ``_values``; of ``LATEST`` ``_items`` int32[users, n], -1 where there
     are fewer, and ``_times`` int64[users, n].
     """
-    arrays: Arrays = {}
-    for kind, edges in ((CONNECT, connections), (INTERACT, interactions)):
-        if edges is None:
-            continue
-        for counter in BY_POSITION:
-            if kind in counter.weights:
-                state = folded(counter, _facts(kind, edges, sizes))
-                size = sizes.items if counter.key == (ITEM,) else sizes.users
-                arrays[counter.name] = dense(counter, state, size, as_of)
+    jobs = [
+        (counter, kind, edges)
+        for kind, edges in ((CONNECT, connections), (INTERACT, interactions))
+        for counter in BY_POSITION
+        if edges is not None and kind in counter.weights
+    ]
+    with ThreadPoolExecutor(thread_count(), thread_name_prefix="nextedge-backfill") as pool:
+        found = pool.map(lambda job: _by_position(job[0], job[1], job[2], sizes, as_of), jobs)
+        arrays = {job[0].name: values for job, values in zip(jobs, found, strict=True)}
     if interactions is not None:
         arrays |= _taste(interactions, sizes, as_of) | _latest(interactions, sizes)
     return arrays
 
 
-def _facts(kind: str, edges: Edges, sizes: Sizes) -> Iterator[pa.RecordBatch]:
-    """Records as facts; a connection is one of either end."""
-    for start in range(0, len(edges.source), _BATCH):
-        part = slice(start, start + _BATCH)
-        kept = np.asarray(edges.time[part]) > 0
-        source, target = edges.source[part][kept], edges.target[part][kept]
-        time = edges.time[part][kept]
-        if kind == CONNECT:
-            yield _batch(
-                kind, np.concatenate((time, time)), {USER: np.concatenate((source, target))}
-            )
+def _by_position(
+    counter: DecayedCounter, kind: str, edges: Edges, sizes: Sizes, as_of: int
+) -> FloatArray:
+    """float32[users or items]: the counter as ``folded`` and ``dense`` give it, to the last bit.
+
+    The same sums in the same order, on arrays by position: the users that a batch names are few
+    beside all, and a table of all of them would be made anew with every batch.
+    """
+    size = sizes.items if counter.key == (ITEM,) else sizes.users
+    value, batch = np.zeros(size), np.zeros(size)
+    landmark = NEVER
+    for source, target, times in _batches(edges):
+        keys = target if counter.key == (ITEM,) else source
+        if kind == CONNECT:  # of either end
+            keys, times = np.concatenate((source, target)), np.concatenate((times, times))
+        keys, times = keys[keys >= 0], times[keys >= 0]
+        if not len(keys):
             continue
+        before, own = landmark, int(times.max())
+        landmark = max(before, own)
+        gain = counter.weights[kind] * np.exp2((times - own) / counter.half_life)
+        if before != NEVER:
+            value *= counter.factor(before, landmark)
+        _add(keys, gain, counter.factor(own, landmark), batch, value)
+    return (value * counter.factor(landmark, as_of)).astype(np.float32)
+
+
+@numba.njit(cache=True, nogil=True)
+def _add(keys, gain, factor, batch, value):  # type: ignore[no-untyped-def]
+    """Add the sums of a batch to ``value``, at its landmark; ``batch`` is zero and stays so."""
+    for fact in range(len(keys)):
+        batch[keys[fact]] += gain[fact]
+    for fact in range(len(keys)):
+        key = keys[fact]
+        if batch[key] != 0.0:
+            value[key] += batch[key] * factor
+            batch[key] = 0.0
+
+
+def _batches(edges: Edges) -> Iterator[tuple[IndexArray, IndexArray, IntArray]]:
+    """Sources, targets and times of so many records that count, without those of no time."""
+    waiting = np.zeros(0, np.int64)
+    for start in range(0, len(edges.source), _BATCH):
+        part: slice | IntArray = slice(start, start + _BATCH)
+        if edges.kept is not None:
+            waiting = np.concatenate((waiting, np.flatnonzero(edges.kept[part]) + start))
+            if len(waiting) < _BATCH and start + _BATCH < len(edges.source):
+                continue
+            part, waiting = waiting[:_BATCH], waiting[_BATCH:]
+        yield _timed(edges, part)
+    if len(waiting):
+        yield _timed(edges, waiting)
+
+
+def _timed(edges: Edges, part: slice | IntArray) -> tuple[IndexArray, IndexArray, IntArray]:
+    time = np.asarray(edges.time[part])
+    timed = time > 0
+    return edges.source[part][timed], edges.target[part][timed], time[timed]
+
+
+def _facts(interactions: Edges, sizes: Sizes) -> Iterator[pa.RecordBatch]:
+    """Interactions as facts."""
+    for source, target, time in _batches(interactions):
         columns = {USER: source, ITEM: target}
         if sizes.category is not None:
             columns[CATEGORY] = sizes.category[target]
-        yield _batch(kind, time, columns)
+        yield _batch(INTERACT, time, columns)
 
 
 def _batch(kind: str, time: IntArray, columns: dict[str, IndexArray]) -> pa.RecordBatch:
@@ -121,7 +180,7 @@ def _batch(kind: str, time: IntArray, columns: dict[str, IndexArray]) -> pa.Reco
 def _taste(interactions: Edges, sizes: Sizes, as_of: int) -> Arrays:
     if sizes.category is None:
         return {}
-    state = folded(TASTE, _facts(INTERACT, interactions, sizes))
+    state = folded(TASTE, _facts(interactions, sizes))
     none = np.zeros(0, np.int32)
     users, codes, values = none, none, np.zeros(0)
     if state.rows is not None:
@@ -139,7 +198,7 @@ def _taste(interactions: Edges, sizes: Sizes, as_of: int) -> Arrays:
 def _latest(interactions: Edges, sizes: Sizes) -> Arrays:
     items = np.full((sizes.users, LATEST.n), -1, np.int32)
     times = np.zeros((sizes.users, LATEST.n), np.int64)
-    rows = folded(LATEST, _facts(INTERACT, interactions, sizes))
+    rows = folded(LATEST, _facts(interactions, sizes))
     if rows is not None:
         place = np.asarray(rows.column(USER)), LATEST.place(rows)
         items[place], times[place] = np.asarray(rows.column(ITEM)), np.asarray(rows.column(TIME))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
 from nextedge.features.feature import Columns, Feature, FeatureInput, feature_group
+from nextedge.graph.decay import faded_weights
 from nextedge.graph.propagate import SparseRows, pair_products
 from nextedge.graph.two_hop import bipartite_pair_scores, pair_scores
 from nextedge.stages.popular import history_span
-from nextedge.stages.source import Scope, graph_rows
-from nextedge.types import CONNECTS, ENGAGES, FloatArray
+from nextedge.stages.source import Scope, entry_places, graph_rows
+from nextedge.types import CONNECTS, ENGAGES
 
 _FIVE = (
     ("common_neighbors", "number of common neighbours"),
@@ -77,20 +79,21 @@ def recent_wedges(given: FeatureInput) -> Columns:
     graph = given.scope.graph
     if not given.scope.timed:
         return {}
-    decay, matrix = given.scope.derived("recent_wedges", lambda: _decayed(given.scope))
-    rows = graph_rows(graph, given.requests.query, decay)
+    matrix, half_life = given.scope.derived("recent_wedges", lambda: _decayed(given.scope))
+    rows = graph_rows(graph, given.requests.query)
+    last = graph.last[entry_places(graph, given.requests.query, rows.indptr)]
+    age = np.maximum(given.scope.snapshot.as_of - last, 0)
+    rows = replace(rows, values=np.exp2(-age / half_life).astype(np.float32))
     score = pair_products(rows, matrix, given.candidates.indptr, given.candidate)
     return {"recent_adamic_adar": score}
 
 
-def _decayed(scope: Scope) -> tuple[FloatArray, SparseRows]:
-    """Each edge's fading weight, and the same over the log degree of where it starts."""
-    graph = scope.graph
-    age = np.maximum(scope.snapshot.as_of - graph.last, 0)
-    decay = np.exp2(-age / (history_span(scope) * 0.1)).astype(np.float32)
-    middle = np.repeat(1.0 / np.log(np.maximum(graph.degree, 2)), graph.degree)
-    values = (decay * middle).astype(np.float32)
-    return decay, SparseRows(graph.indptr, graph.indices, values, graph.targets)
+def _decayed(scope: Scope) -> tuple[SparseRows, float]:
+    """Each edge's fading weight over the log degree of where it starts, and the half-life."""
+    graph, half_life = scope.graph, history_span(scope) * 0.1
+    middle = 1.0 / np.log(np.maximum(graph.degree, 2))
+    values = faded_weights(graph, scope.snapshot.as_of, half_life, middle)
+    return SparseRows(graph.indptr, graph.indices, values, graph.targets), half_life
 
 
 def _shared_items(scope: Scope) -> Iterator[Feature]:

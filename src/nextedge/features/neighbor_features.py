@@ -17,8 +17,8 @@ from nextedge.graph.csr import Graph
 from nextedge.graph.threads import run_blocks
 from nextedge.models.slist import place_from_end
 from nextedge.schema import ColumnKind
-from nextedge.stages.source import Scope
-from nextedge.types import MICROSECONDS_PER_DAY, FloatArray, IndexArray
+from nextedge.stages.source import Scope, entry_places
+from nextedge.types import MICROSECONDS_PER_DAY, FloatArray, IndexArray, IntArray
 
 SAMPLED = 32
 """Neighbours of a candidate that are looked at, evenly spread: bounds a hub's cost."""
@@ -76,15 +76,15 @@ def neighbor_values(given: FeatureInput) -> Columns:
     if not scope.graph.edges:
         return {}
     graph, requests, candidates = scope.graph, given.requests, given.candidates
-    place = np.zeros(0, np.float32)
+    offset, place = np.zeros(len(requests) + 1, np.int64), np.zeros(0, np.float32)
     if scope.timed:
-        place = scope.derived("place_from_end", lambda: place_from_end(graph))
+        offset, place = _places(graph, requests.query)
     columns: Columns = {}
     rows = len(candidates)
     for name, column in _categories(scope.candidate_attributes):
         share, latest, idle = (np.zeros(rows, np.float32) for _ in range(3))
         run_blocks(
-            _around_query, len(requests), graph.indptr, graph.indices, graph.last, place,
+            _around_query, len(requests), graph.indptr, graph.indices, graph.last, offset, place,
             np.asarray(column.codes), len(column.values), requests.query, candidates.indptr,
             candidates.candidate, scope.snapshot.as_of, share, latest, idle,
         )  # fmt: skip
@@ -102,6 +102,14 @@ def neighbor_values(given: FeatureInput) -> Columns:
         )  # fmt: skip
         columns[f"{name}_reverse_affinity"] = out
     return columns
+
+
+def _places(graph: Graph, query: IndexArray) -> tuple[IntArray, FloatArray]:
+    """Where each query's edges begin (int64[Q + 1]), and the place of each from its latest."""
+    indptr, indices = graph.gather(query)
+    last = graph.last[entry_places(graph, query, indptr)]
+    own = Graph(indptr, indices, np.zeros(0, np.float32), last, last, graph.targets)
+    return indptr, place_from_end(own)
 
 
 def _shares(scope: Scope, column: Category) -> FloatArray:
@@ -195,7 +203,7 @@ def _first_days(reverse: Graph) -> FloatArray:
 
 @numba.njit(cache=True, nogil=True)
 def _around_query(  # type: ignore[no-untyped-def]
-    block, blocks, indptr, indices, last, place, codes, values, query, start, candidate, as_of,
+    block, blocks, indptr, indices, last, offset, place, codes, values, query, start, candidate, as_of,
     share, latest, idle,
 ):  # fmt: skip
     count, recent = np.zeros(values, np.float32), np.zeros(values, np.float32)
@@ -210,7 +218,7 @@ def _around_query(  # type: ignore[no-untyped-def]
             if code >= 0:
                 count[code] += 1
                 if timed:
-                    recent[code] += np.float32(place[edge] < _LATEST)
+                    recent[code] += np.float32(place[offset[q] + edge - low] < _LATEST)
                     seen[code] = max(seen[code], last[edge])
         size = max(high - low, 1)
         for row in range(start[q], start[q + 1]):

@@ -11,12 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from nextedge.graph.csr import Graph
+from nextedge.storage import plain
 from nextedge.types import IndexArray, IntArray
 
 Weights = npt.NDArray[np.float64]
 
 _SWEEPS = 12
 _LEVELS = 8
+_MERGED = 16_000_000
+"""Entries of communities that are merged at once; about 200 MiB."""
 
 
 def communities(graph: Graph) -> tuple[IndexArray, IndexArray]:
@@ -26,8 +29,8 @@ def communities(graph: Graph) -> tuple[IndexArray, IndexArray]:
         ``inner`` int32[N], the communities of the first level, and ``outer`` int32[N], those
         where modularity stops rising; -1 for nodes without edges. Numbered by first member.
     """
-    indptr, indices = np.asarray(graph.indptr), np.asarray(graph.indices)
-    weight: Weights = np.ones(len(indices))
+    indptr, indices = plain(graph.indptr, np.int64), plain(graph.indices, np.int32)
+    weight: Weights = np.zeros(0)
     loops: Weights = np.zeros(len(graph))
     alone = graph.degree == 0
     member = np.arange(len(graph), dtype=np.int32)
@@ -53,27 +56,76 @@ def _merged(
     indptr: IntArray, indices: IndexArray, weight: Weights, loops: Weights,
     label: IndexArray, count: int,
 ) -> tuple[IntArray, IndexArray, Weights, Weights]:  # fmt: skip
-    """The graph whose nodes are the communities, edges within them as loops."""
-    row = np.repeat(label, np.diff(indptr)).astype(np.int64)
-    key, place = np.unique(row * count + label[indices], return_inverse=True)
-    total = np.bincount(place, weight).astype(np.float64)
-    row, column = key // count, key % count
-    own = row == column
+    """The graph whose nodes are the communities, edges within them as loops.
+
+    Communities are merged one after the other, those of so many entries at a time: memory is
+    what they come to, not what they are made of.
+    """
+    order = np.argsort(label, kind="stable").astype(np.int32)
+    start = np.concatenate(([0], np.cumsum(np.bincount(label, minlength=count))))
+    entries = np.bincount(label, np.diff(indptr), minlength=count).astype(np.int64)
     merged_loops = np.bincount(label, loops, minlength=count).astype(np.float64)
-    merged_loops[row[own]] += total[own]
-    ends = np.concatenate(([0], np.cumsum(np.bincount(row[~own], minlength=count))))
-    return ends, column[~own].astype(np.int32), total[~own], merged_loops
+    ends = np.zeros(count + 1, np.int64)
+    total, touched = np.zeros(count), np.empty(count, np.int32)
+    parts = []
+    begin = 0
+    while begin < count:
+        held = np.cumsum(entries[begin : begin + _MERGED])
+        until = begin + max(1, int(np.searchsorted(held, _MERGED, side="right")))
+        room = int(held[until - begin - 1])
+        column, value = np.empty(room, np.int32), np.empty(room)
+        size = _merge_rows(
+            indptr, indices, weight, label, order, start, begin, until, total, touched,
+            ends, merged_loops, column, value,
+        )  # fmt: skip
+        parts.append((column[:size].copy(), value[:size].copy()))
+        begin = until
+    return (
+        np.cumsum(ends), np.concatenate([column for column, _ in parts]),
+        np.concatenate([value for _, value in parts]), merged_loops,
+    )  # fmt: skip
+
+
+@numba.njit(cache=True, nogil=True)
+def _merge_rows(  # type: ignore[no-untyped-def]
+    indptr, indices, weight, label, order, start, begin, until, total, touched, ends, loops,
+    column, value,
+):  # fmt: skip
+    """Sum the entries of each community's members by the neighbours' communities, ascending."""
+    size = 0
+    for group in range(begin, until):
+        count = 0
+        for place in range(start[group], start[group + 1]):
+            node = order[place]
+            for entry in range(indptr[node], indptr[node + 1]):
+                other = label[indices[entry]]
+                if total[other] == 0.0:
+                    touched[count] = other
+                    count += 1
+                total[other] += weight[entry] if len(weight) else 1.0
+        for other in np.sort(touched[:count]):
+            if other == group:
+                loops[group] += total[other]
+            else:
+                column[size], value[size] = other, total[other]
+                size += 1
+                ends[group + 1] += 1
+            total[other] = 0.0
+    return size
 
 
 @numba.njit(cache=True, nogil=True)
 def _moves(indptr, indices, weight, loops, sweeps):  # type: ignore[no-untyped-def]
-    """Move each node to the neighbouring community that raises modularity most, in sweeps."""
+    """Move each node to the neighbouring community that raises modularity most, in sweeps.
+
+    Without ``weight`` every edge counts 1.
+    """
     nodes = len(indptr) - 1
     label = np.arange(nodes).astype(np.int32)
     strength = loops.copy()
     for node in range(nodes):
         for place in range(indptr[node], indptr[node + 1]):
-            strength[node] += weight[place]
+            strength[node] += weight[place] if len(weight) else 1.0
     total, within = strength.copy(), np.zeros(nodes)
     everything = max(strength.sum(), 1e-12)
     touched = np.empty(nodes, np.int32)
@@ -86,7 +138,7 @@ def _moves(indptr, indices, weight, loops, sweeps):  # type: ignore[no-untyped-d
                 if within[other] == 0.0:
                     touched[count] = other
                     count += 1
-                within[other] += weight[place]
+                within[other] += weight[place] if len(weight) else 1.0
             total[own] -= strength[node]
             best, best_gain = own, within[own] - strength[node] * total[own] / everything
             for place in range(count):

@@ -10,6 +10,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from nextedge.graph.assemble import EdgeList, assemble
 from nextedge.storage import mapped
 from nextedge.types import FloatArray, IndexArray, IntArray
 
@@ -51,7 +52,9 @@ class Graph:
     @cached_property
     def target_degree(self) -> IntArray:
         """int64[M], sources that have each target."""
-        return np.bincount(self.indices, minlength=self.targets).astype(np.int64)
+        degree = np.zeros(self.targets, np.int64)
+        _count(self.indices, degree)  # np.bincount would copy the indices as int64
+        return degree
 
     @cached_property
     def timed(self) -> bool:
@@ -65,10 +68,12 @@ class Graph:
     @cached_property
     def reverse(self) -> Graph:
         """The same edges seen from the targets."""
+        return graph_of(self.reversed_edges(), self.targets, len(self))
+
+    def reversed_edges(self) -> EdgeList:
+        """The entries as edges from the targets."""
         source = np.repeat(np.arange(len(self), dtype=np.int32), self.degree)
-        return build_graph(
-            self.indices, source, self.targets, len(self), self.weight, self.first, self.last
-        )
+        return EdgeList(self.indices, source, self.weight, self.first, self.last)
 
     def contains(self, row: IndexArray, target: IndexArray) -> npt.NDArray[np.bool_]:
         """bool[n]: whether each (row, target) pair is an edge; rows below 0 have none."""
@@ -117,19 +122,15 @@ def build_graph(
         weight: float[n], default 1 each.
         first, last: int64[n], microseconds; ``last`` defaults to ``first``, both to 0.
 
-    Cost: O(n) counting sort by source, then O(n log degree) within rows.
+    Cost and memory: see ``nextedge.graph.assemble``.
     """
-    count = len(source)
-    weight = np.ones(count, np.float32) if weight is None else weight
-    first = np.zeros(count, np.int64) if first is None else first
-    last = first if last is None else last
-    indptr = np.zeros(sources + 1, np.int64)
-    np.cumsum(np.bincount(source, minlength=sources), out=indptr[1:])
-    order = _stable_order(source, indptr)
-    indptr, target, weight, first, last = _merge_rows(
-        indptr, order, target, weight.astype(np.float32), first, last
-    )
-    return Graph(indptr, target, weight, first, last, targets)
+    return graph_of(EdgeList(source, target, weight, first, last), sources, targets)
+
+
+def graph_of(edges: EdgeList, sources: int, targets: int) -> Graph:
+    """``build_graph`` of edges that may be mirrored, or count in part."""
+    block = assemble(edges, sources)
+    return Graph(block.indptr, block.indices, block.weight, block.first, block.last, targets)
 
 
 def mirrored(
@@ -144,49 +145,9 @@ def mirrored(
 
 
 @numba.njit(cache=True, nogil=True)
-def _stable_order(source, indptr):  # type: ignore[no-untyped-def]
-    place = indptr[:-1].copy()
-    order = np.empty(len(source), np.int64)
-    for edge in range(len(source)):
-        row = source[edge]
-        order[place[row]] = edge
-        place[row] += 1
-    return order
-
-
-@numba.njit(cache=True, nogil=True)
-def _merge_rows(indptr, order, target, weight, first, last):  # type: ignore[no-untyped-def]
-    rows = len(indptr) - 1
-    out_indptr = np.zeros(rows + 1, np.int64)
-    out_target = np.empty(len(order), np.int32)
-    out_weight = np.empty(len(order), np.float32)
-    out_first = np.empty(len(order), np.int64)
-    out_last = np.empty(len(order), np.int64)
-    size = 0
-    for row in range(rows):
-        edges = order[indptr[row] : indptr[row + 1]]
-        if len(edges) > 1:
-            edges = edges[np.argsort(target[edges], kind="mergesort")]
-        begin = size
-        for edge in edges:
-            if size > begin and out_target[size - 1] == target[edge]:
-                out_weight[size - 1] += weight[edge]
-                out_first[size - 1] = min(out_first[size - 1], first[edge])
-                out_last[size - 1] = max(out_last[size - 1], last[edge])
-            else:
-                out_target[size] = target[edge]
-                out_weight[size] = weight[edge]
-                out_first[size] = first[edge]
-                out_last[size] = last[edge]
-                size += 1
-        out_indptr[row + 1] = size
-    return (
-        out_indptr,
-        out_target[:size].copy(),
-        out_weight[:size].copy(),
-        out_first[:size].copy(),
-        out_last[:size].copy(),
-    )
+def _count(indices, degree):  # type: ignore[no-untyped-def]
+    for entry in range(len(indices)):
+        degree[indices[entry]] += 1
 
 
 @numba.njit(cache=True, nogil=True)

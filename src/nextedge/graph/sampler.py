@@ -22,16 +22,18 @@ def sample_neighbors(
     fanout: int,
     seed: int,
     forbidden: IntArray | None = None,
+    first: int = 0,
 ) -> tuple[IntArray, IndexArray]:
     """Up to ``fanout`` distinct neighbours of each node, uniformly.
 
     Args:
         graph: adjacency of N sources.
-        nodes: int32[n], rows of the graph.
+        nodes: int32[n], which have rows in the graph.
         fanout: most neighbours of a node; those with fewer give all.
         seed: of the draw; the same seed gives the same neighbours.
         forbidden: int64 keys ``source << 32 | target``, ascending: edges that must not be
             walked, because the batch is to predict them.
+        first: node that the graph's first row is of, where it holds a part of the rows.
 
     Returns:
         Ragged (indptr int64[n + 1], neighbours int32).
@@ -44,7 +46,7 @@ def sample_neighbors(
     room = np.empty(len(nodes) * max(fanout, 1), np.int32)
     indptr = _sample(
         graph.indptr, graph.indices, nodes.astype(np.int32), fanout, np.uint64(seed & 0xFFFFFFFF),
-        _NONE if forbidden is None else forbidden, room,
+        _NONE if forbidden is None else forbidden, first, room,
     )  # fmt: skip
     return indptr, room[: indptr[-1]].copy()
 
@@ -64,12 +66,12 @@ def _next(state):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _sample(indptr, indices, nodes, fanout, seed, forbidden, room):  # type: ignore[no-untyped-def]
+def _sample(indptr, indices, nodes, fanout, seed, forbidden, first, room):  # type: ignore[no-untyped-def]
     out = np.zeros(len(nodes) + 1, np.int64)
     size = 0
     for row in range(len(nodes)):
         node = np.int64(nodes[row])
-        low, degree = indptr[node], indptr[node + 1] - indptr[node]
+        low, degree = indptr[node - first], indptr[node - first + 1] - indptr[node - first]
         # Every node has a stream of its own, so that its draw depends on nothing else.
         state = seed * np.uint64(0xD1B54A32D192ED03) + np.uint64(node)
         begin = size

@@ -100,16 +100,17 @@ class Snapshot:
         """int64[U]: time of each user's latest edge of any relation, or 0."""
         latest = np.zeros(len(self.entities.users), np.int64)
         for graph in (self.connections, self.engagements):
-            if graph.edges:
-                source = np.repeat(np.arange(len(graph)), graph.degree)
-                np.maximum.at(latest, source, graph.last)
+            if len(filled := np.flatnonzero(graph.degree)):
+                last = np.maximum.reduceat(graph.last, graph.indptr[filled])
+                latest[filled] = np.maximum(latest[filled], last)
         return latest
 
     def save(self, directory: Path) -> None:
-        """Write the graphs (not the entities) into an existing folder."""
+        """Write the graphs that are not there yet (not the entities) into an existing folder."""
         for name in GRAPHS:
-            (directory / name).mkdir()
-            getattr(self, name).save(directory / name)
+            if not (directory / name).exists():
+                (directory / name).mkdir()
+                getattr(self, name).save(directory / name)
         for part in _ARRAYS:
             np.save(directory / f"{part}.npy", getattr(self, part))
         (directory / _COUNTERS).mkdir()

@@ -198,7 +198,7 @@ def _top(
     forward: Rows, backward: Rows, queries: IndexArray, n: int, min_common: int, score: str,
     hub_cap: int | None, exclude: Rows, log_shift: float,
 ) -> TwoHopResult:  # fmt: skip
-    _check_settings(n, min_common, score, hub_cap)
+    check_settings(n, min_common, score, hub_cap)
     nodes = len(forward[0]) - 1
     query_Q = _nodes(queries, nodes, "queries")
     n = min(n, nodes)
@@ -340,7 +340,8 @@ def _check_ragged(pair_indptr: IntArray, queries: int, pairs: int) -> None:
         )
 
 
-def _check_settings(n: int, min_common: int, score: str, hub_cap: int | None) -> None:
+def check_settings(n: int, min_common: int, score: str, hub_cap: int | None) -> None:
+    """Raise ConfigError where ``top_two_hop`` would not take these."""
     if score not in SCORES:
         raise ConfigError(f"score is {score!r}; {nearest(score, SCORES)}")
     for name, value in (("n", n), ("min_common", min_common), ("hub_cap", hub_cap or 0)):

@@ -17,20 +17,20 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 
 from nextedge.errors import IndexRecallError, MissingDependencyError, ReleaseError
-from nextedge.types import BoolArray, FloatArray, IndexArray
+from nextedge.types import BoolArray, FloatArray, IndexArray, Waiting
 
 Kind = Literal["flat", "hnsw", "ivf_flat", "ivf_sq8", "ivf_pq"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 EXACT_BELOW = 50_000
 """Vectors up to which brute force is sooner done than anything is tuned."""
-_CHECKED_QUERIES = 10_000
+CHECKED_QUERIES = 10_000
+"""Queries at most that a finished index is compared with brute force by."""
 _TUNING_QUERIES = 256
 _LOWEST_SELECTIVITY = 0.05
 """Share of vectors that a filter must leave for the index to be walked; below, the few that are
@@ -118,7 +118,7 @@ class VectorIndex:
         if kind == "flat" or not len(queries):
             return found
         random = np.random.default_rng(seed)
-        drawn = random.permutation(len(queries))[:_CHECKED_QUERIES]
+        drawn = random.permutation(len(queries))[:CHECKED_QUERIES]
         checked = np.ascontiguousarray(queries[drawn], np.float32)
         truth = exact_search(vectors, checked, k)
         probe = found._tuned(checked[:_TUNING_QUERIES], truth[:_TUNING_QUERIES], target_recall)
@@ -137,13 +137,18 @@ class VectorIndex:
         return found
 
     def search(
-        self, queries: FloatArray, k: int, allowed: BoolArray | None = None
+        self,
+        queries: FloatArray,
+        k: int,
+        allowed: BoolArray | None = None,
+        waiting: Waiting | None = None,
     ) -> tuple[IndexArray, FloatArray]:
         """The k best of each query, best first.
 
         Args:
             queries: float32[Q, d].
             allowed: bool[N], which vectors may be found; None = all.
+            waiting: for those that ask other processes; this one does not.
 
         Returns:
             (int32[Q, k] positions, float32[Q, k] dot products); where fewer are allowed or
@@ -237,51 +242,6 @@ class VectorIndex:
             else:
                 low = middle + 1
         return low
-
-
-class ShardedIndex:
-    """Several indexes over parts of the vectors, searched one by one and merged.
-
-    Equal to one index of everything where each is exact; shards may lie in other processes, as
-    each is found and saved alone.
-    """
-
-    def __init__(self, shards: list[VectorIndex]) -> None:
-        self.shards = shards
-        sizes = [shard.report.size for shard in shards]
-        self._starts = np.concatenate(([0], np.cumsum(sizes)))
-
-    @classmethod
-    def build(
-        cls, vectors: FloatArray, queries: FloatArray, shards: int, **settings: Any
-    ) -> ShardedIndex:
-        """Cut the vectors into equal parts and build an index of each."""
-        bounds = np.linspace(0, len(vectors), shards + 1).astype(int)
-        return cls(
-            [
-                VectorIndex.build(vectors[low:high], queries, **settings)
-                for low, high in pairwise(bounds)
-            ]
-        )
-
-    def search(
-        self, queries: FloatArray, k: int, allowed: BoolArray | None = None
-    ) -> tuple[IndexArray, FloatArray]:
-        """As ``VectorIndex.search``, over all shards."""
-        from concurrent.futures import ThreadPoolExecutor
-
-        def one(place: int) -> tuple[IndexArray, FloatArray]:
-            low, high = self._starts[place], self._starts[place + 1]
-            part = None if allowed is None else allowed[low:high]
-            found, score = self.shards[place].search(queries, k, part)
-            return np.where(found >= 0, found + np.int32(low), -1).astype(np.int32), score
-
-        with ThreadPoolExecutor(len(self.shards)) as pool:
-            parts = list(pool.map(one, range(len(self.shards))))
-        position = np.concatenate([found for found, _ in parts], axis=1)
-        score = np.concatenate([score for _, score in parts], axis=1)
-        order = np.lexsort((position, -score), axis=1)[:, :k]
-        return np.take_along_axis(position, order, 1), np.take_along_axis(score, order, 1)
 
 
 def exact_search(vectors: FloatArray, queries: FloatArray, k: int) -> IndexArray:

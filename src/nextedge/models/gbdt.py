@@ -8,8 +8,9 @@ Kept as LightGBM's own text format, ``.npy`` arrays and a JSON manifest; nothing
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from nextedge.models.blend import LinearBlend
 from nextedge.models.forest import Forest
 from nextedge.models.quality import ndcg_of_rows
 from nextedge.models.ranker import MANIFEST, CalibratedRanker, Calibrator
+from nextedge.storage import writing
 from nextedge.types import FloatArray, IntArray
 
 
@@ -52,6 +54,19 @@ class LabelledRows:
     def importance(self) -> FloatArray:
         """float32[R]: weight of each row in a loss that takes rows one by one."""
         return self.weight * np.where(self.label > 0, self.label, np.float32(1.0))
+
+    def save(self, path: Path) -> None:
+        """Write one ``.npz``, whole or not at all."""
+        partial = path.with_name(f".{os.getpid()}.{path.name}")
+        with writing(path):
+            np.savez(partial, allow_pickle=False, **vars(self))
+            os.replace(partial, path)
+
+    @classmethod
+    def load(cls, path: Path) -> LabelledRows:
+        """Read what ``save`` wrote."""
+        with np.load(path, allow_pickle=False) as arrays:
+            return cls(**{part.name: arrays[part.name] for part in fields(cls)})
 
     @staticmethod
     def joined(parts: Sequence[LabelledRows]) -> LabelledRows:

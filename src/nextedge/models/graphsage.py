@@ -16,22 +16,22 @@ layer by layer over the whole graph, in O(E · d), with NumPy alone.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field
 
-from nextedge.errors import TooLittleDataError, TrainingError
 from nextedge.graph.aggregate import neighbor_means
 from nextedge.graph.csr import Graph, build_graph
-from nextedge.graph.sampler import sample_neighbors
 from nextedge.models.artifact import Artifact
+from nextedge.models.holding import Partitioned, Replicated
+from nextedge.models.layout import Layout, lay_out
 from nextedge.models.losses import log_frequency, sampled_softmax, scores_of_drawn
 from nextedge.models.model import Model, ModelConfig, ModelProgress, TrainingData
 from nextedge.models.negatives import CurriculumConfig, Negatives
+from nextedge.models.node_inputs import Inputs, Messages, Preparation, messages_of, node_inputs
 from nextedge.models.quality import full_ranking_ndcg
-from nextedge.models.spectral import decompose, normalised_adjacency
+from nextedge.models.ranks import batch_norm, current_ranks, dropout, shared_by
 from nextedge.models.trainer import (
     EdgeBatch,
     Task,
@@ -48,8 +48,6 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 16
 _SMALLEST_BATCH = 256
-FEWEST_EDGES = 200
-"""Edges to predict below which nothing can be learned and told from chance."""
 
 
 class GraphSageConfig(ModelConfig):
@@ -74,18 +72,6 @@ class GraphSageConfig(ModelConfig):
     curriculum: CurriculumConfig = CurriculumConfig()
 
 
-@dataclass(frozen=True)
-class _Messages:
-    """Edges along which nodes of kind ``into`` hear from nodes of kind ``out_of``."""
-
-    into: str
-    out_of: str
-    graph: Graph
-
-
-Inputs = Mapping[str, FloatArray]
-
-
 class GraphSage(Model):
     """Embeddings whose dot product is the cosine that the network learned."""
 
@@ -105,23 +91,11 @@ class GraphSage(Model):
         """
         assert isinstance(config, GraphSageConfig)
         torch = import_torch(self.name)
-        kept, training, validation = take_out(data, config)
-        if len(training[0]) < FEWEST_EDGES:
-            raise TooLittleDataError(
-                f"graphsage: {len(training[0])} edges to learn from, expected {FEWEST_EDGES} or more"
-            )
-        messages = messages_of(data, kept, config)
-        if not messages:
-            raise TrainingError(
-                f"graphsage: no edges carry messages (messages = {config.messages!r}); "
-                "give the tables of other relations, or take messages = 'predicted'"
-            )
-        prepared = prepare(data, messages, config)
-        inputs = node_inputs(data, messages, prepared)
+        layout = lay_out(self.name, data, config)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(data.seed)
-            module = _module(inputs, messages, config)
-            task = _task(module, data, kept, messages, inputs, training, validation, config)
+            module = _module(layout.inputs, layout.messages, config)
+            task, holding = _task(module, data, layout, config)
             log = train(
                 task,
                 config.trainer,
@@ -133,11 +107,11 @@ class GraphSage(Model):
             name: value.detach().cpu().numpy() for name, value in module.state_dict().items()
         }
         arrays = {f"weight.{name}": value for name, value in weights.items()}
-        about = {"seed": data.seed, "log": log.to_json()}
+        about = {"seed": data.seed, "log": log.to_json(), **shared_by(holding.facts())}
         fitted = Artifact(
-            self.name, config.model_dump(mode="json"), {**arrays, **prepared.arrays()}, about
+            self.name, config.model_dump(mode="json"), {**arrays, **layout.prepared.arrays()}, about
         )
-        return self.embed(fitted, data)
+        return self.embed(fitted, data) if current_ranks().first else fitted
 
     def embed(self, artifact: Artifact, data: TrainingData) -> Artifact:
         config = GraphSageConfig.model_validate(artifact.config)
@@ -157,134 +131,7 @@ class GraphSage(Model):
         return Artifact(self.name, artifact.config, {**artifact.arrays, **made}, artifact.about)
 
 
-def take_out(
-    data: TrainingData, config: GraphSageConfig
-) -> tuple[Graph, tuple[IndexArray, IndexArray], tuple[IndexArray, IndexArray]]:
-    """The graph without the edges to predict, those to train on, and those to validate on."""
-    graph = data.graph
-    source = np.repeat(np.arange(len(graph), dtype=np.int32), graph.degree)
-    target, first = np.asarray(graph.indices), np.asarray(graph.first)
-    once = source < target if data.relation.symmetric else np.ones(len(source), bool)
-    source, target, first = source[once], target[once], first[once]
-    shuffled = np.random.default_rng(data.seed).permutation(len(source))
-    timed = len(first) > 0 and float((first > 0).mean()) > 0.99
-    order = shuffled[np.argsort(first[shuffled], kind="stable")] if timed else shuffled
-    predicted = int(len(order) * config.predicted_share)
-    held = int(predicted * config.validation_share)
-    parts = np.split(order, [len(order) - predicted, len(order) - held])
-    kept, training, validation = ((source[part], target[part]) for part in parts)
-    if data.relation.symmetric:
-        both = np.concatenate(kept), np.concatenate(kept[::-1])
-        training = np.concatenate(training), np.concatenate(training[::-1])
-        validation = np.concatenate(validation), np.concatenate(validation[::-1])
-    else:
-        both = kept
-    return build_graph(*both, len(graph), graph.targets), training, validation
-
-
-def messages_of(data: TrainingData, graph: Graph, config: GraphSageConfig) -> list[_Messages]:
-    own = data.relation.self_typed
-    found = []
-    if config.messages != "others":
-        if own:
-            found.append(_Messages("query", "query", graph))
-        else:
-            found.append(_Messages("query", "candidate", graph))
-            found.append(_Messages("candidate", "query", graph.reverse))
-    if config.messages != "predicted":
-        for name, other in sorted(data.others.items()):
-            if other.edges == 0:
-                continue
-            if own and name == "engagements":
-                found.append(_Messages("query", "item", other))
-                found.append(_Messages("item", "query", other.reverse))
-            elif name == "connections":
-                found.append(_Messages("query", "query", other))
-    return found
-
-
-@dataclass(frozen=True)
-class Preparation:
-    """How inputs are made of any graph as they were of the training's: bases and scaling."""
-
-    basis: dict[str, tuple[FloatArray, FloatArray]]
-    center: dict[str, FloatArray]
-    scale: dict[str, FloatArray]
-
-    def arrays(self) -> dict[str, FloatArray]:
-        """All of it by name, to be kept with the model."""
-        found = {f"center.{kind}": values for kind, values in self.center.items()}
-        found |= {f"scale.{kind}": values for kind, values in self.scale.items()}
-        for name, (left, right) in self.basis.items():
-            found |= {f"basis_into.{name}": left, f"basis_out_of.{name}": right}
-        return found
-
-    @classmethod
-    def of(cls, arrays: Mapping[str, np.ndarray]) -> Preparation:
-        """What ``arrays`` kept."""
-
-        def named(prefix: str) -> dict[str, FloatArray]:
-            return {n[len(prefix) :]: v for n, v in arrays.items() if n.startswith(prefix)}
-
-        into, out_of = named("basis_into."), named("basis_out_of.")
-        basis = {name: (into[name], out_of[name]) for name in into}
-        return cls(basis, named("center."), named("scale."))
-
-
-def prepare(data: TrainingData, messages: list[_Messages], config: GraphSageConfig) -> Preparation:
-    basis = {}
-    for part in messages:
-        if config.spectral and f"{part.out_of}-{part.into}" not in basis and part.graph.edges:
-            left, _, right = decompose(part.graph, config.spectral, seed=data.seed)
-            basis[f"{part.into}-{part.out_of}"] = left, right
-    raw = _raw_inputs(data, messages, basis)
-    center = {kind: x.mean(axis=0) for kind, x in raw.items()}
-    scale = {kind: 1.0 / np.maximum(x.std(axis=0), 1e-3) for kind, x in raw.items()}
-    return Preparation(basis, center, scale)
-
-
-def node_inputs(data: TrainingData, messages: list[_Messages], prepared: Preparation) -> Inputs:
-    """float32[N, F] of each kind: features, log degrees, spectral vectors; normalised."""
-    raw = _raw_inputs(data, messages, prepared.basis)
-    return {
-        kind: np.clip((x - prepared.center[kind]) * prepared.scale[kind], -8, 8).astype(np.float32)
-        for kind, x in raw.items()
-    }
-
-
-def _raw_inputs(
-    data: TrainingData,
-    messages: list[_Messages],
-    basis: Mapping[str, tuple[FloatArray, FloatArray]],
-) -> dict[str, FloatArray]:
-    """Spectral vectors are projections on the training graph's basis, so that those of a
-    larger graph, or of a node that is new, lie in the same space.
-    """
-    columns: dict[str, list[FloatArray]] = {"query": [], "candidate": []}
-    if data.query_features is not None:
-        columns["query"].append(np.nan_to_num(data.query_features))
-    if data.candidate_features is not None and not data.relation.self_typed:
-        columns["candidate"].append(np.nan_to_num(data.candidate_features))
-    for part in messages:
-        columns.setdefault(part.into, []).append(np.log1p(part.graph.degree)[:, None])
-        found = basis.get(f"{part.into}-{part.out_of}")
-        if found is not None:
-            normalised = normalised_adjacency(part.graph)
-            columns[part.into].append(np.asarray(normalised @ found[1]))
-            if part.out_of != part.into:
-                columns.setdefault(part.out_of, []).append(np.asarray(normalised.T @ found[0]))
-    return {kind: np.concatenate(parts, axis=1) for kind, parts in columns.items() if parts}
-
-
-def with_means(x: Inputs, messages: list[_Messages]) -> dict[str, FloatArray]:
-    """Each node's vector beside the means over its neighbours, relation by relation."""
-    out = {kind: [values] for kind, values in x.items()}
-    for part in messages:
-        out[part.into].append(neighbor_means(part.graph, x[part.out_of]))
-    return {kind: np.concatenate(parts, axis=1) for kind, parts in out.items()}
-
-
-def _module(inputs: Inputs, messages: list[_Messages], config: GraphSageConfig) -> nn.Module:
+def _module(inputs: Inputs, messages: list[Messages], config: GraphSageConfig) -> nn.Module:
     from torch import nn
 
     heard = {kind: [part.out_of for part in messages if part.into == kind] for kind in inputs}
@@ -305,64 +152,56 @@ def _module(inputs: Inputs, messages: list[_Messages], config: GraphSageConfig) 
 class _Forward:
     """Embeddings of a batch's nodes, sampling the neighbours of the second layer."""
 
-    def __init__(
-        self, module: Any, messages: list[_Messages], inputs: Inputs, config: GraphSageConfig
-    ) -> None:
-        import torch
-
-        self.module, self.messages, self.config = module, messages, config
-        self.inputs = {
-            kind: torch.from_numpy(x) for kind, x in with_means(inputs, messages).items()
-        }
+    def __init__(self, module: Any, holding: Replicated, config: GraphSageConfig) -> None:
+        self.module, self.holding, self.config = module, holding, config
 
     def __call__(self, nodes: dict[str, IndexArray], seed: int) -> dict[str, Tensor]:
-        """Unit vectors [n, d] of the given distinct nodes of each kind."""
+        """Unit vectors [n, d] of the given distinct nodes of each kind, ascending."""
         import torch
-        from torch.nn.functional import dropout, embedding_bag, normalize, relu
+        from torch.nn.functional import embedding_bag, normalize, relu
 
+        holding, messages = self.holding, self.holding.messages
+        shares = {kind: holding.share(kind, ids) for kind, ids in nodes.items()}
+        own = {kind: ids[shares[kind].rows] for kind, ids in nodes.items()}
         sampled = [
-            (part, *sample_neighbors(part.graph, nodes[part.into], self.config.fanout, seed + at))
-            for at, part in enumerate(self.messages)
-            if part.into in nodes
+            (part, *holding.neighbors(at, own[part.into], self.config.fanout, seed + at))
+            for at, part in enumerate(messages)
+            if part.into in own
         ]
-        needed: dict[str, list[IndexArray]] = {kind: [own] for kind, own in nodes.items()}
+        needed: dict[str, list[IndexArray]] = {kind: [ids] for kind, ids in own.items()}
         for part, _, neighbors in sampled:
             needed.setdefault(part.out_of, []).append(neighbors)
         hidden, place = {}, {}
         for kind, parts in needed.items():
-            rows = np.unique(np.concatenate(parts))
-            place[kind] = rows
-            layer = self.module[kind]
-            x = self.inputs[kind][torch.from_numpy(rows.astype(np.int64))]
-            h = relu(layer["norm"](layer["first"](x)))
-            hidden[kind] = dropout(h, self.config.dropout, self.module.training)
+            place[kind] = np.unique(np.concatenate(parts))
+            rows, layer = holding.rows(kind, place[kind]), self.module[kind]
+            h = batch_norm(layer["norm"], layer["first"](rows.x), holding.ranks, rows.weight)
+            training = self.module.training
+            hidden[kind] = dropout(relu(h), self.config.dropout, rows.share, training=training)
         out = {}
-        for kind, own in nodes.items():
-            at = torch.from_numpy(np.searchsorted(place[kind], own))
+        for kind, ids in own.items():
+            at = torch.from_numpy(np.searchsorted(place[kind], ids))
             near = [hidden[kind][at]]
             for part, indptr, neighbors in sampled:
                 if part.into == kind:
                     flat = torch.from_numpy(np.searchsorted(place[part.out_of], neighbors))
                     offsets = torch.from_numpy(indptr[:-1])
                     near.append(embedding_bag(flat, hidden[part.out_of], offsets, mode="mean"))
-            out[kind] = normalize(self.module[kind]["second"](torch.cat(near, dim=1)), dim=1)
+            vectors = normalize(self.module[kind]["second"](torch.cat(near, dim=1)), dim=1)
+            out[kind] = holding.ranks.whole(vectors, shares[kind])
         return out
 
 
 def _task(
-    module: Any,
-    data: TrainingData,
-    kept: Graph,
-    messages: list[_Messages],
-    inputs: Inputs,
-    training: tuple[IndexArray, IndexArray],
-    validation: tuple[IndexArray, IndexArray],
-    config: GraphSageConfig,
-) -> Task:
+    module: Any, data: TrainingData, layout: Layout, config: GraphSageConfig
+) -> tuple[Task, Replicated]:
     import torch
 
-    forward = _Forward(module, messages, inputs, config)
-    own = data.relation.self_typed
+    ranks = current_ranks()
+    hold = Partitioned if data.partitioned and ranks.size > 1 else Replicated
+    holding = hold(layout.messages, layout.means, ranks)
+    forward = _Forward(module, holding, config)
+    training, own = layout.training, data.relation.self_typed
     size = batch_size(config.trainer.batch, len(training[0]))
     frequency = log_frequency(training[1], data.graph.targets)
     negatives = Negatives(data.graph, config.curriculum)
@@ -371,7 +210,7 @@ def _task(
 
     def embed_now() -> tuple[FloatArray, FloatArray]:
         weights = {name: value.detach().numpy() for name, value in module.state_dict().items()}
-        found = embed_all(weights, inputs, messages)
+        found = embed_all(weights, layout.inputs, layout.messages)
         return found["query"], found[side]
 
     def loss(batch: EdgeBatch, done: float) -> Tensor:
@@ -387,22 +226,24 @@ def _task(
         def of(kind: str, ids: IndexArray) -> Tensor:
             return vectors[kind][torch.from_numpy(np.searchsorted(nodes[kind], ids))]
 
-        query = of("query", source)
+        share = ranks.share(len(source))
+        query = of("query", source[share.rows])
+        drawn = drawn[share.rows] if drawn.ndim == 2 else drawn
         others = scores_of_drawn(query, of(side, drawn.ravel()), drawn)
         return sampled_softmax(
             query, of(side, target),
             torch.from_numpy(source.astype(np.int64)), torch.from_numpy(target.astype(np.int64)),
             frequency[torch.from_numpy(target.astype(np.int64))],
-            temperature=config.temperature, extra=others,
+            temperature=config.temperature, extra=others, share=share,
         )  # fmt: skip
 
     def validate() -> float:
-        positives = build_graph(*validation, len(data.graph), data.graph.targets)
+        kept = layout.kept
+        positives = build_graph(*layout.validation, len(data.graph), data.graph.targets)
         return full_ranking_ndcg(*embed_now(), kept, positives, seed=data.seed, own=own)
 
-    return Task(
-        module, edge_batches(training, size, data.seed), len(training[0]) // size, loss, validate
-    )
+    batches = edge_batches(training, size, data.seed)
+    return Task(module, batches, len(training[0]) // size, loss, validate), holding
 
 
 def expanded(vectors: FloatArray, graph: Graph, weight: float) -> FloatArray:
@@ -427,7 +268,7 @@ def batch_size(most: int, edges: int) -> int:
 
 
 def embed_all(
-    weights: Mapping[str, np.ndarray], inputs: Inputs, messages: list[_Messages]
+    weights: Mapping[str, np.ndarray], inputs: Inputs, messages: list[Messages]
 ) -> dict[str, FloatArray]:
     """Unit vectors of all nodes of every kind, layer by layer over the whole graph.
 
@@ -458,7 +299,7 @@ def _layer(
     name: str,
     kind: str,
     x: Inputs,
-    messages: list[_Messages],
+    messages: list[Messages],
 ) -> Iterator[tuple[slice, FloatArray]]:
     """A linear layer over each node's vector and its neighbours' means, some rows at a time."""
     weight, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]

@@ -21,6 +21,7 @@ from nextedge.models.losses import bpr, log_frequency, sampled_softmax, scores_o
 from nextedge.models.model import Model, ModelConfig, ModelProgress, TrainingData
 from nextedge.models.negatives import CurriculumConfig, Negatives
 from nextedge.models.quality import full_ranking_ndcg
+from nextedge.models.ranks import Share, current_ranks, shared_by
 from nextedge.models.spectral import normalised_adjacency
 from nextedge.models.trainer import (
     EdgeBatch,
@@ -92,9 +93,9 @@ class LightGcn(Model):
         first = module.weight.detach().cpu().numpy()
         fitted = Artifact(
             self.name, config.model_dump(mode="json"), {"first": first},
-            {"seed": data.seed, "log": log.to_json()},
+            {"seed": data.seed, "log": log.to_json(), **shared_by()},
         )  # fmt: skip
-        return self.embed(fitted, data)
+        return self.embed(fitted, data) if current_ranks().first else fitted
 
     def embed(self, artifact: Artifact, data: TrainingData) -> Artifact:
         layers, first = int(artifact.config["layers"]), np.asarray(artifact.arrays["first"])
@@ -167,15 +168,23 @@ def _task(
     frequency = log_frequency(training[1], data.graph.targets)
     negatives = Negatives(data.graph, config.curriculum)
 
+    ranks = current_ranks()
+    columns = ranks.share(config.dimensions)
+
     def smooth(noise: float = 0.0) -> Tensor:
-        layer = total = module.weight
+        """Vectors of all nodes, of the columns that this process computes: none needs another's."""
+        layer = total = module.weight[:, columns.rows]
         for _ in range(config.layers):
             layer = torch.sparse.mm(adjacency, layer)
             if noise:
-                shift = normalize(torch.rand_like(layer), dim=1) * noise
-                layer = layer + torch.sign(layer) * shift
+                shift = normalize(torch.rand_like(module.weight), dim=1) * noise
+                layer = layer + torch.sign(layer) * shift[:, columns.rows]
             total = total + layer
         return total / (config.layers + 1)
+
+    def of(vectors: Tensor, nodes: Tensor) -> Tensor:
+        """Whole vectors [n, d] of some nodes."""
+        return ranks.whole(vectors[nodes], columns, dim=1)
 
     def loss(batch: EdgeBatch, done: float) -> Tensor:
         seed, source, target = batch
@@ -184,26 +193,29 @@ def _task(
         left = torch.from_numpy(source.astype(np.int64))
         right = torch.from_numpy(target.astype(np.int64))
         other = torch.from_numpy(drawn.ravel().astype(np.int64))
-        query, candidate = vectors[left], vectors[right + offset]
-        extra = vectors[other + offset]
+        share = ranks.share(len(left))
+        query = of(vectors, left)[share.rows]
+        candidate, extra = of(vectors, right + offset), of(vectors, other + offset)
+        if drawn.ndim == 2:
+            extra = extra.reshape(*drawn.shape, -1)[share.rows].flatten(0, 1)
+            drawn = drawn[share.rows]
         if config.loss == "bpr":
             drawn_score = scores_of_drawn(query, extra, drawn)
             assert drawn_score is not None, "the BPR loss needs negatives that are drawn"
-            value = bpr((query * candidate).sum(dim=1), drawn_score)
+            value = bpr((query * candidate[share.rows]).sum(dim=1), drawn_score) * share.part
         else:
             query, candidate = normalize(query, dim=1), normalize(candidate, dim=1)
             shared = scores_of_drawn(query, normalize(extra, dim=1), drawn)
             value = sampled_softmax(
                 query, candidate, left, right, frequency[right],
-                temperature=config.temperature, extra=shared,
+                temperature=config.temperature, extra=shared, share=share,
             )  # fmt: skip
-        first = module.weight[torch.cat((left, right + offset))]
+        first = module.weight[:, columns.rows][torch.cat((left, right + offset))]
         value = value + config.penalty * first.pow(2).sum() / len(left)
         if config.contrast:
-            value = value + config.contrast * contrastive(
-                smooth(config.noise), smooth(config.noise),
-                torch.unique(torch.cat((left, right + offset))),
-            )  # fmt: skip
+            nodes = torch.unique(torch.cat((left, right + offset)))
+            one, other_view = (of(smooth(config.noise), nodes) for _ in range(2))
+            value = value + config.contrast * contrastive(one, other_view, ranks.share(len(nodes)))
         return value
 
     def embed_now() -> tuple[FloatArray, FloatArray]:
@@ -221,10 +233,11 @@ def _task(
     ), module
 
 
-def contrastive(left: Tensor, right: Tensor, nodes: Tensor, temperature: float = 0.2) -> Tensor:
-    """InfoNCE between two views [nodes, d] of the given nodes (van den Oord et al., 2018)."""
+def contrastive(left: Tensor, right: Tensor, share: Share, temperature: float = 0.2) -> Tensor:
+    """The share's part of InfoNCE between two views [n, d] (van den Oord et al., 2018)."""
     import torch
     from torch.nn.functional import cross_entropy, normalize
 
-    first, second = normalize(left[nodes], dim=1), normalize(right[nodes], dim=1)
-    return cross_entropy(first @ second.T / temperature, torch.arange(len(nodes)))
+    first, second = normalize(left, dim=1), normalize(right, dim=1)
+    goal = torch.arange(len(left))[share.rows]
+    return cross_entropy(first[share.rows] @ second.T / temperature, goal) * share.part

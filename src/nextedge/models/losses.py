@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nextedge.models.ranks import Share
 from nextedge.types import IndexArray
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def sampled_softmax(
     *,
     temperature: float,
     extra: Tensor | None = None,
+    share: Share | None = None,
 ) -> Tensor:
     """Softmax over the candidates of the batch, and of further negatives.
 
@@ -58,25 +60,28 @@ def sampled_softmax(
     query itself, or an edge that is known, are no negatives and are masked.
 
     Args:
-        query, candidate: [B, d], row by row an edge.
+        query, candidate: [B, d], row by row an edge; of ``query`` the share's rows alone.
         query_id, candidate_id: int64[B].
         log_frequency: [B], ln of the share of all edges that each candidate has.
         known: bool[B, B], where row's query and column's candidate are an edge, or None.
         temperature: by which dot products are divided.
-        extra: [B, N] dot products with negatives drawn elsewise, not corrected, or None.
+        extra: [B, N] dot products with negatives drawn elsewise, not corrected, or None; of
+            the share's rows alone.
+        share: rows whose part of the mean over the batch is wanted; None = all.
     """
     import torch
 
     logit = query @ candidate.T / temperature - log_frequency[None, :]
-    same = candidate_id[:, None] == candidate_id[None, :]
+    place = torch.arange(len(candidate), device=query.device)
+    goal = place if share is None else place[share.rows]
+    same = candidate_id[goal][:, None] == candidate_id[None, :]
     if known is not None:
         same = same | known
-    eye = torch.eye(len(query), dtype=torch.bool, device=query.device)
-    logit = logit.masked_fill(same & ~eye, float("-inf"))
+    logit = logit.masked_fill(same & (goal[:, None] != place[None, :]), float("-inf"))
     if extra is not None:
         logit = torch.cat((logit, extra / temperature - log_frequency.mean()), dim=1)
-    goal = torch.arange(len(query), device=query.device)
-    return torch.nn.functional.cross_entropy(logit, goal)
+    mean = torch.nn.functional.cross_entropy(logit, goal)
+    return mean if share is None else mean * share.part
 
 
 def log_frequency(target: IndexArray, targets: int) -> Tensor:

@@ -37,7 +37,9 @@ class TrainingData:
             ``query_features`` where the relation joins nodes of one kind).
         others: further graphs by name, e.g. ``connections`` (query × query).
         seed: of everything drawn.
-        directory: folder for checkpoints, or None to keep none.
+        directory: folder for checkpoints, or None to keep none; processes that train together
+            share it.
+        partitioned: whether such processes hold a part of the graph each, where the model can.
     """
 
     relation: Relation
@@ -47,6 +49,7 @@ class TrainingData:
     others: dict[str, Graph] = field(default_factory=dict)
     seed: int = 0
     directory: Path | None = None
+    partitioned: bool = False
 
 
 class Model(ABC):

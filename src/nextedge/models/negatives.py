@@ -10,6 +10,7 @@ from pydantic import Field, field_validator
 
 from nextedge.graph.csr import Graph
 from nextedge.models.model import ModelConfig
+from nextedge.models.ranks import current_ranks
 from nextedge.models.trainer import EPOCH
 from nextedge.types import FloatArray, IndexArray
 
@@ -94,9 +95,7 @@ class Negatives:
         Args:
             query, candidate: float32[Q, d] and [N, d].
         """
-        low, high = self.config.hard_pool
-        high = min(high, self.graph.targets)
-        low = min(low, max(high - 1, 0))
+        low, high = self._ranks_of_pool()
         pools = np.empty((len(query), high - low), np.int32)
         for start in range(0, len(query), block):
             rows = np.arange(start, min(start + block, len(query)), dtype=np.int32)
@@ -112,6 +111,22 @@ class Negatives:
             pools[rows] = order[:, low:high]
         self._pools = pools
 
+    def _mine_once(self, embed: Callable[[], tuple[FloatArray, FloatArray]]) -> None:
+        """Mine on the first rank for all: the pools decide what the ranks compute together."""
+        ranks = current_ranks()
+        if ranks.first:
+            self.mine(*embed())
+        else:
+            low, high = self._ranks_of_pool()
+            self._pools = np.empty((len(self.graph), high - low), np.int32)
+        assert self._pools is not None
+        self._pools = ranks.from_first(self._pools)
+
+    def _ranks_of_pool(self) -> tuple[int, int]:
+        low, high = self.config.hard_pool
+        high = min(high, self.graph.targets)
+        return min(low, max(high - 1, 0)), high
+
     def hard(
         self,
         query: IndexArray,
@@ -126,7 +141,7 @@ class Negatives:
             embed: the present embeddings of all queries and candidates.
         """
         if self._mined != epoch:
-            self.mine(*embed())
+            self._mine_once(embed)
             self._mined = epoch
         assert self._pools is not None
         count = min(HARD_A_PAIR, self.config.negatives) if self._pools.shape[1] else 0

@@ -11,7 +11,7 @@ Cost of an epoch: O(E d (window + candidates compared)).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from nextedge.models.artifact import Artifact
 from nextedge.models.model import Model, ModelConfig, ModelProgress, TrainingData
 from nextedge.models.negatives import CurriculumConfig, Negatives
 from nextedge.models.quality import full_ranking_ndcg
+from nextedge.models.ranks import Share, current_ranks, dropout, shared_by
 from nextedge.models.trainer import EPOCH, Task, TrainerConfig, import_torch, train, training_facts
 from nextedge.types import FloatArray, IndexArray
 
@@ -90,9 +91,9 @@ class SasRec(Model):
         seen = data.graph.target_degree > 0
         fitted = Artifact(
             self.name, config.model_dump(mode="json"), {**weights, "seen": seen},
-            {"seed": data.seed, "log": log.to_json()},
+            {"seed": data.seed, "log": log.to_json(), **shared_by()},
         )  # fmt: skip
-        return self.embed(fitted, data)
+        return self.embed(fitted, data) if current_ranks().first else fitted
 
     def embed(self, artifact: Artifact, data: TrainingData) -> Artifact:
         torch = import_torch(self.name)
@@ -153,16 +154,15 @@ def _module(data: TrainingData, config: SasRecConfig) -> nn.Module:
             self.first, self.second = nn.LayerNorm(width), nn.LayerNorm(width)
             self.joint, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
             self.wide, self.narrow = nn.Linear(width, width), nn.Linear(width, width)
-            self.drop = nn.Dropout(config.dropout)
 
-        def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        def forward(self, x: Tensor, mask: Tensor, drop: Callable[[Tensor], Tensor]) -> Tensor:
             """[B, L, d] → [B, L, d]; ``mask`` [B, 1, L, L] is added to the logits."""
             parts = self.joint(self.first(x)).chunk(3, dim=-1)
             query, key, value = (p.unflatten(-1, (config.heads, -1)).transpose(1, 2) for p in parts)
             seen = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-            x = x + self.drop(self.out(seen.transpose(1, 2).flatten(-2)))
+            x = x + drop(self.out(seen.transpose(1, 2).flatten(-2)))
             inner = functional.gelu(self.wide(self.second(x)))
-            return x + self.drop(self.narrow(self.drop(inner)))
+            return x + drop(self.narrow(drop(inner)))
 
     class Tower(nn.Module):
         """Vectors of candidates and states of histories."""
@@ -178,15 +178,19 @@ def _module(data: TrainingData, config: SasRecConfig) -> nn.Module:
                 nn.Linear(queries.shape[1], width, bias=False) if queries.shape[1] else None
             )
             self.blocks = nn.ModuleList(Block() for _ in range(config.blocks))
-            self.last, self.drop = nn.LayerNorm(width), nn.Dropout(config.dropout)
+            self.last = nn.LayerNorm(width)
 
         def vectors(self, ids: Tensor) -> Tensor:
             """[…] → […, d]."""
             own = self.own(ids)
             return own if self.of_item is None else own + self.of_item(items[ids])
 
-        def states(self, history: Tensor, query: Tensor) -> Tensor:
-            """[B, L] candidates (-1 none) and [B] queries → [B, L, d]."""
+        def states(self, history: Tensor, query: Tensor, share: Share) -> Tensor:
+            """[B, L] candidates (-1 none) and [B] queries of a batch's share → [B, L, d]."""
+
+            def drop(x: Tensor) -> Tensor:
+                return dropout(x, config.dropout, share, training=self.training)
+
             present = history >= 0
             length = history.shape[1]
             earlier = torch.ones(length, length, dtype=torch.bool).tril()
@@ -194,9 +198,9 @@ def _module(data: TrainingData, config: SasRecConfig) -> nn.Module:
             mask = (earlier & present[:, None, :]) | itself  # [B, L, L]
             bias = torch.where(mask, 0.0, _FAR)[:, None]
             x = self.vectors(history.clamp_min(0)) + self.place.weight[-length:]
-            x = self.drop(x) * present[..., None]
+            x = drop(x) * present[..., None]
             for block in self.blocks:
-                x = block(x, bias)
+                x = block(x, bias, drop)
             x = self.last(x) * present[..., None]
             if self.of_query is not None:
                 x = x + self.of_query(queries[query])[:, None]
@@ -214,7 +218,8 @@ def _embeddings(
     for start in range(0, len(histories), block):
         part = torch.from_numpy(histories[start : start + block].astype(np.int64))
         ids = torch.arange(start, start + len(part))
-        query[start : start + len(part)] = module.states(part, ids)[:, -1].detach().numpy()
+        whole = Share(slice(0, len(part)), len(part))
+        query[start : start + len(part)] = module.states(part, ids, whole)[:, -1].detach().numpy()
     ids = torch.arange(data.graph.targets)
     own = module.own.weight.detach() * torch.from_numpy(seen)[:, None]
     described = 0.0 if module.of_item is None else module.vectors(ids).detach() - module.own(ids)
@@ -241,8 +246,9 @@ def _task(module: Any, data: TrainingData, config: SasRecConfig) -> Task:
     learners = np.flatnonzero(length > 1)
     size = max(1, min(config.trainer.batch, len(learners)))
     negatives = Negatives(graph, config.curriculum)
-    share = graph.target_degree / max(graph.edges, 1)
+    frequency = graph.target_degree / max(graph.edges, 1)
     every = graph.targets <= config.compare_all_below
+    ranks = current_ranks()
 
     def batches(epoch: int) -> Iterator[tuple[int, IndexArray]]:
         random = np.random.default_rng([data.seed, epoch])
@@ -259,8 +265,14 @@ def _task(module: Any, data: TrainingData, config: SasRecConfig) -> Task:
         history = torch.from_numpy(sequences[queries, -longest:].astype(np.int64))
         goal = history[:, 1:]
         asked = (goal >= 0) & (history[:, :-1] >= 0)
-        state = module.states(history[:, :-1], torch.from_numpy(queries.astype(np.int64)))[asked]
         wanted = goal[asked]
+        share = ranks.share(len(queries))
+        mine = torch.zeros(len(queries), dtype=torch.bool)
+        mine[share.rows] = True
+        own = (mine[:, None] & asked)[asked]  # which of the batch's steps are of the share
+        state = module.states(
+            history[share.rows, :-1], torch.from_numpy(queries[share.rows].astype(np.int64)), share
+        )[asked[share.rows]]
         if every:
             logit = state @ module.vectors(torch.arange(graph.targets)).T
         else:
@@ -268,14 +280,15 @@ def _task(module: Any, data: TrainingData, config: SasRecConfig) -> Task:
             pool, wanted = torch.unique(
                 torch.cat((wanted, torch.from_numpy(drawn.astype(np.int64)))), return_inverse=True
             )
-            wanted = wanted[: len(state)]
+            wanted = wanted[: len(own)]
             # how likely each was to be in the pool: the popular are in it by the batch alone
-            here = share[pool.numpy()]
-            chance = 1.0 - (1.0 - here) ** len(state) * (1.0 - 1.0 / graph.targets) ** len(drawn)
+            here = frequency[pool.numpy()]
+            chance = 1.0 - (1.0 - here) ** len(own) * (1.0 - 1.0 / graph.targets) ** len(drawn)
             logit = state @ module.vectors(pool).T - torch.from_numpy(
                 np.log(np.maximum(chance, 1e-12)).astype(np.float32)
             )
-        return torch.nn.functional.cross_entropy(logit, wanted)
+        mean = torch.nn.functional.cross_entropy(logit, wanted[own])
+        return mean * (len(state) / len(own))
 
     def embed_now() -> tuple[FloatArray, FloatArray]:
         training = module.training

@@ -2,7 +2,8 @@
 
 AdamW, a linear warm-up into a cosine decay, gradient clipping, bf16 where the device has it.
 A checkpoint is a file of plain arrays written after every epoch; a run that finds one of the
-same settings and data goes on as if it had not been interrupted.
+same settings and data goes on as if it had not been interrupted. Processes that train together
+(see ``ranks``) take a share of every batch each; the first validates and writes.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pydantic import Field
 from nextedge.errors import MissingDependencyError, TrainingError
 from nextedge.models.artifact import fingerprint
 from nextedge.models.model import ModelConfig, ModelProgress, TrainingData
+from nextedge.models.ranks import current_ranks
 from nextedge.types import IndexArray
 
 if TYPE_CHECKING:
@@ -57,8 +59,10 @@ class Task:
         module: whose parameters are fitted.
         batches: epoch → batches, the same for the same epoch.
         steps: batches of an epoch.
-        loss: of one batch; told how much of the training is done, from 0 to 1.
-        validate: ranking quality, higher is better; called after every epoch.
+        loss: this process's share of a batch's loss: those of all processes add up to it. Told
+            how much of the training is done, from 0 to 1.
+        validate: ranking quality, higher is better; called after every epoch, on the first
+            process alone.
     """
 
     module: nn.Module
@@ -92,12 +96,16 @@ def import_torch(model: str) -> Any:
 
 def training_facts(model: str, config: ModelConfig, data: TrainingData) -> dict[str, Any]:
     """What decides a training beside the trainer's own settings: see ``train``."""
-    graph = data.graph
+    graph, ranks = data.graph, current_ranks()
+    mark = np.zeros(20, np.uint8)
+    if ranks.first:  # a look at all of the data, which the others need not take
+        known = fingerprint(graph.indptr, graph.indices, graph.last)
+        mark = np.frombuffer(known.encode(), np.uint8)
     return {
         "model": model,
         "settings": config.model_dump(mode="json", exclude={"trainer"}),
         "seed": data.seed,
-        "data": fingerprint(graph.indptr, graph.indices, graph.last),
+        "data": ranks.from_first(mark).tobytes().decode(),
     }
 
 
@@ -135,7 +143,8 @@ def train(
         directory: where the checkpoint is kept, or None.
 
     Raises:
-        TrainingError: the loss is not finite, or the checkpoint is of another configuration.
+        TrainingError: the loss is not finite, the checkpoint is of another configuration, or
+            processes that train together do not see the same one.
     """
     run = _Run(task, config, {**facts, "trainer": config.model_dump()}, directory)
     run.resume()
@@ -163,6 +172,8 @@ def _epochs(
 ) -> None:
     while not run.finished:
         run.epoch()
+        if not run.ranks.first:
+            continue
         best = max(run.log.validation)
         progress(
             f"{facts.get('model', 'training')}: loss {run.log.loss[-1]:.4f}, "
@@ -170,6 +181,32 @@ def _epochs(
             len(run.log.loss),
             config.epochs,
         )
+
+
+def data_parallel(task: Task) -> nn.Module:
+    """The task's loss as a module under PyTorch's DistributedDataParallel.
+
+    Models call their layers by hand, so that what is wrapped is the whole loss: its backward
+    averages the parameters' gradients, bucket by bucket, as soon as they are there. A group of
+    its own keeps these sums apart from those that the loss makes itself.
+    """
+    import torch
+    import torch.distributed as dist
+    from torch.nn.parallel import DistributedDataParallel
+
+    class Loss(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = task.module
+
+        def forward(self, batch: Any, done: float) -> Tensor:
+            return task.loss(batch, done)
+
+    # Statistics of batch norm are alike on all ranks; layers of a kind may be out of use.
+    return DistributedDataParallel(
+        Loss(), process_group=dist.new_group(), forward_sync_buffers=False,
+        find_unused_parameters=True, gradient_as_bucket_view=True,
+    )  # fmt: skip
 
 
 class _Run:
@@ -181,6 +218,7 @@ class _Run:
         import torch
 
         self.task, self.config, self.facts = task, config, facts
+        self.ranks = current_ranks()
         self.path = None if directory is None else directory / CHECKPOINT
         self.log = TrainingLog()
         self.parameters = [p for p in task.module.parameters() if p.requires_grad]
@@ -189,6 +227,7 @@ class _Run:
         )
         self.device = self.parameters[0].device
         self.best = self._state()
+        self._parallel: Any = None
 
     @property
     def finished(self) -> bool:
@@ -208,25 +247,27 @@ class _Run:
             and torch.cuda.is_bf16_supported()
         )
         self.task.module.train()
+        share = self._share_of_loss()
         for place, batch in enumerate(self.task.batches(number)):
             step = number * self.task.steps + place
             for group in self.optimizer.param_groups:
                 group["lr"] = self.config.learning_rate * self._rate(step)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
-                loss = self.task.loss(batch, step / (self.task.steps * self.config.epochs))
-            if not bool(torch.isfinite(loss)):
+                loss = share(batch, step / (self.task.steps * self.config.epochs))
+            value = float(self.ranks.total(loss.detach()))
+            if not math.isfinite(value):
                 raise TrainingError(
                     f"training diverged: the loss of epoch {number + 1}, step {place + 1} is "
-                    f"{float(loss.detach())}; lower learning_rate (given: {self.config.learning_rate})"
+                    f"{value}; lower learning_rate (given: {self.config.learning_rate})"
                 )
             self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            (loss * self.ranks.size).backward()  # gradients are averaged over the ranks
+            self._count_step()
             torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
             self.optimizer.step()
-            total += float(loss.detach())
+            total += value
         self.task.module.eval()
-        with torch.no_grad():
-            quality = float(self.task.validate())
+        quality = self._validate()
         self.log.loss.append(total / max(self.task.steps, 1))
         self.log.validation.append(quality)
         if quality >= max(self.log.validation):
@@ -234,15 +275,49 @@ class _Run:
             self.best = self._state()
         self._save()
 
+    def _share_of_loss(self) -> Callable[[Any, float], Tensor]:
+        """The task's loss; backward through it averages gradients over all ranks."""
+        if self.ranks.size == 1:
+            return self.task.loss
+        if self._parallel is None:
+            self._parallel = data_parallel(self.task)
+        return self._parallel
+
+    def _count_step(self) -> None:
+        if self.ranks.size > 1:
+            given = [p.grad for p in self.parameters if p.grad is not None]
+            self.ranks.sent_bytes += sum(g.numel() * g.element_size() for g in given)
+            self.ranks.steps += 1
+
+    def _validate(self) -> float:
+        import torch
+
+        quality = np.zeros(1)
+        if self.ranks.first:
+            with torch.no_grad():
+                quality[0] = self.task.validate()
+        return float(self.ranks.from_first(quality)[0])
+
     def finish(self) -> None:
         """Take the best epoch's parameters and drop the checkpoint."""
         self._restore(self.best)
         self.task.module.eval()
-        if self.path is not None:
+        if self.path is not None and self.ranks.first:
             self.path.unlink(missing_ok=True)
 
     def resume(self) -> None:
         """Go on from a checkpoint, if there is one."""
+        self._load()
+        done = len(self.log.loss)
+        ahead = int(self.ranks.from_first(np.array([done]))[0])
+        wrong = self.ranks.ids(np.array([self.ranks.rank] * (done != ahead), np.int32))
+        if behind := [int(rank) for ranks in wrong for rank in ranks]:
+            raise TrainingError(
+                f"{self.path}: process 0 goes on after epoch {ahead}, processes {behind} do not see "
+                "the same checkpoint; the folder must be shared by all machines"
+            )
+
+    def _load(self) -> None:
         import torch
 
         if self.path is None or not self.path.exists():
@@ -275,10 +350,10 @@ class _Run:
             torch.set_rng_state(torch.from_numpy(np.array(arrays["random"])))
 
     def _save(self) -> None:
+        if self.path is None or not self.ranks.first:
+            return
         import torch
 
-        if self.path is None:
-            return
         arrays = {f"now/{name}": values for name, values in self._state().items()}
         arrays |= {f"best/{name}": values for name, values in self.best.items()}
         for place, parameter in enumerate(self.parameters):

@@ -15,25 +15,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field
 
-from nextedge.errors import TooLittleDataError
-from nextedge.graph.csr import Graph, build_graph
+from nextedge.graph.csr import build_graph
 from nextedge.models.artifact import Artifact
-from nextedge.models.graphsage import (
-    FEWEST_EDGES,
-    GraphSageConfig,
-    Inputs,
-    Preparation,
-    batch_size,
-    messages_of,
-    node_inputs,
-    prepare,
-    take_out,
-    with_means,
-)
+from nextedge.models.graphsage import GraphSageConfig, batch_size
+from nextedge.models.layout import Layout, lay_out
 from nextedge.models.losses import log_frequency, sampled_softmax, scores_of_drawn
 from nextedge.models.model import Model, ModelConfig, ModelProgress, TrainingData
 from nextedge.models.negatives import Negatives
+from nextedge.models.node_inputs import (
+    Inputs,
+    Preparation,
+    messages_of,
+    node_inputs,
+    with_means,
+)
 from nextedge.models.quality import full_ranking_ndcg
+from nextedge.models.ranks import Ranks, Share, batch_norm, current_ranks, dropout, shared_by
 from nextedge.models.trainer import (
     EdgeBatch,
     Task,
@@ -75,19 +72,11 @@ class TwoTower(Model):
         """
         assert isinstance(config, TwoTowerConfig)
         torch = import_torch(self.name)
-        kept, training, validation = take_out(data, config)
-        if len(training[0]) < FEWEST_EDGES:
-            raise TooLittleDataError(
-                f"two_tower: {len(training[0])} edges to learn from, expected {FEWEST_EDGES} "
-                "or more"
-            )
-        messages = messages_of(data, kept, config)
-        prepared = prepare(data, messages, config)
-        inputs = with_means(node_inputs(data, messages, prepared), messages)
+        layout = lay_out(self.name, data, config)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(data.seed)
-            module = _module(inputs, data.relation.self_typed, config)
-            task = _task(module, data, kept, inputs, training, validation, config)
+            module = _module(layout.means, data.relation.self_typed, config)
+            task = _task(module, data, layout, config)
             log = train(
                 task, config.trainer,
                 facts=training_facts(self.name, config, data),
@@ -99,10 +88,10 @@ class TwoTower(Model):
             if "num_batches" not in name
         }
         fitted = Artifact(
-            self.name, config.model_dump(mode="json"), {**weights, **prepared.arrays()},
-            {"seed": data.seed, "log": log.to_json()},
+            self.name, config.model_dump(mode="json"), {**weights, **layout.prepared.arrays()},
+            {"seed": data.seed, "log": log.to_json(), **shared_by()},
         )  # fmt: skip
-        return self.embed(fitted, data)
+        return self.embed(fitted, data) if current_ranks().first else fitted
 
     def embed(self, artifact: Artifact, data: TrainingData) -> Artifact:
         config = TwoTowerConfig.model_validate(artifact.config)
@@ -149,40 +138,52 @@ def tower(weights: Mapping[str, np.ndarray], side: str, x: FloatArray, hidden: i
     return (raw / np.maximum(length, 1e-12)).astype(np.float32)
 
 
-def _task(
-    module: Any,
-    data: TrainingData,
-    kept: Graph,
-    inputs: Inputs,
-    training: tuple[IndexArray, IndexArray],
-    validation: tuple[IndexArray, IndexArray],
-    config: TwoTowerConfig,
-) -> Task:
+def _train_tower(layers: Any, x: Tensor, share: Share, ranks: Ranks) -> Tensor:
+    """Outputs [n, d] of the share's rows, as of one process that computes them all."""
+    from torch import nn
+
+    for layer in layers:
+        if isinstance(layer, nn.BatchNorm1d):
+            x = batch_norm(layer, x, ranks)
+        elif isinstance(layer, nn.Dropout):
+            x = dropout(x, layer.p, share, training=layer.training)
+        else:
+            x = layer(x)
+    return x
+
+
+def _task(module: Any, data: TrainingData, layout: Layout, config: TwoTowerConfig) -> Task:
     import torch
     from torch.nn.functional import normalize
 
-    own = data.relation.self_typed
-    x = {side: torch.from_numpy(inputs["query" if own else side])
+    own, ranks, training = data.relation.self_typed, current_ranks(), layout.training
+    x = {side: torch.from_numpy(np.asarray(layout.means["query" if own else side]))
          for side in ("query", "candidate")}  # fmt: skip
     size = batch_size(config.trainer.batch, len(training[0]))
     frequency = log_frequency(training[1], data.graph.targets)
     negatives = Negatives(data.graph, config.curriculum)
 
-    def of(side: str, ids: IndexArray) -> Tensor:
-        return normalize(module[side](x[side][torch.from_numpy(ids.astype(np.int64))]), dim=1)
+    def of(side: str, ids: IndexArray, share: Share) -> Tensor:
+        rows = x[side][torch.from_numpy(ids[share.rows].astype(np.int64))]
+        return normalize(_train_tower(module[side], rows, share, ranks), dim=1)
 
     def loss(batch: EdgeBatch, done: float) -> Tensor:
         seed, source, target = batch
         drawn = negatives.draw(source, seed, done, embed_now, data.seed)
-        query = of("query", source)
-        both = of("candidate", np.concatenate((target, drawn.ravel())))
+        share = ranks.share(len(source))
+        query = of("query", source, share)
+        ids = np.concatenate((target, drawn.ravel()))
+        both = ranks.whole(of("candidate", ids, ranks.share(len(ids))), ranks.share(len(ids)))
         others = both[len(target) :]
+        if drawn.ndim == 2:
+            others = others.reshape(*drawn.shape, -1)[share.rows]
+            drawn = drawn[share.rows]
         return sampled_softmax(
             query, both[: len(target)],
             torch.from_numpy(source.astype(np.int64)), torch.from_numpy(target.astype(np.int64)),
             frequency[torch.from_numpy(target.astype(np.int64))],
             temperature=config.temperature,
-            extra=scores_of_drawn(query, others, drawn),
+            extra=scores_of_drawn(query, others, drawn), share=share,
         )  # fmt: skip
 
     def embed_now() -> tuple[FloatArray, FloatArray]:
@@ -194,7 +195,8 @@ def _task(
         return query, candidate
 
     def validate() -> float:
-        positives = build_graph(*validation, len(data.graph), data.graph.targets)
+        kept = layout.kept
+        positives = build_graph(*layout.validation, len(data.graph), data.graph.targets)
         return full_ranking_ndcg(*embed_now(), kept, positives, own=own, seed=data.seed)
 
     return Task(

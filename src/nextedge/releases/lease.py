@@ -17,10 +17,12 @@ from typing import Any
 from nextedge.errors import BucketError, BuildLockedError
 from nextedge.storage import writing
 from nextedge.storage.bucket import Blob, Bucket, Version
+from nextedge.storage.transfer import Told, silent
 
 NAME = "build.lease"
 SECONDS = 60.0
 """How long a lease holds after its last renewal, by the clock of the store."""
+_LOOK_AGAIN_SECONDS = 2.0
 _RENEWALS = 4
 """Renewals in that time."""
 
@@ -83,11 +85,17 @@ class Lease:
 
 
 @contextlib.contextmanager
-def held_lease(bucket: Bucket, state: Path) -> Iterator[Lease]:
+def held_lease(
+    bucket: Bucket, state: Path, wait_seconds: float = 0.0, progress: Told = silent
+) -> Iterator[Lease]:
     """Hold the lease of a bucket; the lock of the local folder must be held already.
 
     A lease that was not renewed in time is taken over, and at once where a build in this very
     folder held it: the folder's lock tells that it has ended.
+
+    Args:
+        wait_seconds: how long to wait for whoever holds it.
+        progress: told whom it waits for.
 
     Raises:
         BuildLockedError: another machine builds; says which, and since when.
@@ -99,8 +107,15 @@ def held_lease(bucket: Bucket, state: Path) -> Iterator[Lease]:
         "place": _place(state), "token": secrets.token_hex(16), "renewals": 0,
     }  # fmt: skip
     version = bucket.create(NAME, _bytes(about))
-    if version is None:
-        version = _take_over(bucket, about)
+    end = time.monotonic() + wait_seconds
+    while version is None:
+        try:
+            version = _take_over(bucket, about)
+        except BuildLockedError as error:
+            if time.monotonic() >= end:
+                raise
+            progress(f"waiting: {error}", 0, 1)
+            time.sleep(_LOOK_AGAIN_SECONDS)
     lease = Lease(bucket, version, about)
     try:
         yield lease

@@ -16,6 +16,8 @@ from nextedge.errors import ReleaseError
 
 FORMAT = 2
 MANIFEST = "manifest.json"
+COSTS = "build.json"
+"""What every step cost that made the release."""
 _PACKAGES = ("nextedge", "numpy", "numba", "lightgbm", "pyarrow", "duckdb")
 
 
@@ -31,6 +33,12 @@ class Release:
     def surfaces(self) -> list[str]:
         """Names of the surfaces that it serves."""
         return list(self.manifest["surfaces"])
+
+    def costs(self) -> list[dict[str, Any]]:
+        """What each step took that made it, in order; nothing where that was not kept."""
+        path = self.path / COSTS
+        steps: list[dict[str, Any]] = json.loads(path.read_text())["steps"] if path.exists() else []
+        return steps
 
 
 def described(config: Config, surfaces: tuple[str, ...], path: Path) -> dict[str, Any]:

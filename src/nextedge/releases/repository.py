@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -35,13 +35,17 @@ class Releases:
         self.directory = state / "releases"
 
     @contextlib.contextmanager
-    def building(self) -> Iterator[None]:
+    def building(self, wait_seconds: float = 0.0, progress: Told = silent) -> Iterator[None]:
         """Hold the right to build and to rewrite releases.
+
+        Args:
+            wait_seconds: how long to wait for whoever holds it.
+            progress: told whom it waits for.
 
         Raises:
             BuildLockedError: another process holds it; says which, and since when.
         """
-        with build_lock(self.state):
+        with build_lock(self.state, wait_seconds, progress):
             yield
 
     def names(self) -> list[str]:
@@ -116,13 +120,18 @@ class Releases:
         for name in MADE_ANEW:
             shutil.rmtree(self.state / name, ignore_errors=True)
 
-    def verify(self, release: Release) -> None:
-        """Check every file against its hash in the manifest.
+    def verify(self, release: Release, below: Collection[str] | None = None) -> None:
+        """Check files against their hashes in the manifest.
+
+        Args:
+            below: only the files of these folders of the release; None = all.
 
         Raises:
             ReleaseError: a file is missing or was altered; names it.
         """
         for name, expected in release.manifest["files"].items():
+            if below is not None and str(Path(name).parent) not in below:
+                continue
             path = release.path / name
             if not path.is_file():
                 raise ReleaseError(f"release {release.id}: the file {name} is missing")

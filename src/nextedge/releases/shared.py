@@ -13,7 +13,7 @@ import fcntl
 import logging
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,9 +51,11 @@ class SharedReleases(Releases):
         self._lease: Lease | None = None
 
     @contextlib.contextmanager
-    def building(self) -> Iterator[None]:
+    def building(self, wait_seconds: float = 0.0, progress: Told = silent) -> Iterator[None]:
         """Hold the lock of the local folder and the lease of the bucket."""
-        with super().building(), held_lease(self.bucket, self.state) as self._lease:
+        local = super().building(wait_seconds, progress)
+        lease = held_lease(self.bucket, self.state, wait_seconds, progress)
+        with local, lease as self._lease:
             try:
                 self.forgotten.pull(clean=True)
                 self.drop_copies()
@@ -91,14 +93,14 @@ class SharedReleases(Releases):
             self._download(release_id)
         return self._open(path)
 
-    def verify(self, release: Release) -> None:
-        """Check every file; a damaged copy is downloaded anew."""
+    def verify(self, release: Release, below: Collection[str] | None = None) -> None:
+        """Check files; a damaged copy is downloaded anew."""
         try:
-            super().verify(release)
+            super().verify(release, below)
         except ReleaseError as error:
             _log.warning("%s: it is downloaded again", error)
             super()._remove(release.id)
-            super().verify(self.get(release.id))
+            super().verify(self.get(release.id), below)
 
     def version(self, release_id: str) -> int:
         """The files of an id never change here."""

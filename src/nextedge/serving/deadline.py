@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 _SLOWER, _FASTER = 0.1, 0.5
 """Weight of a time that is longer, or shorter, than expected: one hiccup must not count for long."""
 
+_WAITED_SHARE = 0.5
+_PATIENCE_SECONDS = 5.0
+
 
 @dataclass
 class Pace:
@@ -58,6 +61,21 @@ class Deadline:
             return True
         self.pace.missed(stages)
         return False
+
+    def wait_until(self, reserve: tuple[str, ...]) -> float:
+        """Until when other processes are waited for: half of the time that is to spare.
+
+        Args:
+            reserve: stages for which time must be left.
+
+        Returns:
+            Seconds of ``time.perf_counter``.
+        """
+        now = time.perf_counter()
+        if self.at is None:
+            return now + _PATIENCE_SECONDS
+        expected = sum(self.pace.expected_ms.get(name, 0.0) for name in reserve)
+        return now + max(0.0, self.at - expected / 1e3 - now) * _WAITED_SHARE
 
 
 NO_DEADLINE = Deadline(None, Pace())

@@ -20,10 +20,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nextedge.config import Config
-from nextedge.errors import CorruptValueError, StoreError
+from nextedge.data.partition import Part
+from nextedge.errors import CorruptValueError, ShardError, StoreError
 from nextedge.stages.merge import ROUGH
 from nextedge.stores.packing import pack, unpack
-from nextedge.stores.store import Key, Store, open_store
+from nextedge.stores.partitioned import open_stores
+from nextedge.stores.store import Key, Store
 from nextedge.types import Candidates, FloatArray, IndexArray
 
 if TYPE_CHECKING:
@@ -153,7 +155,7 @@ class PublishedCandidates:
             try:
                 kept = found if isinstance(found, Kept) else found()
                 self.store.put_many({key: packed(key, kept)}, self.seconds)
-            except StoreError as error:
+            except (StoreError, ShardError) as error:
                 self._count(error)
             except Exception:  # of a source: the thread goes on for the others
                 _log.exception("candidates were not found")
@@ -174,7 +176,7 @@ def open_candidates(config: Config) -> Store:
     if url is None:
         config.state_path.mkdir(parents=True, exist_ok=True)
         url, base = f"sqlite:///{_FILE}", config.state_path
-    return open_store(
+    return open_stores(
         url, config.tenant, timeout_seconds=settings.store_timeout_ms / 1e3, base=base
     )
 
@@ -198,6 +200,7 @@ def publish(
     seconds: float,
     features: bool = False,
     most: int | None = None,
+    part: Part | None = None,
     in_use: Collection[str] = (),
     batch: int = 64,
 ) -> Iterator[tuple[str, int, int]]:
@@ -209,6 +212,7 @@ def publish(
     Args:
         features: whether a value without features is as none.
         most: users at most, those first who were active last; None = all.
+        part: only those of them who are of this part of all users; None = all.
         in_use: ids of other releases whose values stay.
         find: (surface, int32[Q] positions) to their merged candidates, and features or None.
 
@@ -216,6 +220,8 @@ def publish(
         StoreError: the store is not reached, or is full.
     """
     order = most_active(release, most)
+    if part is not None:
+        order = order[part.holds(release.entities.users.identifiers(order).to_pylist())]
     for surface in release.surfaces:
         for start in range(0, len(order), batch):
             positions = order[start : start + batch]

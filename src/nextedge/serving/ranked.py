@@ -13,7 +13,7 @@ from nextedge.serving.deadline import NO_DEADLINE, Deadline, Pace
 from nextedge.serving.release import LoadedSurface
 from nextedge.stages.line import SCORE
 from nextedge.stages.merge import ROUGH, rank_column
-from nextedge.types import Candidates, FloatArray, Requests
+from nextedge.types import Candidates, FloatArray, Requests, Waiting
 
 ROW = "row"
 KEPT = 200
@@ -68,20 +68,29 @@ class Watch:
 def retrieved(
     surface: LoadedSurface, requests: Requests, deadline: Deadline
 ) -> tuple[Candidates, tuple[str, ...]]:
-    """Candidates of the sources that there is time for, and which there was not."""
+    """Candidates of the sources that there is time for, and what was left out of them.
+
+    That is whole sources, and processes that hold parts of an index.
+    """
     late: list[str] = []
+    waiting = Waiting(0.0)
+    names = [f"source {name}" for name in surface.line.sources]
 
     def run(name: str, find: Callable[[], Candidates]) -> Candidates | None:
         stage = f"source {name}"
         if not deadline.allows(stage, reserve=_AFTER_SOURCES):
             late.append(f"late_{name}")
             return None
-        begun = time.perf_counter()
+        behind = names[names.index(stage) + 1 :]
+        waiting.until = deadline.wait_until((*behind, *_AFTER_SOURCES))
+        before, begun = len(waiting.left_out), time.perf_counter()
         found = find()
-        surface.pace.took(stage, (time.perf_counter() - begun) * 1e3)
+        if len(waiting.left_out) == before:  # else it waited for others
+            surface.pace.took(stage, (time.perf_counter() - begun) * 1e3)
         return found
 
-    return surface.line.retrieve(requests, run), tuple(late)
+    found = surface.line.retrieve(replace(requests, waiting=waiting), run)
+    return found, (*late, *sorted(waiting.left_out))
 
 
 def ranked_candidates(

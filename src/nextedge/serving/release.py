@@ -16,11 +16,12 @@ from nextedge.data.ids import IdMap
 from nextedge.errors import InputError, UnknownSurfaceError, nearest
 from nextedge.events.overlay import Overlay
 from nextedge.graph.snapshot import Entities, Snapshot
-from nextedge.index.vector_index import VectorIndex
+from nextedge.index.sharded import Searcher, is_sharded, load_index, saved_bounds
 from nextedge.models.learners import load_rankers
 from nextedge.releases.manifest import Release
 from nextedge.serving.deadline import Pace
 from nextedge.serving.live_counters import LiveFacts
+from nextedge.serving.shards.client import RemoteIndex, ShardClient
 from nextedge.serving.touched import Touched
 from nextedge.stages.embedding import ModelSource
 from nextedge.stages.fusion import FILE as FUSION
@@ -74,10 +75,17 @@ class LoadedSurface:
 
 
 class LoadedRelease:
-    """One release, opened for serving."""
+    """One release, opened for serving.
 
-    def __init__(self, release: Release, config: Config) -> None:
+    Args:
+        shards: the processes that hold indexes in shards; None to hold them here.
+    """
+
+    def __init__(
+        self, release: Release, config: Config, shards: ShardClient | None = None
+    ) -> None:  # fmt: skip
         self.release = release
+        self._shards = shards
         self.entities = Entities.load(release.path / "entities")
         self.snapshot = Snapshot.load(release.path / "snapshot", self.entities)
         self._displays = {
@@ -200,9 +208,7 @@ class LoadedRelease:
         line = build_line(scope, settings, load_sources(folder / "sources"), features=features)
         for source in line.sources.values():
             if isinstance(source, ModelSource) and (folder / "index" / source.name).exists():
-                source.index = VectorIndex.load(
-                    folder / "index" / source.name, source.arrays["candidate"]
-                )
+                source.index = self._index(folder / "index" / source.name, name, source)
         line = replace(line, fusion=Fusion.load(folder / "ranker" / FUSION))
         rankers = load_rankers(folder / "ranker")
         if rankers is not None:
@@ -214,6 +220,12 @@ class LoadedRelease:
             for context in (None, *settings.contexts)
         }
         return LoadedSurface(name, settings, line, policies, reasons)
+
+    def _index(self, folder: Path, surface: str, source: ModelSource) -> Searcher:
+        if self._shards is not None and is_sharded(folder):
+            bounds = saved_bounds(folder)
+            return RemoteIndex(self._shards, self.id, surface, source.name, bounds)
+        return load_index(folder, source.arrays["candidate"])
 
     def evaluation(self, surface: str) -> Mapping[str, Any]:
         """The evaluation that was made when the release was built."""

@@ -8,6 +8,8 @@ import numpy as np
 
 from nextedge.errors import InputError, UnknownItemError, UnknownUserError
 from nextedge.events.overlay import Overlay
+from nextedge.serving.deadline import NO_DEADLINE
+from nextedge.serving.ranked import retrieved
 from nextedge.serving.release import LoadedRelease, LoadedSurface
 from nextedge.stages.item_knn import ItemKnn
 from nextedge.types import BoolArray, FloatArray, Identifier, IndexArray, Requests
@@ -108,5 +110,7 @@ def _of_item(surface: LoadedSurface, place: int) -> tuple[IndexArray, FloatArray
 
 def _of_person(surface: LoadedSurface, place: int) -> tuple[IndexArray, FloatArray]:
     now = surface.line.scope.snapshot.as_of
-    found = surface.line.run(Requests(np.array([place], np.int32), now, 1))
+    requests = Requests(np.array([place], np.int32), now, 1)
+    candidates, _ = retrieved(surface, requests, NO_DEADLINE)
+    found = surface.line.rank(requests, candidates)
     return found.candidate, found.columns["score"]

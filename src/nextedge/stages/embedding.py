@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from nextedge.errors import ConfigError
 from nextedge.features.node_features import node_features
-from nextedge.index.vector_index import VectorIndex
+from nextedge.index.sharded import Searcher
 from nextedge.models.artifact import Artifact
 from nextedge.models.model import Model, ModelConfig, TrainingData, model_classes
 from nextedge.models.scoring import pair_scores, top_candidates
@@ -35,7 +35,7 @@ class ModelSource(Source):
     """What one fitted model scores highest."""
 
     model: ClassVar[str]
-    index: VectorIndex | None = None
+    index: Searcher | None = None
     """Over the candidates' embeddings; without one all candidates are compared."""
 
     @classmethod
@@ -87,7 +87,7 @@ class ModelSource(Source):
 
     def _nearest(
         self,
-        index: VectorIndex,
+        index: Searcher,
         requests: Requests,
         limit: int,
         excluded: tuple[IntArray, IndexArray],
@@ -97,10 +97,12 @@ class ModelSource(Source):
         vectors = self.arrays["query"][requests.query[rows]]
         hidden = np.diff(excluded[0])
         allowed = eligible(self.scope, requests) if requests.filters else None
-        found, score = index.search(vectors, limit + int(hidden.max(initial=0)), allowed)
+        most = limit + int(hidden.max(initial=0))
+        found, score = index.search(vectors, most, allowed, requests.waiting)
         row = np.repeat(rows, found.shape[1])
         keys = (np.repeat(np.arange(len(hidden)), hidden) << 32) | excluded[1]
         kept = (found.ravel() >= 0) & ~np.isin((row << 32) | found.ravel(), keys)
+        kept &= score.ravel() != 0  # a vector of zeros: nothing is known of it
         kept &= np.repeat(np.abs(vectors).sum(axis=1) > 0, found.shape[1])
         size = np.bincount(row[kept], minlength=len(requests))
         indptr = np.concatenate(([0], np.cumsum(size)))

@@ -6,8 +6,11 @@ import numba
 import numpy as np
 from scipy import sparse
 
+from nextedge.data.order import quantile
 from nextedge.features.attributes import Attributes, Category
-from nextedge.graph.propagate import SparseRows, pair_products, top_products
+from nextedge.graph.csr import Graph
+from nextedge.graph.decay import faded_degrees
+from nextedge.graph.propagate import SparseRows, keep_best, pair_products, top_products
 from nextedge.graph.threads import Scratch, run_blocks
 from nextedge.schema import ColumnKind
 from nextedge.stages.source import (
@@ -81,16 +84,8 @@ class Segment(Source):
     @classmethod
     def fit(cls, scope: Scope, options: Options) -> Arrays:
         members = value_members(scope.query_attributes, _segments(scope.query_attributes))
-        graph = scope.graph
-        edges = sparse.csr_matrix(
-            (np.ones(graph.edges, np.float32), graph.indices, graph.indptr),
-            shape=(len(graph), graph.targets),
-        )
-        counts = (members.T.tocsr() @ edges).tocsr()
-        total = np.maximum(np.asarray(counts.sum(axis=1)).ravel(), 1.0)
-        shares = sparse.diags(1.0 / (total + 10.0)) @ counts
-        kept = _largest(shares.tocsr(), int({**cls.defaults, **options}["per_value"]))
-        return {**sparse_arrays(kept, "popular"), **sparse_arrays(_as_rows(members), "values")}
+        popular = _most_shared(members, scope.graph, int({**cls.defaults, **options}["per_value"]))
+        return {**sparse_arrays(popular, "popular"), **sparse_arrays(_as_rows(members), "values")}
 
     def _values(self, requests: Requests) -> SparseRows:
         return take_rows(sparse_from_arrays(self.arrays, "values"), requests.query)
@@ -164,16 +159,18 @@ def _first(block, blocks, order, indptr, excluded, size, found, left_out):  # ty
 
 def history_span(scope: Scope) -> float:
     """Microseconds from the first decile of edge times to the snapshot: a scale for decay."""
-    first = scope.graph.first
-    start = float(np.quantile(first, 0.1)) if len(first) else 0.0
-    return max(scope.snapshot.as_of - start, float(MICROSECONDS_PER_DAY))
+
+    def span() -> float:
+        first = scope.graph.first
+        start = quantile(first, 0.1) if len(first) else 0.0
+        return max(scope.snapshot.as_of - start, float(MICROSECONDS_PER_DAY))
+
+    return scope.derived("history_span", span)
 
 
 def decayed_degree(scope: Scope, half_life: float) -> FloatArray:
     """float32[candidates]: edges of each candidate, counted 2^(-age / half_life)."""
-    graph = scope.graph
-    age = np.maximum(scope.snapshot.as_of - graph.last, 0)
-    total = np.bincount(graph.indices, np.exp2(-age / half_life), minlength=graph.targets)
+    _, total = faded_degrees(scope.graph, scope.snapshot.as_of, half_life)
     return total.astype(np.float32)
 
 
@@ -212,19 +209,48 @@ def _as_rows(matrix: sparse.csr_matrix) -> SparseRows:
     )
 
 
-def _largest(matrix: sparse.csr_matrix, n: int) -> SparseRows:
-    """The n largest entries of each row; ties by the smaller column."""
-    row = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
-    order = np.lexsort((matrix.indices, -matrix.data, row))
-    place = np.arange(len(order)) - np.repeat(matrix.indptr[:-1], np.diff(matrix.indptr))
-    kept = order[place < n]
-    size = np.minimum(np.diff(matrix.indptr), n)
-    return SparseRows(
-        np.concatenate(([0], np.cumsum(size, dtype=np.int64))),
-        matrix.indices[kept].astype(np.int32),
-        matrix.data[kept].astype(np.float32),
-        matrix.shape[1],
-    )
+def _most_shared(members: sparse.csr_matrix, graph: Graph, n: int) -> SparseRows:
+    """For every value the n candidates with the largest share of its members' edges, best first.
+
+    The share is of ten edges more, so that few edges make none. Ties go to the smaller candidate.
+    """
+    of_value = members.T.tocsr()
+    values = of_value.shape[0]
+    size = np.zeros(values, np.int64)
+    target, share = np.empty((values, n), np.int32), np.empty((values, n), np.float32)
+    run_blocks(
+        _share, values, of_value.indptr, of_value.indices, graph.indptr, graph.indices, n, size,
+        target, share,
+        scratch=(
+            Scratch(graph.targets, np.float32), Scratch(graph.targets + 1, np.int32, zeroed=False)
+        ),
+    )  # fmt: skip
+    filled = np.arange(n)[None, :] < size[:, None]
+    indptr = np.concatenate(([0], np.cumsum(size)))
+    return SparseRows(indptr, target[filled], share[filled], graph.targets)
+
+
+@numba.njit(cache=True, nogil=True)
+def _share(  # type: ignore[no-untyped-def]
+    block, blocks, v_indptr, v_indices, indptr, indices, n, size, target, share, total, touched
+):
+    for value in range(block, len(size), blocks):
+        count, edges = 0, 0
+        for place in range(v_indptr[value], v_indptr[value + 1]):
+            user = v_indices[place]
+            edges += indptr[user + 1] - indptr[user]
+            for entry in range(indptr[user], indptr[user + 1]):
+                other = indices[entry]
+                if total[other] == 0.0:
+                    touched[count] = other
+                    count += 1
+                total[other] += np.float32(1.0)
+        scale = np.float32(1.0) / (np.float32(max(edges, 1)) + np.float32(10.0))
+        for place in range(count):
+            total[touched[place]] *= scale
+        size[value] = keep_best(total, touched, count, n, target[value], share[value])
+        for place in range(count):
+            total[touched[place]] = 0.0
 
 
 def take_rows(rows: SparseRows, query: IndexArray) -> SparseRows:

@@ -16,31 +16,28 @@ from typing import Any
 
 import numpy as np
 
-from nextedge.config import Config
 from nextedge.data.split import Window
 from nextedge.errors import TooLittleDataError
 from nextedge.graph.snapshot import Snapshot
 from nextedge.models.artifact import Artifact, fingerprint
+from nextedge.models.launch import fit
 from nextedge.models.model import TrainingData
 from nextedge.stages.embedding import ModelSource, training_data
 from nextedge.stages.line import enabled_sources
 from nextedge.stages.source import Scope
-from nextedge.steps.step import Progress, Step
+from nextedge.steps.step import Progress, SurfaceStep
 from nextedge.steps.windows import History, cut, relation_of, window_snapshot
+from nextedge.storage import vanishing
 
 COMMON = "common"
 EVALUATION = "evaluation"
 SERVE = "serve"
 
 
-class EmbedStep(Step):
+class EmbedStep(SurfaceStep):
     """``<graph>/<source>/`` artifacts of trained models, and ``embed.json`` on what was left out."""
 
     name = "embed"
-
-    def __init__(self, config: Config, surface: str) -> None:
-        self.config = config
-        self.surface = surface
 
     def settings(self) -> Mapping[str, Any]:
         surface = self.config.surface(self.surface)
@@ -64,16 +61,17 @@ class EmbedStep(Step):
         left_out: dict[str, str] = {}
         (output / COMMON).mkdir()
         if sources:
-            pairs, windows, _, _ = cut(history, relation, self.config.split)
+            pairs, windows, _, _ = cut(history, relation, self.config.split, served.graph)
             seen = np.logical_and.reduce([window.graph for window in windows])
             common = Window(COMMON, windows[0].as_of, seen, np.zeros_like(seen))
-            scopes = {
-                COMMON: Scope(window_snapshot(history, relation, pairs, common), relation),
-                EVALUATION: Scope(window_snapshot(history, relation, pairs, windows[-1]), relation),
-                SERVE: served,
-            }
-            for source in sources:
-                self._train(source, scopes, output, progress, left_out)
+            with vanishing(output) as folder:
+                scopes = {SERVE: served}
+                for name, window in ((COMMON, common), (EVALUATION, windows[-1])):
+                    (folder / name).mkdir()
+                    snapshot = window_snapshot(history, relation, pairs, window, folder / name)
+                    scopes[name] = Scope(snapshot, relation)
+                for source in sources:
+                    self._train(source, scopes, output, progress, left_out)
         (output / "embed.json").write_text(json.dumps({"left_out": left_out}, indent=1))
 
     def _train(
@@ -104,7 +102,7 @@ class EmbedStep(Step):
                 progress(f"embed {self.surface}: {text} ({graph})", done, total)
 
             try:
-                fitted = model.fit(data, config, told)
+                fitted = fit(model, data, config, told, self.config.training)
             except TooLittleDataError as error:
                 left_out[source.name] = str(error)
                 return

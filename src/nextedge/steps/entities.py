@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from nextedge.graph.snapshot import Entities
 from nextedge.steps.occasions import occasions
 from nextedge.steps.step import Progress, Step
 from nextedge.steps.withheld import HIDDEN
+from nextedge.storage import ArrayFiles, mapped
 
 _ID_COLUMNS = {
     schema.USERS: (schema.USER_ID,),
@@ -29,6 +30,10 @@ _ID_COLUMNS = {
     schema.INTERACTIONS: (schema.USER_ID,),
     schema.BLOCKS: (schema.USER_ID, schema.OTHER_ID),
 }
+ROWS = 4_000_000
+"""Of a table, that are read at a time."""
+_TEXT_ROWS = 4
+"""Times as many where ids are text: each look-up of a batch hashes all ids of the map."""
 RECORDS = ("connections", "interactions", "impressions", "blocks")
 
 
@@ -105,15 +110,26 @@ class EntitiesStep(Step):
 
 
 def _distinct(tables: Path, columns: Mapping[str, tuple[str, ...]]) -> pa.Array | pa.ChunkedArray:
+    """Every id of the columns at least once; of a column no more than its distinct ones at a time."""
     parts = []
     for table, names in columns.items():
         path = tables / f"{table}.parquet"
         if path.exists():
-            parts += [pc.unique(pq.read_table(path, columns=[n]).column(n)) for n in names]
+            parts += [_unique(path, name) for name in names]
     if not parts:
         return pa.array([], pa.int64())
     kind = pa.int64() if all(pa.types.is_integer(p.type) for p in parts) else pa.large_string()
     return pa.chunked_array([part.drop_null().cast(kind) for part in parts])
+
+
+def _unique(path: Path, column: str) -> pa.Array:
+    found = pa.array([], pq.read_schema(path).field(column).type)
+    waiting: list[pa.Array] = []
+    for batch in batches(path, [column]):
+        waiting.append(pc.unique(batch.column(0)))
+        if sum(map(len, waiting)) > max(len(found), ROWS):
+            found, waiting = pc.unique(pa.chunked_array([found, *waiting])), []
+    return pc.unique(pa.chunked_array([found, *waiting]))
 
 
 def _in_order(path: Path, key: str, ids: IdMap, columns: list[str]) -> pa.Table:
@@ -129,36 +145,41 @@ def _in_order(path: Path, key: str, ids: IdMap, columns: list[str]) -> pa.Table:
 def _intern(path: Path, name: str, entities: Entities, output: Path) -> None:
     """Edges of one table as arrays of positions, times (µs, 0 where none) and weights."""
     output.mkdir()
-    rows = pq.read_table(path)
     users, items = entities.users, entities.items
-    if name == schema.CONNECTIONS:
-        ends = users.positions(rows.column(schema.SRC)), users.positions(rows.column(schema.DST))
-    elif name == schema.BLOCKS:
-        ends = (
-            users.positions(rows.column(schema.USER_ID)),
-            users.positions(rows.column(schema.OTHER_ID)),
-        )
-    elif name == schema.INTERACTIONS:
-        ends = (
-            users.positions(rows.column(schema.USER_ID)),
-            items.positions(rows.column(schema.ITEM_ID)),
-        )
-    else:
-        _intern_impressions(rows, entities, output)
+    if name == schema.IMPRESSIONS:
+        _intern_impressions(pq.read_table(path), entities, output)
         return
-    np.save(output / "source.npy", ends[0])
-    np.save(output / "target.npy", ends[1])
-    time = _micros(rows, schema.TIMESTAMP)
-    np.save(output / "time.npy", time)
-    if schema.ARRIVED_AT in rows.column_names:
-        np.save(output / "arrived.npy", np.maximum(time, _micros(rows, schema.ARRIVED_AT)))
+    left, right, others = {
+        schema.CONNECTIONS: (schema.SRC, schema.DST, users),
+        schema.BLOCKS: (schema.USER_ID, schema.OTHER_ID, users),
+        schema.INTERACTIONS: (schema.USER_ID, schema.ITEM_ID, items),
+    }[name]
+    given = pq.read_schema(path).names
+    wanted: tuple[str, ...] = (left, right, schema.TIMESTAMP, schema.ARRIVED_AT, schema.WEIGHT)
     if name == schema.INTERACTIONS:
-        np.save(output / "occasion.npy", occasions(rows, *ends, time))
-        if "event" in rows.column_names:
-            np.save(output / "action.npy", _actions(rows, "event"))
-    weight = rows.column(schema.WEIGHT) if schema.WEIGHT in rows.column_names else None
-    np.save(output / "weight.npy", np.ones(len(rows), np.float32) if weight is None
-            else np.asarray(weight, dtype=np.float32))  # fmt: skip
+        wanted += ("event",)
+    text = users.values.type != pa.int64() or others.values.type != pa.int64()
+    read = batches(
+        path, [column for column in wanted if column in given], ROWS * (_TEXT_ROWS if text else 1)
+    )
+    with ArrayFiles(output) as write:
+        for batch in read:
+            rows = pa.Table.from_batches([batch])
+            write("source", users.positions(rows.column(left)))
+            write("target", others.positions(rows.column(right)))
+            time = _micros(rows, schema.TIMESTAMP)
+            write("time", time)
+            if schema.ARRIVED_AT in given:
+                write("arrived", np.maximum(time, _micros(rows, schema.ARRIVED_AT)))
+            if "event" in rows.column_names:
+                write("action", _actions(rows, "event"))
+            write("weight", np.ones(len(rows), np.float32) if schema.WEIGHT not in given
+                  else np.asarray(rows.column(schema.WEIGHT), dtype=np.float32))  # fmt: skip
+    if name == schema.INTERACTIONS:
+        ends = mapped(output / "source.npy"), mapped(output / "target.npy")
+        known = {column.name for column in schema.TABLES[name].columns}
+        rows = pq.read_table(path, columns=[column for column in given if column not in known])
+        np.save(output / "occasion.npy", occasions(rows, *ends, mapped(output / "time.npy")))
 
 
 def _intern_hidden(path: Path, users: IdMap, output: Path) -> None:
@@ -201,6 +222,18 @@ def _intern_impressions(rows: pa.Table, entities: Entities, output: Path) -> Non
         }  # fmt: skip
         for name, values in arrays.items():
             np.save(output / column / f"{name}.npy", values[kept])
+
+
+def batches(path: Path, columns: list[str], rows: int = ROWS) -> Iterator[pa.RecordBatch]:
+    """The columns of a Parquet file, so many rows at a time; at least one batch, if of no row."""
+    with pq.ParquetFile(path) as file:
+        count = 0
+        for batch in file.iter_batches(rows, columns=columns):
+            count += 1
+            yield batch.select(columns)
+        if not count:
+            empty = file.schema_arrow.empty_table().select(columns)
+            yield pa.RecordBatch.from_arrays([c.combine_chunks() for c in empty.columns], columns)
 
 
 def _column(rows: pa.Table, name: str, kind: pa.DataType) -> pa.ChunkedArray:

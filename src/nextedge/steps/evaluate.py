@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-from nextedge.config import Config
 from nextedge.evaluation.beyond_accuracy import Catalogue, measure_beyond_accuracy
 from nextedge.evaluation.candidate_recall import (
     CandidateRecall,
@@ -26,7 +26,6 @@ from nextedge.evaluation.ranking import RankMetrics, rank_metrics
 from nextedge.evaluation.report import (
     EvaluationReport,
     Protocol,
-    SystemKind,
     SystemReport,
     compare,
     system_report,
@@ -35,43 +34,31 @@ from nextedge.features.attributes import Category
 from nextedge.graph.csr import Graph
 from nextedge.graph.snapshot import Snapshot
 from nextedge.graph.two_hop import pair_scores
-from nextedge.models.learners import load_rankers
 from nextedge.schema import ColumnKind
 from nextedge.stages.fusion import FILE as FUSION
 from nextedge.stages.fusion import Fusion
-from nextedge.stages.line import SCORE, Line, declared_features
-from nextedge.stages.merge import ROUGH, gather_sources, merge_candidates
-from nextedge.stages.rerank import FOLDER as RERANKER
-from nextedge.stages.rerank import Reranker
+from nextedge.stages.line import Line, declared_features
+from nextedge.stages.merge import ROUGH
 from nextedge.stages.source import Scope
 from nextedge.steps.embed import EVALUATION, load_trained
+from nextedge.steps.found import with_found
 from nextedge.steps.impressions import Impressions
-from nextedge.steps.rank import batches, positives_of, window_line
+from nextedge.steps.lines import BATCH, batches, window_line
+from nextedge.steps.rank import positives_of
+from nextedge.steps.ranked_lists import Lists, RankedQueries
 from nextedge.steps.shown import evaluate_shown
-from nextedge.steps.step import Progress, Step
+from nextedge.steps.step import Progress, SurfaceStep, checkpoints
 from nextedge.steps.windows import History, cut, relation_of
-from nextedge.types import Candidates, Requests
 
 MAX_QUERIES = 20_000
 _SINGLE = ("source", "baseline")
-HEURISTICS = (
-    "common_neighbor_count",
-    "adamic_adar",
-    "resource_allocation",
-    "jaccard",
-    "preferential_attachment",
-)
 
 
-class EvaluateStep(Step):
+class EvaluateStep(SurfaceStep):
     """``evaluation.json`` of one surface."""
 
     name = "evaluate"
     version = 2
-
-    def __init__(self, config: Config, surface: str) -> None:
-        self.config = config
-        self.surface = surface
 
     def settings(self) -> Mapping[str, Any]:
         return {"surface": self.surface, "k": self.config.surface(self.surface).k}
@@ -79,27 +66,34 @@ class EvaluateStep(Step):
     def run(self, inputs: Mapping[str, Path], output: Path, progress: Progress) -> None:
         history = History.load(inputs["entities"])
         surface = self.config.surface(self.surface)
-        pairs, windows, method, why = cut(history, relation_of(surface), self.config.split)
         relation = relation_of(surface)
         served = Scope(Snapshot.load(inputs["snapshot"], history.entities), relation)
+        pairs, windows, method, why = cut(history, relation, self.config.split, served.graph)
         features = declared_features(served, surface, self.config.features.exclude)
-        line = window_line(
-            self.config, self.surface, history, pairs, windows[-1], features,
+        folder = checkpoints(output)
+        saved = window_line(
+            folder, surface, history, pairs, windows[-1], features,
             load_trained(inputs["embed"], EVALUATION),
         )  # fmt: skip
-        positives = positives_of(line.scope, relation, pairs, windows[-1])
-        line = replace(line, fusion=Fusion.load(inputs["rank"] / "ranker" / FUSION))
-        rankers = load_rankers(inputs["rank"] / "ranker")
-        if rankers is not None:
-            reranker = Reranker.load(inputs["rank"] / "ranker" / RERANKER, line.scope, served=False)
-            line = replace(line.with_ranker(*rankers), reranker=reranker)
+        rankers = inputs["rank"] / "ranker"
+        saved = replace(saved, fusion=Fusion.load(rankers / FUSION))
+        positives = positives_of(saved.open().scope, relation, pairs, windows[-1])
+        (folder / "positives").mkdir(exist_ok=True)
+        positives.save(folder / "positives")
+        ranked = RankedQueries(saved, rankers, folder / "positives", surface.k)
         queries = np.flatnonzero(positives.degree)
         if len(queries) > MAX_QUERIES:
             queries = np.sort(np.random.default_rng(0).choice(queries, MAX_QUERIES, replace=False))
-        collected = _Collected(line, positives, surface.k)
-        for place, requests in enumerate(batches(queries, line.scope.snapshot.as_of, surface.k)):
-            progress(f"evaluate {self.surface}", place * len(requests), len(queries))
-            collected.add(requests)
+        tables = []
+        for number, (found, group) in enumerate(with_found(self.engine, saved, queries)):
+            blocks = (pa.table({"query": each.query}) for each in batches(group, 0, surface.k))
+            function, keep = replace(ranked, line=found), folder / f"blocks-{number}"
+            for table in self.engine.map_blocks(function, blocks, keep=keep):
+                tables.append(table)
+                done = min(len(tables) * BATCH, len(queries))
+                progress(f"evaluate {self.surface}", done, len(queries))
+        line = ranked.open()
+        collected = _Collected(line, positives, surface.k, queries, Lists.of(tables))
         report = collected.report(self.surface, f"{method} split ({why})")
         if windows[-1].as_of is not None:
             shown = evaluate_shown(line, Impressions.load(history, relation), surface.ranker)
@@ -108,75 +102,32 @@ class EvaluateStep(Step):
         (output / "evaluation.json").write_text(text)
 
 
+@dataclass(frozen=True, eq=False)
 class _Collected:
-    """Ranked lists of every system over the evaluation queries, batch by batch."""
+    """Ranked lists of every system over the evaluation queries."""
 
-    def __init__(self, line: Line, positives: Graph, k: int) -> None:
-        self.line = line
-        self.positives = positives
-        self.k = k
-        self.queries: list[np.ndarray] = []
-        self.kinds: dict[str, SystemKind] = {}
-        self.lists: dict[str, list[Candidates]] = {}
-        self.found: dict[str, list[Candidates]] = {}
-        self.labels: list[np.ndarray] = []
-        self.scores: list[np.ndarray] = []
-
-    def add(self, requests: Requests) -> None:
-        """Rank one batch by every system."""
-        line = self.line
-        found = gather_sources(line.sources, line.limits, requests)
-        merged = merge_candidates(found, line.scope.known, line.size, line.fusion)
-        self.queries.append(requests.query)
-        known = line.scope.known
-        for name, candidates in found.items():
-            usable = Candidates(candidates.indptr, candidates.candidate).keep(
-                known[candidates.candidate]
-            )
-            self.found.setdefault(name, []).append(usable)
-            self._measure(name, "source", usable, requests)
-        matrix, names = line.matrix(requests, merged), line.features.names
-        for name in HEURISTICS:
-            if name in names:
-                score = np.nan_to_num(matrix[:, names.index(name)])
-                self._measure(
-                    name, "baseline", merged.with_columns(score=score).sorted_by(SCORE), requests
-                )
-        self._measure(ROUGH, "baseline", merged, requests)
-        score = line.score(requests, merged, matrix)
-        if line.ranker is not None:
-            self.labels.append(
-                self.positives.contains(requests.query[merged.row_query], merged.candidate)
-            )
-            self.scores.append(score)
-        ranked = merged.with_columns(score=score).sorted_by(SCORE)
-        if line.reranker is not None:
-            self._measure("ranker", "ranker", ranked, requests)
-            ranked = line.reranker.rerank(requests, ranked, SCORE)
-        self._measure("full_line", "full_line", ranked, requests)
-
-    def _measure(self, name: str, kind: SystemKind, ranked: Candidates, requests: Requests) -> None:
-        self.kinds[name] = kind
-        top = Candidates(ranked.indptr, ranked.candidate).head(self.k)
-        self.lists.setdefault(name, []).append(top)
+    line: Line
+    positives: Graph
+    k: int
+    query: np.ndarray
+    lists: Lists
 
     def report(self, surface: str, split: str) -> EvaluationReport:
         """Everything that was measured."""
-        query = np.concatenate(self.queries) if self.queries else np.zeros(0, np.int32)
+        query = self.query.astype(np.int32)
         protocol = Protocol(split, self.k, len(query))
         if not len(query):
             return EvaluationReport(surface, protocol, ())
         degree = self.line.scope.graph.degree[query]
         indptr, positive = self.positives.gather(query)
         joined = {}
-        for name, parts in self.lists.items():
-            top = _joined(parts)
+        for name, top in self.lists.tops.items():
             joined[name] = rank_metrics(top.indptr, top.candidate, indptr, positive, self.k)
         systems = [self._system(name, metrics, degree, query) for name, metrics in joined.items()]
         main = f"ndcg@{self.k}"
-        single = [n for n, kind in self.kinds.items() if kind in _SINGLE and n != ROUGH]
+        single = [n for n, kind in self.lists.kinds.items() if kind in _SINGLE and n != ROUGH]
         best = max(single, key=lambda name: np.nanmean(joined[name].ndcg))
-        others = [best, ROUGH, *(n for n, kind in self.kinds.items() if kind == "ranker")]
+        others = [best, ROUGH, *(n for n, kind in self.lists.kinds.items() if kind == "ranker")]
         comparisons = tuple(
             compare(("full_line", joined["full_line"].named()[metric]),
                     (other, joined[other].named()[metric]), metric)
@@ -189,18 +140,18 @@ class _Collected:
     def _system(
         self, name: str, metrics: RankMetrics, degree: np.ndarray, query: np.ndarray
     ) -> SystemReport:
-        report = system_report(name, self.kinds[name], metrics, degree)
+        report = system_report(name, self.lists.kinds[name], metrics, degree)
         scope = self.line.scope
-        lists = _joined(self.lists[name])
+        lists = self.lists.tops[name]
         catalogue = Catalogue(scope.candidate_degree, _categories(self.line))
         positives = self.positives.gather(query)
         beyond = measure_beyond_accuracy(
             (lists.indptr, lists.candidate), positives, catalogue, k=self.k
         )
         report = replace(report, beyond_accuracy=beyond)
-        if name == "full_line" and self.scores:
+        if name == "full_line" and self.lists.scores:
             measured = classification_metrics(
-                np.concatenate(self.labels), np.concatenate(self.scores)
+                np.concatenate(self.lists.labels), np.concatenate(self.lists.scores)
             )
             report = replace(report, classification=measured)
         return report
@@ -212,18 +163,10 @@ class _Collected:
             graph = self.line.scope.graph
             counted = pair_scores(graph.indptr, graph.indices, query, indptr, positive)
             common = counted.common_neighbors.astype(np.int64)
-        lists = {name: _joined(parts) for name, parts in self.found.items()}
         return measure_candidate_recall(
-            {name: (part.indptr, part.candidate) for name, part in lists.items()},
+            {name: (part.indptr, part.candidate) for name, part in self.lists.found.items()},
             PositivePairs(indptr, positive, common, degree),
         )
-
-
-def _joined(parts: list[Candidates]) -> Candidates:
-    sizes = np.concatenate([np.diff(part.indptr) for part in parts])
-    return Candidates(
-        np.concatenate(([0], np.cumsum(sizes))), np.concatenate([part.candidate for part in parts])
-    )
 
 
 def _categories(line: Line) -> np.ndarray | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from nextedge.types import BoolArray, FloatArray, IndexArray, IntArray, Relation
 
 _DAY = 86_400_000_000
 _REQUEST = ACTIONS.index("request")
+_OUTCOMES = ("taken", "refused", "open")
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +75,18 @@ class Shown:
     refused: Graph
     open: Graph
     bias: PositionBias | None = None
+
+    def save(self, directory: Path) -> None:
+        """Write the graphs, without the bias, into an existing folder."""
+        for name in _OUTCOMES:
+            (directory / name).mkdir(exist_ok=True)
+            getattr(self, name).save(directory / name)
+
+    @classmethod
+    def load(cls, directory: Path) -> Shown:
+        """Memory-map what ``save`` wrote."""
+        taken, refused, is_open = (Graph.load(directory / name) for name in _OUTCOMES)
+        return cls(taken, refused, is_open)
 
 
 def shown_between(

@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from nextedge.config import Config
 from nextedge.graph.snapshot import Entities, Snapshot
 from nextedge.stages.line import fit_sources
 from nextedge.stages.source import Arrays, Scope
 from nextedge.steps.embed import SERVE, load_trained
-from nextedge.steps.step import Progress, Step
+from nextedge.steps.step import Progress, Step, SurfaceStep
 from nextedge.steps.windows import History, relation_of, serving_snapshot
 from nextedge.storage import mapped
 
@@ -29,17 +28,13 @@ class SnapshotStep(Step):
 
     def run(self, inputs: Mapping[str, Path], output: Path, progress: Progress) -> None:
         progress("snapshot: graphs", 0, 1)
-        serving_snapshot(History.load(inputs["entities"])).save(output)
+        serving_snapshot(History.load(inputs["entities"]), output).save(output)
 
 
-class SourcesStep(Step):
+class SourcesStep(SurfaceStep):
     """The fitted arrays of every source of one surface, over the serving snapshot."""
 
     name = "sources"
-
-    def __init__(self, config: Config, surface: str) -> None:
-        self.config = config
-        self.surface = surface
 
     def settings(self) -> Mapping[str, Any]:
         surface = self.config.surface(self.surface)
@@ -51,14 +46,19 @@ class SourcesStep(Step):
         entities = Entities.load(inputs["entities"] / "entities")
         scope = Scope(Snapshot.load(inputs["snapshot"], entities), relation_of(surface))
         trained = load_trained(inputs["embed"], SERVE)
-        for name, arrays in fit_sources(scope, surface, trained).items():
-            (output / name).mkdir()
-            for part, values in arrays.items():
-                np.save(output / name / f"{part}.npy", values)
+        save_sources(fit_sources(scope, surface, trained), output)
+
+
+def save_sources(fitted: Mapping[str, Arrays], directory: Path) -> None:
+    """Write the arrays of every source into an existing folder."""
+    for name, arrays in fitted.items():
+        (directory / name).mkdir()
+        for part, values in arrays.items():
+            np.save(directory / name / f"{part}.npy", values)
 
 
 def load_sources(directory: Path) -> dict[str, Arrays]:
-    """Memory-map what ``SourcesStep`` wrote."""
+    """Memory-map what ``save_sources`` wrote."""
     return {
         folder.name: {file.stem: mapped(file) for file in sorted(folder.glob("*.npy"))}
         for folder in sorted(directory.iterdir())

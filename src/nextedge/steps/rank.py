@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from nextedge.config import Config, RankerConfig
+from nextedge.config import RankerConfig
 from nextedge.data.split import LABEL_WINDOWS, Method, Window
 from nextedge.errors import TrainingError
 from nextedge.features.feature import FeatureSet
@@ -29,19 +29,21 @@ from nextedge.models.position_bias import PositionBias
 from nextedge.models.ranker import CalibratedRanker, Calibrator
 from nextedge.stages.fusion import FILE as FUSION
 from nextedge.stages.fusion import Fusion, FusionLearner
-from nextedge.stages.line import Line, build_line, declared_features, fit_sources
+from nextedge.stages.line import Line, declared_features
 from nextedge.stages.merge import gather_sources
 from nextedge.stages.rerank import FOLDER as RERANKER
 from nextedge.stages.rerank import Reranker
 from nextedge.stages.source import Scope
 from nextedge.steps.embed import COMMON, load_trained
-from nextedge.steps.impressions import Shown, action_worth, shown_between
+from nextedge.steps.impressions import action_worth, shown_between
+from nextedge.steps.label_rows import label_rows
+from nextedge.steps.lines import SavedLine, batches, window_line
+from nextedge.steps.pairs import Pairs
 from nextedge.steps.rerank import LabelWindow, train_reranker
-from nextedge.steps.step import Progress, Step
-from nextedge.steps.windows import History, Pairs, Records, cut, relation_of, window_snapshot
-from nextedge.types import BoolArray, Candidates, FloatArray, Relation, Requests
+from nextedge.steps.step import Progress, SurfaceStep, checkpoints
+from nextedge.steps.windows import History, Records, cut, relation_of
+from nextedge.types import FloatArray, Relation
 
-BATCH = 256
 FUSION_QUERIES = 1_000
 COLD_SHARE = 0.1
 """Share of the users whose edges are taken out, to learn how to rank for those without."""
@@ -76,15 +78,11 @@ class LabelledWindows:
     bias: PositionBias | None
 
 
-class RankStep(Step):
+class RankStep(SurfaceStep):
     """``ranker/`` of one surface, with ``training.json`` saying what was compared."""
 
     name = "rank"
-    version = 6
-
-    def __init__(self, config: Config, surface: str) -> None:
-        self.config = config
-        self.surface = surface
+    version = 7
 
     def settings(self) -> Mapping[str, Any]:
         return {
@@ -95,7 +93,8 @@ class RankStep(Step):
 
     def run(self, inputs: Mapping[str, Path], output: Path, progress: Progress) -> None:
         surface = self.config.surface(self.surface)
-        learned = self.labelled(inputs, progress)
+        windows = checkpoints(output)
+        learned = self.labelled(inputs, windows, progress)
         progress(f"rank {self.surface}: training", LABEL_WINDOWS, LABEL_WINDOWS + 1)
         ranker, compared = train(learned.parts, learned.features.names, surface.ranker)
         folder = output / "ranker"
@@ -119,7 +118,7 @@ class RankStep(Step):
                     )
                     Reranker(served, model).save(folder / RERANKER, served)
             progress(f"rank {self.surface}: cold start", LABEL_WINDOWS, LABEL_WINDOWS + 1)
-            parts = self._cold_start(learned)
+            parts = self._cold_start(learned, windows)
             settings = surface.ranker.model_copy(update={"model": "auto"})
             cold, about["cold_start"] = train(parts, learned.features.names, settings)
             if cold is not None:
@@ -127,40 +126,54 @@ class RankStep(Step):
                 cold.save(folder / COLD_START)
         (output / "training.json").write_text(json.dumps(about, indent=1))
 
-    def labelled(self, inputs: Mapping[str, Path], progress: Progress) -> LabelledWindows:
-        """Candidates, features and labels of every label window."""
+    def labelled(
+        self, inputs: Mapping[str, Path], folder: Path, progress: Progress
+    ) -> LabelledWindows:
+        """Candidates, features and labels of every label window; what is done lies in ``folder``."""
         history = History.load(inputs["entities"])
         surface = self.config.surface(self.surface)
         relation = relation_of(surface)
-        pairs, windows, method, why = cut(history, relation, self.config.split)
         served = Scope(Snapshot.load(inputs["snapshot"], history.entities), relation)
+        pairs, windows, method, why = cut(history, relation, self.config.split, served.graph)
         features = declared_features(served, surface, self.config.features.exclude)
         trained = load_trained(inputs["embed"], COMMON)
         parts: list[LabelledRows] = []
         latest: list[LabelWindow] = []
         fusion, shown = Fusion(), None
+        saved: SavedLine | None = None
         for place, window in enumerate(windows[:-1]):
             progress(f"rank {self.surface}: candidates of {window.name}", place, LABEL_WINDOWS + 1)
-            if place == 0 or window.graph is not windows[place - 1].graph:
-                line = window_line(
-                    self.config, self.surface, history, pairs, window, features, trained
-                )
-            end = windows[place + 1].as_of
+            end, kept = windows[place + 1].as_of, folder / f"{window.name}-rows.npz"
+            if kept.exists() and not surface.reranker.enabled:  # by a build that was stopped
+                parts.append(LabelledRows.load(kept))
+                fusion = Fusion.load(folder / FUSION)
+                shown = shown_between(history, relation, window.as_of, end, surface.ranker)
+                continue
+            if saved is None or window.graph is not windows[place - 1].graph:
+                saved = window_line(folder, surface, history, pairs, window, features, trained)
+            line = saved.open()
             worth = edge_worth(history.of(relation), pairs, end, surface.ranker)
             positives = positives_of(line.scope, relation, pairs, window, worth)
             if place == 0:
                 fusion = learn_fusion(line, positives, surface.ranker)
-            line = replace(line, fusion=fusion)
+                fusion.save(folder / FUSION)
+            saved = replace(saved, fusion=fusion)
+            line = saved.open()
             if surface.reranker.enabled and place > 0:
                 latest.append(LabelWindow(line, positives, tuple(parts)))
             shown = shown_between(history, relation, window.as_of, end, surface.ranker)
-            parts.append(label_rows(line, positives, surface.ranker, seed=place, shown=shown))
+            parts.append(label_rows(self.engine, saved, positives, surface.ranker, place, shown))
+            parts[-1].save(kept)
+            if not surface.reranker.enabled and window.graph is not windows[place + 1].graph:
+                del line
+                saved.remove()
+                saved = None
         bias = None if shown is None else shown.bias
         return LabelledWindows(
             history, pairs, windows[-2], method, why, features, trained, fusion, parts, latest, bias
         )
 
-    def _cold_start(self, learned: LabelledWindows) -> list[LabelledRows]:
+    def _cold_start(self, learned: LabelledWindows, folder: Path) -> list[LabelledRows]:
         """Rows of queries whose every edge was taken out, in three parts; none where nothing
         else is known of them.
 
@@ -182,11 +195,11 @@ class RankStep(Step):
             "cold_start", window.as_of, window.graph & ~touched,
             (window.graph | window.labels) & asked,
         )  # fmt: skip
-        line = window_line(
-            self.config, self.surface, history, pairs, made, learned.features, learned.trained
+        saved = window_line(
+            folder, surface, history, pairs, made, learned.features, learned.trained
         )
-        line = replace(line, fusion=learned.fusion)
-        positives = positives_of(line.scope, relation, pairs, made)
+        saved = replace(saved, fusion=learned.fusion)
+        positives = positives_of(saved.open().scope, relation, pairs, made)
         source = np.repeat(np.arange(len(positives), dtype=np.int32), positives.degree)
         group = random.integers(0, COLD_PARTS, len(positives))
         settings = surface.ranker.model_copy(
@@ -198,25 +211,9 @@ class RankStep(Step):
             part = build_graph(
                 source[own], positives.indices[own], len(positives), positives.targets
             )
-            parts.append(label_rows(line, part, settings, seed=LABEL_WINDOWS + place))
+            parts.append(label_rows(self.engine, saved, part, settings, LABEL_WINDOWS + place))
+        saved.remove()
         return parts
-
-
-def window_line(
-    config: Config,
-    name: str,
-    history: History,
-    pairs: Pairs,
-    window: Window,
-    features: FeatureSet,
-    trained: Mapping[str, Artifact],
-) -> Line:
-    """The line over a window's snapshot."""
-    surface = config.surface(name)
-    relation = relation_of(surface)
-    snapshot = window_snapshot(history, relation, pairs, window)
-    scope = Scope(snapshot, relation)
-    return build_line(scope, surface, fit_sources(scope, surface, trained), features=features)
 
 
 def positives_of(
@@ -254,7 +251,7 @@ def edge_worth(
     if end is not None:
         value = np.where(records.time <= end, value, 0.0)
     worth = np.zeros(len(pairs.source), np.float32)
-    np.maximum.at(worth, pairs.of_record, value.astype(np.float32))
+    np.maximum.at(worth, pairs.numbers(records), value.astype(np.float32))
     return worth
 
 
@@ -267,105 +264,6 @@ def learn_fusion(line: Line, positives: Graph, settings: RankerConfig) -> Fusion
         found = gather_sources(line.sources, line.limits, requests)
         learner.add(requests, found, positives)
     return learner.fusion()
-
-
-def batches(queries: np.ndarray, now: int, k: int) -> list[Requests]:
-    """Requests of at most BATCH queries each."""
-    return [
-        Requests(queries[start : start + BATCH].astype(np.int32), now, k)
-        for start in range(0, len(queries), BATCH)
-    ]
-
-
-def label_rows(
-    line: Line, positives: Graph, settings: RankerConfig, seed: int, shown: Shown | None = None
-) -> LabelledRows:
-    """Candidates of as many label queries as ``max_rows`` allows, with their labels.
-
-    A candidate is positive when it became an edge, or was shown and taken. What was shown and
-    refused is kept for certain; what was shown and may yet be answered is left out, as
-    neither. Every positive and the best of the rest are kept; of the others some are drawn, and stand
-    for all of them by their weight: without it, a positive that the sources rank low would
-    stand among fewer negatives than it meets when served, and be overrated.
-    """
-    random = np.random.default_rng([settings.seed, seed])
-    wanted = positives.degree if shown is None else positives.degree + shown.taken.degree
-    queries = random.permutation(np.flatnonzero(wanted))
-    matrices, labels, groups, weights, rows = [], [], [], [], 0
-    for requests in batches(queries, line.scope.snapshot.as_of, 1):
-        candidates, label, refused = _labelled(line, requests, positives, shown)
-        kept, weight = _drawn(candidates, label, settings, random, refused)
-        candidates, label, weight = candidates.keep(kept), label[kept], weight[kept]
-        if shown is not None:
-            pair = requests.query[candidates.row_query], candidates.candidate
-            weight = _with_refusals(
-                candidates, label, weight, shown.refused.weights(*pair), settings
-            )
-        matrices.append(line.matrix(requests, candidates))
-        labels.append(label)
-        groups.append(np.diff(candidates.indptr))
-        weights.append(weight)
-        rows += len(candidates)
-        if rows >= settings.max_rows:
-            break
-    if not matrices:
-        width = len(line.features.names)
-        none = np.zeros(0, np.float32)
-        return LabelledRows(np.zeros((0, width), np.float32), none, np.zeros(0, np.int64), none)
-    group = np.concatenate(groups)
-    return LabelledRows(
-        np.concatenate(matrices), np.concatenate(labels), group[group > 0], np.concatenate(weights)
-    )
-
-
-def _with_refusals(
-    candidates: Candidates, label: FloatArray, weight: FloatArray, refused: FloatArray,
-    settings: RankerConfig,
-) -> FloatArray:  # fmt: skip
-    """float32[R] weights in which a query's refusals have ``refused_share`` of its negatives'.
-
-    Those who were shown something and refused it say for certain what the many who were never
-    asked do not; one by one they would be lost among them.
-    """
-    row, queries = candidates.row_query, candidates.queries
-    shown = (refused > 0) & (label == 0)
-    others = np.bincount(row, np.where(shown | (label > 0), 0.0, weight), minlength=queries)
-    own = np.bincount(row, np.where(shown, refused, 0.0), minlength=queries)
-    share = settings.refused_share
-    scale = np.maximum(others * share / (1.0 - share) / np.maximum(own, 1e-9), 1.0)
-    return np.where(shown, refused * scale[row], weight).astype(np.float32)
-
-
-def _labelled(
-    line: Line, requests: Requests, positives: Graph, shown: Shown | None
-) -> tuple[Candidates, FloatArray, BoolArray]:
-    """Candidates of a batch, what each counts as positive, and which were shown and refused."""
-    candidates = line.retrieve(requests)
-    pair = requests.query[candidates.row_query], candidates.candidate
-    label = positives.weights(*pair)
-    if shown is None:
-        return candidates, label, np.zeros(len(label), bool)
-    label = np.maximum(label, shown.taken.weights(*pair))
-    known = (label > 0) | ~shown.open.contains(*pair)
-    refused = shown.refused.contains(*pair) & (label == 0)
-    return candidates.keep(known), label[known], refused[known]
-
-
-def _drawn(
-    candidates: Candidates,
-    label: FloatArray,
-    settings: RankerConfig,
-    random: np.random.Generator,
-    refused: BoolArray | None = None,
-) -> tuple[BoolArray, FloatArray]:
-    """Which rows of queries with a positive to keep (bool[R]), and what each stands for."""
-    caught = np.bincount(candidates.row_query, label, minlength=candidates.queries) > 0
-    certain = (label > 0) | (candidates.position() < settings.best_kept)
-    certain |= False if refused is None else refused
-    others = np.bincount(candidates.row_query, ~certain, minlength=candidates.queries)
-    rate = np.minimum(settings.others_drawn / np.maximum(others, 1), 1.0)[candidates.row_query]
-    kept = (certain | (random.random(len(candidates)) < rate)) & caught[candidates.row_query]
-    return kept, np.where(certain, 1.0, 1.0 / rate).astype(np.float32)
 
 
 def train(

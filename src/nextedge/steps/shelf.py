@@ -38,6 +38,8 @@ class Shelf:
         except (ReleaseError, ValueError, KeyError):  # it is made anew
             shutil.rmtree(folder, ignore_errors=True)
             return False
+        del done["files"]
+        (folder / DONE).write_text(json.dumps(done))
         return True
 
     def keep(self, name: str, folder: Path) -> None:

@@ -11,7 +11,7 @@ from nextedge.graph.csr import build_graph
 from nextedge.schema import ACTIONS
 from nextedge.stages.line import Line
 from nextedge.steps.impressions import Impressions, favours_of, outcomes
-from nextedge.steps.rank import batches
+from nextedge.steps.lines import batches
 from nextedge.types import Candidates, FloatArray, IndexArray, IntArray
 
 MOST_ROWS = 100_000

@@ -11,9 +11,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+from nextedge.config import Config
+from nextedge.engines.base import Engine
+from nextedge.steps.needs import require
 from nextedge.steps.shelf import DONE, Shelf
+from nextedge.steps.usage import measured
 from nextedge.storage import writing
 
+CHECKPOINTS = "checkpoints"
 Progress = Callable[[str, int, int], None]
 """Told (what is being done, how much is done, how much there is)."""
 
@@ -48,6 +53,23 @@ class Step(ABC):
         ]
 
 
+class SurfaceStep(Step):
+    """A step of one surface."""
+
+    def __init__(self, config: Config, engine: Engine, surface: str) -> None:
+        self.config = config
+        self.engine = engine
+        self.surface = surface
+
+
+def checkpoints(output: Path) -> Path:
+    """Folder in which a step keeps what it has of ``output``, for the run after one that stopped."""
+    folder = output.parent / CHECKPOINTS / output.name.split(".")[1]
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 class Workshop:
     """Keeps the outputs of steps under ``work`` in the state folder."""
 
@@ -57,44 +79,80 @@ class Workshop:
         progress: Progress,
         *,
         fresh: bool = False,
+        spent: Callable[[], Mapping[str, Any]] = dict,
+        memory_bytes: int | None = None,
         shelf: Shelf | None = None,
     ) -> None:
         self.directory = directory
         self.shelf = shelf
         self.progress = progress
         self.fresh = fresh
+        self.spent = spent
+        """What an engine took since it was last asked, beside this process."""
+        self.memory_bytes = memory_bytes
+        """What a step may take; one that needs more is refused. None is no bound."""
         self.used: set[str] = set()
+        self.usage: list[dict[str, Any]] = []
+        """What each step cost when it ran, in order; ``reused`` where an earlier build ran it."""
 
     def complete(self, step: Step, inputs: Mapping[str, tuple[str, Path]]) -> tuple[str, Path]:
-        """Run a step unless its output is there already; returns (key, folder)."""
-        key = step.key({name: key for name, (key, _) in inputs.items()})
-        output = self.directory / f"{step.name}-{key}"
+        """Run a step unless its output is there already; returns (key, folder).
+
+        Raises:
+            MemoryBoundError: it would need more memory than it may take.
+        """
+        key, output = self._place(step, inputs)
         self.used.add(output.name)
         if (output / DONE).exists() and not self.fresh:
             self.progress(f"{step.name}: unchanged", 1, 1)
+            self._note(step, output, reused=True)
             return key, output
-        partial = self.directory / f".{step.name}-{key}.{os.getpid()}"
-        shutil.rmtree(partial, ignore_errors=True)
+        require(step.name, {name: path for name, (_, path) in inputs.items()}, self.memory_bytes)
+        for left in self.directory.glob(f".{output.name}.*"):  # by builds that were killed
+            shutil.rmtree(left, ignore_errors=True)
+        partial = self.directory / f".{output.name}.{os.getpid()}"
+        if self.fresh:
+            shutil.rmtree(checkpoints(partial), ignore_errors=True)
         try:
             with writing(output):
                 partial.mkdir(parents=True)
-                found = (
+                fetched = (
                     self.shelf is not None
                     and not self.fresh
                     and self.shelf.fetch(output.name, partial)
                 )
-                if not found:
+                if not fetched:
                     partial.mkdir(exist_ok=True)
-                    folders = {name: path for name, (_, path) in inputs.items()}
-                    step.run(folders, partial, self.progress)
-                (partial / DONE).write_text(json.dumps({"step": step.name, "key": key}))
+                    self._run(step, key, {n: path for n, (_, path) in inputs.items()}, partial)
                 shutil.rmtree(output, ignore_errors=True)
                 os.replace(partial, output)
-                if self.shelf is not None and not found:
+                if self.shelf is not None and not fetched:
                     self.shelf.keep(output.name, output)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(checkpoints(partial), ignore_errors=True)
+        self._note(step, output, reused=fetched)
         return key, output
+
+    def _run(self, step: Step, key: str, inputs: Mapping[str, Path], output: Path) -> None:
+        with measured(output) as usage:
+            step.run(inputs, output, self.progress)
+        took = {**usage.to_json(), **self.spent()}
+        (output / DONE).write_text(json.dumps({"step": step.name, "key": key, "usage": took}))
+
+    def _note(self, step: Step, output: Path, *, reused: bool) -> None:
+        done = json.loads((output / DONE).read_text())
+        surface = getattr(step, "surface", None)
+        of = {"surface": surface} if surface else {}
+        self.usage.append({"step": step.name, **of, "reused": reused, **done.get("usage", {})})
+
+    def has(self, step: Step, inputs: Mapping[str, tuple[str, Path]]) -> bool:
+        """Whether the output of a step is there."""
+        return (self._place(step, inputs)[1] / DONE).exists()
+
+    def _place(self, step: Step, inputs: Mapping[str, tuple[str, Path]]) -> tuple[str, Path]:
+        key = step.key({name: key for name, (key, _) in inputs.items()})
+        return key, self.directory / f"{step.name}-{key}"
 
     def tidy(self) -> None:
         """Drop outputs that the last build did not use."""

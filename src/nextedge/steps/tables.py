@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from nextedge import schema
@@ -123,7 +124,9 @@ class TablesStep(Step):
         dropped = self.config.data.dangling == "drop" and not self.config.events.create_users
         if dropped and users.exists():
             known = pq.read_table(users, columns=[schema.USER_ID])[schema.USER_ID]
-            left_out |= ids - set(known.cast(pa.string()).to_pylist())
+            named = pa.array(sorted(ids), pa.string())
+            found = pc.is_in(named, value_set=known.cast(pa.string()))
+            left_out |= set(named.filter(pc.invert(found)).to_pylist())
         if not left_out:
             return events
         return [e for e in events if not {str(e.user_id), str(e.candidate_id)} & left_out]

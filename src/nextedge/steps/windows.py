@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,13 @@ from nextedge.config import SplitConfig, SurfaceConfig
 from nextedge.data.split import Method, Window, choose_method, label_windows
 from nextedge.features.attributes import Attributes
 from nextedge.features.backfill import Sizes, backfill, item_category
+from nextedge.graph.assemble import EdgeList
 from nextedge.graph.communities import communities
-from nextedge.graph.csr import Graph, build_graph, mirrored
+from nextedge.graph.csr import Graph, build_graph
+from nextedge.graph.placing import Place
 from nextedge.graph.snapshot import Entities, Snapshot
 from nextedge.schema import ACTIONS
+from nextedge.steps.pairs import Pairs
 from nextedge.steps.withheld import HIDDEN
 from nextedge.storage import mapped
 from nextedge.types import (
@@ -28,7 +31,6 @@ from nextedge.types import (
 )
 
 MOSTLY = 0.99
-_FOREVER = np.iinfo(np.int64).max
 _VIEWS = [ACTIONS.index(name) for name in ("click", "view")]
 
 
@@ -39,6 +41,7 @@ class Records:
     ``arrived`` (int64[n], µs) is when the row became known, its time where that is not given;
     ``occasion`` (int32[n]) numbers what happened at one item at one time, -1 where alone;
     ``action`` (int32[n]) is a place in ``schema.ACTIONS``, below 0 where it is none of them.
+    ``kept`` (bool[n]) says which rows count; None for all.
     """
 
     source: IndexArray
@@ -48,6 +51,7 @@ class Records:
     arrived: IntArray
     occasion: IndexArray | None = None
     action: IndexArray | None = None
+    kept: BoolArray | None = None
 
     @classmethod
     def load(cls, directory: Path) -> Records:
@@ -66,12 +70,12 @@ class Records:
         return cls(source, target, time, weight, arrived, array("occasion"), array("action"))
 
     def keep(self, mask: BoolArray) -> Records:
-        """Only the rows where the mask holds."""
-        kept: dict[str, Any] = {
-            part.name: None if (values := getattr(self, part.name)) is None else values[mask]
-            for part in fields(self)
-        }
-        return Records(**kept)
+        """The same rows, of which only those count where the mask (bool[n]) holds."""
+        return replace(self, kept=mask)
+
+    def edges(self, *, mirrored: bool) -> EdgeList:
+        """The rows that count, as what a graph is made of."""
+        return EdgeList(self.source, self.target, self.weight, self.time, None, self.kept, mirrored)
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,88 +121,89 @@ class History:
         return max((int(time.max()) for time in times if len(time)), default=0)
 
 
-@dataclass(frozen=True, eq=False)
-class Pairs:
-    """Distinct pairs of a relation: ends, first time, and each record's pair number."""
-
-    source: IndexArray
-    target: IndexArray
-    first: IntArray
-    of_record: IntArray
-
-    @classmethod
-    def of(cls, records: Records, relation: Relation) -> Pairs:
-        """Pairs of the records; a symmetric relation's pair has its smaller end first."""
-        left, right = np.asarray(records.source), np.asarray(records.target)
-        if relation.symmetric:
-            left, right = np.minimum(left, right), np.maximum(left, right)
-        key = (left.astype(np.int64) << 32) | right.astype(np.int64)
-        unique, number = np.unique(key, return_inverse=True)
-        first = np.full(len(unique), _FOREVER)
-        np.minimum.at(first, number, records.time)
-        source = (unique >> 32).astype(np.int32)
-        target = (unique & 0xFFFFFFFF).astype(np.int32)
-        return cls(source, target, first, number.astype(np.int64))
-
-
 def relation_of(surface: SurfaceConfig) -> Relation:
     """The relation whose edges a surface predicts."""
     return CONNECTS if surface.kind == "people" else ENGAGES
 
 
 def cut(
-    history: History, relation: Relation, split: SplitConfig
+    history: History, relation: Relation, split: SplitConfig, served: Graph
 ) -> tuple[Pairs, list[Window], Method, str]:
-    """The pairs of a relation, their windows, and the split method with its reason."""
-    pairs = Pairs.of(history.of(relation), relation)
+    """The pairs of a relation, their windows, and the split method with its reason.
+
+    Args:
+        served: the relation's graph of all records.
+    """
+    pairs = Pairs.of(served, relation)
     method, why = choose_method(split, pairs.first)
     windows = label_windows(
-        split, method, pairs.source.astype(np.int64), pairs.first, divide=not relation.self_typed
+        split, method, pairs.source, pairs.first, divide=not relation.self_typed
     )
     return pairs, windows, method, why
 
 
-def window_snapshot(history: History, relation: Relation, pairs: Pairs, window: Window) -> Snapshot:
-    """The snapshot a window may see: other relations are cut at the same instant."""
-    kept = window.graph[pairs.of_record]
-    if window.as_of is not None:
-        kept = kept & (history.of(relation).arrived <= window.as_of)
-    own = history.of(relation).keep(kept)
+def window_snapshot(
+    history: History,
+    relation: Relation,
+    pairs: Pairs,
+    window: Window,
+    folder: Path | None = None,
+) -> Snapshot:
+    """The snapshot a window may see: other relations are cut at the same instant.
+
+    Args:
+        folder: an empty one, for the graphs; None holds them in memory.
+    """
+    own = _in_window(history.of(relation), pairs, window)
     other = history.interactions if relation.self_typed else history.connections
     if window.as_of is not None:
         other = other.keep(other.arrived <= window.as_of)
     connections, interactions = (own, other) if relation.self_typed else (other, own)
+    place = Place(folder)
     if window.as_of is None:  # impressions cannot be cut: who opened whom tells who connected
-        return make_snapshot(history, connections, interactions, history.latest, views=False)
-    return make_snapshot(history, connections, interactions, window.as_of)
+        return make_snapshot(history, connections, interactions, history.latest, place, views=False)
+    return make_snapshot(history, connections, interactions, window.as_of, place)
 
 
-def serving_snapshot(history: History) -> Snapshot:
-    """Everything that is known."""
-    return make_snapshot(history, history.connections, history.interactions, history.latest)
+def _in_window(records: Records, pairs: Pairs, window: Window) -> Records:
+    """The records of the window's pairs that were known by then."""
+    if window.as_of is None:
+        return records.keep(pairs.marked(records, window.graph))
+    kept = records.arrived <= window.as_of
+    if not np.array_equal(window.graph, pairs.first <= window.as_of):  # not all pairs of the time
+        kept &= pairs.marked(records, window.graph)
+    return records.keep(kept)
+
+
+def serving_snapshot(history: History, folder: Path | None = None) -> Snapshot:
+    """Everything that is known; the graphs in files of an empty folder, where one is given."""
+    place = Place(folder)
+    return make_snapshot(history, history.connections, history.interactions, history.latest, place)
 
 
 def make_snapshot(
-    history: History, connections: Records, interactions: Records, as_of: int, *, views: bool = True
+    history: History,
+    connections: Records,
+    interactions: Records,
+    as_of: int,
+    place: Place,
+    *,
+    views: bool = True,
 ) -> Snapshot:
     """Build the graphs of a snapshot from the records it may see; impressions where ``views``."""
     users, items = len(history.entities.users), len(history.entities.items)
-    connects = _mirrored_graph(connections, users)
-    engages = build_graph(
-        interactions.source,
-        interactions.target,
-        users,
-        items,
-        interactions.weight,
-        interactions.time,
-    )
-    engaged_by = engages.reverse
+
+    def graph(name: str, records: Records) -> Graph:
+        return place.graph(name, records.edges(mirrored=True), users, users)
+
+    connects = graph("connections", connections)
+    engages = place.graph("engagements", interactions.edges(mirrored=False), users, items)
+    engaged_by = place.reverse("engaged_by", engages)
     occasions = _occasions(interactions, users)
     return Snapshot(
         history.entities, as_of, history.timed, connects, engages, engaged_by,
-        occasions, occasions.reverse,
-        _profile_views(history, as_of if views else 0), _mirrored_graph(history.blocks, users),
-        _mirrored_graph(history.hidden_connections, users),
+        occasions, occasions.reverse, _profile_views(history, as_of if views else 0),
+        graph("blocks", history.blocks), graph("hidden_connections", history.hidden_connections),
         np.stack(communities(connects), axis=1),
         known_entities(history.entities.user_attributes, as_of, (connects.degree > 0) | (engages.degree > 0)),
         known_entities(history.entities.item_attributes, as_of, engaged_by.degree > 0),
@@ -224,18 +229,12 @@ def _counters(
 def _occasions(interactions: Records, users: int) -> Graph:
     """Users × the occasions at which they met others."""
     none = np.zeros(0, np.int32)
-    if interactions.occasion is None or not len(interactions.occasion):
+    occasion, kept = interactions.occasion, interactions.kept
+    if occasion is None or not len(occasion) or (kept is not None and not kept.any()):
         return build_graph(none, none, users, 0)
-    met = interactions.occasion >= 0
-    targets = int(interactions.occasion.max()) + 1
-    return build_graph(interactions.source[met], interactions.occasion[met], users, targets)
-
-
-def _mirrored_graph(records: Records, users: int) -> Graph:
-    source, target, time, weight = mirrored(
-        np.asarray(records.source), np.asarray(records.target), records.time, records.weight
-    )
-    return build_graph(source, target, users, users, weight, time)  # type: ignore[arg-type]
+    met = occasion >= 0 if kept is None else kept & (occasion >= 0)
+    targets = int(occasion.max() if kept is None else occasion[kept].max()) + 1
+    return build_graph(interactions.source[met], occasion[met], users, targets)
 
 
 def known_entities(attributes: Attributes, as_of: int, has_edge: BoolArray) -> BoolArray:

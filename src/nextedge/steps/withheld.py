@@ -148,9 +148,10 @@ def _hide(tables: Path, pairs: list[tuple[str, str]]) -> None:
     path = tables / f"{schema.CONNECTIONS}.parquet"
     if not path.exists():
         return
-    rows, private = pq.read_table(path), _private(tables)
-    if not pairs and not private and schema.HIDDEN not in rows.column_names:
+    private = _private(tables)
+    if not pairs and not private and schema.HIDDEN not in pq.read_schema(path).names:
         return
+    rows = pq.read_table(path)
     text = [rows.column(name).cast(pa.string()) for name in (schema.SRC, schema.DST)]
     hidden = np.zeros(len(rows), bool)
     if schema.HIDDEN in rows.column_names:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ from nextedge.errors import StorageError
 
 _REFUSED = (
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM,
+    errno.ENOTDIR, errno.EEXIST,
 )  # fmt: skip
 
 
@@ -26,6 +29,14 @@ def mapped(path: Path) -> npt.NDArray[Any]:
     A plain array, as every look into a ``numpy.memmap`` takes three times as long.
     """
     return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+
+
+def plain(values: npt.NDArray[np.generic] | None, dtype: type[np.generic]) -> npt.NDArray[Any]:
+    """An array, empty for None, read-only: one compiled kernel for memory and mapped files."""
+    given = np.zeros(0, dtype) if values is None else np.asarray(values).astype(dtype, copy=False)
+    plain = given.view()
+    plain.flags.writeable = False
+    return plain
 
 
 @contextlib.contextmanager
@@ -39,6 +50,62 @@ def writing(path: Path) -> Iterator[None]:
         if error.errno is None and "requested and" in str(error):  # NumPy's short write
             raise StorageError(f"{path}: cannot be written: No space left on device") from None
         raise
+
+
+class ArrayFile:
+    """A ``.npy`` file of one axis that grows: its length is told when it is closed."""
+
+    def __init__(self, path: Path, dtype: npt.DTypeLike) -> None:
+        self._file = path.open("wb")
+        self._dtype = np.dtype(dtype)
+        self._length = 0
+        self._header()
+
+    def append(self, values: npt.NDArray[Any]) -> None:
+        """Add values, which must have the file's type."""
+        np.ascontiguousarray(values, self._dtype).tofile(self._file)
+        self._length += len(values)
+
+    def close(self) -> None:
+        """Write the length into the header, which has room for any."""
+        self._file.seek(0)
+        self._header()
+        self._file.close()
+
+    def _header(self) -> None:
+        about = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False}
+        np.lib.format.write_array_header_1_0(self._file, {**about, "shape": (self._length,)})
+
+
+class ArrayFiles:
+    """``.npy`` files of a folder, by name, that grow together; whole once the body has ended."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._files: dict[str, ArrayFile] = {}
+
+    def __call__(self, name: str, values: npt.NDArray[Any]) -> None:
+        """Add values to a file, whose type is that of the first."""
+        if name not in self._files:
+            self._files[name] = ArrayFile(self._folder / f"{name}.npy", values.dtype)
+        self._files[name].append(values)
+
+    def __enter__(self) -> ArrayFiles:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in self._files.values():
+            file.close()
+
+
+@contextlib.contextmanager
+def vanishing(parent: Path) -> Iterator[Path]:
+    """A folder that is gone after the body; files of it that are mapped live on as long as that."""
+    folder = Path(tempfile.mkdtemp(prefix=".vanishing-", dir=parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def replace_file(path: Path, data: bytes, mode: int = 0o666) -> None:

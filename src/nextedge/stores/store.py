@@ -4,8 +4,9 @@ Keys are written as ``ne:{tenant}:key``. The braces are Redis' hash tag: a clust
 what stands between them, so all keys of a tenant lie in one slot and a batch of any of them is one
 command to one node. The tag is the tenant and not the user, because a batch of several users must
 be one round trip too, and because a prefix is then deleted at one node. The price is that one
-tenant's values do not spread over a cluster; many tenants do. The brace that closes the tag ends
-the name, so tenant ``a`` never sees the keys of tenant ``ab``.
+tenant's values do not spread over a cluster; many tenants do, and one does over several servers
+(see ``stores.partitioned``). The brace that closes the tag ends the name, so tenant ``a`` never sees
+the keys of tenant ``ab``.
 """
 
 from __future__ import annotations

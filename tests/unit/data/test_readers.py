@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -289,22 +290,26 @@ def _postgres_programs() -> Path | None:
 
 
 @pytest.fixture
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """A PostgreSQL server of its own, as a user that is not root, on a socket in its folder."""
     pytest.importorskip("adbc_driver_postgresql")
     programs = _postgres_programs()
     if programs is None:
         pytest.skip("no PostgreSQL server is installed here")
-    folder = tmp_path_factory.mktemp("pg")
     prefix: list[str] = []
     if os.geteuid() == 0:
         if shutil.which("runuser") is None:
             pytest.skip("PostgreSQL refuses to run as root, and there is no runuser")
-        for above in (folder, folder.parent, folder.parent.parent):
-            above.chmod(0o755)
-        shutil.chown(folder, "nobody")
         prefix = ["runuser", "-u", "nobody", "--"]
+    # not below pytest's folders, which other users may not enter
+    with tempfile.TemporaryDirectory(prefix="nextedge-pg-", dir="/tmp") as made:
+        folder = Path(made)
+        if prefix:
+            shutil.chown(folder, "nobody")
+        yield from _served(folder, programs, prefix)
 
+
+def _served(folder: Path, programs: Path, prefix: list[str]) -> Iterator[str]:
     def run(program: str, *arguments: str) -> None:
         command = [*prefix, str(programs / program), *arguments]
         subprocess.run(command, check=True, capture_output=True, cwd=folder)

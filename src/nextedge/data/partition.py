@@ -1,0 +1,67 @@
+"""Users and keys cut into partitions by a hash: the one definition that every process shares.
+
+The hash is BLAKE2b of the id's text, so it is the same on every machine, in every version of
+Python and for an id that is once a number and once text; the partition is its remainder. A
+partition i of N is that of i and i + N of 2 N, so partitions are doubled by cutting each in two.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import numpy as np
+
+from nextedge.errors import InputError
+from nextedge.types import BoolArray, Identifier
+
+MOST_PARTS = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One of several parts, counted from 0: ``0/4`` to ``3/4``."""
+
+    place: int
+    of: int
+
+    @classmethod
+    def parse(cls, given: str, what: str) -> Part:
+        """A part as it is written on the command line.
+
+        Args:
+            what: it was given as, for the error.
+
+        Raises:
+            InputError: it is none.
+
+        >>> Part.parse("3/8", "--partition")
+        Part(place=3, of=8)
+        """
+        found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", given)
+        place, of = (int(each) for each in found.groups()) if found else (0, 0)
+        if not 0 <= place < of <= MOST_PARTS:
+            raise InputError(
+                f"{what} {given}: expected i/N, counted from 0, as 0/4, 1/4, 2/4 and 3/4 for all "
+                "of four"
+            )
+        return cls(place, of)
+
+    def __str__(self) -> str:
+        return f"{self.place}/{self.of}"
+
+    def holds(self, user_ids: Iterable[Identifier]) -> BoolArray:
+        """bool[n]: which users are of this part."""
+        return np.fromiter((partition_of(each, self.of) == self.place for each in user_ids), bool)
+
+
+def partition_of(user_id: Identifier | bytes, partitions: int) -> int:
+    """Which of so many partitions a user, or the key of a store, is of; from 0.
+
+    >>> partition_of("alice", 16), partition_of(7, 16) == partition_of("7", 16)
+    (9, True)
+    """
+    text = user_id if isinstance(user_id, bytes) else str(user_id).encode("utf-8", "surrogatepass")
+    return int.from_bytes(blake2b(text, digest_size=8).digest(), "big") % partitions

@@ -1,0 +1,61 @@
+"""Edges that fade with age, summed by either end: 2^(-age / half-life) of their last record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from nextedge.graph.csr import Graph
+from nextedge.types import FloatArray
+
+_ENTRIES = 2_000_000
+"""Of a graph, that are looked at together."""
+
+
+def faded(graph: Graph, as_of: int, half_life: float) -> Iterator[tuple[int, npt.NDArray]]:
+    """(first entry, float64[n]) of the entries' 2^(-age / half_life), in parts."""
+    for begin in range(0, graph.edges, _ENTRIES):
+        age = np.maximum(as_of - graph.last[begin : begin + _ENTRIES], 0)
+        yield begin, np.exp2(-age / half_life)
+
+
+def faded_degrees(
+    graph: Graph, as_of: int, half_life: float
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """float64[N] and float64[M]: faded edges of each source and of each target."""
+    by_source, by_target = np.zeros(len(graph)), np.zeros(graph.targets)
+    for begin, value in faded(graph, as_of, half_life):
+        _add(graph.indptr, graph.indices, begin, value, by_source, by_target)
+    return by_source, by_target
+
+
+def faded_weights(
+    graph: Graph, as_of: int, half_life: float, of_source: npt.NDArray[np.float64]
+) -> FloatArray:
+    """float32[E]: each entry faded, times what ``of_source`` (float64[N]) says of its source."""
+    weights = np.empty(graph.edges, np.float32)
+    for begin, value in faded(graph, as_of, half_life):
+        _multiply(graph.indptr, begin, value.astype(np.float32), of_source, weights)
+    return weights
+
+
+@numba.njit(cache=True, nogil=True)
+def _multiply(indptr, begin, value, of_source, weights):  # type: ignore[no-untyped-def]
+    row = np.searchsorted(indptr, begin, side="right") - 1
+    for place in range(len(value)):
+        while begin + place >= indptr[row + 1]:
+            row += 1
+        weights[begin + place] = value[place] * of_source[row]
+
+
+@numba.njit(cache=True, nogil=True)
+def _add(indptr, indices, begin, value, by_source, by_target):  # type: ignore[no-untyped-def]
+    row = np.searchsorted(indptr, begin, side="right") - 1
+    for place in range(len(value)):
+        while begin + place >= indptr[row + 1]:
+            row += 1
+        by_source[row] += value[place]
+        by_target[indices[begin + place]] += value[place]

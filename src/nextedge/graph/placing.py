@@ -1,0 +1,31 @@
+"""Where the graphs of a snapshot lie: in memory, or in files of a folder, that are mapped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nextedge.graph.assemble import EdgeList, assemble_into
+from nextedge.graph.csr import Graph, graph_of
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder, in which every graph has a folder of its own; None is memory."""
+
+    folder: Path | None = None
+
+    def graph(self, name: str, edges: EdgeList, sources: int, targets: int) -> Graph:
+        """The graph of the edges, see ``nextedge.graph.csr.build_graph``."""
+        if self.folder is None:
+            return graph_of(edges, sources, targets)
+        (self.folder / name).mkdir()
+        assemble_into(self.folder / name, edges, sources)
+        np.save(self.folder / name / "targets.npy", np.int64(targets))
+        return Graph.load(self.folder / name)
+
+    def reverse(self, name: str, graph: Graph) -> Graph:
+        """A graph's edges seen from its targets."""
+        return self.graph(name, graph.reversed_edges(), graph.targets, len(graph))

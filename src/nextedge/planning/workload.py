@@ -1,0 +1,220 @@
+"""What is asked of a plan: a tenant's size, its traffic, its settings, and the machines to be had."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+
+from nextedge.config import Config, SurfaceConfig
+from nextedge.errors import InputError
+from nextedge.planning.degrees import Degrees
+
+PEOPLE, ITEMS = "people", "items"
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much there is of everything that the cost of a stage grows with.
+
+    Attributes:
+        users, items: rows of their tables.
+        entries: of the graph of connections, Σ degree; a connection of two counts at both ends.
+        wedges: two-hop paths walked when candidates are found for everybody, Σ degree².
+        interactions: distinct (user, item) pairs.
+        impressions: rows of their table.
+    """
+
+    users: float
+    entries: float
+    wedges: float
+    items: float
+    interactions: float
+    impressions: float
+
+    @property
+    def rows(self) -> float:
+        """Rows of all tables."""
+        return self.users + self.entries / 2 + self.items + self.interactions + self.impressions
+
+    @property
+    def records(self) -> float:
+        """Entries of all graphs, each relation in the directions that are kept."""
+        return self.entries + 2 * self.interactions
+
+    @property
+    def nodes(self) -> float:
+        """Users and items."""
+        return self.users + self.items
+
+    @property
+    def degree(self) -> float:
+        """Connections of a user."""
+        return self.entries / self.users if self.users else 0.0
+
+    @property
+    def neighbor_degree(self) -> float:
+        """Connections of a user's connections, on average: Σ degree² / Σ degree."""
+        return self.wedges / self.entries if self.entries else 0.0
+
+    @property
+    def history(self) -> float:
+        """Items of a user."""
+        return self.interactions / self.users if self.users else 0.0
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One machine of which a plan takes as many as it needs, and what things cost.
+
+    Prices are in whatever money they are given in; the defaults are round numbers near what
+    clouds ask, of no vendor.
+
+    Attributes:
+        memory_gib, cores: of a machine.
+        core_hour, gib_hour: price of a core and of a GiB of memory for an hour.
+        redis_gib_hour: price of a GiB of a Redis for an hour.
+        stored_gib_month: price of a GiB of releases and logs for a month.
+    """
+
+    memory_gib: float = 64.0
+    cores: float = 16.0
+    core_hour: float = 0.04
+    gib_hour: float = 0.005
+    redis_gib_hour: float = 0.02
+    stored_gib_month: float = 0.023
+
+    @property
+    def hour(self) -> float:
+        """Price of the machine for an hour."""
+        return self.cores * self.core_hour + self.memory_gib * self.gib_hour
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What is asked of the online line, and how often everything is built anew.
+
+    Attributes:
+        qps: requests a second at the peak.
+        p99_ms: time within which 99 of 100 must be answered.
+        refresh_hours: between one release and the next.
+        events_per_second: facts recorded (clicks, connections, blocks), all users together.
+    """
+
+    qps: float = 100.0
+    p99_ms: float = 100.0
+    refresh_hours: float = 24.0
+    events_per_second: float = 10.0
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Everything that a plan is made from.
+
+    Attributes:
+        size: what there is.
+        degrees: how the connections are spread.
+        traffic: what is asked.
+        machine: what it runs on.
+        surfaces: settings of each surface, by name; people, items or both.
+        keep_features: whether published candidates hold their features.
+        cache_seconds: how long ranked lists are kept.
+    """
+
+    size: Size
+    degrees: Degrees
+    traffic: Traffic = field(default_factory=Traffic)
+    machine: Machine = field(default_factory=Machine)
+    surfaces: Mapping[str, SurfaceConfig] = field(default_factory=dict)
+    keep_features: bool = False
+    cache_seconds: float = 3600.0
+
+    def __post_init__(self) -> None:
+        _above_zero("--users", self.size.users, 2)
+        for name in ("entries", "items", "interactions", "impressions"):
+            _at_least_zero(f"number of {name}", getattr(self.size, name))
+        if self.degrees.mean > self.size.users - 1:
+            raise InputError(
+                f"--degree {self.degrees.mean:g}: nobody can have more connections than there are "
+                f"other users; expected at most {self.size.users - 1:,.0f}"
+            )
+        if not self.surfaces:
+            raise InputError(
+                "nothing to recommend: give --degree for people, or --items and "
+                "--interactions-per-user for items"
+            )
+        for part, option in ((self.traffic, "--"), (self.machine, "--machine and price: ")):
+            for each in fields(part):
+                name = option + each.name.replace("_", "-")
+                _at_least_zero(name, getattr(part, each.name))
+        for name, value in (("--p99-ms", self.traffic.p99_ms),
+                            ("--refresh-hours", self.traffic.refresh_hours),
+                            ("--machine-memory-gib", self.machine.memory_gib),
+                            ("--machine-cores", self.machine.cores)):  # fmt: skip
+            _above_zero(name, value, 0)
+
+
+def size_of(
+    users: float, degrees: Degrees, items: float, per_user: float, impressions_per_user: float
+) -> Size:
+    """A size from the figures of one user."""
+    return Size(
+        users=users,
+        entries=users * degrees.mean,
+        wedges=users * degrees.walked,
+        items=items,
+        interactions=users * per_user if items else 0.0,
+        impressions=users * impressions_per_user,
+    )
+
+
+def surfaces_for(config: Config, size: Size) -> dict[str, SurfaceConfig]:
+    """The configured surfaces, or those with the default settings that the size has edges for."""
+    if config.surfaces:
+        return dict(config.surfaces)
+    found = {}
+    if size.entries:
+        found[PEOPLE] = SurfaceConfig(kind=PEOPLE)
+    if size.interactions:
+        found[ITEMS] = SurfaceConfig(kind=ITEMS)
+    return found
+
+
+def hub_cap(surface: SurfaceConfig | None) -> float:
+    """Degree above which walks do not pass a node; 0 = they pass all."""
+    setting = None if surface is None else surface.sources.get("two_hop")
+    return 0.0 if setting is None else float(setting.options.get("hub_cap", 0))
+
+
+_SCALES = {"k": 1e3, "m": 1e6, "b": 1e9}
+
+
+def number(text: str, name: str) -> float:
+    """A count as people write them.
+
+    >>> number("1B", "--users"), number("2.5k", "--qps"), number("1_000", "--items")
+    (1000000000.0, 2500.0, 1000.0)
+
+    Raises:
+        InputError: it is no finite number.
+    """
+    plain = text.strip().lower().replace("_", "").replace(",", "")
+    scale = _SCALES.get(plain[-1:], 1.0)
+    try:
+        value = float(plain[:-1] if scale > 1 else plain) * scale
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise InputError(f"{name} {text!r}: expected a number such as 2500, 2.5k, 10M, 1B or 1e9")
+    return value
+
+
+def _above_zero(name: str, value: float, least: float) -> None:
+    if not (math.isfinite(value) and value > 0 and value >= least):
+        wanted = f"{least:g} or more" if least else "more than 0"
+        raise InputError(f"{name} {value:g}: expected {wanted}")
+
+
+def _at_least_zero(name: str, value: float) -> None:
+    if not (math.isfinite(value) and value >= 0):
+        raise InputError(f"{name} {value:g}: expected 0 or more")

@@ -1,0 +1,1 @@
+"""Indexes whose shards lie in other processes: those processes, and who asks them."""

@@ -1,0 +1,113 @@
+"""A window's line as files: any process that sees the folder opens the same line from it.
+
+Graphs and fitted arrays are mapped from disk, so that a window takes memory only while it is made,
+and a build that was stopped finds the windows that it had.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from nextedge.config import SurfaceConfig
+from nextedge.data.split import Window
+from nextedge.features.feature import FeatureSet
+from nextedge.graph.snapshot import Entities, Snapshot
+from nextedge.models.artifact import Artifact
+from nextedge.stages.fusion import Fusion
+from nextedge.stages.line import Line, build_line, fit_sources
+from nextedge.stages.source import Scope
+from nextedge.stages.two_hop import TwoHop
+from nextedge.steps.pairs import Pairs
+from nextedge.steps.publishable import load_sources, save_sources
+from nextedge.steps.windows import History, relation_of, window_snapshot
+from nextedge.storage import mapped, writing
+from nextedge.types import Requests
+
+BATCH = 256
+_OPENED = 2
+_opened: dict[Path, Line] = {}
+"""Lines of this process by folder, the latest last; what they derive of their graphs goes with them."""
+
+
+@dataclass(frozen=True)
+class SavedLine:
+    """Where a line lies, and what of it is no file.
+
+    Attributes:
+        entities: folder of the users and items.
+        folder: ``snapshot/`` and ``sources/`` of the window.
+        fusion: what a rank in each source is worth.
+        found: folder of what an engine's join found for some queries (``nextedge.steps.found``).
+    """
+
+    entities: Path
+    folder: Path
+    surface: SurfaceConfig
+    features: FeatureSet
+    fusion: Fusion
+    found: Path | None = None
+
+    def open(self) -> Line:
+        """The line; opened once in a process."""
+        line = _opened.pop(self.folder, None)
+        if line is None:
+            snapshot = Snapshot.load(self.folder / "snapshot", Entities.load(self.entities))
+            scope = Scope(snapshot, relation_of(self.surface))
+            arrays = load_sources(self.folder / "sources")
+            line = build_line(scope, self.surface, arrays, features=self.features)
+        _opened[self.folder] = line
+        for folder in list(_opened)[:-_OPENED]:
+            del _opened[folder]
+        line = replace(line, fusion=self.fusion)
+        return line if self.found is None else self._with_found(line, self.found)
+
+    def remove(self) -> None:
+        """Delete the files of a window that is done with: each takes the room of its graphs."""
+        _opened.pop(self.folder, None)
+        shutil.rmtree(self.folder)
+
+    def _with_found(self, line: Line, folder: Path) -> Line:
+        """The line with what two-hop found before, in place of its walks."""
+        arrays = {file.stem: mapped(file) for file in sorted(folder.glob("*.npy"))}
+        own = line.sources[TwoHop.name]
+        sources = {**line.sources, TwoHop.name: TwoHop(line.scope, own.options, arrays)}
+        return replace(line, sources=sources)
+
+
+def window_line(
+    directory: Path,
+    surface: SurfaceConfig,
+    history: History,
+    pairs: Pairs,
+    window: Window,
+    features: FeatureSet,
+    trained: Mapping[str, Artifact],
+) -> SavedLine:
+    """The line over a window's snapshot, kept in ``directory`` unless a stopped build did."""
+    folder, relation = directory / window.name, relation_of(surface)
+    if not folder.exists():
+        partial = folder.with_name(f".{folder.name}.{os.getpid()}")
+        shutil.rmtree(partial, ignore_errors=True)
+        with writing(folder):
+            (partial / "snapshot").mkdir(parents=True)
+            (partial / "sources").mkdir()
+            place = partial / "snapshot"
+            scope = Scope(window_snapshot(history, relation, pairs, window, place), relation)
+            scope.snapshot.save(place)
+            save_sources(fit_sources(scope, surface, trained), partial / "sources")
+            os.replace(partial, folder)
+    return SavedLine(history.directory / "entities", folder, surface, features, Fusion())
+
+
+def batches(queries: np.ndarray, now: int, k: int) -> list[Requests]:
+    """Requests of at most BATCH queries each."""
+    return [
+        Requests(queries[start : start + BATCH].astype(np.int32), now, k)
+        for start in range(0, len(queries), BATCH)
+    ]
