@@ -186,15 +186,17 @@ session = (
 session.sparkContext.setLogLevel("OFF")
 
 def kill():
-    time.sleep(3)
+    time.sleep(1.5)
     own = subprocess.run(["pgrep", "-f", "CoarseGrainedExecutorBackend"], capture_output=True, text=True)
     os.kill(int(own.stdout.split()[-1]), signal.SIGKILL)
     print("killed", flush=True)
 
 blocks = (pa.table({"x": [place]}) for place in range(8))
 with SparkEngine(session=session) as engine:
+    results = engine.map_blocks(Twice(4.0), blocks)
+    found = [next(results)["twice"][0].as_py() for _ in range(4)]  # the blocks that are begun at once
     threading.Thread(target=kill).start()
-    found = [table["twice"][0].as_py() for table in engine.map_blocks(Twice(2.0), blocks)]
+    found += [table["twice"][0].as_py() for table in results]
     print(found, engine.spent()["failed_tasks"] > 0, flush=True)
 session.stop()
 """
