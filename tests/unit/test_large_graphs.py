@@ -291,5 +291,5 @@ def test_an_engine_at_rest_keeps_its_limit_and_its_tables(tmp_path: Path) -> Non
     with LocalEngine(temp_directory=tmp_path, memory_limit="500MiB") as engine:
         rows = engine.cache(engine.register("numbers", pa.table({"x": range(100_000)})))
         engine.rest()
-        assert engine.connection.execute("SELECT current_setting('memory_limit')").fetchone() == ("500.0 MiB",)  # fmt: skip
+        assert engine.connection.execute("SELECT current_setting('memory_limit')").fetchall() == [("500.0 MiB",)]  # fmt: skip
         assert engine.to_arrow(rows.aggregate(total=rows.x.sum()))["total"][0].as_py() == 4_999_950_000  # fmt: skip

@@ -183,10 +183,11 @@ class LocalEngine(Engine):
         """See ``Engine.rest``: what DuckDB keeps of former queries goes, as under a low limit."""
         import duckdb
 
-        limit = self.connection.execute("SELECT current_setting('memory_limit')").fetchone()
+        setting = self.connection.execute("SELECT current_setting('memory_limit')")
+        ((limit,),) = setting.fetchall()
         with contextlib.suppress(duckdb.Error):  # tables that were cached do not fit
             self.connection.execute(f"SET memory_limit = '{_RESTING}'")
-        self.connection.execute(f"SET memory_limit = '{limit[0] if limit else ''}'")
+        self.connection.execute(f"SET memory_limit = '{limit}'")
 
     def close(self) -> None:
         """See ``Engine.close``."""
