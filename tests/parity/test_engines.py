@@ -31,6 +31,7 @@ from nextedge.releases.manifest import Release
 from nextedge.serving.published import open_candidates
 from nextedge.serving.question import Question
 from nextedge.steps.step import quiet
+from nextedge.testing.blocks import Broken, Twice
 
 WITHIN = 1e-6
 USUAL = ("manifest.json", "build.json")  # when it was made, and what that took
@@ -123,21 +124,6 @@ def test_what_a_release_cost_has_sparks_stages(local: Release, spark: Release) -
     assert "stages" not in ours["tables", None]
 
 
-class Slow:
-    """A block function that takes long enough to be disturbed."""
-
-    def __call__(self, block: pa.Table) -> pa.Table:
-        time.sleep(2)
-        return pa.table({"twice": np.asarray(block["x"]) * 2})
-
-
-class Broken:
-    """A block function that says what is wrong."""
-
-    def __call__(self, block: pa.Table) -> pa.Table:
-        raise NextEdgeError("no such thing")
-
-
 def blocks(number: int) -> Iterator[pa.Table]:
     for place in range(number):
         yield pa.table({"x": [place, place + 1]})
@@ -171,30 +157,25 @@ def test_blocks_come_in_their_order_and_are_kept(engine: SparkEngine, tmp_path: 
     with LocalEngine() as local_engine:
         for each in (engine, local_engine):
             keep = tmp_path / each.name
-            first = each.map_blocks(Double(), blocks(7), keep)
+            first = each.map_blocks(Twice(), blocks(7), keep)
             assert [next(first)["twice"].to_pylist() for _ in range(2)] == [[0, 2], [2, 4]]
             first.close()
             made = sorted(path.name for path in keep.iterdir())
             assert "000001.arrow" in made
             (keep / "000000.arrow").write_bytes(packed(pa.table({"twice": [7]})))
-            again = [t["twice"].to_pylist() for t in each.map_blocks(Double(), blocks(7), keep)]
+            again = [t["twice"].to_pylist() for t in each.map_blocks(Twice(), blocks(7), keep)]
             assert again == [[7], *([2 * x, 2 * x + 2] for x in range(1, 7))]
     with pytest.raises(NextEdgeError, match="no such thing"):
-        list(engine.map_blocks(Broken(), blocks(2)))
-
-
-class Double:
-    def __call__(self, block: pa.Table) -> pa.Table:
-        return pa.table({"twice": np.asarray(block["x"]) * 2})
+        list(engine.map_blocks(Broken("no such thing"), blocks(2)))
 
 
 KILLED = """
 import os, signal, subprocess, sys, threading, time
 import pyspark
 os.environ["SPARK_HOME"] = os.path.dirname(pyspark.__file__)
-sys.path.insert(0, sys.argv[1])
 from pyspark.sql import SparkSession
-from test_engines import Slow, blocks
+from nextedge.testing.blocks import Twice
+import pyarrow as pa
 from nextedge.engines.spark import SparkEngine
 
 session = (
@@ -205,14 +186,17 @@ session = (
 session.sparkContext.setLogLevel("OFF")
 
 def kill():
-    time.sleep(3)
+    time.sleep(1.5)
     own = subprocess.run(["pgrep", "-f", "CoarseGrainedExecutorBackend"], capture_output=True, text=True)
     os.kill(int(own.stdout.split()[-1]), signal.SIGKILL)
     print("killed", flush=True)
 
+blocks = (pa.table({"x": [place]}) for place in range(8))
 with SparkEngine(session=session) as engine:
+    results = engine.map_blocks(Twice(4.0), blocks)
+    found = [next(results)["twice"][0].as_py() for _ in range(4)]  # the blocks that are begun at once
     threading.Thread(target=kill).start()
-    found = [table["twice"][0].as_py() for table in engine.map_blocks(Slow(), blocks(8))]
+    found += [table["twice"][0].as_py() for table in results]
     print(found, engine.spent()["failed_tasks"] > 0, flush=True)
 session.stop()
 """
@@ -221,7 +205,7 @@ session.stop()
 def test_a_killed_executor_costs_its_tasks_only() -> None:
     """A cluster of two executors in processes of their own; one is killed among its blocks."""
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(Path(__file__).parent)],
+        [sys.executable, "-c", KILLED],
         capture_output=True, text=True, timeout=400, check=False,
     )  # fmt: skip
     assert "killed" in done.stdout, done.stderr[-2000:]

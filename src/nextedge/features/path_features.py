@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numba
 import numpy as np
 
 from nextedge.features.feature import Columns, Feature, FeatureInput, feature_group
@@ -35,11 +36,28 @@ def _normalised_edges(scope: Scope) -> SparseRows:
 
     def compute() -> SparseRows:
         graph = scope.graph
+        values = np.empty(graph.edges, np.float32)
         root = 1.0 / np.sqrt(np.maximum(graph.degree, 1))
-        values = np.repeat(root, graph.degree) * root[graph.indices]
-        return SparseRows(graph.indptr, graph.indices, values.astype(np.float32), graph.targets)
+        _products(graph.indptr, graph.indices, root, values)
+        return SparseRows(graph.indptr, graph.indices, values, graph.targets)
 
     return scope.derived("normalised_edges", compute)
+
+
+@numba.njit(cache=True, nogil=True)
+def _products(indptr, indices, of_node, values):  # type: ignore[no-untyped-def]
+    """What both ends of every entry have, multiplied."""
+    for row in range(len(indptr) - 1):
+        for entry in range(indptr[row], indptr[row + 1]):
+            values[entry] = of_node[row] * of_node[indices[entry]]
+
+
+@numba.njit(cache=True, nogil=True)
+def _sums(indptr, indices, of_node, total):  # type: ignore[no-untyped-def]
+    """What the neighbours of every row have, added."""
+    for row in range(len(indptr) - 1):
+        for entry in range(indptr[row], indptr[row + 1]):
+            total[row] += of_node[indices[entry]]
 
 
 def _neighbor_degrees(scope: Scope) -> Iterator[Feature]:
@@ -56,8 +74,8 @@ def neighbor_degrees(given: FeatureInput) -> Columns:
 
     def compute() -> FloatArray:
         graph = given.scope.graph
-        row = np.repeat(np.arange(len(graph)), graph.degree)
-        total = np.bincount(row, graph.degree[graph.indices], minlength=len(graph))
+        total = np.zeros(len(graph))
+        _sums(graph.indptr, graph.indices, graph.degree, total)
         return np.log1p(total / np.maximum(graph.degree, 1)).astype(np.float32)
 
     values = given.scope.derived("neighbor_degree_log", compute)

@@ -120,6 +120,8 @@ def _joined(tables: list[pa.Table], width: int) -> LabelledRows:
     label, weight = np.empty(size, np.float32), np.empty(size, np.float32)
     groups, start = [np.zeros(0, np.int64)], 0
     for place, table in enumerate(tables):
+        if not len(table):  # nobody of the block caught a new edge
+            continue
         rows = slice(start, start + len(table))
         features = table["features"].combine_chunks()
         matrix[rows] = features.flatten().to_numpy().reshape(len(table), -1)[:, :width]

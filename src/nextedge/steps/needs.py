@@ -49,10 +49,10 @@ class Need:
 
 NEEDS = {
     "entities": Need(700, 600),
-    "snapshot": Need(900, 200, 16),
+    "snapshot": Need(1000, 200, 16),
     "sources": Need(900, 300),
-    "rank": Need(1000, 400, 60, 30_000),
-    "evaluate": Need(700, 300, 45, 100_000),
+    "rank": Need(1200, 400, 100, 30_000),
+    "evaluate": Need(700, 300, 80, 220_000),
 }
 """By step; those that are not here spill to disk, or have a bound of their own."""
 

@@ -289,7 +289,8 @@ def train(
             )
         reason = f"too few new edges to learn from: {found}, expected {FEWEST_POSITIVES} in two"
         return None, {"model": "rough_score", "reason": reason, "ndcg": {}}
-    names = list(dict.fromkeys((*settings.compare, *_named(settings))))
+    named = dict.fromkeys((*settings.compare, *_named(settings)))
+    names = list(named or RankerConfig().compare)  # ``auto`` has something to choose from
     kinds = {name: learners()[name] for name in names}
     ndcg: dict[str, list[float]] = {name: [] for name in kinds}
     curves: dict[str, list[list[float]]] = {name: [] for name in kinds}
