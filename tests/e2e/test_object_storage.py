@@ -129,6 +129,9 @@ def test_a_build_goes_on_where_another_machine_was_stopped(tenant: Tenant, s3_pr
     assert not [text for text in told if "training" in text or text.startswith("tables: conn")]
     assert s3_proxy.count("GET", "/data/") == 0
     files = [dict(other.releases.get(one).manifest["files"]) for one in (before, release)]
+    costs = [each.pop("build.json") for each in files]  # says that steps were taken over
+    assert costs[0] != costs[1]
+    assert all(step["reused"] for step in other.releases.get(release).costs())
     assert files[0] == files[1]
     work = Bucket(f"{tenant.bucket.url}/state/work")
     done = next(e.name for e in work.entries("") if e.name.startswith("rank-") and "done" in e.name)

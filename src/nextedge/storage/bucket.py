@@ -176,8 +176,13 @@ class Bucket:
         doomed = list(names)
         if not doomed:
             return
-        with self._told(doomed[0], "deleted"), contextlib.suppress(FileNotFoundError):
-            self._store.delete(doomed)
+        with self._told(doomed[0], "deleted"):
+            try:
+                self._store.delete(doomed)
+            except FileNotFoundError:  # some stores end at one that is gone
+                for name in doomed:
+                    with contextlib.suppress(FileNotFoundError):
+                        self._store.delete(name)
 
     def modified(self, name: str) -> datetime | None:
         """When an object was written, by the clock of the store; None where there is none."""
