@@ -41,7 +41,7 @@ def steps_of(folder: Path, options: BuildOptions) -> dict[str, str]:
         name, _, rest = text.partition(":")
         told.setdefault(name.split()[0], rest.strip() or "ran")
 
-    Recommender(folder).run_steps(options, progress)
+    Recommender(folder).run_steps(options, progress=progress)
     return told
 
 
