@@ -1,8 +1,8 @@
 """Build a tenant of a stated size under a memory limit; seconds and memory of every step.
 
-The build runs in a process of its own whose anonymous memory is limited (RLIMIT_DATA: what
-does not fit fails there, not on the machine). Its anonymous memory and what it maps are read
-from /proc twenty times a second. Run again with the same folder, a build goes on where it stopped.
+The build runs in a process of its own. Its anonymous memory and what it maps are read from /proc
+twenty times a second, and it is stopped where it takes more than the limit. Run again with the
+same folder, a build goes on where it stopped.
 
     python bench/scale/run.py --users 5000000 --edges 100000000 --folder big --memory-gib 18
 """
@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import threading
@@ -24,9 +23,6 @@ from typing import Any
 
 HERE = Path(__file__).parent
 _EVERY_S = 0.05
-_ROOM = 1.2
-"""The process may ask for so many times ``build.memory_gib``: what is asked for and never written
-counts for its limit, and takes no memory."""
 _MARK = "doing: "
 
 
@@ -49,8 +45,6 @@ def build_here(folder: Path, limit_gib: float) -> None:
     config = load_config(folder)
     if limit_gib:
         config = config.model_copy(update={"build": BuildConfig(memory_gib=limit_gib)})
-        limit = int(limit_gib * _ROOM * 2**30)
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
     def told(text: str, done: int, total: int) -> None:
         print(f"{_MARK}{text}", flush=True)
@@ -58,8 +52,12 @@ def build_here(folder: Path, limit_gib: float) -> None:
     print(Recommender(config).build(progress=told), flush=True)
 
 
-def watched(command: list[str]) -> tuple[list[Part], str, int]:
-    """Run a build; returns its parts in order, what it printed last, and its exit status."""
+def watched(command: list[str], limit_mib: float) -> tuple[list[Part], str, int]:
+    """Run a build; returns its parts in order, what it printed last, and its exit status.
+
+    One with more anonymous memory than the limit is killed. (RLIMIT_DATA would count what was
+    asked for and given back, or never written.)
+    """
     child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     parts = [Part("start")]
     done = threading.Event()
@@ -74,6 +72,10 @@ def watched(command: list[str]) -> tuple[list[Part], str, int]:
             part.peak_anonymous_mib = max(part.peak_anonymous_mib, anonymous)
             part.peak_mapped_mib = max(part.peak_mapped_mib, mapped)
             before, cpu_before = now, max(cpu, cpu_before)
+            if limit_mib and anonymous > limit_mib:
+                print(f"{anonymous:.0f} MiB: over the limit", file=sys.stderr, flush=True)
+                child.kill()
+                return
 
     sampler = threading.Thread(target=sample, daemon=True)
     sampler.start()
@@ -133,7 +135,7 @@ def main() -> None:
         "--memory-gib",
         type=float,
         default=0.0,
-        help="build.memory_gib, and 1.2 times it as the limit of the process; 0: the default, no limit",
+        help="build.memory_gib, and where the build is stopped; 0: the default, and no stop",
     )
     parser.add_argument("--results", type=Path, default=HERE / "results")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
@@ -149,7 +151,8 @@ def main() -> None:
     generated = time.perf_counter() - began
     parts, last, status = watched(
         [sys.executable, __file__, "--child", *size, f"--folder={given.folder}",
-         f"--memory-gib={given.memory_gib}"]
+         f"--memory-gib={given.memory_gib}"],
+        given.memory_gib * 1024,
     )  # fmt: skip
     print(_table(parts))
     total = sum(part.seconds for part in parts)

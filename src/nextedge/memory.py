@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 from pathlib import Path
 
@@ -18,6 +20,15 @@ def machine_bytes() -> int:
     except OSError:
         return physical
     return min(physical, int(group)) if group.isdigit() else physical
+
+
+def give_back() -> None:
+    """Return to the system what allocators keep for later: the next step may need it otherwise."""
+    import pyarrow
+
+    pyarrow.default_memory_pool().release_unused()
+    with contextlib.suppress(OSError, AttributeError):  # where the C library is another
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def bound_bytes(gib: float | None) -> int:

@@ -12,6 +12,7 @@ from scipy import sparse
 
 from nextedge.data import ids as id_maps
 from nextedge.data import order as order_statistics
+from nextedge.engines.local import LocalEngine
 from nextedge.errors import MemoryBoundError
 from nextedge.features import backfill as backfills
 from nextedge.features.counters import CONNECTIONS, KIND, TIME, USER, dense, folded
@@ -284,3 +285,11 @@ def test_mirrored_edges_are_both_directions_as_they_were() -> None:
     parts = (edges.source, edges.target, edges.weight, edges.first)
     both = mirrored(*(part[kept] for part in parts))
     same(graph_of(edges, 40, 40), build_graph(both[0], both[1], 40, 40, both[2], both[3]))  # type: ignore[arg-type]
+
+
+def test_an_engine_at_rest_keeps_its_limit_and_its_tables(tmp_path: Path) -> None:
+    with LocalEngine(temp_directory=tmp_path, memory_limit="500MiB") as engine:
+        rows = engine.cache(engine.register("numbers", pa.table({"x": range(100_000)})))
+        engine.rest()
+        assert engine.connection.execute("SELECT current_setting('memory_limit')").fetchall() == [("500.0 MiB",)]  # fmt: skip
+        assert engine.to_arrow(rows.aggregate(total=rows.x.sum()))["total"][0].as_py() == 4_999_950_000  # fmt: skip

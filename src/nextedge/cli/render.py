@@ -22,6 +22,8 @@ from nextedge.serving.why_not import WhyNot
 from nextedge.steps.step import Progress as Listener
 
 out = Console(highlight=False)
+if not out.is_terminal:  # a file or a pipe has no edge at which figures would be cut off
+    out.width = max(out.width, 200)
 err = Console(stderr=True, highlight=False)
 
 

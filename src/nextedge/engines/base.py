@@ -106,6 +106,9 @@ class Engine(ABC):
         """Whether two-hop candidates are better joined than walked in a graph of so many bytes."""
         return False
 
+    def rest(self) -> None:  # noqa: B027 - few engines hold any
+        """Give back memory that is held for speed alone; nothing by default."""
+
     def spent(self) -> dict[str, Any]:
         """What the engine took since the last call, beside this process; nothing by default."""
         return {}

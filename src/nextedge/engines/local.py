@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import os
@@ -32,6 +33,7 @@ _REFUSED = {
 }
 # types that Ibis has no name for, and what stands for them
 _STAND_INS = {"TIMESTAMPTZ_NS": "TIMESTAMPTZ", "UHUGEINT": "VARCHAR", "BIT": "VARCHAR"}
+_RESTING = "64MiB"
 _REFUSED_WORDS = (
     "no space left",
     "file too large",
@@ -176,6 +178,16 @@ class LocalEngine(Engine):
         """See ``Engine.map_blocks``; one after the other, as the kernels use all cores."""
         for each in kept_blocks(blocks, keep):
             yield each.result if each.result is not None else each.keep(function(each.block))
+
+    def rest(self) -> None:
+        """See ``Engine.rest``: what DuckDB keeps of former queries goes, as under a low limit."""
+        import duckdb
+
+        setting = self.connection.execute("SELECT current_setting('memory_limit')")
+        ((limit,),) = setting.fetchall()
+        with contextlib.suppress(duckdb.Error):  # tables that were cached do not fit
+            self.connection.execute(f"SET memory_limit = '{_RESTING}'")
+        self.connection.execute(f"SET memory_limit = '{limit}'")
 
     def close(self) -> None:
         """See ``Engine.close``."""

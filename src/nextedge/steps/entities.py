@@ -68,6 +68,7 @@ class EntitiesStep(Step):
             self._attributes(tables, schema.USERS, users, progress),
             self._attributes(tables, schema.ITEMS, items, progress),
         )  # fmt: skip
+        self.engine.rest()
         (output / "entities").mkdir()
         entities.save(output / "entities")
         self._displays(tables, output, entities)

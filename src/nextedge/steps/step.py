@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from nextedge.config import Config
 from nextedge.engines.base import Engine
+from nextedge.memory import give_back
 from nextedge.steps.needs import require
 from nextedge.steps.shelf import DONE, Shelf
 from nextedge.steps.usage import measured
@@ -137,6 +138,7 @@ class Workshop:
     def _run(self, step: Step, key: str, inputs: Mapping[str, Path], output: Path) -> None:
         with measured(output) as usage:
             step.run(inputs, output, self.progress)
+        give_back()
         took = {**usage.to_json(), **self.spent()}
         (output / DONE).write_text(json.dumps({"step": step.name, "key": key, "usage": took}))
 

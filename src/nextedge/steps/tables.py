@@ -87,6 +87,7 @@ class TablesStep(Step):
         unreadable = self._add_events(output)
         report = json.dumps(_told(found.report, unreadable).to_json(), ensure_ascii=False, indent=1)
         (output / REPORT).write_text(report, encoding="utf-8")
+        self.engine.rest()
 
     def _add_events(self, output: Path) -> dict[str, Counter[str]]:
         """Add what was recorded since to the tables; take out what is withheld.
