@@ -18,6 +18,7 @@ from nextedge.api.keys import ApiKeys
 from nextedge.cli.main import app as cli
 from nextedge.data.ids import IdMap
 from nextedge.events.logs.local_log import LocalLog
+from nextedge.releases import erasure
 from nextedge.releases.repository import Releases
 from nextedge.serving.request_log import RequestLog
 
@@ -120,7 +121,7 @@ def test_no_byte_is_left_and_a_build_brings_nothing_back(folder: Path) -> None:
 
 
 STAGES = {
-    "before a release is sealed": (Releases, "seal"),
+    "before a release is sealed": (erasure, "seal"),
     "before it takes the old one's place": (Releases, "succeed"),
     "before the events go": (LocalLog, "purge"),
     "before the requests go": (RequestLog, "forget"),

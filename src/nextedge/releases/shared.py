@@ -13,6 +13,7 @@ import fcntl
 import logging
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -153,8 +154,10 @@ class SharedReleases(Releases):
                 super()._remove(copy.parent.name)
 
     def _new_id(self) -> str:
-        """By the second, and by chance: machines do not see each other's folders."""
-        return f"{super()._new_id()}-{secrets.token_hex(2)}"
+        """By the millisecond, and by chance: machines do not see each other's folders."""
+        now = time.time()
+        stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now))
+        return f"{stamp}-{int(now % 1 * 1000):03}-{secrets.token_hex(2)}"
 
     def _clear_bucket(self) -> None:
         _, parts = self._listed()
