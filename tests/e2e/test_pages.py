@@ -29,8 +29,13 @@ USER = "u000007"
 
 
 @pytest.fixture(scope="module")
-def recommender(tenant: Path) -> Recommender:
-    return Recommender(tenant)
+def recommender(tenant: Path) -> Iterator[Recommender]:
+    """Closed at the end: copies of its folder free the locks that this process has on its event
+    log, and whoever opens the log next would take it from under an open one.
+    """
+    recommender = Recommender(tenant)
+    yield recommender
+    recommender.close()
 
 
 @pytest.fixture

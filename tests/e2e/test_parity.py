@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,11 @@ from nextedge.types import Candidates, Requests
 
 
 @pytest.fixture(scope="module")
-def built(tenant: Path) -> Recommender:
-    return Recommender(tenant)
+def built(tenant: Path) -> Iterator[Recommender]:
+    """Closed at the end, as its folder is copied and opened by other processes."""
+    recommender = Recommender(tenant)
+    yield recommender
+    recommender.close()
 
 
 def test_every_surface_is_equal_bit_for_bit(built: Recommender) -> None:
