@@ -54,7 +54,7 @@ def measure(name: str, data: Path) -> dict[str, object]:
             done = {"tables": shop.complete(TablesStep(config, engine, fingerprint(config)), {})}
             done["entities"] = shop.complete(EntitiesStep(config, engine), done)
             own = {"entities": done["entities"]}
-            done["snapshot"] = shop.complete(SnapshotStep(), own)
+            done["snapshot"] = shop.complete(SnapshotStep(engine), own)
             own |= {"snapshot": done["snapshot"]}
             done["embed"] = shop.complete(EmbedStep(config, engine, surface), own)
             inputs = {step: path for step, (_, path) in done.items()}

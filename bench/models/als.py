@@ -21,8 +21,8 @@ import implicit
 import numpy as np
 from scipy import sparse
 
+from nextedge.cores import thread_count
 from nextedge.graph.csr import build_graph
-from nextedge.graph.threads import thread_count
 from nextedge.models.als import Als, AlsConfig
 from nextedge.models.model import TrainingData
 from nextedge.types import ENGAGES

@@ -26,8 +26,8 @@ from typing import Any
 import numpy as np
 
 from nextedge.config import TrainingConfig
+from nextedge.cores import thread_count
 from nextedge.graph.csr import build_graph, mirrored
-from nextedge.graph.threads import thread_count
 from nextedge.models.artifact import Artifact
 from nextedge.models.graphsage import GraphSage, GraphSageConfig
 from nextedge.models.job import ARTIFACT, TOLD, write_job

@@ -30,7 +30,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 from graphs import write_chung_lu
 
-from nextedge.graph.threads import thread_count
+from nextedge.cores import thread_count
 from nextedge.graph.two_hop import top_two_hop
 
 HERE = Path(__file__).parent

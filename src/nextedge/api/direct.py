@@ -17,7 +17,7 @@ from nextedge.api.answering import Page, encoded_answer
 from nextedge.api.hot import KEY, SURFACE, send_json
 from nextedge.api.keys import CALLER
 from nextedge.api.models import LONGEST_CONTEXT, LONGEST_ID
-from nextedge.graph.threads import thread_count
+from nextedge.cores import thread_count
 from nextedge.types import MAX_LIMIT
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nextedge.config import FILE_NAME, load_config
+from nextedge.cores import THREADS_VARIABLE, thread_count
 from nextedge.data.locations import is_loopback
 from nextedge.errors import InputError, NextEdgeError
-from nextedge.graph.threads import THREADS_VARIABLE, thread_count
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

@@ -25,7 +25,9 @@ PLACE = "__nextedge_place"
 BlockFunction = Callable[["pa.Table"], "pa.Table"]
 """From one block of work to its result. It must be an instance of a class of this package whose
 fields are plain values and paths, since engines send it to other processes; what it opens, it
-opens there, and keeps for the next block."""
+opens there, and keeps for the next block. Results are read only, as they may be mapped files. One
+with a true ``one_core`` keeps one core busy and lets other threads run, so that an engine of one
+process runs several at once; any other may use all cores by itself."""
 
 
 class Engine(ABC):
@@ -96,7 +98,8 @@ class Engine(ABC):
 
         Args:
             keep: folder for the results; those that a stopped run left there are not made again.
-                Only for the same function over the same blocks.
+                Only for the same function over the same blocks. The function may write files
+                too, if it does so whole or not at all: a block may run twice.
 
         Raises:
             StorageError: a result cannot be kept.

@@ -1,15 +1,27 @@
-"""Blocks of work as bytes, and the results of those that are done already, kept on disk."""
+"""Blocks of work and their results: as files of Arrow streams, which are mapped when they are read.
+
+A result that is a file takes no memory of whoever reads it, and a run that was stopped finds it again.
+"""
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Iterable, Iterator
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 
+from nextedge.errors import StorageError
 from nextedge.storage import writing
+
+SEEN_WITHIN_SECONDS = 60.0
+"""That a file of another machine may take to be seen here: caches of network file systems."""
+_LOOK_AGAIN_SECONDS = 0.2
 
 
 def packed(table: pa.Table) -> bytes:
@@ -26,6 +38,42 @@ def unpacked(rows: bytes) -> pa.Table:
     return pa.ipc.open_stream(rows).read_all()
 
 
+def write_result(path: Path, result: pa.Table) -> None:
+    """A result as a file: whole or not at all, also where two machines write the same."""
+    partial = path.with_suffix(f".{socket.gethostname()}-{os.getpid()}.part")
+    with writing(path):
+        try:
+            with pa.OSFile(str(partial), "wb") as sink:
+                with pa.ipc.new_stream(sink, result.schema) as writer:
+                    writer.write_table(result)
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def read_result(path: Path) -> pa.Table:
+    """A result that was written, mapped."""
+    with pa.memory_map(str(path)) as source:
+        return pa.ipc.open_stream(source).read_all()
+
+
+def wait_for_result(path: Path) -> pa.Table:
+    """A result that another process has written, perhaps on another machine.
+
+    Raises:
+        StorageError: it is not seen from here.
+    """
+    until = time.monotonic() + SEEN_WITHIN_SECONDS
+    while not path.exists():
+        if time.monotonic() > until:
+            raise StorageError(
+                f"{path}: was written by an executor and is not seen here; all machines must see "
+                "the state folder under the same path (docs/spark.md)"
+            )
+        time.sleep(_LOOK_AGAIN_SECONDS)
+    return read_result(path)
+
+
 @dataclass
 class KeptBlock:
     """A block, and its result where an earlier run kept it."""
@@ -35,12 +83,9 @@ class KeptBlock:
     result: pa.Table | None
 
     def keep(self, result: pa.Table) -> pa.Table:
-        """Keep a result for the next run, whole or not at all."""
+        """Keep a result for the next run."""
         if self.path is not None:
-            partial = self.path.with_suffix(f".{os.getpid()}.part")
-            with writing(self.path):
-                partial.write_bytes(packed(result))
-                os.replace(partial, self.path)
+            write_result(self.path, result)
         return result
 
 
@@ -51,5 +96,25 @@ def kept_blocks(blocks: Iterable[pa.Table], folder: Path | None) -> Iterator[Kep
             folder.mkdir(parents=True, exist_ok=True)
     for number, block in enumerate(blocks):
         path = None if folder is None else folder / f"{number:06}.arrow"
-        done = path is not None and path.exists()
-        yield KeptBlock(block, path, unpacked(path.read_bytes()) if path and done else None)
+        done = None if path is None or not path.exists() else read_result(path)
+        yield KeptBlock(block, path, done)
+
+
+def run_here(
+    function: Callable[[pa.Table], pa.Table],
+    blocks: Iterable[pa.Table],
+    keep: Path | None = None,
+    *,
+    threads: int = 1,
+) -> Iterator[pa.Table]:
+    """The results of blocks in their order, made in this process, as many at once as ``threads``."""
+    waiting = kept_blocks(blocks, keep)
+    with ThreadPoolExecutor(threads, thread_name_prefix="nextedge-blocks") as pool:
+        while wave := list(itertools.islice(waiting, threads)):
+            missing = [each for each in wave if each.result is None]
+            if len(missing) == 1:  # in the thread that may use all cores
+                made = iter([function(missing[0].block)])
+            else:
+                made = pool.map(function, [each.block for each in missing])
+            for each in wave:
+                yield each.result if each.result is not None else each.keep(next(made))

@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nextedge.cores import thread_count
 from nextedge.engines.base import BlockFunction, Engine
-from nextedge.engines.blocks import kept_blocks
+from nextedge.engines.blocks import run_here
 from nextedge.errors import DataError, StorageError
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ class LocalEngine(Engine):
         self.connection.execute("SET enable_external_file_cache = false")
         self._names = (f"nextedge_{number}" for number in itertools.count())
         self._frames: dict[str, pa.Table] = {}
+        self.cores = thread_count()
 
     def read(self, table: str, location: str, base: Path) -> ibis.Table:
         """See ``Engine.read``; the forms of a location are in ``nextedge.data.locations``."""
@@ -175,9 +177,9 @@ class LocalEngine(Engine):
     def map_blocks(
         self, function: BlockFunction, blocks: Iterable[pa.Table], keep: Path | None = None
     ) -> Iterator[pa.Table]:
-        """See ``Engine.map_blocks``; one after the other, as the kernels use all cores."""
-        for each in kept_blocks(blocks, keep):
-            yield each.result if each.result is not None else each.keep(function(each.block))
+        """See ``Engine.map_blocks``; one after the other, unless each has one core only."""
+        threads = self.cores if getattr(function, "one_core", False) else 1
+        return run_here(function, blocks, keep, threads=threads)
 
     def rest(self) -> None:
         """See ``Engine.rest``: what DuckDB keeps of former queries goes, as under a low limit."""

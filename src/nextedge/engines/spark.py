@@ -14,6 +14,7 @@ import itertools
 import os
 import re
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -24,8 +25,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nextedge import errors
+from nextedge.cores import THREADS_VARIABLE
 from nextedge.engines.base import PLACE, BlockFunction, Engine
-from nextedge.engines.blocks import kept_blocks, packed, unpacked
+from nextedge.engines.blocks import (
+    KeptBlock,
+    kept_blocks,
+    packed,
+    unpacked,
+    wait_for_result,
+    write_result,
+)
 from nextedge.engines.spark_metrics import StageMetrics
 from nextedge.engines.spark_session import open_session
 from nextedge.errors import DataError, MissingDependencyError, StorageError
@@ -37,7 +46,6 @@ if TYPE_CHECKING:
 
 _FILE_SHIFT = 40
 """Rows of a file are numbered below 2**40, files above."""
-_RESULT = "block long, rows binary"
 
 
 class SparkEngine(Engine):
@@ -184,37 +192,47 @@ class SparkEngine(Engine):
     def map_blocks(
         self, function: BlockFunction, blocks: Iterable[pa.Table], keep: Path | None = None
     ) -> Iterator[pa.Table]:
-        """See ``Engine.map_blocks``; several blocks at once, each a task of ``mapInArrow``."""
-        waiting = kept_blocks(blocks, keep)
-        at_once = self.cores * self._waves
-        while wave := list(itertools.islice(waiting, at_once)):
-            missing = [each for each in wave if each.result is None]
-            found = iter(self._run(function, [each.block for each in missing]))
-            for each in wave:
-                yield each.result if each.result is not None else each.keep(next(found))
+        """See ``Engine.map_blocks``; several blocks at once, each a task of ``mapInArrow``.
 
-    def _run(self, function: BlockFunction, blocks: list[pa.Table]) -> list[pa.Table]:
-        """The results of some blocks, in their order."""
+        Results go through the state folder, and not through the driver's memory.
+        """
+        folder = self._folder / next(self._names) if keep is None else keep
+        waiting = kept_blocks(blocks, folder)
+        at_once = self.cores * self._waves
+        try:
+            while wave := list(itertools.islice(waiting, at_once)):
+                self._run(function, [each for each in wave if each.result is None])
+                for each in wave:
+                    assert each.path is not None
+                    found = wait_for_result(each.path) if each.result is None else each.result
+                    if keep is None:  # what is mapped stays until it is let go
+                        each.path.unlink()
+                    yield found
+        finally:
+            if keep is None:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _run(self, function: BlockFunction, blocks: list[KeptBlock]) -> None:
+        """Make the results of some blocks; executors write them to their places."""
         if not blocks:
-            return []
-        payloads = self.session.sparkContext.broadcast([packed(block) for block in blocks])
+            return
+        work = [(packed(each.block), str(each.path)) for each in blocks]
+        payloads = self.session.sparkContext.broadcast(work)
 
         def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            _use_own_cores()
             for batch in batches:
                 for number in batch.column(0).to_pylist():
-                    rows = packed(function(unpacked(payloads.value[number])))
-                    yield pa.record_batch(
-                        [pa.array([number], pa.int64()), pa.array([rows], pa.binary())],
-                        ["block", "rows"],
-                    )
+                    block, path = payloads.value[number]
+                    write_result(Path(path), _on_executor(function, unpacked(block)))
+                yield batch
 
         try:
             numbers = self.session.range(0, len(blocks), 1, len(blocks))
             with _errors("a block"):
-                rows = numbers.mapInArrow(run, _RESULT).toArrow().to_pylist()
+                numbers.mapInArrow(run, "id long").write.format("noop").mode("overwrite").save()
         finally:
             payloads.destroy()
-        return [unpacked(row["rows"]) for row in sorted(rows, key=lambda row: row["block"])]
 
     def joins(self, graph_bytes: int) -> bool:
         """See ``Engine.joins``."""
@@ -257,6 +275,24 @@ class SparkEngine(Engine):
         with _errors(str(folder)):
             frame = self._frame(table, keep)
             frame.write.option("compression", "zstd").parquet(_uri(str(folder)))
+
+
+def _use_own_cores() -> None:
+    """In an executor: kernels use the cores of their task, as other tasks run beside it."""
+    from pyspark import TaskContext
+
+    task = TaskContext.get()
+    os.environ.setdefault(THREADS_VARIABLE, str(1 if task is None else task.cpus()))
+
+
+def _on_executor(function: BlockFunction, block: pa.Table) -> pa.Table:
+    try:
+        return function(block)
+    except FileNotFoundError as error:
+        raise StorageError(
+            f"{error.filename}: not seen by the executor on {socket.gethostname()}; all machines "
+            "must see the state folder under the same path (docs/spark.md)"
+        ) from error
 
 
 def _is_sorted(table: ibis.Table) -> bool:

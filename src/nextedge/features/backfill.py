@@ -11,6 +11,7 @@ import numba
 import numpy as np
 import pyarrow as pa
 
+from nextedge.cores import thread_count
 from nextedge.features.attributes import Attributes, Category
 from nextedge.features.counters import (
     BY_POSITION,
@@ -28,7 +29,6 @@ from nextedge.features.counters import (
     DecayedCounter,
     folded,
 )
-from nextedge.graph.threads import thread_count
 from nextedge.schema import ColumnKind
 from nextedge.types import BoolArray, FloatArray, IndexArray, IntArray
 

@@ -9,22 +9,24 @@ graph.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
+from typing import ClassVar
 
 import numba
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
-from nextedge.graph.threads import thread_count
-from nextedge.storage import ArrayFiles, plain
+from nextedge.storage import ArrayFiles, mapped, mapped_file, plain
 from nextedge.types import BoolArray, IndexArray, IntArray
 
 BLOCK_ENTRIES = 8_000_000
-"""Entries of a block of rows that is made for a file; about 200 MiB, and there is one a thread."""
+"""Entries of a block of rows that is made for a file; about 200 MiB, and there is one a core."""
+_ENTRIES = ("indices", "weight", "first", "last")
+RunBlocks = Callable[[Callable[[pa.Table], pa.Table], Iterable[pa.Table]], Iterator[pa.Table]]
+"""Runs a block function over blocks of work, as ``Engine.map_blocks``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,37 +109,101 @@ def assemble(edges: EdgeList, sources: int) -> Block:
     return edges.block(edges.degrees(sources), 0).shrunk()
 
 
-def assemble_into(directory: Path, edges: EdgeList, sources: int) -> None:
-    """All rows, as ``indptr.npy``, ``indices.npy``, … of a folder; one block a thread in memory."""
+def assemble_into(
+    directory: Path, edges: EdgeList, sources: int, run: RunBlocks, scratch: Path
+) -> None:
+    """All rows, as ``indptr.npy``, ``indices.npy``, … of a folder.
+
+    Args:
+        run: makes blocks of rows, here or on other machines.
+        scratch: folder that all of them see, for what of the edges is no file yet; the caller's.
+    """
     degree = edges.degrees(sources)
+    np.save(scratch / "degree.npy", degree)
+    function = GraphRows(FiledEdges.of(edges, scratch), scratch / "degree.npy")
     indptr = np.zeros(sources + 1, np.int64)
-    end = 0
+    row = end = 0
     with ArrayFiles(directory) as write:
-        for begin, block in _blocks(edges, degree):
-            indptr[begin + 1 : begin + len(block.indptr)] = block.indptr[1:] + end
-            size = int(block.indptr[-1])
-            for name in ("indices", "weight", "first", "last"):
-                write(name, getattr(block, name)[:size])
-            end += size
+        for made in run(function, _ranges(degree)):
+            length = _values(made, "length")
+            indptr[row + 1 : row + 1 + len(length)] = np.cumsum(length) + end
+            for name in _ENTRIES:
+                write(name, _values(made, name))
+            row += len(length)
+            end = int(indptr[row])
         write("indptr", indptr)
 
 
-def _blocks(edges: EdgeList, degree: IntArray) -> Iterator[tuple[int, Block]]:
-    """(first row, block), in order, on all threads."""
+@dataclass(frozen=True)
+class FiledEdges:
+    """An ``EdgeList`` whose arrays are files; None where it has none of that name."""
+
+    arrays: tuple[tuple[str, Path], ...]
+    mirrored: bool
+
+    @classmethod
+    def of(cls, edges: EdgeList, folder: Path) -> FiledEdges:
+        """Arrays that are mapped files stay where they lie; the others are written to ``folder``."""
+        arrays = []
+        for name in ("source", "target", "weight", "first", "last", "kept"):
+            values = getattr(edges, name)
+            if values is None:
+                continue
+            path = mapped_file(values)
+            if path is None:
+                path = folder / f"{name}.npy"
+                np.save(path, values)
+            arrays.append((name, path))
+        return cls(tuple(arrays), edges.mirrored)
+
+    def open(self) -> EdgeList:
+        """The edges, mapped."""
+        arrays = {name: mapped(path) for name, path in self.arrays}
+        return EdgeList(**arrays, mirrored=self.mirrored)
+
+
+@dataclass(frozen=True)
+class GraphRows:
+    """The block function: a range of rows in, their lengths and entries out, each as one list.
+
+    Attributes:
+        degree: file of int64[N], entries of each row before the merge.
+    """
+
+    edges: FiledEdges
+    degree: Path
+    one_core: ClassVar[bool] = True
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        begin, end = block["begin"][0].as_py(), block["end"][0].as_py()
+        made = self.edges.open().block(mapped(self.degree)[begin:end], begin)
+        size = int(made.indptr[-1])
+        lists = {"length": np.diff(made.indptr)}
+        lists |= {name: getattr(made, name)[:size] for name in _ENTRIES}
+        return pa.table({name: _one_list(values) for name, values in lists.items()})
+
+
+def _one_list(values: npt.NDArray[np.generic]) -> pa.Array:
+    return pa.LargeListArray.from_arrays(pa.array([0, len(values)], pa.int64()), pa.array(values))
+
+
+def _values(table: pa.Table, name: str) -> npt.NDArray[np.generic]:
+    found: npt.NDArray[np.generic] = table[name].chunk(0).flatten().to_numpy()
+    return found
+
+
+def _ranges(degree: IntArray) -> Iterator[pa.Table]:
+    """Ranges of rows of about ``BLOCK_ENTRIES`` entries; one of no row where there is none."""
     ends = np.cumsum(degree)
-    bounds = [0] if len(degree) else [0, 0]
-    while bounds[-1] < len(degree):
-        before = ends[bounds[-1] - 1] if bounds[-1] else 0
+    begin = 0
+    while begin < len(degree) or begin == 0:
+        before = ends[begin - 1] if begin else 0
         until = int(np.searchsorted(ends, before + BLOCK_ENTRIES, side="right"))
-        bounds.append(max(until, bounds[-1] + 1))
-    ranges = list(pairwise(bounds))
-    threads = thread_count()
-    with ThreadPoolExecutor(threads, thread_name_prefix="nextedge-graph") as pool:
-        for place in range(0, len(ranges), threads):  # so many at once, and no more in memory
-            part = ranges[place : place + threads]
-            made = pool.map(lambda rows: edges.block(degree[slice(*rows)], rows[0]), part)
-            for rows, block in zip(part, made, strict=True):
-                yield rows[0], block
+        end = min(max(until, begin + 1), len(degree))
+        yield pa.table({"begin": [begin], "end": [end]})
+        if end == len(degree):
+            return
+        begin = end
 
 
 @numba.njit(cache=True, nogil=True)

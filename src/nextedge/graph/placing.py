@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from nextedge.cores import thread_count
+from nextedge.engines.base import Engine
+from nextedge.engines.blocks import run_here
 from nextedge.graph.assemble import EdgeList, assemble_into
 from nextedge.graph.csr import Graph, graph_of
+from nextedge.storage import vanishing
 
 
 @dataclass(frozen=True)
 class Place:
-    """A folder, in which every graph has a folder of its own; None is memory."""
+    """A folder, in which every graph has a folder of its own; None is memory.
+
+    ``engine`` makes the rows of graphs that lie in a folder; None is this process.
+    """
 
     folder: Path | None = None
+    engine: Engine | None = None
 
     def graph(self, name: str, edges: EdgeList, sources: int, targets: int) -> Graph:
         """The graph of the edges, see ``nextedge.graph.csr.build_graph``."""
         if self.folder is None:
             return graph_of(edges, sources, targets)
         (self.folder / name).mkdir()
-        assemble_into(self.folder / name, edges, sources)
+        here = partial(run_here, threads=thread_count())
+        run = here if self.engine is None else self.engine.map_blocks
+        with vanishing(self.folder) as scratch:
+            assemble_into(self.folder / name, edges, sources, run, scratch)
         np.save(self.folder / name / "targets.npy", np.int64(targets))
         return Graph.load(self.folder / name)
 

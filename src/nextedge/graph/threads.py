@@ -15,18 +15,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-THREADS_VARIABLE = "NEXTEDGE_THREADS"
+from nextedge.cores import thread_count
 
 
 @lru_cache(maxsize=1)
 def _pool(process: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(thread_count(), thread_name_prefix="nextedge-kernel")
-
-
-def thread_count() -> int:
-    """Cores that this process may use; NEXTEDGE_THREADS sets another number."""
-    given = os.environ.get(THREADS_VARIABLE, "")
-    return max(1, int(given)) if given.isdigit() else len(os.sched_getaffinity(0))
 
 
 class Scratch(NamedTuple):

@@ -29,9 +29,9 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from nextedge.cores import thread_count
 from nextedge.errors import ConfigError, DataError, nearest
 from nextedge.graph._two_hop_kernels import pair_block, top_block
-from nextedge.graph.threads import thread_count
 from nextedge.types import FloatArray, IndexArray, IntArray
 
 SCORES = (

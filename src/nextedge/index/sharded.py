@@ -20,8 +20,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from nextedge.cores import thread_count
 from nextedge.errors import IndexRecallError, ReleaseError
-from nextedge.graph.threads import thread_count
 from nextedge.index.vector_index import (
     CHECKED_QUERIES,
     IndexReport,

@@ -14,8 +14,8 @@ import numpy as np
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
+from nextedge.cores import thread_count
 from nextedge.graph.propagate import SparseRows
-from nextedge.graph.threads import thread_count
 from nextedge.types import FloatArray
 
 BLOCK_VALUES = 1 << 23

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from nextedge.config import TrainingConfig
+from nextedge.cores import THREADS_VARIABLE, thread_count
 from nextedge.engines.spark_session import open_session
 from nextedge.errors import MissingDependencyError, TrainingError
-from nextedge.graph.threads import THREADS_VARIABLE, thread_count
 from nextedge.models.artifact import Artifact
 from nextedge.models.distributed import LAUNCHED
 from nextedge.models.job import ENDED, LOGS, TOLD, clear_job, failure, result, write_job

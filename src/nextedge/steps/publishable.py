@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from nextedge.engines.base import Engine
 from nextedge.graph.snapshot import Entities, Snapshot
 from nextedge.stages.line import fit_sources
 from nextedge.stages.source import Arrays, Scope
@@ -23,12 +24,16 @@ class SnapshotStep(Step):
     name = "snapshot"
     version = 4
 
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
     def settings(self) -> Mapping[str, Any]:
         return {}
 
     def run(self, inputs: Mapping[str, Path], output: Path, progress: Progress) -> None:
         progress("snapshot: graphs", 0, 1)
-        serving_snapshot(History.load(inputs["entities"]), output).save(output)
+        history = History.load(inputs["entities"])
+        serving_snapshot(history, output, self.engine).save(output)
 
 
 class SourcesStep(SurfaceStep):

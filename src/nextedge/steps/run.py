@@ -153,7 +153,10 @@ def _shared(
 ) -> dict[str, Kept]:
     """The steps that all surfaces share, as far as ``until``; returns the outputs by step."""
     done = {first.name: workshop.complete(first, {})}
-    for step, needed in ((EntitiesStep(config, engine), "tables"), (SnapshotStep(), "entities")):
+    for step, needed in (
+        (EntitiesStep(config, engine), "tables"),
+        (SnapshotStep(engine), "entities"),
+    ):
         if until in done:
             break
         done[step.name] = workshop.complete(step, {needed: done[needed]})

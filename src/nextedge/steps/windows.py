@@ -10,6 +10,7 @@ import numpy as np
 
 from nextedge.config import SplitConfig, SurfaceConfig
 from nextedge.data.split import Method, Window, choose_method, label_windows
+from nextedge.engines.base import Engine
 from nextedge.features.attributes import Attributes
 from nextedge.features.backfill import Sizes, backfill, item_category
 from nextedge.graph.assemble import EdgeList
@@ -148,18 +149,20 @@ def window_snapshot(
     pairs: Pairs,
     window: Window,
     folder: Path | None = None,
+    engine: Engine | None = None,
 ) -> Snapshot:
     """The snapshot a window may see: other relations are cut at the same instant.
 
     Args:
         folder: an empty one, for the graphs; None holds them in memory.
+        engine: makes the graphs' rows where there is a folder; None is this process.
     """
     own = _in_window(history.of(relation), pairs, window)
     other = history.interactions if relation.self_typed else history.connections
     if window.as_of is not None:
         other = other.keep(other.arrived <= window.as_of)
     connections, interactions = (own, other) if relation.self_typed else (other, own)
-    place = Place(folder)
+    place = Place(folder, engine)
     if window.as_of is None:  # impressions cannot be cut: who opened whom tells who connected
         return make_snapshot(history, connections, interactions, history.latest, place, views=False)
     return make_snapshot(history, connections, interactions, window.as_of, place)
@@ -175,9 +178,11 @@ def _in_window(records: Records, pairs: Pairs, window: Window) -> Records:
     return records.keep(kept)
 
 
-def serving_snapshot(history: History, folder: Path | None = None) -> Snapshot:
-    """Everything that is known; the graphs in files of an empty folder, where one is given."""
-    place = Place(folder)
+def serving_snapshot(
+    history: History, folder: Path | None = None, engine: Engine | None = None
+) -> Snapshot:
+    """Everything that is known; folder and engine as of ``window_snapshot``."""
+    place = Place(folder, engine)
     return make_snapshot(history, history.connections, history.interactions, history.latest, place)
 
 

@@ -31,6 +31,17 @@ def mapped(path: Path) -> npt.NDArray[Any]:
     return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
 
 
+def mapped_file(values: npt.NDArray[Any]) -> Path | None:
+    """The ``.npy`` file whose whole array this is, as ``mapped`` gave it; None for any other."""
+    base: Any = values
+    while base is not None and not isinstance(base, np.memmap):
+        base = getattr(base, "base", None)
+    if base is None or base.filename is None or not base.flags.c_contiguous:
+        return None
+    whole = base.shape == values.shape and base.dtype == values.dtype
+    return Path(base.filename) if whole and base.ctypes.data == values.ctypes.data else None
+
+
 def plain(values: npt.NDArray[np.generic] | None, dtype: type[np.generic]) -> npt.NDArray[Any]:
     """An array, empty for None, read-only: one compiled kernel for memory and mapped files."""
     given = np.zeros(0, dtype) if values is None else np.asarray(values).astype(dtype, copy=False)

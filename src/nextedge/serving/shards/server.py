@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from nextedge.config import Config
+from nextedge.cores import thread_count
 from nextedge.data.locations import is_loopback
 from nextedge.data.partition import Part
 from nextedge.errors import (
@@ -26,7 +27,6 @@ from nextedge.errors import (
     StorageError,
     UnknownReleaseError,
 )
-from nextedge.graph.threads import thread_count
 from nextedge.releases.shared import open_releases
 from nextedge.serving.shards.indexes import PartIndexes
 from nextedge.serving.shards.protocol import (
