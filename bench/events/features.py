@@ -60,8 +60,8 @@ def measure(name: str, data: Path) -> dict[str, object]:
             inputs = {step: path for step, (_, path) in done.items()}
             learned = RankStep(config, engine, surface).labelled(inputs, folder / "windows", quiet)
         parts = [part for part in learned.parts if (part.label > 0).any()]
-        names = learned.features.names
-        live = list(learned.features.live)
+        names = learned.lines.features.names
+        live = list(learned.lines.features.live)
         dropped = {"none": live, "all": []}
         dropped |= {f"only {each}": [other for other in live if other != each] for each in live}
         if set(live) >= PAIRED:

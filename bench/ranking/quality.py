@@ -106,7 +106,7 @@ def _rankers(recommender, surface, settings, learned: LabelledWindows, test) -> 
     for kind in RANKERS:
         started = time.perf_counter()
         ranker, about = train(
-            learned.parts, learned.features.names, RankerConfig(model=kind, compare=())
+            learned.parts, learned.lines.features.names, RankerConfig(model=kind, compare=())
         )
         seconds[kind] = round(time.perf_counter() - started, 1)
         rankers[kind], comparison[kind] = ranker, about["ndcg"].get(kind)
@@ -144,7 +144,7 @@ def _rankers(recommender, surface, settings, learned: LabelledWindows, test) -> 
     quality = classification_metrics(np.concatenate(labels), np.concatenate(scores))
     return {
         "queries": len(queries),
-        "features": len(learned.features.names),
+        "features": len(learned.lines.features.names),
         "rows": sum(len(part.label) for part in learned.parts),
         "ndcg@20": {kind: round(float(np.nanmean(v)), 4) for kind, v in ndcg.items()},
         "lightgbm_over": {
@@ -169,7 +169,7 @@ def _ablation(
     """NDCG@20 of the last label window, and its ratio where features are left out."""
     parts = [part for part in learned.parts if (part.label > 0).any()]
     training, later = _some(LabelledRows.joined(parts[:-1])), parts[-1]
-    names = learned.features.names
+    names = learned.lines.features.names
     scope = recommender.release.surface(surface).line.scope
     groups = {
         group.name: [f.name for f in group.declare(scope) if f.name in names]

@@ -10,7 +10,7 @@ import pytest
 from nextedge import Recommender
 from nextedge.config import SourceConfig
 from nextedge.errors import ConfigError, ReleaseError
-from nextedge.stages.line import declared_features, enabled_sources, fit_sources
+from nextedge.stages.line import declared_features, enabled_sources, fit_source, fitted_sources
 from nextedge.stages.merge import with_standard_scores
 from nextedge.types import Candidates
 
@@ -35,7 +35,8 @@ def test_a_model_that_is_off_costs_nothing_and_one_that_is_on_is_a_column(tenant
     assert "bpr" in enabled_sources(scope, on)
     assert "bpr_score" in declared_features(scope, on).names
     # Nothing was trained: the line goes without it.
-    assert "bpr" not in fit_sources(scope, on, {})
+    assert "bpr" not in fitted_sources(scope, on, {})
+    assert "bpr" in fitted_sources(scope, on, {"bpr"})
 
 
 def test_an_unknown_option_of_a_model_is_named(tenant: Path) -> None:
@@ -43,7 +44,7 @@ def test_an_unknown_option_of_a_model_is_named(tenant: Path) -> None:
     wrong = SourceConfig(options={"dimension": 8})
     settings = surface.settings.model_copy(update={"sources": {"als": wrong}})
     with pytest.raises(ConfigError, match=r"als.*dimension"):
-        fit_sources(surface.line.scope, settings, {})
+        fit_source(surface.line.scope, settings, "als")
 
 
 def test_a_ranker_of_features_that_are_gone_is_refused(tenant: Path) -> None:

@@ -17,7 +17,7 @@ from nextedge.engines.local import LocalEngine
 from nextedge.stages.line import Line, declared_features
 from nextedge.stages.source import Scope
 from nextedge.steps.entities import EntitiesStep
-from nextedge.steps.lines import window_line
+from nextedge.steps.lines import WindowLines
 from nextedge.steps.pairs import Pairs
 from nextedge.steps.step import quiet
 from nextedge.steps.tables import TablesStep
@@ -75,7 +75,9 @@ def computed(folder: Path, work: Path, surface: str, as_of: int) -> tuple[Line, 
     window = Window("label_0", as_of, before, ~before)
     features = declared_features(scope, config.surface(surface))
     settings = config.surface(surface)
-    line = window_line(work, settings, history, pairs, window, features, {}).open()
+    with LocalEngine(temp_directory=work / "spill") as engine:
+        lines = WindowLines(engine, work, settings, history, pairs, features, {})
+        line = lines.line(window).open()
     requests = Requests(QUERIES, as_of, 20)
     return line, line.matrix(requests, line.retrieve(requests))
 

@@ -32,7 +32,7 @@ from nextedge.stages.reasons import Reasons
 from nextedge.stages.rerank import FOLDER as RERANKER
 from nextedge.stages.rerank import Reranker
 from nextedge.stages.source import Scope
-from nextedge.steps.publishable import load_sources
+from nextedge.steps.fits import load_sources
 from nextedge.steps.windows import relation_of
 from nextedge.types import UNKNOWN, IndexArray
 

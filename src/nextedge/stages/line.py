@@ -6,7 +6,7 @@ policy that follows is in ``nextedge.stages.policy``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import cast
@@ -205,26 +205,32 @@ class Line:
         return self.rank(requests, self.retrieve(requests))
 
 
-def fit_sources(
-    scope: Scope, surface: SurfaceConfig, trained: Mapping[str, Artifact]
-) -> dict[str, Arrays]:
-    """Arrays of every enabled source that the tenant's tables can feed.
+def fitted_sources(
+    scope: Scope, surface: SurfaceConfig, trained: Collection[str]
+) -> dict[str, type[Source]]:
+    """The enabled sources that a line of this scope has, by name.
 
-    ``trained`` models only make their embeddings of this scope; one that is missing there
+    A model that is ``trained`` only makes its embeddings of this scope; one that is missing there
     could not be trained, and its source is left out.
     """
-    arrays = {}
-    for name, cls in enabled_sources(scope, surface).items():
-        setting = surface.sources.get(name)
-        if not _is_trained(cls):
-            arrays[name] = cls.fit(scope, setting.options if setting else {})
-        elif name in trained:
-            model = cast(type[ModelSource], cls).model_class()()
-            arrays[name] = dict(model.embed(trained[name], training_data(scope)).arrays)
-    return arrays
+    enabled = enabled_sources(scope, surface).items()
+    return {name: cls for name, cls in enabled if name in trained or not is_trained(cls)}
 
 
-def _is_trained(cls: type[Source]) -> bool:
+def fit_source(
+    scope: Scope, surface: SurfaceConfig, name: str, trained: Artifact | None = None
+) -> Arrays:
+    """Arrays of one source; of a model that was trained, its embeddings of this scope."""
+    cls = source_classes()[name]
+    setting = surface.sources.get(name)
+    if trained is None:
+        return cls.fit(scope, setting.options if setting else {})
+    model = cast(type[ModelSource], cls).model_class()()
+    return dict(model.embed(trained, training_data(scope)).arrays)
+
+
+def is_trained(cls: type[Source]) -> bool:
+    """Whether a source is a model that is trained once, for several graphs."""
     return issubclass(cls, ModelSource) and cls.model_class().trained
 
 
@@ -266,7 +272,7 @@ def build_line(
     """
     sources, limits = {}, {}
     for name, cls in enabled_sources(scope, surface).items():
-        if _is_trained(cls) and name not in arrays:
+        if is_trained(cls) and name not in arrays:
             continue
         setting = surface.sources.get(name)
         options = setting.options if setting else {}

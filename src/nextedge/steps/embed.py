@@ -19,7 +19,7 @@ import numpy as np
 from nextedge.data.split import Window
 from nextedge.errors import TooLittleDataError
 from nextedge.graph.snapshot import Snapshot
-from nextedge.models.artifact import Artifact, fingerprint
+from nextedge.models.artifact import fingerprint
 from nextedge.models.launch import fit
 from nextedge.models.model import TrainingData
 from nextedge.stages.embedding import ModelSource, training_data
@@ -68,7 +68,9 @@ class EmbedStep(SurfaceStep):
                 scopes = {SERVE: served}
                 for name, window in ((COMMON, common), (EVALUATION, windows[-1])):
                     (folder / name).mkdir()
-                    snapshot = window_snapshot(history, relation, pairs, window, folder / name)
+                    snapshot = window_snapshot(
+                        history, relation, pairs, window, folder / name, self.engine
+                    )
                     scopes[name] = Scope(snapshot, relation)
                 for source in sources:
                     self._train(source, scopes, output, progress, left_out)
@@ -110,14 +112,10 @@ class EmbedStep(SurfaceStep):
             fitted.save(output / graph / source.name)
 
 
-def load_trained(directory: Path, graph: str) -> dict[str, Artifact]:
-    """Trained models by source, as a graph's line uses them."""
-    found: dict[str, Artifact] = {}
-    for name in (COMMON, graph):
-        folder = directory / name
-        if folder.exists():
-            found |= {path.name: Artifact.load(path) for path in sorted(folder.iterdir())}
-    return found
+def trained_models(directory: Path, graph: str) -> dict[str, Path]:
+    """Folders of the trained models by source, as a graph's line uses them."""
+    folders = [directory / name for name in (COMMON, graph) if (directory / name).exists()]
+    return {path.name: path for folder in folders for path in sorted(folder.iterdir())}
 
 
 def _has_torch() -> bool:

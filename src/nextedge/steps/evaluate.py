@@ -40,10 +40,10 @@ from nextedge.stages.fusion import Fusion
 from nextedge.stages.line import Line, declared_features
 from nextedge.stages.merge import ROUGH
 from nextedge.stages.source import Scope
-from nextedge.steps.embed import EVALUATION, load_trained
+from nextedge.steps.embed import EVALUATION, trained_models
 from nextedge.steps.found import with_found
 from nextedge.steps.impressions import Impressions
-from nextedge.steps.lines import BATCH, batches, window_line
+from nextedge.steps.lines import BATCH, WindowLines, batches
 from nextedge.steps.rank import positives_of
 from nextedge.steps.ranked_lists import Lists, RankedQueries
 from nextedge.steps.shown import evaluate_shown
@@ -71,10 +71,10 @@ class EvaluateStep(SurfaceStep):
         pairs, windows, method, why = cut(history, relation, self.config.split, served.graph)
         features = declared_features(served, surface, self.config.features.exclude)
         folder = checkpoints(output)
-        saved = window_line(
-            folder, surface, history, pairs, windows[-1], features,
-            load_trained(inputs["embed"], EVALUATION),
-        )  # fmt: skip
+        saved = WindowLines(
+            self.engine, folder, surface, history, pairs, features,
+            trained_models(inputs["embed"], EVALUATION),
+        ).line(windows[-1])  # fmt: skip
         rankers = inputs["rank"] / "ranker"
         saved = replace(saved, fusion=Fusion.load(rankers / FUSION))
         positives = positives_of(saved.open().scope, relation, pairs, windows[-1])

@@ -12,7 +12,7 @@ import numpy as np
 
 from nextedge.index.sharded import ShardedIndex
 from nextedge.index.vector_index import VectorIndex, choose_kind
-from nextedge.steps.publishable import load_sources
+from nextedge.steps.fits import load_sources
 from nextedge.steps.step import Progress, SurfaceStep
 
 

@@ -16,15 +16,15 @@ import numpy as np
 
 from nextedge.config import SurfaceConfig
 from nextedge.data.split import Window
+from nextedge.engines.base import Engine
 from nextedge.features.feature import FeatureSet
 from nextedge.graph.snapshot import Entities, Snapshot
-from nextedge.models.artifact import Artifact
 from nextedge.stages.fusion import Fusion
-from nextedge.stages.line import Line, build_line, fit_sources
+from nextedge.stages.line import Line, build_line
 from nextedge.stages.source import Scope
 from nextedge.stages.two_hop import TwoHop
+from nextedge.steps.fits import FitSources, load_sources
 from nextedge.steps.pairs import Pairs
-from nextedge.steps.publishable import load_sources, save_sources
 from nextedge.steps.windows import History, relation_of, window_snapshot
 from nextedge.storage import mapped, writing
 from nextedge.types import Requests
@@ -80,29 +80,39 @@ class SavedLine:
         return replace(line, sources=sources)
 
 
-def window_line(
-    directory: Path,
-    surface: SurfaceConfig,
-    history: History,
-    pairs: Pairs,
-    window: Window,
-    features: FeatureSet,
-    trained: Mapping[str, Artifact],
-) -> SavedLine:
-    """The line over a window's snapshot, kept in ``directory`` unless a stopped build did."""
-    folder, relation = directory / window.name, relation_of(surface)
-    if not folder.exists():
-        partial = folder.with_name(f".{folder.name}.{os.getpid()}")
-        shutil.rmtree(partial, ignore_errors=True)
-        with writing(folder):
-            (partial / "snapshot").mkdir(parents=True)
-            (partial / "sources").mkdir()
-            place = partial / "snapshot"
-            scope = Scope(window_snapshot(history, relation, pairs, window, place), relation)
-            scope.snapshot.save(place)
-            save_sources(fit_sources(scope, surface, trained), partial / "sources")
-            os.replace(partial, folder)
-    return SavedLine(history.directory / "entities", folder, surface, features, Fusion())
+@dataclass(frozen=True, eq=False)
+class WindowLines:
+    """Makes the lines of one surface's windows, each in a folder of its own below ``folder``.
+
+    Attributes:
+        pairs: of the relation that the surface predicts.
+        trained: folders of trained models by source, whose embeddings every window computes anew.
+    """
+
+    engine: Engine
+    folder: Path
+    surface: SurfaceConfig
+    history: History
+    pairs: Pairs
+    features: FeatureSet
+    trained: Mapping[str, Path]
+
+    def line(self, window: Window) -> SavedLine:
+        """The line over a window's snapshot, made unless a stopped build did."""
+        folder, entities = self.folder / window.name, self.history.directory / "entities"
+        if not folder.exists():
+            partial = folder.with_name(f".{folder.name}.{os.getpid()}")
+            shutil.rmtree(partial, ignore_errors=True)
+            with writing(folder):
+                place, sources = partial / "snapshot", partial / "sources"
+                place.mkdir(parents=True)
+                sources.mkdir()
+                window_snapshot(
+                    self.history, relation_of(self.surface), self.pairs, window, place, self.engine
+                ).save(place)
+                FitSources(entities, place, self.surface, self.trained, sources).run(self.engine)
+                os.replace(partial, folder)
+        return SavedLine(entities, folder, self.surface, self.features, Fusion())
 
 
 def batches(queries: np.ndarray, now: int, k: int) -> list[Requests]:

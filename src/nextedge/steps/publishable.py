@@ -6,16 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from nextedge.engines.base import Engine
-from nextedge.graph.snapshot import Entities, Snapshot
-from nextedge.stages.line import fit_sources
-from nextedge.stages.source import Arrays, Scope
-from nextedge.steps.embed import SERVE, load_trained
+from nextedge.steps.embed import SERVE, trained_models
+from nextedge.steps.fits import FitSources
 from nextedge.steps.step import Progress, Step, SurfaceStep
-from nextedge.steps.windows import History, relation_of, serving_snapshot
-from nextedge.storage import mapped
+from nextedge.steps.windows import History, serving_snapshot
 
 
 class SnapshotStep(Step):
@@ -47,25 +42,7 @@ class SourcesStep(SurfaceStep):
 
     def run(self, inputs: Mapping[str, Path], output: Path, progress: Progress) -> None:
         progress(f"sources {self.surface}", 0, 1)
-        surface = self.config.surface(self.surface)
-        entities = Entities.load(inputs["entities"] / "entities")
-        scope = Scope(Snapshot.load(inputs["snapshot"], entities), relation_of(surface))
-        trained = load_trained(inputs["embed"], SERVE)
-        save_sources(fit_sources(scope, surface, trained), output)
-
-
-def save_sources(fitted: Mapping[str, Arrays], directory: Path) -> None:
-    """Write the arrays of every source into an existing folder."""
-    for name, arrays in fitted.items():
-        (directory / name).mkdir()
-        for part, values in arrays.items():
-            np.save(directory / name / f"{part}.npy", values)
-
-
-def load_sources(directory: Path) -> dict[str, Arrays]:
-    """Memory-map what ``save_sources`` wrote."""
-    return {
-        folder.name: {file.stem: mapped(file) for file in sorted(folder.glob("*.npy"))}
-        for folder in sorted(directory.iterdir())
-        if folder.is_dir()
-    }
+        FitSources(
+            inputs["entities"] / "entities", inputs["snapshot"], self.config.surface(self.surface),
+            trained_models(inputs["embed"], SERVE), output,
+        ).run(self.engine)  # fmt: skip

@@ -19,10 +19,8 @@ import numpy as np
 from nextedge.config import RankerConfig
 from nextedge.data.split import LABEL_WINDOWS, Method, Window
 from nextedge.errors import TrainingError
-from nextedge.features.feature import FeatureSet
 from nextedge.graph.csr import Graph, build_graph, mirrored
 from nextedge.graph.snapshot import Snapshot
-from nextedge.models.artifact import Artifact
 from nextedge.models.gbdt import LabelledRows, ndcg_of
 from nextedge.models.learners import COLD_START, best_source, learners
 from nextedge.models.position_bias import PositionBias
@@ -34,10 +32,10 @@ from nextedge.stages.merge import gather_sources
 from nextedge.stages.rerank import FOLDER as RERANKER
 from nextedge.stages.rerank import Reranker
 from nextedge.stages.source import Scope
-from nextedge.steps.embed import COMMON, load_trained
+from nextedge.steps.embed import COMMON, trained_models
 from nextedge.steps.impressions import action_worth, shown_between
 from nextedge.steps.label_rows import label_rows
-from nextedge.steps.lines import SavedLine, batches, window_line
+from nextedge.steps.lines import SavedLine, WindowLines, batches
 from nextedge.steps.pairs import Pairs
 from nextedge.steps.rerank import LabelWindow, train_reranker
 from nextedge.steps.step import Progress, SurfaceStep, checkpoints
@@ -57,21 +55,18 @@ class LabelledWindows:
     """What the label windows teach.
 
     Attributes:
+        lines: makes the lines of further windows.
         window: the last label window.
         method, why: how history was cut.
-        trained: models whose embeddings every window computes anew.
         parts: labelled rows of every label window, in order.
         latest: all windows but the first, for the re-ranker; none where it is off.
         bias: how often positions are looked at, by the last window.
     """
 
-    history: History
-    pairs: Pairs
+    lines: WindowLines
     window: Window
     method: Method
     why: str
-    features: FeatureSet
-    trained: Mapping[str, Artifact]
     fusion: Fusion
     parts: list[LabelledRows]
     latest: list[LabelWindow]
@@ -96,7 +91,7 @@ class RankStep(SurfaceStep):
         windows = checkpoints(output)
         learned = self.labelled(inputs, windows, progress)
         progress(f"rank {self.surface}: training", LABEL_WINDOWS, LABEL_WINDOWS + 1)
-        ranker, compared = train(learned.parts, learned.features.names, surface.ranker)
+        ranker, compared = train(learned.parts, learned.lines.features.names, surface.ranker)
         folder = output / "ranker"
         folder.mkdir()
         learned.fusion.save(folder / FUSION)
@@ -113,14 +108,14 @@ class RankStep(SurfaceStep):
                 )
                 if model is not None and about["reranker"]["served"]:
                     served = Scope(
-                        Snapshot.load(inputs["snapshot"], learned.history.entities),
+                        Snapshot.load(inputs["snapshot"], learned.lines.history.entities),
                         relation_of(surface),
                     )
                     Reranker(served, model).save(folder / RERANKER, served)
             progress(f"rank {self.surface}: cold start", LABEL_WINDOWS, LABEL_WINDOWS + 1)
-            parts = self._cold_start(learned, windows)
+            parts = self._cold_start(learned)
             settings = surface.ranker.model_copy(update={"model": "auto"})
-            cold, about["cold_start"] = train(parts, learned.features.names, settings)
+            cold, about["cold_start"] = train(parts, learned.lines.features.names, settings)
             if cold is not None:
                 (folder / COLD_START).mkdir()
                 cold.save(folder / COLD_START)
@@ -136,7 +131,10 @@ class RankStep(SurfaceStep):
         served = Scope(Snapshot.load(inputs["snapshot"], history.entities), relation)
         pairs, windows, method, why = cut(history, relation, self.config.split, served.graph)
         features = declared_features(served, surface, self.config.features.exclude)
-        trained = load_trained(inputs["embed"], COMMON)
+        lines = WindowLines(
+            self.engine, folder, surface, history, pairs, features,
+            trained_models(inputs["embed"], COMMON),
+        )  # fmt: skip
         parts: list[LabelledRows] = []
         latest: list[LabelWindow] = []
         fusion, shown = Fusion(), None
@@ -150,7 +148,7 @@ class RankStep(SurfaceStep):
                 shown = shown_between(history, relation, window.as_of, end, surface.ranker)
                 continue
             if saved is None or window.graph is not windows[place - 1].graph:
-                saved = window_line(folder, surface, history, pairs, window, features, trained)
+                saved = lines.line(window)
             line = saved.open()
             worth = edge_worth(history.of(relation), pairs, end, surface.ranker)
             positives = positives_of(line.scope, relation, pairs, window, worth)
@@ -169,11 +167,9 @@ class RankStep(SurfaceStep):
                 saved.remove()
                 saved = None
         bias = None if shown is None else shown.bias
-        return LabelledWindows(
-            history, pairs, windows[-2], method, why, features, trained, fusion, parts, latest, bias
-        )
+        return LabelledWindows(lines, windows[-2], method, why, fusion, parts, latest, bias)
 
-    def _cold_start(self, learned: LabelledWindows, folder: Path) -> list[LabelledRows]:
+    def _cold_start(self, learned: LabelledWindows) -> list[LabelledRows]:
         """Rows of queries whose every edge was taken out, in three parts; none where nothing
         else is known of them.
 
@@ -182,7 +178,7 @@ class RankStep(SurfaceStep):
         """
         surface = self.config.surface(self.surface)
         relation = relation_of(surface)
-        history, pairs, window = learned.history, learned.pairs, learned.window
+        history, pairs, window = learned.lines.history, learned.lines.pairs, learned.window
         other = history.interactions if relation.self_typed else history.connections
         if not history.entities.user_attributes.columns and not len(other.source):
             return []
@@ -195,9 +191,7 @@ class RankStep(SurfaceStep):
             "cold_start", window.as_of, window.graph & ~touched,
             (window.graph | window.labels) & asked,
         )  # fmt: skip
-        saved = window_line(
-            folder, surface, history, pairs, made, learned.features, learned.trained
-        )
+        saved = learned.lines.line(made)
         saved = replace(saved, fusion=learned.fusion)
         positives = positives_of(saved.open().scope, relation, pairs, made)
         source = np.repeat(np.arange(len(positives), dtype=np.int32), positives.degree)
