@@ -85,31 +85,40 @@ class ShardedIndex:
         Raises:
             IndexRecallError: one of them, or all together, find less than the target.
         """
-        size = len(vectors)
-        bounds = shard_bounds(size, min(shards, size))
+        bounds = shard_bounds(len(vectors), min(shards, len(vectors)))
         found = cls([
             VectorIndex.build(
                 vectors[low:high], queries, k=k, target_recall=target_recall, seed=seed, **settings
             )
             for low, high in pairwise(bounds)
         ])  # fmt: skip
-        first = found.shards[0].report
-        probe = max(shard.report.probe for shard in found.shards)
-        found.report = replace(first, size=size, k=min(k, size), probe=probe)
+        found.check(vectors, queries, k, target_recall, seed)
+        return found
+
+    def check(
+        self, vectors: FloatArray, queries: FloatArray, k: int, target_recall: float, seed: int = 0
+    ) -> None:
+        """Measure the recall of all shards together, over all their vectors; made by ``build``.
+
+        Raises:
+            IndexRecallError: it is less than the target.
+        """
+        size, first = len(vectors), self.shards[0].report
+        probe = max(shard.report.probe for shard in self.shards)
+        self.report = replace(first, size=size, k=min(k, size), probe=probe)
         if first.kind == "flat" or not len(queries):
-            return found
+            return
         drawn = np.random.default_rng(seed).permutation(len(queries))[:CHECKED_QUERIES]
         checked = np.ascontiguousarray(queries[drawn], np.float32)
         truth = exact_search(vectors, checked, min(k, size))
-        recall = recall_at(found.search(checked, min(k, size))[0], truth)
+        recall = recall_at(self.search(checked, min(k, size))[0], truth)
         if recall < target_recall:
             raise IndexRecallError(
-                f"index {first.kind} of {len(found.shards)} shards: recall@{k} is {recall:.4f} over "
+                f"index {first.kind} of {len(self.shards)} shards: recall@{k} is {recall:.4f} over "
                 f"{len(checked)} queries, expected {target_recall} or more; take another kind, "
                 "fewer shards, or lower target_recall"
             )
-        found.report = replace(found.report, recall=recall, queries=len(checked))
-        return found
+        self.report = replace(self.report, recall=recall, queries=len(checked))
 
     def search(
         self,
@@ -138,11 +147,15 @@ class ShardedIndex:
 
     def save(self, directory: Path) -> None:
         """Write into an existing folder, each shard into one of its own."""
-        assert self.report is not None
         for place, shard in enumerate(self.shards):
             folder = directory / shard_folder(place)
             folder.mkdir()
             shard.save(folder)
+        self.save_report(directory)
+
+    def save_report(self, directory: Path) -> None:
+        """Write what binds shards together that were saved already."""
+        assert self.report is not None
         about = {"bounds": self._bounds.tolist(), "report": asdict(self.report)}
         (directory / _FILE).write_text(json.dumps(about, indent=1))
 
@@ -161,11 +174,21 @@ class ShardedIndex:
                 f"{directory}: shards of {bounds[-1]} vectors, expected {len(vectors)}"
             )
         high = len(bounds) - 1 if high is None else high
-        shards = [
-            VectorIndex.load(directory / shard_folder(place), vectors[bounds[place]:bounds[place + 1]])
-            for place in range(low, high)
-        ]  # fmt: skip
-        return cls(shards, bounds[low])
+        return cls(_load_shards(directory, vectors, bounds, low, high), bounds[low])
+
+    @classmethod
+    def of_saved(cls, directory: Path, vectors: FloatArray, bounds: Sequence[int]) -> ShardedIndex:
+        """Memory-map shards that were saved one by one into the folder, still to be checked."""
+        return cls(_load_shards(directory, vectors, bounds, 0, len(bounds) - 1))
+
+
+def _load_shards(
+    directory: Path, vectors: FloatArray, bounds: Sequence[int], low: int, high: int
+) -> list[VectorIndex]:
+    return [
+        VectorIndex.load(directory / shard_folder(place), vectors[bounds[place]:bounds[place + 1]])
+        for place in range(low, high)
+    ]  # fmt: skip
 
 
 def merged(parts: Sequence[Found], queries: int, k: int) -> Found:

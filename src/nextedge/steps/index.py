@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 
-from nextedge.index.sharded import ShardedIndex
-from nextedge.index.vector_index import VectorIndex, choose_kind
+from nextedge.index.sharded import ShardedIndex, shard_bounds, shard_folder
+from nextedge.index.vector_index import Kind, VectorIndex, choose_kind
 from nextedge.steps.fits import load_sources
 from nextedge.steps.step import Progress, SurfaceStep
+from nextedge.storage import mapped
+from nextedge.types import FloatArray
 
 
 class IndexStep(SurfaceStep):
@@ -37,8 +41,7 @@ class IndexStep(SurfaceStep):
         for name, arrays in load_sources(inputs["sources"]).items():
             if not {"query", "candidate"} <= arrays.keys():
                 continue
-            vectors, queries = arrays["candidate"], np.asarray(arrays["query"])
-            size, dimensions = vectors.shape
+            size, dimensions = arrays["candidate"].shape
             shards = shard_count(settings.shards, size, dimensions, memory)
             each = -(-size // shards)
             kind = choose_kind(each, dimensions, memory, settings.exact_below)
@@ -51,23 +54,73 @@ class IndexStep(SurfaceStep):
                 continue
             progress(f"index {self.surface}: {name}, {kind} of {size:,}", 0, 1)
             setting = surface.sources.get(name)
-            asked = queries[np.abs(queries).sum(axis=1) > 0]
-            given: dict[str, Any] = {
-                "k": (setting.limit if setting else None) or surface.candidates,
-                "kind": kind,
-                "target_recall": settings.target_recall,
-                "memory_bytes": memory,
-            }
             (output / name).mkdir()
-            if shards > 1:
-                parts = ShardedIndex.build(vectors, asked, shards, **given)
-                parts.save(output / name)
-                reports[name] = {**vars(parts.report), "shards": len(parts.shards)}
-            else:
-                index = VectorIndex.build(vectors, asked, **given)
-                index.save(output / name)
-                reports[name] = vars(index.report)
+            k = (setting.limit if setting else None) or surface.candidates
+            build = BuildShard(
+                inputs["sources"] / name, output / name, shards, kind, k,
+                settings.target_recall, memory,
+            )  # fmt: skip
+            for _ in self.engine.map_blocks(build, build.blocks()):
+                pass
+            reports[name] = build.finish()
         (output / "index.json").write_text(json.dumps(reports, indent=1))
+
+
+@dataclass(frozen=True)
+class BuildShard:
+    """The block function: the number of a shard in, its index written.
+
+    Attributes:
+        vectors: folder of the ``query`` and ``candidate`` arrays of a source.
+        output: folder of the source's index.
+        shards: in how many equal ranges; 1 is an index in one piece.
+        k: results at which recall counts.
+    """
+
+    vectors: Path
+    output: Path
+    shards: int
+    kind: Kind
+    k: int
+    target_recall: float
+    memory_bytes: int
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        candidates, asked = self._vectors()
+        for place in block["shard"].to_pylist():
+            low, high = self._bounds(len(candidates))[place : place + 2]
+            index = VectorIndex.build(
+                candidates[low:high], asked, k=self.k, kind=self.kind,
+                target_recall=self.target_recall, memory_bytes=self.memory_bytes,
+            )  # fmt: skip
+            folder = self.output if self.shards == 1 else self.output / shard_folder(place)
+            folder.mkdir(exist_ok=True)
+            index.save(folder)
+        return block
+
+    def blocks(self) -> Iterator[pa.Table]:
+        """One a shard."""
+        for place in range(self.shards):
+            yield pa.table({"shard": [place]})
+
+    def finish(self) -> Mapping[str, Any]:
+        """Check all shards together; returns the report of the source."""
+        candidates, asked = self._vectors()
+        if self.shards == 1:
+            return vars(VectorIndex.load(self.output, candidates).report)
+        index = ShardedIndex.of_saved(self.output, candidates, self._bounds(len(candidates)))
+        index.check(candidates, asked, self.k, self.target_recall)
+        index.save_report(self.output)
+        return {**vars(index.report), "shards": self.shards}
+
+    def _vectors(self) -> tuple[FloatArray, FloatArray]:
+        """All candidates, and the queries of which something is known."""
+        queries = mapped(self.vectors / "query.npy")
+        asked = queries[np.abs(queries).sum(axis=1) > 0]
+        return mapped(self.vectors / "candidate.npy"), asked
+
+    def _bounds(self, size: int) -> list[int]:
+        return shard_bounds(size, self.shards)
 
 
 def shard_count(given: int | Literal["auto"], size: int, dimensions: int, memory_bytes: int) -> int:
