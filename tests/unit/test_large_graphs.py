@@ -22,6 +22,7 @@ from nextedge.graph.csr import Graph, build_graph, graph_of, mirrored
 from nextedge.graph.placing import Place
 from nextedge.stages.popular import _most_shared
 from nextedge.steps import entities as entities_step
+from nextedge.steps import interning
 from nextedge.steps.needs import NEEDS, Need, require
 from nextedge.steps.pairs import Pairs
 from nextedge.steps.step import Workshop, quiet
@@ -222,17 +223,29 @@ def test_faded_degrees_are_weighted_counts(monkeypatch: pytest.MonkeyPatch) -> N
     np.testing.assert_array_equal(decay.faded_weights(graph, 60, 9.0, per_row), expected)
 
 
-def test_tables_read_in_batches_give_what_they_give_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rows = pa.table({"src": pa.array([5, 3, 5, 9] * 30), "dst": pa.array(range(120))})
-    pq.write_table(rows, tmp_path / "connections.parquet")
-    columns = {"connections": ("src", "dst")}
-    whole = id_maps.IdMap(entities_step._distinct(tmp_path, columns))
-    monkeypatch.setattr(entities_step, "ROWS", 7)
-    assert id_maps.IdMap(entities_step._distinct(tmp_path, columns)).values.equals(whole.values)
-    pq.write_table(rows.slice(0, 0), tmp_path / "connections.parquet")
-    assert len(id_maps.IdMap(entities_step._distinct(tmp_path, columns))) == 0
+@pytest.mark.parametrize("text", [False, True])
+def test_tables_read_in_blocks_give_what_they_give_whole(text: bool, tmp_path: Path) -> None:
+    kind = pa.string() if text else pa.int64()
+    ends = [pa.array(values, pa.int64()).cast(kind) for values in ([5, 3, 5, 9] * 30, range(120))]
+    path = tmp_path / "connections.parquet"
+    columns = {"connections": ("src", "dst"), "users": ("user_id",)}
+    with LocalEngine() as engine:
+        for size in (7, 120, 1):
+            rows = pa.table({"src": ends[0], "dst": ends[1]}).slice(0, 0 if size == 1 else 120)
+            pq.write_table(rows, path, row_group_size=size)
+            ids = entities_step.identifiers(engine, tmp_path, columns)
+            expected = id_maps.IdMap(pa.concat_arrays(
+                [rows["src"].combine_chunks(), rows["dst"].combine_chunks()]
+            ))  # fmt: skip
+            assert ids.values.equals(expected.values)
+            folder = tmp_path / f"groups-{size}"
+            folder.mkdir()
+            for name in ("users", "items"):
+                ids.save(folder / f"{name}.arrow")
+            interning.intern(engine, path, "connections", folder, folder / "connections")
+            for end, name in (("src", "source"), ("dst", "target")):
+                found = np.load(folder / "connections" / f"{name}.npy")
+                np.testing.assert_array_equal(found, ids.positions(rows[end]))
 
 
 def test_files_that_grow_are_those_that_numpy_writes(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from nextedge import Recommender
+from nextedge.engines.blocks import run_here
 from nextedge.errors import ConfigError
 from nextedge.features import text
 from nextedge.features.text import HashedText, SentenceText, TextEncoder
@@ -69,13 +70,15 @@ def test_sentence_text(model: Path, tmp_path: Path) -> None:
 
 def test_a_text_is_encoded_once(model: Path, tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
-    first = SentenceText(model, tmp_path).encode(TEXTS, lambda *done: told.append(done))
+    first = SentenceText(model, tmp_path)
+    first.prepare(TEXTS, run_here, lambda *done: told.append(done))
     assert told == [(3, 3)]  # three different texts
     again = SentenceText(model, tmp_path)
-    np.testing.assert_array_equal(first.values, again.encode(TEXTS).values)
-    mixed = again.encode(["graph", *TEXTS], lambda *done: told.append(done))
+    np.testing.assert_array_equal(first.encode(TEXTS).values, again.encode(TEXTS).values)
+    mixed = ["graph", *TEXTS]
+    again.prepare(mixed, run_here, lambda *done: told.append(done))
     assert told == [(3, 3), (1, 1)]
-    np.testing.assert_array_equal(mixed.values[8:], first.values)
+    np.testing.assert_array_equal(again.encode(mixed).values[8:], first.encode(TEXTS).values)
 
 
 def test_what_was_encoded_before_an_interruption_is_kept(
@@ -88,9 +91,9 @@ def test_what_was_encoded_before_an_interruption_is_kept(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        SentenceText(model, tmp_path).encode(WORDS, stop)
+        SentenceText(model, tmp_path).prepare(WORDS, run_here, stop)
     told: list[tuple[int, int]] = []
-    SentenceText(model, tmp_path).encode(WORDS, lambda *done: told.append(done))
+    SentenceText(model, tmp_path).prepare(WORDS, run_here, lambda *done: told.append(done))
     assert told == [(2, 4), (4, 4)]  # of six words two were done
 
 

@@ -99,6 +99,18 @@ class IdMap:
         self.values: pa.Array = unique.take(pc.sort_indices(unique))
         self._integers = self._as_integers()
 
+    @classmethod
+    def of_sorted(cls, values: pa.Array | pa.ChunkedArray) -> IdMap:
+        """A map of ids that are ascending and distinct already."""
+        kind = pa.int64() if pa.types.is_integer(values.type) else pa.large_string()
+        cast = values.cast(kind)
+        ids = cls.__new__(cls)
+        ids.values = cast.combine_chunks() if isinstance(cast, pa.ChunkedArray) else cast
+        if isinstance(ids.values, pa.ChunkedArray):  # none at all
+            ids.values = pa.concat_arrays(ids.values.chunks or [pa.array([], kind)])
+        ids._integers = ids._as_integers()
+        return ids
+
     def _as_integers(self) -> np.ndarray | None:
         if pa.types.is_integer(self.values.type):
             if self.values.null_count:  # an empty position sorts as the one before it

@@ -28,6 +28,8 @@ fields are plain values and paths, since engines send it to other processes; wha
 opens there, and keeps for the next block. Results are read only, as they may be mapped files. One
 with a true ``one_core`` keeps one core busy and lets other threads run, so that an engine of one
 process runs several at once; any other may use all cores by itself."""
+RunBlocks = Callable[[BlockFunction, Iterable["pa.Table"]], Iterator["pa.Table"]]
+"""Runs a function over blocks, as ``Engine.map_blocks`` does."""
 
 
 class Engine(ABC):

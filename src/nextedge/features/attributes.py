@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nextedge.features.text import HashedText, TextEncoder, TextProgress, quiet
+from nextedge.features.text import TextEncoder
 from nextedge.graph.propagate import SparseRows
 from nextedge.schema import ColumnKind
 from nextedge.storage import mapped
@@ -100,9 +100,8 @@ class Attributes:
         """Write each column's arrays and one index of names and kinds."""
         directory.mkdir()
         for place, column in enumerate(self.columns.values()):
-            _save_column(directory / f"{place:03d}", column)
-        about = {"rows": self.rows, "kinds": {n: k.value for n, k in self.kinds.items()}}
-        (directory / "attributes.json").write_text(json.dumps(about, ensure_ascii=False))
+            save_column(column, directory / column_folder(place))
+        save_kinds(self.rows, self.kinds, directory)
 
     @classmethod
     def load(cls, directory: Path) -> Attributes:
@@ -110,42 +109,20 @@ class Attributes:
         about = json.loads((directory / "attributes.json").read_text())
         kinds = {name: ColumnKind(kind) for name, kind in about["kinds"].items()}
         columns = {
-            name: _load_column(directory / f"{place:03d}", kind)
+            name: _load_column(directory / column_folder(place), kind)
             for place, (name, kind) in enumerate(kinds.items())
         }
         return cls(about["rows"], kinds, columns)
 
 
-def encode_attributes(
-    table: pa.Table,
-    kinds: Mapping[str, ColumnKind],
-    text: TextEncoder | None = None,
-    progress: TextProgress = quiet,
-) -> Attributes:
-    """Encode the columns of a table whose rows stand in the order of positions.
-
-    Args:
-        text: encoder of text columns, by default hashed words.
-        progress: told while it encodes.
-    """
-    text = text or HashedText()
-    columns = {
-        name: encode_column(table.column(name), kind, text, progress)
-        for name, kind in kinds.items()
-    }
-    return Attributes(table.num_rows, dict(kinds), columns)
-
-
-def encode_column(
-    column: pa.ChunkedArray, kind: ColumnKind, text: TextEncoder, progress: TextProgress = quiet
-) -> Encoded:
+def encode_column(column: pa.ChunkedArray, kind: ColumnKind, text: TextEncoder) -> Encoded:
     """Encode one column by its kind."""
     if kind is ColumnKind.CATEGORY:
         return _encode_category(column)
     if kind is ColumnKind.TAGS:
         return _encode_tags(column)
     if kind is ColumnKind.TEXT:
-        return Text(text.encode(column.cast(pa.string()).fill_null("").to_pylist(), progress))
+        return Text(text.encode(column.cast(pa.string()).fill_null("").to_pylist()))
     if kind is ColumnKind.TIMESTAMP:
         micros = column.cast(pa.timestamp("us", "UTC")).cast(pa.int64())
         return Instant(np.asarray(pc.fill_null(micros, 0), dtype=np.int64))
@@ -188,8 +165,20 @@ def _arrays(column: Encoded) -> dict[str, np.ndarray]:
     }
 
 
-def _save_column(directory: Path, column: Encoded) -> None:
-    directory.mkdir()
+def column_folder(place: int) -> str:
+    """Name of the folder of a column, by its place among all."""
+    return f"{place:03d}"
+
+
+def save_kinds(rows: int, kinds: Mapping[str, ColumnKind], directory: Path) -> None:
+    """Write the index of columns that were saved one by one."""
+    about = {"rows": rows, "kinds": {name: kind.value for name, kind in kinds.items()}}
+    (directory / "attributes.json").write_text(json.dumps(about, ensure_ascii=False))
+
+
+def save_column(column: Encoded, directory: Path) -> None:
+    """Write the arrays of a column into a folder of its own, which may be there."""
+    directory.mkdir(exist_ok=True)
     for name, array in _arrays(column).items():
         np.save(directory / f"{name}.npy", array)
     if isinstance(column, Category | Tags):

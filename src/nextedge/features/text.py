@@ -11,11 +11,16 @@ import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
+from nextedge.engines.base import RunBlocks
+from nextedge.engines.blocks import run_here
 from nextedge.errors import ConfigError, MissingDependencyError
 from nextedge.graph.propagate import SparseRows
 from nextedge.types import FloatArray
@@ -41,8 +46,13 @@ class TextEncoder(ABC):
     def version(self) -> str:
         """What decides the vectors: equal versions give equal rows for equal texts."""
 
+    def prepare(  # noqa: B027 - most have nothing to do
+        self, texts: Sequence[str], run: RunBlocks, progress: TextProgress = quiet
+    ) -> None:
+        """Do ahead, in blocks, what takes long of texts that will be encoded; by default nothing."""
+
     @abstractmethod
-    def encode(self, texts: Sequence[str], progress: TextProgress = quiet) -> SparseRows:
+    def encode(self, texts: Sequence[str]) -> SparseRows:
         """One row a text, columns ascending."""
 
 
@@ -58,7 +68,7 @@ class HashedText(TextEncoder):
 
     version = "hashed-1"
 
-    def encode(self, texts: Sequence[str], progress: TextProgress = quiet) -> SparseRows:
+    def encode(self, texts: Sequence[str]) -> SparseRows:
         from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 
         if not texts:
@@ -114,16 +124,24 @@ class SentenceText(TextEncoder):
     def version(self) -> str:
         return self._version
 
-    def encode(self, texts: Sequence[str], progress: TextProgress = quiet) -> SparseRows:
+    def prepare(self, texts: Sequence[str], run: RunBlocks, progress: TextProgress = quiet) -> None:
+        """Encode the texts that are not kept yet; each block is kept once it is done."""
+        new = {_key(text): text for text in texts if text.strip()}
+        for key in self._kept()[0].tolist():
+            new.pop(key, None)
+        keys = sorted(new)
+        blocks = (keys[start : start + _BLOCK] for start in range(0, len(keys), _BLOCK))
+        tables = (pa.table({"key": part, "text": [new[key] for key in part]}) for part in blocks)
+        done = 0
+        for made in run(EncodeTexts(self.folder, self.cache), tables):
+            done += len(made)
+            progress(done, len(keys))
+
+    def encode(self, texts: Sequence[str]) -> SparseRows:
+        self.prepare(texts, run_here)
         keys = np.array([_key(text) for text in texts], _KEY)
         full = np.array([bool(text.strip()) for text in texts], bool)
         known, vectors = self._kept()
-        wanted, first = np.unique(keys[full], return_index=True)
-        new = ~np.isin(wanted, known)
-        if new.any():
-            fresh = [texts[place] for place in np.flatnonzero(full)[first[new]]]
-            self._make(wanted[new], fresh, progress)
-            known, vectors = self._kept()
         width = vectors.shape[1] if len(vectors) else 1
         indptr = np.concatenate(([0], np.cumsum(full, dtype=np.int64))) * width
         if not full.any():
@@ -133,24 +151,6 @@ class SentenceText(TextEncoder):
         columns = np.tile(np.arange(width, dtype=np.int32), int(full.sum()))
         return SparseRows(indptr, columns, vectors[place].ravel(), width)
 
-    def _make(self, keys: np.ndarray, texts: list[str], progress: TextProgress) -> None:
-        """Encode texts and keep them, some at a time: what is done survives an interruption."""
-        try:
-            from sentence_transformers import SentenceTransformer
-        except ImportError:
-            raise MissingDependencyError(
-                "sentence-transformers", "text", "features.text_model"
-            ) from None
-        model: Any = SentenceTransformer(str(self.folder), local_files_only=True)
-        for start in range(0, len(texts), _BLOCK):
-            part = slice(start, start + _BLOCK)
-            made = model.encode(
-                texts[part], normalize_embeddings=True, convert_to_numpy=True,
-                show_progress_bar=False,
-            )  # fmt: skip
-            self._keep(keys[part], np.asarray(made, np.float32))
-            progress(min(part.stop, len(texts)), len(texts))
-
     def _kept(self) -> tuple[np.ndarray, FloatArray]:
         keys, vectors = [np.zeros(0, _KEY)], []
         for file in sorted(self.cache.glob("*.npz")):
@@ -159,6 +159,27 @@ class SentenceText(TextEncoder):
                 vectors.append(part["vectors"])
         found = np.concatenate(vectors) if vectors else np.zeros((0, 0), np.float32)
         return np.concatenate(keys), found
+
+
+@dataclass(frozen=True)
+class EncodeTexts:
+    """The block function: texts and their keys in, their vectors kept in a file of ``cache``.
+
+    Attributes:
+        folder: of the model.
+    """
+
+    folder: Path
+    cache: Path
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        made = _sentence_model(self.folder).encode(
+            block["text"].to_pylist(), normalize_embeddings=True, convert_to_numpy=True,
+            show_progress_bar=False,
+        )  # fmt: skip
+        keys = np.array(block["key"].to_pylist(), _KEY)
+        self._keep(keys, np.asarray(made, np.float32))
+        return block.select(["key"])
 
     def _keep(self, keys: np.ndarray, vectors: FloatArray) -> None:
         self.cache.mkdir(parents=True, exist_ok=True)
@@ -170,6 +191,17 @@ class SentenceText(TextEncoder):
             os.replace(partial, self.cache / f"{name}.npz")
         finally:
             partial.unlink(missing_ok=True)
+
+
+@lru_cache(maxsize=1)
+def _sentence_model(folder: Path) -> Any:
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError:
+        raise MissingDependencyError(
+            "sentence-transformers", "text", "features.text_model"
+        ) from None
+    return SentenceTransformer(str(folder), local_files_only=True)
 
 
 def _key(text: str) -> bytes:

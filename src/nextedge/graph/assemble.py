@@ -9,7 +9,7 @@ graph.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -19,14 +19,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from nextedge.engines.base import RunBlocks
 from nextedge.storage import ArrayFiles, mapped, mapped_file, plain
 from nextedge.types import BoolArray, IndexArray, IntArray
 
 BLOCK_ENTRIES = 8_000_000
 """Entries of a block of rows that is made for a file; about 200 MiB, and there is one a core."""
 _ENTRIES = ("indices", "weight", "first", "last")
-RunBlocks = Callable[[Callable[[pa.Table], pa.Table], Iterable[pa.Table]], Iterator[pa.Table]]
-"""Runs a block function over blocks of work, as ``Engine.map_blocks``."""
 
 
 @dataclass(frozen=True, eq=False)
