@@ -126,13 +126,14 @@ def stages_of(workload: Workload, coefficients: Coefficients) -> list[Stage]:
         Stage(
             "entities", "rows of all tables", (Term("entities", rows),),
             need=need_gib("entities", size), output=(Term("entities", rows),),
-            bounded_by="ids; rows are read 4 M at a time",
+            bounded_by="ids; rows are read 2 M at a time", spread_by="Spark",
         ),
         Stage(
             "snapshot", "entries of all graphs",
             (Term("snapshot", records), Term("graphs", records)),
             need=need_gib("snapshot", size), output=(Term("snapshot", records),),
             bounded_by="users; entries are made in blocks, straight into files",
+            spread_by="Spark",
         ),
     ]  # fmt: skip
     for name, surface in workload.surfaces.items():
@@ -182,7 +183,7 @@ def _of_surface(
             f"sources {name}", "users, items and interactions",
             (term(f"sources {kind}"), *fits("sources")),
             need=need_gib("sources", size), output=(term(f"sources {kind}", quantity="output"),),
-            bounded_by="users and items",
+            bounded_by="users and items", spread_by="Spark",
         ),
         Stage(
             f"index {name}", "vectors × dimensions, above index.exact_below",
@@ -190,7 +191,7 @@ def _of_surface(
             memory=(term(f"index {kind}", quantity="memory"),
                     *(Term("vectors", each) for each in indexed)),
             output=tuple(Term("vectors", each) for each in indexed),
-            bounded_by="index.memory_mb", divided_by="index.shards",
+            bounded_by="index.memory_mb", spread_by="Spark", divided_by="index.shards",
         ),
         Stage(
             f"rank {name}", "windows × (graph + sources); labels up to ranker.max_rows", rank,

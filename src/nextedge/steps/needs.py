@@ -72,7 +72,7 @@ def require(step: str, inputs: Mapping[str, Path], bound: int | None) -> None:
         raise MemoryBoundError(
             f"{step}: needs about {wanted / 2**30:.1f} GiB for {users:,} users and {records:,} "
             f"records, and a build may take {bound / 2**30:.1f} GiB: set build.memory_gib higher "
-            f"where the machine has more, use a larger machine, or --engine spark (docs/memory.md)"
+            f"where the machine has more, or use a larger machine (docs/memory.md)"
         )
 
 
