@@ -23,15 +23,16 @@ from nextedge import Recommender
 from nextedge.cli.everyone import publish_all, recommend_all
 from nextedge.cli.export import write_all
 from nextedge.data.synthetic import SyntheticConfig, generate_tenant
-from nextedge.engines.blocks import packed
+from nextedge.engines import blocks as engines_blocks
+from nextedge.engines.blocks import packed, wait_for_result, write_result
 from nextedge.engines.local import LocalEngine
 from nextedge.engines.spark import SparkEngine
-from nextedge.errors import NextEdgeError
+from nextedge.errors import NextEdgeError, StorageError
 from nextedge.releases.manifest import Release
 from nextedge.serving.published import open_candidates
 from nextedge.serving.question import Question
 from nextedge.steps.step import quiet
-from nextedge.testing.blocks import Broken, Twice
+from nextedge.testing.blocks import Broken, Reads, Twice
 
 WITHIN = 1e-6
 USUAL = ("manifest.json", "build.json")  # when it was made, and what that took
@@ -44,6 +45,7 @@ def tenant(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "nextedge.toml").write_text(
         "[surfaces.people]\n[surfaces.people.ranker]\nmax_rows = 4000\n"
         "[surfaces.items]\n[surfaces.items.ranker]\nmax_rows = 4000\n"
+        "[surfaces.items.index]\nkind = 'ivf_flat'\nexact_below = 10\nshards = 2\n"
     )
     return folder
 
@@ -167,6 +169,19 @@ def test_blocks_come_in_their_order_and_are_kept(engine: SparkEngine, tmp_path: 
             assert again == [[7], *([2 * x, 2 * x + 2] for x in range(1, 7))]
     with pytest.raises(NextEdgeError, match="no such thing"):
         list(engine.map_blocks(Broken("no such thing"), blocks(2)))
+
+
+def test_machines_that_do_not_see_one_folder_are_told_so(
+    engine: SparkEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(StorageError, match=r"away: not seen by the executor on .*same path"):
+        list(engine.map_blocks(Reads(tmp_path / "away"), blocks(1)))
+    monkeypatch.setattr(engines_blocks, "SEEN_WITHIN_SECONDS", 0.3)
+    with pytest.raises(StorageError, match="written by an executor and is not seen here"):
+        wait_for_result(tmp_path / "000000.arrow")
+    threading.Timer(0.1, write_result, (tmp_path / "000001.arrow", pa.table({"x": [1]}))).start()
+    assert wait_for_result(tmp_path / "000001.arrow")["x"].to_pylist() == [1]
+    assert [path.name for path in tmp_path.iterdir()] == ["000001.arrow"]
 
 
 KILLED = """
