@@ -111,7 +111,7 @@ class SasRec(Model):
         module.eval()
         with torch.no_grad():
             made = _embeddings(module, data, _histories(data.graph, config.window),
-                               np.asarray(artifact.arrays["seen"]))  # fmt: skip
+                               np.array(artifact.arrays["seen"]))  # fmt: skip
         return Artifact(self.name, artifact.config, {**artifact.arrays, **made}, artifact.about)
 
 
