@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numba
 import numpy as np
 
 from nextedge.graph.csr import Graph
 from nextedge.graph.threads import run_blocks
-from nextedge.types import FloatArray
+from nextedge.storage import plain
+from nextedge.types import FloatArray, IndexArray, IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class Neighbors:
+    """Who is beside whom: all that sums over neighbours read of a graph.
+
+    Attributes:
+        indptr, indices: see ``nextedge.graph.csr.Graph``; int64[N + 1] and int32[E].
+    """
+
+    indptr: IntArray
+    indices: IndexArray
+
+    @classmethod
+    def of(cls, graph: Graph) -> Neighbors:
+        """The neighbours in a graph; its arrays are shared, not copied."""
+        return cls(graph.indptr, graph.indices)
+
+    def __len__(self) -> int:
+        return len(self.indptr) - 1
 
 
 def neighbor_means(
-    graph: Graph, x: FloatArray, start: int = 0, stop: int | None = None
+    graph: Graph | Neighbors, x: FloatArray, start: int = 0, stop: int | None = None
 ) -> FloatArray:
     """float32[stop - start, d]: mean of the neighbours' vectors; zeros without neighbours.
 
@@ -29,8 +52,9 @@ def neighbor_means(
     """
     stop = len(graph) if stop is None else stop
     out = np.zeros((stop - start, x.shape[1]), np.float32)
-    rows = np.ascontiguousarray(x, np.float32)
-    run_blocks(_means, len(out), graph.indptr, graph.indices, rows, start, out)
+    rows = plain(np.ascontiguousarray(x, np.float32), np.float32)
+    indptr, indices = plain(graph.indptr, np.int64), plain(graph.indices, np.int32)
+    run_blocks(_means, len(out), indptr, indices, rows, start, out)
     return out
 
 

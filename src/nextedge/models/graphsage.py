@@ -15,23 +15,31 @@ layer by layer over the whole graph, in O(E · d), with NumPy alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field
 
-from nextedge.graph.aggregate import neighbor_means
-from nextedge.graph.csr import Graph, build_graph
+from nextedge.graph.aggregate import Neighbors
+from nextedge.graph.csr import build_graph
 from nextedge.models.artifact import Artifact
 from nextedge.models.holding import Partitioned, Replicated
+from nextedge.models.inference import IN_PROCESS, Inference
 from nextedge.models.layout import Layout, lay_out
 from nextedge.models.losses import log_frequency, sampled_softmax, scores_of_drawn
 from nextedge.models.model import Model, ModelConfig, ModelProgress, TrainingData
 from nextedge.models.negatives import CurriculumConfig, Negatives
-from nextedge.models.node_inputs import Inputs, Messages, Preparation, messages_of, node_inputs
+from nextedge.models.node_inputs import (
+    Heard,
+    Inputs,
+    Messages,
+    Preparation,
+    messages_of,
+    node_inputs,
+)
 from nextedge.models.quality import full_ranking_ndcg
 from nextedge.models.ranks import batch_norm, current_ranks, dropout, shared_by
+from nextedge.models.sage_layers import Expanded, embed_all
 from nextedge.models.trainer import (
     EdgeBatch,
     Task,
@@ -46,7 +54,6 @@ from nextedge.types import FloatArray, IndexArray
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-_CHUNK = 1 << 16
 _SMALLEST_BATCH = 256
 
 
@@ -113,21 +120,25 @@ class GraphSage(Model):
         )
         return self.embed(fitted, data) if current_ranks().first else fitted
 
-    def embed(self, artifact: Artifact, data: TrainingData) -> Artifact:
+    def embed(
+        self, artifact: Artifact, data: TrainingData, inference: Inference = IN_PROCESS
+    ) -> Artifact:
         config = GraphSageConfig.model_validate(artifact.config)
         messages = messages_of(data, data.graph, config)
-        inputs = node_inputs(data, messages, Preparation.of(artifact.arrays))
+        inputs = node_inputs(data, messages, Preparation.of(artifact.arrays), inference)
         weights = {
             name.removeprefix("weight."): values
             for name, values in artifact.arrays.items()
             if name.startswith("weight.")
         }
-        vectors = embed_all(weights, inputs, messages)
-        query = vectors["query"]
         own = data.relation.self_typed
+        kinds = ("query",) if own else ("query", "candidate")
+        vectors = embed_all(weights, inputs, messages, inference, kinds)
+        query = vectors["query"]
         made = {"query": query, "candidate": query if own else vectors["candidate"]}
         if own and config.expansion:
-            made["query"] = expanded(query, data.graph, config.expansion)
+            heard = Heard(Neighbors.of(data.graph), query)
+            made["query"] = inference.run("expanded", Expanded(heard, config.expansion))
         return Artifact(self.name, artifact.config, {**artifact.arrays, **made}, artifact.about)
 
 
@@ -210,7 +221,8 @@ def _task(
 
     def embed_now() -> tuple[FloatArray, FloatArray]:
         weights = {name: value.detach().numpy() for name, value in module.state_dict().items()}
-        found = embed_all(weights, layout.inputs, layout.messages)
+        kinds = ("query", side)
+        found = embed_all(weights, layout.inputs, layout.messages, kinds=kinds)
         return found["query"], found[side]
 
     def loss(batch: EdgeBatch, done: float) -> Tensor:
@@ -246,18 +258,6 @@ def _task(
     return Task(module, batches, len(training[0]) // size, loss, validate), holding
 
 
-def expanded(vectors: FloatArray, graph: Graph, weight: float) -> FloatArray:
-    """float32[N, d]: each vector beside its neighbours' mean, brought to unit length.
-
-    Query expansion: searching with the neighbours' vectors too finds candidates whom the
-    query's own vector, made of few edges, does not reach (Shi et al.: "Embedding Based Retrieval
-    in Friend Recommendation", SIGIR 2023; and FriendSeedSelection, SIGIR 2024).
-    """
-    mixed = vectors + np.float32(weight) * neighbor_means(graph, vectors)
-    length = np.linalg.norm(mixed, axis=1, keepdims=True)
-    return (mixed / np.maximum(length, 1e-12)).astype(np.float32)
-
-
 def batch_size(most: int, edges: int) -> int:
     """Smaller batches for small graphs: a network that takes few steps learns nothing.
 
@@ -265,54 +265,3 @@ def batch_size(most: int, edges: int) -> int:
     (2048, 256)
     """
     return min(most, max(_SMALLEST_BATCH, edges // 32), edges)
-
-
-def embed_all(
-    weights: Mapping[str, np.ndarray], inputs: Inputs, messages: list[Messages]
-) -> dict[str, FloatArray]:
-    """Unit vectors of all nodes of every kind, layer by layer over the whole graph.
-
-    Args:
-        weights: the network's parameters by name.
-        inputs: float32[N, F] of each kind, normalised.
-        messages: all edges.
-    """
-    hidden = {}
-    for kind, x in inputs.items():
-        scale = weights[f"{kind}.norm.weight"] / np.sqrt(weights[f"{kind}.norm.running_var"] + 1e-5)
-        shift = weights[f"{kind}.norm.bias"] - weights[f"{kind}.norm.running_mean"] * scale
-        hidden[kind] = np.empty((len(x), len(scale)), np.float32)
-        for rows, raw in _layer(weights, f"{kind}.first", kind, inputs, messages):
-            hidden[kind][rows] = np.maximum(raw * scale + shift, 0.0)
-    embedded = {}
-    for kind, x in inputs.items():
-        width = len(weights[f"{kind}.second.bias"])
-        embedded[kind] = np.empty((len(x), width), np.float32)
-        for rows, raw in _layer(weights, f"{kind}.second", kind, hidden, messages):
-            length = np.linalg.norm(raw, axis=1, keepdims=True)
-            embedded[kind][rows] = raw / np.maximum(length, 1e-12)
-    return embedded
-
-
-def _layer(
-    weights: Mapping[str, np.ndarray],
-    name: str,
-    kind: str,
-    x: Inputs,
-    messages: list[Messages],
-) -> Iterator[tuple[slice, FloatArray]]:
-    """A linear layer over each node's vector and its neighbours' means, some rows at a time."""
-    weight, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
-    for start in range(0, len(x[kind]), _CHUNK):
-        rows = slice(start, min(start + _CHUNK, len(x[kind])))
-        parts = [x[kind][rows]]
-        parts += [
-            neighbor_means(part.graph, x[part.out_of], rows.start, rows.stop)
-            for part in messages
-            if part.into == kind
-        ]
-        ends = np.cumsum([0, *(part.shape[1] for part in parts)])
-        raw = bias + parts[0] @ weight[:, : ends[1]].T
-        for part, low, high in zip(parts[1:], ends[1:-1], ends[2:], strict=True):
-            raw += part @ weight[:, low:high].T
-        yield rows, raw

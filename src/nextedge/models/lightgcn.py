@@ -9,6 +9,7 @@ see ``bpr``. Cost: every batch smooths all nodes, O(layers · E · d); large bat
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -17,12 +18,13 @@ from pydantic import Field
 from nextedge.errors import TooLittleDataError
 from nextedge.graph.csr import Graph, build_graph
 from nextedge.models.artifact import Artifact
+from nextedge.models.inference import IN_PROCESS, Inference, Layer, unit_rows
 from nextedge.models.losses import bpr, log_frequency, sampled_softmax, scores_of_drawn
 from nextedge.models.model import Model, ModelConfig, ModelProgress, TrainingData
 from nextedge.models.negatives import CurriculumConfig, Negatives
 from nextedge.models.quality import full_ranking_ndcg
 from nextedge.models.ranks import Share, current_ranks, shared_by
-from nextedge.models.spectral import normalised_adjacency
+from nextedge.models.spectral import Normalised, normalised_adjacency
 from nextedge.models.trainer import (
     EdgeBatch,
     Task,
@@ -97,14 +99,14 @@ class LightGcn(Model):
         )  # fmt: skip
         return self.embed(fitted, data) if current_ranks().first else fitted
 
-    def embed(self, artifact: Artifact, data: TrainingData) -> Artifact:
+    def embed(
+        self, artifact: Artifact, data: TrainingData, inference: Inference = IN_PROCESS
+    ) -> Artifact:
         layers, first = int(artifact.config["layers"]), np.asarray(artifact.arrays["first"])
-        vectors = _smoothed(data.graph, first, layers, own=data.relation.self_typed)
-        if artifact.config["loss"] == "softmax":
-            length = np.linalg.norm(vectors, axis=1, keepdims=True)
-            vectors = (vectors / np.maximum(length, 1e-12)).astype(np.float32)
-        query = vectors[: len(data.graph)]
-        candidate = query if data.relation.self_typed else vectors[len(data.graph) :]
+        unit, own = artifact.config["loss"] == "softmax", data.relation.self_typed
+        query, candidate = smoothed(
+            data.graph, first, layers, own=own, unit=unit, inference=inference
+        )
         made = {"first": first, "query": query, "candidate": candidate}
         return Artifact(self.name, artifact.config, made, artifact.about)
 
@@ -133,14 +135,79 @@ def _adjacency(graph: Graph, *, own: bool) -> Any:
     return normal if own else sparse.bmat([[None, normal], [normal.T, None]]).tocsr()
 
 
-def _smoothed(graph: Graph, first: FloatArray, layers: int, *, own: bool) -> FloatArray:
-    """float32[nodes, d]: the mean over layers of ever wider neighbourhoods."""
-    adjacency = _adjacency(graph, own=own)
-    total, layer = first.copy(), first
-    for _ in range(layers):
-        layer = np.asarray(adjacency @ layer, np.float32)
-        total += layer
-    return total / np.float32(layers + 1)
+@dataclass(frozen=True, eq=False)
+class Smoothed(Layer):
+    """What each node's neighbours have, weighted by the normalised adjacency.
+
+    Attributes:
+        adjacency: N nodes by the M that they hear.
+        x: float32[M, d].
+    """
+
+    adjacency: Normalised
+    x: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.adjacency)
+
+    def rows(self, start: int, stop: int) -> FloatArray:
+        """float32[stop - start, d]."""
+        return np.asarray(self.adjacency.matrix(start, stop) @ self.x, np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class LayerMean(Layer):
+    """The mean over layers, float32[N, d] each; of unit length where that is wanted."""
+
+    layers: tuple[FloatArray, ...]
+    unit: bool
+
+    def __len__(self) -> int:
+        return len(self.layers[0])
+
+    def rows(self, start: int, stop: int) -> FloatArray:
+        """float32[stop - start, d]."""
+        total = self.layers[0][start:stop].copy()
+        for layer in self.layers[1:]:
+            total += layer[start:stop]
+        total /= np.float32(len(self.layers))
+        return unit_rows(total) if self.unit else total
+
+
+def smoothed(
+    graph: Graph,
+    first: FloatArray,
+    layers: int,
+    *,
+    own: bool,
+    unit: bool,
+    inference: Inference = IN_PROCESS,
+) -> tuple[FloatArray, FloatArray]:
+    """float32[Q, d] of queries and float32[N, d] of candidates: means over ever wider layers.
+
+    Args:
+        first: float32[nodes, d], the queries' first unless ``own``, which has one vector a node.
+        own: whether queries and candidates are the same nodes.
+        unit: whether vectors are brought to unit length.
+    """
+    queries = len(graph)
+    kinds = {"query": first[:queries]} | ({} if own else {"candidate": first[queries:]})
+    found = {kind: [values] for kind, values in kinds.items()}
+    if layers:
+        adjacency = {"query": Normalised.of(graph)}
+        if not own:
+            adjacency["candidate"] = Normalised.reversed_of(graph)
+        heard = {"query": "query"} if own else {"query": "candidate", "candidate": "query"}
+        for number in range(1, layers + 1):
+            x = {kind: parts[-1] for kind, parts in found.items()}
+            for kind, other in heard.items():
+                layer = Smoothed(adjacency[kind], x[other])
+                found[kind].append(inference.run(f"layer-{number}-{kind}", layer))
+    made = {
+        kind: inference.run(f"embedded-{kind}", LayerMean(tuple(parts), unit))
+        for kind, parts in found.items()
+    }
+    return made["query"], made["query" if own else "candidate"]
 
 
 def _task(
@@ -219,10 +286,8 @@ def _task(
         return value
 
     def embed_now() -> tuple[FloatArray, FloatArray]:
-        vectors = _smoothed(kept, module.weight.detach().numpy(), config.layers, own=own)
-        if config.loss == "softmax":
-            vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-        return vectors[:queries], vectors[:queries] if own else vectors[queries:]
+        first = module.weight.detach().numpy()
+        return smoothed(kept, first, config.layers, own=own, unit=config.loss == "softmax")
 
     def validate() -> float:
         positives = build_graph(*validation, queries, data.graph.targets)

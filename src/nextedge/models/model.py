@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from nextedge.discovery import import_modules, named_subclasses
 from nextedge.graph.csr import Graph
 from nextedge.models.artifact import Artifact
+from nextedge.models.inference import IN_PROCESS, Inference
 from nextedge.types import FloatArray, Relation
 
 ModelProgress = Callable[[str, int, int], None]
@@ -77,11 +78,17 @@ class Model(ABC):
             TrainingError: the training diverged.
         """
 
-    def embed(self, artifact: Artifact, data: TrainingData) -> Artifact:
+    def embed(
+        self, artifact: Artifact, data: TrainingData, inference: Inference = IN_PROCESS
+    ) -> Artifact:
         """The fitted model's embeddings over another graph of the same nodes.
 
         The parameters stay; what is made of edges is made anew. Models that are not ``trained``
         are fitted anew instead.
+
+        Args:
+            inference: where the layers over all nodes are run; where files hold them, what is
+                returned is mapped from these.
         """
         raise NotImplementedError(f"model {self.name!r} is fitted for each graph")
 

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextedge.graph.aggregate import neighbor_means
+from nextedge.graph.aggregate import Neighbors, neighbor_means
 from nextedge.graph.csr import Graph, build_graph
+from nextedge.models.inference import IN_PROCESS, Inference, Layer
 from nextedge.models.model import TrainingData
-from nextedge.models.spectral import decompose, normalised_adjacency
-from nextedge.types import FloatArray, IndexArray
+from nextedge.models.spectral import Normalised, decompose
+from nextedge.types import FloatArray, IndexArray, IntArray
 
 if TYPE_CHECKING:
     from nextedge.models.graphsage import GraphSageConfig
@@ -116,48 +117,164 @@ def prepare(data: TrainingData, messages: list[Messages], config: GraphSageConfi
         if config.spectral and f"{part.out_of}-{part.into}" not in basis and part.graph.edges:
             left, _, right = decompose(part.graph, config.spectral, seed=data.seed)
             basis[f"{part.into}-{part.out_of}"] = left, right
-    raw = _raw_inputs(data, messages, basis)
+    raw = {
+        kind: _beside([part.rows(0, len(part)) for part in columns])
+        for kind, columns in _columns(data, messages, basis).items()
+    }
     center = {kind: x.mean(axis=0) for kind, x in raw.items()}
     scale = {kind: 1.0 / np.maximum(x.std(axis=0), 1e-3) for kind, x in raw.items()}
     return Preparation(basis, center, scale)
 
 
-def node_inputs(data: TrainingData, messages: list[Messages], prepared: Preparation) -> Inputs:
+def node_inputs(
+    data: TrainingData,
+    messages: list[Messages],
+    prepared: Preparation,
+    inference: Inference = IN_PROCESS,
+) -> Inputs:
     """float32[N, F] of each kind: features, log degrees, spectral vectors; normalised."""
-    raw = _raw_inputs(data, messages, prepared.basis)
     return {
-        kind: np.clip((x - prepared.center[kind]) * prepared.scale[kind], -8, 8).astype(np.float32)
-        for kind, x in raw.items()
+        kind: inference.run(
+            f"inputs-{kind}",
+            InputRows(tuple(columns), prepared.center[kind], prepared.scale[kind]),
+        )
+        for kind, columns in _columns(data, messages, prepared.basis).items()
     }
 
 
-def _raw_inputs(
+@dataclass(frozen=True, eq=False)
+class Features:
+    """What is known of nodes, float32[N, F]; 0 where it is not."""
+
+    values: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def rows(self, start: int, stop: int) -> FloatArray:
+        """float32[stop - start, F]."""
+        return np.nan_to_num(self.values[start:stop])
+
+
+@dataclass(frozen=True, eq=False)
+class LogDegrees:
+    """The logarithm of 1 + neighbours of each node; ``indptr`` is int64[N + 1]."""
+
+    indptr: IntArray
+
+    def __len__(self) -> int:
+        return len(self.indptr) - 1
+
+    def rows(self, start: int, stop: int) -> FloatArray:
+        """float64[stop - start, 1]."""
+        return np.log1p(np.diff(self.indptr[start : stop + 1]))[:, None]
+
+
+@dataclass(frozen=True, eq=False)
+class Projected:
+    """Rows of a normalised adjacency times a basis, float32[M, d]."""
+
+    adjacency: Normalised
+    basis: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.adjacency)
+
+    def rows(self, start: int, stop: int) -> FloatArray:
+        """float32[stop - start, d]."""
+        return np.asarray(self.adjacency.matrix(start, stop) @ self.basis)
+
+
+Columns = Features | LogDegrees | Projected
+
+
+@dataclass(frozen=True, eq=False)
+class InputRows(Layer):
+    """Inputs of the nodes of one kind, scaled as those of the training's were."""
+
+    columns: tuple[Columns, ...]
+    center: FloatArray
+    scale: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.columns[0])
+
+    def rows(self, start: int, stop: int) -> FloatArray:
+        """float32[stop - start, F]."""
+        raw = _beside([part.rows(start, stop) for part in self.columns])
+        return np.clip((raw - self.center) * self.scale, -8, 8).astype(np.float32)
+
+
+def _columns(
     data: TrainingData,
     messages: list[Messages],
     basis: Mapping[str, tuple[FloatArray, FloatArray]],
-) -> dict[str, FloatArray]:
+) -> dict[str, list[Columns]]:
     """Spectral vectors are projections on the training graph's basis, so that those of a
     larger graph, or of a node that is new, lie in the same space.
     """
-    columns: dict[str, list[FloatArray]] = {"query": [], "candidate": []}
+    columns: dict[str, list[Columns]] = {"query": [], "candidate": []}
     if data.query_features is not None:
-        columns["query"].append(np.nan_to_num(data.query_features))
+        columns["query"].append(Features(data.query_features))
     if data.candidate_features is not None and not data.relation.self_typed:
-        columns["candidate"].append(np.nan_to_num(data.candidate_features))
+        columns["candidate"].append(Features(data.candidate_features))
     for part in messages:
-        columns.setdefault(part.into, []).append(np.log1p(part.graph.degree)[:, None])
+        columns.setdefault(part.into, []).append(LogDegrees(part.graph.indptr))
         found = basis.get(f"{part.into}-{part.out_of}")
         if found is not None:
-            normalised = normalised_adjacency(part.graph)
-            columns[part.into].append(np.asarray(normalised @ found[1]))
+            columns[part.into].append(Projected(Normalised.of(part.graph), found[1]))
             if part.out_of != part.into:
-                columns.setdefault(part.out_of, []).append(np.asarray(normalised.T @ found[0]))
-    return {kind: np.concatenate(parts, axis=1) for kind, parts in columns.items() if parts}
+                other = Projected(Normalised.reversed_of(part.graph), found[0])
+                columns.setdefault(part.out_of, []).append(other)
+    return {kind: parts for kind, parts in columns.items() if parts}
+
+
+@dataclass(frozen=True, eq=False)
+class Heard:
+    """What nodes hear from those of one kind.
+
+    Attributes:
+        neighbors: N nodes over M of the other kind.
+        x: float32[M, d], vectors of those.
+    """
+
+    neighbors: Neighbors
+    x: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class Neighborhood:
+    """Vectors of the nodes of one kind, float32[N, d], and what these hear, relation by relation."""
+
+    own: FloatArray
+    heard: tuple[Heard, ...]
+
+    @classmethod
+    def of(cls, kind: str, x: Inputs, messages: list[Messages]) -> Neighborhood:
+        """Of the nodes of a kind, from the vectors of all kinds."""
+        heard = [
+            Heard(Neighbors.of(part.graph), x[part.out_of])
+            for part in messages
+            if part.into == kind
+        ]
+        return cls(x[kind], tuple(heard))
+
+    def __len__(self) -> int:
+        return len(self.own)
+
+    def rows(self, start: int, stop: int) -> list[FloatArray]:
+        """float32[stop - start, …] each: own vectors, then a mean for every relation."""
+        means = [neighbor_means(part.neighbors, part.x, start, stop) for part in self.heard]
+        return [self.own[start:stop], *means]
 
 
 def with_means(x: Inputs, messages: list[Messages]) -> dict[str, FloatArray]:
     """Each node's vector beside the means over its neighbours, relation by relation."""
-    out = {kind: [values] for kind, values in x.items()}
-    for part in messages:
-        out[part.into].append(neighbor_means(part.graph, x[part.out_of]))
-    return {kind: np.concatenate(parts, axis=1) for kind, parts in out.items()}
+    return {
+        kind: _beside(Neighborhood.of(kind, x, messages).rows(0, len(values)))
+        for kind, values in x.items()
+    }
+
+
+def _beside(parts: list[FloatArray]) -> FloatArray:
+    return np.concatenate(parts, axis=1)

@@ -20,6 +20,7 @@ from pydantic import Field
 from nextedge.errors import TooLittleDataError
 from nextedge.graph.csr import Graph, build_graph
 from nextedge.models.artifact import Artifact
+from nextedge.models.inference import IN_PROCESS, Inference
 from nextedge.models.model import Model, ModelConfig, ModelProgress, TrainingData
 from nextedge.models.negatives import CurriculumConfig, Negatives
 from nextedge.models.quality import full_ranking_ndcg
@@ -95,7 +96,10 @@ class SasRec(Model):
         )  # fmt: skip
         return self.embed(fitted, data) if current_ranks().first else fitted
 
-    def embed(self, artifact: Artifact, data: TrainingData) -> Artifact:
+    def embed(
+        self, artifact: Artifact, data: TrainingData, inference: Inference = IN_PROCESS
+    ) -> Artifact:
+        """See ``Model.embed``; always in this process, since its blocks of attention are torch's."""
         torch = import_torch(self.name)
         config = SasRecConfig.model_validate(artifact.config)
         module = _module(data, config)
@@ -107,7 +111,7 @@ class SasRec(Model):
         module.eval()
         with torch.no_grad():
             made = _embeddings(module, data, _histories(data.graph, config.window),
-                               np.asarray(artifact.arrays["seen"]))  # fmt: skip
+                               np.array(artifact.arrays["seen"]))  # fmt: skip
         return Artifact(self.name, artifact.config, {**artifact.arrays, **made}, artifact.about)
 
 

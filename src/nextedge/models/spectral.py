@@ -8,11 +8,15 @@ iteration.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 from scipy import sparse
 
 from nextedge.errors import TrainingError
+from nextedge.graph.aggregate import Neighbors
 from nextedge.graph.csr import Graph
 from nextedge.models.artifact import Artifact, fingerprint
 from nextedge.models.model import Model, ModelConfig, ModelProgress, TrainingData
@@ -82,10 +86,46 @@ def decompose(
     return tuple(np.ascontiguousarray(part, np.float32) for part in parts)  # type: ignore[return-value]
 
 
+@dataclass(frozen=True, eq=False)
+class Normalised:
+    """Rows of a normalised adjacency: 1 / √(degree of the row × degree of the column) at each edge.
+
+    Attributes:
+        neighbors: N rows over M columns.
+        row: float64[N], 1 / √degree of each row; of one without neighbours, 1.
+        column: float64[M], likewise.
+    """
+
+    neighbors: Neighbors
+    row: npt.NDArray[np.float64]
+    column: npt.NDArray[np.float64]
+
+    @classmethod
+    def of(cls, graph: Graph) -> Normalised:
+        """Of a graph, queries by candidates."""
+        row = 1.0 / np.sqrt(np.maximum(graph.degree, 1))
+        column = 1.0 / np.sqrt(np.maximum(graph.target_degree, 1))
+        return cls(Neighbors.of(graph), row, column)
+
+    @classmethod
+    def reversed_of(cls, graph: Graph) -> Normalised:
+        """Its transpose, candidates by queries."""
+        straight = cls.of(graph)
+        return cls(Neighbors.of(graph.reverse), straight.column, straight.row)
+
+    def __len__(self) -> int:
+        return len(self.neighbors)
+
+    def matrix(self, start: int, stop: int) -> sparse.csr_matrix:
+        """float32[stop - start, M] of some rows."""
+        indptr = np.asarray(self.neighbors.indptr[start : stop + 1])
+        indices = self.neighbors.indices[indptr[0] : indptr[-1]]
+        values = np.repeat(self.row[start:stop], np.diff(indptr)) * self.column[indices]
+        shape = (stop - start, len(self.column))
+        parts = values.astype(np.float32), indices, indptr - indptr[0]
+        return sparse.csr_matrix(parts, shape)
+
+
 def normalised_adjacency(graph: Graph) -> sparse.csr_matrix:
     """float32 Q × N: 1 / √(degree of the query × degree of the candidate) at each edge."""
-    row = 1.0 / np.sqrt(np.maximum(graph.degree, 1))
-    column = 1.0 / np.sqrt(np.maximum(graph.target_degree, 1))
-    values = np.repeat(row, graph.degree) * column[graph.indices]
-    shape = (len(graph), graph.targets)
-    return sparse.csr_matrix((values.astype(np.float32), graph.indices, graph.indptr), shape)
+    return Normalised.of(graph).matrix(0, len(graph))

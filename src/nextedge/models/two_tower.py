@@ -10,6 +10,7 @@ to be predicted is taken out of the graph first, as in ``graphsage``, whose prep
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,16 +19,17 @@ from pydantic import Field
 from nextedge.graph.csr import build_graph
 from nextedge.models.artifact import Artifact
 from nextedge.models.graphsage import GraphSageConfig, batch_size
+from nextedge.models.inference import IN_PROCESS, Inference, Layer, unit_rows
 from nextedge.models.layout import Layout, lay_out
 from nextedge.models.losses import log_frequency, sampled_softmax, scores_of_drawn
 from nextedge.models.model import Model, ModelConfig, ModelProgress, TrainingData
 from nextedge.models.negatives import Negatives
 from nextedge.models.node_inputs import (
     Inputs,
+    Neighborhood,
     Preparation,
     messages_of,
     node_inputs,
-    with_means,
 )
 from nextedge.models.quality import full_ranking_ndcg
 from nextedge.models.ranks import Ranks, Share, batch_norm, current_ranks, dropout, shared_by
@@ -93,20 +95,23 @@ class TwoTower(Model):
         )  # fmt: skip
         return self.embed(fitted, data) if current_ranks().first else fitted
 
-    def embed(self, artifact: Artifact, data: TrainingData) -> Artifact:
+    def embed(
+        self, artifact: Artifact, data: TrainingData, inference: Inference = IN_PROCESS
+    ) -> Artifact:
         config = TwoTowerConfig.model_validate(artifact.config)
         messages = messages_of(data, data.graph, config)
-        inputs = with_means(node_inputs(data, messages, Preparation.of(artifact.arrays)), messages)
+        inputs = node_inputs(data, messages, Preparation.of(artifact.arrays), inference)
         weights = {
             name.removeprefix("weight."): values
             for name, values in artifact.arrays.items()
             if name.startswith("weight.")
         }
         own = data.relation.self_typed
-        made = {
-            side: tower(weights, side, inputs["query" if own else side], len(config.widths))
-            for side in ("query", "candidate")
-        }
+        made = {}
+        for side in ("query", "candidate"):
+            near = Neighborhood.of("query" if own else side, inputs, messages)
+            layer = Tower(near, tower_weights(weights, side), len(config.widths))
+            made[side] = inference.run(f"embedded-{side}", layer)
         return Artifact(self.name, artifact.config, {**artifact.arrays, **made}, artifact.about)
 
 
@@ -125,17 +130,43 @@ def _module(inputs: Inputs, own: bool, config: TwoTowerConfig) -> nn.Module:
     return towers
 
 
-def tower(weights: Mapping[str, np.ndarray], side: str, x: FloatArray, hidden: int) -> FloatArray:
-    """float32[N, d]: unit vectors of one tower, by NumPy alone."""
-    for layer in range(hidden):
-        linear, norm = f"{side}.{4 * layer}", f"{side}.{4 * layer + 1}"
-        scale = weights[f"{norm}.weight"] / np.sqrt(weights[f"{norm}.running_var"] + 1e-5)
-        x = x @ weights[f"{linear}.weight"].T + weights[f"{linear}.bias"]
-        x = np.maximum((x - weights[f"{norm}.running_mean"]) * scale + weights[f"{norm}.bias"], 0)
-    last = f"{side}.{4 * hidden}"
-    raw = x @ weights[f"{last}.weight"].T + weights[f"{last}.bias"]
-    length = np.linalg.norm(raw, axis=1, keepdims=True)
-    return (raw / np.maximum(length, 1e-12)).astype(np.float32)
+@dataclass(frozen=True, eq=False)
+class Tower(Layer):
+    """Unit vectors of one tower, by NumPy alone.
+
+    Attributes:
+        near: the nodes' inputs and what they hear.
+        weights: parameters by their names in the tower.
+        hidden: number of hidden layers.
+    """
+
+    near: Neighborhood
+    weights: Mapping[str, np.ndarray]
+    hidden: int
+
+    def __len__(self) -> int:
+        return len(self.near)
+
+    def rows(self, start: int, stop: int) -> FloatArray:
+        """float32[stop - start, d]."""
+        weights, x = self.weights, np.concatenate(self.near.rows(start, stop), axis=1)
+        for layer in range(self.hidden):
+            linear, norm = f"{4 * layer}", f"{4 * layer + 1}"
+            scale = weights[f"{norm}.weight"] / np.sqrt(weights[f"{norm}.running_var"] + 1e-5)
+            x = x @ weights[f"{linear}.weight"].T + weights[f"{linear}.bias"]
+            x = (x - weights[f"{norm}.running_mean"]) * scale + weights[f"{norm}.bias"]
+            x = np.maximum(x, 0)
+        last = f"{4 * self.hidden}"
+        return unit_rows(x @ weights[f"{last}.weight"].T + weights[f"{last}.bias"])
+
+
+def tower_weights(weights: Mapping[str, np.ndarray], side: str) -> dict[str, np.ndarray]:
+    """Parameters of one of the towers."""
+    return {
+        name.removeprefix(f"{side}."): values
+        for name, values in weights.items()
+        if name.startswith(f"{side}.")
+    }
 
 
 def _train_tower(layers: Any, x: Tensor, share: Share, ranks: Ranks) -> Tensor:
@@ -189,9 +220,15 @@ def _task(module: Any, data: TrainingData, layout: Layout, config: TwoTowerConfi
     def embed_now() -> tuple[FloatArray, FloatArray]:
         weights = {name: value.detach().numpy() for name, value in module.state_dict().items()}
         query, candidate = (
-            tower(weights, side, x[side].numpy(), len(config.widths))
+            IN_PROCESS.run(
+                side,
+                Tower(
+                    Neighborhood(x[side].numpy(), ()), tower_weights(weights, side),
+                    len(config.widths),
+                ),
+            )
             for side in ("query", "candidate")
-        )
+        )  # fmt: skip
         return query, candidate
 
     def validate() -> float:

@@ -16,6 +16,7 @@ import numpy as np
 from nextedge.config import SurfaceConfig
 from nextedge.features.feature import FeatureInput, FeatureSet
 from nextedge.models.artifact import Artifact
+from nextedge.models.inference import IN_PROCESS, Inference
 from nextedge.models.ranker import Ranker
 from nextedge.stages.eligible import eligible, share_eligible
 from nextedge.stages.embedding import ModelSource, training_data
@@ -218,7 +219,11 @@ def fitted_sources(
 
 
 def fit_source(
-    scope: Scope, surface: SurfaceConfig, name: str, trained: Artifact | None = None
+    scope: Scope,
+    surface: SurfaceConfig,
+    name: str,
+    trained: Artifact | None = None,
+    inference: Inference = IN_PROCESS,
 ) -> Arrays:
     """Arrays of one source; of a model that was trained, its embeddings of this scope."""
     cls = source_classes()[name]
@@ -226,7 +231,7 @@ def fit_source(
     if trained is None:
         return cls.fit(scope, setting.options if setting else {})
     model = cast(type[ModelSource], cls).model_class()()
-    return dict(model.embed(trained, training_data(scope)).arrays)
+    return dict(model.embed(trained, training_data(scope), inference).arrays)
 
 
 def is_trained(cls: type[Source]) -> bool:

@@ -15,6 +15,7 @@ from nextedge.config import SurfaceConfig
 from nextedge.engines.base import Engine
 from nextedge.graph.snapshot import Entities, Snapshot
 from nextedge.models.artifact import Artifact
+from nextedge.models.inference import ByEngine
 from nextedge.stages.embedding import ModelSource
 from nextedge.stages.line import fit_source, fitted_sources
 from nextedge.stages.source import Arrays, Scope
@@ -44,8 +45,7 @@ class FitSources:
     def __call__(self, block: pa.Table) -> pa.Table:
         scope = self.open()
         for name in block["source"].to_pylist():
-            trained = Artifact.load(self.trained[name]) if name in self.trained else None
-            save_arrays(fit_source(scope, self.surface, name, trained), self.output / name)
+            save_arrays(fit_source(scope, self.surface, name), self.output / name)
         return block
 
     def open(self) -> Scope:
@@ -57,15 +57,26 @@ class FitSources:
             _opened[key] = Scope(snapshot, relation_of(self.surface))
         return _opened[key]
 
-    def run(self, engine: Engine) -> None:
-        """Fit all sources that the scope has."""
+    def run(self, engine: Engine, layers: Path) -> None:
+        """Fit all sources that the scope has.
+
+        Args:
+            layers: folder for the layers of trained models, whose rows are blocks themselves; what
+                a stopped run left there is not made again.
+        """
         classes = fitted_sources(self.open(), self.surface, self.trained)
+        for name in sorted(classes.keys() & self.trained.keys()):
+            trained, inference = Artifact.load(self.trained[name]), ByEngine(engine, layers / name)
+            arrays = fit_source(self.open(), self.surface, name, trained, inference)
+            save_arrays(arrays, self.output / name)
         _opened.clear()
         # what takes long begins first
-        order = sorted(classes, key=lambda name: (not issubclass(classes[name], ModelSource), name))
+        others = classes.keys() - self.trained.keys()
+        order = sorted(others, key=lambda name: (not issubclass(classes[name], ModelSource), name))
         for _ in engine.map_blocks(self, _blocks(order)):
             pass
         _opened.clear()
+        shutil.rmtree(layers, ignore_errors=True)
 
 
 def _blocks(names: list[str]) -> Iterator[pa.Table]:

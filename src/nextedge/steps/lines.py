@@ -110,7 +110,9 @@ class WindowLines:
                 window_snapshot(
                     self.history, relation_of(self.surface), self.pairs, window, place, self.engine
                 ).save(place)
-                FitSources(entities, place, self.surface, self.trained, sources).run(self.engine)
+                layers = folder.with_name(f"{folder.name}-layers")
+                fits = FitSources(entities, place, self.surface, self.trained, sources)
+                fits.run(self.engine, layers)
                 os.replace(partial, folder)
         return SavedLine(entities, folder, self.surface, self.features, Fusion())
 

@@ -9,7 +9,7 @@ from typing import Any
 from nextedge.engines.base import Engine
 from nextedge.steps.embed import SERVE, trained_models
 from nextedge.steps.fits import FitSources
-from nextedge.steps.step import Progress, Step, SurfaceStep
+from nextedge.steps.step import Progress, Step, SurfaceStep, checkpoints
 from nextedge.steps.windows import History, serving_snapshot
 
 
@@ -45,4 +45,4 @@ class SourcesStep(SurfaceStep):
         FitSources(
             inputs["entities"] / "entities", inputs["snapshot"], self.config.surface(self.surface),
             trained_models(inputs["embed"], SERVE), output,
-        ).run(self.engine)  # fmt: skip
+        ).run(self.engine, checkpoints(output) / "layers")  # fmt: skip

@@ -64,16 +64,21 @@ def writing(path: Path) -> Iterator[None]:
 
 
 class ArrayFile:
-    """A ``.npy`` file of one axis that grows: its length is told when it is closed."""
+    """A ``.npy`` file that grows along its first axis: its length is told when it is closed.
 
-    def __init__(self, path: Path, dtype: npt.DTypeLike) -> None:
+    Args:
+        row: shape of what it is a list of, ``()`` for plain values.
+    """
+
+    def __init__(self, path: Path, dtype: npt.DTypeLike, row: tuple[int, ...] = ()) -> None:
         self._file = path.open("wb")
         self._dtype = np.dtype(dtype)
+        self._row = row
         self._length = 0
         self._header()
 
     def append(self, values: npt.NDArray[Any]) -> None:
-        """Add values, which must have the file's type."""
+        """Add values, which must have the file's type and shape."""
         np.ascontiguousarray(values, self._dtype).tofile(self._file)
         self._length += len(values)
 
@@ -85,7 +90,8 @@ class ArrayFile:
 
     def _header(self) -> None:
         about = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False}
-        np.lib.format.write_array_header_1_0(self._file, {**about, "shape": (self._length,)})
+        shape = (self._length, *self._row)
+        np.lib.format.write_array_header_1_0(self._file, {**about, "shape": shape})
 
 
 class ArrayFiles:
@@ -96,9 +102,10 @@ class ArrayFiles:
         self._files: dict[str, ArrayFile] = {}
 
     def __call__(self, name: str, values: npt.NDArray[Any]) -> None:
-        """Add values to a file, whose type is that of the first."""
+        """Add values to a file, whose type and shape are those of the first."""
         if name not in self._files:
-            self._files[name] = ArrayFile(self._folder / f"{name}.npy", values.dtype)
+            path = self._folder / f"{name}.npy"
+            self._files[name] = ArrayFile(path, values.dtype, values.shape[1:])
         self._files[name].append(values)
 
     def __enter__(self) -> ArrayFiles:
