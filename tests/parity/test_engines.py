@@ -22,15 +22,18 @@ import pytest
 from nextedge import Recommender
 from nextedge.cli.everyone import publish_all, recommend_all
 from nextedge.cli.export import write_all
+from nextedge.data.ids import IdMap
 from nextedge.data.synthetic import SyntheticConfig, generate_tenant
 from nextedge.engines import blocks as engines_blocks
 from nextedge.engines.blocks import packed, wait_for_result, write_result
 from nextedge.engines.local import LocalEngine
 from nextedge.engines.spark import SparkEngine
 from nextedge.errors import NextEdgeError, StorageError
+from nextedge.graph import assemble
 from nextedge.releases.manifest import Release
 from nextedge.serving.published import open_candidates
 from nextedge.serving.question import Question
+from nextedge.steps import interning
 from nextedge.steps.step import quiet
 from nextedge.testing.blocks import Broken, Reads, Twice
 
@@ -68,8 +71,12 @@ def local(tenant: Path, tmp_path_factory: pytest.TempPathFactory) -> Release:
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[SparkEngine]:
-    """Two-hop candidates are joined by Spark, as of a graph that no executor could hold."""
-    with SparkEngine(join_above=0) as opened:
+    """Graphs and tables are cut into several blocks, and two-hop candidates joined by Spark, as of
+    a graph that no executor could hold.
+    """
+    with pytest.MonkeyPatch.context() as patch, SparkEngine(join_above=0) as opened:
+        patch.setattr(assemble, "BLOCK_ENTRIES", 1500)
+        patch.setattr(interning, "ROWS", 100)
         yield opened
 
 
@@ -124,6 +131,27 @@ def test_what_a_release_cost_has_sparks_stages(local: Release, spark: Release) -
     assert theirs["tables", None]["stages"] > 0
     assert theirs["rank", "people"]["tasks"] > 0
     assert "stages" not in ours["tables", None]
+
+
+def test_rows_of_many_blocks_are_the_same(engine: SparkEngine, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    ends = random.integers(0, 300, (2, 1000))
+    rows = pa.table({"src": ends[0], "dst": ends[1], "weight": random.random(1000)})
+    pq.write_table(rows, tmp_path / "connections.parquet", row_group_size=60)
+    ids = IdMap(pa.array(np.unique(ends)))
+    with LocalEngine() as local_engine:
+        for each in (engine, local_engine):
+            folder = tmp_path / each.name
+            folder.mkdir()
+            for name in ("users", "items"):
+                ids.save(folder / f"{name}.arrow")
+            path = tmp_path / "connections.parquet"
+            interning.intern(each, path, "connections", folder, folder / "connections")
+    for name in ("source", "target", "time", "weight"):
+        ours, theirs = (np.load(tmp_path / each / "connections" / f"{name}.npy")
+                        for each in ("local", "spark"))  # fmt: skip
+        assert len(ours) == 1000
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def blocks(number: int) -> Iterator[pa.Table]:

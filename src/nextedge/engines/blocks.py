@@ -118,3 +118,19 @@ def run_here(
                 made = pool.map(function, [each.block for each in missing])
             for each in wave:
                 yield each.result if each.result is not None else each.keep(next(made))
+
+
+def run_where_worth(
+    run: Callable[[Callable[[pa.Table], pa.Table], Iterable[pa.Table]], Iterator[pa.Table]],
+    function: Callable[[pa.Table], pa.Table],
+    blocks: Iterable[pa.Table],
+) -> Iterator[pa.Table]:
+    """The results of blocks as an engine's ``run`` gives them, of a single one made right here.
+
+    For work that is cut by size: one block is sooner done than an engine has begun.
+    """
+    waiting = iter(blocks)
+    first = list(itertools.islice(waiting, 2))
+    if len(first) < 2:
+        return run_here(function, first)
+    return run(function, itertools.chain(first, waiting))

@@ -10,7 +10,7 @@ import numpy as np
 
 from nextedge.cores import thread_count
 from nextedge.engines.base import Engine
-from nextedge.engines.blocks import run_here
+from nextedge.engines.blocks import run_here, run_where_worth
 from nextedge.graph.assemble import EdgeList, assemble_into
 from nextedge.graph.csr import Graph, graph_of
 from nextedge.storage import vanishing
@@ -32,7 +32,7 @@ class Place:
             return graph_of(edges, sources, targets)
         (self.folder / name).mkdir()
         here = partial(run_here, threads=thread_count())
-        run = here if self.engine is None else self.engine.map_blocks
+        run = here if self.engine is None else partial(run_where_worth, self.engine.map_blocks)
         with vanishing(self.folder) as scratch:
             assemble_into(self.folder / name, edges, sources, run, scratch)
         np.save(self.folder / name / "targets.npy", np.int64(targets))

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from nextedge import schema
 from nextedge.data.ids import IdMap
 from nextedge.engines.base import Engine
+from nextedge.engines.blocks import run_where_worth
 from nextedge.steps.occasions import occasions
 from nextedge.storage import ArrayFiles, mapped
 
@@ -146,7 +147,8 @@ def _write(
 ) -> None:
     rows = ROWS if function.one_core else ROWS * _TEXT_ROWS
     with ArrayFiles(output) as write:
-        for made in engine.map_blocks(function, _row_groups(path, rows)):
+        blocks = _row_groups(path, rows)
+        for made in run_where_worth(engine.map_blocks, function, blocks):
             for name in made.column_names:
                 write(name, made[name].to_numpy())
 
