@@ -125,7 +125,8 @@ def test_a_promotion_ends_kept_answers(client: TestClient, folder: Path) -> None
     while people(client).json()["release"] == first and time.monotonic() < ends:
         time.sleep(0.05)
     assert people(client).json()["release"] == "20990101-000000"
-    assert people(client).headers["x-cache"] == "hit"
+    while people(client).headers.get("x-cache") != "hit":  # a slow list is not kept
+        assert time.monotonic() < ends
 
 
 def test_scopes_and_revocation_hold_for_kept_answers(client: TestClient, folder: Path) -> None:
