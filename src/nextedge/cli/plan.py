@@ -138,8 +138,8 @@ def _degrees(
     if found is not None and exponent is None:
         said = f"of {file}" if file is not None else "of the served release"
         own = counted(found, cap, said)
-        return (own if wanted is None else scaled(own, wanted)), many
-    mean = wanted or 0.0
+        return (own if wanted is None else scaled(found, wanted, cap, said)), many
+    mean = wanted if wanted is not None else 0.0 if found is None else float(found.mean())
     if exponent is not None:
         return power_law(mean, many, exponent, cap), many
     return lognormal(mean, many, cap), many

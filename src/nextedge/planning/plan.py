@@ -16,6 +16,8 @@ from nextedge.planning.workload import PEOPLE, Workload
 
 _SHORT = 0.1
 """Share of the period below which spreading a stage further wins nothing."""
+POSITIONS = 2**31 - 1
+"""Users, and items, that a release can number: int32."""
 ENTRY_BYTES = 24
 """Of a graph's entry: neighbour int32, weight float32, first and last time int64."""
 
@@ -116,9 +118,12 @@ def _offline(stage: Stage, machines: int, workload: Workload, coefficients: Coef
     memory, store = _memory_gib(stage, workload, coefficients), stage.output_gib(coefficients)
     too_large = memory > machine.memory_gib * USABLE * (1 + 1e-9)
     by = stage.divided_by if too_large else stage.spread_by
-    possible = machines == 1 or bool(by)
+    numbered = max(workload.size.users, workload.size.items) <= POSITIONS
+    possible = numbered and (machines == 1 or bool(by))
     each = memory if possible and not too_large else memory / machines
-    if machines == 1:
+    if not numbered:
+        runs = f"not by this code: no more than {POSITIONS:,} users, or items, have positions"
+    elif machines == 1:
         runs = "one machine"
     elif possible:
         runs = by
