@@ -211,6 +211,16 @@ def test_a_hub_cap_of_walks_makes_features_no_cheaper(shipped: Coefficients) -> 
     assert of_every.cpu_ms == of_capped.cpu_ms
 
 
+def test_what_a_hub_cap_takes_away_is_said(shipped: Coefficients) -> None:
+    def degrees(cap: float) -> str:
+        plan = make_plan(workload(1e6, 50, degrees=power_law(50, 1e6, 2.5, cap)), shipped)
+        return next(line for line in plan.assumptions if line.startswith("degrees: "))
+
+    assert "within the hub cap" not in degrees(0)
+    assert "Σ degree² = 0" not in degrees(10)
+    assert ", 0 of it within the hub cap" in degrees(10)
+
+
 def test_an_evaluation_is_bounded_by_what_it_takes(shipped: Coefficients) -> None:
     def evaluation(users: float) -> float:
         stages = stages_of(workload(users, 50), shipped)
@@ -435,6 +445,16 @@ def test_bad_files_are_told_in_words(tmp_path: Path) -> None:
 def test_numbers_that_are_none_are_refused(text: str) -> None:
     with pytest.raises(InputError, match="--users"):
         number(text, "--users")
+
+
+def test_a_surface_without_edges_is_not_planned_in_silence(tmp_path: Path) -> None:
+    path = tmp_path / "nextedge.toml"
+    path.write_text("[surfaces.people]\n[surfaces.items]\n")
+    asked = ["plan", "-c", str(path), "--users", "1000", "--json"]
+    assert "nothing to recommend" in str(RUNNER.invoke(app, asked).exception)
+    made = json.loads(RUNNER.invoke(app, [*asked, "--degree", "5"]).stdout)
+    assert made["workload"]["surfaces"] == ["people"]
+    assert any("nothing is planned for items" in line for line in made["assumptions"])
 
 
 # What was measured --------------------------------------------------------------------------

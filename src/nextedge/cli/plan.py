@@ -105,6 +105,7 @@ def plan(
                 redis_gib_hour_price, stored_gib_month_price),
         surfaces, keep_features or settings.serving.candidates_features,
         settings.serving.cache_seconds,
+        tuple(name for name in settings.surfaces if name not in surfaces),
     )  # fmt: skip
     made = make_plan(workload, load_coefficients(coefficients))
     if as_json:

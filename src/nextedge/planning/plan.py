@@ -170,9 +170,16 @@ def _assumptions(
         f"a worker is busy {HEADROOM:.0%} of its time at most, and no more than p99 allows (M/M/1)",
         "candidates of everybody are published; requests are divided evenly between surfaces",
     ]
-    if any(surface.kind == PEOPLE for surface in workload.surfaces.values()):
+    if workload.left_out:
         found.append(
-            f"degrees: {workload.degrees.said}; Σ degree² = {size.wedges:.3g}, of "
+            f"nothing is planned for {', '.join(workload.left_out)}: no edges were given "
+            "(--degree for people, --items and --interactions-per-user for items)"
+        )
+    if any(surface.kind == PEOPLE for surface in workload.surfaces.values()):
+        squares = size.users * workload.degrees.second
+        capped = f", {size.wedges:.3g} of it within the hub cap" if size.wedges < squares else ""
+        found.append(
+            f"degrees: {workload.degrees.said}; Σ degree² = {squares:.3g}{capped}, of "
             f"{size.entries:.3g} entries (each connection at both ends); who asks is drawn by degree"
         )
         found.append(

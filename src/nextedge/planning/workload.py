@@ -123,6 +123,7 @@ class Workload:
         surfaces: settings of each surface, by name; people, items or both.
         keep_features: whether published candidates hold their features.
         cache_seconds: how long ranked lists are kept.
+        left_out: configured surfaces that no edges were given for.
     """
 
     size: Size
@@ -132,6 +133,7 @@ class Workload:
     surfaces: Mapping[str, SurfaceConfig] = field(default_factory=dict)
     keep_features: bool = False
     cache_seconds: float = 3600.0
+    left_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _above_zero("--users", self.size.users, 2)
@@ -183,15 +185,10 @@ def size_of(
 
 
 def surfaces_for(config: Config, size: Size) -> dict[str, SurfaceConfig]:
-    """The configured surfaces, or those with the default settings that the size has edges for."""
-    if config.surfaces:
-        return dict(config.surfaces)
-    found = {}
-    if size.entries:
-        found[PEOPLE] = SurfaceConfig(kind=PEOPLE)
-    if size.interactions:
-        found[ITEMS] = SurfaceConfig(kind=ITEMS)
-    return found
+    """Surfaces that the size has edges for: of those configured, or with the default settings."""
+    edges = {PEOPLE: size.entries, ITEMS: size.interactions}
+    there = config.surfaces or {kind: SurfaceConfig(kind=kind) for kind in edges}
+    return {name: surface for name, surface in there.items() if edges[surface.kind]}
 
 
 def hub_cap(surface: SurfaceConfig | None) -> float:
