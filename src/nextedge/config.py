@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from nextedge import schema
 from nextedge.errors import ConfigError, UnknownSurfaceError, nearest
-from nextedge.storage.opening import checked_url, is_bucket
+from nextedge.storage.opening import checked_url, is_bucket, is_misspelt
 
 FILE_NAME = "nextedge.toml"
 FILE_SUFFIXES = (".parquet", ".csv", ".csv.gz", ".jsonl", ".jsonl.gz", ".ndjson")
@@ -415,6 +415,10 @@ class Config(_Settings):
     @field_validator("state")
     @classmethod
     def _folder_or_bucket(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("expected a folder, such as ./state, or the URL of a bucket")
+        if is_misspelt(value):
+            raise ValueError("expected s3://bucket/prefix, gs://… or az://container/prefix")
         if "://" not in value:
             return value
         try:

@@ -112,7 +112,8 @@ def test_every_call_of_the_wrapper_exists(tmp_path: Path) -> None:
     stand_in = tmp_path / "nextedge"
     stand_in.write_text(
         f'#!/bin/sh\nprintf "%s\\n" "$*" >>{called}\n'
-        'case "$1" in build) echo \'{"release": "R1", "path": "p"}\' ;; esac\n'
+        'case "$*" in build*) echo \'{"release": "R1", "path": "p"}\' ;;\n'
+        '*gate*) echo \'{"release": "R1", "served": null, "faults": []}\' ;; esac\n'
     )
     stand_in.chmod(0o755)
     done = daily(tmp_path, tmp_path, NEXTEDGE=str(stand_in))
@@ -126,21 +127,37 @@ def test_every_call_of_the_wrapper_exists(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("code", "command", "times", "exits"),
-    [(1, "build", 3, 1), (2, "build", 1, 2), (1, "gate", 1, 3), (1, "publish", 3, 1)],
-)
+    [
+        (1, "build", 3, 1), (2, "build", 1, 2), (1, "publish", 3, 1),
+        (1, "gate", 3, 1),  # without a verdict: the store was not reached, or a kill
+    ],
+)  # fmt: skip
 def test_what_the_wrapper_tries_again(
     tmp_path: Path, code: int, command: str, times: int, exits: int
 ) -> None:
     called, stand_in = tmp_path / "called", tmp_path / "nextedge"
     stand_in.write_text(
         f'#!/bin/sh\necho "$*" >>{called}\ncase "$*" in *{command}*) exit {code} ;;\n'
-        'build*) echo \'{"release": "R1"}\' ;; esac\n'
+        'build*) echo \'{"release": "R1"}\' ;; *gate*) echo \'{"faults": []}\' ;; esac\n'
     )
     stand_in.chmod(0o755)
     done = daily(tmp_path, tmp_path, NEXTEDGE=str(stand_in), TRIES="3", LOG=str(tmp_path / "log"))
     assert done.returncode == exits
     assert sum(command in line for line in called.read_text().splitlines()) == times
     assert str(tmp_path / "log") in done.stderr  # what cron mails
+
+
+def test_a_refusal_of_the_gate_ends_the_run(tmp_path: Path) -> None:
+    called, stand_in = tmp_path / "called", tmp_path / "nextedge"
+    stand_in.write_text(
+        f'#!/bin/sh\necho "$*" >>{called}\ncase "$*" in build*) echo \'{{"release": "R1"}}\' ;;\n'
+        '*gate*) echo \'{"release": "R1", "served": "R0", "faults": ["people: less"]}\'; exit 1 ;; esac\n'
+    )
+    stand_in.chmod(0o755)
+    assert daily(tmp_path, tmp_path, NEXTEDGE=str(stand_in)).returncode == 3
+    assert [line.split()[0] for line in called.read_text().splitlines()] == ["build", "releases"]
+    again = daily(tmp_path, tmp_path, NEXTEDGE=str(stand_in))
+    assert "was done before" in again.stderr
 
 
 def settings(tmp_path: Path, **given: str) -> dict[str, str]:
@@ -240,6 +257,14 @@ def test_the_cron_job_calls_what_the_image_holds() -> None:
     assert all(re.search(rf"\$\{{{each['name']}:-", wrapper) for each in container["env"])
     assert job["concurrencyPolicy"] == "Forbid"
     assert pod["restartPolicy"] == "Never"  # podFailurePolicy needs it
+
+
+def test_the_image_holds_what_the_services_need() -> None:
+    """Indexes above ``index.exact_below``, `serve-shard` of compose.yaml, and a bucket as state."""
+    extras = re.search(r"'\.\[([a-z0-9,]+)\]'", (DEPLOY / "Dockerfile").read_text())
+    assert extras is not None
+    assert {"ann", "redis", "s3"} <= set(extras[1].split(","))
+    assert "serve-shard" in (DEPLOY / "compose.yaml").read_text()
 
 
 @pytest.fixture

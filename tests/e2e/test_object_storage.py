@@ -22,9 +22,10 @@ from object_store import Proxy
 from servers import Running
 
 from nextedge import Recommender
+from nextedge.data import objects
 from nextedge.data.readers import read_location
 from nextedge.engines.local import LocalEngine
-from nextedge.errors import DataError, UnknownReleaseError
+from nextedge.errors import DataError, NextEdgeError, UnknownReleaseError
 from nextedge.steps.fingerprint import fingerprint
 from nextedge.storage.bucket import Bucket
 
@@ -197,6 +198,25 @@ def test_tables_that_a_store_does_not_give(tenant: Tenant, s3_proxy: Proxy) -> N
     with s3_proxy.obeying(lambda method, path: 403 if "0.parquet" in path else None):
         assert "access denied" in said(f"{tenant.data.url}/connections-*.parquet")
     assert "no such kind of location; valid" in said("ftps3://bucket/u.parquet")
+
+
+def test_an_outage_is_tried_again_and_a_refusal_is_not(
+    tenant: Tenant, s3_proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Schedulers end a run at exit code 2: it must not come of a store that is away for a while."""
+    monkeypatch.setattr(objects, "PATIENT_SECONDS", 1.0)
+    monkeypatch.setattr(objects, "Bucket", lambda url: Bucket(url, 1.0))
+    location = f"{tenant.data.url}/connections-*.parquet"
+
+    def exit_code(rule: Callable[[str, str], int | None]) -> int:
+        with s3_proxy.obeying(rule), LocalEngine() as engine:
+            with pytest.raises(NextEdgeError) as caught:
+                read_location(engine, location, tenant.folder).to_pyarrow()
+            return caught.value.exit_code
+
+    assert exit_code(lambda method, path: 503 if "list-type" in path else None) == 1
+    assert exit_code(lambda method, path: 503 if "0.parquet" in path else None) == 1
+    assert exit_code(lambda method, path: 403) == 2
 
 
 def test_workers_follow_what_another_machine_promotes(tenant: Tenant, tmp_path: Path) -> None:

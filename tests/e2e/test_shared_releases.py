@@ -27,6 +27,7 @@ from nextedge.errors import (
     UnknownReleaseError,
 )
 from nextedge.releases import current, lease
+from nextedge.releases.repository import Releases
 from nextedge.releases.shared import SharedReleases
 from nextedge.serving.served import ServedReleases
 from nextedge.storage.bucket import Bucket
@@ -465,3 +466,12 @@ def test_a_forked_process_is_told_and_does_not_wait_for_ever(machines: Machines)
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.startswith("BucketError")
     assert "make the Recommender after the fork" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["../x", "..", ".", "", "a/b", "a\\b", "/etc", "x\0"])
+def test_an_id_that_is_a_path_is_no_release(machines: Machines, name: str) -> None:
+    releases = machines.machine("one")
+    machines.publish(releases)
+    for act in (releases.get, releases.promote, Releases(machines.folder / "one").get):
+        with pytest.raises(UnknownReleaseError, match="no release"):
+            act(name)

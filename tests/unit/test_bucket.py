@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import re
 import shutil
 import subprocess
 import time
@@ -21,6 +22,7 @@ from object_store import free_port
 from nextedge.config import Config, parse_config
 from nextedge.errors import ConfigError
 from nextedge.storage.bucket import Bucket, Unchanged
+from nextedge.storage.faults import CREDENTIALS
 from nextedge.storage.opening import checked_url, is_bucket, open_store
 
 # the well-known account of Azurite; public, and of no other use
@@ -38,12 +40,24 @@ def test_urls_of_buckets(url: str) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["s3://", "s3:///x", "s3://a/b?versionId=1", "gs://a#b", "ftp://a/b", "s3://k:secret@b/c"],
-)
+    [
+        "s3://", "s3:///x", "s3://a/b?versionId=1", "gs://a#b", "ftp://a/b", "s3://k:secret@b/c",
+        "s3://a//b", "s3://a/../b", "s3://a/./b", "s3://a/%2e%2e/b",
+        "s3:/a/b", "s3:a", "S3:/a", "gs:/a", "", " ",
+    ],
+)  # fmt: skip
 def test_what_is_no_url_of_a_bucket(url: str) -> None:
     with pytest.raises(ConfigError, match="state: ") as caught:
         parse_config({"state": url}, base=Path(), origin="nextedge.toml")
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("page", ["docs/storage.md"])
+def test_settings_that_errors_name_are_those_of_the_documentation(page: str) -> None:
+    text = (Path(__file__).parents[2] / page).read_text(encoding="utf-8")
+    for said in CREDENTIALS.values():
+        for name in re.findall(r"[A-Z]+_[A-Z_]+", said):
+            assert f"`{name}`" in text
 
 
 def test_paths_are_no_buckets(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from nextedge.config import RankerConfig, SourceConfig, SurfaceConfig
 from nextedge.errors import InputError
 from nextedge.planning.coefficients import Coefficients, load_coefficients
 from nextedge.planning.degrees import counted, lognormal, power_law, read_degrees, scaled
-from nextedge.planning.drivers import EVALUATED, labels_of
+from nextedge.planning.drivers import EVALUATED, SHOWN, labels_of
 from nextedge.planning.laws import Law, fit_law
 from nextedge.planning.offline import stages_of
 from nextedge.planning.online import busy_share, online_of
@@ -37,7 +37,7 @@ from nextedge.planning.workload import (
     size_of,
     surfaces_for,
 )
-from nextedge.steps import evaluate, rank
+from nextedge.steps import evaluate, rank, shown
 
 BENCH = Path(__file__).parents[2] / "bench" / "plan"
 RUNNER = CliRunner()
@@ -123,11 +123,42 @@ def test_heavier_tails_have_more_wedges_and_a_hub_cap_takes_them_away() -> None:
     assert power_law(50, 1e7, 2.2, 1000).second == power_law(50, 1e7, 2.2).second
 
 
+@pytest.mark.parametrize(("mean", "users"), [(999, 1000), (600, 1000), (1, 2)])
+def test_no_degrees_have_a_second_moment_below_that_of_equal_ones(
+    mean: float, users: float
+) -> None:
+    assert lognormal(mean, users).second >= mean**2
+    assert lognormal(mean, users, hub_cap=1).walked <= lognormal(mean, users).second
+
+
+@pytest.mark.parametrize("exponent", [1.5, 3.0, 100.0, 500.0])
+def test_a_power_law_has_the_mean_that_was_asked_for(exponent: float) -> None:
+    assert power_law(10, 1e6, exponent).second >= 100 * 0.999
+
+
+@pytest.mark.parametrize(
+    ("mean", "exponent", "said"),
+    [(0.5, 1.0001, "or more"), (10, math.nan, "more than 1"), (10, math.inf, "more than 1")],
+)
+def test_a_power_law_that_there_is_not_is_refused(mean: float, exponent: float, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        power_law(mean, 1000, exponent)
+
+
+def test_a_hub_cap_is_one_of_the_scaled_degrees() -> None:
+    degree = np.array([1, 2, 9])
+    assert scaled(degree, 8.0, hub_cap=5) == replace(
+        counted(degree * 2, hub_cap=5), said="as counted, scaled by 2"
+    )
+    with pytest.raises(InputError, match="all 0"):
+        scaled(np.zeros(3, np.int64), 8.0)
+
+
 def test_degrees_are_read_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "degrees.parquet"
     pq.write_table(pa.table({"degree": [1, 2, 9]}), path)
     assert counted(read_degrees(path)).second == pytest.approx(86 / 3)
-    assert scaled(counted(read_degrees(path)), 8.0).second == pytest.approx(4 * 86 / 3)
+    assert scaled(read_degrees(path), 8.0).second == pytest.approx(4 * 86 / 3)
 
 
 # Stages -------------------------------------------------------------------------------------
@@ -136,6 +167,7 @@ def test_degrees_are_read_from_a_file(tmp_path: Path) -> None:
 def test_bounds_are_those_of_the_steps() -> None:
     from nextedge.planning import drivers
 
+    assert shown.MOST_ROWS == SHOWN
     assert evaluate.MAX_QUERIES == EVALUATED
     assert rank.FUSION_QUERIES == drivers.FUSION
     assert (rank.COLD_SHARE, rank.COLD_PARTS) == (drivers.COLD_SHARE, drivers.COLD_PARTS)
@@ -171,6 +203,35 @@ def test_a_hub_cap_makes_candidates_cheaper(shipped: Coefficients) -> None:
         return stage.cpu_seconds(shipped)
 
     assert candidates(capped) < candidates(every)
+
+
+def test_a_hub_cap_of_walks_makes_features_no_cheaper(shipped: Coefficients) -> None:
+    every, capped = (workload(1e8, 200, degrees=power_law(200, 1e8, 2.2, cap)) for cap in (0, 100))
+    of_every, of_capped = (online_of(each, shipped, 1.0).requests[0] for each in (every, capped))
+    assert of_every.cpu_ms == of_capped.cpu_ms
+
+
+def test_what_a_hub_cap_takes_away_is_said(shipped: Coefficients) -> None:
+    def degrees(cap: float) -> str:
+        plan = make_plan(workload(1e6, 50, degrees=power_law(50, 1e6, 2.5, cap)), shipped)
+        return next(line for line in plan.assumptions if line.startswith("degrees: "))
+
+    assert "within the hub cap" not in degrees(0)
+    assert "Σ degree² = 0" not in degrees(10)
+    assert ", 0 of it within the hub cap" in degrees(10)
+
+
+def test_an_evaluation_is_bounded_by_what_it_takes(shipped: Coefficients) -> None:
+    def evaluation(users: float) -> float:
+        stages = stages_of(workload(users, 50), shipped)
+        (stage,) = [each for each in stages if each.name == "evaluate people"]
+        return sum(
+            shipped.law(f"cpu {term.law}").at(term.driver)
+            for term in stage.cpu
+            if term.law in ("evaluate people", "queries people")
+        )
+
+    assert evaluation(1e6) == evaluation(1e9)
 
 
 def test_a_source_that_is_off_costs_nothing(shipped: Coefficients) -> None:
@@ -244,6 +305,22 @@ def test_what_one_machine_cannot_hold_is_said(shipped: Coefficients) -> None:
     assert held.machines < snapshot.machines
 
 
+def test_positions_that_a_release_has_not_are_said(shipped: Coefficients) -> None:
+    few, many = (make_plan(workload(users, 5), shipped).rows[1] for users in (2e9, 3e9))
+    assert "2,147,483,647" not in few.runs
+    assert not many.possible
+    assert "no more than 2,147,483,647 users" in many.runs
+
+
+def test_a_worker_is_told_as_busy_as_it_is(shipped: Coefficients) -> None:
+    def runs(qps: float) -> str:
+        plan = make_plan(workload(1e4, 10, traffic={"qps": qps}), shipped)
+        return next(row.runs for row in plan.rows if row.stage == "requests people")
+
+    assert runs(1.0).startswith("1 workers, 1% busy")
+    assert runs(0.0) == "no requests"
+
+
 def test_prices_and_periods_count(shipped: Coefficients) -> None:
     once = make_plan(workload(), shipped)
     dear = make_plan(replace(workload(), machine=Machine(core_hour=0.08, gib_hour=0.01)), shipped)
@@ -294,6 +371,8 @@ def test_degrees_of_a_built_release_are_taken(tenant: Path) -> None:
     assert own["wedges"] == pytest.approx((degree**2).sum())
     larger = json.loads(RUNNER.invoke(app, [*asked, "--users", "1M"]).stdout)["workload"]["size"]
     assert larger["wedges"] == pytest.approx((degree**2).mean() * 1e6)
+    skewed = RUNNER.invoke(app, [*asked, "--users", "1M", "--degree-exponent", "2.5"]).stdout
+    assert json.loads(skewed)["workload"]["degrees"]["mean"] == pytest.approx(degree.mean())
 
 
 @pytest.mark.parametrize(
@@ -309,6 +388,26 @@ def test_degrees_of_a_built_release_are_taken(tenant: Path) -> None:
         (["--users", "1e6", "--degree", "5", "--refresh-hours", "0"], "--refresh-hours 0"),
         (["--users", "1e6", "--degree", "5", "--machine-cores", "0"], "--machine-cores 0"),
         (["--users", "1e6", "--degree", "5", "--p99-ms", "nan"], "p99-ms nan"),
+        (["--users", "1e300", "--degree", "5"], "--users '1e300': expected at most 1e+15"),
+        (["--users", "1e6", "--degree", "5", "--refresh-hours", "1e-300"], "0.01 or more"),
+        (["--users", "1e6", "--degree", "5", "--machine-cores", "0.5"], "--machine-cores 0.5"),
+        (["--users", "1e6", "--degree", "5", "--core-hour-price", "-1"], "--core-hour-price -1"),
+        (
+            ["--users", "1e6", "--degree", "5", "--stored-gib-month-price", "inf"],
+            "--stored-gib-month-price inf",
+        ),
+        (
+            ["--users", "1e6", "--degree", "5", "--impressions-per-user", "-1"],
+            "--impressions-per-user -1",
+        ),
+        (
+            ["--users", "1e6", "--items", "10", "--interactions-per-user", "20"],
+            "more items than there are",
+        ),
+        (
+            ["--users", "1e6", "--degree", "5", "--interactions-per-user", "20"],
+            "--items, which is 0",
+        ),
         (["--users", "1e6", "--degree", "5", "--coefficients", "none.json"], "no such file"),
         (["--degrees", "none.parquet"], "no such file"),
         (["--users", "1e6", "-c", "nowhere"], "nowhere"),
@@ -349,6 +448,16 @@ def test_numbers_that_are_none_are_refused(text: str) -> None:
         number(text, "--users")
 
 
+def test_a_surface_without_edges_is_not_planned_in_silence(tmp_path: Path) -> None:
+    path = tmp_path / "nextedge.toml"
+    path.write_text("[surfaces.people]\n[surfaces.items]\n")
+    asked = ["plan", "-c", str(path), "--users", "1000", "--json"]
+    assert "nothing to recommend" in str(RUNNER.invoke(app, asked).exception)
+    made = json.loads(RUNNER.invoke(app, [*asked, "--degree", "5"]).stdout)
+    assert made["workload"]["surfaces"] == ["people"]
+    assert any("nothing is planned for items" in line for line in made["assumptions"])
+
+
 # What was measured --------------------------------------------------------------------------
 
 
@@ -374,6 +483,19 @@ def test_shipped_laws_met_a_size_that_they_had_not_seen(
     found = shipped.measured["check"]
     assert found["steps"]["total"]["measured"] > 0
     assert checking.missed(found) == []
+
+
+@pytest.mark.parametrize("step", ["rank people", "evaluate people"])
+def test_shipped_laws_carry_on_to_the_largest_build(shipped: Coefficients, step: str) -> None:
+    """A build two hundred times as large as any that laws were fitted to, within half and double."""
+    path = BENCH.parent / "scale" / "results" / "2026-11-22-5000000x100000000-from-rank.json"
+    found = json.loads(path.read_text())
+    was = sum(part["cpu_seconds"] for part in found["parts"] if part["name"].startswith(step))
+    degrees = lognormal(2 * found["edges"] / found["users"], found["users"])
+    size = size_of(found["users"], degrees, 0, 0, 0)
+    given = Workload(size, degrees, surfaces=surfaces_for_size(size))
+    (stage,) = [each for each in stages_of(given, shipped) if each.name == step]
+    assert was / 2 < stage.cpu_seconds(shipped) < was * 2
 
 
 def test_the_check_finds_planted_costs_and_sees_those_that_are_off(

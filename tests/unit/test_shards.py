@@ -9,14 +9,21 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from nextedge.config import Config
 from nextedge.data.partition import Part
-from nextedge.errors import ConfigError, CorruptValueError, InputError, NoReleaseError, ShardError
+from nextedge.errors import (
+    ConfigError,
+    CorruptValueError,
+    InputError,
+    NoReleaseError,
+    ShardError,
+    StorageError,
+)
 from nextedge.index.sharded import saved_bounds
 from nextedge.index.vector_index import VectorIndex
 from nextedge.releases.manifest import Release
@@ -456,3 +463,21 @@ def test_a_server_starts_only_where_it_can_serve(
     )
     with pytest.raises(InputError, match=r"serving\.shards names 2 parts, not 3"):
         run_shard_server(named, Part(0, 3), "127.0.0.1", 0)
+
+
+def test_a_socket_that_another_process_answers_on_is_not_taken(tmp_path: Path) -> None:
+    path = tmp_path / "shard"
+    answers = PartAnswers(cast("Any", None), "acme")
+    with listening(answers, "", 0, path) as first:
+        with pytest.raises(StorageError, match=r"cannot listen there: Address already in use"):
+            listening(answers, "", 0, path)
+        assert path.is_socket()
+        first.server_close()
+    with listening(answers, "", 0, path):  # what was left is removed
+        assert path.is_socket()
+
+
+@pytest.mark.parametrize("port", [-1, 99_999])
+def test_a_port_that_is_none_is_told_in_words(port: int) -> None:
+    with pytest.raises(StorageError, match=r"cannot listen there: .*0-65535"):
+        listening(PartAnswers(cast("Any", None), "acme"), "127.0.0.1", port)

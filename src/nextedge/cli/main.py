@@ -46,6 +46,7 @@ Partition = Annotated[
     str | None, typer.Option(help="only those of a part of the users, as 0/4, 1/4, 2/4 and 3/4")
 ]
 EngineName = Annotated[str, typer.Option("--engine", help="where it runs: local or spark")]
+Port = Annotated[int, typer.Option(min=0, max=65535)]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout, for machines")]
 _DEFAULT = Path("nextedge.toml")
 
@@ -218,12 +219,17 @@ def recommend(
     from nextedge.cli.export import write_all
     from nextedge.engines.base import open_engine
     from nextedge.serving.question import Question
+    from nextedge.storage.opening import is_misspelt
 
     recommender = _recommender(where, config)
     if bool(user) == everyone:
         raise InputError("give either --user ID (repeatable) or --all")
     if everyone and to is None:
         raise InputError("--all needs --out FILE.parquet")
+    if to is not None and is_misspelt(str(to)):  # a Path has but one of a URL's slashes
+        raise InputError(
+            f"--out {to}: expected a file on a disk of this machine; copy it afterwards"
+        )
     if partition is not None and (not everyone or engine != "local"):
         raise InputError("--partition goes with --all, on the local engine")
     if engine != "local" and not everyone:
@@ -584,7 +590,7 @@ def forget(
 def serve(
     where: Where = None,
     host: str = "127.0.0.1",
-    port: int = 8000,
+    port: Port = 8000,
     workers: Annotated[int, typer.Option(min=1)] = 1,
     drain_seconds: Annotated[
         float, typer.Option(min=0, help="answer on after SIGTERM, while /health/ready says 503")
@@ -620,7 +626,7 @@ def _serve(
 def serve_shard(
     shard: Annotated[str, typer.Argument(help="which part of every index, as 0/8 to 7/8")],
     host: str = "127.0.0.1",
-    port: int = 8100,
+    port: Port = 8100,
     socket: Annotated[
         Path | None, typer.Option(help="listen on this Unix socket, not on host and port")
     ] = None,

@@ -105,6 +105,7 @@ def plan(
                 redis_gib_hour_price, stored_gib_month_price),
         surfaces, keep_features or settings.serving.candidates_features,
         settings.serving.cache_seconds,
+        tuple(name for name in settings.surfaces if name not in surfaces),
     )  # fmt: skip
     made = make_plan(workload, load_coefficients(coefficients))
     if as_json:
@@ -138,8 +139,8 @@ def _degrees(
     if found is not None and exponent is None:
         said = f"of {file}" if file is not None else "of the served release"
         own = counted(found, cap, said)
-        return (own if wanted is None else scaled(own, wanted)), many
-    mean = wanted or 0.0
+        return (own if wanted is None else scaled(found, wanted, cap, said)), many
+    mean = wanted if wanted is not None else 0.0 if found is None else float(found.mean())
     if exponent is not None:
         return power_law(mean, many, exponent, cap), many
     return lognormal(mean, many, cap), many

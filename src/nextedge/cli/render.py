@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from nextedge.data.report import CheckReport
 from nextedge.evaluation.parity import Mismatch, ParityReport
@@ -21,10 +22,10 @@ from nextedge.serving.replay import ReplayReport
 from nextedge.serving.why_not import WhyNot
 from nextedge.steps.step import Progress as Listener
 
-out = Console(highlight=False)
+out = Console(highlight=False, emoji=False, markup=False)  # ids and paths are shown as they are
 if not out.is_terminal:  # a file or a pipe has no edge at which figures would be cut off
     out.width = max(out.width, 200)
-err = Console(stderr=True, highlight=False)
+err = Console(stderr=True, highlight=False, emoji=False, markup=False)
 
 
 def print_json(value: Any) -> None:
@@ -46,7 +47,7 @@ def progress_bar() -> Iterator[Listener]:
 
         yield lines
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=err, transient=True) as bar:
         task = bar.add_task("starting", total=None)
 
@@ -80,7 +81,8 @@ def print_check(report: CheckReport) -> None:
     for each in report.tables:
         span = f", {each.first} to {each.last}" if each.first else ""
         out.print(
-            f"[bold]{each.table}[/bold]  {each.location}: {each.rows_used:,} of {each.rows_read:,} rows used{span}",
+            Text(each.table, style="bold"),
+            f" {each.location}: {each.rows_used:,} of {each.rows_read:,} rows used{span}",
             soft_wrap=True,
         )
         for finding in each.findings:
@@ -117,7 +119,7 @@ def print_answer(answer: Answer, *, explain: bool) -> None:
     """The recommendations of one user."""
     known = "" if answer.known_user else "  (unknown user: popular)"
     header = ["#", "id", "", "score", "why", "sources"]
-    rows = []
+    rows: list[list[str | Text]] = []
     for each in answer.recommendations:
         shown = each.display if each.display != str(each.id) else ""
         rows.append([str(each.rank), str(each.id), shown, f"{each.score:.4f}", each.reason.text,
@@ -126,7 +128,7 @@ def print_answer(answer: Answer, *, explain: bool) -> None:
             moved = ", ".join(
                 f"{name} {value:+.2f}" for name, value in list(each.contributions.items())[:4]
             )
-            rows.append(["", "", "", "", f"[dim]{moved}[/dim]", ""])
+            rows.append(["", "", "", "", Text(moved, style="dim"), ""])
     drawn = Table(
         title=f"{answer.surface} for {answer.user_id}{known}",
         title_justify="left",
@@ -146,8 +148,8 @@ def print_answer(answer: Answer, *, explain: bool) -> None:
 def print_why_not(found: WhyNot) -> None:
     """The stage that dropped a candidate, and where its sources had it."""
     out.print(
-        f"{found.surface}: {found.candidate_id} for {found.user_id}: [bold]{found.stage}[/bold]: "
-        f"{found.explanation}",
+        f"{found.surface}: {found.candidate_id} for {found.user_id}:",
+        Text.assemble((found.stage, "bold"), f": {found.explanation}"),
         soft_wrap=True,
     )
     if found.sources:

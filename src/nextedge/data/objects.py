@@ -22,7 +22,8 @@ def find_objects(location: str) -> list[tuple[str, Entry]]:
     """The objects that a URL or a pattern names: (URL, what is known), in the order of names.
 
     Raises:
-        DataError: there is none, or the store refuses or is not reached.
+        DataError: there is none, or the store refuses.
+        BucketError: the store is not reached, or fails for now; another try may help.
     """
     scheme, _, rest = location.partition("://")
     name, _, pattern = rest.partition("/")
@@ -38,7 +39,7 @@ def find_objects(location: str) -> list[tuple[str, Entry]]:
             found = whole.entry(pattern)
             entries = [] if found is None else [found]
     except BucketError as error:
-        raise DataError(str(error)) from None
+        raise _told(error) from None
     if not entries:
         raise DataError(f"{shown(location)}: no such object; check the setting in [data]")
     return [(f"{whole.url}/{entry.name}", entry) for entry in entries]
@@ -77,8 +78,13 @@ def register(connection: duckdb.DuckDBPyConnection, scheme: str) -> Any:
     return store
 
 
-def store_fault(location: str, error: Exception) -> str | None:
+def store_fault(location: str, error: Exception) -> BucketError | DataError | None:
     """What a store said while DuckDB read, in words; None where it was not the store."""
     if "Error performing" not in str(error) and "obstore" not in str(error):
         return None
-    return str(fault(shown(location), "read", error))
+    return _told(fault(shown(location), "read", error))
+
+
+def _told(error: BucketError) -> BucketError | DataError:
+    """A refusal is of the settings; what may pass keeps the exit code that schedulers try again."""
+    return error if error.passing else DataError(str(error))

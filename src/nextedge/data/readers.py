@@ -32,6 +32,7 @@ def read_location(engine: LocalEngine, location: str, base: Path) -> ir.Table:
 
     Raises:
         DataError: the file is missing, unreadable, broken at a row, or not UTF-8.
+        BucketError: its store is not reached, or fails for now; another try may help.
         MissingDependencyError: a driver that the URL needs is not installed.
     """
     place = parse_location(location, base)
@@ -49,7 +50,7 @@ def read_location(engine: LocalEngine, location: str, base: Path) -> ir.Table:
         if refuses_writing(error):
             raise
         said = store_fault(location, error) if is_bucket(location) else None
-        raise DataError(said or unreadable(shown(location), error)) from None
+        raise said or DataError(unreadable(shown(location), error)) from None
 
 
 def unreadable(where: str, error: Exception) -> str:

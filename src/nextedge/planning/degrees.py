@@ -19,6 +19,8 @@ from nextedge.types import IntArray
 SIGMA = 1.0
 """Spread of the log-normal that is taken where nothing is said of the distribution."""
 _HALVINGS = 100
+_MET = 1.001
+"""Times the mean that was asked for, within which a law's own is it."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,17 @@ class Degrees:
     largest: float
     said: str
 
+    @property
+    def neighbors(self) -> float:
+        """Connections of a user's connections, on average: E[d²] / E[d]."""
+        return self.second / self.mean if self.mean else 0.0
+
 
 def lognormal(mean: float, users: float, hub_cap: float = 0, sigma: float = SIGMA) -> Degrees:
     """Log-normal degrees, none above ``users`` − 1: E[d²; d ≤ c] = mean² e^σ² Φ((ln c − μ − 2σ²)/σ).
+
+    Where the mean comes near to ``users``, so much is cut that E[d²] is taken to be mean², the
+    least that any degrees of that mean have.
 
     >>> round(lognormal(10.0, 1e9).second / 100, 3)
     2.718
@@ -55,10 +65,9 @@ def lognormal(mean: float, users: float, hub_cap: float = 0, sigma: float = SIGM
 
     most = max(users - 1.0, 1.0)
     largest = min(math.exp(centre + sigma * math.sqrt(2 * math.log(max(users, 2.0)))), most)
-    return Degrees(
-        mean, second_below(most), second_below(min(hub_cap or most, most)), largest,
-        f"log-normal of σ {sigma:g}",
-    )  # fmt: skip
+    second = max(second_below(most), mean**2)
+    walked = second_below(hub_cap) if 0 < hub_cap < most else second
+    return Degrees(mean, second, min(walked, second), largest, f"log-normal of σ {sigma:g}")
 
 
 def power_law(mean: float, users: float, exponent: float, hub_cap: float = 0) -> Degrees:
@@ -70,7 +79,7 @@ def power_law(mean: float, users: float, exponent: float, hub_cap: float = 0) ->
     Raises:
         InputError: the exponent is not above 1, or no such law has the mean.
     """
-    if exponent <= 1:
+    if not (math.isfinite(exponent) and exponent > 1):
         raise InputError(f"--degree-exponent {exponent:g}: expected more than 1, such as 2.5")
     if mean <= 0:
         return Degrees(0.0, 0.0, 0.0, 0.0, "no connections")
@@ -85,6 +94,12 @@ def power_law(mean: float, users: float, exponent: float, hub_cap: float = 0) ->
         middle = math.sqrt(low * high)
         below = _moment(middle, largest, exponent, 1) < mean
         low, high = (middle, high) if below else (low, middle)
+    least = _moment(low, largest, exponent, 1)
+    if least > mean * _MET:
+        raise InputError(
+            f"--degree {mean:g}: a power law of exponent {exponent:g} up to its cut-off "
+            f"{largest:,.0f} has {least:.3g} or more; give a larger --degree-exponent, or none"
+        )
     cap = min(hub_cap or largest, largest)
     return Degrees(
         mean, _moment(low, largest, exponent, 2), _moment(low, largest, exponent, 2, cap), largest,
@@ -107,12 +122,25 @@ def counted(degree: IntArray, hub_cap: float = 0, said: str = "as counted") -> D
     )
 
 
-def scaled(degrees: Degrees, mean: float) -> Degrees:
-    """The same shape with another mean."""
-    factor = mean / degrees.mean if degrees.mean else 0.0
+def scaled(degree: IntArray, mean: float, hub_cap: float = 0, said: str = "as counted") -> Degrees:
+    """The same shape with another mean; ``hub_cap`` is one of the scaled degrees.
+
+    >>> scaled(np.array([1, 2, 9]), 8.0, hub_cap=5).walked
+    6.666666666666667
+
+    Raises:
+        InputError: all degrees are 0, and the mean is not.
+    """
+    own = float(degree.mean()) if len(degree) else 0.0
+    if mean and not own:
+        raise InputError(
+            f"--degree {mean:g}: the degrees {said} are all 0, and no factor makes more of them"
+        )
+    factor = mean / own if own else 0.0
+    found = counted(degree, hub_cap / factor if factor else 0.0, said)
     return Degrees(
-        mean, degrees.second * factor**2, degrees.walked * factor**2, degrees.largest * factor,
-        f"{degrees.said}, scaled by {factor:.3g}",
+        mean, found.second * factor**2, found.walked * factor**2, found.largest * factor,
+        f"{said}, scaled by {factor:.3g}",
     )  # fmt: skip
 
 
@@ -148,10 +176,12 @@ def _moment(
 ) -> float:
     """E[d^power; d ≤ cap] of the density ∝ d^−exponent between low and high."""
     end = high if cap is None else max(min(cap, high), low)
-    return _integral(low, end, power - exponent) / _integral(low, high, -exponent)
+    part = _integral(end / low, power - exponent) / _integral(high / low, -exponent)
+    return float(low**power * part)
 
 
-def _integral(low: float, high: float, power: float) -> float:
+def _integral(ratio: float, power: float) -> float:
+    """∫ x^power from 1 to ``ratio``: in units of the lower end, as its powers may be too large."""
     if abs(power + 1) < 1e-9:
-        return math.log(high / low)
-    return float((high ** (power + 1) - low ** (power + 1)) / (power + 1))
+        return math.log(ratio)
+    return float((ratio ** (power + 1) - 1) / (power + 1))

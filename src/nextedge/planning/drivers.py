@@ -17,6 +17,10 @@ from nextedge.planning.workload import PEOPLE, Size
 
 EVALUATED = 20_000
 """Queries that ``evaluate`` takes at most (tested to be those of the step)."""
+SHOWN = 100_000
+"""Impressions that ``evaluate`` takes at most (tested to be those of the step)."""
+SHOWN_SHARE = 1 / 15
+"""Of all impressions, those that the evaluation window decides; of the synthetic tenant."""
 FUSION = 1_000
 COLD_SHARE, COLD_PARTS = 0.1, 3
 
@@ -92,6 +96,7 @@ def drivers(
     }
     for kind, many in reached.items():
         found[f"candidates of {kind}, all users"] = size.users * many
+        found[f"shown to {kind}"] = min(size.impressions * SHOWN_SHARE, SHOWN)
     for kind, each in labels.items():
         found |= {
             f"fused candidates of {kind}": each.fused * reached[kind],
@@ -127,11 +132,13 @@ def driver_of(law: str) -> str:
         return "users"
     if part == "fit":
         return _BY_SOURCE.get(rest.split()[-1], "nodes")
+    if part == "evaluate" and quantity in ("cpu", "wall"):
+        return f"shown to {rest}"
     if part == "publish":
         return f"candidates of {rest}, all users"
     if part == "network":
         return "records"
-    bounded = part in _BY_PART and not (quantity == "cpu" or quantity == "wall")
+    bounded = part in _BY_PART and quantity not in ("cpu", "wall")
     if part in ("fusion", "labels", "training", "queries") or (
         bounded and part in ("rank", "evaluate")
     ):

@@ -119,18 +119,24 @@ def request_terms(
     surface, size = workload.surfaces[name], workload.size
     kind = surface.kind
     way = "features" if workload.keep_features else "published"
-    looked_at = size.neighbor_degree if kind == PEOPLE else max(size.history, 1e-9)
     many = reach(size, surface)
+    looked_at = _looked_at(kind, workload)
     law = f"request {kind} {way}"
     tail = coefficients.law(f"tail {kind} {way}")
     return [Term(law, looked_at, many)], max(tail.at(tail.largest), 1.0)
 
 
+def _looked_at(kind: str, workload: Workload) -> float:
+    """Neighbours, or items, that the features of a candidate look at; walks' hub cap is not theirs."""
+    if kind == PEOPLE:
+        return workload.degrees.neighbors
+    return max(workload.size.history, 1e-9)
+
+
 def computed_seconds(name: str, workload: Workload, coefficients: Coefficients) -> float:
     """CPU seconds of a request for somebody whose candidates are not published."""
     surface, size = workload.surfaces[name], workload.size
-    looked_at = size.neighbor_degree if surface.kind == PEOPLE else max(size.history, 1e-9)
-    many = reach(size, surface)
+    many, looked_at = reach(size, surface), _looked_at(surface.kind, workload)
     spent = many * coefficients.law(f"cpu request {surface.kind} computed").at(looked_at)
     if surface.kind == PEOPLE:
         spent += coefficients.law("cpu two_hop").grown(wedges_of_asker(workload))

@@ -16,6 +16,8 @@ from nextedge.planning.workload import PEOPLE, Workload
 
 _SHORT = 0.1
 """Share of the period below which spreading a stage further wins nothing."""
+POSITIONS = 2**31 - 1
+"""Users, and items, that a release can number: int32."""
 ENTRY_BYTES = 24
 """Of a graph's entry: neighbour int32, weight float32, first and last time int64."""
 
@@ -116,9 +118,12 @@ def _offline(stage: Stage, machines: int, workload: Workload, coefficients: Coef
     memory, store = _memory_gib(stage, workload, coefficients), stage.output_gib(coefficients)
     too_large = memory > machine.memory_gib * USABLE * (1 + 1e-9)
     by = stage.divided_by if too_large else stage.spread_by
-    possible = machines == 1 or bool(by)
+    numbered = max(workload.size.users, workload.size.items) <= POSITIONS
+    possible = numbered and (machines == 1 or bool(by))
     each = memory if possible and not too_large else memory / machines
-    if machines == 1:
+    if not numbered:
+        runs = f"not by this code: no more than {POSITIONS:,} users, or items, have positions"
+    elif machines == 1:
         runs = "one machine"
     elif possible:
         runs = by
@@ -165,9 +170,16 @@ def _assumptions(
         f"a worker is busy {HEADROOM:.0%} of its time at most, and no more than p99 allows (M/M/1)",
         "candidates of everybody are published; requests are divided evenly between surfaces",
     ]
-    if any(surface.kind == PEOPLE for surface in workload.surfaces.values()):
+    if workload.left_out:
         found.append(
-            f"degrees: {workload.degrees.said}; Σ degree² = {size.wedges:.3g}, of "
+            f"nothing is planned for {', '.join(workload.left_out)}: no edges were given "
+            "(--degree for people, --items and --interactions-per-user for items)"
+        )
+    if any(surface.kind == PEOPLE for surface in workload.surfaces.values()):
+        squares = size.users * workload.degrees.second
+        capped = f", {size.wedges:.3g} of it within the hub cap" if size.wedges < squares else ""
+        found.append(
+            f"degrees: {workload.degrees.said}; Σ degree² = {squares:.3g}{capped}, of "
             f"{size.entries:.3g} entries (each connection at both ends); who asks is drawn by degree"
         )
         found.append(

@@ -77,6 +77,11 @@ def online_rows(online: Online, workload: Workload, coefficients: Coefficients) 
     return rows
 
 
+def _busy(each: Requests) -> float:
+    """Share of its time that a worker is busy: what is asked of it, not what may be."""
+    return each.qps * each.cpu_ms / 1e3 / each.workers
+
+
 def _serving(each: Requests, online: Online, workload: Workload, coefficients: Coefficients) -> Row:
     machine = workload.machine
     fleet = fleet_of(each.workers, online, workload)
@@ -85,14 +90,18 @@ def _serving(each: Requests, online: Online, workload: Workload, coefficients: C
             f"not within {workload.traffic.p99_ms:g} ms: p99 of the work is {each.p99_ms:,.1f} ms"
         )
     elif not math.isfinite(fleet.machines):
-        runs = f"not by this code: a worker takes {online.worker_gib:,.0f} GiB"
+        runs = f"not by this code: a worker takes {online.worker_gib:,.3g} GiB"
     elif fleet.shards > 1:
         runs = (
             f"not by this code: users in {fleet.shards:,} shards, as all of it is "
             f"{online.release_gib:,.0f} GiB of release and {online.worker_gib:,.0f} GiB a worker"
         )
     else:
-        runs = f"{each.workers:,.0f} workers, {each.busy:.0%} busy"
+        runs = (
+            f"{each.workers:,.0f} workers, {_busy(each):.0%} busy"
+            if each.workers
+            else "no requests"
+        )
     looked = computed_seconds(each.surface, workload, coefficients) * 1e3
     return Row(
         f"requests {each.surface}", f"QPS × {each.cpu_ms:.2f} ms ({looked:.1f} if not published)",

@@ -11,6 +11,10 @@ from nextedge.errors import InputError
 from nextedge.planning.degrees import Degrees
 
 PEOPLE, ITEMS = "people", "items"
+MOST = 1e15
+"""Largest figure that is taken: beyond it plans say nothing, and laws overflow."""
+_LEAST = {"p99_ms": 0.0, "refresh_hours": 0.01, "memory_gib": 0.0, "cores": 1.0}
+"""Least value of what may not be 0. A worker has a core of its own."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,7 @@ class Workload:
         surfaces: settings of each surface, by name; people, items or both.
         keep_features: whether published candidates hold their features.
         cache_seconds: how long ranked lists are kept.
+        left_out: configured surfaces that no edges were given for.
     """
 
     size: Size
@@ -128,6 +133,7 @@ class Workload:
     surfaces: Mapping[str, SurfaceConfig] = field(default_factory=dict)
     keep_features: bool = False
     cache_seconds: float = 3600.0
+    left_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _above_zero("--users", self.size.users, 2)
@@ -143,41 +149,46 @@ class Workload:
                 "nothing to recommend: give --degree for people, or --items and "
                 "--interactions-per-user for items"
             )
-        for part, option in ((self.traffic, "--"), (self.machine, "--machine and price: ")):
+        for part in (self.traffic, self.machine):
             for each in fields(part):
-                name = option + each.name.replace("_", "-")
-                _at_least_zero(name, getattr(part, each.name))
-        for name, value in (("--p99-ms", self.traffic.p99_ms),
-                            ("--refresh-hours", self.traffic.refresh_hours),
-                            ("--machine-memory-gib", self.machine.memory_gib),
-                            ("--machine-cores", self.machine.cores)):  # fmt: skip
-            _above_zero(name, value, 0)
+                value, option = getattr(part, each.name), option_of(each.name)
+                if each.name in _LEAST:
+                    _above_zero(option, value, _LEAST[each.name])
+                else:
+                    _at_least_zero(option, value)
 
 
 def size_of(
     users: float, degrees: Degrees, items: float, per_user: float, impressions_per_user: float
 ) -> Size:
-    """A size from the figures of one user."""
+    """A size from the figures of one user.
+
+    Raises:
+        InputError: one is below 0, or a user has more items than there are.
+    """
+    _at_least_zero("--items", items)
+    _at_least_zero("--interactions-per-user", per_user)
+    _at_least_zero("--impressions-per-user", impressions_per_user)
+    if per_user > items:
+        raise InputError(
+            f"--interactions-per-user {per_user:g}: nobody can have more items than there are; "
+            f"expected at most --items, which is {items:,.0f}"
+        )
     return Size(
         users=users,
         entries=users * degrees.mean,
         wedges=users * degrees.walked,
         items=items,
-        interactions=users * per_user if items else 0.0,
+        interactions=users * per_user,
         impressions=users * impressions_per_user,
     )
 
 
 def surfaces_for(config: Config, size: Size) -> dict[str, SurfaceConfig]:
-    """The configured surfaces, or those with the default settings that the size has edges for."""
-    if config.surfaces:
-        return dict(config.surfaces)
-    found = {}
-    if size.entries:
-        found[PEOPLE] = SurfaceConfig(kind=PEOPLE)
-    if size.interactions:
-        found[ITEMS] = SurfaceConfig(kind=ITEMS)
-    return found
+    """Surfaces that the size has edges for: of those configured, or with the default settings."""
+    edges = {PEOPLE: size.entries, ITEMS: size.interactions}
+    there = config.surfaces or {kind: SurfaceConfig(kind=kind) for kind in edges}
+    return {name: surface for name, surface in there.items() if edges[surface.kind]}
 
 
 def hub_cap(surface: SurfaceConfig | None) -> float:
@@ -196,7 +207,7 @@ def number(text: str, name: str) -> float:
     (1000000000.0, 2500.0, 1000.0)
 
     Raises:
-        InputError: it is no finite number.
+        InputError: it is no number, or larger than ``MOST``.
     """
     plain = text.strip().lower().replace("_", "").replace(",", "")
     scale = _SCALES.get(plain[-1:], 1.0)
@@ -206,15 +217,25 @@ def number(text: str, name: str) -> float:
         value = math.nan
     if not math.isfinite(value):
         raise InputError(f"{name} {text!r}: expected a number such as 2500, 2.5k, 10M, 1B or 1e9")
+    if value > MOST:
+        raise InputError(f"{name} {text!r}: expected at most {MOST:g}")
     return value
 
 
+def option_of(name: str) -> str:
+    """The command's option for a setting of the traffic or of the machine."""
+    word = name.replace("_", "-")
+    if name in ("memory_gib", "cores"):
+        return f"--machine-{word}"
+    return f"--{word}" if name in {each.name for each in fields(Traffic)} else f"--{word}-price"
+
+
 def _above_zero(name: str, value: float, least: float) -> None:
-    if not (math.isfinite(value) and value > 0 and value >= least):
+    if not (value > 0 and least <= value <= MOST):
         wanted = f"{least:g} or more" if least else "more than 0"
-        raise InputError(f"{name} {value:g}: expected {wanted}")
+        raise InputError(f"{name} {value:g}: expected {wanted}, and at most {MOST:g}")
 
 
 def _at_least_zero(name: str, value: float) -> None:
-    if not (math.isfinite(value) and value >= 0):
-        raise InputError(f"{name} {value:g}: expected 0 or more")
+    if not 0 <= value <= MOST:
+        raise InputError(f"{name} {value:g}: expected 0 or more, and at most {MOST:g}")

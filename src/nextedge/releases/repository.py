@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ from nextedge.storage.transfer import Told, silent
 
 MADE_ANEW = ("work", "text", "spill")
 """Folders of the state that a build makes anew."""
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class Releases:
@@ -59,6 +61,7 @@ class Releases:
 
     def get(self, release_id: str) -> Release:
         """A release by its id."""
+        self._require_name(release_id)
         path = self.directory / release_id
         if not (path / MANIFEST).exists():
             raise self._unknown(release_id)
@@ -70,6 +73,11 @@ class Releases:
             return (self.directory / release_id / MANIFEST).stat().st_ino
         except FileNotFoundError:
             return 0
+
+    def _require_name(self, release_id: str) -> None:
+        """An id is one name: with a slash it would be a path to files elsewhere."""
+        if not _ID.fullmatch(release_id):
+            raise self._unknown(release_id)
 
     def _unknown(self, release_id: str) -> UnknownReleaseError:
         return UnknownReleaseError(

@@ -89,6 +89,7 @@ class SharedReleases(Releases):
 
     def get(self, release_id: str) -> Release:
         """A release by its id, its files downloaded where they are not here yet."""
+        self._require_name(release_id)
         path = self.directory / release_id
         if not (path / MANIFEST).exists():
             self._download(release_id)

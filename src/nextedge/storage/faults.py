@@ -9,7 +9,7 @@ from nextedge.errors import BucketError
 _TAG = re.compile(r"<Code>(\w+)</Code>")
 CREDENTIALS = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (AWS_SESSION_TOKEN, too, where there is one)",
-    "gs": "GOOGLE_APPLICATIONCREDENTIALS",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS",
     "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
 }
 _ENDPOINT = {

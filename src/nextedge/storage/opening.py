@@ -31,6 +31,16 @@ def is_bucket(location: str) -> bool:
     return "://" in location and location.partition("://")[0] in SCHEMES
 
 
+def is_misspelt(location: str) -> bool:
+    """Whether a location begins as a bucket's URL does and is none: it would be taken for a path.
+
+    >>> is_misspelt("s3:/models/x"), is_misspelt("S3:models"), is_misspelt("./s3")
+    (True, True, False)
+    """
+    scheme, colon, rest = location.partition(":")
+    return bool(colon) and scheme.lower() in SCHEMES and not rest.startswith("//")
+
+
 def checked_url(url: str) -> str:
     """The URL of a bucket, or of a prefix in one, without a slash at its end.
 
@@ -44,7 +54,14 @@ def checked_url(url: str) -> str:
         )
     if not _URL.fullmatch(url) or "?" in url or "#" in url:
         raise ConfigError(f"{url}: expected s3://bucket/prefix, gs://… or az://container/prefix")
-    return url.rstrip("/")
+    plain = url.rstrip("/")
+    parts = plain.partition("://")[2].split("/")
+    if "%" in url or any(part in ("", ".", "..") for part in parts):
+        raise ConfigError(
+            f"{url}: expected names between the slashes of a prefix, none of them empty, '.' or "
+            f"'..', and no '%'; write it as the store lists it"
+        )
+    return plain
 
 
 def open_store(url: str, seconds: float) -> ObjectStore:

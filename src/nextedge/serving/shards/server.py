@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hmac
 import logging
+import os
 import signal
 import socket
 import socketserver
@@ -44,6 +46,8 @@ _IDLE_SECONDS = 600.0
 """After so long a connection over which nothing is asked is closed; a front makes it anew."""
 _LOADING_SECONDS = 1.0
 """A front that asks for a release to be loaded is told after so long that it is not yet."""
+_ANSWERS_SECONDS = 1.0
+"""So long a process that listens on a Unix socket may take to accept a connection."""
 _WAITING = 512
 """Connections that may wait to be taken."""
 
@@ -203,15 +207,36 @@ def listening(
         if path is None:
             server: _Tcp | _Unix = _Tcp((host, port), _Connection)
         else:
-            if path.is_socket():  # left by one that was killed
-                path.unlink()
+            _clear(path)
             server = _Unix(str(path), _Connection)
             path.chmod(0o660)
-    except OSError as error:
+    except (OSError, OverflowError) as error:  # the latter at a port that is none
         place = path or f"{host}:{port}"
-        raise StorageError(f"{place}: cannot listen there: {error.strerror or error}") from None
+        raise StorageError(f"{place}: cannot listen there: {_reason(error)}") from None
     server.answers = answers
     return server
+
+
+def _clear(path: Path) -> None:
+    """Remove a socket that was left by a killed process, never one that still answers.
+
+    Raises:
+        OSError: another process listens on it.
+    """
+    if not path.is_socket():
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(_ANSWERS_SECONDS)
+        try:
+            probe.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            path.unlink(missing_ok=True)
+            return
+    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+
+
+def _reason(error: OSError | OverflowError) -> str:
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _stop_on_sigterm(server: _Tcp | _Unix) -> None:
