@@ -9,13 +9,14 @@ import itertools
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 
+from nextedge.engines.base import BlockFunction, RunBlocks
 from nextedge.errors import StorageError
 from nextedge.storage import writing
 
@@ -101,7 +102,7 @@ def kept_blocks(blocks: Iterable[pa.Table], folder: Path | None) -> Iterator[Kep
 
 
 def run_here(
-    function: Callable[[pa.Table], pa.Table],
+    function: BlockFunction,
     blocks: Iterable[pa.Table],
     keep: Path | None = None,
     *,
@@ -121,9 +122,7 @@ def run_here(
 
 
 def run_where_worth(
-    run: Callable[[Callable[[pa.Table], pa.Table], Iterable[pa.Table]], Iterator[pa.Table]],
-    function: Callable[[pa.Table], pa.Table],
-    blocks: Iterable[pa.Table],
+    run: RunBlocks, function: BlockFunction, blocks: Iterable[pa.Table]
 ) -> Iterator[pa.Table]:
     """The results of blocks as an engine's ``run`` gives them, of a single one made right here.
 
