@@ -81,7 +81,7 @@ def mock_brokers() -> Iterator[str]:
 @pytest.fixture
 def kafka_url(mock_brokers: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """A URL on mock brokers, with a topic of the test's own for each tenant."""
-    monkeypatch.setattr("nextedge.events.logs.kafka_cluster.KafkaCluster.group_ids", known_groups)
+    monkeypatch.setattr("nextedge.events.logs.kafka.cluster.KafkaCluster.group_ids", known_groups)
     topic = f"test-{uuid.uuid4().hex[:8]}-{{tenant}}"
     return f"kafka://{mock_brokers}/{topic}?session.timeout.ms=2000&heartbeat.interval.ms=300"
 

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from nextedge.events.event import Event, parse_event
-from nextedge.events.logs.local_log import LocalLog
-from nextedge.events.overlay import Overlay
-from nextedge.events.snapshot import Snapshots
+from nextedge.events.logs.sqlite.log import LocalLog
+from nextedge.events.state.overlay import Overlay
+from nextedge.events.state.checkpoint import Snapshots
 
 MIX = {
     "impression": 50, "interact": 15, "click": 10, "connect": 8, "dismiss": 5, "accept": 3,

@@ -24,17 +24,17 @@ from quality import ABLATION_TREES, DATA, _some
 from run import SETS
 
 from nextedge.config import RankerConfig, load_config
-from nextedge.engines.local import LocalEngine
-from nextedge.models.gbdt import LabelledRows
-from nextedge.models.learners import learners
-from nextedge.models.quality import ndcg_of_rows
-from nextedge.steps.embed import EmbedStep
-from nextedge.steps.entities import EntitiesStep
-from nextedge.steps.fingerprint import fingerprint
-from nextedge.steps.publishable import SnapshotStep
-from nextedge.steps.rank import RankStep
-from nextedge.steps.step import Workshop, quiet
-from nextedge.steps.tables import TablesStep
+from nextedge.engines.duckdb.engine import LocalEngine
+from nextedge.models.rankers.gbdt import LabelledRows
+from nextedge.models.rankers.learners import learners
+from nextedge.models.rankers.ndcg import ndcg_of_rows
+from nextedge.build.embed import EmbedStep
+from nextedge.build.entities import EntitiesStep
+from nextedge.build.cache.fingerprint import fingerprint
+from nextedge.build.snapshot import SnapshotStep
+from nextedge.build.rank import RankStep
+from nextedge.build.step import Workshop, quiet
+from nextedge.build.tables import TablesStep
 
 SEEDS = 3
 PAIRED = {"candidate_popularity_day", "query_quiet_hours"}

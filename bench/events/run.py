@@ -39,7 +39,7 @@ from run import free_port, server
 from nextedge import Recommender
 from nextedge.data.synthetic import SyntheticConfig, generate_tenant
 from nextedge.events.event import Event
-from nextedge.events.logs.local_log import LocalLog
+from nextedge.events.logs.sqlite.log import LocalLog
 from nextedge.graph.changes import Records, changed
 from nextedge.graph.csr import build_graph, mirrored
 

@@ -29,9 +29,9 @@ from nextedge.config import TrainingConfig
 from nextedge.cores import thread_count
 from nextedge.graph.csr import build_graph, mirrored
 from nextedge.models.artifact import Artifact
-from nextedge.models.graphsage import GraphSage, GraphSageConfig
-from nextedge.models.job import ARTIFACT, TOLD, write_job
-from nextedge.models.launch import Told, launcher_of, threads_of
+from nextedge.models.neural.graphsage import GraphSage, GraphSageConfig
+from nextedge.models.distributed.job import ARTIFACT, TOLD, write_job
+from nextedge.models.distributed.launcher import Told, launcher_of, threads_of
 from nextedge.models.model import TrainingData
 from nextedge.types import CONNECTS
 
@@ -65,7 +65,7 @@ def measured(
         told = Told(folder / TOLD, "graphsage", lambda *_: ends.append(time.perf_counter()))
         launcher = launcher_of(TrainingConfig(processes=processes))
         if launcher is None:
-            command = [sys.executable, "-m", "nextedge.models.distributed", name]
+            command = [sys.executable, "-m", "nextedge.models.distributed.worker", name]
             process = subprocess.Popen(command, env={**os.environ, **threads_of(1)})
             while process.poll() is None:
                 time.sleep(0.05)

@@ -25,7 +25,7 @@ from nextedge.planning.drivers import bounded_labels, driver_of, drivers, reach
 from nextedge.planning.laws import Law, fit_law, slope
 from nextedge.planning.offline import need_gib, stages_of
 from nextedge.planning.workload import Size, Workload
-from nextedge.steps.needs import NEEDS
+from nextedge.build.cache.memory_budget import NEEDS
 
 HOME = Path(__file__).parents[2]
 RESULTS = Path(__file__).parent / "results"

@@ -72,7 +72,7 @@ def vectors(count: int) -> dict[str, Any]:
 
 def events(count: int) -> dict[str, Any]:
     """Events folded into live state by one core, what they take there and in the log."""
-    from nextedge.events.logs.local_log import LocalLog
+    from nextedge.events.logs.sqlite.log import LocalLog
 
     applying = beside("events", "applying")
     found = applying.measure(count, EVENT_USERS)

@@ -31,14 +31,14 @@ from nextedge.api.app import create_app
 from nextedge.data.synthetic import SyntheticConfig, generate_tenant
 from nextedge.graph.snapshot import Snapshot
 from nextedge.planning.workload import Size
-from nextedge.serving.cache import Cache
-from nextedge.serving.published import Kept, packed
-from nextedge.serving.question import Question
-from nextedge.serving.ranked_store import pack_ranked
+from nextedge.serving.caches.lru import Cache
+from nextedge.serving.caches.precomputed import Kept, packed
+from nextedge.serving.messages import Question
+from nextedge.serving.caches.shared_lru import pack_ranked
 from nextedge.serving.request import answer
-from nextedge.steps import evaluate
-from nextedge.steps.step import quiet
-from nextedge.steps.usage import measured
+from nextedge.build import evaluate
+from nextedge.build.step import quiet
+from nextedge.build.cache.resource_usage import measured
 from nextedge.types import Requests
 
 ASKED = 150
@@ -168,9 +168,9 @@ def _of_parts(clock: Clock) -> dict[str, float]:
 
 def _networks(recommender: Recommender, clock: Clock) -> dict[str, float]:
     """One epoch of the network that people may be embedded with."""
-    from nextedge.models.graphsage import GraphSage, GraphSageConfig
-    from nextedge.models.trainer import TrainerConfig
-    from nextedge.stages.embedding import training_data
+    from nextedge.models.neural.graphsage import GraphSage, GraphSageConfig
+    from nextedge.models.neural.trainer import TrainerConfig
+    from nextedge.retrieval.model_source import training_data
 
     epochs = 2
     settings = GraphSageConfig(trainer=TrainerConfig(epochs=epochs, learning_rate=5e-4))

@@ -26,7 +26,7 @@ from run import HOME, SETS, Split, random_edges, ranked
 
 from nextedge import Recommender
 from nextedge.evaluation import paired_bootstrap
-from nextedge.serving.question import Question
+from nextedge.serving.messages import Question
 
 COLD = " cold"
 SLICES = {"all": (0, None), "no edge": (0, 1), "1 to 4 edges": (1, 5), "5 or more": (5, None)}

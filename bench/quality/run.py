@@ -30,9 +30,9 @@ from nextedge import Recommender
 from nextedge.evaluation import bootstrap_interval, paired_bootstrap, rank_metrics
 from nextedge.evaluation.ranking import RankMetrics
 from nextedge.graph.csr import Graph, build_graph, mirrored
-from nextedge.stages.merge import gather_sources, merge_candidates
-from nextedge.steps.lines import batches
-from nextedge.steps.ranked_lists import HEURISTICS
+from nextedge.retrieval.merge import gather_sources, merge_candidates
+from nextedge.build.time_split.window_pipeline import batches
+from nextedge.build.evaluation.ranked_lists import HEURISTICS
 from nextedge.types import Candidates
 
 Split = tuple[dict[str, pl.DataFrame], pl.DataFrame]

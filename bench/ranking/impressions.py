@@ -23,7 +23,7 @@ from rich.console import Console
 from nextedge import Recommender
 from nextedge.evaluation import off_policy_value
 from nextedge.evaluation.impressions import Choice, best_of_each, measure_shown
-from nextedge.serving.question import Question
+from nextedge.serving.messages import Question
 
 HOME = Path(__file__).parents[2]
 

@@ -29,19 +29,19 @@ from run import HOME, SETS, _commit
 from nextedge import Recommender
 from nextedge.config import RankerConfig
 from nextedge.data.ids import IdMap
-from nextedge.engines.local import LocalEngine
+from nextedge.engines.duckdb.engine import LocalEngine
 from nextedge.evaluation import classification_metrics, paired_bootstrap, rank_metrics
 from nextedge.features.feature import feature_groups
 from nextedge.graph.csr import Graph, build_graph, mirrored
-from nextedge.models.gbdt import LabelledRows
-from nextedge.models.learners import learners
-from nextedge.models.quality import ndcg_of_rows
-from nextedge.stages.line import SCORE
-from nextedge.stages.rerank import Reranker
-from nextedge.steps.lines import batches
-from nextedge.steps.rank import LabelledWindows, RankStep, train
-from nextedge.steps.rerank import train_reranker
-from nextedge.steps.step import quiet
+from nextedge.models.rankers.gbdt import LabelledRows
+from nextedge.models.rankers.learners import learners
+from nextedge.models.rankers.ndcg import ndcg_of_rows
+from nextedge.ranking.pipeline import SCORE
+from nextedge.ranking.reranker import Reranker
+from nextedge.build.time_split.window_pipeline import batches
+from nextedge.build.rank import LabelledWindows, RankStep, train
+from nextedge.build.training_set.reranker import train_reranker
+from nextedge.build.step import quiet
 
 DATA = HOME.parent / "shared" / "data"
 RANKERS = ("lightgbm", "xgboost", "mlp", "two_tower", "blend", "best_source")

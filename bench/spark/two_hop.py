@@ -30,7 +30,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nextedge.cores import thread_count
-from nextedge.engines.local import LocalEngine
+from nextedge.engines.duckdb.engine import LocalEngine
 from nextedge.graph.two_hop import SCORES, TwoHopResult, top_two_hop
 from nextedge.graph.wedge_blocks import two_hop_result
 from nextedge.graph.wedge_join import WedgeJoin, two_hop_table

@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from nextedge.errors import NextEdgeError
     from nextedge.events.event import Event
     from nextedge.recommender import Recommender
-    from nextedge.serving.question import Answer, Question, Recommendation
+    from nextedge.serving.messages import Answer, Question, Recommendation
 
 __version__ = "0.1.0"
 _HOMES = {
-    "Answer": "nextedge.serving.question",
+    "Answer": "nextedge.serving.messages",
     "Config": "nextedge.config",
     "Event": "nextedge.events.event",
     "NextEdgeError": "nextedge.errors",
-    "Question": "nextedge.serving.question",
-    "Recommendation": "nextedge.serving.question",
+    "Question": "nextedge.serving.messages",
+    "Recommendation": "nextedge.serving.messages",
     "Recommender": "nextedge.recommender",
 }
 __all__ = [

@@ -10,9 +10,9 @@ Kind = TypeVar("Kind")
 
 
 def import_modules(package: str) -> None:
-    """Import every module of a package, so that what they register or derive is known."""
+    """Import every module below a package, so that what they register or derive is known."""
     path = importlib.import_module(package).__path__
-    for module in pkgutil.iter_modules(path, f"{package}."):
+    for module in pkgutil.walk_packages(path, f"{package}."):
         importlib.import_module(module.name)
 
 

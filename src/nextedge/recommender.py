@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nextedge.config import Config, load_config, parse_config
-from nextedge.data.forgotten import Forgotten
+from nextedge.data.erased_users import Forgotten
 from nextedge.data.partition import Part
 from nextedge.errors import (
     EventError,
@@ -27,37 +27,37 @@ from nextedge.errors import (
     nearest,
 )
 from nextedge.events.event import Event
-from nextedge.events.intake import Intake, Raw, Recorded, Sorted
-from nextedge.events.logs.local_log import FILE
+from nextedge.events.ingest import Intake, Raw, Recorded, Sorted
+from nextedge.events.logs.sqlite.log import FILE
 from nextedge.events.logs.log import open_live_log
 from nextedge.events.logs.relay import BrokerRelays, relays_to_broker
-from nextedge.events.overlay import Overlay
-from nextedge.events.snapshot import OVERLAY, SnapshotKeeper, Snapshots, renew
+from nextedge.events.state.overlay import Overlay
+from nextedge.events.state.checkpoint import OVERLAY, SnapshotKeeper, Snapshots, renew
 from nextedge.events.stream import forget_counted
 from nextedge.releases.manifest import Release
 from nextedge.releases.shared import open_releases
-from nextedge.serving.cache import Cache
-from nextedge.serving.contacts import Contacts
+from nextedge.serving.caches.lru import Cache
+from nextedge.serving.contacts.address_books import Contacts
 from nextedge.serving.forget import Erased, forget
 from nextedge.serving.live_graphs import with_live_edges
-from nextedge.serving.published import (
+from nextedge.serving.caches.precomputed import (
     PublishedCandidates,
     open_candidates,
     publish,
     published_candidates,
     unpublish,
 )
-from nextedge.serving.question import Answer, Question
-from nextedge.serving.ranked import Ranked
-from nextedge.serving.ranked_store import ranked_cache
+from nextedge.serving.messages import Answer, Question
+from nextedge.serving.rank_with_deadline import Ranked
+from nextedge.serving.caches.shared_lru import ranked_cache
 from nextedge.serving.release import LoadedRelease
-from nextedge.serving.renewal import derive, refresh_lists
+from nextedge.serving.caches.refresh import derive, refresh_lists
 from nextedge.serving.request import answer
-from nextedge.serving.request_log import RequestLog
-from nextedge.serving.served import ServedReleases
+from nextedge.events.request_log import RequestLog
+from nextedge.serving.active_release import ServedReleases
 from nextedge.serving.shards.client import LEFT_OUT, shard_client
 from nextedge.serving.why_not import WhyNot, why_not
-from nextedge.steps.step import Progress, quiet
+from nextedge.build.step import Progress, quiet
 from nextedge.storage.opening import is_bucket
 from nextedge.types import Candidates, FloatArray, Identifier, IndexArray, Requests
 
@@ -69,7 +69,7 @@ if TYPE_CHECKING:
     from nextedge.evaluation.parity import ParityReport
     from nextedge.events.replay import EventsReplayed
     from nextedge.serving.replay import ReplayReport
-    from nextedge.steps.run import BuildOptions
+    from nextedge.build.run import BuildOptions
 
 _log = logging.getLogger("nextedge")
 _BATCH = 256
@@ -123,7 +123,7 @@ class Recommender:
             settings: further settings, as in ``nextedge.toml``.
             tables: ``connections=…``, ``users=…``, … by table name.
         """
-        from nextedge.data.frames import to_arrow_table
+        from nextedge.engines.duckdb.frames import to_arrow_table
         from nextedge.schema import TABLES
 
         for name in tables:
@@ -142,7 +142,7 @@ class Recommender:
         What cannot be used at all is in the report's ``fatal``; a build would stop on it.
         """
         from nextedge.data.validation import inspect_data
-        from nextedge.engines.local import LocalEngine
+        from nextedge.engines.duckdb.engine import LocalEngine
 
         with LocalEngine() as engine:
             return inspect_data(self.config, engine, self._frames).report
@@ -165,7 +165,7 @@ class Recommender:
             InputError: there is no such engine.
             MissingDependencyError: it needs a package that is not installed.
         """
-        from nextedge.steps.run import BuildOptions
+        from nextedge.build.run import BuildOptions
 
         options = BuildOptions(tuple(surfaces), fresh, promote)
         built = self.run_steps(options, engine, progress)
@@ -177,7 +177,7 @@ class Recommender:
     ) -> str | None:
         """Run the offline line, or some of its steps; returns the release's id if one is published."""
         from nextedge.engines.base import open_engine
-        from nextedge.steps.run import build
+        from nextedge.build.run import build
 
         self._warn_of_own_log()
         with open_engine(engine, self.config.state_path) as engine:

@@ -18,12 +18,12 @@ import pytest
 
 import nextedge.engines
 from nextedge.engines.base import Engine
-from nextedge.engines.local import LocalEngine
+from nextedge.engines.duckdb.engine import LocalEngine
 from nextedge.errors import DataError, StorageError
 
 
 def _engines() -> list[type[Engine]]:
-    for module in pkgutil.iter_modules(nextedge.engines.__path__, "nextedge.engines."):
+    for module in pkgutil.walk_packages(nextedge.engines.__path__, "nextedge.engines."):
         importlib.import_module(module.name)
     found, waiting = [], [Engine]
     while waiting:
@@ -108,7 +108,7 @@ FULL_DISK = """
 import resource, sys
 from pathlib import Path
 import pyarrow as pa
-from nextedge.engines.local import LocalEngine
+from nextedge.engines.duckdb.engine import LocalEngine
 from nextedge.errors import StorageError
 with LocalEngine(threads=1) as engine:
     table = engine.register("x", pa.table({"x": pa.array(range(1_000_000))}))

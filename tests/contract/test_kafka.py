@@ -26,8 +26,8 @@ from nextedge.errors import (
     MissingDependencyError,
     StorageError,
 )
-from nextedge.events.logs.kafka_address import parse_address
-from nextedge.events.logs.kafka_cluster import TooLargeError
+from nextedge.events.logs.kafka.address import parse_address
+from nextedge.events.logs.kafka.cluster import TooLargeError
 from nextedge.events.logs.log import Consumer, Delivery, open_log
 from nextedge.testing.logs import LogContract, OpenLog, assert_ordered, collect, event, events_of
 
@@ -63,8 +63,8 @@ def mock() -> Iterator[KafkaMock]:
 @pytest.fixture
 def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Brokers are given less time, so that tests of those that do not answer end soon."""
-    for module in ("kafka_cluster", "kafka_log"):
-        monkeypatch.setattr(f"nextedge.events.logs.{module}.ANSWER_SECONDS", 1.5)
+    for module in ("cluster", "log"):
+        monkeypatch.setattr(f"nextedge.events.logs.kafka.{module}.ANSWER_SECONDS", 1.5)
 
 
 def opened(servers: str, options: str = QUICK, tenant: str = "acme") -> Any:
@@ -474,7 +474,7 @@ def test_a_wrong_setting_is_said_without_secrets(mock: KafkaMock) -> None:
 
 def test_the_client_is_loaded_only_where_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     code = (
-        "import sys, nextedge.events.logs.kafka_log as k; print('confluent_kafka' in sys.modules)"
+        "import sys, nextedge.events.logs.kafka.log as k; print('confluent_kafka' in sys.modules)"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout == "False\n"

@@ -9,10 +9,10 @@ import pytest
 
 from nextedge.config import RankerConfig
 from nextedge.errors import ReleaseError, TrainingError
-from nextedge.models.gbdt import BoostedBlend, LabelledRows, ndcg_of
-from nextedge.models.learners import learners, load_rankers
-from nextedge.models.ranker import MANIFEST, Calibrator
-from nextedge.steps.rank import train
+from nextedge.models.rankers.gbdt import BoostedBlend, LabelledRows, ndcg_of
+from nextedge.models.rankers.learners import learners, load_rankers
+from nextedge.models.rankers.ranker import MANIFEST, Calibrator
+from nextedge.build.rank import train
 
 FEATURES = ["a_score", "b_score", "age", "empty", "query_degree_log"]
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from nextedge import Recommender
-from nextedge.stages.embedding import ModelSource, training_data
-from nextedge.stages.source import source_classes
+from nextedge.retrieval.model_source import ModelSource, training_data
+from nextedge.retrieval.source import source_classes
 from nextedge.testing.sources import check_source
 from nextedge.types import Requests
 

@@ -12,7 +12,7 @@ import sys
 
 from nextedge.errors import LiveStateError
 from nextedge.events.event import Event
-from nextedge.events.logs.redis_log import RedisLog
+from nextedge.events.logs.redis.log import RedisLog
 
 
 def main(url: str, tenant: str) -> None:

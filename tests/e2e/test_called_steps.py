@@ -17,7 +17,7 @@ from nextedge import Event, Recommender
 from nextedge.cli.main import app
 from nextedge.errors import GateError, InputError
 from nextedge.releases.lock import build_lock
-from nextedge.steps.run import STEPS, BuildOptions
+from nextedge.build.run import STEPS, BuildOptions
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 
 from nextedge import Recommender
 from nextedge.data.synthetic import SyntheticConfig, generate_tenant
-from nextedge.serving.question import Question
+from nextedge.serving.messages import Question
 from nextedge.types import Requests
 
 

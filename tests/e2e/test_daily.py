@@ -24,7 +24,7 @@ from typer.main import get_command
 
 from nextedge import Recommender
 from nextedge.cli.main import app
-from nextedge.steps.run import OF_SURFACE, SHARED, STEPS
+from nextedge.build.run import OF_SURFACE, SHARED, STEPS
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 DAG = DEPLOY / "airflow" / "nextedge_daily.py"

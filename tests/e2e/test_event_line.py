@@ -21,7 +21,7 @@ from nextedge.events.event import Event
 from nextedge.events.logs import consume
 from nextedge.events.logs import log as logs
 from nextedge.events.logs import relay as relays
-from nextedge.events.logs.local_log import LocalLog
+from nextedge.events.logs.sqlite.log import LocalLog
 from nextedge.testing.logs import LaterEvent
 
 SETTINGS = '[events]\nmax_backlog = 5\nbroker = "local://in-the-place-of-kafka"\n'

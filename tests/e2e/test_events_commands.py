@@ -21,8 +21,8 @@ from nextedge import Recommender
 from nextedge.cli import record as commands
 from nextedge.cli.main import app
 from nextedge.errors import EventError, StorageError
-from nextedge.events.logs.local_log import LocalLog
-from nextedge.events.snapshot import Snapshots, canonical
+from nextedge.events.logs.sqlite.log import LocalLog
+from nextedge.events.state.checkpoint import Snapshots, canonical
 
 WHEN = datetime(2026, 3, 1, 12, 0, 0, 5, tzinfo=UTC)
 EVENTS: list[dict[str, Any]] = [

@@ -17,13 +17,13 @@ import pytest
 
 from nextedge import Recommender
 from nextedge.releases.lock import build_lock
-from nextedge.steps.run import STEPS
+from nextedge.build.run import STEPS
 
 DIES = """
 import os, signal, sys
 from nextedge import Recommender
 from nextedge.releases import repository
-from nextedge.steps.run import OF_SURFACE, EntitiesStep, SnapshotStep, TablesStep
+from nextedge.build.run import OF_SURFACE, EntitiesStep, SnapshotStep, TablesStep
 
 def dies(place, name):
     whole = getattr(place, name)

@@ -17,12 +17,12 @@ import pytest
 
 from nextedge import Recommender
 from nextedge.config import RankerConfig
-from nextedge.engines.local import LocalEngine
-from nextedge.stages.source import source_classes
-from nextedge.steps.impressions import Shown, shown_between
-from nextedge.steps.step import quiet
-from nextedge.steps.tables import REPORT, TablesStep
-from nextedge.steps.windows import History
+from nextedge.engines.duckdb.engine import LocalEngine
+from nextedge.retrieval.source import source_classes
+from nextedge.build.training_set.impressions import Shown, shown_between
+from nextedge.build.step import quiet
+from nextedge.build.tables import REPORT, TablesStep
+from nextedge.build.time_split.windows import History
 from nextedge.types import CONNECTS, ENGAGES, Relation
 
 PEOPLE, ITEMS = 120, 40

@@ -17,7 +17,7 @@ from nextedge import Recommender
 from nextedge.api.app import create_app
 from nextedge.api.keys import ApiKeys
 from nextedge.cli.main import app as cli
-from nextedge.serving.request_log import RequestLog
+from nextedge.events.request_log import RequestLog
 
 
 @pytest.fixture

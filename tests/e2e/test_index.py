@@ -10,7 +10,7 @@ import pytest
 
 from nextedge import Recommender
 from nextedge.errors import IndexRecallError
-from nextedge.stages.embedding import ModelSource
+from nextedge.retrieval.model_source import ModelSource
 
 
 @pytest.fixture(scope="module")

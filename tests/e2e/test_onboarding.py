@@ -21,7 +21,7 @@ from nextedge.api.app import create_app
 from nextedge.cli.main import app as cli
 from nextedge.data.synthetic import SyntheticConfig, generate_tenant
 from nextedge.errors import ConfigError, DataError, EventError
-from nextedge.serving.question import Answer, Question
+from nextedge.serving.messages import Answer, Question
 from nextedge.types import CONNECTS
 
 SETTINGS = """

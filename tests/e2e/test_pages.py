@@ -19,10 +19,10 @@ from nextedge.api.app import create_app
 from nextedge.config import PolicyConfig
 from nextedge.errors import InputError
 from nextedge.serving.cursor import Cursor
-from nextedge.serving.question import Answer
-from nextedge.stages.eligible import eligible
-from nextedge.stages.item_knn import ItemKnn
-from nextedge.stages.promotions import spread
+from nextedge.serving.messages import Answer
+from nextedge.retrieval.eligibility import eligible
+from nextedge.retrieval.item_knn import ItemKnn
+from nextedge.policy.promotions import spread
 from nextedge.types import Filter, Requests
 
 USER = "u000007"

@@ -19,8 +19,8 @@ from nextedge.cli.main import app
 from nextedge.evaluation.parity import check_parity
 from nextedge.features.feature import FeatureSet
 from nextedge.serving.replay import replay_features
-from nextedge.serving.request_log import RequestLog
-from nextedge.stages.line import Line
+from nextedge.events.request_log import RequestLog
+from nextedge.ranking.pipeline import Line
 from nextedge.types import Candidates, Requests
 
 

@@ -60,7 +60,7 @@ def test_every_process_scores_alike_whatever_it_imports_first(tenant: Path) -> N
         done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
         return done.stdout
 
-    odd = "nextedge.stages.two_hop", "nextedge.features.taste_features", "nextedge.stages.recent"
+    odd = "nextedge.retrieval.two_hop", "nextedge.features.taste_features", "nextedge.retrieval.recent"
     assert scores() == scores(*odd)
 
 

@@ -11,7 +11,7 @@ from redis_server import RedisServer
 
 from nextedge import Recommender
 from nextedge.config import load_config
-from nextedge.serving.ranked_store import COUNTED, TwoLevelCache
+from nextedge.serving.caches.shared_lru import COUNTED, TwoLevelCache
 from nextedge.stores.packing import pack
 from nextedge.stores.redis import RedisStore
 

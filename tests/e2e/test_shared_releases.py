@@ -29,7 +29,7 @@ from nextedge.errors import (
 from nextedge.releases import current, lease
 from nextedge.releases.repository import Releases
 from nextedge.releases.shared import SharedReleases
-from nextedge.serving.served import ServedReleases
+from nextedge.serving.active_release import ServedReleases
 from nextedge.storage.bucket import Bucket
 
 FILES = {"a/numbers.npy": b"1" * 5000, "b.json": b"{}", "empty": b""}

@@ -20,7 +20,7 @@ import pytest
 
 from nextedge.config import load_config
 from nextedge.events.event import Event
-from nextedge.events.folds.counted import CountedFacts
+from nextedge.events.projections.counted import CountedFacts
 from nextedge.events.stored_counters import COUNTERS, StoredCounters
 from nextedge.events.stream import counters_store
 from nextedge.features.counters import INTERACT, ITEM, LATEST, USER

@@ -16,7 +16,7 @@ from nextedge import Recommender
 from nextedge.api.app import create_app
 from nextedge.errors import InputError, UnknownReleaseError
 from nextedge.releases.pointers import Trial
-from nextedge.serving.served import in_trial
+from nextedge.serving.active_release import in_trial
 
 OTHER = "20990101-000000"
 USERS = [f"u{number:06d}" for number in range(200)]

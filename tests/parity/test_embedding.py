@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nextedge.engines.local import LocalEngine
-from nextedge.engines.spark import SparkEngine
+from nextedge.engines.duckdb.engine import LocalEngine
+from nextedge.engines.spark.engine import SparkEngine
 from nextedge.models.artifact import Artifact
 from nextedge.models.inference import ByEngine, InProcess
 from nextedge.models.model import Model, TrainingData, model_classes

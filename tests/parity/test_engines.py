@@ -20,21 +20,21 @@ import pyarrow.parquet as pq
 import pytest
 
 from nextedge import Recommender
-from nextedge.cli.everyone import publish_all, recommend_all
+from nextedge.cli.batch import publish_all, recommend_all
 from nextedge.cli.export import write_all
 from nextedge.data.ids import IdMap
 from nextedge.data.synthetic import SyntheticConfig, generate_tenant
 from nextedge.engines import blocks as engines_blocks
 from nextedge.engines.blocks import packed, wait_for_result, write_result
-from nextedge.engines.local import LocalEngine
-from nextedge.engines.spark import SparkEngine
+from nextedge.engines.duckdb.engine import LocalEngine
+from nextedge.engines.spark.engine import SparkEngine
 from nextedge.errors import NextEdgeError, StorageError
 from nextedge.graph import assemble
 from nextedge.releases.manifest import Release
-from nextedge.serving.published import open_candidates
-from nextedge.serving.question import Question
-from nextedge.steps import interning
-from nextedge.steps.step import quiet
+from nextedge.serving.caches.precomputed import open_candidates
+from nextedge.serving.messages import Question
+from nextedge.build.tables_to_graph import edges as interning
+from nextedge.build.step import quiet
 from nextedge.testing.blocks import Broken, Reads, Twice
 
 WITHIN = 1e-6
@@ -219,7 +219,7 @@ os.environ["SPARK_HOME"] = os.path.dirname(pyspark.__file__)
 from pyspark.sql import SparkSession
 from nextedge.testing.blocks import Twice
 import pyarrow as pa
-from nextedge.engines.spark import SparkEngine
+from nextedge.engines.spark.engine import SparkEngine
 
 session = (
     SparkSession.builder.master("local-cluster[2,1,1024]").config("spark.ui.enabled", "false")

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nextedge.engines.local import LocalEngine
+from nextedge.engines.duckdb.engine import LocalEngine
 from nextedge.errors import ConfigError, DataError
 from nextedge.graph.two_hop import SCORES, TwoHopResult, top_two_hop
 from nextedge.graph.wedge_blocks import cut_queries, two_hop_result, write_blocks

@@ -17,10 +17,10 @@ from nextedge.api.app import create_app
 from nextedge.api.keys import ApiKeys
 from nextedge.cli.main import app as cli
 from nextedge.data.ids import IdMap
-from nextedge.events.logs.local_log import LocalLog
+from nextedge.events.logs.sqlite.log import LocalLog
 from nextedge.releases import erasure
 from nextedge.releases.repository import Releases
-from nextedge.serving.request_log import RequestLog
+from nextedge.events.request_log import RequestLog
 
 GONE, OTHER = person(20), person(21)
 
@@ -77,7 +77,7 @@ def still_right(recommender: Recommender) -> None:
 
 
 def question():  # type: ignore[no-untyped-def]
-    from nextedge.serving.question import Question
+    from nextedge.serving.messages import Question
 
     return Question("people", 3)
 

@@ -17,9 +17,9 @@ from attack import tenant as attacked
 from conftest import PEOPLE, person, write
 
 from nextedge import Recommender
-from nextedge.engines.local import LocalEngine
-from nextedge.steps.step import quiet
-from nextedge.steps.tables import TablesStep
+from nextedge.engines.duckdb.engine import LocalEngine
+from nextedge.build.step import quiet
+from nextedge.build.tables import TablesStep
 
 
 @pytest.fixture(scope="module")

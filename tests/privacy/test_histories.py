@@ -27,7 +27,7 @@ from starlette.testclient import TestClient
 
 from nextedge import Recommender
 from nextedge.api.app import create_app
-from nextedge.serving.question import Question
+from nextedge.serving.messages import Question
 
 
 def cast() -> list[int]:

@@ -214,6 +214,6 @@ def test_a_locked_log_shows_nobody_until_it_is_free(folder: Path) -> None:
 
 
 def question(recommender: Recommender):  # type: ignore[no-untyped-def]
-    from nextedge.serving.question import Question
+    from nextedge.serving.messages import Question
 
     return Question(recommender.surface_name(None))

@@ -14,7 +14,7 @@ from nextedge.errors import EventError, StorageError
 from nextedge.events.event import Event
 from nextedge.events.logs import consume
 from nextedge.events.logs.consume import ConsumeLoop
-from nextedge.events.logs.local_log import LocalLog
+from nextedge.events.logs.sqlite.log import LocalLog
 from nextedge.testing.logs import LaterEvent, event, events_of
 
 
@@ -141,7 +141,7 @@ def test_loops_of_one_group_hand_over_when_one_ends(log: LocalLog, tmp_path: Pat
 def test_a_silent_consumer_loses_its_group_and_is_told(
     log: LocalLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nextedge.events.logs.local_groups._LEASE_SECONDS", 0.2)
+    monkeypatch.setattr("nextedge.events.logs.sqlite.groups._LEASE_SECONDS", 0.2)
     log.append(events_of(["a"], 5))
     with log.consumer("group") as silent, LocalLog(tmp_path).consumer("group") as other:
         assert len(silent.poll(3)) == 3

@@ -10,9 +10,9 @@ import pytest
 
 from nextedge.config import OnboardingConfig, parse_config
 from nextedge.data.contact_columns import UsersIdentifiers
-from nextedge.engines.local import LocalEngine
+from nextedge.engines.duckdb.engine import LocalEngine
 from nextedge.errors import ContactBudgetError, InputError
-from nextedge.serving.contacts import Contacts, Match
+from nextedge.serving.contacts.address_books import Contacts, Match
 
 ADA, BO, CY = "ada@example.com", "+491701234567", "cy@example.org"
 

@@ -31,7 +31,7 @@ from nextedge.features.counters import (
     folded,
 )
 from nextedge.features.live import LiveCounters
-from nextedge.steps.windows import Records
+from nextedge.build.time_split.windows import Records
 from nextedge.types import MICROSECONDS_PER_DAY as DAY
 
 START = 1_700_000_000_000_000

@@ -19,16 +19,16 @@ from nextedge.errors import TooLittleDataError, TrainingError
 from nextedge.graph.csr import build_graph
 from nextedge.graph.sampler import sample_neighbors
 from nextedge.models.artifact import Artifact
-from nextedge.models.distributed import work
-from nextedge.models.graphsage import GraphSage, GraphSageConfig
-from nextedge.models.holding import Partitioned, Replicated
-from nextedge.models.job import ARTIFACT, JOB, load_data, save_data, write_job
-from nextedge.models.launch import SparkLauncher, Told, fit
-from nextedge.models.layout import lay_out
+from nextedge.models.distributed.worker import work
+from nextedge.models.neural.graphsage import GraphSage, GraphSageConfig
+from nextedge.models.neural.graph_partition import Partitioned, Replicated
+from nextedge.models.distributed.job import ARTIFACT, JOB, load_data, save_data, write_job
+from nextedge.models.distributed.launcher import SparkLauncher, Told, fit
+from nextedge.models.neural.training_graph import lay_out
 from nextedge.models.model import TrainingData
-from nextedge.models.node_inputs import messages_of
-from nextedge.models.ranks import Ranks
-from nextedge.models.trainer import CHECKPOINT
+from nextedge.models.neural.node_inputs import messages_of
+from nextedge.models.distributed.collectives import Ranks
+from nextedge.models.neural.trainer import CHECKPOINT
 from nextedge.testing.models import planted
 from nextedge.types import CONNECTS, ENGAGES
 
@@ -90,7 +90,7 @@ def test_a_partitioned_graph_by_the_torchrun_command(
     data: TrainingData, alone: Artifact, tmp_path: Path
 ) -> None:
     write_job(tmp_path, GraphSage(), replace(data, partitioned=True), CONFIG)
-    command = [*TORCHRUN, "-m", "nextedge.models.distributed", str(tmp_path)]
+    command = [*TORCHRUN, "-m", "nextedge.models.distributed.worker", str(tmp_path)]
     subprocess.run(command, check=True, env=ENVIRONMENT, timeout=300)
     fitted = Artifact.load(tmp_path / ARTIFACT)
     check_same(fitted, alone)
@@ -108,7 +108,7 @@ def children(rank: int | None = None) -> list[psutil.Process]:
     found = []
     for process in psutil.Process().children(recursive=True):
         try:
-            if "nextedge.models.distributed" in process.cmdline() and (
+            if "nextedge.models.distributed.worker" in process.cmdline() and (
                 rank is None or process.environ().get("RANK") == str(rank)
             ):
                 found.append(process)
@@ -169,7 +169,7 @@ def test_a_port_in_use_and_a_missing_job_are_said(
         taken.listen()
         port = str(taken.getsockname()[1])
         settings = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        command = [sys.executable, "-m", "nextedge.models.distributed", str(tmp_path)]
+        command = [sys.executable, "-m", "nextedge.models.distributed.worker", str(tmp_path)]
         ended = subprocess.run(
             command, env={**ENVIRONMENT, **settings}, capture_output=True, text=True, timeout=120
         )

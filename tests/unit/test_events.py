@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from nextedge import schema
 from nextedge.errors import EventError
-from nextedge.events import facts
+from nextedge.events.state import facts
 from nextedge.events.clock import Clock
 from nextedge.events.event import Event, parse_event, stored_event
 from nextedge.events.schemas import EVENTS, documented, json_schema

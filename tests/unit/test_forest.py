@@ -8,7 +8,7 @@ import lightgbm
 import numpy as np
 import pytest
 
-from nextedge.models.forest import Forest
+from nextedge.models.rankers.tree_scorer import Forest
 
 
 def rows(count: int, seed: int) -> np.ndarray:

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from nextedge.graph.csr import build_graph
-from nextedge.stages import fusion
-from nextedge.stages.fusion import Fusion, FusionLearner, reciprocal_ranks
-from nextedge.stages.merge import ROUGH, merge_candidates
+from nextedge.retrieval import fusion
+from nextedge.retrieval.fusion import Fusion, FusionLearner, reciprocal_ranks
+from nextedge.retrieval.merge import ROUGH, merge_candidates
 from nextedge.types import Candidates, Requests
 
 QUERIES, LONG = 200, 30

@@ -13,7 +13,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from nextedge.errors import ConfigError, InputError
-from nextedge.serving.identifiers import (
+from nextedge.serving.contacts.hashing import (
     HASH_BYTES,
     hashed,
     load_pepper,

@@ -10,10 +10,10 @@ import pytest
 
 from nextedge.config import SplitConfig
 from nextedge.data.ids import IdMap
-from nextedge.data.split import choose_method, label_windows
+from nextedge.build.time_split.split import choose_method, label_windows
 from nextedge.graph.csr import Graph, build_graph
 from nextedge.graph.propagate import SparseRows, pair_products, top_products
-from nextedge.stages.merge import merge_candidates
+from nextedge.retrieval.merge import merge_candidates
 from nextedge.types import Candidates
 
 
@@ -128,7 +128,7 @@ def test_places_in_an_order_hold_back_the_latest() -> None:
 def test_many_random_pairs_share_one_graph_and_divide_their_queries(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("nextedge.data.split.SHARED_FROM", 500_000)
+    monkeypatch.setattr("nextedge.build.time_split.split.SHARED_FROM", 500_000)
     query = np.repeat(np.arange(5000, dtype=np.int64), 110)
     first = np.zeros(len(query), np.int64)
     windows = label_windows(SplitConfig(), "random", query, first, divide=True)

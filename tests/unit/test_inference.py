@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nextedge.engines.local import LocalEngine
+from nextedge.engines.duckdb.engine import LocalEngine
 from nextedge.errors import StorageError, TrainingError
 from nextedge.graph.aggregate import Neighbors
 from nextedge.models.inference import ByEngine, InProcess, Layer
-from nextedge.models.node_inputs import Heard
-from nextedge.models.sage_layers import Expanded
+from nextedge.models.neural.node_inputs import Heard
+from nextedge.models.neural.sage_layers import Expanded
 from nextedge.storage import mapped
 from nextedge.testing.models import planted
 from nextedge.types import CONNECTS, FloatArray

@@ -12,9 +12,9 @@ import pytest
 
 from nextedge import schema
 from nextedge.events.event import Event, parse_event
-from nextedge.events.interactions import with_interactions
-from nextedge.events.labels import AGAINST, LOGGED, STRENGTH, with_impressions
-from nextedge.events.rows import event_rows
+from nextedge.events.to_tables.interactions import with_interactions
+from nextedge.events.to_tables.impressions import AGAINST, LOGGED, STRENGTH, with_impressions
+from nextedge.events.to_tables.rows import event_rows
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 DAY = 86_400_000_000

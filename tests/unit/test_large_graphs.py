@@ -12,7 +12,7 @@ from scipy import sparse
 
 from nextedge.data import ids as id_maps
 from nextedge.data import order as order_statistics
-from nextedge.engines.local import LocalEngine
+from nextedge.engines.duckdb.engine import LocalEngine
 from nextedge.errors import MemoryBoundError
 from nextedge.features import backfill as backfills
 from nextedge.features.counters import CONNECTIONS, KIND, TIME, USER, dense, folded
@@ -20,13 +20,13 @@ from nextedge.graph import assemble, communities, decay
 from nextedge.graph.assemble import EdgeList
 from nextedge.graph.csr import Graph, build_graph, graph_of, mirrored
 from nextedge.graph.placing import Place
-from nextedge.stages.popular import _most_shared
-from nextedge.steps import entities as entities_step
-from nextedge.steps import interning
-from nextedge.steps.needs import NEEDS, Need, require
-from nextedge.steps.pairs import Pairs
-from nextedge.steps.step import Workshop, quiet
-from nextedge.steps.windows import Records
+from nextedge.retrieval.popular import _most_shared
+from nextedge.build import entities as entities_step
+from nextedge.build.tables_to_graph import edges as interning
+from nextedge.build.cache.memory_budget import NEEDS, Need, require
+from nextedge.build.time_split.pairs import Pairs
+from nextedge.build.step import Workshop, quiet
+from nextedge.build.time_split.windows import Records
 from nextedge.storage import ArrayFiles, vanishing
 from nextedge.types import CONNECTS, ENGAGES
 

@@ -10,8 +10,8 @@ import pytest
 from nextedge import Recommender
 from nextedge.config import SourceConfig
 from nextedge.errors import ConfigError, ReleaseError
-from nextedge.stages.line import declared_features, enabled_sources, fit_source, fitted_sources
-from nextedge.stages.merge import with_standard_scores
+from nextedge.ranking.pipeline import declared_features, enabled_sources, fit_source, fitted_sources
+from nextedge.retrieval.merge import with_standard_scores
 from nextedge.types import Candidates
 
 

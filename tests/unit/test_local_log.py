@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from nextedge.errors import LogFullError, StorageError
-from nextedge.events.logs import local_log
-from nextedge.events.logs.local_log import LocalLog
+from nextedge.events.logs.sqlite import log as local_log
+from nextedge.events.logs.sqlite.log import LocalLog
 from nextedge.testing.logs import event, events_of
 
 

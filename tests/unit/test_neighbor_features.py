@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from nextedge import Recommender
-from nextedge.features.attributes import Category
+from nextedge.graph.attributes import Category
 from nextedge.features.feature import FeatureInput
 from nextedge.features.neighbor_features import neighbor_amounts, neighbor_values
-from nextedge.stages.line import Line
+from nextedge.ranking.pipeline import Line
 from nextedge.types import MICROSECONDS_PER_DAY, Requests
 
 

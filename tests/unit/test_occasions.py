@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from nextedge.steps.occasions import occasions
+from nextedge.build.tables_to_graph.co_occurrence import occasions
 
 HOUR = 3_600_000_000
 START = 400_000 * HOUR

@@ -37,7 +37,9 @@ from nextedge.planning.workload import (
     size_of,
     surfaces_for,
 )
-from nextedge.steps import evaluate, rank, shown
+from nextedge.build import evaluate
+from nextedge.build import rank
+from nextedge.build.evaluation import impressions as shown
 
 BENCH = Path(__file__).parents[2] / "bench" / "plan"
 RUNNER = CliRunner()

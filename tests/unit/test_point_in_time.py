@@ -11,17 +11,17 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from nextedge.config import parse_config
-from nextedge.data.split import Window
+from nextedge.build.time_split.split import Window
 from nextedge.data.synthetic import SyntheticConfig, generate_tenant
-from nextedge.engines.local import LocalEngine
-from nextedge.stages.line import Line, declared_features
-from nextedge.stages.source import Scope
-from nextedge.steps.entities import EntitiesStep
-from nextedge.steps.lines import WindowLines
-from nextedge.steps.pairs import Pairs
-from nextedge.steps.step import quiet
-from nextedge.steps.tables import TablesStep
-from nextedge.steps.windows import (
+from nextedge.engines.duckdb.engine import LocalEngine
+from nextedge.ranking.pipeline import Line, declared_features
+from nextedge.retrieval.source import Scope
+from nextedge.build.entities import EntitiesStep
+from nextedge.build.time_split.window_pipeline import WindowLines
+from nextedge.build.time_split.pairs import Pairs
+from nextedge.build.step import quiet
+from nextedge.build.tables import TablesStep
+from nextedge.build.time_split.windows import (
     History,
     relation_of,
     serving_snapshot,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nextedge.models.position_bias import FLOOR, PositionBias
+from nextedge.models.rankers.position_bias import FLOOR, PositionBias
 
 
 def clicks(

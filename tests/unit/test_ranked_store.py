@@ -10,10 +10,10 @@ import pytest
 
 from nextedge.config import load_config
 from nextedge.errors import ConfigError, CorruptValueError, StoreError
-from nextedge.serving import ranked_store
-from nextedge.serving.cache import Cache
-from nextedge.serving.ranked import Ranked
-from nextedge.serving.ranked_store import (
+from nextedge.serving.caches import shared_lru as ranked_store
+from nextedge.serving.caches.lru import Cache
+from nextedge.serving.rank_with_deadline import Ranked
+from nextedge.serving.caches.shared_lru import (
     TwoLevelCache,
     pack_ranked,
     ranked_cache,

@@ -7,12 +7,12 @@ import pytest
 from sklearn.metrics import ndcg_score
 
 from nextedge.config import RankerConfig
-from nextedge.models.blend import LinearBlend
-from nextedge.models.gbdt import LabelledRows, _Softmax, boost
-from nextedge.models.quality import ndcg_of_rows
-from nextedge.models.ranker import Calibrator
-from nextedge.steps.label_rows import _drawn
-from nextedge.steps.rank import best_trees
+from nextedge.models.rankers.linear import LinearBlend
+from nextedge.models.rankers.gbdt import LabelledRows, _Softmax, boost
+from nextedge.models.rankers.ndcg import ndcg_of_rows
+from nextedge.models.rankers.ranker import Calibrator
+from nextedge.build.training_set.label_rows import _drawn
+from nextedge.build.rank import best_trees
 from nextedge.types import Candidates
 
 

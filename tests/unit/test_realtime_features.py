@@ -13,11 +13,11 @@ import pytest
 
 from nextedge.config import parse_config
 from nextedge.data.synthetic import SyntheticConfig, generate_tenant
-from nextedge.engines.local import LocalEngine
+from nextedge.engines.duckdb.engine import LocalEngine
 from nextedge.events.event import Event
-from nextedge.events.folds.counted import CountedFacts
-from nextedge.events.logs.local_log import LocalLog
-from nextedge.events.overlay import Overlay
+from nextedge.events.projections.counted import CountedFacts
+from nextedge.events.logs.sqlite.log import LocalLog
+from nextedge.events.state.overlay import Overlay
 from nextedge.events.stored_counters import COUNTERS, StoredCounters, add_batch, seed
 from nextedge.events.stream import _SCHEMA, Job, _of_event
 from nextedge.features.backfill import item_category
@@ -25,11 +25,11 @@ from nextedge.features.counters import INTERACT, LATEST
 from nextedge.features.feature import FeatureInput, FeatureSet, feature_groups
 from nextedge.graph.snapshot import Snapshot
 from nextedge.serving.live_counters import LiveFacts
-from nextedge.stages.source import Scope
-from nextedge.steps.entities import EntitiesStep
-from nextedge.steps.step import quiet
-from nextedge.steps.tables import TablesStep
-from nextedge.steps.windows import History, serving_snapshot
+from nextedge.retrieval.source import Scope
+from nextedge.build.entities import EntitiesStep
+from nextedge.build.step import quiet
+from nextedge.build.tables import TablesStep
+from nextedge.build.time_split.windows import History, serving_snapshot
 from nextedge.stores.memory import MemoryStore
 from nextedge.types import CONNECTS, ENGAGES, Candidates, Relation, Requests
 
@@ -216,7 +216,7 @@ def test_a_connection_that_is_hidden_counts_for_nobody() -> None:
 
 
 def test_the_oldest_facts_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nextedge.events.folds.counted.KEPT", 10)
+    monkeypatch.setattr("nextedge.events.projections.counted.KEPT", 10)
     facts = CountedFacts()
     for number in range(57):
         facts.apply(Event.model_validate({"type": "interact", "user_id": number, "item_id": 1}))

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from nextedge import Recommender
-from nextedge.features.attributes import Category, Tags
-from nextedge.stages.popular import Segment
-from nextedge.stages.reasons import Reasons
+from nextedge.graph.attributes import Category, Tags
+from nextedge.retrieval.popular import Segment
+from nextedge.policy.reasons import Reasons
 
 
 @pytest.fixture(scope="module")

@@ -17,15 +17,15 @@ from nextedge.errors import LogFullError, StorageError
 from nextedge.events.event import Event
 from nextedge.events.logs import consume
 from nextedge.events.logs.consume import ConsumeLoop
-from nextedge.events.logs.local_log import LocalLog
+from nextedge.events.logs.sqlite.log import LocalLog
 from nextedge.events.logs.relay import Relay, group_at_broker
 from nextedge.testing.logs import assert_ordered, event, events_of
 
 _RELAY = """
 import sys, threading, time
 from pathlib import Path
-from nextedge.events.logs import local_groups
-from nextedge.events.logs.local_log import LocalLog
+from nextedge.events.logs.sqlite import groups as local_groups
+from nextedge.events.logs.sqlite.log import LocalLog
 from nextedge.events.logs.relay import Relay
 
 local_groups._LEASE_SECONDS = 0.3

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from nextedge.config import ServingConfig
-from nextedge.serving.request_log import FILE, LoggedRequest, RequestLog, fingerprint
+from nextedge.events.request_log import FILE, LoggedRequest, RequestLog, fingerprint
 
 
 def request(

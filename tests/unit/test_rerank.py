@@ -10,7 +10,7 @@ import pytest
 
 from nextedge import Recommender
 from nextedge.config import RerankerConfig
-from nextedge.models.cross_attention import (
+from nextedge.models.rankers.cross_attention import (
     RELATION,
     TOKEN,
     CrossAttention,
@@ -21,9 +21,9 @@ from nextedge.models.cross_attention import (
     _Torch,
     head_numbers,
 )
-from nextedge.stages.line import SCORE, Line
-from nextedge.stages.neighborhoods import Vectors, neighborhoods
-from nextedge.stages.rerank import Reranker
+from nextedge.ranking.pipeline import SCORE, Line
+from nextedge.ranking.neighborhoods import Vectors, neighborhoods
+from nextedge.ranking.reranker import Reranker
 from nextedge.types import Requests
 
 SETTINGS = RerankerConfig(epochs=12, dimensions=16, neighbors=4, depth=10, learning_rate=5e-3)

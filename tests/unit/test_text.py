@@ -10,8 +10,8 @@ import pytest
 from nextedge import Recommender
 from nextedge.engines.blocks import run_here
 from nextedge.errors import ConfigError
-from nextedge.features import text
-from nextedge.features.text import HashedText, SentenceText, TextEncoder
+from nextedge.graph import text_encoder as text
+from nextedge.graph.text_encoder import HashedText, SentenceText, TextEncoder
 from nextedge.graph.propagate import SparseRows
 
 WORDS = ["graph", "network", "cooking", "baking", "データ", "🙂"]

@@ -12,9 +12,9 @@ from pydantic import ValidationError
 from nextedge.errors import TrainingError
 from nextedge.graph.csr import build_graph
 from nextedge.graph.sampler import edge_keys, sample_neighbors
-from nextedge.models.losses import binary_cross_entropy, bpr, sampled_softmax, triplet_margin
-from nextedge.models.negatives import CurriculumConfig, Negatives
-from nextedge.models.trainer import CHECKPOINT, Task, TrainerConfig, TrainingLog, train
+from nextedge.models.neural.losses import binary_cross_entropy, bpr, sampled_softmax, triplet_margin
+from nextedge.models.neural.negatives import CurriculumConfig, Negatives
+from nextedge.models.neural.trainer import CHECKPOINT, Task, TrainerConfig, TrainingLog, train
 
 torch = pytest.importorskip("torch")
 

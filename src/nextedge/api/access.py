@@ -13,7 +13,7 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from nextedge.api.hot import SURFACE
+from nextedge.api.response_cache import SURFACE
 from nextedge.api.keys import CALLER
 from nextedge.api.limits import REQUEST_ID, request_id
 

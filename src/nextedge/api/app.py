@@ -16,11 +16,11 @@ from starlette.types import Receive, Scope, Send
 from nextedge import __version__
 from nextedge.api import events, onboarding, recommendations, releases, similar, training, users
 from nextedge.api.access import AccessLog, log_to_stdout
-from nextedge.api.admission import Admission
+from nextedge.api.authentication import Admission
 from nextedge.api.compression import Compression
-from nextedge.api.direct import Direct
+from nextedge.api.fast_path import Direct
 from nextedge.api.document import document
-from nextedge.api.hot import Front, HotRoute
+from nextedge.api.response_cache import Front, HotRoute
 from nextedge.api.keys import CALLER
 from nextedge.api.keys import Scope as KeyScope
 from nextedge.api.limits import BodyLimit, RequestCount

@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector
 
 from nextedge.errors import NextEdgeError
 from nextedge.events.logs.log import Log
-from nextedge.serving.question import Answer
+from nextedge.serving.messages import Answer
 
 FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)

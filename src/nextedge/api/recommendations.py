@@ -7,8 +7,8 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request, Response
 from starlette.exceptions import HTTPException
 
-from nextedge.api.answering import Page, encoded_answer, rendered
-from nextedge.api.hot import KEY, SURFACE
+from nextedge.api.responses import Page, encoded_answer, rendered
+from nextedge.api.response_cache import KEY, SURFACE
 from nextedge.api.models import (
     LONGEST_CONTEXT,
     LONGEST_ID,
@@ -18,7 +18,7 @@ from nextedge.api.models import (
 )
 from nextedge.api.tenants import CurrentTenant, tenant_of
 from nextedge.recommender import Recommender
-from nextedge.serving.question import Question
+from nextedge.serving.messages import Question
 from nextedge.types import MAX_LIMIT
 
 UserId = Annotated[

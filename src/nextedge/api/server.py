@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from nextedge.config import FILE_NAME, load_config
 from nextedge.cores import THREADS_VARIABLE, thread_count
-from nextedge.data.locations import is_loopback
+from nextedge.storage.locations import is_loopback
 from nextedge.errors import InputError, NextEdgeError
 
 if TYPE_CHECKING:

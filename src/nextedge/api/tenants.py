@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import Depends, Request
 from starlette.exceptions import HTTPException
 
-from nextedge.api.hot import HotAnswers
+from nextedge.api.response_cache import HotAnswers
 from nextedge.api.keys import CALLER, SCOPES, ApiKeys, digest_of
 from nextedge.api.metrics import Metrics
 from nextedge.api.quota import Quota
@@ -21,7 +21,7 @@ from nextedge.errors import InputError
 
 if TYPE_CHECKING:
     from nextedge.recommender import Recommender
-    from nextedge.serving.question import Answer
+    from nextedge.serving.messages import Answer
 
 
 DRAINING = "draining"

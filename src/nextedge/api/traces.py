@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from nextedge.api.routes import Templates
     from nextedge.api.tenants import Tenants
-    from nextedge.serving.question import Answer
+    from nextedge.serving.messages import Answer
 
 _REAL = "nextedge.scope"
 _CARRIERS = (b"traceparent", b"tracestate", b"baggage")

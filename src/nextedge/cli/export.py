@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nextedge.data.partition import Part
-from nextedge.serving.question import Answer, Question
-from nextedge.steps.step import Progress
+from nextedge.serving.messages import Answer, Question
+from nextedge.build.step import Progress
 
 if TYPE_CHECKING:
     from nextedge.recommender import Recommender

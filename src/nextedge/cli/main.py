@@ -169,7 +169,7 @@ def build(
 
     Steps: tables, entities, snapshot, then of each surface embed, sources, index, rank, evaluate.
     """
-    from nextedge.steps.run import BuildOptions
+    from nextedge.build.run import BuildOptions
 
     recommender = _recommender(where, config)
     options = BuildOptions(tuple(surface or ()), fresh, not no_promote, until, run, wait)
@@ -215,10 +215,10 @@ def recommend(
     as_json: AsJson = False,
 ) -> None:
     """Recommend, for some users or for all; or say why a candidate is not recommended."""
-    from nextedge.cli.everyone import recommend_all
+    from nextedge.cli.batch import recommend_all
     from nextedge.cli.export import write_all
     from nextedge.engines.base import open_engine
-    from nextedge.serving.question import Question
+    from nextedge.serving.messages import Question
     from nextedge.storage.opening import is_misspelt
 
     recommender = _recommender(where, config)
@@ -551,7 +551,7 @@ def publish(
     as_json: AsJson = False,
 ) -> None:
     """Find users' candidates ahead and keep them in the store; goes on where it was stopped."""
-    from nextedge.cli.everyone import publish_all
+    from nextedge.cli.batch import publish_all
     from nextedge.engines.base import open_engine
 
     recommender, part = _recommender(None, config), _part(partition)

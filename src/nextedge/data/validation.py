@@ -64,7 +64,7 @@ def inspect_data(
 def _read_all(
     config: Config, engine: Engine, frames: Mapping[str, Any], faults: list[str]
 ) -> tuple[dict[str, str], dict[str, Table]]:
-    from nextedge.data.locations import shown
+    from nextedge.storage.locations import shown
 
     locations, tables = {}, {}
     for name in frames:
@@ -97,7 +97,7 @@ def _clean_all(
     faults: list[str],
 ) -> tuple[dict[str, Table], list[TableReport]]:
     from nextedge.data.clean import Context, clean_table
-    from nextedge.data.forgotten import Forgotten, without_forgotten
+    from nextedge.data.erased_users import Forgotten, without_forgotten
     from nextedge.data.identifiers import unify_identifiers
 
     unified = unify_identifiers(engine, tables, locations)

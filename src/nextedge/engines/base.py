@@ -151,12 +151,12 @@ def open_engine(
     if isinstance(engine, Engine):
         return contextlib.nullcontext(engine)
     if engine == "local":
-        from nextedge.engines.local import LocalEngine
+        from nextedge.engines.duckdb.engine import LocalEngine
 
         limit = None if memory_bytes is None else f"{memory_bytes >> 20}MiB"
         return LocalEngine(temp_directory=state / "spill", memory_limit=limit)
     if engine == "spark":
-        from nextedge.engines.spark import SparkEngine
+        from nextedge.engines.spark.engine import SparkEngine
 
         return SparkEngine(temp_directory=state / "spill")
     raise InputError(f"no engine {engine!r}; {nearest(engine, NAMES)}")

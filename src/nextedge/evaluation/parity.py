@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from nextedge.stages.line import Line
+from nextedge.ranking.pipeline import Line
 from nextedge.types import Candidates, FloatArray, Requests
 
 

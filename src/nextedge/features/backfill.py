@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from nextedge.cores import thread_count
-from nextedge.features.attributes import Attributes, Category
+from nextedge.graph.attributes import Attributes, Category
 from nextedge.features.counters import (
     BY_POSITION,
     CATEGORY,

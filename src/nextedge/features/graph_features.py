@@ -11,8 +11,8 @@ from nextedge.features.feature import Columns, Feature, FeatureInput, feature_gr
 from nextedge.graph.decay import faded_weights
 from nextedge.graph.propagate import SparseRows, pair_products
 from nextedge.graph.two_hop import bipartite_pair_scores, pair_scores
-from nextedge.stages.popular import history_span
-from nextedge.stages.source import Scope, entry_places, graph_rows
+from nextedge.retrieval.popular import history_span
+from nextedge.retrieval.source import Scope, entry_places, graph_rows
 from nextedge.types import CONNECTS, ENGAGES
 
 _FIVE = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import sparse
 
-from nextedge.features.attributes import Attributes, Category, Number, Tags, Text
+from nextedge.graph.attributes import Attributes, Category, Number, Tags, Text
 from nextedge.types import FloatArray
 
 DIMENSIONS = 64

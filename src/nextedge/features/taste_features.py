@@ -12,7 +12,7 @@ from nextedge.graph.csr import Graph
 from nextedge.graph.paths import pair_path_products
 from nextedge.graph.propagate import SparseRows
 from nextedge.graph.two_hop import bipartite_pair_scores
-from nextedge.stages.source import Scope, graph_rows, rows_of
+from nextedge.retrieval.source import Scope, graph_rows, rows_of
 from nextedge.types import CONNECTS, FloatArray
 
 _HUB = 5000

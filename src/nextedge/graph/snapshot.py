@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from nextedge.data.ids import IdMap
-from nextedge.features.attributes import Attributes
+from nextedge.graph.attributes import Attributes
 from nextedge.graph.csr import Graph, build_graph
 from nextedge.storage import mapped
 from nextedge.types import BoolArray, IndexArray, IntArray

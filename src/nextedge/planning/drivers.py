@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nextedge.config import SurfaceConfig
-from nextedge.data.split import LABEL_WINDOWS
+from nextedge.build.time_split.split import LABEL_WINDOWS
 from nextedge.planning.coefficients import Coefficients
 from nextedge.planning.workload import PEOPLE, Size
 

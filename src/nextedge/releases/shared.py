@@ -22,7 +22,7 @@ from nextedge.config import Config
 from nextedge.errors import ReleaseError, UnknownReleaseError, nearest
 from nextedge.releases.current import NAME as CURRENT
 from nextedge.releases.current import Current, Record
-from nextedge.releases.forgotten import ForgottenObject
+from nextedge.releases.erased_users import ForgottenObject
 from nextedge.releases.lease import Lease, held_lease, lease_is_held
 from nextedge.releases.manifest import MANIFEST, Release, parsed
 from nextedge.releases.pointers import Pointers, Trial

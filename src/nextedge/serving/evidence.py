@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nextedge.events.overlay import Overlay
+from nextedge.events.state.overlay import Overlay
 from nextedge.serving.release import LoadedRelease
 from nextedge.types import IndexArray
 

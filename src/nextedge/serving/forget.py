@@ -11,13 +11,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from nextedge.data.forgotten import Forgotten
+from nextedge.data.erased_users import Forgotten
 from nextedge.events.event import Event
 from nextedge.events.logs.log import LiveLog
-from nextedge.events.snapshot import OVERLAY, Snapshots
+from nextedge.events.state.checkpoint import OVERLAY, Snapshots
 from nextedge.releases.erasure import erase_from_releases
 from nextedge.releases.repository import Releases
-from nextedge.serving.request_log import RequestLog
+from nextedge.events.request_log import RequestLog
 from nextedge.storage import writing
 from nextedge.types import Identifier
 

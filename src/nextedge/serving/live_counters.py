@@ -6,8 +6,8 @@ import threading
 
 import numpy as np
 
-from nextedge.events.folds.counted import CountedFacts
-from nextedge.events.overlay import Overlay
+from nextedge.events.projections.counted import CountedFacts
+from nextedge.events.state.overlay import Overlay
 from nextedge.features.backfill import item_category
 from nextedge.features.counters import INTERACT
 from nextedge.features.live import LiveCounters

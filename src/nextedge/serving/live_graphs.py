@@ -17,14 +17,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nextedge.events.folds.live_edges import LiveEdges
-from nextedge.events.overlay import Overlay
+from nextedge.events.projections.live_edges import LiveEdges
+from nextedge.events.state.overlay import Overlay
 from nextedge.graph.changes import Records, changed
 from nextedge.graph.csr import Graph
 from nextedge.graph.snapshot import Snapshot
 from nextedge.serving.release import LoadedRelease
-from nextedge.serving.touched import Touched
-from nextedge.steps.windows import known_entities
+from nextedge.serving.caches.invalidation import Touched
+from nextedge.build.time_split.windows import known_entities
 from nextedge.types import FloatArray, IndexArray, IntArray
 
 _Pairs = tuple[IndexArray, IndexArray]

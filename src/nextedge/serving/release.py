@@ -14,26 +14,26 @@ import pyarrow as pa
 from nextedge.config import Config, SurfaceConfig
 from nextedge.data.ids import IdMap
 from nextedge.errors import InputError, UnknownSurfaceError, nearest
-from nextedge.events.overlay import Overlay
+from nextedge.events.state.overlay import Overlay
 from nextedge.graph.snapshot import Entities, Snapshot
 from nextedge.index.sharded import Searcher, is_sharded, load_index, saved_bounds
-from nextedge.models.learners import load_rankers
+from nextedge.models.rankers.learners import load_rankers
 from nextedge.releases.manifest import Release
 from nextedge.serving.deadline import Pace
 from nextedge.serving.live_counters import LiveFacts
 from nextedge.serving.shards.client import RemoteIndex, ShardClient
-from nextedge.serving.touched import Touched
-from nextedge.stages.embedding import ModelSource
-from nextedge.stages.fusion import FILE as FUSION
-from nextedge.stages.fusion import Fusion
-from nextedge.stages.line import Line, build_line, declared_features
-from nextedge.stages.policy import Policy
-from nextedge.stages.reasons import Reasons
-from nextedge.stages.rerank import FOLDER as RERANKER
-from nextedge.stages.rerank import Reranker
-from nextedge.stages.source import Scope
-from nextedge.steps.fits import load_sources
-from nextedge.steps.windows import relation_of
+from nextedge.serving.caches.invalidation import Touched
+from nextedge.retrieval.model_source import ModelSource
+from nextedge.retrieval.fusion import FILE as FUSION
+from nextedge.retrieval.fusion import Fusion
+from nextedge.ranking.pipeline import Line, build_line, declared_features
+from nextedge.policy.policy import Policy
+from nextedge.policy.reasons import Reasons
+from nextedge.ranking.reranker import FOLDER as RERANKER
+from nextedge.ranking.reranker import Reranker
+from nextedge.retrieval.source import Scope
+from nextedge.build.fit_sources import load_sources
+from nextedge.build.time_split.windows import relation_of
 from nextedge.types import UNKNOWN, IndexArray
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from nextedge.evaluation.parity import Differences
 from nextedge.serving.release import LoadedRelease, LoadedSurface
-from nextedge.serving.request_log import LoggedRequest
+from nextedge.events.request_log import LoggedRequest
 from nextedge.types import Requests
 
 _COMPANY = 15

@@ -10,25 +10,25 @@ from functools import partial
 import numpy as np
 
 from nextedge.errors import LiveStateError
-from nextedge.events.overlay import Overlay
-from nextedge.serving.cache import Cache
-from nextedge.serving.contacts import Contacts
+from nextedge.events.state.overlay import Overlay
+from nextedge.serving.caches.lru import Cache
+from nextedge.serving.contacts.address_books import Contacts
 from nextedge.serving.cursor import Cursor
 from nextedge.serving.deadline import Deadline
 from nextedge.serving.evidence import LiveEvidence
-from nextedge.serving.onboarding import seeded_batch
+from nextedge.serving.cold_start.candidates import seeded_batch
 from nextedge.serving.prepare import prepare
-from nextedge.serving.published import MIXED, Kept, PublishedCandidates
-from nextedge.serving.question import Answer, Question, Recommendation
-from nextedge.serving.ranked import KEPT, ROW, Ranked, Watch, ranked_candidates, retrieved
+from nextedge.serving.caches.precomputed import MIXED, Kept, PublishedCandidates
+from nextedge.serving.messages import Answer, Question, Recommendation
+from nextedge.serving.rank_with_deadline import KEPT, ROW, Ranked, Watch, ranked_candidates, retrieved
 from nextedge.serving.release import LoadedRelease, LoadedSurface
-from nextedge.serving.request_log import LoggedRequest, RequestLog, fingerprint
-from nextedge.serving.seeds import SeededBatch
-from nextedge.stages.exploration import PROPENSITY
-from nextedge.stages.line import SCORE
-from nextedge.stages.merge import NO_RANK, rank_column, with_standard_scores
-from nextedge.stages.promotions import PROMOTED
-from nextedge.stages.reasons import Reason
+from nextedge.events.request_log import LoggedRequest, RequestLog, fingerprint
+from nextedge.serving.cold_start.merge import SeededBatch
+from nextedge.policy.exploration import PROPENSITY
+from nextedge.ranking.pipeline import SCORE
+from nextedge.retrieval.merge import NO_RANK, rank_column, with_standard_scores
+from nextedge.policy.promotions import PROMOTED
+from nextedge.policy.reasons import Reason
 from nextedge.types import (
     MOST_SHOWN,
     UNKNOWN,

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from nextedge.errors import UnknownItemError, UnknownUserError
-from nextedge.events.overlay import Overlay
+from nextedge.events.state.overlay import Overlay
 from nextedge.serving.prepare import prepare
-from nextedge.serving.question import Question
-from nextedge.serving.ranked import ranked_candidates
+from nextedge.serving.messages import Question
+from nextedge.serving.rank_with_deadline import ranked_candidates
 from nextedge.serving.release import LoadedRelease, LoadedSurface
-from nextedge.stages.eligible import eligible
-from nextedge.stages.line import SCORE
-from nextedge.stages.merge import gather_sources
+from nextedge.retrieval.eligibility import eligible
+from nextedge.ranking.pipeline import SCORE
+from nextedge.retrieval.merge import gather_sources
 from nextedge.types import Candidates, Identifier, Requests
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from nextedge.data.locations import shown
+from nextedge.storage.locations import shown
 from nextedge.errors import ConfigError, MissingDependencyError, StoreError
 from nextedge.stores.breaker import CircuitBreaker
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nextedge.stages.source import Source
+from nextedge.retrieval.source import Source
 from nextedge.types import Requests
 
 

@@ -13,7 +13,7 @@ import pytest
 from nextedge import schema
 from nextedge.config import EntityFeatures
 from nextedge.data.kinds import feature_kinds
-from nextedge.engines.local import LocalEngine
+from nextedge.engines.duckdb.engine import LocalEngine
 from nextedge.errors import ConfigError
 from nextedge.schema import ColumnKind as Kind
 

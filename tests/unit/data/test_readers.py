@@ -24,9 +24,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nextedge.data.frames import to_arrow_table
-from nextedge.data.locations import shown
-from nextedge.engines.local import LocalEngine
+from nextedge.engines.duckdb.frames import to_arrow_table
+from nextedge.storage.locations import shown
+from nextedge.engines.duckdb.engine import LocalEngine
 from nextedge.errors import DataError, MissingDependencyError
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from nextedge.config import Config, load_config, parse_config
 from nextedge.data.report import TableReport
 from nextedge.data.validation import Validated, inspect_data, validate
-from nextedge.engines.local import LocalEngine
+from nextedge.engines.duckdb.engine import LocalEngine
 from nextedge.errors import DataError
 
 US_UTC = pa.timestamp("us", "UTC")

@@ -18,7 +18,7 @@ import duckdb
 
 from nextedge.data.importers.report import ImportReport
 from nextedge.data.importers.tables import importing, literal, write_parquet
-from nextedge.data.text import INTEGER, open_binary
+from nextedge.engines.duckdb.text import INTEGER, open_binary
 from nextedge.errors import DataError
 
 _SUFFIXES = (".txt", ".csv", ".tsv", ".edges", ".edgelist", ".el", ".mtx")

@@ -19,7 +19,7 @@ import numpy as np
 
 from nextedge.config import Config
 from nextedge.cores import thread_count
-from nextedge.data.locations import is_loopback
+from nextedge.storage.locations import is_loopback
 from nextedge.data.partition import Part
 from nextedge.errors import (
     CorruptValueError,

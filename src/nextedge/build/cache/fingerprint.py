@@ -1,0 +1,76 @@
+"""The fingerprint of a build's inputs: changes whenever their content could have."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from nextedge.config import Config
+from nextedge.engines.duckdb.objects import find_objects
+from nextedge.events.to_tables.connections import last_event
+from nextedge.storage.opening import is_bucket
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_BLOCK = 1 << 22
+
+
+def fingerprint(config: Config, frames: dict[str, pa.Table] | None = None) -> str:
+    """Hash of all input files' bytes, of frames' rows, and of the recorded events.
+
+    A database is hashed by its file, or read anew each time where it has none (Postgres);
+    objects of a bucket by ``objects_fingerprint``.
+    """
+    digest = hashlib.sha256()
+    for table, location in config.data.sources():
+        if frames and table in frames:
+            continue
+        digest.update(table.encode())
+        for path in _files(config.base, location):
+            _hash_file(path, digest)
+    for table, rows in sorted((frames or {}).items()):
+        digest.update(table.encode())
+        for batch in rows.to_batches():
+            for column in batch.columns:
+                for buffer in column.buffers():
+                    if buffer is not None:
+                        digest.update(buffer)
+    digest.update(objects_fingerprint(config, frames).encode())
+    digest.update(last_event(config).encode())
+    return digest.hexdigest()[:20]
+
+
+def objects_fingerprint(config: Config, frames: dict[str, pa.Table] | None = None) -> str:
+    """Hash of the names, sizes and versions of all input objects; empty where there are none.
+
+    Raises:
+        DataError: a location names no object, or its store refuses.
+    """
+    found = [
+        (table, url, entry.size, entry.version.etag, entry.version.number)
+        for table, location in config.data.sources()
+        if is_bucket(location) and table not in (frames or {})
+        for url, entry in find_objects(location)
+    ]
+    return hashlib.sha256(repr(found).encode()).hexdigest() if found else ""
+
+
+def _files(base: Path, location: str) -> list[Path]:
+    parts = urlsplit(location)
+    if parts.scheme in ("duckdb", "sqlite"):
+        return [base / (parts.netloc + parts.path)[1:]]
+    if parts.scheme:
+        return []
+    return [Path(found) for found in sorted(glob.glob(str(base / location)))]
+
+
+def _hash_file(path: Path, digest: hashlib._Hash) -> None:
+    digest.update(path.name.encode())
+    if path.is_file():
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK):
+                digest.update(block)

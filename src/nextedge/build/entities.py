@@ -1,0 +1,126 @@
+"""Step 2: id maps, encoded attributes, and every edge in dense positions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ibis
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from nextedge import schema
+from nextedge.config import Config
+from nextedge.data.ids import IdMap
+from nextedge.data.kinds import feature_kinds
+from nextedge.engines.base import Engine
+from nextedge.graph.attributes import Attributes
+from nextedge.graph.text_encoder import text_encoder
+from nextedge.build.tables_to_graph.columns import EncodeColumns, in_order, write_order
+from nextedge.build.tables_to_graph.edges import close_ids, intern, intern_hidden
+from nextedge.build.step import Progress, Step
+from nextedge.build.suppression import HIDDEN
+from nextedge.storage import mapped, vanishing
+
+_USER_COLUMNS = {
+    schema.USERS: (schema.USER_ID,),
+    schema.CONNECTIONS: (schema.SRC, schema.DST),
+    schema.INTERACTIONS: (schema.USER_ID,),
+    schema.BLOCKS: (schema.USER_ID, schema.OTHER_ID),
+}
+_ITEM_COLUMNS = {schema.ITEMS: (schema.ITEM_ID,), schema.INTERACTIONS: (schema.ITEM_ID,)}
+_DISPLAYS = {schema.USERS: ("name",), schema.ITEMS: ("title", "name")}
+"""Columns that a person reads in place of an id, the first that is there."""
+RECORDS = ("connections", "interactions", "impressions", "blocks")
+
+
+class EntitiesStep(Step):
+    """``entities/`` and, per table of edges, ``<table>/{source,target,time,weight}.npy``."""
+
+    name = "entities"
+    version = 4
+
+    def __init__(self, config: Config, engine: Engine) -> None:
+        self.config = config
+        self.engine = engine
+        self.texts = config.state_path / "text"
+        self.text = text_encoder(config.text_model_path, self.texts)
+
+    def settings(self) -> Mapping[str, Any]:
+        features = self.config.features
+        return {"users": features.users.model_dump(), "items": features.items.model_dump(),
+                "text": self.text.version}  # fmt: skip
+
+    def run(self, inputs: Mapping[str, Path], output: Path, progress: Progress) -> None:
+        tables, entities = inputs["tables"], output / "entities"
+        progress("entities: ids", 0, 3)
+        entities.mkdir()
+        ids = {
+            name: identifiers(self.engine, tables, columns)
+            for name, columns in ((schema.USERS, _USER_COLUMNS), (schema.ITEMS, _ITEM_COLUMNS))
+        }
+        progress("entities: attributes", 1, 3)
+        for name, found in ids.items():
+            found.save(entities / f"{name}.arrow")
+            self._columns(tables / f"{name}.parquet", name, found, entities, progress)
+        self.engine.rest()
+        progress("entities: edges", 2, 3)
+        for name in RECORDS:
+            if (tables / f"{name}.parquet").exists():
+                intern(self.engine, tables / f"{name}.parquet", name, entities, output / name)
+        if (tables / f"{HIDDEN}.parquet").exists():
+            intern_hidden(tables / f"{HIDDEN}.parquet", ids[schema.USERS], output / HIDDEN)
+        close_ids()
+
+    def _columns(
+        self, path: Path, name: str, ids: IdMap, entities: Path, progress: Progress
+    ) -> None:
+        """``user_attributes/`` or ``item_attributes/``, and what is shown in place of an id."""
+        place = entities / f"{name.removesuffix('s')}_attributes"
+        if not path.exists():
+            Attributes(len(ids), {}, {}).save(place)
+            return
+        expression = self.engine.read(f"clean_{name}", path.name, path.parent)
+        settings = getattr(self.config.features, name)
+        kinds = feature_kinds(expression, schema.TABLES[name], settings)
+        place.mkdir()
+
+        def told(done: int, total: int) -> None:
+            progress(f"entities: texts of {name}", done, total)
+
+        with vanishing(entities) as scratch:
+            order = write_order(path, schema.TABLES[name].key[0], ids, scratch / "order.npy")
+            EncodeColumns(
+                path, order, kinds, self.config.text_model_path, self.texts, place
+            ).run(self.engine, told)  # fmt: skip
+            shown = [each for each in _DISPLAYS[name] if each in pq.read_schema(path).names]
+            if shown:
+                column = in_order(path, shown[0], mapped(order)).cast(pa.large_string())
+                write_display(column, entities / f"{name}_display.arrow")
+
+
+def write_display(column: pa.ChunkedArray, path: Path) -> None:
+    """A column as one Arrow file that can be memory-mapped."""
+    table = pa.table({"display": column}).combine_chunks()
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+
+
+def identifiers(engine: Engine, tables: Path, columns: Mapping[str, tuple[str, ...]]) -> IdMap:
+    """Every distinct id of the columns of those tables that are there."""
+    parts = []
+    for table, names in columns.items():
+        path = tables / f"{table}.parquet"
+        if path.exists():
+            rows = engine.read(f"clean_{table}", path.name, path.parent)
+            parts += [rows.select(identifier=rows[name]) for name in names]
+    if not parts:
+        return IdMap(pa.array([], pa.int64()))
+    whole = all(part.identifier.type().is_integer() for part in parts)
+    kind = "int64" if whole else "string"
+    alike = [part.select(identifier=part.identifier.cast(kind)).distinct() for part in parts]
+    found = ibis.union(*alike, distinct=True) if len(alike) > 1 else alike[0]
+    found = found.filter(found.identifier.notnull()).order_by("identifier")
+    batches = [batch.column(0) for batch in engine.to_batches(found)]
+    return IdMap.of_sorted(pa.chunked_array(batches, pa.int64() if whole else pa.string()))

@@ -1,0 +1,107 @@
+"""The fitted sources of a graph, each made by itself: by whichever process of the engine is free."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from nextedge.config import SurfaceConfig
+from nextedge.engines.base import Engine
+from nextedge.graph.snapshot import Entities, Snapshot
+from nextedge.models.artifact import Artifact
+from nextedge.models.inference import ByEngine
+from nextedge.retrieval.model_source import ModelSource
+from nextedge.ranking.pipeline import fit_source, fitted_sources
+from nextedge.retrieval.source import Arrays, Scope
+from nextedge.build.time_split.windows import relation_of
+from nextedge.storage import mapped, writing
+
+_opened: dict[tuple[Path, str], Scope] = {}
+"""The scope that this process fits sources of, with what they derive of it."""
+
+
+@dataclass(frozen=True)
+class FitSources:
+    """The block function: the name of a source in, its arrays written to a folder of that name.
+
+    Attributes:
+        entities, snapshot: folders of what the source may read.
+        trained: folders of trained models by source.
+        output: the folder that all of them are written to.
+    """
+
+    entities: Path
+    snapshot: Path
+    surface: SurfaceConfig
+    trained: Mapping[str, Path]
+    output: Path
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        scope = self.open()
+        for name in block["source"].to_pylist():
+            save_arrays(fit_source(scope, self.surface, name), self.output / name)
+        return block
+
+    def open(self) -> Scope:
+        """The scope; opened once in a process, which keeps one."""
+        key = self.snapshot, self.surface.kind
+        if key not in _opened:
+            _opened.clear()
+            snapshot = Snapshot.load(self.snapshot, Entities.load(self.entities))
+            _opened[key] = Scope(snapshot, relation_of(self.surface))
+        return _opened[key]
+
+    def run(self, engine: Engine, layers: Path) -> None:
+        """Fit all sources that the scope has.
+
+        Args:
+            layers: folder for the layers of trained models, whose rows are blocks themselves; what
+                a stopped run left there is not made again.
+        """
+        classes = fitted_sources(self.open(), self.surface, self.trained)
+        for name in sorted(classes.keys() & self.trained.keys()):
+            trained, inference = Artifact.load(self.trained[name]), ByEngine(engine, layers / name)
+            arrays = fit_source(self.open(), self.surface, name, trained, inference)
+            save_arrays(arrays, self.output / name)
+        _opened.clear()
+        # what takes long begins first
+        others = classes.keys() - self.trained.keys()
+        order = sorted(others, key=lambda name: (not issubclass(classes[name], ModelSource), name))
+        for _ in engine.map_blocks(self, _blocks(order)):
+            pass
+        _opened.clear()
+        shutil.rmtree(layers, ignore_errors=True)
+
+
+def _blocks(names: list[str]) -> Iterator[pa.Table]:
+    for name in names:
+        yield pa.table({"source": [name]})
+
+
+def save_arrays(arrays: Arrays, folder: Path) -> None:
+    """Write the arrays of a source into a new folder, whole or not at all."""
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
+    with writing(folder):
+        partial.mkdir()
+        try:
+            for part, values in arrays.items():
+                np.save(partial / f"{part}.npy", values)
+            shutil.rmtree(folder, ignore_errors=True)  # by a task that was tried again
+            os.replace(partial, folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def load_sources(directory: Path) -> dict[str, Arrays]:
+    """Memory-map the arrays of every source in a folder."""
+    return {
+        folder.name: {file.stem: mapped(file) for file in sorted(folder.glob("*.npy"))}
+        for folder in sorted(directory.iterdir())
+        if folder.is_dir()
+    }

@@ -1,0 +1,1 @@
+"""The local engine: DuckDB and threads of one machine."""

@@ -1,0 +1,158 @@
+"""Tables of DuckDB, SQLite and PostgreSQL databases.
+
+DuckDB's own extensions for the last two are fetched from the network at first use, so they are
+not relied on: SQLite comes by Python's module, PostgreSQL by its ADBC driver.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import pyarrow as pa
+
+from nextedge.storage.locations import DatabaseTable
+from nextedge.errors import DataError, MissingDependencyError, nearest
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+    from nextedge.engines.duckdb.engine import LocalEngine
+
+_BATCH_ROWS = 100_000
+
+
+def read_database(engine: LocalEngine, place: DatabaseTable) -> ir.Table:
+    """Open a database's table; DataError when the database or the table is not there."""
+    readers = {"duckdb": _read_duckdb, "sqlite": _read_sqlite, "postgresql": _read_postgresql}
+    return readers[place.kind](engine, place)
+
+
+def _read_duckdb(engine: LocalEngine, place: DatabaseTable) -> ir.Table:
+    alias = f"attached_{abs(hash(place.url))}"
+    path = place.url.replace("'", "''")
+    schema, _, name = place.table.rpartition(".")
+    try:
+        engine.connection.execute(f"ATTACH IF NOT EXISTS '{path}' AS {alias} (READ_ONLY)")
+        tables = _names(
+            engine.connection.execute(
+                "SELECT table_schema, table_name FROM information_schema.tables "
+                "WHERE table_catalog = ?",
+                [alias],
+            ).fetchall(),
+            "main",
+        )
+    except duckdb.Error as error:
+        raise DataError(f"{place.shown}: not readable as a DuckDB database: {error}") from None
+    _require_table(place, tables)
+    return engine.define(f"SELECT * FROM {alias}.{_quoted(schema or 'main')}.{_quoted(name)}")
+
+
+def _read_sqlite(engine: LocalEngine, place: DatabaseTable) -> ir.Table:
+    uri = f"{Path(place.url).resolve().as_uri()}?mode=ro"
+    try:
+        # DuckDB pulls the batches from a thread of its own, one at a time
+        with closing(sqlite3.connect(uri, uri=True, check_same_thread=False)) as connection:
+            found = connection.execute(
+                "SELECT name FROM sqlite_master WHERE type IN ('table', 'view')"
+            ).fetchall()
+            _require_table(place, [name for (name,) in found])
+            schema = _sqlite_schema(connection, place.table)
+            batches = _sqlite_batches(connection, place.table, schema)
+            return _load(engine, pa.RecordBatchReader.from_batches(schema, batches))
+    except sqlite3.Error as error:
+        raise DataError(f"{place.shown}: not readable as an SQLite database: {error}") from None
+
+
+def _sqlite_schema(connection: sqlite3.Connection, table: str) -> pa.Schema:
+    """Types of the values that are stored: SQLite's declared types bind nothing."""
+    names = [row[1] for row in connection.execute(f"PRAGMA table_info({_quoted(table)})")]
+    fields = []
+    for name in names:
+        stored = connection.execute(
+            f"SELECT DISTINCT typeof({_quoted(name)}) FROM {_quoted(table)}"
+        )
+        fields.append(pa.field(name, _arrow_type({kind for (kind,) in stored} - {"null"})))
+    return pa.schema(fields)
+
+
+def _arrow_type(stored: set[str]) -> pa.DataType:
+    if stored == {"integer"}:
+        return pa.int64()
+    if stored and stored <= {"integer", "real"}:
+        return pa.float64()
+    return pa.binary() if stored == {"blob"} else pa.string()
+
+
+def _sqlite_batches(
+    connection: sqlite3.Connection, table: str, schema: pa.Schema
+) -> Iterator[pa.RecordBatch]:
+    columns = ", ".join(
+        f"CAST({_quoted(field.name)} AS TEXT)" if field.type == pa.string() else _quoted(field.name)
+        for field in schema
+    )
+    cursor = connection.execute(f"SELECT {columns} FROM {_quoted(table)}")
+    while rows := cursor.fetchmany(_BATCH_ROWS):
+        yield pa.RecordBatch.from_arrays(
+            [
+                pa.array(values, kind)
+                for values, kind in zip(zip(*rows, strict=True), schema.types, strict=True)
+            ],
+            schema=schema,
+        )
+
+
+def _read_postgresql(engine: LocalEngine, place: DatabaseTable) -> ir.Table:
+    try:
+        import adbc_driver_postgresql.dbapi as adbc
+    except ImportError:
+        raise MissingDependencyError(
+            "adbc-driver-postgresql", "postgres", "Reading postgresql:// tables"
+        ) from None
+    try:
+        with adbc.connect(place.url) as connection, connection.cursor() as cursor:
+            return _fetch_postgresql(engine, cursor, place)
+    except adbc.Error as error:
+        reason = str(error).replace(place.url, place.shown).splitlines()[0]
+        raise DataError(
+            f"{place.shown}: the server cannot be read: {reason}; check host, database, user, "
+            f"password and table"
+        ) from None
+
+
+def _fetch_postgresql(engine: LocalEngine, cursor: Any, place: DatabaseTable) -> ir.Table:
+    cursor.execute(
+        "SELECT table_schema::text, table_name::text FROM information_schema.tables "
+        "WHERE table_schema NOT IN ('pg_catalog', 'information_schema')"
+    )
+    _require_table(place, _names(cursor.fetchall(), "public"))
+    schema, _, name = place.table.rpartition(".")
+    cursor.execute(f"SELECT * FROM {_quoted(schema or 'public')}.{_quoted(name)}")
+    return _load(engine, cursor.fetch_record_batch())
+
+
+def _load(engine: LocalEngine, reader: pa.RecordBatchReader) -> ir.Table:
+    """Stream batches into DuckDB, so that only one of them is in Python at a time."""
+    engine.connection.register("incoming", reader)
+    try:
+        return engine.define("SELECT * FROM incoming", materialise=True)
+    finally:
+        engine.connection.unregister("incoming")
+
+
+def _names(rows: list[tuple[str, str]], default_schema: str) -> list[str]:
+    return [name if schema == default_schema else f"{schema}.{name}" for schema, name in rows]
+
+
+def _require_table(place: DatabaseTable, tables: list[str]) -> None:
+    bare = place.table.removeprefix("main.").removeprefix("public.")
+    if bare not in tables and place.table not in tables:
+        raise DataError(f"{place.shown}: no table {place.table!r}; {nearest(place.table, tables)}")
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'

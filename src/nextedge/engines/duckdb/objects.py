@@ -1,0 +1,90 @@
+"""Tables in object stores: which objects a location names, and how DuckDB reads them."""
+
+from __future__ import annotations
+
+import glob
+import re
+from typing import TYPE_CHECKING, Any
+
+from nextedge.storage.locations import shown
+from nextedge.errors import BucketError, DataError, MissingDependencyError
+from nextedge.storage.bucket import Bucket, Entry
+from nextedge.storage.faults import fault
+from nextedge.storage.opening import PATIENT_SECONDS, SCHEMES, client_options, retry_config
+
+if TYPE_CHECKING:
+    import duckdb
+
+VALID = "valid: a path, a glob, duckdb://, sqlite://, postgresql://, s3://, gs://, az://"
+
+
+def find_objects(location: str) -> list[tuple[str, Entry]]:
+    """The objects that a URL or a pattern names: (URL, what is known), in the order of names.
+
+    Raises:
+        DataError: there is none, or the store refuses.
+        BucketError: the store is not reached, or fails for now; another try may help.
+    """
+    scheme, _, rest = location.partition("://")
+    name, _, pattern = rest.partition("/")
+    whole = Bucket(f"{scheme}://{name}")
+    try:
+        if glob.has_magic(pattern):
+            from fsspec.utils import glob_translate
+
+            folder = re.split(r"[*?\[]", pattern, maxsplit=1)[0].rpartition("/")[0]
+            matches = re.compile(glob_translate(pattern)).match
+            entries = [entry for entry in whole.entries(folder) if matches(entry.name)]
+        else:
+            found = whole.entry(pattern)
+            entries = [] if found is None else [found]
+    except BucketError as error:
+        raise _told(error) from None
+    if not entries:
+        raise DataError(f"{shown(location)}: no such object; check the setting in [data]")
+    return [(f"{whole.url}/{entry.name}", entry) for entry in entries]
+
+
+def file_system(scheme: str) -> Any:
+    """An fsspec file system of a scheme: of obstore, or for other schemes fsspec's own.
+
+    Raises:
+        DataError: there is no such kind of location.
+        MissingDependencyError: the library is not installed.
+    """
+    if scheme in SCHEMES:
+        try:
+            from obstore import fsspec as obstore_fsspec
+        except ImportError:
+            raise MissingDependencyError("obstore", "s3", f"Reading {scheme}:// tables") from None
+        store: Any = obstore_fsspec.FsspecStore
+        return store(
+            scheme, client_options=client_options(), retry_config=retry_config(PATIENT_SECONDS),
+            skip_instance_cache=True,
+        )  # fmt: skip
+    try:
+        import fsspec
+
+        return fsspec.filesystem(scheme)
+    except (ImportError, ValueError):
+        raise DataError(f"{scheme}://: no such kind of location; {VALID}") from None
+
+
+def register(connection: duckdb.DuckDBPyConnection, scheme: str) -> Any:
+    """Let DuckDB read ``scheme://`` through fsspec, which needs no DuckDB extension."""
+    store = file_system(scheme)
+    if not connection.filesystem_is_registered(scheme):
+        connection.register_filesystem(store)
+    return store
+
+
+def store_fault(location: str, error: Exception) -> BucketError | DataError | None:
+    """What a store said while DuckDB read, in words; None where it was not the store."""
+    if "Error performing" not in str(error) and "obstore" not in str(error):
+        return None
+    return _told(fault(shown(location), "read", error))
+
+
+def _told(error: BucketError) -> BucketError | DataError:
+    """A refusal is of the settings; what may pass keeps the exit code that schedulers try again."""
+    return error if error.passing else DataError(str(error))

@@ -1,0 +1,91 @@
+"""Read one location into an Ibis table on the local engine.
+
+Parquet and DuckDB tables are read lazily, as views. Text, SQLite and PostgreSQL are streamed
+once into DuckDB, typed, because every later question would parse or fetch them again.
+"""
+
+from __future__ import annotations
+
+import glob
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import duckdb
+
+from nextedge.engines.duckdb.databases import read_database
+from nextedge.storage.locations import DatabaseTable, Files, parse_location, shown
+from nextedge.engines.duckdb.objects import find_objects, register, store_fault
+from nextedge.engines.duckdb.text import read_csv, read_jsonl
+from nextedge.engines.duckdb.engine import refuses_writing
+from nextedge.errors import DataError
+from nextedge.storage.opening import is_bucket
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+    from nextedge.engines.duckdb.engine import LocalEngine
+
+
+def read_location(engine: LocalEngine, location: str, base: Path) -> ir.Table:
+    """Open a table; ``nextedge.storage.locations`` lists the forms of a location.
+
+    Raises:
+        DataError: the file is missing, unreadable, broken at a row, or not UTF-8.
+        BucketError: its store is not reached, or fails for now; another try may help.
+        MissingDependencyError: a driver that the URL needs is not installed.
+    """
+    place = parse_location(location, base)
+    try:
+        if isinstance(place, DatabaseTable):
+            return read_database(engine, place)
+        if place.remote:
+            place = _find_objects(engine, place)
+        return _read_files(engine, place)
+    except FileNotFoundError as error:
+        raise DataError(f"{shown(location)}: no such file ({error})") from None
+    except PermissionError as error:
+        raise DataError(f"{shown(location)}: may not be read ({error}); allow it") from None
+    except duckdb.Error as error:
+        if refuses_writing(error):
+            raise
+        said = store_fault(location, error) if is_bucket(location) else None
+        raise said or DataError(unreadable(shown(location), error)) from None
+
+
+def unreadable(where: str, error: Exception) -> str:
+    """Message for a file that DuckDB refuses, in its first line's words."""
+    reason = str(error).strip().splitlines()[0].split("Error: ", 1)[-1]
+    reason = reason.split(" Detail: Python exception")[0].rstrip(". ")
+    return (
+        f"{where}: cannot be read: {reason}; expected an intact file of the format that its name "
+        f"says: write it again"
+    )
+
+
+def _read_files(engine: LocalEngine, files: Files) -> ir.Table:
+    if files.format == "csv":
+        return read_csv(engine, files)
+    if files.format == "jsonl":
+        return read_jsonl(engine, files)
+    listed = ", ".join("'" + path.replace("'", "''") + "'" for path in files.paths)
+    return engine.define(f"SELECT * FROM read_parquet([{listed}], union_by_name = true)")
+
+
+def _find_objects(engine: LocalEngine, files: Files) -> Files:
+    """The objects that a URL or a pattern names, in the order of their names."""
+    (location,) = files.paths
+    store = register(engine.connection, files.remote)
+    if is_bucket(location):
+        return replace(files, paths=tuple(url for url, _ in find_objects(location)))
+    try:
+        pattern = glob.has_magic(location)
+        found = store.glob(location) if pattern else [location] * store.exists(location)
+    except Exception as error:  # each store's library has errors of its own
+        raise DataError(
+            f"{shown(location)}: the store cannot be asked: {error}; check the name, the "
+            f"credentials and the network"
+        ) from error
+    if not found:
+        raise DataError(f"{shown(location)}: no such object; check the setting in [data]")
+    return replace(files, paths=tuple(store.unstrip_protocol(name) for name in sorted(found)))

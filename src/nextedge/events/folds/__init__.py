@@ -1,1 +1,0 @@
-"""What the overlay folds events into beside its own state."""

@@ -1,0 +1,278 @@
+"""Kafka as a broker of events: a topic that other systems write and read."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from nextedge.errors import LiveStateError, StorageError
+from nextedge.events.event import Event
+from nextedge.events.logs.kafka.address import KafkaAddress, parse_address
+from nextedge.events.logs.kafka.cluster import ANSWER_SECONDS, KafkaCluster, TooLargeError
+from nextedge.events.logs.kafka.consumer import GROUP_SETTINGS, KafkaConsumer
+from nextedge.events.logs.kafka.messages import (
+    Headers,
+    body_of,
+    delivery_of,
+    headers_in,
+    headers_of,
+    key_of,
+    produced_millis,
+)
+from nextedge.events.logs.log import BEGINNING, Consumer, DeadLetter, Delivery, Lag, Log, Position
+
+if TYPE_CHECKING:
+    from confluent_kafka import Consumer as Client
+    from confluent_kafka import Message
+
+    from nextedge.config import Config
+
+_JOIN_SECONDS = 30.0
+"""How long a group may take to settle."""
+_CUT = 64 * 1024
+"""Bytes that are kept of a dead letter that the broker finds too large."""
+
+
+class KafkaLog(Log):
+    """Events of one tenant in a topic; those of one user are in one partition, in order.
+
+    An event that is appended again is in the topic twice: whoever takes events from here counts
+    an event id once.
+    """
+
+    name = "kafka"
+    schemes = ("kafka",)
+
+    def __init__(self, address: KafkaAddress, tenant: str, future_seconds: float) -> None:
+        self.cluster = KafkaCluster(address, tenant)
+        self.topic = self.cluster.topic
+        self._dead_letters = address.dead_letters
+        self._future_millis = int(future_seconds * 1000)
+
+    @classmethod
+    def open(cls, url: str | None, config: Config) -> KafkaLog:
+        """A topic by its URL; nothing is connected yet."""
+        address = parse_address(url or "", config.tenant)
+        return cls(address, config.tenant, config.events.future_seconds)
+
+    def append(self, events: Sequence[Event], *, relayed: bool = False) -> int:
+        """Store events; returns when every replica that is in step has every one of them.
+
+        Args:
+            relayed: means nothing to a broker.
+
+        Raises:
+            LogFullError: the brokers take events slower than they come.
+            StorageError: the brokers were not reached in time or refused; says how many are not
+                stored. Appending all of them again is safe.
+        """
+        if events:
+            self.cluster.require(self.topic)
+            self.cluster.send(
+                self.topic,
+                [
+                    (key_of(each), each.model_dump_json().encode(), headers_of(each))
+                    for each in events
+                ],
+            )
+        return len(events)
+
+    def read(
+        self, after: Position = BEGINNING, limit: int | None = None
+    ) -> Iterator[tuple[Position, Event]]:
+        """Events after a position that are stored now; those of one partition in order."""
+        given = self._offsets(after)
+        with self._reading() as client:
+            bounds = self.cluster.bounds(client, self.topic)
+        starts = {each: _start(given.get(each), *bounds[each]) for each in bounds}
+        return self._read(starts, {each: high for each, (_, high) in bounds.items()}, limit)
+
+    def _read(
+        self, offsets: dict[int, int], ends: dict[int, int], limit: int | None
+    ) -> Iterator[tuple[Position, Event]]:
+        found = 0
+        with self._reading() as client:
+            for message in self.cluster.messages(client, self.topic, offsets, ends):
+                if limit is not None and found >= limit:
+                    return
+                offsets[message.partition() or 0] = (message.offset() or 0) + 1
+                if event := delivery_of(message).event:
+                    found += 1
+                    yield json.dumps(offsets), event
+
+    def last_position(self) -> Position:
+        """The end of every partition."""
+        with self._reading() as client:
+            bounds = self.cluster.bounds(client, self.topic)
+        if all(low == high for low, high in bounds.values()):
+            return BEGINNING
+        return json.dumps({partition: high for partition, (_, high) in bounds.items()})
+
+    def _offsets(self, after: Position) -> dict[int, int]:
+        """Where to go on, by partition."""
+        try:
+            return {int(key): int(value) for key, value in json.loads(after or "{}").items()}
+        except (ValueError, TypeError, AttributeError):
+            raise LiveStateError(
+                f"{self.cluster.shown}: {after!r} is no position of this log"
+            ) from None
+
+    def consumer(self, group: str) -> Consumer:
+        """A new member of a group; it joins while it polls."""
+        self.cluster.require(self.topic)
+        return KafkaConsumer(self, group)
+
+    def bury(self, group: str, delivery: Delivery, reason: str) -> None:
+        """Keep a delivery as a dead letter; of one that is too large, its beginning."""
+        headers = {"group": group, "position": delivery.position, "reason": reason}
+        encoded: Headers = {name: text.encode(errors="replace") for name, text in headers.items()}
+        topic = self._dead_letters
+        self.cluster.require(topic)
+        try:
+            self.cluster.send(topic, [(None, delivery.body, encoded)])
+        except TooLargeError:
+            cut = f"{reason} (cut: it has {len(delivery.body):,} bytes)"
+            encoded["reason"] = cut.encode(errors="replace")
+            self.cluster.send(topic, [(None, delivery.body[:_CUT], encoded)])
+
+    def lag(self, group: str) -> Lag:
+        """Messages after the committed offsets; the age is since the oldest was produced."""
+        with self.cluster.asking(group) as client:
+            starts, ends = {}, {}
+            for partition, (low, high, committed) in self._progress(client).items():
+                if (start := _start(committed, low, high)) < high:
+                    starts[partition], ends[partition] = start, high
+            oldest: dict[int, int] = {}
+            for message in self.cluster.messages(client, self.topic, starts, ends):
+                oldest.setdefault(message.partition() or 0, produced_millis(message))
+                if len(oldest) == len(starts):
+                    break
+        waiting = sum(ends.values()) - sum(starts.values())
+        since = min((millis for millis in oldest.values() if millis), default=None)
+        age = 0.0 if since is None else max(0.0, time.time() - since / 1000)
+        return Lag(waiting, age)
+
+    def groups(self) -> list[str]:
+        """Groups of this tenant that the cluster knows."""
+        return sorted(
+            each.removeprefix(self.cluster.prefix)
+            for each in self.cluster.group_ids()
+            if each.startswith(self.cluster.prefix)
+        )
+
+    def rewind(self, group: str, since_micros: int) -> None:
+        """Let a group go back to the first event of each partition that is not older.
+
+        Raises:
+            StorageError: the group's consumers are running; stop them first.
+        """
+        with self.cluster.asking(group) as client:
+            progress = self._progress(client)
+            starts = self._since(client, progress, since_micros // 1000 - self._future_millis)
+            first: dict[int, int] = {}
+            for partition, (_, _, committed) in progress.items():
+                start, end = {partition: starts[partition]}, {partition: committed}
+                for message in self.cluster.messages(client, self.topic, start, end):
+                    event = delivery_of(message).event
+                    if event is not None and event.micros >= since_micros:
+                        first[partition] = message.offset() or 0
+                        break
+        if first:
+            self._move(group, first)
+
+    def _move(self, group: str, offsets: Mapping[int, int]) -> None:
+        """Commit offsets as the group's only member."""
+        from confluent_kafka import TopicPartition
+
+        assigned: list[set[int]] = []
+        until = time.monotonic() + _JOIN_SECONDS
+        with self.cluster.asking(group, GROUP_SETTINGS) as client:
+            client.subscribe(
+                [self.topic],
+                on_assign=lambda _, given: assigned.append({each.partition for each in given}),
+            )
+            while not assigned and time.monotonic() < until:
+                client.poll(0.1)
+            if not assigned or not offsets.keys() <= assigned[0]:
+                raise StorageError(
+                    f"{self.cluster.shown}: group {group!r} has consumers that run, or did seconds ago; "
+                    "stop them and try again"
+                )
+            places = [TopicPartition(self.topic, each, at) for each, at in offsets.items()]
+            for place in client.commit(offsets=places, asynchronous=False) or []:
+                if place.error:
+                    raise self.cluster.fault(place.error, f"group {group!r} was not moved")
+
+    def _since(
+        self, client: Client, progress: Mapping[int, tuple[int, int, int]], millis: int
+    ) -> dict[int, int]:
+        """By partition, an offset before which all was produced earlier.
+
+        A broker without an index of times finds nothing even since 1970: then it is the first.
+        """
+        from confluent_kafka import TopicPartition
+
+        def earliest(millis: int) -> dict[int, int]:
+            wanted = [TopicPartition(self.topic, each, max(0, millis)) for each in progress]
+            found = client.offsets_for_times(wanted, ANSWER_SECONDS)
+            return {each.partition: each.offset for each in found}
+
+        indexed, wanted = earliest(0), earliest(millis)
+        starts = {}
+        for partition, (low, high, _) in progress.items():
+            start = wanted[partition] if indexed[partition] >= 0 else low
+            starts[partition] = start if start >= 0 else high
+        return starts
+
+    def _progress(self, client: Client) -> dict[int, tuple[int, int, int]]:
+        """By partition: the first offset, the next one, and the group's committed one or -1001."""
+        from confluent_kafka import TopicPartition
+
+        bounds = self.cluster.bounds(client, self.topic)
+        places = [TopicPartition(self.topic, each) for each in bounds]
+        committed = client.committed(places, ANSWER_SECONDS)
+        return {each.partition: (*bounds[each.partition], each.offset) for each in committed}
+
+    def dead_letters(self) -> list[DeadLetter]:
+        """What groups gave up, oldest first."""
+        from confluent_kafka import KafkaError
+
+        topic = self._dead_letters
+        with self.cluster.asking("reader") as client:
+            missing = client.list_topics(topic, ANSWER_SECONDS).topics[topic].error
+            if missing is not None and missing.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                return []
+            bounds = self.cluster.bounds(client, topic)
+            starts = {each: low for each, (low, _) in bounds.items()}
+            ends = {each: high for each, (_, high) in bounds.items()}
+            letters = [_letter(each) for each in self.cluster.messages(client, topic, starts, ends)]
+        return sorted(letters, key=lambda each: each.micros)
+
+    def close(self) -> None:
+        """Let go of the producer; a later call makes another."""
+        self.cluster.close()
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[Client]:
+        """A client for the log itself; what cannot be read is a LiveStateError."""
+        try:
+            with self.cluster.asking("reader") as client:
+                yield client
+        except StorageError as error:
+            raise LiveStateError(str(error)) from None
+
+
+def _start(given: int | None, low: int, high: int) -> int:
+    """Where to go on in a partition; at its beginning if it has lost the place, or was made anew."""
+    return given if given is not None and low <= given <= high else low
+
+
+def _letter(message: Message) -> DeadLetter:
+    headers = {name: each.decode(errors="replace") for name, each in headers_in(message).items()}
+    return DeadLetter(
+        headers.get("group", ""), headers.get("position", ""), body_of(message),
+        headers.get("reason", ""), produced_millis(message) * 1000,
+    )  # fmt: skip

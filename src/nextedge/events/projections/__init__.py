@@ -1,0 +1,1 @@
+"""Projections: what the overlay derives from the events beside its own state."""

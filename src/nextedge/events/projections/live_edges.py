@@ -1,0 +1,105 @@
+"""Interactions that events made, as the graphs of a release take them in.
+
+Columns to which every event adds a row, so that all of them become positions and graph rows in
+a few array operations: 20 bytes an interaction, beside the ids that are new.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from nextedge.events.event import Event
+from nextedge.events.projections.projection import Fold
+from nextedge.events.to_tables.interactions import interaction_weight
+
+_OF_PEOPLE = frozenset({
+    "connect", "accept", "disconnect", "hide_connection", "unhide_connection", "leave",
+})  # fmt: skip
+"""Events that change the graphs by what the overlay itself keeps of them."""
+
+
+class Names:
+    """Ids as text, numbered in the order they came."""
+
+    def __init__(self, names: list[str] | None = None) -> None:
+        self.all = names or []
+        self._number = {name: number for number, name in enumerate(self.all)}
+
+    def number(self, identifier: object) -> int:
+        """The number of an id, a new one for one that is new."""
+        name = str(identifier)
+        number = self._number.get(name)
+        if number is None:
+            number = self._number[name] = len(self.all)
+            self.all.append(name)
+        return number
+
+
+class Columns:
+    """Rows of numbers, column by column."""
+
+    def __init__(self, **codes: str) -> None:
+        self._columns: dict[str, array[Any]] = {name: array(code) for name, code in codes.items()}
+
+    def __len__(self) -> int:
+        return len(next(iter(self._columns.values())))
+
+    def add(self, *row: Any) -> None:
+        """One more row, in the order of the columns."""
+        for column, value in zip(self._columns.values(), row, strict=True):
+            column.append(value)
+
+    def copy(self) -> dict[str, np.ndarray]:
+        """The columns as they are now."""
+        return {name: np.array(column) for name, column in self._columns.items()}
+
+    def dump(self) -> dict[str, list[float]]:
+        """Plain lists."""
+        return {name: column.tolist() for name, column in self._columns.items()}
+
+    def load(self, dumped: Mapping[str, list[float]]) -> None:
+        """Append what ``dump`` gave."""
+        for name, column in self._columns.items():
+            column.extend(dumped[name])
+
+
+class LiveEdges(Fold):
+    """Interactions since the log began, and whether anything has changed a graph.
+
+    Attributes:
+        users, items: ids by number.
+        interactions: ``user``, ``item`` (int32 numbers), ``time`` (µs), ``weight`` (float32).
+        changes: differs after every event that changes a graph.
+    """
+
+    name = "live_edges"
+
+    def __init__(self) -> None:
+        self.users, self.items = Names(), Names()
+        self.interactions = Columns(user="i", item="i", time="q", weight="f")
+        self.changes = 0
+
+    def apply(self, event: Event) -> None:
+        weight = interaction_weight(event)
+        if weight is not None:
+            user, item = self.users.number(event.user_id), self.items.number(event.item_id)
+            self.interactions.add(user, item, event.micros, weight)
+        elif event.type not in _OF_PEOPLE:
+            return
+        self.changes += 1
+
+    def dump(self) -> dict[str, Any]:
+        return {
+            "users": self.users.all,
+            "items": self.items.all,
+            "interactions": self.interactions.dump(),
+        }
+
+    def load(self, dumped: dict[str, Any]) -> None:
+        self.users, self.items = Names(dumped["users"]), Names(dumped["items"])
+        self.interactions.load(dumped["interactions"])
+        self.changes += 1

@@ -1,0 +1,354 @@
+"""What a list of events adds up to, whatever their order: the overlay and builds fold the same.
+
+Every fact is as its latest event says: by event time, and where two happened at the same
+microsecond, as the one that narrows says. A fact that is on or off is therefore one number,
+``2 · micros + (1 where it narrows)``, and the larger one holds. So late, repeated and
+out-of-order deliveries end in the same state. What nobody can take back (a dismissal, a
+departure, what was bought) is a set that only grows.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Hashable, Iterable
+from typing import Any, Generic, TypeVar
+
+from nextedge.events.event import Event
+from nextedge.events.schemas import EVENTS
+from nextedge.events.profile_fields import stated_values
+from nextedge.types import MICROSECONDS_PER_DAY, Identifier
+
+Key = TypeVar("Key", bound=Hashable)
+Pair = tuple[str, str]
+_KEPT_SHOWN = 2000
+_NOBODY: frozenset[str] = frozenset()
+
+
+def text(identifier: Identifier | None) -> str:
+    """The key of an id: its text."""
+    return str(identifier)
+
+
+def stamp_of(event: Event, *, narrows: bool) -> int:
+    """The number by which one of two facts is the later."""
+    return 2 * event.micros + narrows
+
+
+def micros_of(stamp: int) -> int:
+    """The event time of a stamp."""
+    return stamp >> 1
+
+
+class Latest(Generic[Key]):
+    """Facts that are on (odd stamps) or off, each as of its latest event."""
+
+    def __init__(self) -> None:
+        self.stamps: dict[Key, int] = {}
+
+    def turn(self, key: Key, stamp: int) -> bool:
+        """Take a fact over where it is later; whether it is another one than before."""
+        before = self.stamps.get(key)
+        if before is not None and before >= stamp:
+            return False
+        self.stamps[key] = stamp
+        return before is None or bool((before ^ stamp) & 1)
+
+
+class Standing:
+    """Pairs that hold for both people as long as either of them keeps them up."""
+
+    def __init__(self) -> None:
+        self._kept: Latest[Pair] = Latest()
+        self._others: dict[str, set[str]] = {}
+
+    def __len__(self) -> int:
+        return len(self._others)
+
+    def turn(self, by: str, other: str, stamp: int) -> None:
+        """``by`` puts the pair up, or takes it back; what the other one did stands."""
+        if not self._kept.turn((by, other), stamp):
+            return
+        if stamp & 1:
+            self._others.setdefault(by, set()).add(other)
+            self._others.setdefault(other, set()).add(by)
+        elif not self._kept.stamps.get((other, by), 0) & 1:
+            _drop(self._others, by, other)
+            _drop(self._others, other, by)
+
+    def __contains__(self, pair: Pair) -> bool:
+        """Whether (by whom, the other) was ever put up or taken back."""
+        return pair in self._kept.stamps
+
+    def pairs(self) -> list[tuple[str, str, int]]:
+        """(by whom, the other, when in microseconds) of all pairs that are up, in their order."""
+        kept = self._kept.stamps.items()
+        return sorted((by, other, micros_of(each)) for (by, other), each in kept if each & 1)
+
+    def of(self, user: str) -> frozenset[str] | set[str]:
+        """Everybody who is in a pair with a user."""
+        return self._others.get(user, _NOBODY)
+
+    def dump(self) -> list[list[Any]]:
+        """As plain JSON values."""
+        return [[by, other, stamp] for (by, other), stamp in self._kept.stamps.items()]
+
+
+def _pair(a: str, b: str) -> Pair:
+    return (a, b) if a < b else (b, a)
+
+
+def _drop(sets: dict[str, set[str]], key: str, member: str) -> None:
+    """Take a member out of a set, and the set where it was the last."""
+    found = sets.get(key)
+    if found is not None:
+        found.discard(member)
+        if not found:
+            del sets[key]
+
+
+class Facts:
+    """State by user id (as text): connected, requested, dismissed, blocked, opted out, gone, shown.
+
+    Args:
+        shown_days: impressions that are older than the user's latest by more are dropped.
+    """
+
+    def __init__(self, shown_days: float = math.inf) -> None:
+        self.shown_days = shown_days
+        self.connected: dict[str, set[str]] = {}
+        self.disconnected: dict[str, set[str]] = {}
+        self.dismissed: dict[tuple[str, str], set[str]] = {}
+        self.blocked = Standing()
+        self.hidden_connections = Standing()
+        self.requested = Standing()
+        self.interacted: dict[str, set[str]] = {}
+        self.opted_out: set[str] = set()
+        self.departed: set[str] = set()
+        self.unavailable: set[str] = set()
+        self.stated: dict[str, dict[str, tuple[str, ...]]] = {}
+        self.shown: dict[tuple[str, str], list[tuple[int, str]]] = {}
+        self.latest_micros: int | None = None
+        """The latest time of any event."""
+        self.gone_version = 0
+        """Differs whenever the people or items that nobody is shown do."""
+        self._pairs: Latest[Pair] = Latest()
+        self._opted: Latest[str] = Latest()
+        self._items: Latest[str] = Latest()
+        self._stated: dict[tuple[str, str], tuple[int, bool, str]] = {}
+
+    @classmethod
+    def of(cls, events: Iterable[Event], types: Collection[str] = EVENTS) -> Facts:
+        """What events add up to; only those of some types are looked at."""
+        facts = cls()
+        for event in events:
+            if event.type in types:
+                facts.add(event)
+        return facts
+
+    def add(self, event: Event) -> None:
+        """Fold one event in; a further time changes nothing."""
+        if self.latest_micros is None or event.micros > self.latest_micros:
+            self.latest_micros = event.micros
+        handler = _HANDLERS[event.type]
+        if handler is not None:
+            handler(self, event)
+
+    def connections(self) -> list[tuple[str, str, int]]:
+        """(one, other, when in microseconds) of all pairs that events connected, in their order."""
+        pairs = self._pairs.stamps.items()
+        return sorted((a, b, micros_of(stamp)) for (a, b), stamp in pairs if not stamp & 1)
+
+    def ended(self) -> set[Pair]:
+        """Pairs, each in the order of their texts, whose connection events have ended."""
+        return {pair for pair, stamp in self._pairs.stamps.items() if stamp & 1}
+
+    def _connect(self, event: Event) -> None:
+        self._join(text(event.user_id), text(event.candidate_id), stamp_of(event, narrows=False))
+
+    def _disconnect(self, event: Event) -> None:
+        self._join(text(event.user_id), text(event.candidate_id), stamp_of(event, narrows=True))
+
+    def _join(self, a: str, b: str, stamp: int) -> None:
+        """Connect two people or end their connection; either answers what they asked before."""
+        for by, other in ((a, b), (b, a)):
+            if (by, other) in self.requested:
+                self.requested.turn(by, other, stamp & ~1)
+        if not self._pairs.turn(_pair(a, b), stamp):
+            return
+        now, before = self.connected, self.disconnected
+        if stamp & 1:
+            now, before = before, now
+        for left, right in ((a, b), (b, a)):
+            now.setdefault(left, set()).add(right)
+            _drop(before, left, right)
+
+    def _request(self, event: Event) -> None:
+        self._ask(event.user_id, event.candidate_id, stamp_of(event, narrows=True))
+
+    def _withdraw(self, event: Event) -> None:
+        self._ask(event.user_id, event.candidate_id, stamp_of(event, narrows=False))
+
+    def _decline(self, event: Event) -> None:
+        self._ask(event.candidate_id, event.user_id, stamp_of(event, narrows=False))
+        self._dismiss(event)
+
+    def _ask(self, by: Identifier | None, other: Identifier | None, stamp: int) -> None:
+        """Put a request up or take it back; a later connection, or end of one, has answered it."""
+        a, b = text(by), text(other)
+        answered = self._pairs.stamps.get(_pair(a, b))
+        self.requested.turn(a, b, stamp if answered is None else max(stamp, answered & ~1))
+
+    def _block(self, event: Event) -> None:
+        stamp = stamp_of(event, narrows=event.type == "block")
+        self.blocked.turn(text(event.user_id), text(event.candidate_id), stamp)
+
+    def _hide_connection(self, event: Event) -> None:
+        stamp = stamp_of(event, narrows=event.type == "hide_connection")
+        self.hidden_connections.turn(text(event.user_id), text(event.candidate_id), stamp)
+
+    def _dismiss(self, event: Event) -> None:
+        kind, target = target_of(event)
+        self.dismissed.setdefault((kind, text(event.user_id)), set()).add(target)
+
+    def _interact(self, event: Event) -> None:
+        self.interacted.setdefault(text(event.user_id), set()).add(text(event.item_id))
+
+    def _impression(self, event: Event) -> None:
+        kind, target = target_of(event)
+        self._show(kind, text(event.user_id), event.micros, target)
+
+    def _show(self, kind: str, user: str, micros: int, target: str) -> None:
+        """Keep the latest impressions of a user, by their times."""
+        if not self.shown_days:
+            return
+        shown, new = self.shown.setdefault((kind, user), []), (micros, target)
+        place = bisect_left(shown, new)
+        if place < len(shown) and shown[place] == new:
+            return
+        shown.insert(place, new)
+        if not math.isinf(self.shown_days):
+            oldest = shown[-1][0] - int(self.shown_days * MICROSECONDS_PER_DAY)
+            del shown[: bisect_left(shown, (oldest, ""))]
+        del shown[:-_KEPT_SHOWN]
+
+    def _opt(self, event: Event) -> None:
+        user, stamp = text(event.user_id), stamp_of(event, narrows=event.type == "opt_out")
+        if self._opted.turn(user, stamp):
+            (self.opted_out.add if stamp & 1 else self.opted_out.discard)(user)
+            self.gone_version += 1
+
+    def _leave(self, event: Event) -> None:
+        self.departed.add(text(event.user_id))
+        self.gone_version += 1
+
+    def _profile_update(self, event: Event) -> None:
+        user = text(event.user_id)
+        for name, values in stated_values(event.model_extra or {}).items():
+            self._state(user, name, (event.micros, not values, event.event_id), values)
+
+    def _state(
+        self, user: str, name: str, stamp: tuple[int, bool, str], values: tuple[str, ...]
+    ) -> None:
+        before = self._stated.get((user, name))
+        if before is not None and before >= stamp:
+            return
+        self._stated[user, name] = stamp
+        now = {**self.stated.get(user, {}), name: values}  # readers have the old one or the new
+        self.stated[user] = {name: values for name, values in now.items() if values}
+
+    def _item_unavailable(self, event: Event) -> None:
+        self._offer(event, available=False)
+
+    def _item_available(self, event: Event) -> None:
+        self._offer(event, available=True)
+
+    def _item_upsert(self, event: Event) -> None:
+        available = event.given("available")
+        if available is not None:
+            self._offer(event, available=available)
+
+    def _offer(self, event: Event, *, available: bool) -> None:
+        item, stamp = text(event.item_id), stamp_of(event, narrows=not available)
+        if self._items.turn(item, stamp):
+            (self.unavailable.add if stamp & 1 else self.unavailable.discard)(item)
+            self.gone_version += 1
+
+    def dump(self) -> dict[str, list[Any]]:
+        """The whole state as rows of plain JSON values; the order of rows says nothing."""
+        return {
+            "pairs": [[a, b, stamp] for (a, b), stamp in self._pairs.stamps.items()],
+            "requested": self.requested.dump(),
+            "blocked": self.blocked.dump(),
+            "hidden_connections": self.hidden_connections.dump(),
+            "opted": [[user, stamp] for user, stamp in self._opted.stamps.items()],
+            "items": [[item, stamp] for item, stamp in self._items.stamps.items()],
+            "departed": [[user] for user in self.departed],
+            "dismissed": [[kind, user, sorted(of)] for (kind, user), of in self.dismissed.items()],
+            "interacted": [[user, sorted(of)] for user, of in self.interacted.items()],
+            "stated": [
+                [user, name, *stamp, list(self.stated.get(user, {}).get(name, ()))]
+                for (user, name), stamp in self._stated.items()
+            ],
+            "shown": [
+                [kind, user, [list(each) for each in shown]]
+                for (kind, user), shown in self.shown.items()
+            ],
+            "latest": [] if self.latest_micros is None else [[self.latest_micros]],
+        }
+
+    def load(self, dumped: dict[str, list[Any]]) -> None:
+        """Take over what ``dump`` gave; nothing was folded before."""
+        for a, b, stamp in dumped["pairs"]:
+            self._join(a, b, stamp)
+        for name in ("requested", "blocked", "hidden_connections"):
+            for by, other, stamp in dumped[name]:
+                getattr(self, name).turn(by, other, stamp)
+        self._opted.stamps = dict(dumped["opted"])
+        self.opted_out = {user for user, stamp in dumped["opted"] if stamp & 1}
+        self._items.stamps = dict(dumped["items"])
+        self.unavailable = {item for item, stamp in dumped["items"] if stamp & 1}
+        self.departed = {user for (user,) in dumped["departed"]}
+        self.dismissed = {(kind, user): set(of) for kind, user, of in dumped["dismissed"]}
+        self.interacted = {user: set(of) for user, of in dumped["interacted"]}
+        for user, name, micros, taken_back, event_id, values in dumped["stated"]:
+            self._state(user, name, (micros, taken_back, event_id), tuple(values))
+        self.shown = {
+            (kind, user): [(micros, target) for micros, target in shown]
+            for kind, user, shown in dumped["shown"]
+        }
+        for (micros,) in dumped["latest"]:
+            self.latest_micros = micros
+
+
+def target_of(event: Event) -> tuple[str, str]:
+    """(``items`` or ``people``, id) of what an event is about."""
+    if event.item_id is not None:
+        return "items", text(event.item_id)
+    return "people", text(event.candidate_id)
+
+
+_HANDLERS: dict[str, Callable[[Facts, Event], None] | None] = {
+    "connect": Facts._connect,
+    "accept": Facts._connect,
+    "disconnect": Facts._disconnect,
+    "request": Facts._request,
+    "withdraw": Facts._withdraw,
+    "decline": Facts._decline,
+    "block": Facts._block,
+    "unblock": Facts._block,
+    "hide_connection": Facts._hide_connection,
+    "unhide_connection": Facts._hide_connection,
+    "dismiss": Facts._dismiss,
+    "interact": Facts._interact,
+    "purchase": Facts._interact,
+    "impression": Facts._impression,
+    "click": None,
+    "opt_out": Facts._opt,
+    "opt_in": Facts._opt,
+    "leave": Facts._leave,
+    "item_upsert": Facts._item_upsert,
+    "item_unavailable": Facts._item_unavailable,
+    "item_available": Facts._item_available,
+    "profile_update": Facts._profile_update,
+}

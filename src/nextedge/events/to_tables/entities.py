@@ -1,0 +1,293 @@
+"""What events state of users and items, as rows of their tables: the latest by event time holds."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from nextedge import schema
+from nextedge.events.event import Event
+from nextedge.events.to_tables.rows import UTC as TIME
+from nextedge.events.to_tables.rows import ids_as
+from nextedge.schema import ColumnKind
+
+_FLAGS = {"discoverable": True, "available": True, "unsafe": False}
+"""What holds of a new row where nothing is said."""
+_CREATED = "created_at"
+_MAGNITUDES = ((1e11, 1), (1e14, 1_000), (1e17, 1_000_000), (math.inf, 1_000_000_000))
+"""Numbers below the first are seconds since 1970, of which one has so many: as in the tables."""
+_TYPES = {
+    ColumnKind.CATEGORY: pa.string(), ColumnKind.TEXT: pa.string(), ColumnKind.NUMBER: pa.float64(),
+    ColumnKind.TAGS: pa.list_(pa.string()), ColumnKind.TIMESTAMP: TIME, ColumnKind.FLAG: pa.bool_(),
+}  # fmt: skip
+
+
+@dataclass
+class Stated:
+    """A table with what was stated, and the values that could not be taken, by column."""
+
+    rows: pa.Table
+    unreadable: Counter[str] = field(default_factory=Counter)
+
+
+def with_profiles(rows: pa.Table, events: Iterable[Event]) -> Stated:
+    """Users with the attributes that they stated; those without a row get none here."""
+    updates = [event for event in events if event.type == "profile_update"]
+    return _restated(rows, schema.USERS, _statements(updates, "user_id"), set())
+
+
+def with_newcomers(rows: pa.Table, events: pa.Table) -> pa.Table:
+    """Users with a row for everybody whom events name, without attributes.
+
+    Args:
+        events: as ``event_rows`` gives them.
+    """
+    people = events.filter(pc.equal(events["kind"], "people"))
+    named = pa.table({
+        "id": pa.chunked_array([*events["usr"].chunks, *people["target"].chunks], pa.string()),
+        "micros": pa.chunked_array([*events["micros"].chunks, *people["micros"].chunks], pa.int64()),
+    })  # fmt: skip
+    first = named.filter(pc.is_valid(named["id"])).group_by("id").aggregate([("micros", "min")])
+    key = rows[schema.USER_ID]
+    known = pc.is_in(first["id"], value_set=key.cast(pa.string()))
+    fresh = first.filter(pc.invert(known)).sort_by("id")
+    return _appended(rows, schema.USERS, fresh["id"], fresh["micros_min"])
+
+
+def with_items(
+    rows: pa.Table | None, events: Sequence[Event], id_type: pa.DataType
+) -> Stated | None:
+    """Items as ``item_upsert`` and ``item_available``/``item_unavailable`` leave them.
+
+    An upsert of an item without a row makes one. None where there is no table and none upserted.
+
+    Args:
+        id_type: of the items, where there is no table.
+    """
+    upserts = [event for event in events if event.type == "item_upsert"]
+    changes = [e for e in events if e.type in ("item_available", "item_unavailable")]
+    if rows is None:
+        if not upserts:
+            return None
+        rows = _empty_items(upserts, id_type)
+    statements = _statements(upserts, "item_id")
+    statements += [
+        (str(e.item_id), e.micros, e.event_id, {"available": e.type == "item_available"})
+        for e in changes
+    ]
+    return _restated(rows, schema.ITEMS, statements, {str(e.item_id) for e in upserts})
+
+
+_Statement = tuple[str, int, str, Mapping[str, Any]]
+"""Id, time in µs, event id, and what is stated by column."""
+
+
+def _statements(events: Iterable[Event], key: str) -> list[_Statement]:
+    return [
+        (str(getattr(e, key)), e.micros, e.event_id, {**_declared(e), **(e.model_extra or {})})
+        for e in events
+    ]  # fmt: skip
+
+
+_OWN = frozenset({
+    "type", "user_id", "candidate_id", "item_id", "surface", "timestamp", "event_id",
+    "recommendation_id", "position", "version", "schema_version",
+})  # fmt: skip
+"""Fields that say something of the event, not of what it is about."""
+
+
+def _declared(event: Event) -> dict[str, Any]:
+    """Fields that this version declares, and that are given: they may be columns as well."""
+    return {n: getattr(event, n) for n in event.model_fields_set if n in Event.model_fields and n not in _OWN}  # fmt: skip
+
+
+def _empty_items(upserts: Iterable[Event], id_type: pa.DataType) -> pa.Table:
+    """A table of items with the columns that the schema knows and somebody states."""
+    stated = {name for event in upserts for name in (event.model_extra or {})}
+    spec = schema.TABLES[schema.ITEMS]
+    fields = [
+        (column.name, _TYPES[column.kind])
+        for column in spec.columns
+        if column.name not in spec.key and column.name in stated | {"available", "unsafe"}
+    ]
+    return pa.schema([(spec.key[0], id_type), *fields]).empty_table()
+
+
+def _restated(rows: pa.Table, name: str, statements: list[_Statement], makers: set[str]) -> Stated:
+    """A table with its columns as they were stated last; ids among ``makers`` get a row."""
+    if not statements:
+        return Stated(rows)
+    spec, unreadable = schema.TABLES[name], Counter[str]()
+    key = spec.key[0]
+    latest: dict[str, dict[str, Any]] = {}
+    first: dict[str, int] = {}
+    for who, micros, _, fields in sorted(statements, key=lambda each: each[:3]):
+        if who in makers:
+            first.setdefault(who, micros)
+        own = latest.setdefault(who, {})
+        for column in fields.keys() & set(rows.column_names) - {key}:
+            value, fits = _value(
+                fields[column], rows.schema.field(column).type, spec.kind_of(column)
+            )
+            unreadable[column] += not fits
+            flag = spec.kind_of(column) is ColumnKind.FLAG
+            if fits or not flag:  # a flag that cannot be read leaves what was said before
+                own[column] = _FLAGS.get(column) if value is None and flag else value
+    known = set(rows[key].cast(pa.string()).to_pylist()) if makers else set()
+    fresh = sorted(first.keys() - known)
+    rows = _appended(rows, name, pa.array(fresh, pa.string()), pa.array([first[i] for i in fresh], pa.int64()))  # fmt: skip
+    ids = pa.array(list(latest), pa.string())
+    place = pc.index_in(rows[key].cast(pa.string()), value_set=ids)
+    for at, column in enumerate(rows.column_names):
+        said = [i for i, own in enumerate(latest.values()) if column in own]
+        if said:
+            values = [own[column] for own in latest.values() if column in own]
+            rows = rows.set_column(at, rows.schema.field(at).with_nullable(True),
+                                   _with(rows.column(at), place, said, values))  # fmt: skip
+    return Stated(rows, +unreadable)
+
+
+def _with(
+    column: pa.ChunkedArray, place: pa.ChunkedArray, said: list[int], values: list[Any]
+) -> pa.ChunkedArray:
+    """A column with other values in some rows.
+
+    Args:
+        place: of each row, which of the stated ids it is.
+        said: the ids of whom this column is stated, as places among them, ascending.
+    """
+    number = np.asarray(pc.fill_null(pc.index_in(place, value_set=pa.array(said, place.type)), -1))
+    if pa.types.is_timestamp(column.type):
+        new = pa.array(values, pa.int64()).cast(TIME).cast(column.type)
+    else:
+        new = pa.array(values, column.type)
+    source = np.where(number >= 0, len(column) + number, np.arange(len(column)))
+    return pa.chunked_array([*column.chunks, new], column.type).take(pa.array(source))
+
+
+def _appended(
+    rows: pa.Table, name: str, ids: pa.Array | pa.ChunkedArray, micros: pa.Array | pa.ChunkedArray
+) -> pa.Table:
+    """A table with rows for further ids: no attribute but when they were first heard of."""
+    key = schema.TABLES[name].key[0]
+    columns = {key: ids_as(ids, rows.schema.field(key).type)}
+    if _CREATED in rows.column_names and pa.types.is_timestamp(rows.schema.field(_CREATED).type):
+        columns[_CREATED] = micros.cast(TIME).cast(rows.schema.field(_CREATED).type)
+    for flag, value in _FLAGS.items():
+        if flag in rows.column_names:
+            columns[flag] = pa.array([value] * len(ids), pa.bool_())
+    more = pa.table(columns)
+    more = more.filter(pc.is_valid(more[key]))
+    nullable = pa.schema([each.with_nullable(True) for each in rows.schema])
+    return pa.concat_tables([rows.cast(nullable), more], promote_options="default")
+
+
+def _value(given: Any, kind: pa.DataType, meaning: ColumnKind | None) -> tuple[Any, bool]:
+    """A stated value as one of a column's type, and whether it could be taken; None takes it back."""
+    if given is None or given == [] or given == "":
+        return None, True
+    try:
+        if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+            parts = _parts(given)
+            values = [_single(part, kind.value_type) for part in parts]
+        else:
+            values = _single(_alone(given), kind)
+            if meaning in _DEGREES and abs(values) > _DEGREES[meaning]:
+                raise ValueError(given)
+    except (ValueError, TypeError, OverflowError, pa.ArrowException):
+        return None, False
+    return values, True
+
+
+_DEGREES = {ColumnKind.LATITUDE: 90, ColumnKind.LONGITUDE: 180}
+
+
+def _alone(given: Any) -> Any:
+    if isinstance(given, list | tuple):
+        if len(given) != 1:
+            raise ValueError(given)
+        return given[0]
+    return given
+
+
+def _parts(given: Any) -> Sequence[Any]:
+    if isinstance(given, list | tuple):
+        return given
+    if isinstance(given, str):
+        return [part for part in re.split(r"\s*[|;,]\s*", given.strip()) if part]
+    return [given]
+
+
+def _single(given: Any, kind: pa.DataType) -> Any:
+    """One value of a type; raises where it cannot be one."""
+    reader = next((read for fits, read in _READERS if fits(kind)), None)
+    if reader is None:
+        return pa.scalar(given, kind).as_py()
+    value = reader(given)
+    if pa.types.is_integer(kind):
+        pa.scalar(value, kind)  # raises where it is too large
+    return value
+
+
+def _as_text(given: Any) -> str:
+    if isinstance(given, bool) or not isinstance(given, str | int | float):
+        raise ValueError(given)
+    return str(given)
+
+
+def _as_number(given: Any) -> float:
+    if isinstance(given, bool):
+        raise ValueError(given)
+    number = float(given)
+    if not math.isfinite(number):
+        raise ValueError(given)
+    return number
+
+
+def _as_integer(given: Any) -> int:
+    if isinstance(given, bool):
+        raise ValueError(given)
+    whole = int(given)
+    if isinstance(given, float) and whole != given:
+        raise ValueError(given)
+    return whole
+
+
+def _as_flag(given: Any) -> bool:
+    if isinstance(given, bool):
+        return given
+    word = str(given).strip().lower()
+    if word in ("true", "t", "yes", "y", "1"):
+        return True
+    if word in ("false", "f", "no", "n", "0"):
+        return False
+    raise ValueError(given)
+
+
+def _as_micros(given: Any) -> int:
+    if isinstance(given, bool):
+        raise ValueError(given)
+    if isinstance(given, int | float):
+        each = next(parts for bound, parts in _MAGNITUDES if abs(given) < bound)
+        return round(given * (1_000_000 / each))
+    time = given if isinstance(given, datetime) else datetime.fromisoformat(given)
+    time = time.replace(tzinfo=UTC) if time.tzinfo is None else time
+    return round(time.timestamp() * 1e6)
+
+
+_READERS: tuple[tuple[Callable[[pa.DataType], bool], Callable[[Any], Any]], ...] = (
+    (lambda kind: pa.types.is_string(kind) or pa.types.is_large_string(kind), _as_text),
+    (pa.types.is_boolean, _as_flag),
+    (pa.types.is_integer, _as_integer),
+    (pa.types.is_floating, _as_number),
+    (pa.types.is_timestamp, _as_micros),
+)

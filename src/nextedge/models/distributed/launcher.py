@@ -1,0 +1,307 @@
+"""Where a training runs: in this process, in several started by torchrun, or on Spark's executors."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from nextedge.config import TrainingConfig
+from nextedge.cores import THREADS_VARIABLE, thread_count
+from nextedge.engines.spark.session import open_session
+from nextedge.errors import MissingDependencyError, TrainingError
+from nextedge.models.artifact import Artifact
+from nextedge.models.distributed.worker import LAUNCHED
+from nextedge.models.distributed.job import ENDED, LOGS, TOLD, clear_job, failure, result, write_job
+from nextedge.models.model import Model, ModelConfig, ModelProgress, TrainingData
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+_LOOK = 0.2
+"""Seconds between looks at what the processes tell."""
+_GRACE = 10.0
+"""Seconds that a launcher has to stop its processes."""
+
+
+class Launcher(ABC):
+    """Runs a job's folder (see ``job``) in processes of some number."""
+
+    def __init__(self, processes: int) -> None:
+        self.processes = processes
+
+    @abstractmethod
+    def run(self, folder: Path, tell: Told) -> None:
+        """Run the training to its end.
+
+        Raises:
+            TrainingError: it failed; the message says what was lost and what to do.
+        """
+
+
+def fit(
+    model: Model,
+    data: TrainingData,
+    config: ModelConfig,
+    progress: ModelProgress,
+    training: TrainingConfig = TrainingConfig(),  # noqa: B008
+) -> Artifact:
+    """Fit a model where the settings say; one that no gradients train, right here.
+
+    Raises:
+        TrainingError: it could not be trained, or a process was lost.
+    """
+    data = replace(data, partitioned=training.graph == "partitioned")
+    launcher = launcher_of(training)
+    if launcher is None or not (model.trained and model.extra == "train"):
+        return model.fit(data, config, progress)
+    with _folder_of(data) as folder:
+        write_job(folder, model, data, config)
+        told = Told(folder / TOLD, model.name, progress)
+        launcher.run(folder, told)
+        told.read()
+        fitted = result(folder)
+        clear_job(folder)
+        return fitted
+
+
+def launcher_of(training: TrainingConfig) -> Launcher | None:
+    """Who starts the processes; None where this one trains alone."""
+    processes = training.processes
+    if processes == 1:
+        return None
+    if training.launcher == "spark":
+        return SparkLauncher(processes)
+    return TorchrunLauncher(processes, training.restarts)
+
+
+@contextmanager
+def _folder_of(data: TrainingData) -> Iterator[Path]:
+    if data.directory is not None:
+        yield data.directory.resolve()
+        return
+    with tempfile.TemporaryDirectory(prefix="nextedge-training-") as folder:
+        yield Path(folder)
+
+
+class Told:
+    """Passes on what the first process tells."""
+
+    def __init__(self, path: Path, model: str, progress: ModelProgress) -> None:
+        self.path, self.model, self.progress = path, model, progress
+        self.done, self.total, self._read = 0, 0, 0
+
+    def read(self) -> None:
+        """Pass on what is new."""
+        if not self.path.exists():
+            return
+        with self.path.open() as file:
+            file.seek(self._read)
+            while (line := file.readline()).endswith("\n"):
+                self._read += len(line.encode())
+                text, self.done, self.total = json.loads(line)
+                self.progress(text, self.done, self.total)
+
+    @property
+    def place(self) -> str:
+        """Where the training stands, in words."""
+        if not self.total:
+            return "before the first epoch ended"
+        return f"in epoch {self.done + 1} of {self.total}"
+
+
+class TorchrunLauncher(Launcher):
+    """Processes on this machine, by torchrun's launcher, which shares the cores among them."""
+
+    def __init__(self, processes: int, restarts: int = 0) -> None:
+        super().__init__(processes)
+        self.restarts = restarts
+
+    def run(self, folder: Path, tell: Told) -> None:
+        _require_torch()
+        (folder / LOGS).mkdir(exist_ok=True)
+        command = [
+            sys.executable, "-m", "nextedge.models.distributed.worker", str(folder),
+            "--processes", str(self.processes), "--restarts", str(self.restarts),
+        ]  # fmt: skip
+        with (folder / LOGS / "launcher.log").open("wb") as log:
+            code = self._wait(command, log, tell)
+        if code != 0:
+            raise self._error(folder, tell, code)
+
+    def _wait(self, command: list[str], log: IO[bytes], tell: Told) -> int:
+        environment = {**os.environ, **threads_of(self.processes), LAUNCHED: "1"}
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
+        )
+        try:
+            while process.poll() is None:
+                time.sleep(_LOOK)
+                tell.read()
+        finally:
+            if process.poll() is None:  # interrupted: the launcher stops its processes
+                process.terminate()
+                try:
+                    process.wait(_GRACE)
+                except subprocess.TimeoutExpired:
+                    process.kill()  # who is left ends with it
+                    process.wait()
+        return process.returncode
+
+    def _error(self, folder: Path, tell: Told, code: int) -> Exception:
+        if (known := failure(folder)) is not None:
+            return known
+        ended = folder / ENDED
+        if not ended.exists():
+            log = _tail(folder / LOGS / "launcher.log")
+            return TrainingError(
+                f"{tell.model}: torchrun's launcher ended with {code} {tell.place}: {log}"
+            )
+        told = json.loads(ended.read_text())
+        return lost(
+            tell, told["rank"], told["processes"], told["exit"], _log_of(folder, told["rank"])
+        )
+
+
+class SparkLauncher(Launcher):
+    """Processes on Spark's executors, or on its driver, by TorchDistributor.
+
+    The executors need NextEdge with its extra ``train``, and must see the job's folder.
+    """
+
+    def __init__(self, processes: int, *, local: bool = False) -> None:
+        super().__init__(processes)
+        self.local = local
+
+    def run(self, folder: Path, tell: Told) -> None:
+        _require_torch()
+        try:
+            from pyspark.ml.torch.distributor import TorchDistributor
+        except ImportError:
+            raise MissingDependencyError("pyspark", "spark", "training on Spark") from None
+        session = open_session()
+        _check_slots(session, self.processes, local=self.local)
+        script = folder / "train.py"
+        script.write_text(_SCRIPT)
+        distributor = TorchDistributor(self.processes, local_mode=self.local, use_gpu=False)
+        with _telling(tell), _environment(threads_of(self.processes) if self.local else {}):
+            try:
+                distributor.run(str(script), str(folder))
+            except Exception as error:
+                tell.read()
+                raise failure(folder) or TrainingError(
+                    f"{tell.model}: Spark lost a process of the training {tell.place}: "
+                    f"{_why(str(error))}; the others were stopped. Run the same command again: it "
+                    "goes on after the last epoch that was finished"
+                ) from None
+            finally:
+                script.unlink(missing_ok=True)
+
+
+_SCRIPT = """import sys
+
+from nextedge.models.distributed.worker import main
+
+if __name__ == "__main__":
+    sys.exit(main())
+"""
+
+
+def _check_slots(session: SparkSession, processes: int, *, local: bool) -> None:
+    slots = session.sparkContext.defaultParallelism
+    if not local and processes > slots:
+        raise TrainingError(
+            f"{processes} processes shall train at the same time, and Spark runs {slots} tasks; "
+            "set [training] processes lower, or give Spark more cores"
+        )
+
+
+def lost(tell: Told, rank: int, processes: int, code: int, log: str) -> TrainingError:
+    """What became of a process that left no word."""
+    if code < 0:
+        how = f"was killed ({signal.Signals(-code).name})"
+        if code == -signal.SIGKILL:
+            how += (
+                "; where nobody did it, memory ran out: set [training] processes lower, or "
+                'graph = "partitioned"'
+            )
+    else:
+        how = f"ended with {code}: {log}"
+    return TrainingError(
+        f"{tell.model}: process {rank} of {processes} (from 0), {tell.place}, {how}. The others were "
+        "stopped. Run the same command again: it goes on after the last epoch that was finished"
+    )
+
+
+def threads_of(processes: int) -> dict[str, str]:
+    """Environment by which processes on one machine share its cores."""
+    threads = str(max(1, thread_count() // processes))
+    return {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads, THREADS_VARIABLE: threads}
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _telling(tell: Told) -> Iterator[None]:
+    """Pass on progress while something else holds this thread."""
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(_LOOK):
+            tell.read()
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _log_of(folder: Path, rank: int) -> str:
+    logs = sorted(folder.glob(f"{LOGS}/*/attempt_*/{rank}/stderr.log"))
+    return _tail(logs[-1]) if logs else "no log"
+
+
+def _tail(path: Path, lines: int = 3) -> str:
+    text = path.read_text(errors="replace").strip() if path.exists() else ""
+    return " ".join(text.splitlines()[-lines:]) or "no log"
+
+
+def _why(text: str) -> str:
+    """The line of torchrun's report that says how a process ended, else an error's of Python."""
+    found = [line.strip() for line in text.splitlines() if line.strip()]
+    ended = [line for line in found if "exitcode" in line]
+    raised = [line for line in found if re.match(r"\w*(Error|Exception): ", line)]
+    return (ended or raised or found or ["no reason given"])[-1]
+
+
+def _require_torch() -> None:
+    if importlib.util.find_spec("torch") is None:
+        raise MissingDependencyError("torch", "train", "training by several processes")

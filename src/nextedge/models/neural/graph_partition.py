@@ -1,0 +1,142 @@
+"""Who holds the graph of a training: every process all of it, or each a part of the nodes.
+
+With a part each (DistDGL: Zheng et al., "DistDGL: Distributed Graph Neural Network Training for
+Billion-Scale Graphs", IA³ 2020, section 3), a process computes the nodes of a batch that it owns,
+so that their adjacency rows lie here, and asks the owners for the inputs of sampled neighbours.
+Neighbours are drawn by seed and node, whoever draws: both ways sample the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nextedge.graph.csr import Graph
+from nextedge.graph.sampler import sample_neighbors
+from nextedge.models.neural.node_inputs import Inputs, Messages
+from nextedge.models.distributed.collectives import Ranks, Share
+from nextedge.types import FloatArray, IndexArray, IntArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Inputs of the nodes that a process needs in a batch.
+
+    Attributes:
+        x: float32[n, F].
+        share: their places among the nodes that any process needs.
+        weight: float32[n], 1 / (processes that need the node), or None where one does.
+    """
+
+    x: Tensor
+    share: Share
+    weight: Tensor | None
+
+
+class Replicated:
+    """Every process holds the whole graph and takes an equal share of a batch's nodes."""
+
+    def __init__(self, messages: list[Messages], means: Inputs, ranks: Ranks) -> None:
+        import torch
+
+        self.messages, self.ranks = messages, ranks
+        self.x = {kind: torch.from_numpy(np.asarray(x)) for kind, x in means.items()}
+
+    def share(self, kind: str, nodes: IndexArray) -> Share:
+        """Which of a batch's distinct nodes, ascending, this process computes."""
+        return self.ranks.share(len(nodes))
+
+    def neighbors(self, message: int, nodes: IndexArray, fanout: int, seed: int) -> tuple[IntArray, IndexArray]:  # fmt: skip
+        """Sampled neighbours of nodes that this process computes, ragged."""
+        return sample_neighbors(self.messages[message].graph, nodes, fanout, seed)
+
+    def rows(self, kind: str, nodes: IndexArray) -> Rows:
+        """Inputs of distinct nodes, ascending; all processes call it together."""
+        import torch
+
+        asked = self.ranks.ids(nodes)
+        x = self._inputs(kind, asked)
+        if self.ranks.size == 1:
+            return Rows(x, Share(slice(0, len(nodes)), len(nodes)), None)
+        union, count = np.unique(np.concatenate(asked), return_counts=True)
+        place = np.searchsorted(union, nodes).astype(np.int32)
+        weight = torch.from_numpy((1.0 / count[place]).astype(np.float32))
+        return Rows(x, Share(place, len(union)), weight)
+
+    def _inputs(self, kind: str, asked: list[IndexArray]) -> Tensor:
+        import torch
+
+        return self.x[kind][torch.from_numpy(asked[self.ranks.rank].astype(np.int64))]
+
+    def facts(self) -> dict[str, int | str]:
+        """What this process holds, in bytes."""
+        graphs = [part.graph for part in self.messages]
+        held = sum(x.numel() * x.element_size() for x in self.x.values())
+        held += sum(graph.indices.nbytes + graph.indptr.nbytes for graph in graphs)
+        return {"graph": type(self).__name__.lower(), "held_bytes": int(held)}
+
+
+class Partitioned(Replicated):
+    """Each process holds the adjacency rows and inputs of a run of nodes of every kind.
+
+    The runs are such that processes hold about the same number of bytes.
+    """
+
+    def __init__(self, messages: list[Messages], means: Inputs, ranks: Ranks) -> None:
+        self.bounds = {
+            kind: _bounds(x, [p.graph for p in messages if p.into == kind], ranks.size)
+            for kind, x in means.items()
+        }
+        self.begin = {kind: int(ends[ranks.rank]) for kind, ends in self.bounds.items()}
+        own = {
+            kind: slice(*ends[ranks.rank : ranks.rank + 2]) for kind, ends in self.bounds.items()
+        }
+        parts = [Messages(p.into, p.out_of, _rows(p.graph, own[p.into])) for p in messages]
+        super().__init__(parts, {kind: x[own[kind]].copy() for kind, x in means.items()}, ranks)
+
+    def share(self, kind: str, nodes: IndexArray) -> Share:
+        ends = np.searchsorted(nodes, self.bounds[kind])
+        begin, end = (int(end) for end in ends[self.ranks.rank : self.ranks.rank + 2])
+        return Share(slice(begin, end), len(nodes))
+
+    def neighbors(self, message: int, nodes: IndexArray, fanout: int, seed: int) -> tuple[IntArray, IndexArray]:  # fmt: skip
+        part = self.messages[message]
+        return sample_neighbors(part.graph, nodes, fanout, seed, first=self.begin[part.into])
+
+    def _inputs(self, kind: str, asked: list[IndexArray]) -> Tensor:
+        import torch
+
+        rank, begin = self.ranks.rank, self.begin[kind]
+        ends = [np.searchsorted(nodes, self.bounds[kind]) for nodes in asked]
+        given = [
+            self.x[kind][torch.from_numpy(nodes[e[rank] : e[rank + 1]].astype(np.int64) - begin)]
+            for nodes, e in zip(asked, ends, strict=True)
+        ]
+        sizes = np.diff(ends[rank]).tolist()
+        return torch.cat(self.ranks.swap(given, sizes))  # owners' runs ascend, as ids do
+
+
+def _bounds(x: FloatArray, graphs: list[Graph], size: int) -> IntArray:
+    """int64[size + 1]: first node of each process's run."""
+    bytes_each = np.full(len(x), x.shape[1] * x.itemsize, np.int64)
+    for graph in graphs:
+        bytes_each += 8 + 4 * graph.degree
+    total = np.cumsum(bytes_each)
+    wanted = [total[-1] * place / size for place in range(1, size)] if len(x) else [0] * (size - 1)
+    return np.concatenate(([0], np.searchsorted(total, wanted), [len(x)])).astype(np.int64)
+
+
+def _rows(graph: Graph, rows: slice) -> Graph:
+    """A copy of some rows; their columns stay."""
+    ends = np.asarray(graph.indptr[rows.start : rows.stop + 1])
+    edges = slice(int(ends[0]), int(ends[-1]))
+    none = np.zeros(0, np.float32)
+    return Graph(
+        ends - ends[0], np.array(graph.indices[edges]), none, none.astype(np.int64),
+        none.astype(np.int64), graph.targets,
+    )  # fmt: skip

@@ -1,0 +1,309 @@
+"""A sequential tower: what a query engaged with last, read by self-attention, meets a candidate.
+
+Kang, McAuley: "Self-Attentive Sequential Recommendation", ICDM 2018, section 3: blocks of causal
+self-attention over the last ``window`` candidates, tied input and output vectors. Trained with a
+softmax over candidates instead of one negative (Klenitskiy, Vasilev: "Turning Dross Into Gold
+Loss", RecSys 2023), over all of them where they are few. A candidate's vector is its own plus a
+linear map of its features (categories, tags, texts), and only the latter where it was never seen
+in training; a query's features are added to its state, which is all that one without history has.
+Cost of an epoch: O(E d (window + candidates compared)).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import Field
+
+from nextedge.errors import TooLittleDataError
+from nextedge.graph.csr import Graph, build_graph
+from nextedge.models.artifact import Artifact
+from nextedge.models.inference import IN_PROCESS, Inference
+from nextedge.models.model import Model, ModelConfig, ModelProgress, TrainingData
+from nextedge.models.neural.negatives import CurriculumConfig, Negatives
+from nextedge.models.rankers.ndcg import full_ranking_ndcg
+from nextedge.models.distributed.collectives import Share, current_ranks, dropout, shared_by
+from nextedge.models.neural.trainer import EPOCH, Task, TrainerConfig, import_torch, train, training_facts
+from nextedge.types import FloatArray, IndexArray
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+_FEWEST = 50
+_FAR = -1e9
+_BATCHES_SORTED = 16
+
+
+class SasRecConfig(ModelConfig):
+    """Settings of the sequential tower and its training."""
+
+    dimensions: int = Field(128, ge=1)
+    blocks: int = Field(2, ge=1)
+    heads: int = Field(2, ge=1)
+    window: int = Field(50, ge=1)
+    """Latest candidates of a query that are read."""
+    dropout: float = Field(0.3, ge=0, lt=1)
+    compare_all_below: int = Field(4_000, ge=0)
+    """Up to so many candidates the softmax is over all; else over the batch's and draws."""
+    validation_share: float = Field(0.1, gt=0, lt=0.5)
+    """Share of the queries whose latest edge decides when to stop."""
+    trainer: TrainerConfig = TrainerConfig(
+        learning_rate=1e-3, epochs=40, batch=256, patience=4, weight_decay=1e-5
+    )
+    curriculum: CurriculumConfig = CurriculumConfig(negatives=1024)
+
+
+class SasRec(Model):
+    """Query embeddings from ordered histories, candidate embeddings from ids and features."""
+
+    name = "sasrec"
+    config_class = SasRecConfig
+    extra = "train"
+    trained = True
+
+    def fit(self, data: TrainingData, config: ModelConfig, progress: ModelProgress) -> Artifact:
+        """Train on every step of every history.
+
+        Raises:
+            TooLittleDataError: too few edges.
+            TrainingError: the training diverged.
+            MissingDependencyError: torch is not installed.
+        """
+        assert isinstance(config, SasRecConfig)
+        torch = import_torch(self.name)
+        if data.graph.edges < _FEWEST:
+            raise TooLittleDataError(
+                f"{self.name}: {data.graph.edges} edges to learn from, expected {_FEWEST} or more"
+            )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(data.seed)
+            module = _module(data, config)
+            log = train(
+                _task(module, data, config), config.trainer,
+                facts=training_facts(self.name, config, data),
+                directory=data.directory, progress=progress,
+            )  # fmt: skip
+        weights = {
+            f"weight.{name}": value.detach().cpu().numpy()
+            for name, value in module.state_dict().items()
+        }
+        seen = data.graph.target_degree > 0
+        fitted = Artifact(
+            self.name, config.model_dump(mode="json"), {**weights, "seen": seen},
+            {"seed": data.seed, "log": log.to_json(), **shared_by()},
+        )  # fmt: skip
+        return self.embed(fitted, data) if current_ranks().first else fitted
+
+    def embed(
+        self, artifact: Artifact, data: TrainingData, inference: Inference = IN_PROCESS
+    ) -> Artifact:
+        """See ``Model.embed``; always in this process, since its blocks of attention are torch's."""
+        torch = import_torch(self.name)
+        config = SasRecConfig.model_validate(artifact.config)
+        module = _module(data, config)
+        module.load_state_dict({
+            name.removeprefix("weight."): torch.from_numpy(np.array(values))
+            for name, values in artifact.arrays.items()
+            if name.startswith("weight.")
+        })  # fmt: skip
+        module.eval()
+        with torch.no_grad():
+            made = _embeddings(module, data, _histories(data.graph, config.window),
+                               np.array(artifact.arrays["seen"]))  # fmt: skip
+        return Artifact(self.name, artifact.config, {**artifact.arrays, **made}, artifact.about)
+
+
+def _histories(graph: Graph, window: int, skip: int = 0) -> IndexArray:
+    """int32[Q, window]: each query's latest candidates, oldest first, -1 before the first.
+
+    Args:
+        skip: so many of the latest are left out.
+    """
+    row = np.repeat(np.arange(len(graph)), graph.degree)
+    order = np.lexsort((graph.indices, graph.last, row))
+    from_end = np.repeat(graph.indptr[1:], graph.degree) - 1 - np.arange(graph.edges) - skip
+    kept = (from_end >= 0) & (from_end < window)
+    found = np.full((len(graph), window), -1, np.int32)
+    found[row[kept], window - 1 - from_end[kept]] = graph.indices[order][kept]
+    return found
+
+
+def _features(values: FloatArray | None, rows: int) -> FloatArray:
+    """float32[rows, F]: columns of mean 0 and deviation 1; constant and missing values are 0."""
+    if values is None:
+        return np.zeros((rows, 0), np.float32)
+    finite = np.where(np.isfinite(values), values, 0.0)
+    deviation = finite.std(axis=0)
+    scaled = (finite - finite.mean(axis=0)) / np.where(deviation > 1e-9, deviation, 1.0)
+    return np.clip(scaled, -5.0, 5.0).astype(np.float32)
+
+
+def _module(data: TrainingData, config: SasRecConfig) -> nn.Module:
+    """The tower; ``states`` reads histories, ``vectors`` gives candidates."""
+    import torch
+    from torch import nn
+    from torch.nn import functional
+
+    width = config.dimensions
+    queries = torch.from_numpy(_features(data.query_features, len(data.graph)))
+    items = torch.from_numpy(_features(data.candidate_features, data.graph.targets))
+
+    class Block(nn.Module):
+        """Causal self-attention and a pointwise network, each normalised first."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.LayerNorm(width), nn.LayerNorm(width)
+            self.joint, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+            self.wide, self.narrow = nn.Linear(width, width), nn.Linear(width, width)
+
+        def forward(self, x: Tensor, mask: Tensor, drop: Callable[[Tensor], Tensor]) -> Tensor:
+            """[B, L, d] → [B, L, d]; ``mask`` [B, 1, L, L] is added to the logits."""
+            parts = self.joint(self.first(x)).chunk(3, dim=-1)
+            query, key, value = (p.unflatten(-1, (config.heads, -1)).transpose(1, 2) for p in parts)
+            seen = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+            x = x + drop(self.out(seen.transpose(1, 2).flatten(-2)))
+            inner = functional.gelu(self.wide(self.second(x)))
+            return x + drop(self.narrow(drop(inner)))
+
+    class Tower(nn.Module):
+        """Vectors of candidates and states of histories."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.own = nn.Embedding(data.graph.targets, width)
+            self.place = nn.Embedding(config.window, width)
+            nn.init.normal_(self.own.weight, std=0.02)
+            nn.init.normal_(self.place.weight, std=0.02)
+            self.of_item = nn.Linear(items.shape[1], width, bias=False) if items.shape[1] else None
+            self.of_query = (
+                nn.Linear(queries.shape[1], width, bias=False) if queries.shape[1] else None
+            )
+            self.blocks = nn.ModuleList(Block() for _ in range(config.blocks))
+            self.last = nn.LayerNorm(width)
+
+        def vectors(self, ids: Tensor) -> Tensor:
+            """[…] → […, d]."""
+            own = self.own(ids)
+            return own if self.of_item is None else own + self.of_item(items[ids])
+
+        def states(self, history: Tensor, query: Tensor, share: Share) -> Tensor:
+            """[B, L] candidates (-1 none) and [B] queries of a batch's share → [B, L, d]."""
+
+            def drop(x: Tensor) -> Tensor:
+                return dropout(x, config.dropout, share, training=self.training)
+
+            present = history >= 0
+            length = history.shape[1]
+            earlier = torch.ones(length, length, dtype=torch.bool).tril()
+            itself = torch.eye(length, dtype=torch.bool)
+            mask = (earlier & present[:, None, :]) | itself  # [B, L, L]
+            bias = torch.where(mask, 0.0, _FAR)[:, None]
+            x = self.vectors(history.clamp_min(0)) + self.place.weight[-length:]
+            x = drop(x) * present[..., None]
+            for block in self.blocks:
+                x = block(x, bias, drop)
+            x = self.last(x) * present[..., None]
+            if self.of_query is not None:
+                x = x + self.of_query(queries[query])[:, None]
+            return x
+
+    return Tower()
+
+
+def _embeddings(
+    module: Any, data: TrainingData, histories: IndexArray, seen: np.ndarray, block: int = 1024
+) -> dict[str, FloatArray]:
+    import torch
+
+    query = np.empty((len(histories), module.place.weight.shape[1]), np.float32)
+    for start in range(0, len(histories), block):
+        part = torch.from_numpy(histories[start : start + block].astype(np.int64))
+        ids = torch.arange(start, start + len(part))
+        whole = Share(slice(0, len(part)), len(part))
+        query[start : start + len(part)] = module.states(part, ids, whole)[:, -1].detach().numpy()
+    ids = torch.arange(data.graph.targets)
+    own = module.own.weight.detach() * torch.from_numpy(seen)[:, None]
+    described = 0.0 if module.of_item is None else module.vectors(ids).detach() - module.own(ids)
+    return {"query": query, "candidate": (own + described).detach().numpy()}
+
+
+def _task(module: Any, data: TrainingData, config: SasRecConfig) -> Task:
+    import torch
+
+    graph = data.graph
+    random = np.random.default_rng([data.seed, 5])
+    held = (random.random(len(graph)) < config.validation_share) & (graph.degree > 1)
+    sequences = np.where(
+        held[:, None],
+        _histories(graph, config.window + 1, skip=1),
+        _histories(graph, config.window + 1),
+    )
+    known, latest = sequences[:, 1:], _histories(graph, 1)[:, 0]
+    rows = np.flatnonzero(held).astype(np.int32)
+    positives = build_graph(rows, latest[held], len(graph), graph.targets)
+    source, place = np.nonzero(known >= 0)
+    kept = build_graph(source.astype(np.int32), known[source, place], len(graph), graph.targets)
+    length = (sequences >= 0).sum(axis=1)
+    learners = np.flatnonzero(length > 1)
+    size = max(1, min(config.trainer.batch, len(learners)))
+    negatives = Negatives(graph, config.curriculum)
+    frequency = graph.target_degree / max(graph.edges, 1)
+    every = graph.targets <= config.compare_all_below
+    ranks = current_ranks()
+
+    def batches(epoch: int) -> Iterator[tuple[int, IndexArray]]:
+        random = np.random.default_rng([data.seed, epoch])
+        order = random.permutation(learners)
+        # histories of like length share a batch, which then holds little padding
+        pool = np.arange(len(order)) // (size * _BATCHES_SORTED)
+        order = order[np.lexsort((length[order], pool))]
+        for place, step in enumerate(random.permutation(len(order) // size)):
+            yield epoch * EPOCH + place, order[step * size : (step + 1) * size]
+
+    def loss(batch: tuple[int, IndexArray], done: float) -> Tensor:
+        seed, queries = batch
+        longest = int(length[queries].max())
+        history = torch.from_numpy(sequences[queries, -longest:].astype(np.int64))
+        goal = history[:, 1:]
+        asked = (goal >= 0) & (history[:, :-1] >= 0)
+        wanted = goal[asked]
+        share = ranks.share(len(queries))
+        mine = torch.zeros(len(queries), dtype=torch.bool)
+        mine[share.rows] = True
+        own = (mine[:, None] & asked)[asked]  # which of the batch's steps are of the share
+        state = module.states(
+            history[share.rows, :-1], torch.from_numpy(queries[share.rows].astype(np.int64)), share
+        )[asked[share.rows]]
+        if every:
+            logit = state @ module.vectors(torch.arange(graph.targets)).T
+        else:
+            drawn = negatives.draw(queries, seed, done, embed_now, data.seed).ravel()
+            pool, wanted = torch.unique(
+                torch.cat((wanted, torch.from_numpy(drawn.astype(np.int64)))), return_inverse=True
+            )
+            wanted = wanted[: len(own)]
+            # how likely each was to be in the pool: the popular are in it by the batch alone
+            here = frequency[pool.numpy()]
+            chance = 1.0 - (1.0 - here) ** len(own) * (1.0 - 1.0 / graph.targets) ** len(drawn)
+            logit = state @ module.vectors(pool).T - torch.from_numpy(
+                np.log(np.maximum(chance, 1e-12)).astype(np.float32)
+            )
+        mean = torch.nn.functional.cross_entropy(logit, wanted[own])
+        return mean * (len(state) / len(own))
+
+    def embed_now() -> tuple[FloatArray, FloatArray]:
+        training = module.training
+        module.eval()
+        with torch.no_grad():
+            found = _embeddings(module, data, known, graph.target_degree > 0)
+        module.train(training)
+        return found["query"], found["candidate"]
+
+    def validate() -> float:
+        own = data.relation.self_typed
+        return full_ranking_ndcg(*embed_now(), kept, positives, own=own, seed=data.seed)
+
+    return Task(module, batches, len(learners) // size, loss, validate)

@@ -1,0 +1,1 @@
+"""Policy: the ordered rules after ranking, and reasons."""

@@ -1,0 +1,260 @@
+"""Reasons: why a recommendation is shown, with evidence that the viewer may see.
+
+Neither counted nor named is a person who opted out or is gone, whom either side blocked, or
+whose connection with either side has ended or is hidden, by the release or by events since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
+
+import numba
+import numpy as np
+
+from nextedge.graph.attributes import Category, Tags
+from nextedge.graph.propagate import SparseRows
+from nextedge.schema import ColumnKind
+from nextedge.retrieval.merge import NO_RANK, rank_column
+from nextedge.retrieval.source import Scope, Source, graph_rows
+from nextedge.types import Candidates, IndexArray, IntArray, Requests
+
+Display = Callable[[str, int], str]
+"""(table, position) to what a person reads."""
+
+
+class Evidence(Protocol):
+    """What live state says of who may be evidence."""
+
+    def witnesses(self, query: int, others: IndexArray) -> IndexArray:
+        """Those of others whom the query may be told of."""
+
+    def severed(self, candidate: int) -> IndexArray:
+        """Whom the candidate must not be linked to."""
+
+
+_NAMED = 2
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why one recommendation is shown."""
+
+    code: str
+    text: str
+    evidence: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Reasons:
+    """Gives each row of a final list its reason."""
+
+    sources: dict[str, Source]
+    display: Display
+
+    def explain(self, requests: Requests, chosen: Candidates, evidence: Evidence) -> list[Reason]:
+        """One reason a row, in order."""
+        if not len(chosen):
+            return []
+        source = next(iter(self.sources.values()))
+        if source.scope.relation.self_typed:
+            return self._people(requests, chosen, evidence)
+        return self._items(requests, chosen)
+
+    def _people(self, requests: Requests, chosen: Candidates, evidence: Evidence) -> list[Reason]:
+        scope = next(iter(self.sources.values())).scope
+        graph, attributes = scope.graph, scope.query_attributes
+        blocks = scope.snapshot.blocks
+        reasons = []
+        for query, rows in zip(requests.query, chosen.rows(), strict=True):
+            seen = np.zeros(0, np.int32)
+            if query >= 0:
+                own = graph.row(int(query))
+                seen = np.setdiff1d(own[scope.known[own]], blocks.row(int(query)))
+                seen = evidence.witnesses(int(query), seen)
+            ends, both = _common(graph.indptr, graph.indices, seen, chosen.candidate[rows])
+            for place in range(rows.start, rows.stop):
+                candidate, row = int(chosen.candidate[place]), place - rows.start
+                mutual = both[ends[row] : ends[row + 1]]
+                if len(mutual):
+                    severed = np.concatenate((blocks.row(candidate), evidence.severed(candidate)))
+                    mutual = np.setdiff1d(mutual, severed) if len(severed) else mutual
+                reasons.append(
+                    self._mutual(mutual, graph.degree)
+                    or self._same(attributes, int(query), candidate)
+                    or self._shared_tags(scope, int(query), candidate)
+                    or self._shared(scope, int(query), candidate)
+                    or self._by_source(chosen, place, int(query))
+                )
+        return reasons
+
+    def _mutual(self, mutual: IndexArray, degree: np.ndarray) -> Reason | None:
+        if not len(mutual):
+            return None
+        closest = mutual[np.argsort(degree[mutual], kind="stable")][:_NAMED]
+        names = [self.display("users", int(user)) for user in closest]
+        return mutual_reason(len(mutual), names)
+
+    def _same(self, attributes, query: int, candidate: int) -> Reason | None:  # type: ignore[no-untyped-def]
+        if query < 0:
+            return None
+        shared = []
+        for name in attributes.of_kind(ColumnKind.CATEGORY):
+            column = attributes.columns[name]
+            assert isinstance(column, Category)
+            code = int(column.codes[query])
+            if code >= 0 and code == int(column.codes[candidate]):
+                shared.append((len(column.values), name, column.values[code].as_py()))
+        if not shared:
+            return None
+        shared.sort(key=lambda item: (-item[0], item[1]))  # the finer column says more
+        _, name, value = shared[0]
+        text = f"same {name.replace('_', ' ')}: {value}"
+        return Reason(f"same_{name}", text, {"column": name, "value": value})
+
+    def _shared_tags(self, scope: Scope, query: int, candidate: int) -> Reason | None:
+        """The rarest values that both have in the column where they share most."""
+        if query < 0:
+            return None
+        best: tuple[int, str, list[object]] = (0, "", [])
+        for name in scope.query_attributes.of_kind(ColumnKind.TAGS):
+            column = scope.query_attributes.columns[name]
+            assert isinstance(column, Tags)
+            own, theirs = (
+                column.rows.indices[column.rows.indptr[u] : column.rows.indptr[u + 1]]
+                for u in (query, candidate)
+            )
+            both = np.intersect1d(own, theirs)
+            if len(both) > best[0]:
+                size = scope.derived(f"tag_sizes_{name}", partial(_sizes, column), lasting=True)
+                both = both[np.argsort(size[both], kind="stable")]
+                best = (len(both), name, [column.values[int(code)].as_py() for code in both])
+        count, name, values = best
+        if not count:
+            return None
+        shown = values[:_NAMED]
+        text = f"shared {name.replace('_', ' ')}: {', '.join(map(str, shown))}"
+        text += f" and {count - _NAMED} more" if count > _NAMED else ""
+        return Reason(f"shared_{name}", text, {"column": name, "count": count, "values": shown})
+
+    def _shared(self, scope, query: int, candidate: int) -> Reason | None:  # type: ignore[no-untyped-def]
+        if query < 0 or not scope.snapshot.engagements.edges:
+            return None
+        engaged = scope.snapshot.engagements
+        both = np.intersect1d(engaged.row(query), engaged.row(candidate), assume_unique=True)
+        if not len(both):
+            return None
+        rarest = both[np.argmin(scope.snapshot.engaged_by.degree[both])]
+        name = self.display("items", int(rarest))
+        text = f"you both engage with {name}"
+        if len(both) > 1:
+            text += f" and {len(both) - 1} more"
+        return Reason("shared_items", text, {"count": len(both), "item": name})
+
+    def _items(self, requests: Requests, chosen: Candidates) -> list[Reason]:
+        knn = self.sources.get("item_knn")
+        because = np.full(len(chosen), -1, np.int32)
+        if knn is not None:
+            rows = graph_rows(knn.scope.graph, requests.query)
+            because = best_middle(rows, knn.similar, chosen)  # type: ignore[attr-defined]
+        reasons, query = [], requests.query[chosen.row_query]
+        for place in range(len(chosen)):
+            if because[place] >= 0:
+                name = self.display("items", int(because[place]))
+                reasons.append(
+                    Reason("because_you_liked", f"because you liked {name}", {"item": name})
+                )
+            else:
+                reasons.append(self._by_source(chosen, place, int(query[place])))
+        return reasons
+
+    def _by_source(self, chosen: Candidates, place: int, query: int) -> Reason:
+        """The reason of the source that ranked the row best, with its evidence."""
+        best, first = int(NO_RANK), None
+        for name, source in self.sources.items():
+            ranks = chosen.columns.get(rank_column(name))
+            if ranks is not None and int(ranks[place]) < best:
+                best, first = int(ranks[place]), source
+        code = "popular" if first is None else first.reason
+        found = None if first is None else first.evidence(query, int(chosen.candidate[place]))
+        if found is not None:
+            return Reason(code, *found)
+        return Reason(code, _TEXTS.get(code, code.replace("_", " ")))
+
+
+def mutual_reason(count: int, names: list[str]) -> Reason:
+    """So many mutual connections, the first two of them by name."""
+    if count == 1:
+        text = f"{names[0]} is a mutual connection"
+    elif count == 2:
+        text = f"2 mutual connections, {names[0]} and {names[1]}"
+    else:
+        text = f"{count} mutual connections, {names[0]} and {names[1]} among them"
+    return Reason("mutual_connections", text, {"count": count, "names": names})
+
+
+@numba.njit(cache=True, nogil=True)
+def _common(indptr, indices, seen, candidate):  # type: ignore[no-untyped-def]
+    """Which of ``seen`` (ascending) are in each candidate's row: (int64[n + 1], int32)."""
+    ends = np.zeros(len(candidate) + 1, np.int64)
+    both = np.empty(len(candidate) * len(seen), np.int32)
+    count = 0
+    for row in range(len(candidate)):
+        low, high = indptr[candidate[row]], indptr[candidate[row] + 1]
+        for place in range(len(seen)):
+            low += np.searchsorted(indices[low:high], seen[place])
+            if low < high and indices[low] == seen[place]:
+                both[count] = seen[place]
+                count += 1
+        ends[row + 1] = count
+    return ends, both[:count]
+
+
+def _sizes(column: Tags) -> IntArray:
+    """int64[values]: how many have each."""
+    return np.bincount(column.rows.indices, minlength=len(column.values))
+
+
+_TEXTS = {
+    "mutual_connections": "mutual connections",
+    "close_in_network": "close to you in the network",
+    "similar_profile": "a profile like yours",
+    "popular": "popular now",
+    "popular_in_segment": "popular among people like you",
+    "popular_with_connections": "popular with your connections",
+    "people_like_you": "people with your taste like this",
+    "because_you_liked": "like what you liked",
+    "trending": "trending now",
+    "new": "new here",
+    "shared_items": "you engage with the same things",
+}
+
+
+def best_middle(rows: SparseRows, matrix: SparseRows, chosen: Candidates) -> IndexArray:
+    """int32[R]: the middle that adds most to each (query, candidate) product, or -1."""
+    return _best_middle(
+        rows.indptr, rows.indices, rows.values, matrix.indptr, matrix.indices, matrix.values,
+        chosen.indptr, chosen.candidate,
+    )  # fmt: skip
+
+
+@numba.njit(cache=True, nogil=True)
+def _best_middle(a_indptr, a_indices, a_values, b_indptr, b_indices, b_values, indptr, candidate):  # type: ignore[no-untyped-def]
+    best = np.full(len(candidate), -1, np.int32)
+    value = np.zeros(len(candidate), np.float32)
+    for q in range(len(indptr) - 1):
+        begin, end = indptr[q], indptr[q + 1]
+        order = np.argsort(candidate[begin:end])
+        wanted = candidate[begin:end][order]
+        for place in range(a_indptr[q], a_indptr[q + 1]):
+            middle = a_indices[place]
+            for entry in range(b_indptr[middle], b_indptr[middle + 1]):
+                at = np.searchsorted(wanted, b_indices[entry])
+                if at < len(wanted) and wanted[at] == b_indices[entry]:
+                    row = begin + order[at]
+                    if a_values[place] * b_values[entry] > value[row]:
+                        value[row] = a_values[place] * b_values[entry]
+                        best[row] = middle
+    return best

@@ -1,0 +1,1 @@
+"""Ranking: candidates to calibrated probabilities by one pipeline."""

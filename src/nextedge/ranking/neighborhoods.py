@@ -1,0 +1,169 @@
+"""Sampled neighbourhoods of a query and of its candidates, and how their members relate.
+
+What a re-ranker attends over. Everything is a number that means the same in every graph
+(degrees, ages, cosines, whether an edge is there), so that what is learned in one window holds
+in the next.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+
+from nextedge.graph.csr import Graph
+from nextedge.models.rankers.cross_attention import RELATION, TOKEN, Neighborhoods
+from nextedge.models.spectral import decompose
+from nextedge.retrieval.source import Scope
+from nextedge.types import MICROSECONDS_PER_DAY, FloatArray, IndexArray
+
+DIMENSIONS = 32
+_HASH = np.uint64(0x9E3779B97F4A7C15)
+
+
+@dataclass(frozen=True, eq=False)
+class Vectors:
+    """float32[U, d] of queries and float32[N, d] of candidates, rows of length 1 (or 0)."""
+
+    query: FloatArray
+    candidate: FloatArray
+
+    @classmethod
+    def of(cls, scope: Scope) -> Vectors:
+        """The leading singular vectors of a scope's graph, computed once for it."""
+
+        def compute() -> Vectors:
+            left, value, right = decompose(scope.graph, DIMENSIONS)
+            return cls(_unit(left * np.sqrt(value)), _unit(right * np.sqrt(value)))
+
+        return scope.derived("neighborhood_vectors", compute, lasting=True)
+
+    def keep_in(self, scope: Scope) -> None:
+        """Let a scope use these, which were computed when it was built."""
+        scope.derived("neighborhood_vectors", lambda: self, lasting=True)
+
+
+def sampled(
+    graph: Graph, node: int, neighbors: int, *, timed: bool
+) -> tuple[IndexArray, np.ndarray]:
+    """Positions (int32) and places in the graph of a node's latest neighbours, or hashed ones."""
+    if node < 0:
+        return np.zeros(0, np.int32), np.zeros(0, np.int64)
+    start, stop = int(graph.indptr[node]), int(graph.indptr[node + 1])
+    place = np.arange(start, stop)
+    found = graph.indices[start:stop]
+    if len(found) > neighbors:
+        if timed:
+            order = np.argsort(-graph.last[start:stop], kind="stable")
+        else:  # the same sample for all who ask
+            order = np.argsort(found.astype(np.uint64) * _HASH, kind="stable")
+        kept = np.sort(order[:neighbors])
+        place, found = place[kept], found[kept]
+    return np.asarray(found, np.int32), place
+
+
+def neighborhoods(
+    scope: Scope, query: int, candidates: IndexArray, now: int, neighbors: int
+) -> Neighborhoods:
+    """The neighbourhoods of one query (a position, or below 0) and of its candidates.
+
+    Args:
+        now: microseconds UTC of the request.
+        neighbors: T, most neighbours of each.
+
+    Cost: O(P · T² · (d + ln degree)).
+    """
+    graph, vectors = scope.graph, Vectors.of(scope)
+    own = scope.relation.self_typed
+    behind = scope.reverse_graph
+    left, left_place = sampled(graph, query, neighbors, timed=scope.timed)
+    left_edge = _edge_numbers(graph, left_place, now, timed=scope.timed)
+    left_degree = np.log1p(scope.candidate_degree[left]).astype(np.float32)
+    pairs = len(candidates)
+    right = np.full((pairs, neighbors), -1, np.int32)
+    right_edge = np.zeros((pairs, neighbors, 2), np.float32)
+    for row, candidate in enumerate(candidates):
+        found, place = sampled(behind, int(candidate), neighbors, timed=scope.timed)
+        right[row, : len(found)] = found
+        right_edge[row, : len(found)] = _edge_numbers(behind, place, now, timed=scope.timed)
+    right_degree = np.log1p(graph.degree[np.maximum(right, 0)]).astype(np.float32)
+    of_query = vectors.query[query] if query >= 0 else np.zeros(vectors.query.shape[1], np.float32)
+    filled = _fill(
+        graph.indptr, graph.indices, own, query, left, left_edge, left_degree,
+        np.asarray(candidates, np.int32), right, right_edge, right_degree,
+        vectors.query, vectors.candidate, of_query, neighbors, TOKEN, RELATION,
+    )  # fmt: skip
+    return Neighborhoods(*filled)
+
+
+def _edge_numbers(graph: Graph, place: np.ndarray, now: int, *, timed: bool) -> FloatArray:
+    """float32[n, 2]: ln(1 + days since the edge's last record), ln(1 + weight)."""
+    days = np.zeros(len(place))
+    if timed:
+        days = np.maximum(now - graph.last[place], 0) / MICROSECONDS_PER_DAY
+    return np.stack((np.log1p(days), np.log1p(graph.weight[place])), axis=1).astype(np.float32)
+
+
+def _unit(rows: FloatArray) -> FloatArray:
+    length = np.sqrt((rows.astype(np.float64) ** 2).sum(axis=1, keepdims=True))
+    return (rows / np.where(length > 1e-12, length, np.inf)).astype(np.float32)
+
+
+@numba.njit(cache=True, nogil=True)
+def _has(indptr, indices, row, target):  # type: ignore[no-untyped-def]
+    if row < 0:
+        return False
+    low, high = indptr[row], indptr[row + 1]
+    place = low + np.searchsorted(indices[low:high], target)
+    return place < high and indices[place] == target
+
+
+@numba.njit(cache=True, nogil=True)
+def _cosine(a, b):  # type: ignore[no-untyped-def]
+    total = np.float32(0.0)
+    for column in range(len(a)):
+        total += a[column] * b[column]
+    return total
+
+
+@numba.njit(cache=True, nogil=True)
+def _fill(  # type: ignore[no-untyped-def]
+    indptr, indices, own, query, left, left_edge, left_degree, candidates, right, right_edge,
+    right_degree, query_vector, candidate_vector, of_query, neighbors,
+    token_size, relation_size,
+):  # fmt: skip
+    pairs = len(candidates)
+    query_tokens = np.zeros((pairs, neighbors, token_size), np.float32)
+    candidate_tokens = np.zeros((pairs, neighbors, token_size), np.float32)
+    query_mask = np.zeros((pairs, neighbors), np.bool_)
+    candidate_mask = np.zeros((pairs, neighbors), np.bool_)
+    relation = np.zeros((pairs, neighbors, neighbors, relation_size), np.float32)
+    for pair in range(pairs):
+        candidate = candidates[pair]
+        for place in range(len(left)):
+            node = left[place]
+            token = query_tokens[pair, place]
+            query_mask[pair, place] = True
+            token[0] = left_degree[place]
+            token[1], token[2] = left_edge[place, 0], left_edge[place, 1]
+            token[3] = _cosine(of_query, candidate_vector[node])
+            token[4] = _cosine(candidate_vector[node], candidate_vector[candidate])
+            token[5] = np.float32(own and _has(indptr, indices, node, candidate))
+        for place in range(neighbors):
+            node = right[pair, place]
+            if node < 0:
+                break
+            token = candidate_tokens[pair, place]
+            candidate_mask[pair, place] = True
+            token[0] = right_degree[pair, place]
+            token[1], token[2] = right_edge[pair, place, 0], right_edge[pair, place, 1]
+            token[3] = _cosine(query_vector[node], candidate_vector[candidate])
+            token[4] = _cosine(query_vector[node], of_query)
+            token[5] = np.float32(own and _has(indptr, indices, query, node))
+            for other in range(len(left)):
+                both = relation[pair, other, place]
+                both[0] = _cosine(query_vector[node], candidate_vector[left[other]])
+                both[1] = np.float32(_has(indptr, indices, node, left[other]))
+                both[2] = np.float32(own and left[other] == node)
+    return query_tokens, candidate_tokens, query_mask, candidate_mask, relation

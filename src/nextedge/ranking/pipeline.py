@@ -1,0 +1,286 @@
+"""The two-stage path of one surface: sources → merge → features → ranker → re-ranker.
+
+Training, evaluation, ``recommend --all`` and a single request all run this object; the
+policy that follows is in ``nextedge.policy.policy``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import cast
+
+import numpy as np
+
+from nextedge.config import SurfaceConfig
+from nextedge.features.feature import FeatureInput, FeatureSet
+from nextedge.models.artifact import Artifact
+from nextedge.models.inference import IN_PROCESS, Inference
+from nextedge.models.rankers.ranker import Ranker
+from nextedge.retrieval.eligibility import eligible, share_eligible
+from nextedge.retrieval.model_source import ModelSource, training_data
+from nextedge.retrieval.fusion import Fusion
+from nextedge.retrieval.merge import (
+    ROUGH,
+    merge_candidates,
+    rank_column,
+    score_column,
+    standard_column,
+)
+from nextedge.ranking.reranker import Reranker
+from nextedge.retrieval.source import Arrays, Scope, Source, source_classes
+from nextedge.types import BoolArray, Candidates, FloatArray, IndexArray, Requests
+
+RunSource = Callable[[str, Callable[[], Candidates]], Candidates | None]
+SCORE = "score"
+_WIDEST = 8.0
+"""Times its usual limit that a source gives at most, where a filter leaves few of what it finds."""
+
+
+def blank_of(name: str, values: np.ndarray) -> float | int:
+    """What a column holds for a candidate that no source found."""
+    if name in (SCORE, ROUGH) or name.endswith(standard_column("")):
+        return 0
+    return np.nan if values.dtype.kind == "f" else int(np.iinfo(values.dtype).max)
+
+
+def ranked_as(ranked: Candidates, lists: Sequence[IndexArray]) -> Candidates:
+    """The given candidates of each query, in their order, with their columns in ``ranked``.
+
+    One that is not among the ranked has score 0 and no other columns.
+    """
+    place: list[int] = []
+    for rows, wanted in zip(ranked.rows(), lists, strict=True):
+        known = {c: rows.start + at for at, c in enumerate(ranked.candidate[rows].tolist())}
+        place += [known.get(int(c), -1) for c in wanted]
+    row = np.asarray(place, np.int64)
+    found = row >= 0
+    columns = {}
+    for name, values in ranked.columns.items():
+        columns[name] = np.full(len(row), blank_of(name, values), values.dtype)
+        columns[name][found] = values[row[found]]
+    indptr = np.concatenate(([0], np.cumsum([len(wanted) for wanted in lists], dtype=np.int64)))
+    return Candidates(indptr, np.concatenate(lists).astype(np.int32), columns)
+
+
+@dataclass(frozen=True, eq=False)
+class Line:
+    """Everything that turns a batch of requests into ranked candidates.
+
+    Attributes:
+        scope: snapshot and relation.
+        sources: fitted candidate sources by name.
+        limits: candidates per query of each source.
+        size: candidates per query after the merge.
+        features: the columns that the ranker reads.
+        ranker: orders the candidates; None ranks by the rough score.
+        cold_start_ranker: orders those of queries without an edge; None leaves them to ``ranker``.
+        reranker: orders the head of every list anew; None leaves it.
+        fusion: what a rank in each source is worth in the rough score.
+    """
+
+    scope: Scope
+    sources: Mapping[str, Source]
+    limits: Mapping[str, int]
+    size: int
+    features: FeatureSet
+    ranker: Ranker | None = None
+    cold_start_ranker: Ranker | None = None
+    reranker: Reranker | None = None
+    fusion: Fusion = field(default_factory=Fusion)
+
+    def with_ranker(self, ranker: Ranker, cold_start: Ranker | None = None) -> Line:
+        """The same line with rankers, and the columns in the order that they were trained on."""
+        features = self.features.ordered_as(ranker.features)
+        return replace(self, ranker=ranker, cold_start_ranker=cold_start, features=features)
+
+    def over(self, scope: Scope) -> Line:
+        """The same line over a scope of the same entities with other edges."""
+        sources = {name: source.over(scope) for name, source in self.sources.items()}
+        reranker = None if self.reranker is None else replace(self.reranker, scope=scope)
+        return replace(self, scope=scope, sources=sources, reranker=reranker)
+
+    def retrieve(self, requests: Requests, run: RunSource = lambda _, find: find()) -> Candidates:
+        """Merged candidates of the sources, by rough score, none that a filter leaves out.
+
+        Args:
+            run: given the name of a source and what makes it find its candidates; None from it
+                leaves the source out.
+        """
+        if not self.sources:
+            return Candidates.empty(len(requests))
+        wider = min(1.0 / max(share_eligible(self.scope, requests), 1e-9), _WIDEST)
+        nothing = Candidates.empty(len(requests)).with_columns(score=np.zeros(0, np.float32))
+        found = {}
+        for name, source in self.sources.items():
+            limit = int(self.limits[name] * wider)
+            part = run(name, partial(source.candidates, requests, limit))
+            found[name] = nothing if part is None else part
+        return merge_candidates(found, eligible(self.scope, requests), self.size, self.fusion)
+
+    def consider(self, requests: Requests, given: Candidates) -> Candidates:
+        """What was retrieved and, after it, those of the given pairs that no source found."""
+        found = self.retrieve(requests)
+        indptr, candidate = found.indptr, found.candidate
+        missing = np.ones(len(given), bool)
+        for mine, theirs in zip(given.rows(), found.rows(), strict=True):
+            missing[mine] = ~np.isin(given.candidate[mine], candidate[theirs])
+        added = given.keep(missing)
+        where = np.repeat(indptr[1:], np.diff(added.indptr))
+        columns = {
+            name: np.insert(values, where, np.full(len(where), blank_of(name, values)))
+            for name, values in found.columns.items()
+        }
+        return Candidates(
+            indptr + added.indptr, np.insert(candidate, where, added.candidate), columns
+        )
+
+    def matrix(self, requests: Requests, candidates: Candidates) -> FloatArray:
+        """float32[R, F]: the ranker's features of the candidates."""
+        return self.features.matrix(FeatureInput(self.scope, requests, candidates))
+
+    def renewed(self, requests: Requests, candidates: Candidates, matrix: FloatArray) -> FloatArray:
+        """float32[R, F]: features that were kept, those that events change computed again."""
+        if not self.features.live:
+            return matrix
+        return self.features.renewed(FeatureInput(self.scope, requests, candidates), matrix)
+
+    def score(
+        self, requests: Requests, candidates: Candidates, matrix: FloatArray | None = None
+    ) -> FloatArray:
+        """float32[R]: probability of each candidate, or its rough score where nothing ranks.
+
+        Args:
+            matrix: the features, where they are at hand.
+        """
+        if self.ranker is None:
+            return candidates.columns.get(ROUGH, np.zeros(0, np.float32))
+        matrix = self.matrix(requests, candidates) if matrix is None else matrix
+        parts = np.empty(len(candidates), np.float32)
+        for ranker, rows in self._ranked_by(requests, candidates):
+            parts[rows] = ranker.predict(matrix[rows])
+        return parts
+
+    def contributions(self, requests: Requests, candidates: Candidates) -> FloatArray | None:
+        """float32[R, F + 1]: what each feature adds to a candidate's raw score, the base last."""
+        if self.ranker is None or not len(candidates):
+            return None
+        matrix = self.matrix(requests, candidates)
+        parts = np.zeros((len(matrix), matrix.shape[1] + 1), np.float32)
+        for ranker, rows in self._ranked_by(requests, candidates):
+            found = ranker.contributions(matrix[rows])
+            if found is None:
+                return None
+            parts[rows] = found
+        return parts
+
+    def _ranked_by(
+        self, requests: Requests, candidates: Candidates
+    ) -> list[tuple[Ranker, BoolArray | slice]]:
+        """Each ranker that is needed, and the rows that are its own."""
+        assert self.ranker is not None
+        query = requests.query
+        cold = (query < 0) | (self.scope.graph.degree[np.maximum(query, 0)] == 0)
+        if self.cold_start_ranker is None or not cold.any():
+            return [(self.ranker, slice(None))]
+        if cold.all():
+            return [(self.cold_start_ranker, slice(None))]
+        rows = cold[candidates.row_query]
+        return [(self.ranker, ~rows), (self.cold_start_ranker, rows)]
+
+    def rank(
+        self, requests: Requests, candidates: Candidates, matrix: FloatArray | None = None
+    ) -> Candidates:
+        """The candidates with a ``score``, best first.
+
+        Args:
+            matrix: the features, where they are at hand.
+        """
+        score = self.score(requests, candidates, matrix)
+        ranked = candidates.with_columns(**{SCORE: score}).sorted_by(SCORE)
+        return ranked if self.reranker is None else self.reranker.rerank(requests, ranked, SCORE)
+
+    def run(self, requests: Requests) -> Candidates:
+        """Retrieve and rank."""
+        return self.rank(requests, self.retrieve(requests))
+
+
+def fitted_sources(
+    scope: Scope, surface: SurfaceConfig, trained: Collection[str]
+) -> dict[str, type[Source]]:
+    """The enabled sources that a line of this scope has, by name.
+
+    A model that is ``trained`` only makes its embeddings of this scope; one that is missing there
+    could not be trained, and its source is left out.
+    """
+    enabled = enabled_sources(scope, surface).items()
+    return {name: cls for name, cls in enabled if name in trained or not is_trained(cls)}
+
+
+def fit_source(
+    scope: Scope,
+    surface: SurfaceConfig,
+    name: str,
+    trained: Artifact | None = None,
+    inference: Inference = IN_PROCESS,
+) -> Arrays:
+    """Arrays of one source; of a model that was trained, its embeddings of this scope."""
+    cls = source_classes()[name]
+    setting = surface.sources.get(name)
+    if trained is None:
+        return cls.fit(scope, setting.options if setting else {})
+    model = cast(type[ModelSource], cls).model_class()()
+    return dict(model.embed(trained, training_data(scope), inference).arrays)
+
+
+def is_trained(cls: type[Source]) -> bool:
+    """Whether a source is a model that is trained once, for several graphs."""
+    return issubclass(cls, ModelSource) and cls.model_class().trained
+
+
+def enabled_sources(scope: Scope, surface: SurfaceConfig) -> dict[str, type[Source]]:
+    """Source classes that apply to the relation, are usable, and are not switched off."""
+    return {
+        name: cls
+        for name, cls in sorted(source_classes().items())
+        if scope.relation in cls.relations
+        and (surface.sources[name].enabled if name in surface.sources else cls.enabled)
+        and cls.usable(scope)
+    }
+
+
+def declared_features(
+    scope: Scope, surface: SurfaceConfig, exclude: Sequence[str] = ()
+) -> FeatureSet:
+    """The features of a surface: those its tables allow, but none of sources that are off."""
+    off = source_classes().keys() - enabled_sources(scope, surface).keys()
+    columns = [
+        column
+        for name in off
+        for column in (score_column(name), rank_column(name), standard_column(score_column(name)))
+    ]
+    return FeatureSet.of(scope, (*exclude, *columns))
+
+
+def build_line(
+    scope: Scope,
+    surface: SurfaceConfig,
+    arrays: Mapping[str, Arrays],
+    *,
+    features: FeatureSet,
+) -> Line:
+    """A line over fitted sources.
+
+    ``features`` are declared on the tenant's whole history, so that every window has the
+    same columns; what a window cannot compute is missing there.
+    """
+    sources, limits = {}, {}
+    for name, cls in enabled_sources(scope, surface).items():
+        if is_trained(cls) and name not in arrays:
+            continue
+        setting = surface.sources.get(name)
+        options = setting.options if setting else {}
+        sources[name] = cls(scope, options, arrays.get(name, {}))
+        limits[name] = (setting.limit if setting else None) or surface.candidates
+    return Line(scope, sources, limits, surface.candidates, features)

@@ -1,0 +1,92 @@
+"""Re-ranking: the head of every list in the order of a model that sees both neighbourhoods.
+
+The candidates of the head change places and keep its scores, the best first: what is
+calibrated stays so, and nothing moves between the head and the rest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nextedge.config import RerankerConfig
+from nextedge.models.rankers.cross_attention import MANIFEST, CrossAttention, HeadList, head_numbers
+from nextedge.ranking.neighborhoods import Vectors, neighborhoods
+from nextedge.retrieval.source import Scope
+from nextedge.storage import mapped
+from nextedge.types import Candidates, FloatArray, Requests
+
+FOLDER = "reranker"
+"""Within a ranker's folder."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reranker:
+    """The fitted model over one scope."""
+
+    scope: Scope
+    model: CrossAttention
+
+    def rerank(self, requests: Requests, ranked: Candidates, score: str) -> Candidates:
+        """The same rows, the first ``depth`` of each query in a new order.
+
+        Args:
+            ranked: best first.
+            score: name of the column whose values stay at their places.
+        """
+        order = np.arange(len(ranked))
+        for row, rows in enumerate(ranked.rows()):
+            head = head_of(self.scope, self.model.settings, requests, ranked, row, score)
+            if len(head.label):
+                value = self.model.scores(head.neighborhoods, head.head)
+                found = np.argsort(-value, kind="stable")
+                order[rows.start : rows.start + len(found)] = rows.start + found
+        return ranked.take(order).with_columns(**{score: ranked.columns[score]})
+
+    def save(self, directory: Path, served: Scope) -> None:
+        """Write the model, and the vectors of the scope that is served, into a new folder."""
+        directory.mkdir()
+        self.model.save(directory)
+        vectors = Vectors.of(served)
+        np.save(directory / "query.npy", vectors.query)
+        np.save(directory / "candidate.npy", vectors.candidate)
+
+    @classmethod
+    def load(cls, directory: Path, scope: Scope, *, served: bool) -> Reranker | None:
+        """Read what ``save`` wrote, or None where nothing is.
+
+        Args:
+            served: the scope is the one that it was saved for.
+        """
+        if not (directory / MANIFEST).exists():
+            return None
+        if served:
+            arrays = (mapped(directory / f"{n}.npy") for n in ("query", "candidate"))
+            Vectors(*arrays).keep_in(scope)
+        return cls(scope, CrossAttention.load(directory))
+
+
+def head_of(
+    scope: Scope,
+    settings: RerankerConfig,
+    requests: Requests,
+    ranked: Candidates,
+    row: int,
+    score: str,
+    label: FloatArray | None = None,
+) -> HeadList:
+    """The first ``depth`` rows of one query as the model sees them.
+
+    Args:
+        label: float32[R] of all rows; 0 where none is given.
+    """
+    start = int(ranked.indptr[row])
+    rows = slice(start, min(start + settings.depth, int(ranked.indptr[row + 1])))
+    found = neighborhoods(
+        scope, int(requests.query[row]), ranked.candidate[rows], requests.now,
+        settings.neighbors,
+    )  # fmt: skip
+    labels = np.zeros(rows.stop - rows.start, np.float32) if label is None else label[rows]
+    return HeadList(found, head_numbers(ranked.columns[score][rows]), labels)

@@ -1,0 +1,1 @@
+"""Candidate retrieval: one source a file, and how their candidates are merged."""

@@ -1,0 +1,83 @@
+"""Who may be shown to anyone of a batch: known to the release, and passing the request's filters."""
+
+from __future__ import annotations
+
+from functools import lru_cache, partial
+
+import numpy as np
+
+from nextedge.errors import InputError, nearest
+from nextedge.graph.attributes import Attributes, Category, Number, Tags
+from nextedge.graph.propagate import SparseRows
+from nextedge.retrieval.source import Scope
+from nextedge.types import BoolArray, Filter, Requests
+
+_KEPT = 64
+"""Sets of filters whose masks a process keeps; the least recently used goes first."""
+
+
+def eligible(scope: Scope, requests: Requests) -> BoolArray:
+    """bool[candidates]; not to be written to.
+
+    Raises:
+        InputError: a filter names no column of the candidates, or one that cannot be filtered by.
+    """
+    if not requests.filters:
+        return scope.known
+    masks = scope.derived("filter_masks", lambda: lru_cache(_KEPT)(partial(_mask, scope)))
+    return masks(requests.filters)
+
+
+def share_eligible(scope: Scope, requests: Requests) -> float:
+    """Share of the known candidates that pass the filters."""
+    if not requests.filters:
+        return 1.0
+    known = scope.derived("known_count", lambda: int(np.count_nonzero(scope.known)))
+    return np.count_nonzero(eligible(scope, requests)) / max(known, 1)
+
+
+def _mask(scope: Scope, filters: tuple[Filter, ...]) -> BoolArray:
+    mask = np.array(scope.known)
+    for each in filters:
+        mask &= _passing(scope.candidate_attributes, each)
+    return mask
+
+
+def _passing(attributes: Attributes, wanted: Filter) -> BoolArray:
+    column = attributes.columns.get(wanted.column)
+    if isinstance(column, Category | Tags):
+        return _with_values(column, wanted)
+    if isinstance(column, Number):
+        passing = np.zeros(attributes.rows, bool)
+        for value in wanted.values:
+            low, high = _range(wanted.column, value)
+            passing |= (column.values >= low) & (column.values <= high)
+        return passing | (np.isnan(column.values) if wanted.or_missing else False)
+    names = [n for n, c in attributes.columns.items() if isinstance(c, Category | Tags | Number)]
+    raise InputError(f"filter {wanted.column!r}: no such column; {nearest(wanted.column, names)}")
+
+
+def _with_values(column: Category | Tags, wanted: Filter) -> BoolArray:
+    sets: SparseRows = column.as_sets()
+    size = np.diff(sets.indptr)
+    chosen = np.zeros(max(sets.columns, 1), bool)
+    places = {str(value): place for place, value in enumerate(column.values.to_pylist())}
+    chosen[[places[value] for value in wanted.values if value in places]] = True
+    row = np.repeat(np.arange(len(size)), size)
+    passing = np.zeros(len(size), bool)
+    passing[row[chosen[sets.indices]]] = True
+    return passing | (size == 0) if wanted.or_missing else passing
+
+
+def _range(column: str, text: str) -> tuple[np.float32, np.float32]:
+    """Lower and upper bound, both included, rounded as the column's values are."""
+    words = {"true": "1", "false": "0"}
+    low, dots, high = words.get(text.lower(), text).partition("..")
+    try:
+        if not dots:
+            return np.float32(low), np.float32(low)
+        return np.float32(low or "-inf"), np.float32(high or "inf")
+    except ValueError:
+        raise InputError(
+            f"filter {column!r}: {text!r} is neither a number, true, false nor a range low..high"
+        ) from None

@@ -1,0 +1,263 @@
+"""Popular candidates: overall, trending, and in the query's own segments."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+from scipy import sparse
+
+from nextedge.data.order import quantile
+from nextedge.graph.attributes import Attributes, Category
+from nextedge.graph.csr import Graph
+from nextedge.graph.decay import faded_degrees
+from nextedge.graph.propagate import SparseRows, keep_best, pair_products, top_products
+from nextedge.graph.threads import Scratch, run_blocks
+from nextedge.schema import ColumnKind
+from nextedge.retrieval.source import (
+    Arrays,
+    Options,
+    Scope,
+    Source,
+    sparse_arrays,
+    sparse_from_arrays,
+)
+from nextedge.types import MICROSECONDS_PER_DAY, Candidates, FloatArray, IndexArray, Requests
+
+
+class Popular(Source):
+    """Candidates by the number of their edges."""
+
+    name = "popular"
+    reason = "popular"
+
+    @classmethod
+    def fit(cls, scope: Scope, options: Options) -> Arrays:
+        return _ranked(cls.popularity(scope, {**cls.defaults, **options}), scope)
+
+    @classmethod
+    def popularity(cls, scope: Scope, options: Options) -> FloatArray:
+        """float32[candidates]: what candidates are ordered by."""
+        return scope.candidate_degree.astype(np.float32)
+
+    def candidates(self, requests: Requests, limit: int) -> Candidates:
+        return first_of_order(
+            self.scope, requests, self.arrays["order"], self.arrays["score"], limit
+        )
+
+    def pair_scores(self, requests: Requests, candidates: Candidates) -> FloatArray:
+        score: FloatArray = self.arrays["score"][candidates.candidate]
+        return score
+
+
+class Trending(Popular):
+    """Candidates by their edges, each counted 2^(-age / half-life)."""
+
+    name = "trending"
+    reason = "trending"
+    defaults = {"half_life_share": 0.03}
+
+    @classmethod
+    def usable(cls, scope: Scope) -> bool:
+        return scope.timed and scope.graph.edges > 0
+
+    @classmethod
+    def popularity(cls, scope: Scope, options: Options) -> FloatArray:
+        half_life = history_span(scope) * float(options["half_life_share"])
+        return decayed_degree(scope, half_life)
+
+
+class Segment(Source):
+    """Candidates popular among users who share the query's attribute values.
+
+    For every value (a city, an industry, an age group) the lift-free share of its members'
+    edges that go to the candidate; a query adds up its values.
+    """
+
+    name = "segment"
+    reason = "popular_in_segment"
+    defaults = {"per_value": 300}
+
+    @classmethod
+    def usable(cls, scope: Scope) -> bool:
+        return bool(_segments(scope.query_attributes)) and scope.graph.edges > 0
+
+    @classmethod
+    def fit(cls, scope: Scope, options: Options) -> Arrays:
+        members = value_members(scope.query_attributes, _segments(scope.query_attributes))
+        popular = _most_shared(members, scope.graph, int({**cls.defaults, **options}["per_value"]))
+        return {**sparse_arrays(popular, "popular"), **sparse_arrays(_as_rows(members), "values")}
+
+    def _values(self, requests: Requests) -> SparseRows:
+        return take_rows(sparse_from_arrays(self.arrays, "values"), requests.query)
+
+    def evidence(self, query: int, candidate: int) -> tuple[str, dict[str, object]] | None:
+        """The value of the query in whose segment the candidate is most popular."""
+        if query < 0:
+            return None
+        values = sparse_from_arrays(self.arrays, "values")
+        popular = sparse_from_arrays(self.arrays, "popular")
+        best, share = -1, 0.0
+        for value in values.indices[values.indptr[query] : values.indptr[query + 1]]:
+            row = slice(int(popular.indptr[value]), int(popular.indptr[value + 1]))
+            found = popular.values[row][popular.indices[row] == candidate]
+            if len(found) and float(found[0]) > share:
+                best, share = int(value), float(found[0])
+        for name in _segments(self.scope.query_attributes):
+            column = self.scope.query_attributes.columns[name]
+            assert isinstance(column, Category)
+            size = max(len(column.values), 1)
+            if 0 <= best < size:
+                value = column.values[best].as_py()
+                text = f"popular among people of the same {name.replace('_', ' ')}: {value}"
+                return text, {"column": name, "value": value}
+            best -= size
+        return None
+
+    def candidates(self, requests: Requests, limit: int) -> Candidates:
+        popular = sparse_from_arrays(self.arrays, "popular")
+        return top_products(self._values(requests), popular, limit, self.scope.excluded(requests))
+
+    def pair_scores(self, requests: Requests, candidates: Candidates) -> FloatArray:
+        popular = sparse_from_arrays(self.arrays, "popular")
+        return pair_products(
+            self._values(requests), popular, candidates.indptr, candidates.candidate
+        )
+
+
+def first_of_order(
+    scope: Scope, requests: Requests, order: IndexArray, score: FloatArray, limit: int
+) -> Candidates:
+    """The first candidates of one order that is the same for all, without the excluded."""
+    indptr, excluded = scope.excluded(requests)
+    size = np.zeros(len(requests), np.int64)
+    found = np.empty((len(requests), min(limit, len(order))), np.int32)
+    run_blocks(
+        _first, len(requests), order, indptr, excluded, size, found,
+        scratch=(Scratch(len(score), np.bool_),),
+    )  # fmt: skip
+    candidate = found[np.arange(found.shape[1])[None, :] < size[:, None]]
+    ends = np.concatenate(([0], np.cumsum(size)))
+    return Candidates(ends, candidate, {"score": score[candidate]})
+
+
+@numba.njit(cache=True, nogil=True)
+def _first(block, blocks, order, indptr, excluded, size, found, left_out):  # type: ignore[no-untyped-def]
+    for q in range(block, len(size), blocks):
+        for place in range(indptr[q], indptr[q + 1]):
+            left_out[excluded[place]] = True
+        count = 0
+        for place in range(len(order)):
+            if count == found.shape[1]:
+                break
+            if not left_out[order[place]]:
+                found[q, count] = order[place]
+                count += 1
+        for place in range(indptr[q], indptr[q + 1]):
+            left_out[excluded[place]] = False
+        size[q] = count
+
+
+def history_span(scope: Scope) -> float:
+    """Microseconds from the first decile of edge times to the snapshot: a scale for decay."""
+
+    def span() -> float:
+        first = scope.graph.first
+        start = quantile(first, 0.1) if len(first) else 0.0
+        return max(scope.snapshot.as_of - start, float(MICROSECONDS_PER_DAY))
+
+    return scope.derived("history_span", span)
+
+
+def decayed_degree(scope: Scope, half_life: float) -> FloatArray:
+    """float32[candidates]: edges of each candidate, counted 2^(-age / half_life)."""
+    _, total = faded_degrees(scope.graph, scope.snapshot.as_of, half_life)
+    return total.astype(np.float32)
+
+
+def _ranked(score: FloatArray, scope: Scope) -> Arrays:
+    order = np.lexsort((np.arange(len(score)), -score)).astype(np.int32)
+    return {"score": score, "order": order[scope.known[order]]}
+
+
+def _segments(attributes: Attributes) -> list[str]:
+    """Category columns whose values are shared by enough users to have a popularity."""
+    names = []
+    for name in attributes.of_kind(ColumnKind.CATEGORY):
+        column = attributes.columns[name]
+        assert isinstance(column, Category)
+        if len(column.values) * 5 <= attributes.rows:
+            names.append(name)
+    return names
+
+
+def value_members(attributes: Attributes, names: list[str]) -> sparse.csr_matrix:
+    """Users × values of the named category and tag columns, ones where a user has a value."""
+    blocks = []
+    for name in names:
+        sets = attributes.columns[name].as_sets()  # type: ignore[union-attr]
+        shape = (attributes.rows, max(sets.columns, 1))
+        blocks.append(sparse.csr_matrix((sets.values, sets.indices, sets.indptr), shape=shape))
+    return sparse.hstack(blocks, format="csr")
+
+
+def _as_rows(matrix: sparse.csr_matrix) -> SparseRows:
+    return SparseRows(
+        matrix.indptr.astype(np.int64),
+        matrix.indices.astype(np.int32),
+        matrix.data.astype(np.float32),
+        matrix.shape[1],
+    )
+
+
+def _most_shared(members: sparse.csr_matrix, graph: Graph, n: int) -> SparseRows:
+    """For every value the n candidates with the largest share of its members' edges, best first.
+
+    The share is of ten edges more, so that few edges make none. Ties go to the smaller candidate.
+    """
+    of_value = members.T.tocsr()
+    values = of_value.shape[0]
+    size = np.zeros(values, np.int64)
+    target, share = np.empty((values, n), np.int32), np.empty((values, n), np.float32)
+    run_blocks(
+        _share, values, of_value.indptr, of_value.indices, graph.indptr, graph.indices, n, size,
+        target, share,
+        scratch=(
+            Scratch(graph.targets, np.float32), Scratch(graph.targets + 1, np.int32, zeroed=False)
+        ),
+    )  # fmt: skip
+    filled = np.arange(n)[None, :] < size[:, None]
+    indptr = np.concatenate(([0], np.cumsum(size)))
+    return SparseRows(indptr, target[filled], share[filled], graph.targets)
+
+
+@numba.njit(cache=True, nogil=True)
+def _share(  # type: ignore[no-untyped-def]
+    block, blocks, v_indptr, v_indices, indptr, indices, n, size, target, share, total, touched
+):
+    for value in range(block, len(size), blocks):
+        count, edges = 0, 0
+        for place in range(v_indptr[value], v_indptr[value + 1]):
+            user = v_indices[place]
+            edges += indptr[user + 1] - indptr[user]
+            for entry in range(indptr[user], indptr[user + 1]):
+                other = indices[entry]
+                if total[other] == 0.0:
+                    touched[count] = other
+                    count += 1
+                total[other] += np.float32(1.0)
+        scale = np.float32(1.0) / (np.float32(max(edges, 1)) + np.float32(10.0))
+        for place in range(count):
+            total[touched[place]] *= scale
+        size[value] = keep_best(total, touched, count, n, target[value], share[value])
+        for place in range(count):
+            total[touched[place]] = 0.0
+
+
+def take_rows(rows: SparseRows, query: IndexArray) -> SparseRows:
+    """The rows of the given queries; unknown queries get an empty one."""
+    known = query >= 0
+    start = np.where(known, rows.indptr[np.maximum(query, 0)], 0)
+    size = np.where(known, rows.indptr[np.maximum(query, 0) + 1] - start, 0)
+    indptr = np.concatenate(([0], np.cumsum(size)))
+    places = np.arange(indptr[-1]) - np.repeat(indptr[:-1] - start, size)
+    return SparseRows(indptr, rows.indices[places], rows.values[places], rows.columns)

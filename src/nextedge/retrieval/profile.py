@@ -1,0 +1,93 @@
+"""Candidates who share attribute values with the query, weighted by what the graph shows.
+
+Every value of every category and tag column is a node; a column weighs as much as sharing
+one of its values raises the odds of an edge (its homophily lift in the tenant's own graph),
+and a value as much as it is rare.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import sparse
+
+from nextedge.graph.attributes import Attributes
+from nextedge.graph.propagate import SparseRows, pair_products, top_products
+from nextedge.schema import ColumnKind
+from nextedge.retrieval.popular import take_rows, value_members
+from nextedge.retrieval.source import (
+    Arrays,
+    Options,
+    Scope,
+    Source,
+    sparse_arrays,
+    sparse_from_arrays,
+)
+from nextedge.types import CONNECTS, Candidates, FloatArray, Requests
+
+
+class Profile(Source):
+    """People with the same school, company, skills, …; needs no edge of the query."""
+
+    name = "profile"
+    relations = (CONNECTS,)
+    reason = "similar_profile"
+    defaults = {"member_cap": 20_000, "sample_edges": 200_000}
+
+    @classmethod
+    def usable(cls, scope: Scope) -> bool:
+        return bool(_columns(scope.query_attributes)) and scope.graph.edges > 0
+
+    @classmethod
+    def fit(cls, scope: Scope, options: Options) -> Arrays:
+        settings = {**cls.defaults, **options}
+        weighted, members = [], []
+        for name in _columns(scope.query_attributes):
+            sets = value_members(scope.query_attributes, [name])
+            lift = homophily(scope, sets, int(settings["sample_edges"]))
+            size = np.asarray(sets.sum(axis=0)).ravel()
+            rarity = np.log1p(sets.shape[0] / np.maximum(size, 1.0))
+            rarity[size > int(settings["member_cap"])] = 0.0
+            weighted.append(sets @ sparse.diags(lift * rarity))
+            members.append(sets)
+        rows = _rows(sparse.hstack(weighted, format="csr"))
+        of_value = sparse.hstack(members, format="csr").T.tocsr()
+        return {**sparse_arrays(rows, "values"), **sparse_arrays(_rows(of_value), "members")}
+
+    def candidates(self, requests: Requests, limit: int) -> Candidates:
+        values = take_rows(sparse_from_arrays(self.arrays, "values"), requests.query)
+        members = sparse_from_arrays(self.arrays, "members")
+        return top_products(values, members, limit, self.scope.excluded(requests))
+
+    def pair_scores(self, requests: Requests, candidates: Candidates) -> FloatArray:
+        values = take_rows(sparse_from_arrays(self.arrays, "values"), requests.query)
+        members = sparse_from_arrays(self.arrays, "members")
+        return pair_products(values, members, candidates.indptr, candidates.candidate)
+
+
+def _columns(attributes: Attributes) -> list[str]:
+    return attributes.of_kind(ColumnKind.CATEGORY, ColumnKind.TAGS)
+
+
+def homophily(scope: Scope, sets: sparse.csr_matrix, sample: int) -> float:
+    """Log odds ratio of sharing a value of the column, edges against random pairs, at least 0."""
+    random = np.random.default_rng(0)
+    graph = scope.graph
+    place = random.integers(0, graph.edges, min(sample, graph.edges))
+    source = np.searchsorted(graph.indptr, place, side="right") - 1
+    target = np.asarray(graph.indices[place])
+    shuffled = random.permutation(target)
+    joined = (np.asarray(sets[source].multiply(sets[target]).sum(axis=1)) > 0).mean()
+    apart = (np.asarray(sets[source].multiply(sets[shuffled]).sum(axis=1)) > 0).mean()
+    share = [min(max(float(p), 1e-4), 1 - 1e-4) for p in (joined, apart)]
+    return max(float(np.log(share[0] / (1 - share[0]) * (1 - share[1]) / share[1])), 0.0)
+
+
+def _rows(matrix: sparse.csr_matrix) -> SparseRows:
+    matrix.sort_indices()
+    matrix.eliminate_zeros()
+    return SparseRows(
+        matrix.indptr.astype(np.int64),
+        matrix.indices.astype(np.int32),
+        matrix.data.astype(np.float32),
+        matrix.shape[1],
+    )

@@ -1,0 +1,104 @@
+"""Candidates by a random walk with restart over the tenant's graph of every relation.
+
+The walk moves over connections and engagements alike (users and items are nodes of one
+graph), so that it reaches people through shared items and items through people.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nextedge.graph.csr import build_graph
+from nextedge.graph.random_walk import pair_walk, top_walk
+from nextedge.retrieval.source import Arrays, Options, Scope, Source
+from nextedge.types import Candidates, FloatArray, Requests
+
+
+class RandomWalk(Source):
+    """Personalised PageRank over the edges of the predicted relation."""
+
+    name = "random_walk"
+    reason = "close_in_network"
+    defaults = {"restart": 0.3, "tolerance": 1e-6}
+
+    @classmethod
+    def usable(cls, scope: Scope) -> bool:
+        return scope.graph.edges > 0
+
+    @classmethod
+    def fit(cls, scope: Scope, options: Options) -> Arrays:
+        if scope.relation.self_typed:
+            return {}
+        return _union_graph(scope, connections=False)
+
+    @property
+    def _offset(self) -> int:
+        return 0 if self.scope.relation.self_typed else len(self.scope.snapshot.entities.users)
+
+    def _adjacency(self) -> tuple[np.ndarray, np.ndarray]:
+        if "indptr" in self.arrays:
+            return self.arrays["indptr"], self.arrays["indices"]
+        return self.scope.graph.indptr, self.scope.graph.indices
+
+    def candidates(self, requests: Requests, limit: int) -> Candidates:
+        indptr, indices = self._adjacency()
+        offset = self._offset
+        excluded_indptr, excluded = self.scope.excluded(requests)
+        found = top_walk(
+            indptr,
+            indices,
+            requests.query,
+            n=limit,
+            exclude=(excluded_indptr, excluded + np.int32(offset)),
+            low=offset,
+            high=offset + self.scope.graph.targets,
+            restart=float(self.options["restart"]),
+            tolerance=float(self.options["tolerance"]),
+        )
+        return Candidates(found.indptr, found.candidate - np.int32(offset), found.columns)
+
+    def pair_scores(self, requests: Requests, candidates: Candidates) -> FloatArray:
+        indptr, indices = self._adjacency()
+        return pair_walk(
+            indptr,
+            indices,
+            requests.query,
+            candidates.indptr,
+            candidates.candidate + np.int32(self._offset),
+            restart=float(self.options["restart"]),
+            tolerance=float(self.options["tolerance"]),
+        )
+
+
+class CombinedWalk(RandomWalk):
+    """Personalised PageRank over connections and engagements as one graph."""
+
+    name = "combined_walk"
+    reason = "close_in_network"
+
+    @classmethod
+    def usable(cls, scope: Scope) -> bool:
+        return scope.snapshot.connections.edges > 0 and scope.snapshot.engagements.edges > 0
+
+    @classmethod
+    def fit(cls, scope: Scope, options: Options) -> Arrays:
+        return _union_graph(scope, connections=True)
+
+
+def _union_graph(scope: Scope, *, connections: bool) -> Arrays:
+    """Symmetric adjacency of users (first) and items over engagements, and connections too."""
+    snapshot = scope.snapshot
+    users, items = len(snapshot.entities.users), len(snapshot.entities.items)
+    engaged = snapshot.engagements
+    user = np.repeat(np.arange(users, dtype=np.int32), engaged.degree)
+    item = (engaged.indices + users).astype(np.int32)
+    source, target = [user, item], [item, user]
+    if connections:
+        friends = snapshot.connections
+        ends = np.repeat(np.arange(users, dtype=np.int32), friends.degree)
+        source += [ends, np.asarray(friends.indices)]  # repeated pairs merge below
+        target += [np.asarray(friends.indices), ends]
+    graph = build_graph(
+        np.concatenate(source), np.concatenate(target), users + items, users + items
+    )
+    return {"indptr": graph.indptr, "indices": graph.indices}

@@ -1,0 +1,1 @@
+"""Caches of requests: ranked lists, precomputed candidates, and their invalidation."""

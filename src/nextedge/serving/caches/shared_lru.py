@@ -1,0 +1,278 @@
+"""Two levels of ranked lists: the process' own, and a store that processes share.
+
+A request reads the store once, where its own process has no list; it never waits for a write. A
+store that fails, is late or holds damage is the same as one that holds nothing, and is counted.
+What live state hides is left out after either level, as always.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import json
+import logging
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Hashable, Mapping
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+from nextedge.config import Config
+from nextedge.errors import CorruptValueError, StoreError
+from nextedge.serving.caches.lru import Cache
+from nextedge.serving.rank_with_deadline import Ranked
+from nextedge.ranking.pipeline import SCORE
+from nextedge.stores.packing import Array, pack, unpack
+from nextedge.stores.store import Key, Store, open_store
+from nextedge.types import Candidates
+
+_log = logging.getLogger("nextedge")
+_BATCH = 100
+_SECONDS = 0.05
+_WAITING = 1000
+"""Lists that may wait to be written."""
+_USER = 2
+"""Place of the user in a key."""
+_COLUMN = "column:"
+
+COUNTED = (
+    "hits", "misses", "failed_reads", "corrupt", "written", "failed_writes", "dropped_writes",
+)  # fmt: skip
+
+
+class TwoLevelCache(Cache[Ranked]):
+    """A ``Cache`` of ranked lists with a store behind it.
+
+    Keys are ``(release, surface, user, …)``: a new release never meets the lists of an old one,
+    which end by their age. Neither level shows a list longer than ``seconds`` after it was made.
+
+    Args:
+        size: lists of this process; 0 keeps none, and asks the store each time.
+        seconds: how long a list may be shown.
+        waiting: lists that may wait to be written; more are dropped and counted.
+    """
+
+    def __init__(self, size: int, seconds: float, store: Store, waiting: int = _WAITING) -> None:
+        super().__init__(size, seconds)
+        self.store = store
+        self.waiting = waiting
+        self._counts: Counter[str] = Counter()
+        self._queue: deque[tuple[Hashable, int, Ranked]] = deque()
+        self._queueing = threading.Lock()
+        self._writing = threading.Lock()
+        self._closing = threading.Event()
+        self._writer: threading.Thread | None = None
+        self._failing: set[str] = set()
+
+    def get(self, key: Hashable) -> Ranked | None:
+        """The list of a key from this process, else from the store, or None."""
+        kept = super().get(key)
+        return self._fetch(key) if kept is None and not self._closing.is_set() else kept
+
+    def put(self, key: Hashable, value: Ranked, seconds: float | None = None) -> None:
+        """Keep a list here and queue it for the store; never waits, never raises."""
+        super().put(key, value, seconds)
+        if self._closing.is_set():
+            return
+        with self._queueing:
+            if self._writer is None:
+                self._start()
+            if len(self._queue) < self.waiting:
+                self._queue.append((key, _now(), value))
+                return
+            self._counts["dropped_writes"] += 1
+
+    def counts(self) -> Mapping[str, int]:
+        """What became of reads and writes of the store, by the names in ``COUNTED``."""
+        with self._queueing:
+            return {name: self._counts[name] for name in COUNTED}
+
+    def delete_user(self, user: str) -> int:
+        """Forget the lists of a user, as keys name them, here and in the store; returns how many
+        the store had.
+
+        Other processes may hold theirs for up to ``seconds`` more.
+
+        Raises:
+            StoreError: the store was not reached; its lists are still there.
+        """
+        with self._writing:
+            with self._queueing:
+                self._queue = deque(each for each in self._queue if _user(each[0]) != user)
+            self.drop(lambda key: _user(key) == user)
+            return self.store.delete_prefix(_user_prefix(user))
+
+    def flush(self) -> None:
+        """Write all that is queued, as far as the store takes it."""
+        while self._write_batch():
+            pass
+
+    def close(self) -> None:
+        """Write what is queued and let go of the store; afterwards only this process' lists are used."""
+        self._closing.set()
+        if self._writer is not None:
+            self._writer.join()
+            self._writer = None
+            atexit.unregister(self.close)
+        self.flush()
+        self.store.close()
+
+    def _fetch(self, key: Hashable) -> Ranked | None:
+        try:
+            packed = self.store.get_many([store_key(key)])[0]
+        except StoreError as error:
+            self._count("failed_reads")
+            self._tell("read", error)
+            return None
+        self._failing.discard("read")
+        if packed is None:
+            self._count("misses")
+            return None
+        try:
+            ranked, made = unpack_ranked(key, packed)
+        except CorruptValueError as error:
+            self._count("corrupt")
+            _log.warning("a ranked list of the store is left out: %s", error)
+            return None
+        left = self.seconds - max(0.0, (_now() - made) / 1e6)
+        if left <= 0:
+            self._count("misses")
+            return None
+        self._count("hits")
+        super().put(key, ranked, left)
+        return ranked
+
+    def _start(self) -> None:
+        self._writer = threading.Thread(target=self._write, name="ranked-store", daemon=True)
+        self._writer.start()
+        atexit.register(self.close)
+
+    def _write(self) -> None:
+        """Write what is queued until closed; looks instead of being woken, as the request log does."""
+        while not self._closing.wait(_SECONDS):
+            self.flush()
+
+    def _write_batch(self) -> bool:
+        """Pack and write some of what is queued; whether there was any."""
+        with self._writing:
+            with self._queueing:
+                batch = [self._queue.popleft() for _ in range(min(_BATCH, len(self._queue)))]
+            if not batch:
+                return False
+            try:
+                values: dict[Key, bytes] = {
+                    store_key(key): pack_ranked(key, made, ranked) for key, made, ranked in batch
+                }
+                self.store.put_many(values, self.seconds)
+                self._count("written", len(batch))
+                self._failing.discard("written")
+            except (StoreError, TypeError, ValueError) as error:
+                self._count("failed_writes", len(batch))
+                self._tell("written", error)
+            return True
+
+    def _count(self, name: str, number: int = 1) -> None:
+        with self._queueing:
+            self._counts[name] += number
+
+    def _tell(self, what: str, error: Exception) -> None:
+        """Log the first failure of a row, not each."""
+        if what not in self._failing:
+            self._failing.add(what)
+            _log.warning("ranked lists are not %s in the store for now: %s", what, error)
+
+
+def ranked_cache(config: Config) -> Cache[Ranked]:
+    """The cache of ranked lists that ``[serving]`` asks for.
+
+    Raises:
+        ConfigError: ``store`` is no URL of a store.
+        MissingDependencyError: the store needs a package that is not installed.
+    """
+    settings = config.serving
+    if settings.store is None:
+        return Cache(settings.cache_entries, settings.cache_seconds)
+    timeout = settings.store_timeout_ms / 1000
+    store = open_store(
+        settings.store, config.tenant, timeout_seconds=timeout, base=config.base.resolve()
+    )
+    return TwoLevelCache(settings.cache_entries, settings.cache_seconds, store)
+
+
+def store_key(key: Hashable) -> str:
+    """``ranked/user/release/surface/digest of the rest``: all of a user begins alike."""
+    parts: Any = key
+    release, surface, user, *rest = parts
+    digest = hashlib.blake2b(_text(rest).encode(), digest_size=16).hexdigest()
+    return f"{_user_prefix(user)}{_quoted(release)}/{_quoted(surface)}/{digest}"
+
+
+def pack_ranked(key: Hashable, made_micros: int, ranked: Ranked) -> bytes:
+    """A ranked list as bytes, with the key that it belongs to."""
+    found = ranked.candidates
+    columns = {_COLUMN + name: values for name, values in found.columns.items()}
+    return pack(
+        {"indptr": found.indptr, "candidate": found.candidate, **columns},
+        {"key": _text(key), "made": made_micros, "degraded": list(ranked.degraded)},
+    )
+
+
+def unpack_ranked(key: Hashable, packed: bytes) -> tuple[Ranked, int]:
+    """A ranked list and when it was made, in microseconds; its arrays cannot be written to.
+
+    Raises:
+        CorruptValueError: it is damaged, belongs to another key, or is no ranked list.
+    """
+    arrays, metadata = unpack(packed)
+    if metadata.get("key") != _text(key):
+        raise CorruptValueError("the value belongs to another key")
+    try:
+        made, degraded = int(metadata["made"]), tuple(map(str, metadata["degraded"]))
+        columns = {
+            name.removeprefix(_COLUMN): values
+            for name, values in arrays.items()
+            if name.startswith(_COLUMN)
+        }
+        candidates = Candidates(arrays["indptr"], arrays["candidate"], columns)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptValueError(f"the value is no ranked list: {error!r}") from None
+    if not _fits(candidates):
+        raise CorruptValueError("the value is no ranked list: its arrays do not fit each other")
+    return Ranked(candidates, None, degraded), made
+
+
+def _fits(found: Candidates) -> bool:
+    """Whether the arrays are those of one query's list."""
+    rows: tuple[int, ...] = (len(found.candidate),) if found.candidate.ndim else ()
+    listed: list[Array] = [found.candidate, *found.columns.values()]
+    return (
+        found.candidate.dtype == np.int32
+        and found.indptr.dtype == np.int64
+        and found.indptr.tolist() == [0, *rows]
+        and SCORE in found.columns
+        and all(values.shape == rows for values in listed)
+    )
+
+
+def _user(key: Hashable) -> str:
+    parts: Any = key
+    return str(parts[_USER])
+
+
+def _user_prefix(user: str) -> str:
+    return f"ranked/{_quoted(user)}/"
+
+
+def _quoted(part: str) -> str:
+    return quote(part, safe="", errors="surrogatepass")
+
+
+def _text(key: Any) -> str:
+    return json.dumps(key, default=str)
+
+
+def _now() -> int:
+    return int(time.time() * 1e6)

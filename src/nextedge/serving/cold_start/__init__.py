@@ -1,0 +1,1 @@
+"""Candidates of users without an edge in the release."""

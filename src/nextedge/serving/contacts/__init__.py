@@ -1,0 +1,1 @@
+"""Address books, matched by keyed hashes."""

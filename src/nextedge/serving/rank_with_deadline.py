@@ -1,0 +1,139 @@
+"""Candidates of a request, ranked, as far as its deadline allows."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from nextedge.serving.deadline import NO_DEADLINE, Deadline, Pace
+from nextedge.serving.release import LoadedSurface
+from nextedge.ranking.pipeline import SCORE
+from nextedge.retrieval.merge import ROUGH, rank_column
+from nextedge.types import Candidates, FloatArray, Requests, Waiting
+
+ROW = "row"
+KEPT = 200
+"""Rows of a ranked list that a cache keeps."""
+_AFTER_SOURCES = ("features", "ranking", "policy", "reasons")
+_AFTER_FEATURES = _AFTER_SOURCES[1:]
+_log = logging.getLogger("nextedge")
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """What the line makes of a batch, before the policy.
+
+    Attributes:
+        candidates: best first, with a ``score``, and in ``ROW`` their row in ``matrix``.
+        matrix: float32[R, F] features of the candidates, None where nothing ranked them.
+        degraded: what went wrong on the way.
+    """
+
+    candidates: Candidates
+    matrix: FloatArray | None
+    degraded: tuple[str, ...]
+
+    def kept(self, sources: Iterable[str]) -> Ranked:
+        """What a cache holds of it: the best, with what policy and reasons read."""
+        head = _slim(self.candidates, (SCORE,), sources).head(KEPT)
+        return Ranked(head, None, self.degraded)
+
+
+def _slim(found: Candidates, names: Iterable[str], sources: Iterable[str]) -> Candidates:
+    """Only the named columns, and the ranks of the sources: what policy and reasons read."""
+    kept = [name for name in (*names, *map(rank_column, sources)) if name in found.columns]
+    return replace(found, columns={name: found.columns[name] for name in kept})
+
+
+class Watch:
+    """Tells where the time of a request goes, and teaches the surface's pace."""
+
+    def __init__(self, started: float, pace: Pace) -> None:
+        self._last = started
+        self._pace = pace
+        self.spent_ms: dict[str, float] = {}
+
+    def __call__(self, stage: str) -> None:
+        """The stage that ends now took the time since the last."""
+        now = time.perf_counter()
+        self.spent_ms[stage] = (now - self._last) * 1e3
+        self._pace.took(stage, self.spent_ms[stage])
+        self._last = now
+
+
+def retrieved(
+    surface: LoadedSurface, requests: Requests, deadline: Deadline
+) -> tuple[Candidates, tuple[str, ...]]:
+    """Candidates of the sources that there is time for, and what was left out of them.
+
+    That is whole sources, and processes that hold parts of an index.
+    """
+    late: list[str] = []
+    waiting = Waiting(0.0)
+    names = [f"source {name}" for name in surface.line.sources]
+
+    def run(name: str, find: Callable[[], Candidates]) -> Candidates | None:
+        stage = f"source {name}"
+        if not deadline.allows(stage, reserve=_AFTER_SOURCES):
+            late.append(f"late_{name}")
+            return None
+        behind = names[names.index(stage) + 1 :]
+        waiting.until = deadline.wait_until((*behind, *_AFTER_SOURCES))
+        before, begun = len(waiting.left_out), time.perf_counter()
+        found = find()
+        if len(waiting.left_out) == before:  # else it waited for others
+            surface.pace.took(stage, (time.perf_counter() - begun) * 1e3)
+        return found
+
+    found = surface.line.retrieve(replace(requests, waiting=waiting), run)
+    return found, (*late, *sorted(waiting.left_out))
+
+
+def ranked_candidates(
+    surface: LoadedSurface,
+    requests: Requests,
+    watch: Callable[[str], None] = lambda _: None,
+    deadline: Deadline = NO_DEADLINE,
+    candidates: Candidates | None = None,
+    late: tuple[str, ...] = (),
+    matrix: FloatArray | None = None,
+    whole: bool = True,
+) -> Ranked:
+    """Ranked candidates; when ranking fails or is late, the rough order and the word that it did.
+
+    Args:
+        watch: told the name of each stage as it ends.
+        candidates: where they are at hand.
+        late: sources that were left out of them.
+        matrix: their features, where those are at hand.
+        whole: with every column, not only those that policy and reasons read.
+    """
+    line = surface.line
+    if candidates is None:
+        candidates, late = retrieved(surface, requests, deadline)
+    watch("candidates")
+    candidates = candidates.with_columns(**{ROW: np.arange(len(candidates), dtype=np.int32)})
+    if line.ranker is None:
+        return Ranked(line.rank(requests, candidates), None, (*late, "no_ranker"))
+    if not deadline.allows("features" if matrix is None else "ranking", reserve=_AFTER_FEATURES):
+        return Ranked(_by_rough_score(candidates), None, (*late, "late_ranking"))
+    try:
+        if matrix is None:
+            matrix = line.matrix(requests, candidates)
+        watch("features")
+        candidates = candidates if whole else _slim(candidates, (ROUGH, ROW), line.sources)
+        ranked = line.rank(requests, candidates, matrix)
+        watch("ranking")
+        return Ranked(ranked, matrix, late)
+    except (ValueError, RuntimeError, FloatingPointError):
+        _log.exception("surface %s: ranking failed; answered in rough order", surface.name)
+        return Ranked(_by_rough_score(candidates), None, (*late, "ranker_failed"))
+
+
+def _by_rough_score(candidates: Candidates) -> Candidates:
+    order = candidates.columns.get(ROUGH, np.zeros(0, np.float32))
+    return candidates.with_columns(**{SCORE: order})

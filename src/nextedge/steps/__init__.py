@@ -1,1 +1,0 @@
-"""The offline line, one file a step, in the order of ``run.py``."""
