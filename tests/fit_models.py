@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from nextedge.models.artifact import Artifact
+from nextedge.models.distributed.collectives import current_ranks
 from nextedge.models.distributed.worker import joined
 from nextedge.models.model import Model, ModelConfig, TrainingData, model_classes
-from nextedge.models.distributed.collectives import current_ranks
 from nextedge.testing.models import planted
 from nextedge.types import CONNECTS, ENGAGES
 

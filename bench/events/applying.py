@@ -21,8 +21,8 @@ from typing import Any
 
 from nextedge.events.event import Event, parse_event
 from nextedge.events.logs.sqlite.log import LocalLog
-from nextedge.events.state.overlay import Overlay
 from nextedge.events.state.checkpoint import Snapshots
+from nextedge.events.state.overlay import Overlay
 
 MIX = {
     "impression": 50, "interact": 15, "click": 10, "connect": 8, "dismiss": 5, "accept": 3,

@@ -23,18 +23,18 @@ sys.path.append(str(Path(__file__).parents[1] / "quality"))
 from quality import ABLATION_TREES, DATA, _some
 from run import SETS
 
+from nextedge.build.cache.fingerprint import fingerprint
+from nextedge.build.embed import EmbedStep
+from nextedge.build.entities import EntitiesStep
+from nextedge.build.rank import RankStep
+from nextedge.build.snapshot import SnapshotStep
+from nextedge.build.step import Workshop, quiet
+from nextedge.build.tables import TablesStep
 from nextedge.config import RankerConfig, load_config
 from nextedge.engines.duckdb.engine import LocalEngine
 from nextedge.models.rankers.gbdt import LabelledRows
 from nextedge.models.rankers.learners import learners
 from nextedge.models.rankers.ndcg import ndcg_of_rows
-from nextedge.build.embed import EmbedStep
-from nextedge.build.entities import EntitiesStep
-from nextedge.build.cache.fingerprint import fingerprint
-from nextedge.build.snapshot import SnapshotStep
-from nextedge.build.rank import RankStep
-from nextedge.build.step import Workshop, quiet
-from nextedge.build.tables import TablesStep
 
 SEEDS = 3
 PAIRED = {"candidate_popularity_day", "query_quiet_hours"}

@@ -29,10 +29,11 @@ from nextedge.config import TrainingConfig
 from nextedge.cores import thread_count
 from nextedge.graph.csr import build_graph, mirrored
 from nextedge.models.artifact import Artifact
-from nextedge.models.neural.graphsage import GraphSage, GraphSageConfig
 from nextedge.models.distributed.job import ARTIFACT, TOLD, write_job
 from nextedge.models.distributed.launcher import Told, launcher_of, threads_of
 from nextedge.models.model import TrainingData
+from nextedge.models.neural.graphsage import GraphSage
+from nextedge.models.neural.node_inputs import GraphSageConfig
 from nextedge.types import CONNECTS
 
 WIDTH = 32

@@ -28,8 +28,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "two_hop"))
 from graphs import chung_lu
 
 from nextedge.graph.csr import Graph, build_graph
-from nextedge.models.neural import graphsage as ours
 from nextedge.models.model import TrainingData
+from nextedge.models.neural import graphsage as ours
 from nextedge.types import CONNECTS
 
 WIDTH = 64

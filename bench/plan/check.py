@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from nextedge.build.cache.memory_budget import NEEDS
 from nextedge.config import SurfaceConfig
 from nextedge.errors import InputError
 from nextedge.planning import coefficients as shipped
@@ -25,7 +26,6 @@ from nextedge.planning.drivers import bounded_labels, driver_of, drivers, reach
 from nextedge.planning.laws import Law, fit_law, slope
 from nextedge.planning.offline import need_gib, stages_of
 from nextedge.planning.workload import Size, Workload
-from nextedge.build.cache.memory_budget import NEEDS
 
 HOME = Path(__file__).parents[2]
 RESULTS = Path(__file__).parent / "results"

@@ -20,15 +20,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from nextedge.models.neural.graphsage import GraphSage
-from nextedge.retrieval.source import source_classes
-from nextedge.build import embed
-from nextedge.build import evaluate
-from nextedge.build.time_split import window_pipeline as lines
+from nextedge.build import embed, evaluate, rank
 from nextedge.build import snapshot as publishable
-from nextedge.build import rank
 from nextedge.build.evaluation.ranked_lists import RankedQueries
 from nextedge.build.step import Workshop
+from nextedge.build.time_split import window_pipeline as lines
+from nextedge.models.neural.graphsage import GraphSage
+from nextedge.retrieval.source import source_classes
 
 
 class Clock:

@@ -28,17 +28,17 @@ from parts import Clock, held_mib, watch
 
 from nextedge import Recommender
 from nextedge.api.app import create_app
+from nextedge.build import evaluate
+from nextedge.build.cache.resource_usage import measured
+from nextedge.build.step import quiet
 from nextedge.data.synthetic import SyntheticConfig, generate_tenant
 from nextedge.graph.snapshot import Snapshot
 from nextedge.planning.workload import Size
 from nextedge.serving.caches.lru import Cache
 from nextedge.serving.caches.precomputed import Kept, packed
-from nextedge.serving.messages import Question
 from nextedge.serving.caches.shared_lru import pack_ranked
+from nextedge.serving.messages import Question
 from nextedge.serving.request import answer
-from nextedge.build import evaluate
-from nextedge.build.step import quiet
-from nextedge.build.cache.resource_usage import measured
 from nextedge.types import Requests
 
 ASKED = 150
@@ -168,7 +168,8 @@ def _of_parts(clock: Clock) -> dict[str, float]:
 
 def _networks(recommender: Recommender, clock: Clock) -> dict[str, float]:
     """One epoch of the network that people may be embedded with."""
-    from nextedge.models.neural.graphsage import GraphSage, GraphSageConfig
+    from nextedge.models.neural.graphsage import GraphSage
+    from nextedge.models.neural.node_inputs import GraphSageConfig
     from nextedge.models.neural.trainer import TrainerConfig
     from nextedge.retrieval.model_source import training_data
 

@@ -27,12 +27,12 @@ from rich.console import Console
 from rich.table import Table
 
 from nextedge import Recommender
+from nextedge.build.evaluation.ranked_lists import HEURISTICS
+from nextedge.build.time_split.window_pipeline import batches
 from nextedge.evaluation import bootstrap_interval, paired_bootstrap, rank_metrics
 from nextedge.evaluation.ranking import RankMetrics
 from nextedge.graph.csr import Graph, build_graph, mirrored
 from nextedge.retrieval.merge import gather_sources, merge_candidates
-from nextedge.build.time_split.window_pipeline import batches
-from nextedge.build.evaluation.ranked_lists import HEURISTICS
 from nextedge.types import Candidates
 
 Split = tuple[dict[str, pl.DataFrame], pl.DataFrame]

@@ -27,6 +27,10 @@ sys.path.append(str(Path(__file__).parents[1] / "quality"))
 from run import HOME, SETS, _commit
 
 from nextedge import Recommender
+from nextedge.build.rank import LabelledWindows, RankStep
+from nextedge.build.step import quiet
+from nextedge.build.time_split.window_pipeline import batches
+from nextedge.build.training_set.reranker import train_reranker
 from nextedge.config import RankerConfig
 from nextedge.data.ids import IdMap
 from nextedge.engines.duckdb.engine import LocalEngine
@@ -36,12 +40,9 @@ from nextedge.graph.csr import Graph, build_graph, mirrored
 from nextedge.models.rankers.gbdt import LabelledRows
 from nextedge.models.rankers.learners import learners
 from nextedge.models.rankers.ndcg import ndcg_of_rows
+from nextedge.models.rankers.training import train
 from nextedge.ranking.pipeline import SCORE
 from nextedge.ranking.reranker import Reranker
-from nextedge.build.time_split.window_pipeline import batches
-from nextedge.build.rank import LabelledWindows, RankStep, train
-from nextedge.build.training_set.reranker import train_reranker
-from nextedge.build.step import quiet
 
 DATA = HOME.parent / "shared" / "data"
 RANKERS = ("lightgbm", "xgboost", "mlp", "two_tower", "blend", "best_source")

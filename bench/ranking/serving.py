@@ -24,9 +24,9 @@ import lightgbm
 import numpy as np
 import xgboost
 
-from nextedge.models.rankers.tree_scorer import Forest
 from nextedge.models.rankers.gbdt import LabelledRows
 from nextedge.models.rankers.mlp import MlpRanker
+from nextedge.models.rankers.tree_scorer import Forest
 
 ROWS, COLUMNS = 1_000, 100
 

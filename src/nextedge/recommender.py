@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nextedge.build.step import Progress, quiet
 from nextedge.config import Config, load_config, parse_config
 from nextedge.data.erased_users import Forgotten
 from nextedge.data.partition import Part
@@ -28,18 +29,17 @@ from nextedge.errors import (
 )
 from nextedge.events.event import Event
 from nextedge.events.ingest import Intake, Raw, Recorded, Sorted
-from nextedge.events.logs.sqlite.log import FILE
 from nextedge.events.logs.log import open_live_log
 from nextedge.events.logs.relay import BrokerRelays, relays_to_broker
-from nextedge.events.state.overlay import Overlay
+from nextedge.events.logs.sqlite.log import FILE
+from nextedge.events.request_log import RequestLog
 from nextedge.events.state.checkpoint import OVERLAY, SnapshotKeeper, Snapshots, renew
+from nextedge.events.state.overlay import Overlay
 from nextedge.events.stream import forget_counted
 from nextedge.releases.manifest import Release
 from nextedge.releases.shared import open_releases
+from nextedge.serving.active_release import ServedReleases
 from nextedge.serving.caches.lru import Cache
-from nextedge.serving.contacts.address_books import Contacts
-from nextedge.serving.forget import Erased, forget
-from nextedge.serving.live_graphs import with_live_edges
 from nextedge.serving.caches.precomputed import (
     PublishedCandidates,
     open_candidates,
@@ -47,29 +47,29 @@ from nextedge.serving.caches.precomputed import (
     published_candidates,
     unpublish,
 )
+from nextedge.serving.caches.refresh import derive, refresh_lists
+from nextedge.serving.caches.shared_lru import ranked_cache
+from nextedge.serving.contacts.address_books import Contacts
+from nextedge.serving.forget import Erased, forget
+from nextedge.serving.live_graphs import with_live_edges
 from nextedge.serving.messages import Answer, Question
 from nextedge.serving.rank_with_deadline import Ranked
-from nextedge.serving.caches.shared_lru import ranked_cache
 from nextedge.serving.release import LoadedRelease
-from nextedge.serving.caches.refresh import derive, refresh_lists
 from nextedge.serving.request import answer
-from nextedge.events.request_log import RequestLog
-from nextedge.serving.active_release import ServedReleases
 from nextedge.serving.shards.client import LEFT_OUT, shard_client
 from nextedge.serving.why_not import WhyNot, why_not
-from nextedge.build.step import Progress, quiet
 from nextedge.storage.opening import is_bucket
 from nextedge.types import Candidates, FloatArray, Identifier, IndexArray, Requests
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from nextedge.build.run import BuildOptions
     from nextedge.data.report import CheckReport
     from nextedge.engines.base import Engine
     from nextedge.evaluation.parity import ParityReport
     from nextedge.events.replay import EventsReplayed
     from nextedge.serving.replay import ReplayReport
-    from nextedge.build.run import BuildOptions
 
 _log = logging.getLogger("nextedge")
 _BATCH = 256
@@ -176,8 +176,8 @@ class Recommender:
         self, options: BuildOptions, engine: Engine | str = "local", progress: Progress = quiet
     ) -> str | None:
         """Run the offline line, or some of its steps; returns the release's id if one is published."""
-        from nextedge.engines.base import open_engine
         from nextedge.build.run import build
+        from nextedge.engines.open import open_engine
 
         self._warn_of_own_log()
         with open_engine(engine, self.config.state_path) as engine:

@@ -12,7 +12,7 @@ from nextedge.errors import ReleaseError, TrainingError
 from nextedge.models.rankers.gbdt import BoostedBlend, LabelledRows, ndcg_of
 from nextedge.models.rankers.learners import learners, load_rankers
 from nextedge.models.rankers.ranker import MANIFEST, Calibrator
-from nextedge.build.rank import train
+from nextedge.models.rankers.training import train
 
 FEATURES = ["a_score", "b_score", "age", "empty", "query_degree_log"]
 

@@ -14,10 +14,10 @@ from servers import small_tables
 from typer.testing import CliRunner
 
 from nextedge import Event, Recommender
+from nextedge.build.run import STEPS, BuildOptions
 from nextedge.cli.main import app
 from nextedge.errors import GateError, InputError
 from nextedge.releases.lock import build_lock
-from nextedge.build.run import STEPS, BuildOptions
 
 
 @pytest.fixture(scope="module")

@@ -23,8 +23,8 @@ from servers import small_tables
 from typer.main import get_command
 
 from nextedge import Recommender
-from nextedge.cli.main import app
 from nextedge.build.run import OF_SURFACE, SHARED, STEPS
+from nextedge.cli.main import app
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 DAG = DEPLOY / "airflow" / "nextedge_daily.py"

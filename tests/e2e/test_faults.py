@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from nextedge import Recommender
-from nextedge.releases.lock import build_lock
 from nextedge.build.run import STEPS
+from nextedge.releases.lock import build_lock
 
 DIES = """
 import os, signal, sys

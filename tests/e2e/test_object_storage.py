@@ -22,11 +22,11 @@ from object_store import Proxy
 from servers import Running
 
 from nextedge import Recommender
-from nextedge.engines.duckdb import objects
-from nextedge.engines.duckdb.readers import read_location
-from nextedge.engines.duckdb.engine import LocalEngine
-from nextedge.errors import DataError, NextEdgeError, UnknownReleaseError
 from nextedge.build.cache.fingerprint import fingerprint
+from nextedge.engines.duckdb import objects
+from nextedge.engines.duckdb.engine import LocalEngine
+from nextedge.engines.duckdb.readers import read_location
+from nextedge.errors import DataError, NextEdgeError, UnknownReleaseError
 from nextedge.storage.bucket import Bucket
 
 FORGOTTEN = "person-to-be-forgotten"

@@ -18,11 +18,11 @@ from nextedge import Question, Recommender
 from nextedge.api.app import create_app
 from nextedge.config import PolicyConfig
 from nextedge.errors import InputError
-from nextedge.serving.cursor import Cursor
-from nextedge.serving.messages import Answer
+from nextedge.policy.promotions import spread
 from nextedge.retrieval.eligibility import eligible
 from nextedge.retrieval.item_knn import ItemKnn
-from nextedge.policy.promotions import spread
+from nextedge.serving.cursor import Cursor
+from nextedge.serving.messages import Answer
 from nextedge.types import Filter, Requests
 
 USER = "u000007"

@@ -17,10 +17,10 @@ from nextedge import Recommender
 from nextedge.api.app import create_app
 from nextedge.cli.main import app
 from nextedge.evaluation.parity import check_parity
-from nextedge.features.feature import FeatureSet
-from nextedge.serving.replay import replay_features
 from nextedge.events.request_log import RequestLog
+from nextedge.features.feature import FeatureSet
 from nextedge.ranking.pipeline import Line
+from nextedge.serving.replay import replay_features
 from nextedge.types import Candidates, Requests
 
 

@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 from nextedge import Question, Recommender
 from nextedge.cli.main import app as cli
 from nextedge.errors import StoreError
+from nextedge.ranking.pipeline import Line
 from nextedge.serving.caches.precomputed import Kept, PublishedCandidates, open_candidates, packed
 from nextedge.serving.messages import Answer
 from nextedge.serving.request import answer
-from nextedge.ranking.pipeline import Line
 from nextedge.stores.memory import MemoryStore
 from nextedge.types import Requests
 

@@ -9,13 +9,13 @@ import pytest
 
 from nextedge import Recommender
 from nextedge.data.synthetic import SyntheticConfig, generate_tenant
+from nextedge.events.request_log import RequestLog
 from nextedge.serving.caches.lru import Cache
-from nextedge.serving.prepare import prepare
 from nextedge.serving.caches.precomputed import PublishedCandidates
 from nextedge.serving.messages import Question
+from nextedge.serving.prepare import prepare
 from nextedge.serving.replay import replay_features
 from nextedge.serving.request import answer
-from nextedge.events.request_log import RequestLog
 from nextedge.stores.memory import MemoryStore
 
 SETTINGS = """

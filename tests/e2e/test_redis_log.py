@@ -20,10 +20,10 @@ from redis_server import RedisServer
 from nextedge.config import parse_config
 from nextedge.errors import ConfigError, LiveStateError, StorageError
 from nextedge.events.event import Event
-from nextedge.events.logs.redis import consumer as redis_consumer
 from nextedge.events.logs.log import open_live_log
-from nextedge.events.logs.redis.log import RedisLog
+from nextedge.events.logs.redis import consumer as redis_consumer
 from nextedge.events.logs.redis.leases import place
+from nextedge.events.logs.redis.log import RedisLog
 from nextedge.recommender import Recommender
 
 StartRedis = Callable[..., RedisServer]

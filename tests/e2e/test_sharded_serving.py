@@ -26,9 +26,9 @@ from nextedge.cli.main import app
 from nextedge.config import Config, load_config
 from nextedge.data.partition import Part, partition_of
 from nextedge.errors import ShardError
+from nextedge.retrieval.model_source import ModelSource
 from nextedge.serving.messages import Answer, Question
 from nextedge.serving.shards.client import RemoteIndex
-from nextedge.retrieval.model_source import ModelSource
 from nextedge.stores.store import open_store
 
 OTHER = "20990101-000000"

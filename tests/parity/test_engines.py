@@ -20,6 +20,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from nextedge import Recommender
+from nextedge.build.step import quiet
+from nextedge.build.tables_to_graph import edges as interning
 from nextedge.cli.batch import publish_all, recommend_all
 from nextedge.cli.export import write_all
 from nextedge.data.ids import IdMap
@@ -33,8 +35,6 @@ from nextedge.graph import assemble
 from nextedge.releases.manifest import Release
 from nextedge.serving.caches.precomputed import open_candidates
 from nextedge.serving.messages import Question
-from nextedge.build.tables_to_graph import edges as interning
-from nextedge.build.step import quiet
 from nextedge.testing.blocks import Broken, Reads, Twice
 
 WITHIN = 1e-6

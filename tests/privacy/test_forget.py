@@ -18,9 +18,9 @@ from nextedge.api.keys import ApiKeys
 from nextedge.cli.main import app as cli
 from nextedge.data.ids import IdMap
 from nextedge.events.logs.sqlite.log import LocalLog
+from nextedge.events.request_log import RequestLog
 from nextedge.releases import erasure
 from nextedge.releases.repository import Releases
-from nextedge.events.request_log import RequestLog
 
 GONE, OTHER = person(20), person(21)
 

@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from nextedge.events.to_tables.entities import Stated, with_items, with_newcomers, with_profiles
 from nextedge.events.event import Event, parse_event
+from nextedge.events.to_tables.entities import Stated, with_items, with_newcomers, with_profiles
 from nextedge.events.to_tables.rows import event_rows
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

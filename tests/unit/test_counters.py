@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nextedge.build.time_split.windows import Records
 from nextedge.features.backfill import Sizes, backfill, without_user
 from nextedge.features.counters import (
     CATEGORY,
@@ -31,7 +32,6 @@ from nextedge.features.counters import (
     folded,
 )
 from nextedge.features.live import LiveCounters
-from nextedge.build.time_split.windows import Records
 from nextedge.types import MICROSECONDS_PER_DAY as DAY
 
 START = 1_700_000_000_000_000

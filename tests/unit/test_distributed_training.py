@@ -19,16 +19,16 @@ from nextedge.errors import TooLittleDataError, TrainingError
 from nextedge.graph.csr import build_graph
 from nextedge.graph.sampler import sample_neighbors
 from nextedge.models.artifact import Artifact
-from nextedge.models.distributed.worker import work
-from nextedge.models.neural.graphsage import GraphSage, GraphSageConfig
-from nextedge.models.neural.graph_partition import Partitioned, Replicated
+from nextedge.models.distributed.collectives import Ranks
 from nextedge.models.distributed.job import ARTIFACT, JOB, load_data, save_data, write_job
 from nextedge.models.distributed.launcher import SparkLauncher, Told, fit
-from nextedge.models.neural.training_graph import lay_out
+from nextedge.models.distributed.worker import work
 from nextedge.models.model import TrainingData
-from nextedge.models.neural.node_inputs import messages_of
-from nextedge.models.distributed.collectives import Ranks
+from nextedge.models.neural.graph_partition import Partitioned, Replicated
+from nextedge.models.neural.graphsage import GraphSage
+from nextedge.models.neural.node_inputs import GraphSageConfig, messages_of
 from nextedge.models.neural.trainer import CHECKPOINT
+from nextedge.models.neural.training_graph import lay_out
 from nextedge.testing.models import planted
 from nextedge.types import CONNECTS, ENGAGES
 

@@ -10,11 +10,11 @@ import pytest
 from nextedge import Recommender
 from nextedge.config import PolicyConfig
 from nextedge.graph.csr import build_graph
-from nextedge.serving.prepare import prepare
-from nextedge.serving.messages import Question
-from nextedge.serving.rank_with_deadline import ranked_candidates
 from nextedge.policy.diversity import diverse_order, likeness
 from nextedge.policy.policy import Policy
+from nextedge.serving.messages import Question
+from nextedge.serving.prepare import prepare
+from nextedge.serving.rank_with_deadline import ranked_candidates
 
 
 def mean_likeness(alike: np.ndarray, order: np.ndarray) -> float:

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from nextedge import schema
 from nextedge.errors import EventError
-from nextedge.events.state import facts
 from nextedge.events.clock import Clock
 from nextedge.events.event import Event, parse_event, stored_event
 from nextedge.events.schemas import EVENTS, documented, json_schema
+from nextedge.events.state import facts
 
 DOCS = Path(__file__).parents[2] / "docs"
 IDS = {"user_id": 1, "candidate_id": "b", "item_id": 7}

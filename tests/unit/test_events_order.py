@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nextedge.events.event import Event, parse_event
-from nextedge.events.state.facts import Facts
 from nextedge.events.logs.sqlite.log import LocalLog
-from nextedge.events.state.overlay import Overlay
 from nextedge.events.schemas import EVENTS
 from nextedge.events.state.checkpoint import SnapshotKeeper, Snapshots, canonical, renew
+from nextedge.events.state.facts import Facts
+from nextedge.events.state.overlay import Overlay
 
 USERS, ITEMS, DAY = ("a", "b", "c", 1), ("x", 2), 86_400_000_000
 Told = tuple[str, int, int, int, int, Any]

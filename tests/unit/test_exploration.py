@@ -12,11 +12,11 @@ import pytest
 from nextedge import Recommender
 from nextedge.config import PolicyConfig
 from nextedge.evaluation.beyond_accuracy import Catalogue, exposure_share, measure_beyond_accuracy
-from nextedge.serving.prepare import prepare
-from nextedge.serving.messages import Question
-from nextedge.serving.rank_with_deadline import ranked_candidates
 from nextedge.policy.exploration import PROPENSITY, draw
 from nextedge.policy.policy import Policy
+from nextedge.serving.messages import Question
+from nextedge.serving.prepare import prepare
+from nextedge.serving.rank_with_deadline import ranked_candidates
 from nextedge.types import Requests
 
 DAY = 86_400_000_000

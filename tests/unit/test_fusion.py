@@ -9,8 +9,8 @@ import numpy as np
 from nextedge.graph.csr import build_graph
 from nextedge.retrieval import fusion
 from nextedge.retrieval.fusion import Fusion, FusionLearner, reciprocal_ranks
-from nextedge.retrieval.merge import ROUGH, merge_candidates
-from nextedge.types import Candidates, Requests
+from nextedge.retrieval.merge import merge_candidates
+from nextedge.types import ROUGH, Candidates, Requests
 
 QUERIES, LONG = 200, 30
 

@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from nextedge.build.time_split.split import choose_method, label_windows
 from nextedge.config import SplitConfig
 from nextedge.data.ids import IdMap
-from nextedge.build.time_split.split import choose_method, label_windows
 from nextedge.graph.csr import Graph, build_graph
 from nextedge.graph.propagate import SparseRows, pair_products, top_products
 from nextedge.retrieval.merge import merge_candidates

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from nextedge.config import RankerConfig
-from nextedge.schema import ACTIONS
 from nextedge.build.training_set.impressions import Shown, shown_between
 from nextedge.build.training_set.label_rows import _with_refusals
+from nextedge.config import RankerConfig
+from nextedge.schema import ACTIONS
 from nextedge.types import CONNECTS, ENGAGES, Candidates
 
 DAY = 86_400_000_000

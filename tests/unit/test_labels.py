@@ -12,8 +12,8 @@ import pytest
 
 from nextedge import schema
 from nextedge.events.event import Event, parse_event
-from nextedge.events.to_tables.interactions import with_interactions
 from nextedge.events.to_tables.impressions import AGAINST, LOGGED, STRENGTH, with_impressions
+from nextedge.events.to_tables.interactions import with_interactions
 from nextedge.events.to_tables.rows import event_rows
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

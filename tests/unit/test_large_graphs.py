@@ -10,6 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 from scipy import sparse
 
+from nextedge.build import entities as entities_step
+from nextedge.build.cache.memory_budget import NEEDS, Need, require
+from nextedge.build.step import Workshop, quiet
+from nextedge.build.tables_to_graph import edges as interning
+from nextedge.build.time_split.pairs import Pairs
+from nextedge.build.time_split.windows import Records
 from nextedge.data import ids as id_maps
 from nextedge.data import order as order_statistics
 from nextedge.engines.duckdb.engine import LocalEngine
@@ -21,12 +27,6 @@ from nextedge.graph.assemble import EdgeList
 from nextedge.graph.csr import Graph, build_graph, graph_of, mirrored
 from nextedge.graph.placing import Place
 from nextedge.retrieval.popular import _most_shared
-from nextedge.build import entities as entities_step
-from nextedge.build.tables_to_graph import edges as interning
-from nextedge.build.cache.memory_budget import NEEDS, Need, require
-from nextedge.build.time_split.pairs import Pairs
-from nextedge.build.step import Workshop, quiet
-from nextedge.build.time_split.windows import Records
 from nextedge.storage import ArrayFiles, vanishing
 from nextedge.types import CONNECTS, ENGAGES
 

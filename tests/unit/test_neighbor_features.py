@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from nextedge import Recommender
-from nextedge.graph.attributes import Category
 from nextedge.features.feature import FeatureInput
 from nextedge.features.neighbor_features import neighbor_amounts, neighbor_values
+from nextedge.graph.attributes import Category
 from nextedge.ranking.pipeline import Line
 from nextedge.types import MICROSECONDS_PER_DAY, Requests
 

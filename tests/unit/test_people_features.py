@@ -10,7 +10,7 @@ import pytest
 from nextedge import Recommender
 from nextedge.features.feature import FeatureInput
 from nextedge.graph.csr import Graph
-from nextedge.retrieval.source import Scope
+from nextedge.graph.scope import Scope
 from nextedge.types import Candidates, Requests
 
 QUERIES = np.array([3, 40, 41, 97, 250, 599, -1], np.int32)

@@ -18,6 +18,8 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from nextedge.build import evaluate, rank
+from nextedge.build.evaluation import impressions as shown
 from nextedge.cli.main import app
 from nextedge.config import RankerConfig, SourceConfig, SurfaceConfig
 from nextedge.errors import InputError
@@ -37,9 +39,6 @@ from nextedge.planning.workload import (
     size_of,
     surfaces_for,
 )
-from nextedge.build import evaluate
-from nextedge.build import rank
-from nextedge.build.evaluation import impressions as shown
 
 BENCH = Path(__file__).parents[2] / "bench" / "plan"
 RUNNER = CliRunner()

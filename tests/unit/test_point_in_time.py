@@ -10,23 +10,19 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from nextedge.config import parse_config
-from nextedge.build.time_split.split import Window
-from nextedge.data.synthetic import SyntheticConfig, generate_tenant
-from nextedge.engines.duckdb.engine import LocalEngine
-from nextedge.ranking.pipeline import Line, declared_features
-from nextedge.retrieval.source import Scope
 from nextedge.build.entities import EntitiesStep
-from nextedge.build.time_split.window_pipeline import WindowLines
-from nextedge.build.time_split.pairs import Pairs
 from nextedge.build.step import quiet
 from nextedge.build.tables import TablesStep
-from nextedge.build.time_split.windows import (
-    History,
-    relation_of,
-    serving_snapshot,
-    window_snapshot,
-)
+from nextedge.build.time_split.pairs import Pairs
+from nextedge.build.time_split.split import Window
+from nextedge.build.time_split.window_pipeline import WindowLines
+from nextedge.build.time_split.windows import History, serving_snapshot, window_snapshot
+from nextedge.config import parse_config
+from nextedge.data.synthetic import SyntheticConfig, generate_tenant
+from nextedge.engines.duckdb.engine import LocalEngine
+from nextedge.graph.scope import Scope
+from nextedge.graph.snapshot import relation_of
+from nextedge.ranking.pipeline import Line, declared_features
 from nextedge.types import CONNECTS, FloatArray, Requests
 
 TABLES = ("connections", "interactions", "impressions")

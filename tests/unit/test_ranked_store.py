@@ -12,7 +12,6 @@ from nextedge.config import load_config
 from nextedge.errors import ConfigError, CorruptValueError, StoreError
 from nextedge.serving.caches import shared_lru as ranked_store
 from nextedge.serving.caches.lru import Cache
-from nextedge.serving.rank_with_deadline import Ranked
 from nextedge.serving.caches.shared_lru import (
     TwoLevelCache,
     pack_ranked,
@@ -20,6 +19,7 @@ from nextedge.serving.caches.shared_lru import (
     store_key,
     unpack_ranked,
 )
+from nextedge.serving.rank_with_deadline import Ranked
 from nextedge.stores.memory import MemoryStore
 from nextedge.stores.packing import pack
 from nextedge.types import Candidates

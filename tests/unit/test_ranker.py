@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from sklearn.metrics import ndcg_score
 
+from nextedge.build.training_set.label_rows import _drawn
 from nextedge.config import RankerConfig
-from nextedge.models.rankers.linear import LinearBlend
 from nextedge.models.rankers.gbdt import LabelledRows, _Softmax, boost
+from nextedge.models.rankers.linear import LinearBlend
 from nextedge.models.rankers.ndcg import ndcg_of_rows
 from nextedge.models.rankers.ranker import Calibrator
-from nextedge.build.training_set.label_rows import _drawn
-from nextedge.build.rank import best_trees
+from nextedge.models.rankers.training import best_trees
 from nextedge.types import Candidates
 
 

@@ -11,25 +11,25 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
+from nextedge.build.entities import EntitiesStep
+from nextedge.build.step import quiet
+from nextedge.build.tables import TablesStep
+from nextedge.build.time_split.windows import History, serving_snapshot
 from nextedge.config import parse_config
 from nextedge.data.synthetic import SyntheticConfig, generate_tenant
 from nextedge.engines.duckdb.engine import LocalEngine
 from nextedge.events.event import Event
-from nextedge.events.projections.counted import CountedFacts
 from nextedge.events.logs.sqlite.log import LocalLog
+from nextedge.events.projections.counted import CountedFacts
 from nextedge.events.state.overlay import Overlay
 from nextedge.events.stored_counters import COUNTERS, StoredCounters, add_batch, seed
 from nextedge.events.stream import _SCHEMA, Job, _of_event
 from nextedge.features.backfill import item_category
 from nextedge.features.counters import INTERACT, LATEST
 from nextedge.features.feature import FeatureInput, FeatureSet, feature_groups
+from nextedge.graph.scope import Scope
 from nextedge.graph.snapshot import Snapshot
 from nextedge.serving.live_counters import LiveFacts
-from nextedge.retrieval.source import Scope
-from nextedge.build.entities import EntitiesStep
-from nextedge.build.step import quiet
-from nextedge.build.tables import TablesStep
-from nextedge.build.time_split.windows import History, serving_snapshot
 from nextedge.stores.memory import MemoryStore
 from nextedge.types import CONNECTS, ENGAGES, Candidates, Relation, Requests
 

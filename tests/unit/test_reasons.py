@@ -10,8 +10,8 @@ import pytest
 
 from nextedge import Recommender
 from nextedge.graph.attributes import Category, Tags
-from nextedge.retrieval.popular import Segment
 from nextedge.policy.reasons import Reasons
+from nextedge.retrieval.popular import Segment
 
 
 @pytest.fixture(scope="module")

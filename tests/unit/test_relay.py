@@ -17,8 +17,8 @@ from nextedge.errors import LogFullError, StorageError
 from nextedge.events.event import Event
 from nextedge.events.logs import consume
 from nextedge.events.logs.consume import ConsumeLoop
-from nextedge.events.logs.sqlite.log import LocalLog
 from nextedge.events.logs.relay import Relay, group_at_broker
+from nextedge.events.logs.sqlite.log import LocalLog
 from nextedge.testing.logs import assert_ordered, event, events_of
 
 _RELAY = """

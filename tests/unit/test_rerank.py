@@ -21,8 +21,8 @@ from nextedge.models.rankers.cross_attention import (
     _Torch,
     head_numbers,
 )
-from nextedge.ranking.pipeline import SCORE, Line
 from nextedge.ranking.neighborhoods import Vectors, neighborhoods
+from nextedge.ranking.pipeline import SCORE, Line
 from nextedge.ranking.reranker import Reranker
 from nextedge.types import Requests
 

@@ -11,8 +11,8 @@ from nextedge import Recommender
 from nextedge.engines.blocks import run_here
 from nextedge.errors import ConfigError
 from nextedge.graph import text_encoder as text
-from nextedge.graph.text_encoder import HashedText, SentenceText, TextEncoder
 from nextedge.graph.propagate import SparseRows
+from nextedge.graph.text_encoder import HashedText, SentenceText, TextEncoder
 
 WORDS = ["graph", "network", "cooking", "baking", "データ", "🙂"]
 TEXTS = ["graph network", "network graph", "cooking baking", "", "graph network"]

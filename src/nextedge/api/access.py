@@ -13,9 +13,9 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from nextedge.api.response_cache import SURFACE
 from nextedge.api.keys import CALLER
 from nextedge.api.limits import REQUEST_ID, request_id
+from nextedge.api.response_cache import SURFACE
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send

@@ -18,14 +18,14 @@ from nextedge.api import events, onboarding, recommendations, releases, similar,
 from nextedge.api.access import AccessLog, log_to_stdout
 from nextedge.api.authentication import Admission
 from nextedge.api.compression import Compression
-from nextedge.api.fast_path import Direct
 from nextedge.api.document import document
-from nextedge.api.response_cache import Front, HotRoute
+from nextedge.api.fast_path import Direct
 from nextedge.api.keys import CALLER
 from nextedge.api.keys import Scope as KeyScope
 from nextedge.api.limits import BodyLimit, RequestCount
 from nextedge.api.models import HealthOut
 from nextedge.api.problems import add_problem_handlers, problem
+from nextedge.api.response_cache import Front, HotRoute
 from nextedge.api.routes import Templates
 from nextedge.api.tenants import Caller, Tenants, tenant_of, unknown_key
 from nextedge.api.text import ValidText

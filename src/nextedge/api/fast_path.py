@@ -13,10 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
-from nextedge.api.responses import Page, encoded_answer
-from nextedge.api.response_cache import KEY, SURFACE, send_json
 from nextedge.api.keys import CALLER
 from nextedge.api.models import LONGEST_CONTEXT, LONGEST_ID
+from nextedge.api.response_cache import KEY, SURFACE, send_json
+from nextedge.api.responses import Page, encoded_answer
 from nextedge.cores import thread_count
 from nextedge.types import MAX_LIMIT
 

@@ -7,8 +7,6 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request, Response
 from starlette.exceptions import HTTPException
 
-from nextedge.api.responses import Page, encoded_answer, rendered
-from nextedge.api.response_cache import KEY, SURFACE
 from nextedge.api.models import (
     LONGEST_CONTEXT,
     LONGEST_ID,
@@ -16,6 +14,8 @@ from nextedge.api.models import (
     InternalResponse,
     RecommendationsOut,
 )
+from nextedge.api.response_cache import KEY, SURFACE
+from nextedge.api.responses import Page, encoded_answer, rendered
 from nextedge.api.tenants import CurrentTenant, tenant_of
 from nextedge.recommender import Recommender
 from nextedge.serving.messages import Question

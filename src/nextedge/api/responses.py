@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import to_json
 
-from nextedge.api.response_cache import Encoded
 from nextedge.api.models import RecommendationOut
+from nextedge.api.response_cache import Encoded
 from nextedge.errors import InputError
 from nextedge.serving.messages import Answer, Question
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from nextedge.config import FILE_NAME, load_config
 from nextedge.cores import THREADS_VARIABLE, thread_count
-from nextedge.storage.locations import is_loopback
 from nextedge.errors import InputError, NextEdgeError
+from nextedge.storage.locations import is_loopback
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import Depends, Request
 from starlette.exceptions import HTTPException
 
-from nextedge.api.response_cache import HotAnswers
 from nextedge.api.keys import CALLER, SCOPES, ApiKeys, digest_of
 from nextedge.api.metrics import Metrics
 from nextedge.api.quota import Quota
+from nextedge.api.response_cache import HotAnswers
 from nextedge.api.traces import stage_spans, tracer_provider
 from nextedge.errors import InputError
 

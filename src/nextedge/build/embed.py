@@ -24,9 +24,10 @@ from nextedge.models.distributed.launcher import fit
 from nextedge.models.model import TrainingData
 from nextedge.retrieval.model_source import ModelSource, training_data
 from nextedge.ranking.pipeline import enabled_sources
-from nextedge.retrieval.source import Scope
+from nextedge.graph.scope import Scope
 from nextedge.build.step import Progress, SurfaceStep
-from nextedge.build.time_split.windows import History, cut, relation_of, window_snapshot
+from nextedge.build.time_split.windows import History, cut, window_snapshot
+from nextedge.graph.snapshot import relation_of
 from nextedge.storage import vanishing
 
 COMMON = "common"

@@ -38,8 +38,8 @@ from nextedge.schema import ColumnKind
 from nextedge.retrieval.fusion import FILE as FUSION
 from nextedge.retrieval.fusion import Fusion
 from nextedge.ranking.pipeline import Line, declared_features
-from nextedge.retrieval.merge import ROUGH
-from nextedge.retrieval.source import Scope
+from nextedge.types import ROUGH
+from nextedge.graph.scope import Scope
 from nextedge.build.embed import EVALUATION, trained_models
 from nextedge.build.training_set.joined_two_hop import with_found
 from nextedge.build.training_set.impressions import Impressions
@@ -48,7 +48,8 @@ from nextedge.build.rank import positives_of
 from nextedge.build.evaluation.ranked_lists import Lists, RankedQueries
 from nextedge.build.evaluation.impressions import evaluate_shown
 from nextedge.build.step import Progress, SurfaceStep, checkpoints
-from nextedge.build.time_split.windows import History, cut, relation_of
+from nextedge.build.time_split.windows import History, cut
+from nextedge.graph.snapshot import relation_of
 
 MAX_QUERIES = 20_000
 _SINGLE = ("source", "baseline")

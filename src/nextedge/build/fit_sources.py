@@ -18,9 +18,11 @@ from nextedge.models.artifact import Artifact
 from nextedge.models.inference import ByEngine
 from nextedge.retrieval.model_source import ModelSource
 from nextedge.ranking.pipeline import fit_source, fitted_sources
-from nextedge.retrieval.source import Arrays, Scope
-from nextedge.build.time_split.windows import relation_of
+from nextedge.retrieval.source import Arrays
+from nextedge.graph.scope import Scope
+from nextedge.graph.snapshot import relation_of
 from nextedge.storage import mapped, writing
+from nextedge.retrieval.source import save_arrays
 
 _opened: dict[tuple[Path, str], Scope] = {}
 """The scope that this process fits sources of, with what they derive of it."""
@@ -84,24 +86,5 @@ def _blocks(names: list[str]) -> Iterator[pa.Table]:
         yield pa.table({"source": [name]})
 
 
-def save_arrays(arrays: Arrays, folder: Path) -> None:
-    """Write the arrays of a source into a new folder, whole or not at all."""
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
-    with writing(folder):
-        partial.mkdir()
-        try:
-            for part, values in arrays.items():
-                np.save(partial / f"{part}.npy", values)
-            shutil.rmtree(folder, ignore_errors=True)  # by a task that was tried again
-            os.replace(partial, folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
 
 
-def load_sources(directory: Path) -> dict[str, Arrays]:
-    """Memory-map the arrays of every source in a folder."""
-    return {
-        folder.name: {file.stem: mapped(file) for file in sorted(folder.glob("*.npy"))}
-        for folder in sorted(directory.iterdir())
-        if folder.is_dir()
-    }

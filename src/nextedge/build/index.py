@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from nextedge.index.sharded import ShardedIndex, shard_bounds, shard_folder
 from nextedge.index.vector_index import Kind, VectorIndex, choose_kind
-from nextedge.build.fit_sources import load_sources
+from nextedge.retrieval.source import load_sources
 from nextedge.build.step import Progress, SurfaceStep
 from nextedge.storage import mapped
 from nextedge.types import FloatArray

@@ -217,7 +217,7 @@ def recommend(
     """Recommend, for some users or for all; or say why a candidate is not recommended."""
     from nextedge.cli.batch import recommend_all
     from nextedge.cli.export import write_all
-    from nextedge.engines.base import open_engine
+    from nextedge.engines.open import open_engine
     from nextedge.serving.messages import Question
     from nextedge.storage.opening import is_misspelt
 
@@ -552,7 +552,7 @@ def publish(
 ) -> None:
     """Find users' candidates ahead and keep them in the store; goes on where it was stopped."""
     from nextedge.cli.batch import publish_all
-    from nextedge.engines.base import open_engine
+    from nextedge.engines.open import open_engine
 
     recommender, part = _recommender(None, config), _part(partition)
     if part is not None and engine != "local":

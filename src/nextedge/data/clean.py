@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import ibis
 
 from nextedge import schema
+from nextedge.config import Config
 from nextedge.data.normalise import Normalised, finish, normalise
 from nextedge.data.report import Finding, TableReport
 from nextedge.data.rules import INTERNAL, KNOWN, PARSED, REASON, Rule, mark, row_rules
 from nextedge.engines.base import Engine
-from nextedge.errors import DataError
+from nextedge.errors import DataError, nearest
 from nextedge.schema import ColumnKind
 
 if TYPE_CHECKING:
@@ -252,3 +253,17 @@ def _count(context: Context, table: Table) -> int:
 
 def _iso(time: datetime | None) -> str | None:
     return time.astimezone(UTC).isoformat() if time is not None else None
+
+
+def renamed(table: Table, name: str, location: str, config: Config) -> Table:
+    """The table with our column names in the place of those that the configuration maps."""
+    mapping = config.data.columns.get(name, {})
+    for ours, theirs in mapping.items():
+        if theirs not in table.columns:
+            raise DataError(
+                f"{name}: {location}: data.columns.{name}.{ours} names the column {theirs!r}, "
+                f"which is not there; {nearest(theirs, table.columns)}"
+            )
+    taken = set(mapping) | set(mapping.values())
+    kept = {column: table[column] for column in table.columns if column not in taken}
+    return table.select(**{o: table[t] for o, t in mapping.items()}, **kept) if mapping else table

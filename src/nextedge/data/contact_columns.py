@@ -60,7 +60,7 @@ class UsersIdentifiers:
                         self.refused += 1
 
     def _given(self) -> Iterator[dict[str, Any]]:
-        from nextedge.data.validation import renamed
+        from nextedge.data.clean import renamed
 
         name, data = schema.USERS, self.config.data
         if name in self.frames:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from nextedge import schema
 from nextedge.config import Config
+from nextedge.data.clean import renamed
 from nextedge.data.contact_columns import identifier_columns
 from nextedge.data.report import CheckReport, Finding, TableReport
 from nextedge.engines.base import Engine
@@ -163,18 +164,6 @@ def _id_types(tables: Mapping[str, Table]) -> dict[str, str]:
     return types
 
 
-def renamed(table: Table, name: str, location: str, config: Config) -> Table:
-    """The table with our column names in the place of those that the configuration maps."""
-    mapping = config.data.columns.get(name, {})
-    for ours, theirs in mapping.items():
-        if theirs not in table.columns:
-            raise DataError(
-                f"{name}: {location}: data.columns.{name}.{ours} names the column {theirs!r}, "
-                f"which is not there; {nearest(theirs, table.columns)}"
-            )
-    taken = set(mapping) | set(mapping.values())
-    kept = {column: table[column] for column in table.columns if column not in taken}
-    return table.select(**{o: table[t] for o, t in mapping.items()}, **kept) if mapping else table
 
 
 def _with_types(table: Table, spec: schema.Table) -> Table:

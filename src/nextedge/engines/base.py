@@ -6,20 +6,16 @@ tables and returns Ibis tables, which any engine that read them can run.
 
 from __future__ import annotations
 
-import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from nextedge.errors import InputError, nearest
-
 if TYPE_CHECKING:
     import ibis
     import pyarrow as pa
 
-NAMES = ("local", "spark")
 PLACE = "__nextedge_place"
 """Column in which an engine that keeps no order keeps each row's place; never in what it gives."""
 BlockFunction = Callable[["pa.Table"], "pa.Table"]
@@ -134,29 +130,3 @@ class Engine(ABC):
         self.close()
 
 
-def open_engine(
-    engine: Engine | str, state: Path, memory_bytes: int | None = None
-) -> contextlib.AbstractContextManager[Engine]:
-    """An engine by its name, closed on exit; one that is open already stays so.
-
-    Args:
-        state: folder in which it keeps what does not fit in memory; on a cluster, one that all
-            executors see under this path.
-        memory_bytes: that a local engine may take for its tables; what needs more spills to disk.
-
-    Raises:
-        InputError: there is no such engine.
-        MissingDependencyError: it needs a package that is not installed.
-    """
-    if isinstance(engine, Engine):
-        return contextlib.nullcontext(engine)
-    if engine == "local":
-        from nextedge.engines.duckdb.engine import LocalEngine
-
-        limit = None if memory_bytes is None else f"{memory_bytes >> 20}MiB"
-        return LocalEngine(temp_directory=state / "spill", memory_limit=limit)
-    if engine == "spark":
-        from nextedge.engines.spark.engine import SparkEngine
-
-        return SparkEngine(temp_directory=state / "spill")
-    raise InputError(f"no engine {engine!r}; {nearest(engine, NAMES)}")

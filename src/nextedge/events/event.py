@@ -21,8 +21,8 @@ from pydantic import (
 
 from nextedge.errors import EventError, nearest
 from nextedge.events.clock import Clock
-from nextedge.events.schemas import EVENTS, EventId, Id, Unicode
 from nextedge.events.profile_fields import stated_attributes
+from nextedge.events.schemas import EVENTS, EventId, Id, Unicode
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)

@@ -11,8 +11,8 @@ from nextedge.data.erased_users import Forgotten
 from nextedge.errors import EventError
 from nextedge.events.clock import Clock
 from nextedge.events.event import Event, parse_event
-from nextedge.events.schemas import EVENTS
 from nextedge.events.profile_fields import refuse_identifiers
+from nextedge.events.schemas import EVENTS
 from nextedge.types import Identifier
 
 Raw = Event | Mapping[str, Any]

@@ -10,8 +10,8 @@ from typing import Any
 
 from nextedge.errors import InputError
 from nextedge.events.logs.log import LiveLog, Position
-from nextedge.events.state.overlay import Overlay
 from nextedge.events.state.checkpoint import Snapshots, canonical
+from nextedge.events.state.overlay import Overlay
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -32,8 +32,8 @@ from nextedge.errors import (
     StorageError,
 )
 from nextedge.events.event import Event, parse_event
-from nextedge.events.projections.counted import fact_kind
 from nextedge.events.logs.kafka.address import parse_address
+from nextedge.events.projections.counted import fact_kind
 from nextedge.events.stored_counters import add_batch, key_of, seed
 from nextedge.features.backfill import item_category
 from nextedge.features.counters import CATEGORY, CONNECT, ITEM, KIND, TIME, USER

@@ -6,12 +6,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from nextedge.graph.attributes import Number
 from nextedge.features.feature import Columns, Feature, FeatureInput, feature_group
-from nextedge.graph.decay import faded_degrees
+from nextedge.graph.attributes import Number
+from nextedge.graph.decay import faded_degrees, history_span
+from nextedge.graph.scope import Scope
 from nextedge.schema import POLICY_FLAGS, ColumnKind
-from nextedge.retrieval.popular import history_span
-from nextedge.retrieval.source import Scope
 from nextedge.types import MICROSECONDS_PER_DAY, FloatArray, IntArray
 
 _HORIZONS = {"short": 0.02, "long": 0.15}
@@ -126,8 +125,8 @@ def numbers(given: FeatureInput) -> Columns:
 
 
 def _sources(scope: Scope) -> Iterator[Feature]:
-    from nextedge.retrieval.merge import ROUGH, rank_column, score_column, standard_column
     from nextedge.retrieval.source import source_classes
+    from nextedge.types import ROUGH, rank_column, score_column, standard_column
 
     for name, source in source_classes().items():
         if scope.relation in source.relations and source.usable(scope):

@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 
 from nextedge.cores import thread_count
-from nextedge.graph.attributes import Attributes, Category
 from nextedge.features.counters import (
     BY_POSITION,
     CATEGORY,
@@ -29,6 +28,7 @@ from nextedge.features.counters import (
     DecayedCounter,
     folded,
 )
+from nextedge.graph.attributes import Attributes, Category
 from nextedge.schema import ColumnKind
 from nextedge.types import BoolArray, FloatArray, IndexArray, IntArray
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from nextedge.discovery import import_modules
 from nextedge.errors import ReleaseError
-from nextedge.retrieval.source import Scope
+from nextedge.graph.scope import Scope
 from nextedge.types import CONNECTS, ENGAGES, Candidates, Relation, Requests
 
 

@@ -8,11 +8,10 @@ from dataclasses import replace
 import numpy as np
 
 from nextedge.features.feature import Columns, Feature, FeatureInput, feature_group
-from nextedge.graph.decay import faded_weights
+from nextedge.graph.decay import faded_weights, history_span
 from nextedge.graph.propagate import SparseRows, pair_products
+from nextedge.graph.scope import Scope, entry_places, graph_rows
 from nextedge.graph.two_hop import bipartite_pair_scores, pair_scores
-from nextedge.retrieval.popular import history_span
-from nextedge.retrieval.source import Scope, entry_places, graph_rows
 from nextedge.types import CONNECTS, ENGAGES
 
 _FIVE = (

@@ -7,14 +7,14 @@ from functools import partial
 
 import numpy as np
 
-from nextedge.graph.attributes import Tags, Text
 from nextedge.features.feature import Columns, Feature, FeatureInput, feature_group
 from nextedge.features.sparse_pairs import neighborhood_dots
+from nextedge.graph.attributes import Tags, Text
+from nextedge.graph.decay import place_from_end
 from nextedge.graph.propagate import SparseRows, pair_products
-from nextedge.models.slist import place_from_end
+from nextedge.graph.scope import Scope, graph_rows
+from nextedge.graph.similarity import similar_items
 from nextedge.schema import ColumnKind
-from nextedge.retrieval.item_knn import similar_items
-from nextedge.retrieval.source import Scope, graph_rows
 from nextedge.types import ENGAGES, FloatArray
 
 _RECENT = {"last_item": 1, "last_five": 5}

@@ -11,13 +11,13 @@ from collections.abc import Iterator
 import numba
 import numpy as np
 
-from nextedge.graph.attributes import Attributes, Category, Number
 from nextedge.features.feature import Columns, Feature, FeatureInput, feature_group
+from nextedge.graph.attributes import Attributes, Category, Number
 from nextedge.graph.csr import Graph
+from nextedge.graph.decay import place_from_end
+from nextedge.graph.scope import Scope, entry_places
 from nextedge.graph.threads import run_blocks
-from nextedge.models.slist import place_from_end
 from nextedge.schema import ColumnKind
-from nextedge.retrieval.source import Scope, entry_places
 from nextedge.types import MICROSECONDS_PER_DAY, FloatArray, IndexArray, IntArray
 
 SAMPLED = 32

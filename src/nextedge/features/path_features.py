@@ -10,7 +10,7 @@ import numpy as np
 from nextedge.features.feature import Columns, Feature, FeatureInput, feature_group
 from nextedge.graph.paths import pair_path_products
 from nextedge.graph.propagate import SparseRows
-from nextedge.retrieval.source import Scope, graph_rows
+from nextedge.graph.scope import Scope, graph_rows
 from nextedge.types import CONNECTS, FloatArray
 
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import numba
 import numpy as np
 
-from nextedge.graph.attributes import Attributes, Category, Number, Tags, Text
 from nextedge.features.feature import Columns, Feature, FeatureInput, feature_group
 from nextedge.features.sparse_pairs import candidate_dots
+from nextedge.graph.attributes import Attributes, Category, Number, Tags, Text
+from nextedge.graph.scope import Scope
 from nextedge.schema import POLICY_FLAGS, ColumnKind
-from nextedge.retrieval.source import Scope
 from nextedge.types import CONNECTS, FloatArray, IndexArray
 
 _EARTH_RADIUS_KM = 6371.0088

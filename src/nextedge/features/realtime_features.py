@@ -26,7 +26,7 @@ from nextedge.features.counters import (
 from nextedge.features.feature import Columns, Feature, FeatureInput, feature_group
 from nextedge.features.item_features import similar_to
 from nextedge.graph.propagate import SparseRows, pair_products
-from nextedge.retrieval.source import Scope
+from nextedge.graph.scope import Scope
 from nextedge.types import CONNECTS, ENGAGES, IndexArray, IntArray
 
 _HOUR = 3_600_000_000

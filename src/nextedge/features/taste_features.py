@@ -11,8 +11,8 @@ from nextedge.features.sparse_pairs import candidate_dots
 from nextedge.graph.csr import Graph
 from nextedge.graph.paths import pair_path_products
 from nextedge.graph.propagate import SparseRows
+from nextedge.graph.scope import Scope, graph_rows, rows_of
 from nextedge.graph.two_hop import bipartite_pair_scores
-from nextedge.retrieval.source import Scope, graph_rows, rows_of
 from nextedge.types import CONNECTS, FloatArray
 
 _HUB = 5000

@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nextedge.graph.text_encoder import TextEncoder
 from nextedge.graph.propagate import SparseRows
+from nextedge.graph.text_encoder import TextEncoder
 from nextedge.schema import ColumnKind
 from nextedge.storage import mapped
 from nextedge.types import FloatArray, IndexArray, IntArray

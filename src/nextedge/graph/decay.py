@@ -8,8 +8,10 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from nextedge.data.order import quantile
 from nextedge.graph.csr import Graph
-from nextedge.types import FloatArray
+from nextedge.graph.scope import Scope
+from nextedge.types import MICROSECONDS_PER_DAY, FloatArray
 
 _ENTRIES = 2_000_000
 """Of a graph, that are looked at together."""
@@ -59,3 +61,32 @@ def _add(indptr, indices, begin, value, by_source, by_target):  # type: ignore[n
             row += 1
         by_source[row] += value[place]
         by_target[indices[begin + place]] += value[place]
+
+
+def place_from_end(graph: Graph) -> FloatArray:
+    """float32[E]: 0 for each query's latest edge, 1 for the one before, …"""
+    place = np.empty(graph.edges, np.float32)
+    _place_in_rows(graph.indptr, graph.last, place)
+    return place
+
+@numba.njit(cache=True, nogil=True)
+def _place_in_rows(indptr, last, place):  # type: ignore[no-untyped-def]
+    for row in range(len(indptr) - 1):
+        begin, end = indptr[row], indptr[row + 1]
+        if end - begin == 1:
+            place[begin] = 0.0
+        elif end > begin:  # of equal times the lower position is the later: the sort is stable
+            order = np.argsort(-last[begin:end], kind="mergesort")
+            for rank in range(end - begin):
+                place[begin + order[rank]] = rank
+
+
+def history_span(scope: Scope) -> float:
+    """Microseconds from the first decile of edge times to the snapshot: a scale for decay."""
+
+    def span() -> float:
+        first = scope.graph.first
+        start = quantile(first, 0.1) if len(first) else 0.0
+        return max(scope.snapshot.as_of - start, float(MICROSECONDS_PER_DAY))
+
+    return scope.derived("history_span", span)

@@ -13,6 +13,7 @@ import numpy as np
 
 from nextedge.graph.csr import Graph
 from nextedge.graph.propagate import SparseRows, keep_best
+from nextedge.graph.scope import Scope
 from nextedge.graph.threads import run_blocks
 from nextedge.types import FloatArray
 
@@ -77,3 +78,22 @@ def _co_engagement(  # type: ignore[no-untyped-def]
         size[item] = keep_best(total, touched, count, target.shape[1], target[item], score[item])
         for place in range(count):
             total[touched[place]] = 0.0
+
+
+def similar_items(
+    scope: Scope, *, neighbours: int, shrinkage: float, user_power: float, normalise: bool
+) -> SparseRows:
+    """For each item its most similar items.
+
+    ``sim(i, j) = Σ_u deg(u)^-user_power / (sqrt(n_i · n_j) + shrinkage)`` when normalised,
+    where n counts the same weights; else divided by ``n_i + shrinkage`` (the share of i's
+    audience that also has j).
+    """
+    graph = scope.snapshot.engagements
+    weight = np.maximum(graph.degree, 1).astype(np.float64) ** -user_power
+    by_user = np.repeat(weight, graph.degree)
+    norm = np.bincount(graph.indices, by_user, minlength=graph.targets).astype(np.float32)
+    left, right = (np.sqrt(norm), np.sqrt(norm)) if normalise else (norm, np.ones_like(norm))
+    return co_engagement(
+        graph, weight.astype(np.float32), left, right, shrinkage=shrinkage, neighbors=neighbours
+    )

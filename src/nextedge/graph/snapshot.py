@@ -14,11 +14,19 @@ from typing import Any
 
 import numpy as np
 
+from nextedge.config import SurfaceConfig
 from nextedge.data.ids import IdMap
 from nextedge.graph.attributes import Attributes
 from nextedge.graph.csr import Graph, build_graph
 from nextedge.storage import mapped
-from nextedge.types import BoolArray, IndexArray, IntArray
+from nextedge.types import (
+    CONNECTS,
+    ENGAGES,
+    BoolArray,
+    IndexArray,
+    IntArray,
+    Relation,
+)
 
 GRAPHS = (
     "connections", "engagements", "engaged_by", "occasions", "occasions_by", "profile_views", "blocks",
@@ -141,3 +149,19 @@ class Snapshot:
             **graphs,
             **arrays,
         )
+
+
+def known_entities(attributes: Attributes, as_of: int, has_edge: BoolArray) -> BoolArray:
+    """Who could be recommended: has an edge, or a profile created by then; never opted out."""
+    known = has_edge.copy()
+    if attributes.kinds:
+        created = attributes.instant("created_at")
+        known |= True if created is None else created <= as_of
+    known &= attributes.flag("discoverable", True)
+    known &= attributes.flag("available", True) & ~attributes.flag("unsafe", False)
+    return known
+
+
+def relation_of(surface: SurfaceConfig) -> Relation:
+    """The relation whose edges a surface predicts."""
+    return CONNECTS if surface.kind == "people" else ENGAGES

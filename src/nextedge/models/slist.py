@@ -10,7 +10,6 @@ Cost: one pass over pairs of items at most ``window`` steps apart, then O(N m³)
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from pydantic import Field
 from scipy import sparse
@@ -21,7 +20,6 @@ from nextedge.graph.propagate import SparseRows
 from nextedge.models._local_ridge import by_history, local_ridge
 from nextedge.models.artifact import Artifact, fingerprint
 from nextedge.models.model import Model, ModelConfig, ModelProgress, TrainingData
-from nextedge.types import FloatArray
 
 
 class SlistConfig(ModelConfig):
@@ -72,23 +70,8 @@ class Slist(Model):
         )
 
 
-def place_from_end(graph: Graph) -> FloatArray:
-    """float32[E]: 0 for each query's latest edge, 1 for the one before, …"""
-    place = np.empty(graph.edges, np.float32)
-    _place_in_rows(graph.indptr, graph.last, place)
-    return place
 
 
-@numba.njit(cache=True, nogil=True)
-def _place_in_rows(indptr, last, place):  # type: ignore[no-untyped-def]
-    for row in range(len(indptr) - 1):
-        begin, end = indptr[row], indptr[row + 1]
-        if end - begin == 1:
-            place[begin] = 0.0
-        elif end > begin:  # of equal times the lower position is the later: the sort is stable
-            order = np.argsort(-last[begin:end], kind="mergesort")
-            for rank in range(end - begin):
-                place[begin + order[rank]] = rank
 
 
 def _steps(graph: Graph, config: SlistConfig) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from nextedge.config import SurfaceConfig
 from nextedge.build.time_split.split import LABEL_WINDOWS
+from nextedge.config import SurfaceConfig
 from nextedge.planning.coefficients import Coefficients
 from nextedge.planning.workload import PEOPLE, Size
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nextedge.config import SurfaceConfig
+from nextedge.build.cache.memory_budget import NEEDS
 from nextedge.build.time_split.split import LABEL_WINDOWS
+from nextedge.config import SurfaceConfig
 from nextedge.planning.coefficients import Coefficients
 from nextedge.planning.drivers import EVALUATED, driver_of, drivers, labels_of, reach
 from nextedge.planning.workload import ITEMS, PEOPLE, Size, Workload
-from nextedge.build.cache.memory_budget import NEEDS
 
 _WINDOWS_FITTED = {"sources": 1, "rank": LABEL_WINDOWS + 1, "evaluate": 1}
 """Times that each step fits all sources of its surface."""

@@ -15,12 +15,12 @@ import numpy as np
 from nextedge.config import PolicyConfig
 from nextedge.errors import ConfigError, nearest
 from nextedge.graph.attributes import Category, Tags
+from nextedge.graph.scope import Scope
 from nextedge.policy.diversity import DEPTH, diverse_order, likeness
-from nextedge.retrieval.eligibility import eligible
 from nextedge.policy.exploration import PROPENSITY, draw, pool_of, with_drawn
-from nextedge.ranking.pipeline import SCORE, blank_of, ranked_as
 from nextedge.policy.promotions import PROMOTED, promoted_to_show, spread
-from nextedge.retrieval.source import Scope
+from nextedge.ranking.pipeline import SCORE, blank_of, ranked_as
+from nextedge.retrieval.eligibility import eligible
 from nextedge.types import (
     MICROSECONDS_PER_DAY,
     BoolArray,

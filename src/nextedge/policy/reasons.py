@@ -16,10 +16,10 @@ import numpy as np
 
 from nextedge.graph.attributes import Category, Tags
 from nextedge.graph.propagate import SparseRows
+from nextedge.graph.scope import Scope, graph_rows
+from nextedge.retrieval.source import Source
 from nextedge.schema import ColumnKind
-from nextedge.retrieval.merge import NO_RANK, rank_column
-from nextedge.retrieval.source import Scope, Source, graph_rows
-from nextedge.types import Candidates, IndexArray, IntArray, Requests
+from nextedge.types import NO_RANK, Candidates, IndexArray, IntArray, Requests, rank_column
 
 Display = Callable[[str, int], str]
 """(table, position) to what a person reads."""

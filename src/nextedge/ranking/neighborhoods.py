@@ -13,9 +13,9 @@ import numba
 import numpy as np
 
 from nextedge.graph.csr import Graph
+from nextedge.graph.scope import Scope
 from nextedge.models.rankers.cross_attention import RELATION, TOKEN, Neighborhoods
 from nextedge.models.spectral import decompose
-from nextedge.retrieval.source import Scope
 from nextedge.types import MICROSECONDS_PER_DAY, FloatArray, IndexArray
 
 DIMENSIONS = 32

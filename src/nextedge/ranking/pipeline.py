@@ -15,22 +15,27 @@ import numpy as np
 
 from nextedge.config import SurfaceConfig
 from nextedge.features.feature import FeatureInput, FeatureSet
+from nextedge.graph.scope import Scope
 from nextedge.models.artifact import Artifact
 from nextedge.models.inference import IN_PROCESS, Inference
 from nextedge.models.rankers.ranker import Ranker
+from nextedge.ranking.reranker import Reranker
 from nextedge.retrieval.eligibility import eligible, share_eligible
-from nextedge.retrieval.model_source import ModelSource, training_data
 from nextedge.retrieval.fusion import Fusion
-from nextedge.retrieval.merge import (
+from nextedge.retrieval.merge import merge_candidates
+from nextedge.retrieval.model_source import ModelSource, training_data
+from nextedge.retrieval.source import Arrays, Source, source_classes
+from nextedge.types import (
     ROUGH,
-    merge_candidates,
+    BoolArray,
+    Candidates,
+    FloatArray,
+    IndexArray,
+    Requests,
     rank_column,
     score_column,
     standard_column,
 )
-from nextedge.ranking.reranker import Reranker
-from nextedge.retrieval.source import Arrays, Scope, Source, source_classes
-from nextedge.types import BoolArray, Candidates, FloatArray, IndexArray, Requests
 
 RunSource = Callable[[str, Callable[[], Candidates]], Candidates | None]
 SCORE = "score"

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from nextedge.config import RerankerConfig
+from nextedge.graph.scope import Scope
 from nextedge.models.rankers.cross_attention import MANIFEST, CrossAttention, HeadList, head_numbers
 from nextedge.ranking.neighborhoods import Vectors, neighborhoods
-from nextedge.retrieval.source import Scope
 from nextedge.storage import mapped
 from nextedge.types import Candidates, FloatArray, Requests
 

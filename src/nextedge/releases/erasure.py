@@ -17,8 +17,8 @@ import numpy as np
 import pyarrow as pa
 
 from nextedge.data.ids import IdMap, emptied
-from nextedge.graph.attributes import Attributes, Category, Encoded, Instant, Number, Tags, Text
 from nextedge.features.backfill import without_user
+from nextedge.graph.attributes import Attributes, Category, Encoded, Instant, Number, Tags, Text
 from nextedge.graph.csr import Graph
 from nextedge.graph.propagate import SparseRows
 from nextedge.graph.snapshot import Entities, Snapshot

@@ -9,7 +9,7 @@ import numpy as np
 from nextedge.errors import InputError, nearest
 from nextedge.graph.attributes import Attributes, Category, Number, Tags
 from nextedge.graph.propagate import SparseRows
-from nextedge.retrieval.source import Scope
+from nextedge.graph.scope import Scope
 from nextedge.types import BoolArray, Filter, Requests
 
 _KEPT = 64

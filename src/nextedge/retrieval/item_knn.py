@@ -7,19 +7,10 @@ similarities that rest on few users towards zero (Bell, Koren 2007).
 
 from __future__ import annotations
 
-import numpy as np
-
 from nextedge.graph.propagate import SparseRows, pair_products, top_products
-from nextedge.graph.similarity import co_engagement
-from nextedge.retrieval.source import (
-    Arrays,
-    Options,
-    Scope,
-    Source,
-    graph_rows,
-    sparse_arrays,
-    sparse_from_arrays,
-)
+from nextedge.graph.scope import Scope, graph_rows
+from nextedge.graph.similarity import similar_items
+from nextedge.retrieval.source import Arrays, Options, Source, sparse_arrays, sparse_from_arrays
 from nextedge.types import ENGAGES, Candidates, FloatArray, Requests
 
 
@@ -68,20 +59,3 @@ class ItemCooccurrence(ItemKnn):
     defaults = {"neighbours": 300, "shrinkage": 5.0, "user_power": 1.0, "normalise": False}
 
 
-def similar_items(
-    scope: Scope, *, neighbours: int, shrinkage: float, user_power: float, normalise: bool
-) -> SparseRows:
-    """For each item its most similar items.
-
-    ``sim(i, j) = Σ_u deg(u)^-user_power / (sqrt(n_i · n_j) + shrinkage)`` when normalised,
-    where n counts the same weights; else divided by ``n_i + shrinkage`` (the share of i's
-    audience that also has j).
-    """
-    graph = scope.snapshot.engagements
-    weight = np.maximum(graph.degree, 1).astype(np.float64) ** -user_power
-    by_user = np.repeat(weight, graph.degree)
-    norm = np.bincount(graph.indices, by_user, minlength=graph.targets).astype(np.float32)
-    left, right = (np.sqrt(norm), np.sqrt(norm)) if normalise else (norm, np.ones_like(norm))
-    return co_engagement(
-        graph, weight.astype(np.float32), left, right, shrinkage=shrinkage, neighbors=neighbours
-    )

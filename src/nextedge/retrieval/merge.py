@@ -14,25 +14,16 @@ import numpy as np
 from nextedge.graph.threads import Scratch, run_blocks
 from nextedge.retrieval.fusion import Fusion
 from nextedge.retrieval.source import Source
-from nextedge.types import BoolArray, Candidates, Requests
-
-ROUGH = "rough_score"
-NO_RANK = np.int16(32767)
-
-
-def rank_column(source: str) -> str:
-    """Name of the column that holds a source's rank (int16, from 1; NO_RANK where absent)."""
-    return f"{source}_rank"
-
-
-def score_column(source: str) -> str:
-    """Name of the column that holds a source's score (float32; NaN where absent)."""
-    return f"{source}_score"
-
-
-def standard_column(score: str) -> str:
-    """Name of the column that holds a score in standard deviations within its query."""
-    return f"{score}_standard"
+from nextedge.types import (
+    NO_RANK,
+    ROUGH,
+    BoolArray,
+    Candidates,
+    Requests,
+    rank_column,
+    score_column,
+    standard_column,
+)
 
 
 def with_standard_scores(candidates: Candidates) -> Candidates:

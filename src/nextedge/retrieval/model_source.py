@@ -13,13 +13,14 @@ from pydantic import ValidationError
 
 from nextedge.errors import ConfigError
 from nextedge.features.node_features import node_features
+from nextedge.graph.decay import place_from_end
+from nextedge.graph.scope import Scope
 from nextedge.index.sharded import Searcher
 from nextedge.models.artifact import Artifact
 from nextedge.models.model import Model, ModelConfig, TrainingData, model_classes
 from nextedge.models.scoring import pair_scores, top_candidates
-from nextedge.models.slist import place_from_end
 from nextedge.retrieval.eligibility import eligible
-from nextedge.retrieval.source import Arrays, Options, Scope, Source
+from nextedge.retrieval.source import Arrays, Options, Source
 from nextedge.types import (
     CONNECTS,
     ENGAGES,

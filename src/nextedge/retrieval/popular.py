@@ -6,22 +6,15 @@ import numba
 import numpy as np
 from scipy import sparse
 
-from nextedge.data.order import quantile
 from nextedge.graph.attributes import Attributes, Category
 from nextedge.graph.csr import Graph
-from nextedge.graph.decay import faded_degrees
+from nextedge.graph.decay import faded_degrees, history_span
 from nextedge.graph.propagate import SparseRows, keep_best, pair_products, top_products
+from nextedge.graph.scope import Scope
 from nextedge.graph.threads import Scratch, run_blocks
+from nextedge.retrieval.source import Arrays, Options, Source, sparse_arrays, sparse_from_arrays
 from nextedge.schema import ColumnKind
-from nextedge.retrieval.source import (
-    Arrays,
-    Options,
-    Scope,
-    Source,
-    sparse_arrays,
-    sparse_from_arrays,
-)
-from nextedge.types import MICROSECONDS_PER_DAY, Candidates, FloatArray, IndexArray, Requests
+from nextedge.types import Candidates, FloatArray, IndexArray, Requests
 
 
 class Popular(Source):
@@ -157,15 +150,6 @@ def _first(block, blocks, order, indptr, excluded, size, found, left_out):  # ty
         size[q] = count
 
 
-def history_span(scope: Scope) -> float:
-    """Microseconds from the first decile of edge times to the snapshot: a scale for decay."""
-
-    def span() -> float:
-        first = scope.graph.first
-        start = quantile(first, 0.1) if len(first) else 0.0
-        return max(scope.snapshot.as_of - start, float(MICROSECONDS_PER_DAY))
-
-    return scope.derived("history_span", span)
 
 
 def decayed_degree(scope: Scope, half_life: float) -> FloatArray:

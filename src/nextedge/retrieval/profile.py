@@ -12,16 +12,10 @@ from scipy import sparse
 
 from nextedge.graph.attributes import Attributes
 from nextedge.graph.propagate import SparseRows, pair_products, top_products
-from nextedge.schema import ColumnKind
+from nextedge.graph.scope import Scope
 from nextedge.retrieval.popular import take_rows, value_members
-from nextedge.retrieval.source import (
-    Arrays,
-    Options,
-    Scope,
-    Source,
-    sparse_arrays,
-    sparse_from_arrays,
-)
+from nextedge.retrieval.source import Arrays, Options, Source, sparse_arrays, sparse_from_arrays
+from nextedge.schema import ColumnKind
 from nextedge.types import CONNECTS, Candidates, FloatArray, Requests
 
 

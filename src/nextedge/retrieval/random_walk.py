@@ -10,7 +10,8 @@ import numpy as np
 
 from nextedge.graph.csr import build_graph
 from nextedge.graph.random_walk import pair_walk, top_walk
-from nextedge.retrieval.source import Arrays, Options, Scope, Source
+from nextedge.graph.scope import Scope
+from nextedge.retrieval.source import Arrays, Options, Source
 from nextedge.types import Candidates, FloatArray, Requests
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from nextedge.graph.scope import Scope
 from nextedge.retrieval.popular import Popular
-from nextedge.retrieval.source import Options, Scope
+from nextedge.retrieval.source import Options
 from nextedge.types import FloatArray
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from nextedge.graph.scope import Scope
 from nextedge.graph.two_hop import bipartite_pair_scores, top_bipartite
-from nextedge.retrieval.source import Scope, Source
+from nextedge.retrieval.source import Source
 from nextedge.types import CONNECTS, Candidates, FloatArray, Requests
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from nextedge.graph.propagate import SparseRows, pair_products, top_products
+from nextedge.graph.scope import Scope, graph_rows
 from nextedge.graph.two_hop import top_bipartite
-from nextedge.retrieval.source import Scope, Source, graph_rows
+from nextedge.retrieval.source import Source
 from nextedge.types import ENGAGES, Candidates, FloatArray, Requests
 
 

@@ -3,111 +3,32 @@
 from __future__ import annotations
 
 import copy
+import os
+import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any, ClassVar, TypeVar, cast
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 
 from nextedge.discovery import import_modules, named_subclasses
-from nextedge.graph.attributes import Attributes
-from nextedge.graph.csr import Graph
 from nextedge.graph.propagate import SparseRows
-from nextedge.graph.snapshot import Snapshot
+from nextedge.graph.scope import Scope
+from nextedge.storage import mapped, writing
 from nextedge.types import (
     CONNECTS,
     ENGAGES,
-    BoolArray,
     Candidates,
     FloatArray,
-    IndexArray,
-    IntArray,
     Relation,
     Requests,
 )
 
 Arrays = dict[str, np.ndarray]
 Options = Mapping[str, Any]
-Derived = TypeVar("Derived")
 
 
-@dataclass(frozen=True, eq=False)
-class Scope:
-    """A snapshot seen from one relation: whose edges are predicted, to which candidates."""
-
-    snapshot: Snapshot
-    relation: Relation
-    _derived: dict[str, Any] = field(default_factory=dict, repr=False)
-    _lasting: dict[str, Any] = field(default_factory=dict, repr=False)
-
-    def derived(
-        self, name: str, compute: Callable[[], Derived], *, lasting: bool = False
-    ) -> Derived:
-        """What ``compute`` returns, computed once for this scope and kept under ``name``.
-
-        Args:
-            lasting: it holds for ``over`` other edges too, being made of attributes alone or, as
-                what was fitted, of the release.
-        """
-        kept = self._lasting if lasting else self._derived
-        if name not in kept:
-            kept[name] = compute()
-        return cast(Derived, kept[name])
-
-    def over(self, snapshot: Snapshot) -> Scope:
-        """The same relation over a snapshot of the same entities with other edges."""
-        return Scope(snapshot, self.relation, {}, self._lasting)
-
-    @property
-    def graph(self) -> Graph:
-        """Edges of the predicted relation, query × candidate."""
-        own = self.relation.self_typed
-        return self.snapshot.connections if own else self.snapshot.engagements
-
-    @property
-    def reverse_graph(self) -> Graph:
-        """The same edges seen from the candidates."""
-        if not self.relation.self_typed:
-            return self.snapshot.engaged_by
-        return self.graph if self.relation.symmetric else self.graph.reverse
-
-    @property
-    def candidate_attributes(self) -> Attributes:
-        """Attributes of the candidates."""
-        entities = self.snapshot.entities
-        own = self.relation.self_typed
-        return entities.user_attributes if own else entities.item_attributes
-
-    @property
-    def query_attributes(self) -> Attributes:
-        """Attributes of the queries."""
-        return self.snapshot.entities.user_attributes
-
-    @property
-    def known(self) -> BoolArray:
-        """bool[candidates]: who or what could be recommended as of the snapshot."""
-        own = self.relation.self_typed
-        return self.snapshot.known_users if own else self.snapshot.known_items
-
-    @property
-    def timed(self) -> bool:
-        """Whether edges of the predicted relation carry times."""
-        return self.relation.name in self.snapshot.timed
-
-    @cached_property
-    def candidate_degree(self) -> IntArray:
-        """int64[candidates]: edges of each candidate."""
-        return self.graph.target_degree
-
-    def excluded(self, requests: Requests) -> tuple[IntArray, IndexArray]:
-        """Ragged positions no source should spend its places on: edges that exist, and self."""
-        indptr, indices = self.graph.gather(requests.query)
-        if not self.relation.self_typed:
-            return indptr, indices
-        own = np.maximum(requests.query, 0)  # an unknown query has no edge to leave out either
-        return indptr + np.arange(len(indptr)), np.insert(indices, indptr[1:], own)
 
 
 class Source(ABC):
@@ -185,26 +106,23 @@ def sparse_arrays(rows: SparseRows, prefix: str) -> Arrays:
     }
 
 
-def graph_rows(graph: Graph, query: IndexArray, values: FloatArray | None = None) -> SparseRows:
-    """Rows of the given queries out of a graph, unit weights unless ``values`` (float32[E])."""
-    indptr, indices = graph.gather(query)
-    if values is None:
-        return SparseRows(indptr, indices, np.ones(len(indices), np.float32), graph.targets)
-    places = entry_places(graph, query, indptr)
-    return SparseRows(indptr, indices, values[places], graph.targets)
+def save_arrays(arrays: Arrays, folder: Path) -> None:
+    """Write the arrays of a source into a new folder, whole or not at all."""
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
+    with writing(folder):
+        partial.mkdir()
+        try:
+            for part, values in arrays.items():
+                np.save(partial / f"{part}.npy", values)
+            shutil.rmtree(folder, ignore_errors=True)  # by a task that was tried again
+            os.replace(partial, folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
-
-def rows_of(matrix: SparseRows, query: IndexArray) -> SparseRows:
-    """Rows of the given queries out of sparse rows; those below 0 are empty."""
-    start = np.where(query >= 0, matrix.indptr[np.maximum(query, 0)], 0)
-    count = np.where(query >= 0, matrix.indptr[np.maximum(query, 0) + 1] - start, 0)
-    indptr = np.concatenate(([0], np.cumsum(count)))
-    places = np.arange(indptr[-1]) - np.repeat(indptr[:-1] - start, count)
-    return SparseRows(indptr, matrix.indices[places], matrix.values[places], matrix.columns)
-
-
-def entry_places(graph: Graph, query: IndexArray, indptr: IntArray) -> IntArray:
-    """int64[entries]: where each gathered entry of the queries' rows stands in the graph."""
-    start = np.where(query >= 0, graph.indptr[np.maximum(query, 0)], 0)
-    counts = np.diff(indptr)
-    return np.arange(indptr[-1]) - np.repeat(indptr[:-1] - start, counts)
+def load_sources(directory: Path) -> dict[str, Arrays]:
+    """Memory-map the arrays of every source in a folder."""
+    return {
+        folder.name: {file.stem: mapped(file) for file in sorted(folder.glob("*.npy"))}
+        for folder in sorted(directory.iterdir())
+        if folder.is_dir()
+    }

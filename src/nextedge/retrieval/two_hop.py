@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from nextedge.graph.scope import Scope
 from nextedge.graph.two_hop import pair_scores, top_two_hop
 from nextedge.graph.wedge_join import WedgeJoin
-from nextedge.retrieval.source import Scope, Source
+from nextedge.retrieval.source import Source
 from nextedge.types import CONNECTS, Candidates, FloatArray, Requests
 
 FOUND = "found_"

@@ -14,10 +14,10 @@ from typing import Any
 from nextedge.data.erased_users import Forgotten
 from nextedge.events.event import Event
 from nextedge.events.logs.log import LiveLog
+from nextedge.events.request_log import RequestLog
 from nextedge.events.state.checkpoint import OVERLAY, Snapshots
 from nextedge.releases.erasure import erase_from_releases
 from nextedge.releases.repository import Releases
-from nextedge.events.request_log import RequestLog
 from nextedge.storage import writing
 from nextedge.types import Identifier
 

@@ -21,10 +21,9 @@ from nextedge.events.projections.live_edges import LiveEdges
 from nextedge.events.state.overlay import Overlay
 from nextedge.graph.changes import Records, changed
 from nextedge.graph.csr import Graph
-from nextedge.graph.snapshot import Snapshot
-from nextedge.serving.release import LoadedRelease
+from nextedge.graph.snapshot import Snapshot, known_entities
 from nextedge.serving.caches.invalidation import Touched
-from nextedge.build.time_split.windows import known_entities
+from nextedge.serving.release import LoadedRelease
 from nextedge.types import FloatArray, IndexArray, IntArray
 
 _Pairs = tuple[IndexArray, IndexArray]

@@ -11,10 +11,10 @@ import numpy as np
 
 from nextedge.errors import InputError
 from nextedge.events.state.overlay import Overlay
+from nextedge.retrieval.eligibility import eligible
 from nextedge.serving.cursor import Cursor
 from nextedge.serving.messages import Question
 from nextedge.serving.release import LoadedRelease, LoadedSurface
-from nextedge.retrieval.eligibility import eligible
 from nextedge.types import (
     MAX_LIMIT,
     MOST_FILTER_VALUES,

@@ -9,11 +9,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from nextedge.ranking.pipeline import SCORE
 from nextedge.serving.deadline import NO_DEADLINE, Deadline, Pace
 from nextedge.serving.release import LoadedSurface
-from nextedge.ranking.pipeline import SCORE
-from nextedge.retrieval.merge import ROUGH, rank_column
-from nextedge.types import Candidates, FloatArray, Requests, Waiting
+from nextedge.types import ROUGH, Candidates, FloatArray, Requests, Waiting, rank_column
 
 ROW = "row"
 KEPT = 200

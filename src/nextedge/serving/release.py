@@ -15,25 +15,24 @@ from nextedge.config import Config, SurfaceConfig
 from nextedge.data.ids import IdMap
 from nextedge.errors import InputError, UnknownSurfaceError, nearest
 from nextedge.events.state.overlay import Overlay
-from nextedge.graph.snapshot import Entities, Snapshot
+from nextedge.graph.scope import Scope
+from nextedge.graph.snapshot import Entities, Snapshot, relation_of
 from nextedge.index.sharded import Searcher, is_sharded, load_index, saved_bounds
 from nextedge.models.rankers.learners import load_rankers
+from nextedge.policy.policy import Policy
+from nextedge.policy.reasons import Reasons
+from nextedge.ranking.pipeline import Line, build_line, declared_features
+from nextedge.ranking.reranker import FOLDER as RERANKER
+from nextedge.ranking.reranker import Reranker
 from nextedge.releases.manifest import Release
+from nextedge.retrieval.fusion import FILE as FUSION
+from nextedge.retrieval.fusion import Fusion
+from nextedge.retrieval.model_source import ModelSource
+from nextedge.retrieval.source import load_sources
+from nextedge.serving.caches.invalidation import Touched
 from nextedge.serving.deadline import Pace
 from nextedge.serving.live_counters import LiveFacts
 from nextedge.serving.shards.client import RemoteIndex, ShardClient
-from nextedge.serving.caches.invalidation import Touched
-from nextedge.retrieval.model_source import ModelSource
-from nextedge.retrieval.fusion import FILE as FUSION
-from nextedge.retrieval.fusion import Fusion
-from nextedge.ranking.pipeline import Line, build_line, declared_features
-from nextedge.policy.policy import Policy
-from nextedge.policy.reasons import Reasons
-from nextedge.ranking.reranker import FOLDER as RERANKER
-from nextedge.ranking.reranker import Reranker
-from nextedge.retrieval.source import Scope
-from nextedge.build.fit_sources import load_sources
-from nextedge.build.time_split.windows import relation_of
 from nextedge.types import UNKNOWN, IndexArray
 
 

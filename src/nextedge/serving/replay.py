@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from nextedge.evaluation.parity import Differences
-from nextedge.serving.release import LoadedRelease, LoadedSurface
 from nextedge.events.request_log import LoggedRequest
+from nextedge.serving.release import LoadedRelease, LoadedSurface
 from nextedge.types import Requests
 
 _COMPANY = 15

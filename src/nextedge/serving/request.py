@@ -10,33 +10,42 @@ from functools import partial
 import numpy as np
 
 from nextedge.errors import LiveStateError
+from nextedge.events.request_log import LoggedRequest, RequestLog, fingerprint
 from nextedge.events.state.overlay import Overlay
+from nextedge.policy.exploration import PROPENSITY
+from nextedge.policy.promotions import PROMOTED
+from nextedge.policy.reasons import Reason
+from nextedge.ranking.pipeline import SCORE
+from nextedge.retrieval.merge import with_standard_scores
 from nextedge.serving.caches.lru import Cache
+from nextedge.serving.caches.precomputed import MIXED, Kept, PublishedCandidates
+from nextedge.serving.cold_start.candidates import seeded_batch
+from nextedge.serving.cold_start.merge import SeededBatch
 from nextedge.serving.contacts.address_books import Contacts
 from nextedge.serving.cursor import Cursor
 from nextedge.serving.deadline import Deadline
 from nextedge.serving.evidence import LiveEvidence
-from nextedge.serving.cold_start.candidates import seeded_batch
-from nextedge.serving.prepare import prepare
-from nextedge.serving.caches.precomputed import MIXED, Kept, PublishedCandidates
 from nextedge.serving.messages import Answer, Question, Recommendation
-from nextedge.serving.rank_with_deadline import KEPT, ROW, Ranked, Watch, ranked_candidates, retrieved
+from nextedge.serving.prepare import prepare
+from nextedge.serving.rank_with_deadline import (
+    KEPT,
+    ROW,
+    Ranked,
+    Watch,
+    ranked_candidates,
+    retrieved,
+)
 from nextedge.serving.release import LoadedRelease, LoadedSurface
-from nextedge.events.request_log import LoggedRequest, RequestLog, fingerprint
-from nextedge.serving.cold_start.merge import SeededBatch
-from nextedge.policy.exploration import PROPENSITY
-from nextedge.ranking.pipeline import SCORE
-from nextedge.retrieval.merge import NO_RANK, rank_column, with_standard_scores
-from nextedge.policy.promotions import PROMOTED
-from nextedge.policy.reasons import Reason
 from nextedge.types import (
     MOST_SHOWN,
+    NO_RANK,
     UNKNOWN,
     Candidates,
     FloatArray,
     Identifier,
     IndexArray,
     Requests,
+    rank_column,
 )
 
 _PROMOTED = Reason("promoted", "promoted")

@@ -13,13 +13,13 @@ import numpy as np
 
 from nextedge.errors import UnknownItemError, UnknownUserError
 from nextedge.events.state.overlay import Overlay
-from nextedge.serving.prepare import prepare
+from nextedge.ranking.pipeline import SCORE
+from nextedge.retrieval.eligibility import eligible
+from nextedge.retrieval.merge import gather_sources
 from nextedge.serving.messages import Question
+from nextedge.serving.prepare import prepare
 from nextedge.serving.rank_with_deadline import ranked_candidates
 from nextedge.serving.release import LoadedRelease, LoadedSurface
-from nextedge.retrieval.eligibility import eligible
-from nextedge.ranking.pipeline import SCORE
-from nextedge.retrieval.merge import gather_sources
 from nextedge.types import Candidates, Identifier, Requests
 
 

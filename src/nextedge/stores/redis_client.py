@@ -14,8 +14,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from nextedge.storage.locations import shown
 from nextedge.errors import ConfigError, MissingDependencyError, StoreError
+from nextedge.storage.locations import shown
 from nextedge.stores.breaker import CircuitBreaker
 
 Result = TypeVar("Result")

@@ -24,10 +24,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nextedge.engines.duckdb.frames import to_arrow_table
-from nextedge.storage.locations import shown
 from nextedge.engines.duckdb.engine import LocalEngine
+from nextedge.engines.duckdb.frames import to_arrow_table
 from nextedge.errors import DataError, MissingDependencyError
+from nextedge.storage.locations import shown
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from nextedge.evaluation.report import SystemKind
 from nextedge.graph.csr import Graph
 from nextedge.models.rankers.learners import load_rankers
 from nextedge.ranking.pipeline import SCORE, Line
-from nextedge.retrieval.merge import ROUGH, gather_sources, merge_candidates
+from nextedge.retrieval.merge import gather_sources, merge_candidates
+from nextedge.types import ROUGH
 from nextedge.ranking.reranker import FOLDER as RERANKER
 from nextedge.ranking.reranker import Reranker
 from nextedge.build.time_split.window_pipeline import SavedLine

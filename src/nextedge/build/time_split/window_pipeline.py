@@ -21,11 +21,13 @@ from nextedge.features.feature import FeatureSet
 from nextedge.graph.snapshot import Entities, Snapshot
 from nextedge.retrieval.fusion import Fusion
 from nextedge.ranking.pipeline import Line, build_line
-from nextedge.retrieval.source import Scope
+from nextedge.graph.scope import Scope
 from nextedge.retrieval.two_hop import TwoHop
-from nextedge.build.fit_sources import FitSources, load_sources
+from nextedge.build.fit_sources import FitSources
+from nextedge.retrieval.source import load_sources
 from nextedge.build.time_split.pairs import Pairs
-from nextedge.build.time_split.windows import History, relation_of, window_snapshot
+from nextedge.build.time_split.windows import History, window_snapshot
+from nextedge.graph.snapshot import relation_of
 from nextedge.storage import mapped, writing
 from nextedge.types import Requests
 

@@ -30,6 +30,7 @@ from nextedge.types import (
     IntArray,
     Relation,
 )
+from nextedge.graph.snapshot import known_entities
 
 MOSTLY = 0.99
 _VIEWS = [ACTIONS.index(name) for name in ("click", "view")]
@@ -122,9 +123,6 @@ class History:
         return max((int(time.max()) for time in times if len(time)), default=0)
 
 
-def relation_of(surface: SurfaceConfig) -> Relation:
-    """The relation whose edges a surface predicts."""
-    return CONNECTS if surface.kind == "people" else ENGAGES
 
 
 def cut(
@@ -242,15 +240,6 @@ def _occasions(interactions: Records, users: int) -> Graph:
     return build_graph(interactions.source[met], occasion[met], users, targets)
 
 
-def known_entities(attributes: Attributes, as_of: int, has_edge: BoolArray) -> BoolArray:
-    """Who could be recommended: has an edge, or a profile created by then; never opted out."""
-    known = has_edge.copy()
-    if attributes.kinds:
-        created = attributes.instant("created_at")
-        known |= True if created is None else created <= as_of
-    known &= attributes.flag("discoverable", True)
-    known &= attributes.flag("available", True) & ~attributes.flag("unsafe", False)
-    return known
 
 
 def _profile_views(history: History, as_of: int) -> Graph:

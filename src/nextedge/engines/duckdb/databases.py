@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pyarrow as pa
 
-from nextedge.storage.locations import DatabaseTable
 from nextedge.errors import DataError, MissingDependencyError, nearest
+from nextedge.storage.locations import DatabaseTable
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir

@@ -17,6 +17,7 @@ from nextedge.cores import thread_count
 from nextedge.engines.base import BlockFunction, Engine
 from nextedge.engines.blocks import run_here
 from nextedge.errors import DataError, StorageError
+from nextedge.storage.duckdb_errors import refuses_writing
 
 if TYPE_CHECKING:
     import duckdb
@@ -35,16 +36,6 @@ _REFUSED = {
 # types that Ibis has no name for, and what stands for them
 _STAND_INS = {"TIMESTAMPTZ_NS": "TIMESTAMPTZ", "UHUGEINT": "VARCHAR", "BIT": "VARCHAR"}
 _RESTING = "64MiB"
-_REFUSED_WORDS = (
-    "no space left",
-    "file too large",
-    "disk quota",
-    "could not write",
-    "max_temp_directory_size",
-    "failed to offload",
-    "permission denied",
-    "read-only file system",
-)
 
 
 class LocalEngine(Engine):
@@ -227,9 +218,6 @@ def _storage_errors(where: str) -> Iterator[None]:
         raise
 
 
-def refuses_writing(error: Exception) -> bool:
-    """Whether an error of DuckDB's is about the disk it writes to, not about what it reads."""
-    return any(word in str(error).lower() for word in _REFUSED_WORDS)
 
 
 def _at_fault() -> tuple[type[Exception], ...]:

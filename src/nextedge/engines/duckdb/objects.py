@@ -6,10 +6,10 @@ import glob
 import re
 from typing import TYPE_CHECKING, Any
 
-from nextedge.storage.locations import shown
 from nextedge.errors import BucketError, DataError, MissingDependencyError
 from nextedge.storage.bucket import Bucket, Entry
 from nextedge.storage.faults import fault
+from nextedge.storage.locations import shown
 from nextedge.storage.opening import PATIENT_SECONDS, SCHEMES, client_options, retry_config
 
 if TYPE_CHECKING:

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 import duckdb
 
 from nextedge.engines.duckdb.databases import read_database
-from nextedge.storage.locations import DatabaseTable, Files, parse_location, shown
 from nextedge.engines.duckdb.objects import find_objects, register, store_fault
 from nextedge.engines.duckdb.text import read_csv, read_jsonl
-from nextedge.engines.duckdb.engine import refuses_writing
 from nextedge.errors import DataError
+from nextedge.storage.duckdb_errors import refuses_writing
+from nextedge.storage.locations import DatabaseTable, Files, parse_location, shown
 from nextedge.storage.opening import is_bucket
 
 if TYPE_CHECKING:

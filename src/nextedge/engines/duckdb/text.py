@@ -19,9 +19,9 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 import duckdb
 
-from nextedge.storage.locations import Files
-from nextedge.engines.duckdb.engine import refuses_writing
 from nextedge.errors import DataError
+from nextedge.storage.duckdb_errors import refuses_writing
+from nextedge.storage.locations import Files
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir

@@ -9,9 +9,9 @@ import pyarrow as pa
 from nextedge import schema
 from nextedge.config import Config
 from nextedge.events.event import Event
-from nextedge.events.state.facts import Facts
-from nextedge.events.logs.sqlite.log import FILE
 from nextedge.events.logs.log import BEGINNING, open_live_log
+from nextedge.events.logs.sqlite.log import FILE
+from nextedge.events.state.facts import Facts
 from nextedge.events.to_tables.rows import UTC, appended
 
 

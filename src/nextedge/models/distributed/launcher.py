@@ -24,8 +24,8 @@ from nextedge.cores import THREADS_VARIABLE, thread_count
 from nextedge.engines.spark.session import open_session
 from nextedge.errors import MissingDependencyError, TrainingError
 from nextedge.models.artifact import Artifact
-from nextedge.models.distributed.worker import LAUNCHED
 from nextedge.models.distributed.job import ENDED, LOGS, TOLD, clear_job, failure, result, write_job
+from nextedge.models.distributed.worker import LAUNCHED
 from nextedge.models.model import Model, ModelConfig, ModelProgress, TrainingData
 
 if TYPE_CHECKING:

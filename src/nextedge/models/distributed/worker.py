@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from nextedge.errors import NextEdgeError, TrainingError
-from nextedge.models.distributed.job import ENDED, LOGS, run_job, write_failure
 from nextedge.models.distributed.collectives import Ranks, current_ranks
+from nextedge.models.distributed.job import ENDED, LOGS, run_job, write_failure
 from nextedge.models.neural.trainer import import_torch
 
 LAUNCHED = "NEXTEDGE_LAUNCHED"

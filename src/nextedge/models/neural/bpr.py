@@ -10,8 +10,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from nextedge.models.neural.lightgcn import LightGcn, LightGcnConfig
 from nextedge.models.model import ModelConfig
+from nextedge.models.neural.lightgcn import LightGcn, LightGcnConfig
 from nextedge.models.neural.negatives import CurriculumConfig
 
 

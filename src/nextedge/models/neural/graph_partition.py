@@ -15,8 +15,8 @@ import numpy as np
 
 from nextedge.graph.csr import Graph
 from nextedge.graph.sampler import sample_neighbors
-from nextedge.models.neural.node_inputs import Inputs, Messages
 from nextedge.models.distributed.collectives import Ranks, Share
+from nextedge.models.neural.node_inputs import Inputs, Messages
 from nextedge.types import FloatArray, IndexArray, IntArray
 
 if TYPE_CHECKING:

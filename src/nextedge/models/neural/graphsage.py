@@ -15,21 +15,21 @@ layer by layer over the whole graph, in O(E · d), with NumPy alone.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import Field
 
 from nextedge.graph.aggregate import Neighbors
 from nextedge.graph.csr import build_graph
 from nextedge.models.artifact import Artifact
-from nextedge.models.neural.graph_partition import Partitioned, Replicated
+from nextedge.models.distributed.collectives import batch_norm, current_ranks, dropout, shared_by
 from nextedge.models.inference import IN_PROCESS, Inference
-from nextedge.models.neural.training_graph import Layout, lay_out
-from nextedge.models.neural.losses import log_frequency, sampled_softmax, scores_of_drawn
 from nextedge.models.model import Model, ModelConfig, ModelProgress, TrainingData
-from nextedge.models.neural.negatives import CurriculumConfig, Negatives
+from nextedge.models.neural.graph_partition import Partitioned, Replicated
+from nextedge.models.neural.losses import log_frequency, sampled_softmax, scores_of_drawn
+from nextedge.models.neural.negatives import Negatives
 from nextedge.models.neural.node_inputs import (
+    GraphSageConfig,
     Heard,
     Inputs,
     Messages,
@@ -37,18 +37,17 @@ from nextedge.models.neural.node_inputs import (
     messages_of,
     node_inputs,
 )
-from nextedge.models.rankers.ndcg import full_ranking_ndcg
-from nextedge.models.distributed.collectives import batch_norm, current_ranks, dropout, shared_by
 from nextedge.models.neural.sage_layers import Expanded, embed_all
 from nextedge.models.neural.trainer import (
     EdgeBatch,
     Task,
-    TrainerConfig,
     edge_batches,
     import_torch,
     train,
     training_facts,
 )
+from nextedge.models.neural.training_graph import Layout, lay_out
+from nextedge.models.rankers.ndcg import full_ranking_ndcg
 from nextedge.types import FloatArray, IndexArray
 
 if TYPE_CHECKING:
@@ -57,26 +56,6 @@ if TYPE_CHECKING:
 _SMALLEST_BATCH = 256
 
 
-class GraphSageConfig(ModelConfig):
-    """Settings of the network and its training."""
-
-    hidden: int = Field(256, ge=1)
-    dimensions: int = Field(128, ge=1)
-    fanout: int = Field(10, ge=1)
-    dropout: float = Field(0.3, ge=0, lt=1)
-    temperature: float = Field(0.07, gt=0)
-    spectral: int = Field(128, ge=0)
-    """Spectral inputs of each node, beside its features and degrees."""
-    predicted_share: float = Field(0.3, gt=0, lt=1)
-    """Edges taken out of the graph, to be predicted."""
-    validation_share: float = Field(0.15, gt=0, lt=1)
-    """Share of those that decides when to stop."""
-    messages: Literal["predicted", "others", "both"] = "both"
-    """Relations whose edges carry messages: the predicted one, the others, or both."""
-    expansion: float = Field(1.5, ge=0)
-    """Weight of the mean of a query's neighbours beside its own vector, for people; 0 = off."""
-    trainer: TrainerConfig = TrainerConfig(learning_rate=5e-4)
-    curriculum: CurriculumConfig = CurriculumConfig()
 
 
 class GraphSage(Model):

@@ -18,13 +18,11 @@ from pydantic import Field
 from nextedge.errors import TooLittleDataError
 from nextedge.graph.csr import Graph, build_graph
 from nextedge.models.artifact import Artifact
-from nextedge.models.inference import IN_PROCESS, Inference, Layer, unit_rows
-from nextedge.models.neural.losses import bpr, log_frequency, sampled_softmax, scores_of_drawn
-from nextedge.models.model import Model, ModelConfig, ModelProgress, TrainingData
-from nextedge.models.neural.negatives import CurriculumConfig, Negatives
-from nextedge.models.rankers.ndcg import full_ranking_ndcg
 from nextedge.models.distributed.collectives import Share, current_ranks, shared_by
-from nextedge.models.spectral import Normalised, normalised_adjacency
+from nextedge.models.inference import IN_PROCESS, Inference, Layer, unit_rows
+from nextedge.models.model import Model, ModelConfig, ModelProgress, TrainingData
+from nextedge.models.neural.losses import bpr, log_frequency, sampled_softmax, scores_of_drawn
+from nextedge.models.neural.negatives import CurriculumConfig, Negatives
 from nextedge.models.neural.trainer import (
     EdgeBatch,
     Task,
@@ -34,6 +32,8 @@ from nextedge.models.neural.trainer import (
     train,
     training_facts,
 )
+from nextedge.models.rankers.ndcg import full_ranking_ndcg
+from nextedge.models.spectral import Normalised, normalised_adjacency
 from nextedge.types import FloatArray, IndexArray
 
 if TYPE_CHECKING:

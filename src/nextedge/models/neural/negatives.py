@@ -9,8 +9,8 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from nextedge.graph.csr import Graph
-from nextedge.models.model import ModelConfig
 from nextedge.models.distributed.collectives import current_ranks
+from nextedge.models.model import ModelConfig
 from nextedge.models.neural.trainer import EPOCH
 from nextedge.types import FloatArray, IndexArray
 

@@ -10,19 +10,43 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Literal
 
 import numpy as np
+from pydantic import Field
 
 from nextedge.graph.aggregate import Neighbors, neighbor_means
 from nextedge.graph.csr import Graph, build_graph
 from nextedge.models.inference import IN_PROCESS, Inference, Layer
-from nextedge.models.model import TrainingData
+from nextedge.models.model import ModelConfig, TrainingData
+from nextedge.models.neural.negatives import CurriculumConfig
+from nextedge.models.neural.trainer import (
+    TrainerConfig,
+)
 from nextedge.models.spectral import Normalised, decompose
 from nextedge.types import FloatArray, IndexArray, IntArray
 
-if TYPE_CHECKING:
-    from nextedge.models.neural.graphsage import GraphSageConfig
+
+class GraphSageConfig(ModelConfig):
+    """Settings of the network and its training."""
+
+    hidden: int = Field(256, ge=1)
+    dimensions: int = Field(128, ge=1)
+    fanout: int = Field(10, ge=1)
+    dropout: float = Field(0.3, ge=0, lt=1)
+    temperature: float = Field(0.07, gt=0)
+    spectral: int = Field(128, ge=0)
+    """Spectral inputs of each node, beside its features and degrees."""
+    predicted_share: float = Field(0.3, gt=0, lt=1)
+    """Edges taken out of the graph, to be predicted."""
+    validation_share: float = Field(0.15, gt=0, lt=1)
+    """Share of those that decides when to stop."""
+    messages: Literal["predicted", "others", "both"] = "both"
+    """Relations whose edges carry messages: the predicted one, the others, or both."""
+    expansion: float = Field(1.5, ge=0)
+    """Weight of the mean of a query's neighbours beside its own vector, for people; 0 = off."""
+    trainer: TrainerConfig = TrainerConfig(learning_rate=5e-4)
+    curriculum: CurriculumConfig = CurriculumConfig()
 
 
 @dataclass(frozen=True)

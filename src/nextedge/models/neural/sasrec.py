@@ -20,12 +20,19 @@ from pydantic import Field
 from nextedge.errors import TooLittleDataError
 from nextedge.graph.csr import Graph, build_graph
 from nextedge.models.artifact import Artifact
+from nextedge.models.distributed.collectives import Share, current_ranks, dropout, shared_by
 from nextedge.models.inference import IN_PROCESS, Inference
 from nextedge.models.model import Model, ModelConfig, ModelProgress, TrainingData
 from nextedge.models.neural.negatives import CurriculumConfig, Negatives
+from nextedge.models.neural.trainer import (
+    EPOCH,
+    Task,
+    TrainerConfig,
+    import_torch,
+    train,
+    training_facts,
+)
 from nextedge.models.rankers.ndcg import full_ranking_ndcg
-from nextedge.models.distributed.collectives import Share, current_ranks, dropout, shared_by
-from nextedge.models.neural.trainer import EPOCH, Task, TrainerConfig, import_torch, train, training_facts
 from nextedge.types import FloatArray, IndexArray
 
 if TYPE_CHECKING:

@@ -22,8 +22,8 @@ from pydantic import Field
 
 from nextedge.errors import MissingDependencyError, TrainingError
 from nextedge.models.artifact import fingerprint
-from nextedge.models.model import ModelConfig, ModelProgress, TrainingData
 from nextedge.models.distributed.collectives import current_ranks
+from nextedge.models.model import ModelConfig, ModelProgress, TrainingData
 from nextedge.types import IndexArray
 
 if TYPE_CHECKING:

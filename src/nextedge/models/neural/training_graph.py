@@ -14,6 +14,7 @@ import numpy as np
 
 from nextedge.errors import TooLittleDataError, TrainingError
 from nextedge.graph.csr import Graph
+from nextedge.models.distributed.collectives import current_ranks
 from nextedge.models.model import TrainingData
 from nextedge.models.neural.node_inputs import (
     Inputs,
@@ -25,11 +26,10 @@ from nextedge.models.neural.node_inputs import (
     take_out,
     with_means,
 )
-from nextedge.models.distributed.collectives import current_ranks
 from nextedge.types import IndexArray
 
 if TYPE_CHECKING:
-    from nextedge.models.neural.graphsage import GraphSageConfig
+    from nextedge.models.neural.node_inputs import GraphSageConfig
 
 FOLDER = "layout"
 ABOUT = "layout.json"

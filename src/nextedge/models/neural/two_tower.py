@@ -18,21 +18,27 @@ from pydantic import Field
 
 from nextedge.graph.csr import build_graph
 from nextedge.models.artifact import Artifact
-from nextedge.models.neural.graphsage import GraphSageConfig, batch_size
+from nextedge.models.distributed.collectives import (
+    Ranks,
+    Share,
+    batch_norm,
+    current_ranks,
+    dropout,
+    shared_by,
+)
 from nextedge.models.inference import IN_PROCESS, Inference, Layer, unit_rows
-from nextedge.models.neural.training_graph import Layout, lay_out
-from nextedge.models.neural.losses import log_frequency, sampled_softmax, scores_of_drawn
 from nextedge.models.model import Model, ModelConfig, ModelProgress, TrainingData
+from nextedge.models.neural.graphsage import batch_size
+from nextedge.models.neural.losses import log_frequency, sampled_softmax, scores_of_drawn
 from nextedge.models.neural.negatives import Negatives
 from nextedge.models.neural.node_inputs import (
+    GraphSageConfig,
     Inputs,
     Neighborhood,
     Preparation,
     messages_of,
     node_inputs,
 )
-from nextedge.models.rankers.ndcg import full_ranking_ndcg
-from nextedge.models.distributed.collectives import Ranks, Share, batch_norm, current_ranks, dropout, shared_by
 from nextedge.models.neural.trainer import (
     EdgeBatch,
     Task,
@@ -41,6 +47,8 @@ from nextedge.models.neural.trainer import (
     train,
     training_facts,
 )
+from nextedge.models.neural.training_graph import Layout, lay_out
+from nextedge.models.rankers.ndcg import full_ranking_ndcg
 from nextedge.types import FloatArray, IndexArray
 
 if TYPE_CHECKING:

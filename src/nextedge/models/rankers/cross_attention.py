@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 
 from nextedge.config import RerankerConfig
-from nextedge.models.rankers.ndcg import ndcg_of_rows
 from nextedge.models.neural.trainer import import_torch
+from nextedge.models.rankers.ndcg import ndcg_of_rows
 from nextedge.types import BoolArray, FloatArray
 
 MANIFEST = "reranker.json"

@@ -19,7 +19,6 @@ import numpy as np
 from nextedge.config import RankerConfig
 from nextedge.discovery import named_subclasses
 from nextedge.errors import MissingDependencyError, ReleaseError, nearest
-from nextedge.models.rankers.linear import LinearBlend
 from nextedge.models.rankers.gbdt import (
     BoostedBlend,
     LabelledRows,
@@ -30,6 +29,7 @@ from nextedge.models.rankers.gbdt import (
     splittable,
     train_watched,
 )
+from nextedge.models.rankers.linear import LinearBlend
 from nextedge.models.rankers.mlp import MlpRanker
 from nextedge.models.rankers.ranker import MANIFEST, CalibratedRanker
 from nextedge.models.rankers.two_tower_ranker import TwoTowerRanker

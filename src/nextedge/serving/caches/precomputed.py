@@ -22,11 +22,10 @@ import numpy as np
 from nextedge.config import Config
 from nextedge.data.partition import Part
 from nextedge.errors import CorruptValueError, ShardError, StoreError
-from nextedge.retrieval.merge import ROUGH
 from nextedge.stores.packing import pack, unpack
 from nextedge.stores.partitioned import open_stores
 from nextedge.stores.store import Key, Store
-from nextedge.types import Candidates, FloatArray, IndexArray
+from nextedge.types import ROUGH, Candidates, FloatArray, IndexArray
 
 if TYPE_CHECKING:
     from nextedge.serving.release import LoadedRelease

@@ -22,9 +22,9 @@ import numpy as np
 
 from nextedge.config import Config
 from nextedge.errors import CorruptValueError, StoreError
+from nextedge.ranking.pipeline import SCORE
 from nextedge.serving.caches.lru import Cache
 from nextedge.serving.rank_with_deadline import Ranked
-from nextedge.ranking.pipeline import SCORE
 from nextedge.stores.packing import Array, pack, unpack
 from nextedge.stores.store import Key, Store, open_store
 from nextedge.types import Candidates

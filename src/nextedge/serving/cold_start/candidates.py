@@ -18,14 +18,14 @@ import pyarrow.compute as pc
 from nextedge.events.state.overlay import Overlay
 from nextedge.graph.attributes import Attributes, Category, Tags
 from nextedge.graph.propagate import SparseRows, top_products
-from nextedge.schema import ColumnKind
-from nextedge.serving.contacts.address_books import Contacts
-from nextedge.serving.release import LoadedRelease, LoadedSurface
-from nextedge.serving.cold_start.merge import NOTHING, Evidence, Seeded, SeededBatch
+from nextedge.policy.reasons import Reason, best_middle, mutual_reason
 from nextedge.retrieval.item_knn import ItemKnn
 from nextedge.retrieval.popular import value_members
 from nextedge.retrieval.profile import homophily
-from nextedge.policy.reasons import Reason, best_middle, mutual_reason
+from nextedge.schema import ColumnKind
+from nextedge.serving.cold_start.merge import NOTHING, Evidence, Seeded, SeededBatch
+from nextedge.serving.contacts.address_books import Contacts
+from nextedge.serving.release import LoadedRelease, LoadedSurface
 from nextedge.types import (
     UNKNOWN,
     Candidates,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nextedge.ranking.pipeline import SCORE, blank_of
 from nextedge.policy.reasons import Reason
+from nextedge.ranking.pipeline import SCORE, blank_of
 from nextedge.types import Candidates, FloatArray, IndexArray, IntArray
 
 

@@ -19,7 +19,6 @@ import numpy as np
 
 from nextedge.config import Config
 from nextedge.cores import thread_count
-from nextedge.storage.locations import is_loopback
 from nextedge.data.partition import Part
 from nextedge.errors import (
     CorruptValueError,
@@ -40,6 +39,7 @@ from nextedge.serving.shards.protocol import (
     receive,
     shared_key,
 )
+from nextedge.storage.locations import is_loopback
 
 _log = logging.getLogger("nextedge")
 _IDLE_SECONDS = 600.0

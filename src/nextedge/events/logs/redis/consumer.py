@@ -14,8 +14,8 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from nextedge.errors import StorageError, StoreError
-from nextedge.events.logs.redis import lua as scripts
 from nextedge.events.logs.log import Consumer, Delivery, Position
+from nextedge.events.logs.redis import lua as scripts
 
 if TYPE_CHECKING:
     from nextedge.events.logs.redis.log import RedisLog

@@ -19,11 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from nextedge.errors import EventError, LiveStateError, LogFullError, StoreError
 from nextedge.events.event import Event, stored_event
-from nextedge.events.logs.redis import lua as scripts
 from nextedge.events.logs.log import BEGINNING, Consumer, DeadLetter, Lag, LiveLog, Position
+from nextedge.events.logs.redis import lua as scripts
 from nextedge.events.logs.redis.consumer import RedisConsumer
 from nextedge.events.logs.redis.durability import Durability
-from nextedge.events.logs.redis.purge import erase
 from nextedge.events.logs.redis.leases import (
     Follower,
     Homes,
@@ -33,6 +32,7 @@ from nextedge.events.logs.redis.leases import (
     place,
     wait_for_replicas,
 )
+from nextedge.events.logs.redis.purge import erase
 from nextedge.stores.breaker import CircuitBreaker
 from nextedge.stores.redis_client import RedisClient
 

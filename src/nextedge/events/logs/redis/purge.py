@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from nextedge.errors import StorageError
-from nextedge.events.logs.redis import lua as scripts
 from nextedge.events.logs.log import Position
+from nextedge.events.logs.redis import lua as scripts
 from nextedge.events.logs.redis.leases import State, place
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nextedge.errors import StorageError
-from nextedge.events.logs.sqlite.erase import erase_deleted
 from nextedge.events.logs.log import Consumer, DeadLetter, Delivery
+from nextedge.events.logs.sqlite.erase import erase_deleted
 
 if TYPE_CHECKING:
     from nextedge.events.logs.sqlite.log import LocalLog

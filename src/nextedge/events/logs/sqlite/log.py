@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING
 
 from nextedge.errors import EventError, LiveStateError, LogFullError, NextEdgeError, StorageError
 from nextedge.events.event import Event, stored_event
-from nextedge.events.logs.sqlite.erase import erase_deleted
-from nextedge.events.logs.sqlite.groups import LocalConsumer, LocalGroups
 from nextedge.events.logs.log import (
     BEGINNING,
     Consumer,
@@ -26,6 +24,8 @@ from nextedge.events.logs.log import (
     LiveLog,
     Position,
 )
+from nextedge.events.logs.sqlite.erase import erase_deleted
+from nextedge.events.logs.sqlite.groups import LocalConsumer, LocalGroups
 
 if TYPE_CHECKING:
     from nextedge.config import Config
