@@ -41,9 +41,11 @@ def features() -> str:
             "feature, over that with all (`bench/ranking/quality.py --ablate`), a geometric mean over the sets that have",
             "it: below 1 it is missed. Single features stand in for each other, and one fit moves by some",
             "per cent, so read the groups first.",
-            "", "| group | without it |", "| --- | --- |",
+            "",
+            "| group | without it |",
+            "| --- | --- |",
             *(f"| {name} | {text} |" for name, text in sorted(groups.items())),
-        ]  # fmt: skip
+        ]
         for name, surface in recommender.release.surfaces.items():
             found = surface.line.features.features
             lines += ["", f"## {name}: {len(found)}", ""]

@@ -53,7 +53,9 @@ def planned(command: str) -> dict[str, Any]:
 
 def _measured(laws: Coefficients) -> str:
     about = laws.measured
-    sizes = "; ".join(f"{kind} {', '.join(f'{n:,}' for n in found)}" for kind, found in about["sizes"].items())  # fmt: skip
+    sizes = "; ".join(
+        f"{kind} {', '.join(f'{n:,}' for n in found)}" for kind, found in about["sizes"].items()
+    )
     return (
         f"Shipped coefficients: {about['processor']}, {about['cores']} cores, {about['date']}, "
         f"load average {about['load']}. Sizes: {sizes}."
@@ -90,10 +92,13 @@ def _memory(laws: Coefficients) -> list[str]:
 def _case(command: str) -> list[str]:
     found = planned(command)
     lines = [
-        "```", f"nextedge {command}", "```", "",
+        "```",
+        f"nextedge {command}",
+        "```",
+        "",
         "| stage | × measured | core-h | hours | machines | GiB each | store GiB | money a month | runs |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
-    ]  # fmt: skip
+    ]
     for row in found["stages"]:
         lines.append(
             f"| {row['stage']} | {_short(row['beyond'])} | {_short(row['core_hours'])} | "

@@ -104,9 +104,12 @@ def s3_proxy() -> Iterator[Proxy]:
 def bucket_url(s3_proxy: Proxy) -> Iterator[str]:
     """A new bucket for the tests of a file; the environment leads to its server."""
     settings = {
-        "AWS_ENDPOINT_URL": s3_proxy.url, "AWS_ALLOW_HTTP": "true", "AWS_REGION": "us-east-1",
-        "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "secret",
-    }  # fmt: skip
+        "AWS_ENDPOINT_URL": s3_proxy.url,
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+    }
     name = f"bucket-{uuid.uuid4().hex[:8]}"
     with pytest.MonkeyPatch.context() as patch:
         for key, value in settings.items():

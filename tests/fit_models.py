@@ -23,8 +23,9 @@ from nextedge.types import CONNECTS, ENGAGES
 
 CURRICULUM = {
     "stages": [[0.3, "uniform"], [0.6, "popularity"], [1.0, "hard"]],
-    "negatives": 16, "hard_pool": [20, 60],
-}  # fmt: skip
+    "negatives": 16,
+    "hard_pool": [20, 60],
+}
 
 
 def trainings() -> Iterator[tuple[str, Model, ModelConfig, TrainingData]]:

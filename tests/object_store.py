@@ -131,9 +131,14 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(found.status, kept, content, length, cut=answer == "cut")
 
     def _send(
-        self, status: int, headers: list[tuple[str, str]], content: bytes,
-        length: str | None = None, *, cut: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        status: int,
+        headers: list[tuple[str, str]],
+        content: bytes,
+        length: str | None = None,
+        *,
+        cut: bool = False,
+    ) -> None:
         self.send_response_only(status)
         for name, value in headers:
             self.send_header(name, value)

@@ -25,10 +25,19 @@ from nextedge.events.state.checkpoint import Snapshots
 from nextedge.events.state.overlay import Overlay
 
 MIX = {
-    "impression": 50, "interact": 15, "click": 10, "connect": 8, "dismiss": 5, "accept": 3,
-    "disconnect": 2, "block": 2, "profile_update": 2, "opt_out": 1, "opt_in": 1,
+    "impression": 50,
+    "interact": 15,
+    "click": 10,
+    "connect": 8,
+    "dismiss": 5,
+    "accept": 3,
+    "disconnect": 2,
+    "block": 2,
+    "profile_update": 2,
+    "opt_out": 1,
+    "opt_in": 1,
     "item_unavailable": 1,
-}  # fmt: skip
+}
 ITEMS = 5000
 
 

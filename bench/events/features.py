@@ -75,12 +75,14 @@ def measure(name: str, data: Path) -> dict[str, object]:
         }
         whole = np.array(ndcg["none"])
         return {
-            "set": name, "surface": surface, "ndcg@20 by window": whole.round(4).tolist(),
+            "set": name,
+            "surface": surface,
+            "ndcg@20 by window": whole.round(4).tolist(),
             "ratio to none": {
                 what: round(float(np.exp(np.mean(np.log(np.array(values) / whole)))), 4)
                 for what, values in ndcg.items()
             },
-        }  # fmt: skip
+        }
     finally:
         shutil.rmtree(folder)
 

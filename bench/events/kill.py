@@ -59,11 +59,14 @@ def produce(port: int, folder: Path, seed: int) -> None:
         with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
             while True:
                 batch = [
-                    {"type": chance.choice(["click", "impression", "interact"]),
-                     "user_id": f"u{chance.randrange(USERS):06d}",
-                     "item_id": f"i{chance.randrange(100):06d}", "event_id": f"{name}-{number + n}"}
+                    {
+                        "type": chance.choice(["click", "impression", "interact"]),
+                        "user_id": f"u{chance.randrange(USERS):06d}",
+                        "item_id": f"i{chance.randrange(100):06d}",
+                        "event_id": f"{name}-{number + n}",
+                    }
                     for n in range(chance.randrange(1, BATCH))
-                ]  # fmt: skip
+                ]
                 number += len(batch)
                 while True:  # the same ids until they are acknowledged
                     try:
@@ -110,9 +113,11 @@ class Victim:
     def start(self) -> None:
         """Start it and wait until it is ready."""
         self.process = subprocess.Popen(
-            self.command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            self.command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
             start_new_session=True,
-        )  # fmt: skip
+        )
         while not self.ready():
             assert self.process.poll() is None, f"{self.name} ended by itself"
             time.sleep(0.05)
@@ -169,16 +174,40 @@ def run(folder: Path, given: argparse.Namespace) -> dict[str, object]:
     (tenant / "nextedge.toml").write_text(settings)
     own = [sys.executable, __file__, "--folder", str(folder), "--seed", str(given.seed)]
     victims = [
-        Victim("server", [sys.executable, "-m", "nextedge", "serve", "-c", str(tenant), "--port", str(port)],
-               lambda: answers(port, "/health/live")),
+        Victim(
+            "server",
+            [sys.executable, "-m", "nextedge", "serve", "-c", str(tenant), "--port", str(port)],
+            lambda: answers(port, "/health/live"),
+        ),
         Victim("consumer", [*own, "--role", "consumer"], lambda: True),
-        *(Victim("producer", [*own, "--role", "producer", "--port", str(port)], lambda: True) for _ in range(2)),
-    ]  # fmt: skip
+        *(
+            Victim("producer", [*own, "--role", "producer", "--port", str(port)], lambda: True)
+            for _ in range(2)
+        ),
+    ]
     if given.log == "redis":
-        command = ["redis-server", "--port", str(redis_port), "--dir", str(folder), "--save", "",
-                   "--appendonly", "yes", "--appendfsync", "always"]  # fmt: skip
+        command = [
+            "redis-server",
+            "--port",
+            str(redis_port),
+            "--dir",
+            str(folder),
+            "--save",
+            "",
+            "--appendonly",
+            "yes",
+            "--appendfsync",
+            "always",
+        ]
         ready = ["redis-cli", "-p", str(redis_port), "ping"]
-        victims.insert(0, Victim("redis", command, lambda: b"PONG" in subprocess.run(ready, capture_output=True).stdout))  # fmt: skip
+        victims.insert(
+            0,
+            Victim(
+                "redis",
+                command,
+                lambda: b"PONG" in subprocess.run(ready, capture_output=True).stdout,
+            ),
+        )
         victims[0].start()
     Recommender(tenant).build()
     for victim in victims:

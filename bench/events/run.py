@@ -119,9 +119,10 @@ def merge() -> dict[str, Any]:
                 part.copy()
             copied.append(time.perf_counter() - began)
         found[f"entries_{graph.edges}"] = {
-            "merge_ms": round(min(spent) * 1e3, 1), "copy_ms": round(min(copied) * 1e3, 1),
+            "merge_ms": round(min(spent) * 1e3, 1),
+            "copy_ms": round(min(copied) * 1e3, 1),
             "ratio": round(min(spent) / min(copied), 2),
-        }  # fmt: skip
+        }
     return found
 
 
@@ -172,9 +173,11 @@ def changed_for_both(ask: list[Asker], tenant: Path, count: int) -> dict[str, An
         late += bool(waiting)
         spent.append((time.perf_counter() - began) * 1e3)
     return {
-        "connects": len(spent), "p50_ms": round(float(np.quantile(spent, 0.5)), 1),
-        "p99_ms": round(float(np.quantile(spent, 0.99)), 1), "not_within_5_s": late,
-    }  # fmt: skip
+        "connects": len(spent),
+        "p50_ms": round(float(np.quantile(spent, 0.5)), 1),
+        "p99_ms": round(float(np.quantile(spent, 0.99)), 1),
+        "not_within_5_s": late,
+    }
 
 
 def fresh(tenant: Path, folder: Path, settings: str = "") -> dict[str, Any]:
@@ -194,9 +197,21 @@ def redis() -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         port = free_port()
         process = subprocess.Popen(
-            ["redis-server", "--port", str(port), "--dir", folder, "--save", "",
-             "--appendonly", "yes", "--appendfsync", "always"], stdout=subprocess.DEVNULL,
-        )  # fmt: skip
+            [
+                "redis-server",
+                "--port",
+                str(port),
+                "--dir",
+                folder,
+                "--save",
+                "",
+                "--appendonly",
+                "yes",
+                "--appendfsync",
+                "always",
+            ],
+            stdout=subprocess.DEVNULL,
+        )
         time.sleep(1)
         try:
             yield f"redis://127.0.0.1:{port}/0"
@@ -229,10 +244,11 @@ def replicas(tenant: Path, folder: Path) -> dict[str, Any]:
             seen += shown[0] in ask[1].shown(user, 10)
             spent.append((time.perf_counter() - began) * 1e3)
         found["block"] = {
-            "blocks": len(spent), "blocked_shown_on_the_other_replica": seen,
+            "blocks": len(spent),
+            "blocked_shown_on_the_other_replica": seen,
             "next_answer_p50_ms": round(float(np.quantile(spent, 0.5)), 1),
             "next_answer_p99_ms": round(float(np.quantile(spent, 0.99)), 1),
-        }  # fmt: skip
+        }
         return found
 
 
@@ -253,9 +269,12 @@ def main() -> None:
             generate_tenant(tenant, SyntheticConfig(users=given.users, seed=3))
             Recommender(tenant).build()
         measured = {
-            "append": lambda: append(folder), "apply": lambda: measure(200_000, 20_000), "merge": merge,
-            "fresh": lambda: fresh(tenant, folder), "replicas": lambda: replicas(tenant, folder),
-        }  # fmt: skip
+            "append": lambda: append(folder),
+            "apply": lambda: measure(200_000, 20_000),
+            "merge": merge,
+            "fresh": lambda: fresh(tenant, folder),
+            "replicas": lambda: replicas(tenant, folder),
+        }
         for part in given.only:
             found[part] = measured[part]()
             print(f"{part}: {json.dumps(found[part])}", file=sys.stderr)

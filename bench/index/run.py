@@ -57,12 +57,18 @@ def main() -> None:
             times.append(time.perf_counter() - started)
         faiss.omp_set_num_threads(faiss.omp_get_max_threads())
         times_ms = np.array(times) * 1e3
-        rows.append({
-            "kind": kind, "size": given.size, "k": given.k, "recall": round(index.report.recall, 4),
-            "probe": index.report.probe, "build_and_check_s": round(build, 1),
-            "p50_ms": round(float(np.quantile(times_ms, 0.5)), 3),
-            "p99_ms": round(float(np.quantile(times_ms, 0.99)), 3),
-        })  # fmt: skip
+        rows.append(
+            {
+                "kind": kind,
+                "size": given.size,
+                "k": given.k,
+                "recall": round(index.report.recall, 4),
+                "probe": index.report.probe,
+                "build_and_check_s": round(build, 1),
+                "p50_ms": round(float(np.quantile(times_ms, 0.5)), 3),
+                "p99_ms": round(float(np.quantile(times_ms, 0.99)), 3),
+            }
+        )
         brute = rows[0]["p50_ms"]
         print(rows[-1], f"brute force / this: {brute / rows[-1]['p50_ms']:.1f}×", flush=True)
     if given.out:

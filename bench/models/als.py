@@ -70,10 +70,15 @@ def main() -> None:
     for factors in (64, 128, 256):
         mine = (ours(data, factors, 4) - ours(data, factors, 1)) / 3
         peer = (theirs(matrix, factors, 4) - theirs(matrix, factors, 1)) / 3
-        rows.append({
-            "factors": factors, "edges": graph.edges, "nextedge_s": round(mine, 3),
-            "implicit_s": round(peer, 3), "implicit / nextedge": round(peer / mine, 2),
-        })  # fmt: skip
+        rows.append(
+            {
+                "factors": factors,
+                "edges": graph.edges,
+                "nextedge_s": round(mine, 3),
+                "implicit_s": round(peer, 3),
+                "implicit / nextedge": round(peer / mine, 2),
+            }
+        )
         print(rows[-1], flush=True)
     if given.out:
         given.out.write_text(json.dumps(rows, indent=1) + "\n")

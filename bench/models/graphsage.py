@@ -62,8 +62,9 @@ def inference(graph: Graph, x: np.ndarray) -> dict[str, float]:
         matrix = torch.sparse_csr_tensor(
             torch.from_numpy(np.asarray(graph.indptr)),
             torch.from_numpy(np.asarray(graph.indices, np.int64)),
-            torch.ones(graph.edges), (len(graph), len(graph)),
-        )  # fmt: skip
+            torch.ones(graph.edges),
+            (len(graph), len(graph)),
+        )
         started = time.perf_counter()
         with torch.no_grad():
             hidden = torch.relu(layers[0](torch.from_numpy(x), matrix))
@@ -115,9 +116,12 @@ def _peer_training(kept: Graph, pairs: Any, x: np.ndarray, config: Any, steps: i
     edges = torch.from_numpy(np.stack((source, kept.indices)).astype(np.int64))
     wanted = torch.from_numpy(np.stack(pairs).astype(np.int64))
     loader = LinkNeighborLoader(
-        Data(torch.from_numpy(x), edges), [config.fanout, config.fanout],
-        edge_label_index=wanted, batch_size=config.trainer.batch, shuffle=True,
-    )  # fmt: skip
+        Data(torch.from_numpy(x), edges),
+        [config.fanout, config.fanout],
+        edge_label_index=wanted,
+        batch_size=config.trainer.batch,
+        shuffle=True,
+    )
     layers = SAGEConv(WIDTH, config.hidden), SAGEConv(config.hidden, config.dimensions)
     made, started = 0, 0.0
     for place, batch in enumerate(itertools.islice(loader, steps + 2)):

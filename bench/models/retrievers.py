@@ -100,15 +100,20 @@ def implicit_als(graph: Graph, queries: IndexArray) -> dict[str, Lists]:
     for alpha in (1.0, 10.0, 40.0):
         for regularization in (0.01, 1.0, 10.0, 100.0):
             model = implicit.als.AlternatingLeastSquares(
-                factors=256, iterations=10, alpha=alpha, regularization=regularization,
-                use_gpu=False, random_state=0,
-            )  # fmt: skip
+                factors=256,
+                iterations=10,
+                alpha=alpha,
+                regularization=regularization,
+                use_gpu=False,
+                random_state=0,
+            )
             model.fit(matrix, show_progress=False)
             found, _ = model.recommend(queries, matrix[queries], N=20)
             ends = np.arange(len(queries) + 1) * 20
             made[f"implicit_als alpha={alpha:g} regularization={regularization:g}"] = (
-                ends, found.astype(np.int32).ravel(),
-            )  # fmt: skip
+                ends,
+                found.astype(np.int32).ravel(),
+            )
     return made
 
 

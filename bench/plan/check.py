@@ -34,8 +34,13 @@ MATTERS = 0.05
 SURFACES = {kind: SurfaceConfig(kind=kind) for kind in ("people", "items")}
 FREE = {"cpu search", "wall search"}
 """Laws whose exponent theory does not fix: cells looked into grow with the root of the vectors."""
-CONSTANT = {"bytes list", "memory worker", "memory publish people", "memory publish items",
-            *(f"memory {step} {kind}" for step in ("embed", "index") for kind in SURFACES)}  # fmt: skip
+CONSTANT = {
+    "bytes list",
+    "memory worker",
+    "memory publish people",
+    "memory publish items",
+    *(f"memory {step} {kind}" for step in ("embed", "index") for kind in SURFACES),
+}
 """What does not grow with a tenant, beyond what the plan adds by itself (vectors, live state)."""
 TELLING = 0.1
 """Seconds below which a part is too short to tell its exponent: it is taken to be 1."""
@@ -128,16 +133,27 @@ def fit(rows: Rows) -> Coefficients:
     for row in rows:
         sizes.setdefault(row["kind"], []).append(row["at"])
     where = max((row["machine"] for row in rows), key=lambda machine: machine["load"])
-    about = {**where, "sizes": {kind: sorted(found) for kind, found in sizes.items()},
-             "command": "python bench/plan/measure.py"}  # fmt: skip
+    about = {
+        **where,
+        "sizes": {kind: sorted(found) for kind, found in sizes.items()},
+        "command": "python bench/plan/measure.py",
+    }
     return Coefficients(laws, about)
 
 
 def constant(seen: list[tuple[float, float]]) -> Law:
     """The largest value that was seen, at any driver."""
     drivers_of, values = [x for x, _ in seen], [y for _, y in seen]
-    return Law(max(values), 0.0, 1.0, min(drivers_of), max(drivers_of), len(seen),
-               slope(drivers_of, values), 1 - min(values) / max(max(values), 1e-12))  # fmt: skip
+    return Law(
+        max(values),
+        0.0,
+        1.0,
+        min(drivers_of),
+        max(drivers_of),
+        len(seen),
+        slope(drivers_of, values),
+        1 - min(values) / max(max(values), 1e-12),
+    )
 
 
 def predicted(row: Mapping[str, Any], laws: Coefficients) -> dict[str, float]:
@@ -175,15 +191,20 @@ def check(rows: Rows) -> dict[str, Any]:
     said, was = predicted(largest, laws), measured(largest)
     total = sum(was.values())
     steps = {
-        name: {"predicted": round(said[name], 2), "measured": round(was[name], 2),
-               "ratio": round(said[name] / max(was[name], 1e-9), 3),
-               "share": round(was[name] / total, 3)}
+        name: {
+            "predicted": round(said[name], 2),
+            "measured": round(was[name], 2),
+            "ratio": round(said[name] / max(was[name], 1e-9), 3),
+            "share": round(was[name] / total, 3),
+        }
         for name in was
-    }  # fmt: skip
+    }
     steps["total"] = {
-        "predicted": round(sum(said[name] for name in was), 2), "measured": round(total, 2),
-        "ratio": round(sum(said[name] for name in was) / total, 3), "share": 1.0,
-    }  # fmt: skip
+        "predicted": round(sum(said[name] for name in was), 2),
+        "measured": round(total, 2),
+        "ratio": round(sum(said[name] for name in was) / total, 3),
+        "share": 1.0,
+    }
     return {"users": largest["at"], "from": [row["at"] for row in builds[:-1]], "steps": steps}
 
 
@@ -218,7 +239,9 @@ def show(found: Mapping[str, Any]) -> None:
     print(f"{found['users']:,} users, predicted from {sizes}: CPU seconds")
     print(f"{'step':<20}{'predicted':>10}{'measured':>10}{'ratio':>7}{'share':>7}")
     for name, step in sorted(found["steps"].items(), key=lambda each: -each[1]["share"]):
-        print(f"{name:<20}{step['predicted']:>10.1f}{step['measured']:>10.1f}{step['ratio']:>7.2f}{step['share']:>7.1%}")  # fmt: skip
+        print(
+            f"{name:<20}{step['predicted']:>10.1f}{step['measured']:>10.1f}{step['ratio']:>7.2f}{step['share']:>7.1%}"
+        )
 
 
 def plot(rows: Rows) -> list[Path]:

@@ -64,9 +64,13 @@ def vectors(count: int) -> dict[str, Any]:
     searched = (time.process_time() - cpu) / len(query)
     size_mib = vector.nbytes / 2**20
     values = {
-        "cpu index": built[0], "wall index": built[1], "cpu search": searched,
-        "wall search": searched, "memory vectors": 2 * size_mib, "output vectors": size_mib,
-    }  # fmt: skip
+        "cpu index": built[0],
+        "wall index": built[1],
+        "cpu search": searched,
+        "wall search": searched,
+        "memory vectors": 2 * size_mib,
+        "output vectors": size_mib,
+    }
     return {"drivers": {"components": float(count * DIMENSIONS)}, "values": values}
 
 
@@ -84,8 +88,12 @@ def events(count: int) -> dict[str, Any]:
         log.close()
         logged = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
     cpu = count / found["events_a_second"]
-    values = {"cpu event": cpu, "wall event": cpu, "bytes logged": float(logged),
-              "bytes event": float(found["bytes_an_event"]) * count}  # fmt: skip
+    values = {
+        "cpu event": cpu,
+        "wall event": cpu,
+        "bytes logged": float(logged),
+        "bytes event": float(found["bytes_an_event"]) * count,
+    }
     return {"drivers": {"events": float(count)}, "values": values}
 
 

@@ -72,11 +72,13 @@ def run(kind: str, size: int) -> dict[str, Any]:
 def machine() -> dict[str, Any]:
     """Where and when it was measured."""
     return {
-        "processor": processor(), "cores": len(os.sched_getaffinity(0)),
+        "processor": processor(),
+        "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        "date": time.strftime("%Y-%m-%d"), "load": round(os.getloadavg()[1], 1),
+        "date": time.strftime("%Y-%m-%d"),
+        "load": round(os.getloadavg()[1], 1),
         "python": platform.python_version(),
-    }  # fmt: skip
+    }
 
 
 def processor() -> str:

@@ -103,10 +103,17 @@ def watch(clock: Clock) -> None:
             return complete(self, given, inputs)
 
     Workshop.complete = step  # type: ignore[method-assign]
-    for module, function in ((lines, "window_snapshot"), (embed, "window_snapshot"),
-                             (publishable, "serving_snapshot")):  # fmt: skip
+    for module, function in (
+        (lines, "window_snapshot"),
+        (embed, "window_snapshot"),
+        (publishable, "serving_snapshot"),
+    ):
         setattr(module, function, clock.wrapped("graphs", getattr(module, function)))
-    for function, part in (("learn_fusion", "fusion"), ("label_rows", "labels"), ("train", "training")):  # fmt: skip
+    for function, part in (
+        ("learn_fusion", "fusion"),
+        ("label_rows", "labels"),
+        ("train", "training"),
+    ):
         setattr(rank, function, clock.wrapped(f"{part} {{}}", getattr(rank, function)))
     for owner, method in ((RankedQueries, "__call__"), (evaluate._Collected, "report")):
         setattr(owner, method, clock.wrapped("queries {}", getattr(owner, method)))

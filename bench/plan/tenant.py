@@ -68,10 +68,13 @@ def size_of(snapshot: Snapshot, impressions: int) -> Size:
     """What there is of everything, counted."""
     degree = snapshot.connections.degree.astype(float)
     return Size(
-        users=len(snapshot.entities.users), entries=float(degree.sum()),
-        wedges=float((degree**2).sum()), items=len(snapshot.entities.items),
-        interactions=snapshot.engagements.edges, impressions=impressions,
-    )  # fmt: skip
+        users=len(snapshot.entities.users),
+        entries=float(degree.sum()),
+        wedges=float((degree**2).sum()),
+        items=len(snapshot.entities.items),
+        interactions=snapshot.engagements.edges,
+        impressions=impressions,
+    )
 
 
 def measure_graph(folder: Path, users: int) -> dict[str, Any]:
@@ -118,8 +121,10 @@ def measure_build(folder: Path, users: int) -> dict[str, Any]:
     values |= {
         "cpu release": max(usage.cpu_seconds - steps[0], 0.0),
         "wall release": max(usage.seconds - steps[1], 0.0),
-        "cpu all": usage.cpu_seconds, "wall all": usage.seconds, "memory all": usage.peak_memory_mib,
-    }  # fmt: skip
+        "cpu all": usage.cpu_seconds,
+        "wall all": usage.seconds,
+        "memory all": usage.peak_memory_mib,
+    }
     values |= {f"count {name}": float(np.mean(found)) for name, found in clock.counted.items()}
     values |= _networks(recommender, clock) | _publishing(recommender)
     size = size_of(recommender.release.snapshot, rows["impressions"])
@@ -129,9 +134,11 @@ def measure_build(folder: Path, users: int) -> dict[str, Any]:
 def measure_degree(folder: Path, degree: int) -> dict[str, Any]:
     """Requests of a tenant whose users have so many connections, and two thirds as many items."""
     tenant = SyntheticConfig(
-        users=DEGREE_USERS, items=DEGREE_USERS, mean_degree=degree,
+        users=DEGREE_USERS,
+        items=DEGREE_USERS,
+        mean_degree=degree,
         interactions_per_user=degree / 1.5,
-    )  # fmt: skip
+    )
     rows = generate_tenant(folder, tenant)
     (folder / "nextedge.toml").write_text(_QUICK.format("people") + _QUICK.format("items"))
     recommender = Recommender(folder)
@@ -151,9 +158,11 @@ def _of_steps(costs: list[dict[str, Any]], clock: Clock) -> dict[str, float]:
         name = row["step"] if surface is None else f"{row['step']} {surface}"
         own = max(row["peak_memory_mib"] - clock.begun_mib[name], 0.0)
         found |= {
-            f"step cpu {name}": row["cpu_seconds"], f"step wall {name}": row["seconds"],
-            f"memory {name}": base + own, f"output {name}": row["output_mib"],
-        }  # fmt: skip
+            f"step cpu {name}": row["cpu_seconds"],
+            f"step wall {name}": row["seconds"],
+            f"memory {name}": base + own,
+            f"output {name}": row["output_mib"],
+        }
     return found
 
 
@@ -204,9 +213,11 @@ def _publishing(recommender: Recommender) -> dict[str, float]:
             matrix = line.matrix(requests, candidates)
             for rows, part in zip(candidates.rows(), _each(candidates), strict=True):
                 sizes["features"].append(len(packed("key", Kept(part.candidates, matrix[rows]))))
-        values |= {f"cpu publish {surface}": cpu / len(drawn) * users,
-                   f"wall publish {surface}": wall / len(drawn) * users,
-                   f"memory publish {surface}": held_mib()}  # fmt: skip
+        values |= {
+            f"cpu publish {surface}": cpu / len(drawn) * users,
+            f"wall publish {surface}": wall / len(drawn) * users,
+            f"memory publish {surface}": held_mib(),
+        }
         values |= {f"bytes {surface} {way}": float(np.mean(size)) for way, size in sizes.items()}
         values[f"count candidates {surface}"] = float(
             np.mean([len(part.candidates) for _, c in found for part in _each(c)])
@@ -217,10 +228,15 @@ def _publishing(recommender: Recommender) -> dict[str, float]:
 def _each(found: Any) -> list[Kept]:
     """Candidates of each query alone."""
     return [
-        Kept(type(found)(np.array([0, rows.stop - rows.start]), found.candidate[rows],
-                         {name: column[rows] for name, column in found.columns.items()}))
+        Kept(
+            type(found)(
+                np.array([0, rows.stop - rows.start]),
+                found.candidate[rows],
+                {name: column[rows] for name, column in found.columns.items()},
+            )
+        )
         for rows in found.rows()
-    ]  # fmt: skip
+    ]
 
 
 def _asked(folder: Path, recommender: Recommender, by_candidate: bool = False) -> dict[str, float]:
@@ -230,7 +246,9 @@ def _asked(folder: Path, recommender: Recommender, by_candidate: bool = False) -
     users = recommender.release.entities.users
     random = np.random.default_rng(1)
     degree = recommender.release.snapshot.connections.degree.astype(float) + 1
-    drawn = random.choice(len(users), min(ASKED, len(users) // 2), replace=False, p=degree / degree.sum())  # fmt: skip
+    drawn = random.choice(
+        len(users), min(ASKED, len(users) // 2), replace=False, p=degree / degree.sum()
+    )
     ids = users.identifiers([int(place) for place in drawn]).to_pylist()
     for features in (False, True):
         settings.write_text(text + _SERVING.format(features=str(features).lower()))
@@ -288,11 +306,20 @@ async def _ask(app: Callable[..., Any], path: str, query: str) -> None:
             status.append(message["status"])
 
     scope = {
-        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "GET",
-        "path": path, "raw_path": path.encode(), "query_string": query.encode(), "headers": [],
-        "scheme": "http", "server": ("127.0.0.1", 80), "client": ("127.0.0.1", 1), "root_path": "",
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "GET",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": query.encode(),
+        "headers": [],
+        "scheme": "http",
+        "server": ("127.0.0.1", 80),
+        "client": ("127.0.0.1", 1),
+        "root_path": "",
         "state": {},
-    }  # fmt: skip
+    }
     await app(scope, receive, send)
     if status != [200]:
         raise RuntimeError(f"{path}?{query}: status {status}")

@@ -145,9 +145,11 @@ def _measure(
 
 def _best(score: np.ndarray) -> np.ndarray:
     """int32[Q, TOP]: the best of each row, ties to the smaller id, -1 where nobody scores."""
-    part = np.argpartition(-score, TOP - 1, axis=1)[:, : TOP * 3] if score.shape[1] > TOP * 3 else (
-        np.tile(np.arange(score.shape[1]), (len(score), 1))
-    )  # fmt: skip
+    part = (
+        np.argpartition(-score, TOP - 1, axis=1)[:, : TOP * 3]
+        if score.shape[1] > TOP * 3
+        else (np.tile(np.arange(score.shape[1]), (len(score), 1)))
+    )
     value = np.take_along_axis(score, part, axis=1)
     order = np.lexsort((part, -value), axis=1)[:, :TOP]
     top = np.take_along_axis(part, order, axis=1)

@@ -120,8 +120,10 @@ def random_interactions(folder: Path) -> Split:
     """A seeded tenth of the interactions is the test; friendships help."""
     rows = pl.read_parquet(folder / "interactions.parquet")
     held = pl.Series(np.random.default_rng(11).random(len(rows)) < 0.1)
-    tables = {"interactions": rows.filter(~held).select("user_id", "item_id"),
-              "connections": pl.read_parquet(folder / "edges.parquet")}  # fmt: skip
+    tables = {
+        "interactions": rows.filter(~held).select("user_id", "item_id"),
+        "connections": pl.read_parquet(folder / "edges.parquet"),
+    }
     return tables, rows.filter(held).select("user_id", "item_id")
 
 
@@ -297,8 +299,16 @@ def main() -> None:
         "set", "queries", "ndcg@20", "recall@20", "best single", "its ndcg@20", "ratio", "build s"
     )
     for name, row in rows.items():
-        table.add_row(name, str(row["queries"]), str(row["ndcg@20"]), str(row["recall@20"]), row["best_single"],
-                      str(row["best_ndcg@20"]), f"{row['ratio']} {row['ratio_interval']}", str(row["build_s"]))  # fmt: skip
+        table.add_row(
+            name,
+            str(row["queries"]),
+            str(row["ndcg@20"]),
+            str(row["recall@20"]),
+            row["best_single"],
+            str(row["best_ndcg@20"]),
+            f"{row['ratio']} {row['ratio_interval']}",
+            str(row["build_s"]),
+        )
     Console().print(table)
 
 

@@ -49,10 +49,13 @@ def open_bandit(folder: Path, campaign: str) -> dict[str, object]:
     items.write_parquet(where / "items.parquet")
     clicks.select("user_id", "item_id", "timestamp").write_parquet(where / "interactions.parquet")
     given.select(
-        "user_id", "item_id", "timestamp", "position",
+        "user_id",
+        "item_id",
+        "timestamp",
+        "position",
         pl.col("propensity_score").alias("propensity"),
         pl.when(pl.col("click") == 1).then(pl.lit("click")).alias("action"),
-    ).write_parquet(where / "impressions.parquet")  # fmt: skip
+    ).write_parquet(where / "impressions.parquet")
     (where / "nextedge.toml").write_text("[surfaces.items.ranker]\nattribution_days = 0.1\n")
     recommender = Recommender(where)
     recommender.build()
@@ -94,18 +97,28 @@ def _told_by_random(
     chance = {name: best_of_each(g.ravel(), request, places)[at] for name, g in grid.items()}
     chance["random"] = np.full(len(pairs), 1.0 / len(wanted))
     affinity = log.select(c for c in log.columns if "affinity" in c).to_numpy()
-    attributes = np.concatenate([
-        log.select("user_feature_0", "user_feature_1", "user_feature_2", "user_feature_3")
-        .to_dummies().to_numpy(),
-        np.eye(len(wanted))[[of_item[i] for _, i in pairs]], affinity,
-    ], axis=1)  # fmt: skip
+    attributes = np.concatenate(
+        [
+            log.select("user_feature_0", "user_feature_1", "user_feature_2", "user_feature_3")
+            .to_dummies()
+            .to_numpy(),
+            np.eye(len(wanted))[[of_item[i] for _, i in pairs]],
+            affinity,
+        ],
+        axis=1,
+    )
     clipped = np.clip(ranked, 1e-7, 1 - 1e-7)
     found = measure_shown(
-        taken, np.arange(len(taken)),
-        {"full_line": (np.log(clipped) - np.log1p(-clipped))[:, None], "popularity": np.log1p(popular)[:, None],
-         "logistic_regression": attributes, "random": np.zeros((len(taken), 1))},
+        taken,
+        np.arange(len(taken)),
+        {
+            "full_line": (np.log(clipped) - np.log1p(-clipped))[:, None],
+            "popularity": np.log1p(popular)[:, None],
+            "logistic_regression": attributes,
+            "random": np.zeros((len(taken), 1)),
+        },
         Choice(log["propensity_score"].to_numpy(), chance),
-    )  # fmt: skip
+    )
     return {"ranker": line.ranker.name if line.ranker else "rough_score", **_plain(found)}
 
 
@@ -115,10 +128,11 @@ def bandit_truth(folder: Path, campaign: str) -> dict[str, object]:
     log = pl.read_parquet(folder / f"random_{campaign}/impressions.parquet")
     by_place = {
         (item, place): share
-        for item, place, share in bts.group_by("item_id", "position").len().with_columns(
-            pl.col("len") / pl.col("len").sum().over("position")
-        ).iter_rows()
-    }  # fmt: skip
+        for item, place, share in bts.group_by("item_id", "position")
+        .len()
+        .with_columns(pl.col("len") / pl.col("len").sum().over("position"))
+        .iter_rows()
+    }
     evaluated = [by_place.get(key, 0.0) for key in log.select("item_id", "position").iter_rows()]
     value = off_policy_value(log["click"].to_numpy(), log["propensity_score"].to_numpy(), evaluated)
     return {"earned": round(float(bts["click"].mean()), 5), "told": _interval(value.snips)}
@@ -140,9 +154,12 @@ def speed_dating(folder: Path) -> dict[str, object]:
         pl.col("user_id").alias("src"), pl.col("target_id").alias("dst"), "timestamp"
     ).write_parquet(where / "connections.parquet")
     rows.select(
-        "user_id", pl.col("target_id").alias("candidate_id"), "timestamp", "position",
+        "user_id",
+        pl.col("target_id").alias("candidate_id"),
+        "timestamp",
+        "position",
         pl.when(pl.col("dec") == 1).then(pl.lit("accept")).alias("action"),
-    ).write_parquet(where / "impressions.parquet")  # fmt: skip
+    ).write_parquet(where / "impressions.parquet")
     (where / "nextedge.toml").write_text(
         "[data]\ndirected = true\n[surfaces.people.ranker]\nattribution_days = 0.00001\n"
     )
@@ -156,19 +173,26 @@ def _plain(found) -> dict[str, object]:  # type: ignore[no-untyped-def]
     if found is None:
         return {"rows": 0}
     return {
-        "rows": found.rows, "taken": found.taken,
+        "rows": found.rows,
+        "taken": found.taken,
         "systems": {
             s.name: {
-                "auc": _interval(s.auc), "log_loss": _interval(s.log_loss),
+                "auc": _interval(s.auc),
+                "log_loss": _interval(s.log_loss),
                 "loss_saved": round(s.log_loss_saved, 5),
-                **({} if s.value is None else {
-                    "value_snips": _interval(s.value.snips), "value_ips": _interval(s.value.ips),
-                    "effective_rows": round(s.value.effective_rows, 1),
-                }),
+                **(
+                    {}
+                    if s.value is None
+                    else {
+                        "value_snips": _interval(s.value.snips),
+                        "value_ips": _interval(s.value.ips),
+                        "effective_rows": round(s.value.effective_rows, 1),
+                    }
+                ),
             }
             for s in found.systems
         },
-    }  # fmt: skip
+    }
 
 
 def _interval(value) -> list[float]:  # type: ignore[no-untyped-def]
@@ -180,9 +204,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=HOME.parent / "shared" / "data")
     parser.add_argument(
-        "--out", type=Path,
+        "--out",
+        type=Path,
         default=HOME / "bench/ranking/results" / f"impressions-{time.strftime('%Y-%m-%d')}.json",
-    )  # fmt: skip
+    )
     given = parser.parse_args()
     bandit = given.data / "open_bandit_small"
     rows: dict[str, object] = {}

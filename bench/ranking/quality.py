@@ -61,9 +61,12 @@ def measure(name: str, data: Path, *, ablate: bool) -> dict[str, object]:
             frame.write_parquet(folder / f"{table}.parquet")
         recommender = Recommender(folder)
         reranked = recommender.config.surface(surface).model_copy(
-            update={"reranker": recommender.config.surface(surface).reranker.model_copy(
-                update={"enabled": True})}
-        )  # fmt: skip
+            update={
+                "reranker": recommender.config.surface(surface).reranker.model_copy(
+                    update={"enabled": True}
+                )
+            }
+        )
         config = recommender.config.model_copy(
             update={"surfaces": {**recommender.config.surfaces, surface: reranked}}
         )

@@ -57,10 +57,14 @@ def row(name: str, ours: Callable[[], Any], theirs: Callable[[], Any]) -> dict[s
     mine, library = timed(ours), timed(theirs)
     apart = float(np.abs(np.asarray(ours()) - np.asarray(theirs())).max())
     return {
-        "ranker": name, "p50_ms": mine[0], "p99_ms": mine[1], "library_p50_ms": library[0],
-        "library_p99_ms": library[1], "library / ours": round(library[0] / mine[0], 1),
+        "ranker": name,
+        "p50_ms": mine[0],
+        "p99_ms": mine[1],
+        "library_p50_ms": library[0],
+        "library_p99_ms": library[1],
+        "library / ours": round(library[0] / mine[0], 1),
         "largest_difference": apart,
-    }  # fmt: skip
+    }
 
 
 def main() -> None:
@@ -74,19 +78,31 @@ def main() -> None:
         settings = {"objective": "binary", "num_leaves": leaves, "verbosity": -1}
         booster = lightgbm.train(settings, lightgbm.Dataset(matrix, label), trees)
         forest = Forest.of_lightgbm(booster)
-        rows.append(row(
-            f"lightgbm {trees} x {leaves} leaves", lambda f=forest: f(asked),
-            lambda b=booster: b.predict(asked, raw_score=True, num_threads=1),
-        ))  # fmt: skip
+        rows.append(
+            row(
+                f"lightgbm {trees} x {leaves} leaves",
+                lambda f=forest: f(asked),
+                lambda b=booster: b.predict(asked, raw_score=True, num_threads=1),
+            )
+        )
         print(rows[-1], flush=True)
-    settings = {"objective": "binary:logistic", "max_depth": 6, "eta": 0.05, "subsample": 0.8,
-                "colsample_bytree": 0.8, "nthread": 1}  # fmt: skip
+    settings = {
+        "objective": "binary:logistic",
+        "max_depth": 6,
+        "eta": 0.05,
+        "subsample": 0.8,
+        "colsample_bytree": 0.8,
+        "nthread": 1,
+    }
     booster = xgboost.train(settings, xgboost.DMatrix(matrix, label), 500)
     forest = Forest.of_xgboost(booster)
-    rows.append(row(
-        "xgboost 500 x depth 6", lambda: forest(asked),
-        lambda: booster.inplace_predict(asked, predict_type="margin"),
-    ))  # fmt: skip
+    rows.append(
+        row(
+            "xgboost 500 x depth 6",
+            lambda: forest(asked),
+            lambda: booster.inplace_predict(asked, predict_type="margin"),
+        )
+    )
     print(rows[-1], flush=True)
     groups = np.full(len(matrix) // 30, 30)
     labelled = LabelledRows(matrix, label, groups, np.ones(len(label), np.float32))

@@ -57,9 +57,13 @@ def _skewed(draw: npt.NDArray[np.float64], power: int) -> npt.NDArray[np.float64
 
 
 def edges_of(
-    part: int, rows: int, users: int, starts: npt.NDArray[np.int64],
-    community: npt.NDArray[np.int32], seed: int,
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:  # fmt: skip
+    part: int,
+    rows: int,
+    users: int,
+    starts: npt.NDArray[np.int64],
+    community: npt.NDArray[np.int32],
+    seed: int,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Ends int64[rows] of one part of the connections; none joins a user to itself."""
     random = np.random.default_rng([seed, 2, part])
     source = _spread(users * _skewed(random.random(rows), 4), users, _STRIDES[0])
@@ -96,10 +100,14 @@ def write_users(path: Path, users: int, seed: int = 0) -> None:
     starts = community_starts(users, seed)
     random = np.random.default_rng([seed, 3])
     homes = random.integers(0, _CITIES, len(starts)), random.integers(0, _INDUSTRIES, len(starts))
-    schema = pa.schema({
-        "user_id": pa.int64(), "city": pa.string(), "industry": pa.string(),
-        "created_at": pa.timestamp("us", "UTC"),
-    })  # fmt: skip
+    schema = pa.schema(
+        {
+            "user_id": pa.int64(),
+            "city": pa.string(),
+            "industry": pa.string(),
+            "created_at": pa.timestamp("us", "UTC"),
+        }
+    )
     names = [
         pa.array([f"{kind} {n}" for n in range(count)])
         for kind, count in (("city", _CITIES), ("industry", _INDUSTRIES))

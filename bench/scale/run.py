@@ -150,21 +150,35 @@ def main() -> None:
     )
     generated = time.perf_counter() - began
     parts, last, status = watched(
-        [sys.executable, __file__, "--child", *size, f"--folder={given.folder}",
-         f"--memory-gib={given.memory_gib}"],
+        [
+            sys.executable,
+            __file__,
+            "--child",
+            *size,
+            f"--folder={given.folder}",
+            f"--memory-gib={given.memory_gib}",
+        ],
         given.memory_gib * 1024,
-    )  # fmt: skip
+    )
     print(_table(parts))
     total = sum(part.seconds for part in parts)
     peak = max(part.peak_anonymous_mib for part in parts)
     print(f"total {total:.0f} s, most anonymous memory {peak:.0f} MiB; exit {status}: {last}")
     result: dict[str, Any] = {
-        "date": time.strftime("%Y-%m-%d"), "machine": platform.platform(), "cores": os.cpu_count(),
-        "users": given.users, "edges": given.edges, "interactions": given.interactions,
-        "memory_gib": given.memory_gib, "generate_seconds": generated, "exit": status,
-        "seconds": total, "peak_anonymous_mib": peak, **_written(given.folder),
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": platform.platform(),
+        "cores": os.cpu_count(),
+        "users": given.users,
+        "edges": given.edges,
+        "interactions": given.interactions,
+        "memory_gib": given.memory_gib,
+        "generate_seconds": generated,
+        "exit": status,
+        "seconds": total,
+        "peak_anonymous_mib": peak,
+        **_written(given.folder),
         "parts": [asdict(part) for part in parts],
-    }  # fmt: skip
+    }
     given.results.mkdir(parents=True, exist_ok=True)
     name = f"{time.strftime('%Y-%m-%d')}-{given.users}x{given.edges or given.interactions}.json"
     (given.results / name).write_text(json.dumps(result, indent=1) + "\n")

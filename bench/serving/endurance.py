@@ -45,10 +45,21 @@ class Redis:
     def start(self) -> None:
         """Start it, empty."""
         self.process = subprocess.Popen(
-            ["redis-server", "--port", str(self.port), "--save", "", "--appendonly", "no",
-             "--maxmemory", "512mb", "--maxmemory-policy", "allkeys-lru"],
+            [
+                "redis-server",
+                "--port",
+                str(self.port),
+                "--save",
+                "",
+                "--appendonly",
+                "no",
+                "--maxmemory",
+                "512mb",
+                "--maxmemory-policy",
+                "allkeys-lru",
+            ],
             stdout=subprocess.DEVNULL,
-        )  # fmt: skip
+        )
 
     def kill(self) -> None:
         """Without a word to anybody."""
@@ -213,9 +224,9 @@ def main() -> None:
     items = release.entities.items.values.to_pylist()
     serve = [sys.executable, "-m", "nextedge", "serve", str(tenant), "--workers", "2"]
     seconds = given.minutes * 60
-    with server(serve, "/health/ready", core=",".join(map(str, sorted(os.sched_getaffinity(0))))) as (
-        port, process, _,
-    ):  # fmt: skip
+    with server(
+        serve, "/health/ready", core=",".join(map(str, sorted(os.sched_getaffinity(0))))
+    ) as (port, process, _):
         load = Mixed(port, users, items)
 
         async def both() -> dict[str, Any]:
@@ -228,12 +239,16 @@ def main() -> None:
     redis.kill()
     faults = {s: n for s, n in load.statuses.items() if not s.isdigit() or int(s) >= 500}
     rows = {
-        "minutes": given.minutes, "requests": sum(load.statuses.values()),
-        "statuses": dict(load.statuses), "faults": faults, "degraded": dict(load.degraded),
+        "minutes": given.minutes,
+        "requests": sum(load.statuses.values()),
+        "statuses": dict(load.statuses),
+        "faults": faults,
+        "degraded": dict(load.degraded),
         "answers by release": dict(load.releases),
         "p50_ms": round(float(np.quantile(load.spent_ms, 0.5)), 2),
-        "p99_ms": round(float(np.quantile(load.spent_ms, 0.99)), 2), **found,
-    }  # fmt: skip
+        "p99_ms": round(float(np.quantile(load.spent_ms, 0.99)), 2),
+        **found,
+    }
     print(json.dumps(rows, indent=1))
     if given.out:
         given.out.write_text(json.dumps(rows, indent=1) + "\n")

@@ -67,12 +67,17 @@ def server(
 ) -> Iterator[tuple[int, psutil.Process, float]]:
     """A server on one core; yields its port, process and the seconds until it answered."""
     port, started = free_port(), time.perf_counter()
-    environment = {**os.environ, "NEXTEDGE_THREADS": "1",
-                   "PYTHONPATH": f"{path or ''}:{os.environ.get('PYTHONPATH', '')}"}  # fmt: skip
+    environment = {
+        **os.environ,
+        "NEXTEDGE_THREADS": "1",
+        "PYTHONPATH": f"{path or ''}:{os.environ.get('PYTHONPATH', '')}",
+    }
     process = subprocess.Popen(
-        ["taskset", "-c", core, *command, "--port", str(port)], env=environment,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        ["taskset", "-c", core, *command, "--port", str(port)],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     try:
         for _ in range(1200):
             try:
@@ -94,8 +99,19 @@ def throughput(port: int, paths: list[str], folder: Path, seconds: int = 10) -> 
         f"local paths = {{{listed}}}\nlocal n = 0\n"
         "request = function() n = n % #paths + 1; return wrk.format('GET', paths[n]) end\n"
     )
-    command = ["taskset", "-c", LOAD_CORE, "wrk", "-t1", "-c32", f"-d{seconds}s", "--latency",
-               "-s", str(lua), f"http://127.0.0.1:{port}"]  # fmt: skip
+    command = [
+        "taskset",
+        "-c",
+        LOAD_CORE,
+        "wrk",
+        "-t1",
+        "-c32",
+        f"-d{seconds}s",
+        "--latency",
+        "-s",
+        str(lua),
+        f"http://127.0.0.1:{port}",
+    ]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     rate = float(re.search(r"Requests/sec:\s+([\d.]+)", text).group(1))  # type: ignore[union-attr]
     errors = re.search(r"Non-2xx or 3xx responses: (\d+)", text)
@@ -133,9 +149,11 @@ async def latencies(
     while not pool.empty():
         pool.get_nowait()[1].close()
     return {
-        "rate": rate, "p50_ms": round(float(np.quantile(spent, 0.5)), 2),
-        "p99_ms": round(float(np.quantile(spent, 0.99)), 2), "errors": failed,
-    }  # fmt: skip
+        "rate": rate,
+        "p50_ms": round(float(np.quantile(spent, 0.5)), 2),
+        "p99_ms": round(float(np.quantile(spent, 0.99)), 2),
+        "errors": failed,
+    }
 
 
 def stages(port: int) -> dict[str, float]:
@@ -242,9 +260,21 @@ def swap(tenant: Path, users: list[Any]) -> dict[str, Any]:
                 asked = asyncio.create_task(latencies(port, load.fresh("people", 500), 50.0, seen))
                 await asyncio.sleep(2)
                 subprocess.Popen(
-                    ["taskset", "-c", LOAD_CORE, sys.executable, "-m", "nextedge", "releases",
-                     "promote", other.name, "-c", str(tenant)], stdout=subprocess.DEVNULL,
-                )  # fmt: skip
+                    [
+                        "taskset",
+                        "-c",
+                        LOAD_CORE,
+                        sys.executable,
+                        "-m",
+                        "nextedge",
+                        "releases",
+                        "promote",
+                        other.name,
+                        "-c",
+                        str(tenant),
+                    ],
+                    stdout=subprocess.DEVNULL,
+                )
                 promoted = None
                 while promoted is None:
                     await asyncio.sleep(0.01)
@@ -291,9 +321,20 @@ def redis() -> Iterator[str | None]:
         return
     port = free_port()
     process = subprocess.Popen(
-        ["taskset", "-c", LOAD_CORE, "redis-server", "--port", str(port), "--save", "",
-         "--appendonly", "no"], stdout=subprocess.DEVNULL,
-    )  # fmt: skip
+        [
+            "taskset",
+            "-c",
+            LOAD_CORE,
+            "redis-server",
+            "--port",
+            str(port),
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+        ],
+        stdout=subprocess.DEVNULL,
+    )
     try:
         time.sleep(1)
         yield f"redis://127.0.0.1:{port}"
@@ -316,9 +357,9 @@ def main() -> None:
     tenant = given.tenant or work / "tenant"
     if not (tenant / "state").exists():
         generate_tenant(tenant, SyntheticConfig(users=given.users))
-        (tenant / "nextedge.toml").write_text("".join(
-            f"[surfaces.{name}]\ncandidates = 1000\n" for name in ("people", "items")
-        ))  # fmt: skip
+        (tenant / "nextedge.toml").write_text(
+            "".join(f"[surfaces.{name}]\ncandidates = 1000\n" for name in ("people", "items"))
+        )
         Recommender(tenant).build()
     release = Recommender(tenant).release
     asked = most_active(release, int(given.rate * given.seconds) + 50)
@@ -350,9 +391,11 @@ def main() -> None:
                 rate = 20.0 if name == "not kept" else given.rate
                 rows[name] = uncached(tenant, settings, users, rate, given.seconds)
                 print(name, json.dumps(rows[name]), flush=True)
-    for name, run in (("cached", lambda: cached(tenant, users, work)),
-                      ("swap", lambda: swap(tenant, users)),
-                      ("memory of two workers", lambda: memory(tenant, users))):  # fmt: skip
+    for name, run in (
+        ("cached", lambda: cached(tenant, users, work)),
+        ("swap", lambda: swap(tenant, users)),
+        ("memory of two workers", lambda: memory(tenant, users)),
+    ):
         if part(name):
             rows[name] = run()
             print(name, json.dumps(rows[name]), flush=True)

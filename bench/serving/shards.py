@@ -210,9 +210,11 @@ def measured(given: argparse.Namespace, home: Path) -> list[dict[str, Any]]:
         try:
             processes.wait()
             told(
-                f"{shards} processes", processes.index(shard_bounds(given.vectors, shards)),
-                recall=recall, parts=[str(part) for part in processes.client.parts],
-            )  # fmt: skip
+                f"{shards} processes",
+                processes.index(shard_bounds(given.vectors, shards)),
+                recall=recall,
+                parts=[str(part) for part in processes.client.parts],
+            )
         finally:
             processes.stop()
             shutil.rmtree(folder)

@@ -39,10 +39,13 @@ def write_tenant(folder: Path, users: int, edges: int) -> None:
     pairs = np.unique(np.sort(np.stack([source, target], 1)[source != target], axis=1), axis=0)
     pairs = random.permutation(pairs)[:edges]
     seconds = np.sort(random.integers(0, 365 * 86_400, len(pairs))) + 1_700_000_000
-    pl.DataFrame({
-        "src": pairs[:, 0], "dst": pairs[:, 1],
-        "timestamp": pl.Series(seconds * 1_000_000).cast(pl.Datetime("us", "UTC")),
-    }).write_parquet(folder / "connections.parquet")  # fmt: skip
+    pl.DataFrame(
+        {
+            "src": pairs[:, 0],
+            "dst": pairs[:, 1],
+            "timestamp": pl.Series(seconds * 1_000_000).cast(pl.Datetime("us", "UTC")),
+        }
+    ).write_parquet(folder / "connections.parquet")
     pl.DataFrame(
         {"user_id": np.arange(users), "group": [f"g{one}" for one in group]}
     ).write_parquet(folder / "users.parquet")
@@ -52,8 +55,17 @@ def build(folder: Path, engine: str) -> dict[str, object]:
     """Build in a process of its own; seconds in all and of every step."""
     state = folder / f"state-{engine}"
     (folder / f"{engine}.toml").write_text(f'state = "{state}"\n')
-    command = [sys.executable, "-m", "nextedge", "build", "-c", str(folder / f"{engine}.toml"),
-               "--engine", engine, "--json"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "nextedge",
+        "build",
+        "-c",
+        str(folder / f"{engine}.toml"),
+        "--engine",
+        engine,
+        "--json",
+    ]
     started = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -65,8 +77,10 @@ def build(folder: Path, engine: str) -> dict[str, object]:
 
 def differing(left: Path, right: Path) -> list[str]:
     """Files that are not the same: whole numbers and texts equal, floats to a millionth."""
-    names = [sorted(str(p.relative_to(root)) for p in root.rglob("*") if p.is_file())
-             for root in (left, right)]  # fmt: skip
+    names = [
+        sorted(str(p.relative_to(root)) for p in root.rglob("*") if p.is_file())
+        for root in (left, right)
+    ]
     found = sorted(set(names[0]) ^ set(names[1]))
     for name in sorted(set(names[0]) & set(names[1]) - set(USUAL)):
         ours, theirs = left / name, right / name
@@ -74,8 +88,9 @@ def differing(left: Path, right: Path) -> list[str]:
             a, b = np.load(ours), np.load(theirs)
             alike = a.shape == b.shape and (
                 np.allclose(a, b, rtol=1e-6, atol=1e-6, equal_nan=True)
-                if a.dtype.kind == "f" else bool((a == b).all())
-            )  # fmt: skip
+                if a.dtype.kind == "f"
+                else bool((a == b).all())
+            )
         elif ours.suffix == ".json":
             alike = _same(json.loads(ours.read_text()), json.loads(theirs.read_text()))
         else:
@@ -123,11 +138,15 @@ def main() -> None:
     )
     RESULTS.mkdir(exist_ok=True)
     result = {
-        "date": time.strftime("%Y-%m-%d"), "users": given.users, "edges": edges,
-        "cores": os.cpu_count(), "differing": unlike, "overhead": round(overhead, 3),
+        "date": time.strftime("%Y-%m-%d"),
+        "users": given.users,
+        "edges": edges,
+        "cores": os.cpu_count(),
+        "differing": unlike,
+        "overhead": round(overhead, 3),
         "local": {k: v for k, v in local.items() if k != "path"},
         "spark": {k: v for k, v in spark.items() if k != "path"},
-    }  # fmt: skip
+    }
     (RESULTS / f"build-{result['date']}.json").write_text(json.dumps(result, indent=1) + "\n")
 
 

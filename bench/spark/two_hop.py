@@ -131,9 +131,13 @@ def measure(
 
     def kernel(chosen: Queries = queries) -> TwoHopResult:
         return top_two_hop(
-            *rows, chosen, n=asked.n, min_common=asked.min_common, score=asked.score,
+            *rows,
+            chosen,
+            n=asked.n,
+            min_common=asked.min_common,
+            score=asked.score,
             hub_cap=asked.hub_cap,
-        )  # fmt: skip
+        )
 
     methods: dict[str, Callable[[], Any]] = {"kernel": kernel}
     methods |= {

@@ -57,12 +57,13 @@ def _measured(bucket: Bucket, folder: Path, megabytes: int, files: int) -> dict[
         there._current.fresh()
     looked = (time.perf_counter() - began) / 20
     return {
-        "megabytes": megabytes, "files": files,
+        "megabytes": megabytes,
+        "files": files,
         "publish_MB_s": round(megabytes / published, 1),
         "download_MB_s": round(megabytes / downloaded, 1),
         "look_ms": round(1000 * looked, 2),
         "peak_memory_MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-    }  # fmt: skip
+    }
 
 
 if __name__ == "__main__":

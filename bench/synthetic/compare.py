@@ -25,27 +25,26 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pyarrow.parquet as pq
 from matplotlib.axes import Axes
-from measures import (
-    Edges,
-    ages,
-    common_at_arrival,
-    held_out,
-    load_edges,
-    local_clustering,
-    rewired,
-)
+from measures import Edges, ages, common_at_arrival, held_out, load_edges, local_clustering, rewired
 
 from nextedge.data.synthetic import SyntheticConfig, generate_tenant
 
 ROOT = Path(__file__).resolve().parents[2]
 STATIC = {"Facebook American75": "american75", "Facebook UNC28": "unc28"}
-TEMPORAL = {"Wikipedia elections": "wiki_elec", "MathOverflow answers": "mathoverflow_a2q",
-            "CollegeMsg": "collegemsg"}  # fmt: skip
+TEMPORAL = {
+    "Wikipedia elections": "wiki_elec",
+    "MathOverflow answers": "mathoverflow_a2q",
+    "CollegeMsg": "collegemsg",
+}
 COLOURS = {
-    "synthetic": "#c0392b", "synthetic, rewired": "#e6a49b", "Facebook American75": "#1f4e79",
-    "Facebook UNC28": "#5b9bd5", "MathOverflow answers": "#8d6e63",
-    "Wikipedia elections": "#2e7d32", "CollegeMsg": "#8bc34a",
-}  # fmt: skip
+    "synthetic": "#c0392b",
+    "synthetic, rewired": "#e6a49b",
+    "Facebook American75": "#1f4e79",
+    "Facebook UNC28": "#5b9bd5",
+    "MathOverflow answers": "#8d6e63",
+    "Wikipedia elections": "#2e7d32",
+    "CollegeMsg": "#8bc34a",
+}
 
 
 def data_folder() -> Path:
@@ -68,8 +67,12 @@ def draw_degrees(axes: Axes, networks: Iterable[Edges]) -> None:
         degree = np.sort(np.diff(network.graph().indptr))[::-1]
         share = np.arange(1, len(degree) + 1) / len(degree)
         axes.loglog(degree / degree.mean(), share, **style(network.name))
-    axes.set(xlabel="degree / mean degree", ylabel="share of nodes with at least that",
-             title="Degrees", xlim=(0.03, 100))  # fmt: skip
+    axes.set(
+        xlabel="degree / mean degree",
+        ylabel="share of nodes with at least that",
+        title="Degrees",
+        xlim=(0.03, 100),
+    )
 
 
 def draw_clustering(axes: Axes, networks: Iterable[Edges]) -> None:
@@ -85,8 +88,9 @@ def draw_clustering(axes: Axes, networks: Iterable[Edges]) -> None:
         ]
         shown = [row for row in rows if row[1] > 0]  # a logarithmic axis has no zero
         axes.loglog(*zip(*shown, strict=True), **style(network.name))
-    axes.set(xlabel="degree / mean degree", ylabel="mean local clustering",
-             title="Clustering by degree")  # fmt: skip
+    axes.set(
+        xlabel="degree / mean degree", ylabel="mean local clustering", title="Clustering by degree"
+    )
 
 
 def draw_closure(axes: Axes, networks: Iterable[Edges]) -> None:
@@ -94,8 +98,12 @@ def draw_closure(axes: Axes, networks: Iterable[Edges]) -> None:
     for network in networks:
         closing = np.array_split(common_at_arrival(network) > 0, 20)
         axes.plot(np.arange(0.5, 20) / 20, [part.mean() for part in closing], **style(network.name))
-    axes.set(xlabel="share of all edges made so far", ylabel="share of new edges", ylim=(0, 1),
-             title="New edges that close a triangle")  # fmt: skip
+    axes.set(
+        xlabel="share of all edges made so far",
+        ylabel="share of new edges",
+        ylim=(0, 1),
+        title="New edges that close a triangle",
+    )
 
 
 def draw_ages(axes: Axes, networks: Iterable[Edges]) -> None:
@@ -105,15 +113,25 @@ def draw_ages(axes: Axes, networks: Iterable[Edges]) -> None:
         age = np.sort(ages(network)) / (network.time[-1] - network.time[0])
         place = np.linspace(0, len(age) - 1, 500).astype(int)
         axes.plot(age[place], place / len(age), **style(network.name))
-    axes.set(xlabel="node's age / length of the history", ylabel="share of edges made by that age",
-             title="Age of nodes when they make edges", xlim=(0, 1), ylim=(0, 1))  # fmt: skip
+    axes.set(
+        xlabel="node's age / length of the history",
+        ylabel="share of edges made by that age",
+        title="Age of nodes when they make edges",
+        xlim=(0, 1),
+        ylim=(0, 1),
+    )
 
 
 def style(name: str) -> dict[str, Any]:
     """Line of a network; the synthetic one stands out."""
     loose = "rewired" in name
-    return {"label": name, "color": COLOURS[name], "linewidth": 2.4 if name == "synthetic" else 1.6,
-            "linestyle": "--" if loose else "-", "zorder": 3 if name == "synthetic" else 2}  # fmt: skip
+    return {
+        "label": name,
+        "color": COLOURS[name],
+        "linewidth": 2.4 if name == "synthetic" else 1.6,
+        "linestyle": "--" if loose else "-",
+        "zorder": 3 if name == "synthetic" else 2,
+    }
 
 
 def draw(path: Path, synthetic: Edges, static: list[Edges], temporal: list[Edges]) -> None:
@@ -194,19 +212,25 @@ def main() -> None:
     given = parser.parse_args()
     data = data_folder()
     config = SyntheticConfig(users=given.users, seed=given.seed)
-    static = [load_edges(str(data / "facebook100" / college / "edges.parquet"), name)
-              for name, college in STATIC.items()]  # fmt: skip
-    temporal = [load_edges(str(data / f"temporal_{folder}" / "edges.parquet"), name)
-                for name, folder in TEMPORAL.items()]  # fmt: skip
+    static = [
+        load_edges(str(data / "facebook100" / college / "edges.parquet"), name)
+        for name, college in STATIC.items()
+    ]
+    temporal = [
+        load_edges(str(data / f"temporal_{folder}" / "edges.parquet"), name)
+        for name, folder in TEMPORAL.items()
+    ]
     with tempfile.TemporaryDirectory() as scratch:
         synthetic = synthetic_edges(Path(scratch), config)
         result = {
             "command": f"python bench/synthetic/compare.py --users {given.users} --seed {given.seed}",
-            "networks": {network.name: measure(network)
-                         for network in (synthetic, rewired(synthetic), *static, *temporal)},
+            "networks": {
+                network.name: measure(network)
+                for network in (synthetic, rewired(synthetic), *static, *temporal)
+            },
             "latest_tenth_of_connections": held_out(synthetic),
             "of_those_without_common_neighbours": shared_attributes(Path(scratch)),
-        }  # fmt: skip
+        }
     draw(ROOT / "docs" / "images" / "synthetic.png", synthetic, static, temporal)
     today = datetime.now(UTC).date().isoformat()
     target = ROOT / "bench" / "synthetic" / "results" / f"{today}-compare.json"

@@ -44,8 +44,15 @@ def one_run(users: int, mean_degree: float) -> dict[str, Any]:
         seconds[table] = round(end - previous, 2)
         previous = end
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
-    return {"users": users, "seconds": round(wall, 1), "cpu_seconds": round(busy, 1), "seconds_by_table": seconds, "rows": rows,
-            "peak_resident_gib": round(peak, 2), "written_mib": round(written / 1024**2)}  # fmt: skip
+    return {
+        "users": users,
+        "seconds": round(wall, 1),
+        "cpu_seconds": round(busy, 1),
+        "seconds_by_table": seconds,
+        "rows": rows,
+        "peak_resident_gib": round(peak, 2),
+        "written_mib": round(written / 1024**2),
+    }
 
 
 def main() -> None:

@@ -52,8 +52,10 @@ class Clock:
         result = run()
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         self.wedges, self.wall_s, self.cpu_s = (
-            self.wedges + wedges, self.wall_s + wall, self.cpu_s + cpu,
-        )  # fmt: skip
+            self.wedges + wedges,
+            self.wall_s + wall,
+            self.cpu_s + cpu,
+        )
         self.rates.append(wedges / wall)
         return result
 

@@ -115,11 +115,19 @@ class _Calls:
 
     @_Method
     def recommendations(
-        self, /, user_id: Identifier, surface: str = "people", *, limit: int | None = None,
-        context: str | None = None, region: str | None = None, cursor: str | None = None,
-        exclude: Sequence[Identifier] = (), filters: Mapping[str, str | Sequence[str]] = {},
+        self,
+        /,
+        user_id: Identifier,
+        surface: str = "people",
+        *,
+        limit: int | None = None,
+        context: str | None = None,
+        region: str | None = None,
+        cursor: str | None = None,
+        exclude: Sequence[Identifier] = (),
+        filters: Mapping[str, str | Sequence[str]] = {},
         explain: bool = False,
-    ) -> Call[RecommendationsOut]:  # fmt: skip
+    ) -> Call[RecommendationsOut]:
         """Recommendations for a user.
 
         Args:
@@ -128,14 +136,18 @@ class _Calls:
             filters: column of the candidates = the value, or values, that they must have.
         """
         params: dict[str, Any] = {
-            "user_id": user_id, "limit": limit, "context": context, "region": region,
-            "cursor": cursor, "exclude": list(exclude),
+            "user_id": user_id,
+            "limit": limit,
+            "context": context,
+            "region": region,
+            "cursor": cursor,
+            "exclude": list(exclude),
             "filter": [
                 f"{column}:{value}"
                 for column, values in filters.items()
                 for value in ([values] if isinstance(values, str) else values)
             ],
-        }  # fmt: skip
+        }
         if explain:
             params["explain"] = "true"
         return Call("GET", f"/v1/{_part(surface)}/recommendations", RecommendationsOut, params)
@@ -220,9 +232,15 @@ class _Settings:
     """What both clients are given."""
 
     def __init__(
-        self, url: str, api_key: str | None = None, *, timeout_seconds: float = 10.0,
-        retries: int = 3, backoff_seconds: float = 0.2, transport: Any = None,
-    ) -> None:  # fmt: skip
+        self,
+        url: str,
+        api_key: str | None = None,
+        *,
+        timeout_seconds: float = 10.0,
+        retries: int = 3,
+        backoff_seconds: float = 0.2,
+        transport: Any = None,
+    ) -> None:
         """Hold connections to a service.
 
         Args:

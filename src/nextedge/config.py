@@ -83,9 +83,12 @@ class FeaturesConfig(_Settings):
     users: EntityFeatures = EntityFeatures()
     items: EntityFeatures = EntityFeatures()
     exclude: tuple[str, ...] = (
-        "query_interactions_week", "recent_similarity", "recent_category_taste",
-        "query_new_connections_day", "query_new_connections_week",
-    )  # fmt: skip
+        "query_interactions_week",
+        "recent_similarity",
+        "recent_category_taste",
+        "query_new_connections_day",
+        "query_new_connections_week",
+    )
     """Features that the ranker does without; at first those real-time ones that did not help."""
     text_model: str | None = None
     """Local folder of a sentence-transformers model that encodes text columns (relative to the

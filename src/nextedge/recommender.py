@@ -244,9 +244,13 @@ class Recommender:
             self.cache.clear()  # nothing of it is found under another release
 
     def publish(
-        self, release_id: str | None = None, *, users: int | None = None, part: Part | None = None,
+        self,
+        release_id: str | None = None,
+        *,
+        users: int | None = None,
+        part: Part | None = None,
         progress: Progress = quiet,
-    ) -> int:  # fmt: skip
+    ) -> int:
         """Find users' candidates ahead and keep them in the store; returns how many lists.
 
         Stopped and run again it goes on where it was. Candidates of releases that are neither this
@@ -273,9 +277,15 @@ class Recommender:
         seconds, kept = self.config.serving.candidates_days * 86_400, 0
         try:
             listed = publish(
-                loaded, store, find, seconds=seconds, features=features, most=users, part=part,
+                loaded,
+                store,
+                find,
+                seconds=seconds,
+                features=features,
+                most=users,
+                part=part,
                 in_use=self.releases.in_use(),
-            )  # fmt: skip
+            )
             for surface, done, of in listed:
                 progress(f"publish {surface}", done, of)
                 kept += of if done == of else 0
@@ -323,9 +333,10 @@ class Recommender:
         if self.config.state_url is not None and self.config.events.log is None:
             _log.warning(
                 "state = %r and no events.log: events are kept in %s, on this machine alone; for "
-                "several machines set events.log = \"redis://…\"",
-                self.config.state_url, self.config.state_path,
-            )  # fmt: skip
+                'several machines set events.log = "redis://…"',
+                self.config.state_url,
+                self.config.state_path,
+            )
 
     def warm_up(self) -> None:
         """Load the served release and all that requests need of code."""
@@ -391,9 +402,14 @@ class Recommender:
             UnknownUserError: ``strict`` and the release does not know the user.
         """
         question = Question(
-            self.surface_name(surface), k, context or {}, exclude, filters or {}, cursor,
+            self.surface_name(surface),
+            k,
+            context or {},
+            exclude,
+            filters or {},
+            cursor,
             explain=explain,
-        )  # fmt: skip
+        )
         return self.recommend_many([user_id], question, strict=strict)[0]
 
     def recommend_many(
@@ -409,9 +425,13 @@ class Recommender:
         return [found[row] for row in range(len(user_ids))]
 
     def _answers(
-        self, arm: tuple[LoadedRelease, str | None], user_ids: Sequence[Identifier],
-        question: Question, *, strict: bool,
-    ) -> list[Answer]:  # fmt: skip
+        self,
+        arm: tuple[LoadedRelease, str | None],
+        user_ids: Sequence[Identifier],
+        question: Question,
+        *,
+        strict: bool,
+    ) -> list[Answer]:
         release, experiment = arm
         if strict:
             self.overlay.catch_up()
@@ -423,17 +443,28 @@ class Recommender:
                     f"{len(release.entities.users):,} users"
                 )
         answers = answer(
-            release, self.overlay, user_ids, question, self.request_log, self.cache,
-            self.published, self.contacts,
-        )  # fmt: skip
+            release,
+            self.overlay,
+            user_ids,
+            question,
+            self.request_log,
+            self.cache,
+            self.published,
+            self.contacts,
+        )
         if experiment is None:
             return answers
         return [replace(each, experiment=experiment) for each in answers]
 
     def why_not(
-        self, user_id: Identifier, candidate_id: Identifier, surface: str | None = None,
-        k: int | None = None, *, context: Mapping[str, str] | None = None,
-    ) -> WhyNot:  # fmt: skip
+        self,
+        user_id: Identifier,
+        candidate_id: Identifier,
+        surface: str | None = None,
+        k: int | None = None,
+        *,
+        context: Mapping[str, str] | None = None,
+    ) -> WhyNot:
         """Which stage and rule keep a candidate from a user's recommendations.
 
         Raises:

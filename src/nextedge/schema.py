@@ -29,9 +29,7 @@ HIDDEN = "hidden"
 """A connection that takes part in nothing but that its ends are not recommended to each other."""
 CONNECTIONS_HIDDEN = "connections_hidden"
 """A user all of whose connections are hidden."""
-ACTIONS = (
-    "click", "view", "accept", "like", "purchase", "connect", "dismiss", "block", "request",
-)  # fmt: skip
+ACTIONS = ("click", "view", "accept", "like", "purchase", "connect", "dismiss", "block", "request")
 """What may come of an impression, and what an interaction's ``event`` may be."""
 FAVOURS = {
     "people": ("accept", "connect"),

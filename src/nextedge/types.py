@@ -210,13 +210,16 @@ ROUGH = "rough_score"
 
 NO_RANK = np.int16(32767)
 
+
 def rank_column(source: str) -> str:
     """Name of the column that holds a source's rank (int16, from 1; NO_RANK where absent)."""
     return f"{source}_rank"
 
+
 def score_column(source: str) -> str:
     """Name of the column that holds a source's score (float32; NaN where absent)."""
     return f"{source}_score"
+
 
 def standard_column(score: str) -> str:
     """Name of the column that holds a score in standard deviations within its query."""

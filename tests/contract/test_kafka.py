@@ -146,11 +146,14 @@ def test_poison_of_a_foreign_producer_is_passed(mock: KafkaMock, poison: dict[st
 
 def test_foreign_events_without_an_id_keep_the_one_they_are_given(mock: KafkaMock) -> None:
     body = b'{"type": "connect", "user_id": "ada", "candidate_id": "bob"}'
-    produce(mock.servers, [
-        {"value": body, "key": b"ada", "timestamp": 1_700_000_000_000},
-        {"value": body, "key": b"ada", "timestamp": 1_700_000_001_000},
-        {"value": body, "key": None, "headers": {"event_id": b"theirs"}},
-    ])  # fmt: skip
+    produce(
+        mock.servers,
+        [
+            {"value": body, "key": b"ada", "timestamp": 1_700_000_000_000},
+            {"value": body, "key": b"ada", "timestamp": 1_700_000_001_000},
+            {"value": body, "key": None, "headers": {"event_id": b"theirs"}},
+        ],
+    )
     log = opened(mock.servers)
     events = [[each.event for each in again(lambda: log.consumer("group"), 3)] for _ in "ab"]
     one, other = ({each.event_id: each for each in some if each} for some in events)

@@ -17,9 +17,7 @@ LIVE_LOGS: dict[str, Url] = {
         request.getfixturevalue("start_redis")("--appendonly", "yes", "--appendfsync", "always").url
     ),
 }
-BROKERS: dict[str, Url] = {
-    "kafka": lambda request: str(request.getfixturevalue("kafka_url")),
-}
+BROKERS: dict[str, Url] = {"kafka": lambda request: str(request.getfixturevalue("kafka_url"))}
 
 
 def _opened(

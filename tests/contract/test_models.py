@@ -25,8 +25,11 @@ def test_model_keeps_its_contract(name: str, relation: Relation, tmp_path: Path)
 @pytest.mark.parametrize("name", sorted(n for n, m in model_classes().items() if m.trained))
 def test_a_curriculum_that_ends_with_hard_negatives_trains(name: str) -> None:
     model, (data, of_query, of_candidate) = model_classes()[name](), planted(ENGAGES)
-    curriculum = {"stages": [[0.3, "uniform"], [0.6, "popularity"], [1.0, "hard"]],
-                  "negatives": 16, "hard_pool": [20, 60]}  # fmt: skip
+    curriculum = {
+        "stages": [[0.3, "uniform"], [0.6, "popularity"], [1.0, "hard"]],
+        "negatives": 16,
+        "hard_pool": [20, 60],
+    }
     config = model.config_class.model_validate({"curriculum": curriculum})
     fitted = model.fit(data, config, lambda *_: None)
     everyone = np.arange(len(data.graph), dtype=np.int32)

@@ -47,17 +47,43 @@ def encrypted(start_redis: StartRedis, directory: Path) -> str:
     """URL of a server with TLS and a certificate of its own."""
     key, certificate, port = directory / "key.pem", directory / "certificate.pem", free_port()
     made = subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
-         "-nodes", "-days", "2", "-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1",
-         "-keyout", key, "-out", certificate],
-        capture_output=True, check=False,
-    )  # fmt: skip
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=test",
+            "-addext",
+            "subjectAltName=IP:127.0.0.1",
+            "-keyout",
+            key,
+            "-out",
+            certificate,
+        ],
+        capture_output=True,
+        check=False,
+    )
     if made.returncode:
         pytest.skip("openssl makes no certificate here")
     start_redis(
-        "--tls-port", str(port), "--tls-auth-clients", "no", "--tls-cert-file", str(certificate),
-        "--tls-key-file", str(key), "--tls-ca-cert-file", str(certificate),
-    )  # fmt: skip
+        "--tls-port",
+        str(port),
+        "--tls-auth-clients",
+        "no",
+        "--tls-cert-file",
+        str(certificate),
+        "--tls-key-file",
+        str(key),
+        "--tls-ca-cert-file",
+        str(certificate),
+    )
     return f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={certificate}"
 
 

@@ -64,10 +64,13 @@ def test_what_is_hidden_is_similar_to_nothing(client: TestClient, folder: Path) 
     assert client.get(f"/v1/embeddings/item/{gone}").status_code == 404
     people = client.get("/v1/people/similar", params={"id": "u000011"}).json()["similar"]
     leaving, blocked = people[0]["id"], people[1]["id"]
-    client.post("/v1/events", json=[
-        {"type": "opt_out", "user_id": leaving},
-        {"type": "block", "user_id": blocked, "candidate_id": "u000011"},
-    ])  # fmt: skip
+    client.post(
+        "/v1/events",
+        json=[
+            {"type": "opt_out", "user_id": leaving},
+            {"type": "block", "user_id": blocked, "candidate_id": "u000011"},
+        ],
+    )
     left = client.get("/v1/people/similar", params={"id": "u000011"}).json()["similar"]
     assert not {leaving, blocked} & {each["id"] for each in left}
     assert client.get("/v1/people/similar", params={"id": leaving}).status_code == 404

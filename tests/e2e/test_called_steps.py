@@ -96,8 +96,9 @@ def test_a_run_publishes_once_and_again_under_other_settings(folder: Path) -> No
     assert recommender.releases.current_id() == first
     assert recommender.run_steps(BuildOptions(run="tuesday")) != first
     assert {path.name for path in (folder / "state" / "runs").iterdir()} == {
-        "monday.json", "tuesday.json",
-    }  # fmt: skip
+        "monday.json",
+        "tuesday.json",
+    }
     with (folder / "nextedge.toml").open("a") as settings:
         settings.write("[surfaces.people]\nk = 7\n")
     assert Recommender(folder).run_steps(BuildOptions(run="monday")) != first
@@ -130,9 +131,11 @@ def test_a_second_call_waits_for_the_first(folder: Path) -> None:
         assert refused.returncode == 1
         assert "another build holds the lock: process" in refused.stderr
         waiting = subprocess.Popen(
-            [*command, "--wait", "300", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            [*command, "--wait", "300", "--json"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-        )  # fmt: skip
+        )
         assert waiting.stderr is not None
         assert "waiting for another build: process" in waiting.stderr.readline()
     out, err = waiting.communicate(timeout=300)

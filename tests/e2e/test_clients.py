@@ -123,11 +123,18 @@ def test_an_absent_service_is_said() -> None:
 def test_every_route_has_a_method() -> None:
     document = json.loads((HOME / "clients" / "openapi.json").read_text())
     given: dict[str, tuple[Any, ...]] = {
-        "recommendations": ("u",), "similar": ("u", "s"), "embedding": ("user", "u"),
-        "internal": (InternalRequest(tenant_id="t", user_id=1),), "record": ({},),
-        "promote": ("r",), "train": (TrainingRequest(),), "training": ("t",),
-        "put_contacts": ("u", ContactsIn()), "delete_contacts": ("u",), "forget": ("u",),
-    }  # fmt: skip
+        "recommendations": ("u",),
+        "similar": ("u", "s"),
+        "embedding": ("user", "u"),
+        "internal": (InternalRequest(tenant_id="t", user_id=1),),
+        "record": ({},),
+        "promote": ("r",),
+        "train": (TrainingRequest(),),
+        "training": ("t",),
+        "put_contacts": ("u", ContactsIn()),
+        "delete_contacts": ("u",),
+        "forget": ("u",),
+    }
     names = [name for name in vars(_Calls) if not name.startswith("_")]
     calls: list[Call[Any]] = [
         getattr(_Calls, name).make(None, *given.get(name, ())) for name in names

@@ -81,11 +81,14 @@ def tasks(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
     faults = {"AirflowFailException": Exception, "AirflowSkipException": Exception}
     bash = {"BashOperator": Recorded}
     for name, parts in {
-        "airflow": {}, "airflow.sdk": sdk, "airflow.sdk.exceptions": faults,
-        "airflow.providers": {}, "airflow.providers.standard": {},
+        "airflow": {},
+        "airflow.sdk": sdk,
+        "airflow.sdk.exceptions": faults,
+        "airflow.providers": {},
+        "airflow.providers.standard": {},
         "airflow.providers.standard.operators": {},
         "airflow.providers.standard.operators.bash": bash,
-    }.items():  # fmt: skip
+    }.items():
         module = ModuleType(name)
         vars(module).update(parts)
         monkeypatch.setitem(sys.modules, name, module)
@@ -120,18 +123,24 @@ def test_every_call_of_the_wrapper_exists(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     calls = called.read_text().splitlines()
     assert [" ".join(parse(line.split())) for line in calls] == [
-        "build", "releases gate", "releases promote", "publish", "releases prune",
-    ]  # fmt: skip
+        "build",
+        "releases gate",
+        "releases promote",
+        "publish",
+        "releases prune",
+    ]
     assert all("R1" in line for line in calls[1:4])
 
 
 @pytest.mark.parametrize(
     ("code", "command", "times", "exits"),
     [
-        (1, "build", 3, 1), (2, "build", 1, 2), (1, "publish", 3, 1),
+        (1, "build", 3, 1),
+        (2, "build", 1, 2),
+        (1, "publish", 3, 1),
         (1, "gate", 3, 1),  # without a verdict: the store was not reached, or a kill
     ],
-)  # fmt: skip
+)
 def test_what_the_wrapper_tries_again(
     tmp_path: Path, code: int, command: str, times: int, exits: int
 ) -> None:
@@ -167,9 +176,13 @@ def settings(tmp_path: Path, **given: str) -> dict[str, str]:
 
 def daily(folder: Path, tmp_path: Path, **given: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [str(DAILY), str(folder)], env=settings(tmp_path, **given), capture_output=True, text=True,
-        timeout=300, check=False,
-    )  # fmt: skip
+        [str(DAILY), str(folder)],
+        env=settings(tmp_path, **given),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
 
 
 def calls_below(process: psutil.Process) -> list[psutil.Process]:
@@ -278,9 +291,11 @@ def tools() -> Path:
 
 def test_the_schedules_are_what_their_readers_take(tools: Path) -> None:
     job = subprocess.run(
-        [tools / "kubernetes-validate", "--strict", CRONJOB], capture_output=True, text=True,
+        [tools / "kubernetes-validate", "--strict", CRONJOB],
+        capture_output=True,
+        text=True,
         check=False,
-    )  # fmt: skip
+    )
     assert job.returncode == 0, job.stdout + job.stderr
     lint = [tools / "yamllint", "-d", "{extends: default, rules: {line-length: {max: 110}}}"]
     assert subprocess.run([*lint, CRONJOB], check=False).returncode == 0
@@ -332,9 +347,13 @@ def test_airflow_runs_the_dag_over_a_kill(
     log = tmp_path / "airflow.log"
     with log.open("wb") as output:
         run = subprocess.run(
-            [airflow, "dags", "test", "nextedge_daily"], env=environment, stdout=output,
-            stderr=output, timeout=900, check=False,
-        )  # fmt: skip
+            [airflow, "dags", "test", "nextedge_daily"],
+            env=environment,
+            stdout=output,
+            stderr=output,
+            timeout=900,
+            check=False,
+        )
     said = log.read_text()
     assert run.returncode == 0, said
     assert killed_once.is_set()

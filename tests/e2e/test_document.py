@@ -39,9 +39,13 @@ CHECKS = [
     checks.response_schema_conformance,
 ]
 BOUNDS = settings(
-    max_examples=8, derandomize=True, deadline=None, database=None,
-    phases=[Phase.explicit, Phase.generate], suppress_health_check=list(HealthCheck),
-)  # fmt: skip
+    max_examples=8,
+    derandomize=True,
+    deadline=None,
+    database=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
 
 
 def test_no_question_breaks_the_service(client: TestClient) -> None:

@@ -102,9 +102,7 @@ def wait(happens: Callable[[], bool]) -> None:
 
 
 def dismiss(number: int, **more: object) -> dict[str, object]:
-    return {
-        "type": "dismiss", "user_id": 1, "candidate_id": 2, "event_id": f"own {number}", **more,
-    }  # fmt: skip
+    return {"type": "dismiss", "user_id": 1, "candidate_id": 2, "event_id": f"own {number}", **more}
 
 
 def ids(log: LocalLog) -> list[str]:
@@ -150,9 +148,11 @@ def test_what_a_broker_sends_is_served_and_not_sent_back(site: Site, client: Tes
         Event(type="block", user_id=first, candidate_id=1, event_id="foreign block"),
         Event(type="dismiss", user_id=7, candidate_id=2, event_id="of somebody who was forgotten"),
         LaterEvent(type="teleport", user_id=1, event_id="foreign poison"),
-        *(Event(type="impression", user_id=3, candidate_id=4, event_id=f"foreign {n}")
-          for n in range(20)),
-    ]  # fmt: skip
+        *(
+            Event(type="impression", user_id=3, candidate_id=4, event_id=f"foreign {n}")
+            for n in range(20)
+        ),
+    ]
     site.arrive(foreign)
     arrived = ["foreign block", *(f"foreign {n}" for n in range(20))]
     wait(lambda: ids(site.live)[5:] == arrived)  # though no more of our own are taken

@@ -28,9 +28,9 @@ WHEN = datetime(2026, 3, 1, 12, 0, 0, 5, tzinfo=UTC)
 EVENTS: list[dict[str, Any]] = [
     {"type": "connect", "user_id": "ann", "candidate_id": "bob"},
     {"type": "purchase", "user_id": "ann", "item_id": "hat", "price": 2.5, "timestamp": WHEN},
-    {"type": "profile_update", "user_id": "cem", "school": "École, \"Paris\""},
+    {"type": "profile_update", "user_id": "cem", "school": 'École, "Paris"'},
     {"type": "opt_out", "user_id": "dee", "event_id": "own-1", "note": "kept"},
-]  # fmt: skip
+]
 
 
 @pytest.fixture
@@ -94,7 +94,10 @@ def test_the_same_events_from_every_kind_of_file(
     log = LocalLog(folder / "state")
     kept = [event for _, event in log.read()]
     log.close()
-    given = [{name: each.get(name) for name in ("type", "user_id", "candidate_id", "item_id")} for each in EVENTS]  # fmt: skip
+    given = [
+        {name: each.get(name) for name in ("type", "user_id", "candidate_id", "item_id")}
+        for each in EVENTS
+    ]
     assert [{name: getattr(e, name) for name in given[0]} for e in kept] == given
     assert (kept[1].given("price"), kept[1].timestamp) == (2.5, WHEN)
     assert kept[2].model_extra == {"school": 'École, "Paris"'}
@@ -103,17 +106,30 @@ def test_the_same_events_from_every_kind_of_file(
 
 def test_malformed_lines_are_named_and_the_rest_is_kept(folder: Path) -> None:
     bad = [
-        b"{", b"[1]", b'{"type": "dismis"}', b"\xff\xfe", b'{"type": "leave"}', b"[" * 100_000,
+        b"{",
+        b"[1]",
+        b'{"type": "dismis"}',
+        b"\xff\xfe",
+        b'{"type": "leave"}',
+        b"[" * 100_000,
         b'{"type": "leave", "user_id": 1, "timestamp": "2999-01-01"}',
-    ]  # fmt: skip
+    ]
     given = b"\n".join([*bad, b"", lines(EVENTS[:1])])
     found = recorded(folder, "-", given=given)
     assert found["stored"] == 1
     reasons = dict(enumerate(found["rejected"], 1))
     for number, why in enumerate(
-        ["no JSON", "expected one JSON object", "did you mean 'dismiss'", "no JSON", "needs user_id",
-         "no JSON", "ahead of the clock"], 1,
-    ):  # fmt: skip
+        [
+            "no JSON",
+            "expected one JSON object",
+            "did you mean 'dismiss'",
+            "no JSON",
+            "needs user_id",
+            "no JSON",
+            "ahead of the clock",
+        ],
+        1,
+    ):
         assert reasons[number].startswith(f"-: line {number}: ")
         assert why in reasons[number]
     assert recorded(folder, "-", given=given)["repeated"] == 1
@@ -142,8 +158,10 @@ def test_what_stands_before_a_damaged_place_is_kept(folder: Path, tmp_path: Path
     assert before > 2000
     path.write_bytes(whole)
     assert recorded(folder, str(path)) == {
-        "stored": 9000 - before, "repeated": before, "rejected": [],
-    }  # fmt: skip
+        "stored": 9000 - before,
+        "repeated": before,
+        "rejected": [],
+    }
 
 
 def test_a_run_that_was_stopped_goes_on(
@@ -178,7 +196,7 @@ def test_a_run_that_was_stopped_goes_on(
         (["replay", "--since", "tomorrow"], "neither a time"),
         (["replay", "--since", "77"], "nor a position"),
     ],
-)  # fmt: skip
+)
 def test_bad_usage_is_said(folder: Path, command: list[str], reason: str) -> None:
     done = run(folder, *command)
     assert done.exit_code != 0
@@ -208,8 +226,10 @@ def test_a_replay_counts_and_compares(folder: Path, tmp_path: Path) -> None:
     assert (found["equal"], found["snapshots_dropped"], found["folded"]) == (True, 1, 4)
     assert len(snapshots.paths()) == 1
     assert replayed(folder, "2026-03-02T00:00:00+01:00")["events"].keys() == {
-        "connect", "opt_out", "profile_update",
-    }  # fmt: skip
+        "connect",
+        "opt_out",
+        "profile_update",
+    }
     second = list(recommender.overlay.log.read())[1][0]
     after = replayed(folder, second)
     assert after["events"] == {"opt_out": 1, "profile_update": 1}
@@ -296,13 +316,15 @@ def test_strangers_are_refused_where_events_make_no_users(built: Path) -> None:
         file.write("[events]\ncreate_users = false\n")
     recommender = Recommender(built)
     known = recommender.release.entities.users.identifiers([0])[0].as_py()
-    done = recommender.record_each([
-        {"type": "connect", "user_id": known, "candidate_id": "stranger"},
-        {"type": "profile_update", "user_id": "stranger", "school": "MIT"},
-        {"type": "opt_out", "user_id": "stranger"},
-        {"type": "opt_in", "user_id": known},
-        {"type": "item_upsert", "item_id": "new", "category": "hats"},
-    ])  # fmt: skip
+    done = recommender.record_each(
+        [
+            {"type": "connect", "user_id": known, "candidate_id": "stranger"},
+            {"type": "profile_update", "user_id": "stranger", "school": "MIT"},
+            {"type": "opt_out", "user_id": "stranger"},
+            {"type": "opt_in", "user_id": known},
+            {"type": "item_upsert", "item_id": "new", "category": "hats"},
+        ]
+    )
     assert (done.accepted, done.stored) == (3, 3)
     assert [each.index for each in done.rejected] == [0, 1]
     assert all("unknown user 'stranger'" in each.reason for each in done.rejected)
@@ -314,10 +336,12 @@ def test_strangers_are_refused_where_events_make_no_users(built: Path) -> None:
 def test_a_process_starts_with_the_snapshot_and_forgetting_erases_it(built: Path) -> None:
     recommender = Recommender(built)
     someone, other = recommender.release.entities.users.identifiers([0, 1]).to_pylist()
-    recommender.record([
-        {"type": "block", "user_id": someone, "candidate_id": other},
-        {"type": "opt_out", "user_id": other},
-    ])  # fmt: skip
+    recommender.record(
+        [
+            {"type": "block", "user_id": someone, "candidate_id": other},
+            {"type": "opt_out", "user_id": other},
+        ]
+    )
     recommender.keep_snapshot()
     started = Recommender(built)
     started.overlay.catch_up()

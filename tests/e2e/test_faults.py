@@ -62,8 +62,9 @@ def answers(directory: Path) -> list[list[object]]:
     recommender = Recommender(directory)
     return [
         [found.id for found in recommender.recommend(user, surface, 10).recommendations]
-        for user in (1, 7, 30) for surface in ("people", "items")
-    ]  # fmt: skip
+        for user in (1, 7, 30)
+        for surface in ("people", "items")
+    ]
 
 
 def steps_in_order(directory: Path) -> list[str]:

@@ -28,8 +28,9 @@ from nextedge.types import CONNECTS, ENGAGES, Relation
 PEOPLE, ITEMS = 120, 40
 NOW = datetime.now(UTC).replace(microsecond=0)
 SOURCES = {
-    "people": ("two_hop", "popular", "recent", "profile"), "items": ("item_knn", "popular", "recent"),
-}  # fmt: skip
+    "people": ("two_hop", "popular", "recent", "profile"),
+    "items": ("item_knn", "popular", "recent"),
+}
 """Few, and cheap ones: what is tested is the loop, not how good a list is."""
 
 
@@ -60,23 +61,32 @@ def tables() -> dict[str, pa.Table]:
         return pa.array([ago(float(day)) for day in days], pa.timestamp("us", "UTC"))
 
     return {
-        "users": pa.table({
-            "user_id": [f"u{n:03d}" for n in range(PEOPLE)], "school": [f"s{n}" for n in school],
-        }),
-        "connections": pa.table({
-            "src": [f"u{n:03d}" for n in left], "dst": [f"u{n:03d}" for n in right],
-            "timestamp": times(len(left)),
-        }),
-        "items": pa.table({
-            "item_id": [f"i{n:02d}" for n in range(ITEMS)],
-            "category": [f"c{n % 4}" for n in range(ITEMS)], "price": np.linspace(1, 9, ITEMS),
-            "stock": np.arange(ITEMS) % 7,
-        }),
-        "interactions": pa.table({
-            "user_id": [f"u{n:03d}" for n in user], "item_id": [f"i{n:02d}" for n in item],
-            "timestamp": times(len(user)),
-        }),
-    }  # fmt: skip
+        "users": pa.table(
+            {"user_id": [f"u{n:03d}" for n in range(PEOPLE)], "school": [f"s{n}" for n in school]}
+        ),
+        "connections": pa.table(
+            {
+                "src": [f"u{n:03d}" for n in left],
+                "dst": [f"u{n:03d}" for n in right],
+                "timestamp": times(len(left)),
+            }
+        ),
+        "items": pa.table(
+            {
+                "item_id": [f"i{n:02d}" for n in range(ITEMS)],
+                "category": [f"c{n % 4}" for n in range(ITEMS)],
+                "price": np.linspace(1, 9, ITEMS),
+                "stock": np.arange(ITEMS) % 7,
+            }
+        ),
+        "interactions": pa.table(
+            {
+                "user_id": [f"u{n:03d}" for n in user],
+                "item_id": [f"i{n:02d}" for n in item],
+                "timestamp": times(len(user)),
+            }
+        ),
+    }
 
 
 def write(folder: Path, found: dict[str, pa.Table], settings: str = SETTINGS) -> Path:
@@ -205,7 +215,7 @@ def test_labels_are_what_was_told_and_a_late_action_changes_them(
     told = Counter(
         (kind, ("items" if target.startswith("i") else "people"))
         for (_, target), (kind, _) in client.expected.items()
-    )  # fmt: skip
+    )
     before = {relation.name: counts(folder, relation) for relation in (CONNECTS, ENGAGES)}
     taken, refused, still_open = before[CONNECTS.name]
     assert taken == told["accept", "people"] == PEOPLE // 3
@@ -215,16 +225,23 @@ def test_labels_are_what_was_told_and_a_late_action_changes_them(
 
     history = shown(folder, CONNECTS).refused
     (rid, target), _ = next(
-        (key, what) for key, what in client.expected.items()
-        if what[0] is None and key[1].startswith("u")
+        (key, what)
+        for key, what in client.expected.items()
+        if what[0] is None
+        and key[1].startswith("u")
         and _refused(history, impressions(folder)[key], folder)
-    )  # fmt: skip
+    )
     row = impressions(folder)[rid, target]
     late = row["timestamp"] + timedelta(days=3)
     client.recommender.record(
-        {"type": "accept", "user_id": row["user_id"], "candidate_id": target,
-         "recommendation_id": rid, "timestamp": late}
-    )  # fmt: skip
+        {
+            "type": "accept",
+            "user_id": row["user_id"],
+            "candidate_id": target,
+            "recommendation_id": rid,
+            "timestamp": late,
+        }
+    )
     client.recommender.build()
     now = impressions(folder)[rid, target]
     assert (now["action"], now["action_timestamp"]) == ("accept", late)
@@ -249,18 +266,21 @@ def test_actions_alone_tell_what_was_seen_of_a_logged_list(built: Path, tmp_path
     shown_at = time.time()
     acted = datetime.fromtimestamp(shown_at + 60, UTC)
     click = {"type": "click", "user_id": "u003", "timestamp": acted}
-    recommender.record([
-        {**click, "item_id": targets[3], "recommendation_id": answer.recommendation_id},
-        {**click, "item_id": targets[1], "recommendation_id": "ab" * 16},
-        {**click, "item_id": targets[5], "recommendation_id": "cd" * 16},
-    ])  # fmt: skip
+    recommender.record(
+        [
+            {**click, "item_id": targets[3], "recommendation_id": answer.recommendation_id},
+            {**click, "item_id": targets[1], "recommendation_id": "ab" * 16},
+            {**click, "item_id": targets[5], "recommendation_id": "cd" * 16},
+        ]
+    )
     recommender.close()
     rows = clean(folder)["impressions"].to_pylist()
     first = [r for r in rows if r["recommendation_id"] == answer.recommendation_id]
     again = [r for r in rows if r["recommendation_id"] == "ab" * 16]
     assert [(r["item_id"], r["position"], r["action"]) for r in first] == [
-        (target, place, "click" if place == 4 else None) for place, target in enumerate(targets[:4], 1)
-    ]  # fmt: skip
+        (target, place, "click" if place == 4 else None)
+        for place, target in enumerate(targets[:4], 1)
+    ]
     assert [(r["item_id"], r["action"]) for r in again] == [
         (targets[0], None),
         (targets[1], "click"),
@@ -295,14 +315,26 @@ def told(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def seen(user: str, candidate: str, day: float, rid: str = "r") -> dict[str, Any]:
-    return {"type": "impression", "user_id": user, "candidate_id": candidate, "timestamp": ago(day),
-            "recommendation_id": rid, "event_id": f"{user}-{candidate}-{day}"}  # fmt: skip
+    return {
+        "type": "impression",
+        "user_id": user,
+        "candidate_id": candidate,
+        "timestamp": ago(day),
+        "recommendation_id": rid,
+        "event_id": f"{user}-{candidate}-{day}",
+    }
 
 
 def did(kind: str, user: str, other: str, day: float, rid: str | None = "r") -> dict[str, Any]:
     named = {} if rid is None else {"recommendation_id": rid}
-    return {"type": kind, "user_id": user, "candidate_id": other, "timestamp": ago(day),
-            "event_id": f"{kind}-{user}-{other}-{day}", **named}  # fmt: skip
+    return {
+        "type": kind,
+        "user_id": user,
+        "candidate_id": other,
+        "timestamp": ago(day),
+        "event_id": f"{kind}-{user}-{other}-{day}",
+        **named,
+    }
 
 
 @pytest.mark.parametrize("how", ["event", "flag of the row", "whole list"])
@@ -311,10 +343,12 @@ def test_the_acceptance_of_a_hidden_connection_leaves_no_trace(tmp_path: Path, h
     found = tables()
     public = [seen("u000", "u001", 9), seen("u000", "u002", 9), did("accept", "u000", "u002", 8)]
     private = [
-        seen("u000", "u009", 9), did("click", "u000", "u009", 8.5),
-        did("request", "u000", "u009", 8), did("accept", "u009", "u000", 7, None),
+        seen("u000", "u009", 9),
+        did("click", "u000", "u009", 8.5),
+        did("request", "u000", "u009", 8),
+        did("accept", "u009", "u000", 7, None),
         seen("u009", "u000", 9, "q"),
-    ]  # fmt: skip
+    ]
     if how == "event":
         private.append(did("hide_connection", "u009", "u000", 6, None))
     elif how == "flag of the row":
@@ -333,8 +367,9 @@ def test_the_acceptance_of_a_hidden_connection_leaves_no_trace(tmp_path: Path, h
     record(hidden_too, *public, *private)
     one, other = clean(without), clean(hidden_too)
     assert told(other) == {**told(one), "report": other["report"]} | {
-        "users": other["users"], "connections": other["connections"]
-    }  # fmt: skip
+        "users": other["users"],
+        "connections": other["connections"],
+    }
     assert other["users"].equals(one["users"])
     assert sorted(map(str, other["connections"].to_pylist())) == sorted(
         map(str, one["connections"].to_pylist())
@@ -359,11 +394,17 @@ def test_a_hidden_acceptance_does_not_tell_what_else_was_seen(built: Path, tmp_p
 def test_people_who_left_or_were_forgotten_are_in_no_label(tmp_path: Path) -> None:
     folder = write(tmp_path / "tenant", tables())
     record(
-        folder, seen("u000", "u001", 9), seen("u002", "u000", 9), seen("u000", "u003", 9),
-        seen("u004", "u000", 9), seen("u000", "u005", 9), did("accept", "u000", "u005", 8),
-        {"type": "leave", "user_id": "u001"}, {"type": "leave", "user_id": "u002"},
+        folder,
+        seen("u000", "u001", 9),
+        seen("u002", "u000", 9),
+        seen("u000", "u003", 9),
+        seen("u004", "u000", 9),
+        seen("u000", "u005", 9),
+        did("accept", "u000", "u005", 8),
+        {"type": "leave", "user_id": "u001"},
+        {"type": "leave", "user_id": "u002"},
         {"type": "opt_out", "user_id": "u005"},
-    )  # fmt: skip
+    )
     recommender = Recommender(folder)
     recommender.forget("u003")
     recommender.close()
@@ -376,9 +417,10 @@ def test_people_who_left_or_were_forgotten_are_in_no_label(tmp_path: Path) -> No
 
 def test_strangers_are_users_of_the_next_build_where_they_are_taken(tmp_path: Path) -> None:
     events = [
-        did("connect", "stranger", "u000", 3, None), seen("stranger", "u001", 2),
+        did("connect", "stranger", "u000", 3, None),
+        seen("stranger", "u001", 2),
         {"type": "interact", "user_id": "stranger", "item_id": "i01", "event": "like"},
-    ]  # fmt: skip
+    ]
     taken = write(tmp_path / "taken", tables())
     refused = write(tmp_path / "refused", tables(), SETTINGS + "[events]\ncreate_users = false\n")
     for folder in (taken, refused):
@@ -394,11 +436,12 @@ def test_strangers_are_users_of_the_next_build_where_they_are_taken(tmp_path: Pa
 def test_items_and_profiles_are_in_the_next_build_and_faults_in_its_report(tmp_path: Path) -> None:
     folder = write(tmp_path / "tenant", tables())
     record(
-        folder, {"type": "item_upsert", "item_id": "i99", "category": "c1", "price": 3},
+        folder,
+        {"type": "item_upsert", "item_id": "i99", "category": "c1", "price": 3},
         {"type": "item_upsert", "item_id": "i00", "stock": "many"},
         {"type": "item_unavailable", "item_id": "i01"},
         {"type": "profile_update", "user_id": "u000", "school": "new"},
-    )  # fmt: skip
+    )
     found = clean(folder)
     items = {row["item_id"]: row for row in found["items"].to_pylist()}
     assert (items["i99"]["category"], items["i99"]["price"], items["i99"]["available"]) == (

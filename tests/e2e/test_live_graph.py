@@ -44,9 +44,11 @@ def drawn_events(release: LoadedRelease, chance: random.Random) -> list[dict[str
     for _ in range(EVENTS):
         one = user()
         kind = chance.choice(
-            ["connect", "accept"] * 2 + ["disconnect"] * 3 + ["interact", "click", "purchase"] * 2
+            ["connect", "accept"] * 2
+            + ["disconnect"] * 3
+            + ["interact", "click", "purchase"] * 2
             + ["hide_connection", "block"]
-        )  # fmt: skip
+        )
         event: dict[str, object] = {"type": kind, "user_id": users.identifier(one)}
         if kind in ("interact", "click", "purchase"):
             event["item_id"] = items.identifier(chance.randrange(len(items)))
@@ -126,10 +128,13 @@ def test_editions_tell_whose_lists_change_and_nothing_of_the_order(folder: Path)
         "user_id": users.identifier(one),
         "candidate_id": users.identifier(other),
     }
-    second = {"type": "interact", "user_id": users.identifier(third),
-              "item_id": base.entities.items.identifier(0)}  # fmt: skip
+    second = {
+        "type": "interact",
+        "user_id": users.identifier(third),
+        "item_id": base.entities.items.identifier(0),
+    }
     for each in (first, second):
-        each |= {"timestamp": datetime.now(UTC).isoformat()}  # fmt: skip
+        each |= {"timestamp": datetime.now(UTC).isoformat()}
     twin = folder.parent / "twin"
     shutil.copytree(folder, twin)
     recommender.record([first])
@@ -164,8 +169,11 @@ def test_served_lists_of_both_and_of_their_neighbours_change(folder: Path, encod
 
         before = [asked(each) for each in (one, other, neighbor)]
         assert [asked(each)["cache"] for each in (one, other, neighbor)] == ["hit"] * 3
-        event = {"type": "accept", "user_id": users.identifier(one),
-                 "candidate_id": users.identifier(other)}  # fmt: skip
+        event = {
+            "type": "accept",
+            "user_id": users.identifier(one),
+            "candidate_id": users.identifier(other),
+        }
         assert client.post("/v1/events", json=event).status_code == 202
         assert not mutual(one, other) and not mutual(other, one)  # at once
         deadline = time.monotonic() + 60
@@ -210,8 +218,11 @@ def test_kept_candidates_of_both_and_of_neighbours_are_renewed_before_anybody_as
             recommender.recommend(users.identifier(position), "people")
         wait(lambda: all(map(kept, everybody)))
         former = recommender.release.list_name("people", one)
-        event = {"type": "accept", "user_id": users.identifier(one),
-                 "candidate_id": users.identifier(other)}  # fmt: skip
+        event = {
+            "type": "accept",
+            "user_id": users.identifier(one),
+            "candidate_id": users.identifier(other),
+        }
         recommender.record(event)
         wait(lambda: recommender.release.edition(one) != 0)
         wait(lambda: kept(one) and kept(other))

@@ -131,13 +131,15 @@ def test_a_match_is_shown_only_where_both_ends_allow_it(recommender: Recommender
     recommender.contacts.put("new", contacts=list(map(email, friends)), consent=True)
     hiding, leaving, blocking, blocked, dismissed, connected = friends[:6]
     recommender.contacts.put(hiding, discoverable=False)
-    recommender.record([
-        {"type": "opt_out", "user_id": leaving},
-        {"type": "block", "user_id": blocking, "candidate_id": "new"},
-        {"type": "block", "user_id": "new", "candidate_id": blocked},
-        {"type": "dismiss", "user_id": "new", "candidate_id": dismissed},
-        {"type": "connect", "user_id": "new", "candidate_id": connected},
-    ])  # fmt: skip
+    recommender.record(
+        [
+            {"type": "opt_out", "user_id": leaving},
+            {"type": "block", "user_id": blocking, "candidate_id": "new"},
+            {"type": "block", "user_id": "new", "candidate_id": blocked},
+            {"type": "dismiss", "user_id": "new", "candidate_id": dismissed},
+            {"type": "connect", "user_id": "new", "candidate_id": connected},
+        ]
+    )
     answer = recommender.recommend("new", "people", 20)
     assert of_contacts(answer) == set(friends[6:])
     assert not set(shown(answer)) & {leaving, blocking, blocked, dismissed, connected}
@@ -186,22 +188,42 @@ def test_an_address_book_does_not_tell_who_is_a_member(recommender: Recommender)
         )
         # halving a book to find the entry behind a match ends with the day's uploads
         for _ in range(4):
-            assert client.put("/v1/users/three/contacts", json={"contacts": padding, "consent": True}).status_code == 200  # fmt: skip
+            assert (
+                client.put(
+                    "/v1/users/three/contacts", json={"contacts": padding, "consent": True}
+                ).status_code
+                == 200
+            )
         late = client.put("/v1/users/three/contacts", json={"contacts": padding, "consent": True})
         assert late.status_code == 429
         assert client.delete("/v1/users/three/contacts").status_code == 204
-        assert client.put("/v1/users/three/contacts", json={"contacts": padding, "consent": True}).status_code == 429  # fmt: skip
+        assert (
+            client.put(
+                "/v1/users/three/contacts", json={"contacts": padding, "consent": True}
+            ).status_code
+            == 429
+        )
 
 
 def test_nothing_in_the_state_folder_is_in_clear(held: Held, recommender: Recommender) -> None:
     recommender.contacts.put(
-        "new", own=["Secret.Name@private.example"], contacts=["friend@hidden.example", "+4915112345678"], consent=True,
-    )  # fmt: skip
+        "new",
+        own=["Secret.Name@private.example"],
+        contacts=["friend@hidden.example", "+4915112345678"],
+        consent=True,
+    )
     with pytest.raises(EventError, match="identifier_columns"):
         recommender.record([{"type": "profile_update", "user_id": "new", "email": "a@b.example"}])
     recommender.recommend("new", "people", 20)
-    clear = [b"@mail.example", b"170 0", b"private.example", b"secret.name", b"hidden.example",
-             b"15112345678", b"b.example"]  # fmt: skip
+    clear = [
+        b"@mail.example",
+        b"170 0",
+        b"private.example",
+        b"secret.name",
+        b"hidden.example",
+        b"15112345678",
+        b"b.example",
+    ]
     files = [path for path in recommender.config.state_path.rglob("*") if path.is_file()]
     assert len(files) > 50
     for path in files:
@@ -249,10 +271,12 @@ def test_a_stated_school_seeds_the_list(held: Held, recommender: Recommender) ->
     for row in schools.to_pylist():
         of_school.setdefault(row["school"], set()).add(row["user_id"])
     stated = {user: row["school"] for user, row in held.rows.items() if row["school"]}
-    recommender.record([
-        {"type": "profile_update", "user_id": user, "school": f" {str(school).upper()} "}
-        for user, school in stated.items()
-    ])  # fmt: skip
+    recommender.record(
+        [
+            {"type": "profile_update", "user_id": user, "school": f" {str(school).upper()} "}
+            for user, school in stated.items()
+        ]
+    )
     users = sorted(stated)
     answers = recommender.recommend_many(users, Question("people", 20))
     other = sum(set(shown(answer)) != set(usual) for answer in answers)
@@ -290,7 +314,9 @@ def test_the_first_connection_brings_its_own(held: Held, recommender: Recommende
     scope = release.surface("people").line.scope
     assert scope.relation is CONNECTS or scope.relation.self_typed
     order = np.argsort(np.abs(scope.candidate_degree - 12), kind="stable")
-    first, second = (str(each) for each in users.identifiers(order[scope.known[order]][:2]).to_pylist())  # fmt: skip
+    first, second = (
+        str(each) for each in users.identifiers(order[scope.known[order]][:2]).to_pylist()
+    )
     circles = {
         friend: set(users.identifiers(scope.graph.row(users.position(friend))).to_pylist())
         for friend in (first, second)
@@ -309,11 +335,13 @@ def test_the_first_connection_brings_its_own(held: Held, recommender: Recommende
 
     extra = sorted(circles[first] - circles[second] - {second})[0]
     ended = sorted(circles[second] - {first, extra})[0]
-    recommender.record([
-        {"type": "connect", "user_id": second, "candidate_id": "new"},
-        {"type": "connect", "user_id": second, "candidate_id": extra},
-        {"type": "disconnect", "user_id": second, "candidate_id": ended},
-    ])  # fmt: skip
+    recommender.record(
+        [
+            {"type": "connect", "user_id": second, "candidate_id": "new"},
+            {"type": "connect", "user_id": second, "candidate_id": extra},
+            {"type": "disconnect", "user_id": second, "candidate_id": ended},
+        ]
+    )
     circles[second] = (circles[second] | {extra}) - {ended}
     answer = recommender.recommend("new", "people", 200)
     seeds = {str(e.id): e.reason for e in answer.recommendations if "live_connections" in e.sources}
@@ -326,7 +354,11 @@ def test_the_first_connection_brings_its_own(held: Held, recommender: Recommende
 
     recommender.record({"type": "opt_out", "user_id": second})
     answer = recommender.recommend("new", "people", 200)
-    counts = {e.reason.evidence["count"] for e in answer.recommendations if e.reason.code == "mutual_connections"}  # fmt: skip
+    counts = {
+        e.reason.evidence["count"]
+        for e in answer.recommendations
+        if e.reason.code == "mutual_connections"
+    }
     assert counts == {1}
     assert second not in shown(answer)
 
@@ -337,10 +369,14 @@ def test_held_out_users_are_served_better_than_by_popularity(
     usual = popular(recommender)
 
     def recall(lists: dict[str, list[str]]) -> float:
-        return float(np.mean([
-            len(set(lists[user][:20]) & known) / min(20, len(known))
-            for user, known in held.friends.items()
-        ]))  # fmt: skip
+        return float(
+            np.mean(
+                [
+                    len(set(lists[user][:20]) & known) / min(20, len(known))
+                    for user, known in held.friends.items()
+                ]
+            )
+        )
 
     users = sorted(held.friends)
     by_popularity = recall(dict.fromkeys(users, usual))
@@ -348,8 +384,11 @@ def test_held_out_users_are_served_better_than_by_popularity(
         lists = {}
         for user in users:
             row = held.rows[user]
-            stated = {c: "|".join(row[c]) if isinstance(row[c], list) else str(row[c])
-                      for c in columns if row[c]}  # fmt: skip
+            stated = {
+                c: "|".join(row[c]) if isinstance(row[c], list) else str(row[c])
+                for c in columns
+                if row[c]
+            }
             lists[user] = shown(recommender.recommend(user, "people", 20, context=stated))
         seeded = recall(lists)
         assert seeded > 1.5 * by_popularity, f"{columns}: {seeded:.3f}, {by_popularity:.3f}"
@@ -363,8 +402,13 @@ def test_held_out_users_are_served_better_than_by_popularity(
             known - {min(known)},
         )
     pairs = [(lists[user], rest[user]) for user in users if rest[user]]
-    hits = [[len(set(got) & left) / min(20, len(left)) for got, left in zip(side, [r for _, r in pairs], strict=True)]
-            for side in ([got for got, _ in pairs], [usual] * len(pairs))]  # fmt: skip
+    hits = [
+        [
+            len(set(got) & left) / min(20, len(left))
+            for got, left in zip(side, [r for _, r in pairs], strict=True)
+        ]
+        for side in ([got for got, _ in pairs], [usual] * len(pairs))
+    ]
     assert np.mean(hits[0]) > 1.5 * np.mean(hits[1]), [float(np.mean(each)) for each in hits]
 
 
@@ -438,7 +482,9 @@ def test_an_address_book_from_a_file(recommender: Recommender, tmp_path: Path) -
     lines = [f"{number},Name {number},{email(user)}" for number, user in enumerate(friends)]
     (tmp_path / "book.csv").write_text("id,name,mail\n" + "\n".join(lines) + "\n")
     where = ["-c", str(recommender.config.base)]
-    run = CliRunner().invoke(cli, ["contacts", "new", str(tmp_path / "book.csv"), "--consent", *where])  # fmt: skip
+    run = CliRunner().invoke(
+        cli, ["contacts", "new", str(tmp_path / "book.csv"), "--consent", *where]
+    )
     assert run.exit_code == 0, run.output
     assert "3 contacts kept" in run.output
     assert of_contacts(recommender.recommend("new", "people", 20)) == set(friends)
@@ -483,7 +529,9 @@ def test_the_first_items_bring_those_like_them(items: Recommender) -> None:
     similar = release.surface("items").line.sources["item_knn"].similar  # type: ignore[attr-defined]
     row = slice(similar.indptr[place], similar.indptr[place + 1])
     order = similar.indices[row][np.argsort(-similar.values[row], kind="stable")]
-    best = [str(i) for i in release.entities.items.identifiers(order[scope.known[order]]).to_pylist()]  # fmt: skip
+    best = [
+        str(i) for i in release.entities.items.identifiers(order[scope.known[order]]).to_pylist()
+    ]
     assert first.id == best[0]
 
 
@@ -497,6 +545,10 @@ def test_stated_interests_bring_the_popular_of_them(items: Recommender) -> None:
     places = release.entities.items.positions([e.id for e in answer.recommendations])
     first = answer.recommendations[0]
     assert first.reason.text == f"popular in category: {value}"
-    seeds = [p for p, e in zip(places, answer.recommendations, strict=True) if "stated_interests" in e.sources]  # fmt: skip
+    seeds = [
+        p
+        for p, e in zip(places, answer.recommendations, strict=True)
+        if "stated_interests" in e.sources
+    ]
     assert {int(column.codes[p]) for p in seeds} == {int(column.codes[0])}  # type: ignore[union-attr]
     assert np.all(np.diff(scope.candidate_degree[seeds]) <= 0)

@@ -54,9 +54,10 @@ def column(recommender: Recommender, table: str, name: str) -> dict[Any, Any]:
     return dict(zip(rows.column(0).to_pylist(), rows.column(name).to_pylist(), strict=True))
 
 
-@pytest.mark.parametrize(("surface", "table", "name"), [
-    ("items", "items", "category"), ("people", "users", "school"), ("people", "users", "skills"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("surface", "table", "name"),
+    [("items", "items", "category"), ("people", "users", "school"), ("people", "users", "skills")],
+)
 def test_only_what_passes_a_filter_is_shown(
     recommender: Recommender, surface: str, table: str, name: str
 ) -> None:
@@ -213,8 +214,10 @@ def test_promoted_places_are_spread() -> None:
 def test_a_context_has_rules_of_its_own(tenant: Path, tmp_path: Path) -> None:
     shutil.copytree(tenant, tmp_path / "tenant")
     with (tmp_path / "tenant" / "nextedge.toml").open("a") as file:
-        file.write("[surfaces.people.contexts.email]\nk = 4\n"
-                   "[surfaces.people.contexts.email.policy]\nmax_per = {school = 1}\n")  # fmt: skip
+        file.write(
+            "[surfaces.people.contexts.email]\nk = 4\n"
+            "[surfaces.people.contexts.email.policy]\nmax_per = {school = 1}\n"
+        )
     recommender = Recommender(tmp_path / "tenant")
     schools = column(recommender, "users", "school")
     plain = recommender.recommend(USER, "people")

@@ -58,14 +58,18 @@ CASES = {
     "large_id": ("POST", INTERNAL, inner(user_id=2**63), 422, "user_id"),
     "long_id": ("GET", ASK + "?user_id=" + "x" * 300, None, 422, "user_id"),
     "time_out_of_range": (
-        "POST", EVENTS, event(timestamp="0001-01-01T00:00:00+14:00"), 422, "timestamp"
+        "POST",
+        EVENTS,
+        event(timestamp="0001-01-01T00:00:00+14:00"),
+        422,
+        "timestamp",
     ),
     "large_limit": ("GET", ASK + "?user_id=a&limit=99999999999999999999", None, 422, "limit"),
     "no_surface": ("GET", "/v1/pepole/recommendations?user_id=a", None, 404, "people"),
     "no_release": ("POST", "/v1/releases/no-such/promote", None, 404, "no-such"),
     "no_training": ("GET", "/v1/training/no-such", None, 422, "no-such"),
     "foreign_tenant": ("POST", INTERNAL, inner(tenant_id="other"), 403, "tenant_id"),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")

@@ -60,7 +60,11 @@ def test_every_process_scores_alike_whatever_it_imports_first(tenant: Path) -> N
         done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
         return done.stdout
 
-    odd = "nextedge.retrieval.two_hop", "nextedge.features.taste_features", "nextedge.retrieval.recent"
+    odd = (
+        "nextedge.retrieval.two_hop",
+        "nextedge.features.taste_features",
+        "nextedge.retrieval.recent",
+    )
     assert scores() == scores(*odd)
 
 
@@ -111,11 +115,16 @@ def test_events_take_effect_at_once(tenant: Path) -> None:
     first, second, third = (r.id for r in recommender.recommend(user, "people", 3).recommendations)
     other = Recommender(tenant)  # another process would be such an object
     other.recommend(user, "people", 3)
-    assert recommender.record([
-        {"type": "dismiss", "user_id": user, "candidate_id": first, "event_id": "one"},
-        {"type": "block", "user_id": second, "candidate_id": user},
-        {"type": "connect", "user_id": user, "candidate_id": third},
-    ]) == 3  # fmt: skip
+    assert (
+        recommender.record(
+            [
+                {"type": "dismiss", "user_id": user, "candidate_id": first, "event_id": "one"},
+                {"type": "block", "user_id": second, "candidate_id": user},
+                {"type": "connect", "user_id": user, "candidate_id": third},
+            ]
+        )
+        == 3
+    )
     assert (
         recommender.record(
             {"type": "dismiss", "user_id": user, "candidate_id": first, "event_id": "one"}

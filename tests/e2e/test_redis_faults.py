@@ -48,9 +48,13 @@ def serve(tenant: Path) -> Iterator[Callable[..., Replica]]:
     def start(server: RedisServer, entries: int = 0, timeout_ms: float = 2000) -> Replica:
         config = load_config(tenant)
         settings = config.serving.model_copy(
-            update={"store": server.url, "store_timeout_ms": timeout_ms,
-                    "cache_entries": entries, "log_requests": False},
-        )  # fmt: skip
+            update={
+                "store": server.url,
+                "store_timeout_ms": timeout_ms,
+                "cache_entries": entries,
+                "log_requests": False,
+            }
+        )
         recommender = Recommender(config.model_copy(update={"serving": settings}))
         recommender.start_serving()
         serving.append(recommender)
@@ -203,9 +207,15 @@ def test_values_are_damaged(
             flipped = bytearray(value)
             flipped[len(value) * place // len(names)] ^= 1 << place % 8
             damaged = [
-                bytes(flipped), value[: len(value) // 2], b"", b"noise" * 20, values[place - 1],
-                pack({}, {}), value + b"\0", value[:-1],
-            ]  # fmt: skip
+                bytes(flipped),
+                value[: len(value) // 2],
+                b"",
+                b"noise" * 20,
+                values[place - 1],
+                pack({}, {}),
+                value + b"\0",
+                value[:-1],
+            ]
             client.set(name, damaged[place % len(damaged)])
     assert lists(recommender) == expected
     cache.flush()

@@ -41,8 +41,11 @@ class Replica:
     def __init__(self, url: str) -> None:
         self.process = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("replica.py")), url, "acme"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+        )
 
     def send(self, command: str) -> None:
         assert self.process.stdin is not None

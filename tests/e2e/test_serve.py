@@ -115,8 +115,9 @@ def test_an_event_holds_in_every_worker(service: Service) -> None:
     for _ in range(24):  # a fresh connection each time meets every worker
         answer = httpx2.get(
             f"{service.client.base_url}/pymk/recommendations",
-            params={"user_id": user, "limit": 10}, timeout=60,
-        )  # fmt: skip
+            params={"user_id": user, "limit": 10},
+            timeout=60,
+        )
         assert shown[0] not in [r["candidate_id"] for r in answer.json()["recommendations"]]
 
 

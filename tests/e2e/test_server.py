@@ -104,8 +104,15 @@ def test_the_access_log_names_nobody(running: Running, keys: dict[str, str]) -> 
         (line["route"], line["status"], line["surface"]) for line in lines
     }
     assert set(lines[-1]) == {
-        "time", "request_id", "tenant", "method", "route", "status", "ms", "surface",
-    }  # fmt: skip
+        "time",
+        "request_id",
+        "tenant",
+        "method",
+        "route",
+        "status",
+        "ms",
+        "surface",
+    }
     assert "secret-11" not in running.log.read_text()
 
 
@@ -142,8 +149,11 @@ def _spans_name_stages_and_nobody(collector: Collector) -> None:
     spans = {each.span_id: each for each in collector.collected}
     names = {each.name for each in spans.values()}
     assert {
-        "GET /pymk/recommendations", "POST /v1/events", "nextedge.candidates", "nextedge.ranking",
-    } <= names  # fmt: skip
+        "GET /pymk/recommendations",
+        "POST /v1/events",
+        "nextedge.candidates",
+        "nextedge.ranking",
+    } <= names
     for each in spans.values():
         if each.name.startswith("nextedge."):
             parent = spans[each.parent_span_id]

@@ -83,9 +83,16 @@ class ShardProcess:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.command = [
-            sys.executable, "-m", "nextedge", "serve-shard", str(part), "-c", str(folder),
-            "--port", str(self.port),
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "nextedge",
+            "serve-shard",
+            str(part),
+            "-c",
+            str(folder),
+            "--port",
+            str(self.port),
+        ]
         self.log = log
         self.process: subprocess.Popen[bytes] | None = None
 

@@ -333,9 +333,11 @@ def test_a_bucket_that_refuses_an_upload(
 
 
 def test_what_is_served_goes_on_while_the_bucket_refuses(
-    machines: Machines, s3_proxy: Proxy, monkeypatch: pytest.MonkeyPatch,
+    machines: Machines,
+    s3_proxy: Proxy,
+    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.setattr(current, "LOOK_SECONDS", 0.2)
     monkeypatch.setattr(current, "LOOK_AGAIN_SECONDS", 0.2)
     here, there = machines.machine("here"), machines.machine("there")

@@ -54,9 +54,10 @@ def made(number: int, size: int) -> list[dict[str, object]]:
         moment = START + number * 3600 + int(random.integers(0, 7200))
         user = int(random.integers(USERS))
         about: dict[str, object] = {
-            "event_id": f"{number}-{place}", "user_id": f"u{user}",
+            "event_id": f"{number}-{place}",
+            "user_id": f"u{user}",
             "timestamp": datetime.fromtimestamp(moment, UTC).isoformat(),
-        }  # fmt: skip
+        }
         if place % 4:
             found.append({**about, "type": "interact", "item_id": f"i{random.integers(ITEMS)}"})
         else:  # pairs that no other event names
@@ -77,15 +78,27 @@ def put(folder: Path, number: int, size: int = 40) -> list[dict[str, object]]:
 
 def start(folder: Path, *options: str, source: str | None = None) -> subprocess.Popen[str]:
     command = [
-        sys.executable, "-m", "nextedge", "stream", "-c", str(folder),
-        "--from", source or str(folder / "events"),
-        "--checkpoint", str(folder / "checkpoint"), *options,
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "nextedge",
+        "stream",
+        "-c",
+        str(folder),
+        "--from",
+        source or str(folder / "events"),
+        "--checkpoint",
+        str(folder / "checkpoint"),
+        *options,
+    ]
     environment = {**os.environ, "PYSPARK_SUBMIT_ARGS": "--master local[2] pyspark-shell"}
     return subprocess.Popen(
-        command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+        command,
+        env=environment,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
         start_new_session=True,
-    )  # fmt: skip
+    )
 
 
 def batches(process: subprocess.Popen[str]) -> Iterator[str]:
@@ -219,6 +232,10 @@ def test_a_source_that_cannot_be_is_named(folder: Path) -> None:
     from nextedge.errors import ConfigError, InputError
     from nextedge.events.stream import _lines
 
-    for given, expected in (("ftp://x", ConfigError), ("kafka://", ConfigError), (str(folder / "no"), InputError)):  # fmt: skip
+    for given, expected in (
+        ("ftp://x", ConfigError),
+        ("kafka://", ConfigError),
+        (str(folder / "no"), InputError),
+    ):
         with pytest.raises(expected, match="expected"):
             _lines(None, given, "acme")  # type: ignore[arg-type]

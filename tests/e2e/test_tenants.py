@@ -205,11 +205,14 @@ def test_a_foreign_tenant_and_an_unknown_one_are_the_same(served: Served) -> Non
     body = {"user_id": "7", "count": 3}
     answers = [
         served.ask(
-            "small", "read", "POST", "/internal/ml/recommendations",
+            "small",
+            "read",
+            "POST",
+            "/internal/ml/recommendations",
             json={**body, "tenant_id": name},
         )
         for name in ("large", "nobody")
-    ]  # fmt: skip
+    ]
     assert [each.status_code for each in answers] == [403, 403]
     assert answers[0].content == answers[1].content
     own = served.ask(

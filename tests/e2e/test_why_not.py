@@ -12,8 +12,21 @@ from nextedge import Recommender
 from nextedge.cli.main import app
 from nextedge.errors import UnknownUserError
 
-EDGES = [(0, 1), (0, 2), (0, 3), (1, 4), (1, 5), (2, 5), (2, 6), (3, 6), (3, 7), (4, 8), (5, 8),
-         (6, 9), (7, 9)]  # fmt: skip
+EDGES = [
+    (0, 1),
+    (0, 2),
+    (0, 3),
+    (1, 4),
+    (1, 5),
+    (2, 5),
+    (2, 6),
+    (3, 6),
+    (3, 7),
+    (4, 8),
+    (5, 8),
+    (6, 9),
+    (7, 9),
+]
 
 
 @pytest.fixture

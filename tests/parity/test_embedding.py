@@ -41,13 +41,17 @@ def data_of(relation: str) -> TrainingData:
     of_people[0, 0] = np.nan
     if relation == CONNECTS.name:
         return replace(
-            people, query_features=of_people, candidate_features=of_people,
+            people,
+            query_features=of_people,
+            candidate_features=of_people,
             others={"engagements": engaged.graph},
-        )  # fmt: skip
+        )
     return replace(
-        engaged, query_features=of_people, candidate_features=of_items,
+        engaged,
+        query_features=of_people,
+        candidate_features=of_items,
         others={"connections": people.graph},
-    )  # fmt: skip
+    )
 
 
 def trained(name: str, data: TrainingData, folder: Path) -> tuple[Model, Artifact]:

@@ -148,8 +148,9 @@ def test_rows_of_many_blocks_are_the_same(engine: SparkEngine, tmp_path: Path) -
             path = tmp_path / "connections.parquet"
             interning.intern(each, path, "connections", folder, folder / "connections")
     for name in ("source", "target", "time", "weight"):
-        ours, theirs = (np.load(tmp_path / each / "connections" / f"{name}.npy")
-                        for each in ("local", "spark"))  # fmt: skip
+        ours, theirs = (
+            np.load(tmp_path / each / "connections" / f"{name}.npy") for each in ("local", "spark")
+        )
         assert len(ours) == 1000
         np.testing.assert_array_equal(ours, theirs)
 
@@ -248,9 +249,8 @@ session.stop()
 def test_a_killed_executor_costs_its_tasks_only() -> None:
     """A cluster of two executors in processes of their own; one is killed among its blocks."""
     done = subprocess.run(
-        [sys.executable, "-c", KILLED],
-        capture_output=True, text=True, timeout=400, check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", KILLED], capture_output=True, text=True, timeout=400, check=False
+    )
     assert "killed" in done.stdout, done.stderr[-2000:]
     assert f"{[2 * x for x in range(8)]} True" in done.stdout, done.stderr[-2000:]
 
@@ -261,8 +261,17 @@ def test_a_build_stopped_by_kill_goes_on_where_it_was(tenant: Path, tmp_path: Pa
     folder.mkdir()
     for path in tenant.iterdir():
         (folder / path.name).write_bytes(path.read_bytes())
-    command = [sys.executable, "-m", "nextedge", "build", str(folder), "--surface", "people",
-               "--engine", "spark"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "nextedge",
+        "build",
+        str(folder),
+        "--surface",
+        "people",
+        "--engine",
+        "spark",
+    ]
     process = subprocess.Popen(
         command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )

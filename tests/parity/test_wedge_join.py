@@ -21,13 +21,7 @@ from nextedge.engines.duckdb.engine import LocalEngine
 from nextedge.errors import ConfigError, DataError
 from nextedge.graph.two_hop import SCORES, TwoHopResult, top_two_hop
 from nextedge.graph.wedge_blocks import cut_queries, two_hop_result, write_blocks
-from nextedge.graph.wedge_join import (
-    COLUMNS,
-    WedgeJoin,
-    query_wedges,
-    two_hop_table,
-    wedge_sides,
-)
+from nextedge.graph.wedge_join import COLUMNS, WedgeJoin, query_wedges, two_hop_table, wedge_sides
 from nextedge.testing.oracles import two_hop_candidates, two_hop_scores
 
 NODES = 16
@@ -74,9 +68,12 @@ def spark() -> Iterator[Any]:
         patch.setitem(os.environ, "PYSPARK_PYTHON", sys.executable)
         builder = pyspark.SparkSession.builder.master("local[2]")
         chosen = {
-            "ui.enabled": "false", "ui.showConsoleProgress": "false", "driver.memory": "1g",
-            "sql.shuffle.partitions": "3", "driver.host": "127.0.0.1",
-        }  # fmt: skip
+            "ui.enabled": "false",
+            "ui.showConsoleProgress": "false",
+            "driver.memory": "1g",
+            "sql.shuffle.partitions": "3",
+            "driver.host": "127.0.0.1",
+        }
         for name, value in chosen.items():
             builder = builder.config(f"spark.{name}", value)
         session = builder.getOrCreate()
@@ -106,20 +103,33 @@ def local_rows(
 
 def kernel_rows(entries: pa.Table, nodes: int, asked: WedgeJoin, queries: Any) -> TwoHopResult:
     return top_two_hop(
-        *rows_of(entries, nodes), queries, n=asked.n, min_common=asked.min_common,
-        score=asked.score, hub_cap=asked.hub_cap,
-    )  # fmt: skip
+        *rows_of(entries, nodes),
+        queries,
+        n=asked.n,
+        min_common=asked.min_common,
+        score=asked.score,
+        hub_cap=asked.hub_cap,
+    )
 
 
 @given(
-    edge_lists, st.sampled_from(SCORES), st.integers(0, 3), st.integers(0, NODES + 5),
-    st.sampled_from([None, 0, 1, 3, 6]), st.sampled_from([2, 5, 1 << 22]),
-)  # fmt: skip
+    edge_lists,
+    st.sampled_from(SCORES),
+    st.integers(0, 3),
+    st.integers(0, NODES + 5),
+    st.sampled_from([None, 0, 1, 3, 6]),
+    st.sampled_from([2, 5, 1 << 22]),
+)
 @settings(max_examples=30, deadline=None)
 def test_join_equals_kernel(
-    engine: LocalEngine, edges: Any, score: str, min_common: int, n: int, hub_cap: int | None,
+    engine: LocalEngine,
+    edges: Any,
+    score: str,
+    min_common: int,
+    n: int,
+    hub_cap: int | None,
     key_wedges: int,
-) -> None:  # fmt: skip
+) -> None:
     asked = WedgeJoin(n, min_common, score, hub_cap, key_wedges)
     entries, queries = entries_of(edges), np.arange(NODES, dtype=np.int32)
     found = local_rows(engine, entries, asked)

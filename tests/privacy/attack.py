@@ -31,10 +31,15 @@ def tables() -> dict[str, pa.Table]:
     pairs = [(a, o) for a, o in product(ATTACKERS, others) if random.random() < 0.5]
     pairs += [(attacker, VICTIM) for attacker in ATTACKERS]
     rows = found["connections"]
-    more = pa.table({
-        "src": [a for a, _ in pairs], "dst": [b for _, b in pairs],
-        "timestamp": pc.take(rows.column("timestamp"), random.integers(0, len(rows), len(pairs))),
-    })  # fmt: skip
+    more = pa.table(
+        {
+            "src": [a for a, _ in pairs],
+            "dst": [b for _, b in pairs],
+            "timestamp": pc.take(
+                rows.column("timestamp"), random.integers(0, len(rows), len(pairs))
+            ),
+        }
+    )
     return {**found, "connections": pa.concat_tables([rows, more])}
 
 
@@ -108,9 +113,10 @@ def asked(client: TestClient, accounts: list[int] = ATTACKERS) -> Observed:
         f"{path}?user_id={user}&limit=200{more}"
         for user in (*accounts, "stranger")
         for path, more in (
-            ("/pymk/recommendations", ""), ("/v1/people/recommendations", "&explain=true"),
+            ("/pymk/recommendations", ""),
+            ("/v1/people/recommendations", "&explain=true"),
         )
-    ]  # fmt: skip
+    ]
     doors += [f"/v1/people/similar?id={user}&limit=200" for user in (*accounts, VICTIM)]
     doors += [f"/v1/embeddings/user/{user}" for user in (*accounts, VICTIM)]
     found: Observed = {}

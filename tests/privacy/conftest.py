@@ -39,17 +39,21 @@ def network(seed: int = 5) -> dict[str, pa.Table]:
     left, right = np.nonzero(np.triu(random.random((PEOPLE, PEOPLE)) < near, 1))
     days = random.integers(0, 300, len(left))
     start = 1_700_000_000_000_000
-    users = pa.table({
-        "user_id": [person(place) for place in range(PEOPLE)],
-        "name": [f"Name{person(place)} of {place}" for place in range(PEOPLE)],
-        "school": [f"school {number}" for number in school],
-        "discoverable": [place % 10 != 3 for place in range(PEOPLE)],
-    })  # fmt: skip
-    connections = pa.table({
-        "src": [person(int(place)) for place in left],
-        "dst": [person(int(place)) for place in right],
-        "timestamp": pa.array(start + days * 86_400_000_000, pa.timestamp("us", "UTC")),
-    })  # fmt: skip
+    users = pa.table(
+        {
+            "user_id": [person(place) for place in range(PEOPLE)],
+            "name": [f"Name{person(place)} of {place}" for place in range(PEOPLE)],
+            "school": [f"school {number}" for number in school],
+            "discoverable": [place % 10 != 3 for place in range(PEOPLE)],
+        }
+    )
+    connections = pa.table(
+        {
+            "src": [person(int(place)) for place in left],
+            "dst": [person(int(place)) for place in right],
+            "timestamp": pa.array(start + days * 86_400_000_000, pa.timestamp("us", "UTC")),
+        }
+    )
     return {"users": users, "connections": connections}
 
 

@@ -48,10 +48,15 @@ def used(folder: Path) -> Recommender:
             {"type": "block", "user_id": GONE, "candidate_id": OTHER},
             {"type": "connect", "user_id": person(1), "candidate_id": GONE},
             {"type": "impression", "user_id": OTHER, "candidate_id": GONE},
-            {"type": "dismiss", "user_id": OTHER, "candidate_id": person(30), "seen_by": [str(GONE)]},
+            {
+                "type": "dismiss",
+                "user_id": OTHER,
+                "candidate_id": person(30),
+                "seen_by": [str(GONE)],
+            },
             {"type": "block", "user_id": OTHER, "candidate_id": person(31)},
             {"type": "opt_out", "user_id": person(32)},
-        ]  # fmt: skip
+        ]
         assert client.post("/v1/events", json=events).status_code == 202
     recommender = Recommender(folder)
     assert len(traces(folder)) > 10

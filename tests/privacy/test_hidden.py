@@ -55,7 +55,10 @@ def test_a_release_is_the_same_byte_for_byte(absent: Path, hidden: Path) -> None
 
 def lists(recommender: Recommender, user: int, without: tuple[int, ...] = ()) -> list[Any]:
     found = recommender.recommend(user, k=30, exclude=without)
-    return [(each.id, each.score, each.rank, each.reason, each.sources) for each in found.recommendations]  # fmt: skip
+    return [
+        (each.id, each.score, each.rank, each.reason, each.sources)
+        for each in found.recommendations
+    ]
 
 
 def test_answers_differ_only_by_the_other_end(clock: None, absent: Path, hidden: Path) -> None:
@@ -161,9 +164,9 @@ def test_new_connections_of_who_hides_all_change_nothing(tmp_path: Path) -> None
     before = recommender.release
     graph, ids = before.snapshot.connections, before.entities.users
     strangers = [ids.identifier(each) for each in range(20, 23)]
-    recommender.record([
-        {"type": "accept", "user_id": VICTIM, "candidate_id": each} for each in strangers
-    ])  # fmt: skip
+    recommender.record(
+        [{"type": "accept", "user_id": VICTIM, "candidate_id": each} for each in strangers]
+    )
     assert recommender.release.snapshot.connections is graph
     recommender.record({"type": "accept", "user_id": strangers[0], "candidate_id": strangers[1]})
     live = recommender.release.snapshot.connections
@@ -177,10 +180,14 @@ def test_a_pair_that_is_hidden_once_is_hidden_in_every_row(tmp_path: Path) -> No
         "hidden", pa.array([False] * len(found["connections"]))
     )
     one = rows.slice(0, 1)
-    again = pa.table({
-        "src": one.column("dst"), "dst": one.column("src"), "timestamp": rows.column("timestamp").slice(9, 1),
-        "hidden": pa.array([True]),
-    })  # fmt: skip
+    again = pa.table(
+        {
+            "src": one.column("dst"),
+            "dst": one.column("src"),
+            "timestamp": rows.column("timestamp").slice(9, 1),
+            "hidden": pa.array([True]),
+        }
+    )
     output = clean(tmp_path / "t", {**found, "connections": pa.concat_tables([rows, again])}, [])
     assert len(pairs(output, "hidden_connections")) == 1
     assert not pairs(output, "connections") & pairs(output, "hidden_connections")
@@ -190,11 +197,14 @@ def test_what_made_a_hidden_connection_is_no_label(tmp_path: Path) -> None:
     found = tables()
     rows = found["connections"]
     a, b = (rows.column(name)[0].as_py() for name in ("src", "dst"))
-    found["impressions"] = pa.table({
-        "user_id": [a, b, a, person(1)], "candidate_id": [b, a, b, person(2)],
-        "timestamp": pa.array([10**15] * 4, pa.timestamp("us", "UTC")),
-        "action": ["connect", "accept", None, "connect"],
-    })  # fmt: skip
+    found["impressions"] = pa.table(
+        {
+            "user_id": [a, b, a, person(1)],
+            "candidate_id": [b, a, b, person(2)],
+            "timestamp": pa.array([10**15] * 4, pa.timestamp("us", "UTC")),
+            "action": ["connect", "accept", None, "connect"],
+        }
+    )
     hide = [{"type": "hide_connection", "user_id": b, "candidate_id": a}]
     output = clean(tmp_path / "t", found, hide)
     left = pq.read_table(output / "impressions.parquet").column("action").to_pylist()
@@ -206,13 +216,14 @@ def test_who_left_is_in_no_clean_table(tmp_path: Path) -> None:
     gone, opted_out = person(9), person(11)
     found["blocks"] = pa.table({"user_id": [gone, 1], "other_id": [person(1), gone]})
     events = [
-        {"type": "leave", "user_id": gone}, {"type": "opt_out", "user_id": opted_out},
+        {"type": "leave", "user_id": gone},
+        {"type": "opt_out", "user_id": opted_out},
         {"type": "connect", "user_id": gone, "candidate_id": person(50)},
         {"type": "block", "user_id": person(1), "candidate_id": person(2)},
         {"type": "block", "user_id": person(4), "candidate_id": person(5)},
         {"type": "unblock", "user_id": person(5), "candidate_id": person(4)},
         {"type": "unblock", "user_id": person(1), "candidate_id": person(2)},
-    ]  # fmt: skip
+    ]
     output = clean(tmp_path / "t", found, events)
     for path in output.glob("*.parquet"):
         assert str(gone) not in json.dumps(pq.read_table(path).to_pylist(), default=str), path.name

@@ -191,9 +191,10 @@ class Histories(RuleBasedStateMachine):
                 assert not (told and any(self.apart(*pair) for pair in pairs if len(pair) == 2))
                 assert not (told and set(pairs) & self.ended)
             possible = [
-                mutual for mutual in self.neighbours(user) & self.neighbours(candidate)
+                mutual
+                for mutual in self.neighbours(user) & self.neighbours(candidate)
                 if not self.apart(user, mutual) and not self.apart(candidate, mutual)
-            ]  # fmt: skip
+            ]
             assert evidence["count"] <= len(set(possible) - self.absent())
 
     def neighbours(self, user: int) -> set[int]:
@@ -213,10 +214,13 @@ class Histories(RuleBasedStateMachine):
             self.rows(user, self.client.post("/internal/ml/recommendations", json=body).json())
 
     def rows(self, user: int, answer: dict[str, Any]) -> None:
-        self.check(user, [
-            (each["candidate_id"], each["reason"]["text"], each["reason"]["evidence"])
-            for each in answer["recommendations"]
-        ])  # fmt: skip
+        self.check(
+            user,
+            [
+                (each["candidate_id"], each["reason"]["text"], each["reason"]["evidence"])
+                for each in answer["recommendations"]
+            ],
+        )
 
     @invariant()
     def nobody_hidden_is_similar_to_anybody(self) -> None:
@@ -233,7 +237,11 @@ def test_random_histories_show_nothing_forbidden(built: Path) -> None:
     run_state_machine_as_test(
         Histories,
         settings=settings(
-            max_examples=3, stateful_step_count=25, deadline=None, derandomize=True,
-            suppress_health_check=list(HealthCheck), phases=[Phase.generate],
+            max_examples=3,
+            stateful_step_count=25,
+            deadline=None,
+            derandomize=True,
+            suppress_health_check=list(HealthCheck),
+            phases=[Phase.generate],
         ),
-    )  # fmt: skip
+    )

@@ -61,14 +61,20 @@ def reason(client: TestClient, viewer: int, candidate: int) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("kind", "by", "of"),
     [
-        ("opt_out", "mutual", None), ("leave", "mutual", None),
-        ("block", "mutual", "candidate"), ("block", "candidate", "mutual"),
-        ("block", "mutual", "viewer"), ("block", "viewer", "mutual"),
-        ("disconnect", "mutual", "candidate"), ("disconnect", "viewer", "mutual"),
-        ("hide_connection", "mutual", "candidate"), ("hide_connection", "candidate", "mutual"),
-        ("hide_connection", "mutual", "viewer"), ("hide_connection", "viewer", "mutual"),
+        ("opt_out", "mutual", None),
+        ("leave", "mutual", None),
+        ("block", "mutual", "candidate"),
+        ("block", "candidate", "mutual"),
+        ("block", "mutual", "viewer"),
+        ("block", "viewer", "mutual"),
+        ("disconnect", "mutual", "candidate"),
+        ("disconnect", "viewer", "mutual"),
+        ("hide_connection", "mutual", "candidate"),
+        ("hide_connection", "candidate", "mutual"),
+        ("hide_connection", "mutual", "viewer"),
+        ("hide_connection", "viewer", "mutual"),
     ],
-)  # fmt: skip
+)
 def test_evidence_ends_with_the_next_answer(
     client: TestClient, kind: str, by: str, of: str | None
 ) -> None:
@@ -111,8 +117,20 @@ def test_an_id_has_one_spelling(client: TestClient, spelling: str) -> None:
 def test_a_batch_of_ids_is_found_as_one_by_one() -> None:
     largest = 2**63 - 1
     ids = IdMap(pa.array([-7, 0, 7, 1_234_567_890_123_456_789, largest]))
-    texts = ["-7", "0", "7", "1234567890123456789", str(largest), "07", "+7", "-0", "", "x",
-             str(largest + 1), "99999999999999999999"]  # fmt: skip
+    texts = [
+        "-7",
+        "0",
+        "7",
+        "1234567890123456789",
+        str(largest),
+        "07",
+        "+7",
+        "-0",
+        "",
+        "x",
+        str(largest + 1),
+        "99999999999999999999",
+    ]
     one_by_one = [ids.position(text) for text in texts]
     assert one_by_one == [0, 1, 2, 3, 4, *[-1] * 7]
     assert ids.positions(texts * 10).tolist() == one_by_one * 10
@@ -174,8 +192,12 @@ def test_without_live_state_nobody_is_shown(folder: Path) -> None:
         event = {"type": "opt_out", "user_id": person(1)}
         assert client.post("/v1/events", json=event).status_code == 503
         assert recommender.recommend(person(0)).recommendations == ()
-        assert all(not a.recommendations for a in Recommender(folder).recommend_many(
-            [person(0), person(1)], question(recommender)))  # fmt: skip
+        assert all(
+            not a.recommendations
+            for a in Recommender(folder).recommend_many(
+                [person(0), person(1)], question(recommender)
+            )
+        )
 
 
 def test_a_log_that_is_gone_is_not_made_anew(folder: Path) -> None:

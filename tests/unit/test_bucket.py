@@ -41,11 +41,24 @@ def test_urls_of_buckets(url: str) -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        "s3://", "s3:///x", "s3://a/b?versionId=1", "gs://a#b", "ftp://a/b", "s3://k:secret@b/c",
-        "s3://a//b", "s3://a/../b", "s3://a/./b", "s3://a/%2e%2e/b",
-        "s3:/a/b", "s3:a", "S3:/a", "gs:/a", "", " ",
+        "s3://",
+        "s3:///x",
+        "s3://a/b?versionId=1",
+        "gs://a#b",
+        "ftp://a/b",
+        "s3://k:secret@b/c",
+        "s3://a//b",
+        "s3://a/../b",
+        "s3://a/./b",
+        "s3://a/%2e%2e/b",
+        "s3:/a/b",
+        "s3:a",
+        "S3:/a",
+        "gs:/a",
+        "",
+        " ",
     ],
-)  # fmt: skip
+)
 def test_what_is_no_url_of_a_bucket(url: str) -> None:
     with pytest.raises(ConfigError, match="state: ") as caught:
         parse_config({"state": url}, base=Path(), origin="nextedge.toml")
@@ -102,15 +115,25 @@ def azure_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     port, name = free_port(), f"container-{uuid.uuid4().hex[:8]}"
     endpoint = f"http://127.0.0.1:{port}/{_ACCOUNT}"
     server = subprocess.Popen(
-        [program, "--inMemoryPersistence", "--disableTelemetry", "--skipApiVersionCheck",
-         "--silent", "--blobPort", str(port)],
-        cwd=tmp_path_factory.mktemp("azurite"), stdout=subprocess.DEVNULL,
+        [
+            program,
+            "--inMemoryPersistence",
+            "--disableTelemetry",
+            "--skipApiVersionCheck",
+            "--silent",
+            "--blobPort",
+            str(port),
+        ],
+        cwd=tmp_path_factory.mktemp("azurite"),
+        stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    )
     settings = {
-        "AZURE_STORAGE_ACCOUNT_NAME": _ACCOUNT, "AZURE_STORAGE_ACCOUNT_KEY": _KEY,
-        "AZURE_STORAGE_ENDPOINT": endpoint, "AZURE_ALLOW_HTTP": "true",
-    }  # fmt: skip
+        "AZURE_STORAGE_ACCOUNT_NAME": _ACCOUNT,
+        "AZURE_STORAGE_ACCOUNT_KEY": _KEY,
+        "AZURE_STORAGE_ENDPOINT": endpoint,
+        "AZURE_ALLOW_HTTP": "true",
+    }
     with pytest.MonkeyPatch.context() as patch:
         for key, value in settings.items():
             patch.setenv(key, value)
@@ -129,9 +152,10 @@ def _make_container(endpoint: str, name: str) -> None:
         )
         digest = hmac.new(base64.b64decode(_KEY), text.encode(), hashlib.sha256).digest()
         headers = {
-            "x-ms-date": date, "x-ms-version": _VERSION,
+            "x-ms-date": date,
+            "x-ms-version": _VERSION,
             "Authorization": f"SharedKey {_ACCOUNT}:{base64.b64encode(digest).decode()}",
-        }  # fmt: skip
+        }
         request = urllib.request.Request(
             f"{endpoint}/{name}?restype=container", method="PUT", headers=headers
         )

@@ -22,11 +22,18 @@ def event(kind: str, day: float, **fields: Any) -> Event:
 
 
 def items() -> pa.Table:
-    return pa.table({
-        "item_id": [1, 2], "category": ["a", "b"], "price": [1.0, 2.0], "stock": [5, 6],
-        "regions": pa.array([["eu"], None], pa.list_(pa.string())), "available": [True, False],
-        "unsafe": [False, True], "created_at": pa.array([START, None], TIME),
-    })  # fmt: skip
+    return pa.table(
+        {
+            "item_id": [1, 2],
+            "category": ["a", "b"],
+            "price": [1.0, 2.0],
+            "stock": [5, 6],
+            "regions": pa.array([["eu"], None], pa.list_(pa.string())),
+            "available": [True, False],
+            "unsafe": [False, True],
+            "created_at": pa.array([START, None], TIME),
+        }
+    )
 
 
 def stated(events: list[Event], rows: pa.Table | None = None) -> Stated:
@@ -44,8 +51,10 @@ def test_each_field_is_as_it_was_stated_last_by_event_time() -> None:
         event("item_upsert", 3, item_id=1, price=7, category="z"),
         event("item_upsert", 5, item_id=1, price="9.5"),
         event("item_upsert", 4, item_id=1, price=8, regions=["us", "ca"], unknown="kept nowhere"),
-        event("item_upsert", 6, item_id="2", regions=["eu", "asia"], created_at="2020-01-02T00:00:00Z"),
-    ]  # fmt: skip
+        event(
+            "item_upsert", 6, item_id="2", regions=["eu", "asia"], created_at="2020-01-02T00:00:00Z"
+        ),
+    ]
     for _ in range(5):
         random.Random(1).shuffle(events)
         rows = by_id(stated(events))
@@ -58,22 +67,36 @@ def test_each_field_is_as_it_was_stated_last_by_event_time() -> None:
 
 
 def test_new_items_appear_and_unknown_ones_are_not_made_by_their_availability() -> None:
-    rows = by_id(stated([
-        event("item_upsert", 3, item_id=7, category="new"), event("item_upsert", 2, item_id=7, stock=4),
-        event("item_upsert", 3, item_id="no number"), event("item_unavailable", 1, item_id=8),
-    ]))  # fmt: skip
+    rows = by_id(
+        stated(
+            [
+                event("item_upsert", 3, item_id=7, category="new"),
+                event("item_upsert", 2, item_id=7, stock=4),
+                event("item_upsert", 3, item_id="no number"),
+                event("item_unavailable", 1, item_id=8),
+            ]
+        )
+    )
     assert set(rows) == {1, 2, 7}
     assert rows[7] == {
-        "item_id": 7, "category": "new", "price": None, "stock": 4, "regions": None,
-        "available": True, "unsafe": False, "created_at": START + timedelta(days=2),
-    }  # fmt: skip
+        "item_id": 7,
+        "category": "new",
+        "price": None,
+        "stock": 4,
+        "regions": None,
+        "available": True,
+        "unsafe": False,
+        "created_at": START + timedelta(days=2),
+    }
 
 
 def test_the_latest_word_on_availability_holds_whoever_gave_it() -> None:
     events = [
-        event("item_unavailable", 3, item_id=1), event("item_available", 2, item_id=1),
-        event("item_unavailable", 1, item_id=2), event("item_upsert", 4, item_id=2, available=True),
-    ]  # fmt: skip
+        event("item_unavailable", 3, item_id=1),
+        event("item_available", 2, item_id=1),
+        event("item_unavailable", 1, item_id=2),
+        event("item_upsert", 4, item_id=2, available=True),
+    ]
     rows = by_id(stated(events))
     assert (rows[1]["available"], rows[2]["available"]) == (False, True)
 
@@ -81,12 +104,18 @@ def test_the_latest_word_on_availability_holds_whoever_gave_it() -> None:
 @pytest.mark.parametrize(
     ("column", "value", "left"),
     [
-        ("price", "cheap", None), ("price", True, None), ("price", float("inf"), None),
-        ("stock", 1.5, None), ("stock", 10**30, None), ("category", {"a": 1}, None),
-        ("category", ["a", "b"], None), ("created_at", "yesterday", None),
-        ("available", "maybe", True), ("unsafe", [True, False], False),
+        ("price", "cheap", None),
+        ("price", True, None),
+        ("price", float("inf"), None),
+        ("stock", 1.5, None),
+        ("stock", 10**30, None),
+        ("category", {"a": 1}, None),
+        ("category", ["a", "b"], None),
+        ("created_at", "yesterday", None),
+        ("available", "maybe", True),
+        ("unsafe", [True, False], False),
     ],
-)  # fmt: skip
+)
 def test_values_of_another_type_are_counted_and_left_out(
     column: str, value: object, left: object
 ) -> None:
@@ -114,11 +143,16 @@ def test_upserts_alone_make_a_table_of_what_they_state() -> None:
 
 
 def users() -> pa.Table:
-    return pa.table({
-        "user_id": ["ann", "bob"], "city": ["x", "y"], "age": [30, None],
-        "skills": pa.array([["go"], ["sql"]], pa.list_(pa.string())), "discoverable": [True, False],
-        "latitude": [1.0, 2.0],
-    })  # fmt: skip
+    return pa.table(
+        {
+            "user_id": ["ann", "bob"],
+            "city": ["x", "y"],
+            "age": [30, None],
+            "skills": pa.array([["go"], ["sql"]], pa.list_(pa.string())),
+            "discoverable": [True, False],
+            "latitude": [1.0, 2.0],
+        }
+    )
 
 
 def test_profiles_are_as_their_users_stated_them_last() -> None:
@@ -127,14 +161,26 @@ def test_profiles_are_as_their_users_stated_them_last() -> None:
         event("profile_update", 1, user_id="ann", city="old", skills=["c"], shoe=44),
         event("profile_update", 1, user_id="bob", city=None, skills=[], latitude=200),
         event("profile_update", 1, user_id="stranger", city="z"),
-    ]  # fmt: skip
+    ]
     found = with_profiles(users(), events)
     assert found.rows.to_pylist() == [
-        {"user_id": "ann", "city": "new", "age": 31, "skills": ["rust"], "discoverable": True,
-         "latitude": 1.0},
-        {"user_id": "bob", "city": None, "age": None, "skills": None, "discoverable": False,
-         "latitude": None},
-    ]  # fmt: skip
+        {
+            "user_id": "ann",
+            "city": "new",
+            "age": 31,
+            "skills": ["rust"],
+            "discoverable": True,
+            "latitude": 1.0,
+        },
+        {
+            "user_id": "bob",
+            "city": None,
+            "age": None,
+            "skills": None,
+            "discoverable": False,
+            "latitude": None,
+        },
+    ]
     assert found.unreadable == {"latitude": 1}
 
 
@@ -147,7 +193,11 @@ def test_everybody_whom_events_name_has_a_row() -> None:
     found = with_newcomers(users(), event_rows(events)).to_pylist()
     assert [row["user_id"] for row in found] == ["ann", "bob", "new", "other"]
     assert found[2] == {
-        "user_id": "new", "city": None, "age": None, "skills": None, "discoverable": True,
+        "user_id": "new",
+        "city": None,
+        "age": None,
+        "skills": None,
+        "discoverable": True,
         "latitude": None,
-    }  # fmt: skip
+    }
     assert found[:2] == users().to_pylist()

@@ -125,9 +125,11 @@ def test_nothing_is_committed_by_a_loop_that_ends_in_a_failure(log: LocalLog) ->
 def test_loops_of_one_group_hand_over_when_one_ends(log: LocalLog, tmp_path: Path) -> None:
     handled: list[str] = []
     loops = [
-        ConsumeLoop(LocalLog(tmp_path), "group", lambda e: handled.extend(each.event_id for each in e))
+        ConsumeLoop(
+            LocalLog(tmp_path), "group", lambda e: handled.extend(each.event_id for each in e)
+        )
         for _ in range(3)
-    ]  # fmt: skip
+    ]
     number = 0
     for loop in loops:  # the one before has left, and the group goes on where it was
         with running(loop):

@@ -157,11 +157,13 @@ def test_other_processes_see_it_and_other_accounts_do_not(tmp_path: Path) -> Non
 
 
 def test_the_users_table_is_hashed_as_it_is_read(contacts: Contacts) -> None:
-    users = pa.table({
-        "member": [1.0, 2.0, None, 4.0],
-        "email": [ADA, None, CY, " "],
-        "phones": [[BO, "0170 5"], [], [BO], None],
-    })  # fmt: skip
+    users = pa.table(
+        {
+            "member": [1.0, 2.0, None, 4.0],
+            "email": [ADA, None, CY, " "],
+            "phones": [[BO, "0170 5"], [], [BO], None],
+        }
+    )
     raw = {
         "data": {"users": "memory", "columns": {"users": {"user_id": "member"}}},
         "onboarding": {"identifier_columns": ["email", "phones"]},
@@ -178,5 +180,11 @@ def test_every_setting_is_documented() -> None:
     text = (Path(__file__).parents[2] / "docs" / "onboarding.md").read_text()
     for name, field in OnboardingConfig.model_fields.items():
         default = field.default
-        written = str(default).lower() if isinstance(default, bool) else f"{default:g}" if isinstance(default, float) else default  # fmt: skip
+        written = (
+            str(default).lower()
+            if isinstance(default, bool)
+            else f"{default:g}"
+            if isinstance(default, float)
+            else default
+        )
         assert f"{name} = {'[]' if default == () else written}" in text, name

@@ -51,11 +51,15 @@ WEIGHTED = DecayedCounter("weighted", (USER,), {INTERACT: 1.0, CONNECT: 2.5}, 3.
 
 def batch(given_facts: list[Fact]) -> pa.RecordBatch:
     kind, time, user, item, category = zip(*given_facts, strict=True) if given_facts else [()] * 5
-    return pa.record_batch({
-        KIND: pa.array(kind, pa.string()), TIME: pa.array(time, pa.int64()),
-        USER: pa.array(user, pa.int32()), ITEM: pa.array(item, pa.int32()),
-        CATEGORY: pa.array(category, pa.int32()),
-    })  # fmt: skip
+    return pa.record_batch(
+        {
+            KIND: pa.array(kind, pa.string()),
+            TIME: pa.array(time, pa.int64()),
+            USER: pa.array(user, pa.int32()),
+            ITEM: pa.array(item, pa.int32()),
+            CATEGORY: pa.array(category, pa.int32()),
+        }
+    )
 
 
 def plain(aggregate: DecayedCounter | LatestOf, state: object, now: int) -> dict[object, object]:
@@ -157,7 +161,9 @@ def test_backfill_and_one_fact_at_a_time_agree(
         for code, value in live.taste(user, clock).items():
             taste[code] += value
         np.testing.assert_allclose(taste, dense_taste(whole, user), rtol=1e-6, atol=1e-12)
-        old = zip(before[f"{LATEST.name}_times"][user], before[f"{LATEST.name}_items"][user], strict=True)  # fmt: skip
+        old = zip(
+            before[f"{LATEST.name}_times"][user], before[f"{LATEST.name}_items"][user], strict=True
+        )
         joined = [*live.latest(user), *old][: LATEST.n]
         assert [item for _, item in joined] == whole[f"{LATEST.name}_items"][user].tolist()
         assert [time for time, _ in joined] == whole[f"{LATEST.name}_times"][user].tolist()
@@ -207,7 +213,12 @@ def test_a_connection_taken_back_leaves_nothing() -> None:
 
 
 def test_untimed_records_count_nothing_and_a_forgotten_user_has_nothing() -> None:
-    rows: list[Fact] = [(INTERACT, START, 0, 1, None), (INTERACT, 0, 1, 1, None), (INTERACT, START, 2, 0, None), (CONNECT, START, 0, 0, None)]  # fmt: skip
+    rows: list[Fact] = [
+        (INTERACT, START, 0, 1, None),
+        (INTERACT, 0, 1, 1, None),
+        (INTERACT, START, 2, 0, None),
+        (CONNECT, START, 0, 0, None),
+    ]
     arrays = backfill(*tables(rows), Sizes(4, 5, np.zeros(5, np.int32)), START)
     assert arrays["user_interactions_day"].tolist() == [1, 0, 1, 0]
     assert backfill(None, None, Sizes(4, 5, None), START) == {}

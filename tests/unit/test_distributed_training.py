@@ -214,15 +214,20 @@ def test_training_data_comes_back_as_it_was_written(tmp_path: Path) -> None:
     data = replace(planted(CONNECTS)[0], seed=7, partitioned=True)
     features = np.ones((len(data.graph), 2), np.float32)
     data = replace(
-        data, query_features=features, candidate_features=features,
+        data,
+        query_features=features,
+        candidate_features=features,
         others={"engagements": planted(ENGAGES)[0].graph},
-    )  # fmt: skip
+    )
     save_data(data, tmp_path / "data")
     found = load_data(tmp_path / "data")
     assert (found.relation, found.seed, found.partitioned) == (CONNECTS, 7, True)
     assert found.candidate_features is found.query_features
     np.testing.assert_array_equal(found.query_features, features)
-    for one, other in ((found.graph, data.graph), (found.others["engagements"], data.others["engagements"])):  # fmt: skip
+    for one, other in (
+        (found.graph, data.graph),
+        (found.others["engagements"], data.others["engagements"]),
+    ):
         for part in ("indptr", "indices", "weight", "first", "last"):
             np.testing.assert_array_equal(getattr(one, part), getattr(other, part))
         assert one.targets == other.targets

@@ -89,7 +89,7 @@ def test_the_json_schema_says_the_same() -> None:
         ({"note": object()}, "cannot be kept as JSON"),
         ({"note": "\ud800"}, "cannot be kept as JSON"),
     ],
-)  # fmt: skip
+)
 def test_a_fault_is_named_with_its_field(fields: dict[str, Any], reason: str) -> None:
     with pytest.raises(EventError, match=reason):
         parse_event({"type": "connect", "user_id": 1, "candidate_id": 2, **fields})
@@ -110,9 +110,12 @@ def test_actions_and_attributes_are_typed() -> None:
     st.datetimes(datetime(1, 1, 2), datetime(2026, 1, 1), timezones=st.just(UTC)),
     st.dictionaries(
         st.sampled_from(["a", "note", "é"]),
-        st.none() | st.integers() | st.text("a\n\"é\u0000", max_size=4) | st.lists(st.booleans(), max_size=2),
+        st.none()
+        | st.integers()
+        | st.text('a\n"é\u0000', max_size=4)
+        | st.lists(st.booleans(), max_size=2),
     ),
-)  # fmt: skip
+)
 def test_what_is_stored_is_read_back(when: datetime, unknown: dict[str, Any]) -> None:
     event = parse_event({**smallest("purchase"), **unknown, "timestamp": when, "price": 3})
     again = stored_event(event.model_dump_json())
@@ -123,12 +126,20 @@ def test_what_is_stored_is_read_back(when: datetime, unknown: dict[str, Any]) ->
     assert {**again.model_extra, **unknown} == again.model_extra  # type: ignore[dict-item]
 
 
-@pytest.mark.parametrize("body", [
-    b"", b"{", b"[]", b"7", b"{}", b'{"type": "connect"}',
-    b'{"type": "new", "timestamp": "2026-01-01T00:00:00Z", "event_id": "a"}',
-    b'{"type": "leave", "timestamp": "2026-01-01T00:00:00Z", "event_id": "a", "schema_version": 9}',
-    b'{"type": "leave", "timestamp": "soon", "event_id": "a"}',
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"7",
+        b"{}",
+        b'{"type": "connect"}',
+        b'{"type": "new", "timestamp": "2026-01-01T00:00:00Z", "event_id": "a"}',
+        b'{"type": "leave", "timestamp": "2026-01-01T00:00:00Z", "event_id": "a", "schema_version": 9}',
+        b'{"type": "leave", "timestamp": "soon", "event_id": "a"}',
+    ],
+)
 def test_a_body_that_cannot_be_read_is_refused(body: bytes) -> None:
     with pytest.raises(EventError, match="cannot be read"):
         stored_event(body)

@@ -29,8 +29,10 @@ def event_of(number: int, told: Told) -> Event:
     name, user, other, item, hours, value = told
     declared = EVENTS[name]
     raw: dict[str, Any] = {
-        "type": name, "event_id": f"e{number}", "timestamp": 1_700_000_000 + hours * 3600,
-    }  # fmt: skip
+        "type": name,
+        "event_id": f"e{number}",
+        "timestamp": 1_700_000_000 + hours * 3600,
+    }
     if "user_id" in declared.needs:
         raw["user_id"] = USERS[user]
     if "candidate_id" in declared.needs or (declared.either and value):
@@ -45,9 +47,13 @@ def event_of(number: int, told: Told) -> Event:
 
 
 told = st.tuples(
-    st.sampled_from(sorted(EVENTS)), st.integers(0, 3), st.integers(0, 2), st.integers(0, 1),
-    st.integers(0, 5), st.sampled_from([None, "", "MIT", "ETH"]),
-)  # fmt: skip
+    st.sampled_from(sorted(EVENTS)),
+    st.integers(0, 3),
+    st.integers(0, 2),
+    st.integers(0, 1),
+    st.integers(0, 5),
+    st.sampled_from([None, "", "MIT", "ETH"]),
+)
 some_events = st.lists(told, max_size=40).map(
     lambda found: [event_of(number, each) for number, each in enumerate(found)]
 )
@@ -59,14 +65,26 @@ def state(facts: Facts) -> dict[str, list[Any]]:
 
 def views(facts: Facts) -> dict[str, Any]:
     """All that readers look at, beside what is dumped."""
-    return {
-        name: getattr(facts, name)
-        for name in ("connected", "disconnected", "dismissed", "interacted", "opted_out",
-                     "departed", "unavailable", "shown")
-    } | {
-        name: {str(user): set(getattr(facts, name).of(str(user))) for user in USERS}
-        for name in ("blocked", "hidden_connections", "requested")
-    } | {"stated": {user: found for user, found in facts.stated.items() if found}}  # fmt: skip
+    return (
+        {
+            name: getattr(facts, name)
+            for name in (
+                "connected",
+                "disconnected",
+                "dismissed",
+                "interacted",
+                "opted_out",
+                "departed",
+                "unavailable",
+                "shown",
+            )
+        }
+        | {
+            name: {str(user): set(getattr(facts, name).of(str(user))) for user in USERS}
+            for name in ("blocked", "hidden_connections", "requested")
+        }
+        | {"stated": {user: found for user, found in facts.stated.items() if found}}
+    )
 
 
 @given(some_events, st.data())
@@ -90,16 +108,22 @@ def test_a_fact_is_what_its_latest_event_says(events: list[Event]) -> None:
     for on, off, holds in (
         ("opt_out", ("opt_in",), lambda e: str(e.user_id) in facts.opted_out),
         ("block", ("unblock",), lambda e: str(e.candidate_id) in facts.blocked.of(str(e.user_id))),
-        ("disconnect", ("connect", "accept"), lambda e: str(e.candidate_id) not in facts.connected.get(str(e.user_id), ())),
-    ):  # fmt: skip
+        (
+            "disconnect",
+            ("connect", "accept"),
+            lambda e: str(e.candidate_id) not in facts.connected.get(str(e.user_id), ()),
+        ),
+    ):
         symmetric = on == "disconnect"
         about = [e for e in events if e.type in (on, *off)]
         for event in about:
             pair = [str(event.user_id), str(event.candidate_id)]
             same = [
-                e for e in about
-                if [str(e.user_id), str(e.candidate_id)] in (pair, pair[::-1] if symmetric else pair)
-            ]  # fmt: skip
+                e
+                for e in about
+                if [str(e.user_id), str(e.candidate_id)]
+                in (pair, pair[::-1] if symmetric else pair)
+            ]
             last = max(same, key=lambda e: (e.micros, e.type == on))
             if last.type == on:
                 assert holds(event)
@@ -206,10 +230,16 @@ def test_a_damaged_snapshot_is_ignored(log: LocalLog) -> None:
     changed = unpacked.replace(b'["a","b",', b'["a","d",')
     assert changed != unpacked
     for damaged in (
-        b"", b"no gzip", whole[:-9], whole[: len(whole) // 2], gzip.compress(changed),
-        gzip.compress(b"".join(lines[:-1])), gzip.compress(unpacked + b"{}\n"),
-        gzip.compress(b"[]\n"), gzip.compress(newer + b"\n" + b"".join(lines[1:])),
-    ):  # fmt: skip
+        b"",
+        b"no gzip",
+        whole[:-9],
+        whole[: len(whole) // 2],
+        gzip.compress(changed),
+        gzip.compress(b"".join(lines[:-1])),
+        gzip.compress(unpacked + b"{}\n"),
+        gzip.compress(b"[]\n"),
+        gzip.compress(newer + b"\n" + b"".join(lines[1:])),
+    ):
         path.write_bytes(damaged)
         found = overlay(log, snapshots)
         assert found.folded == 8

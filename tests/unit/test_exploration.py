@@ -91,9 +91,11 @@ def test_new_candidates_get_the_last_places(tenant: Path, name: str) -> None:
 def test_caps_hold_for_what_is_drawn(tenant: Path) -> None:
     recommender = Recommender(tenant)
     found, scope, _ = lists(
-        recommender, "items", max_per={"category": 4},
+        recommender,
+        "items",
+        max_per={"category": 4},
         exploration={"slots": 3, "fewer_edges_than": 50},
-    )  # fmt: skip
+    )
     codes = scope.candidate_attributes.columns["category"].codes
     for rows in found.rows():
         drawn = found.columns[PROPENSITY][rows] < 1
@@ -106,8 +108,9 @@ def test_the_answer_carries_the_chance(tenant: Path, tmp_path: Path) -> None:
     config = Recommender(tenant).config.model_dump(exclude_unset=True)
     config["surfaces"]["people"]["policy"] = {"exploration": {"slots": 2, "fewer_edges_than": 20}}
     recommender = Recommender(type(Recommender(tenant).config).model_validate(config))
-    answer = recommender.recommend(recommender.release.entities.users.identifiers([5])[0].as_py(),
-                                   "people", 10)  # fmt: skip
+    answer = recommender.recommend(
+        recommender.release.entities.users.identifiers([5])[0].as_py(), "people", 10
+    )
     chances = [each.propensity for each in answer.recommendations]
     assert chances[:8] == [1.0] * 8
     assert min(chances) < 1

@@ -32,8 +32,13 @@ def label(matrix: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("missing", [True, False])
 def test_forest_equals_lightgbm(leaves: int, missing: bool) -> None:
     matrix = rows(3000, 0)
-    settings = {"objective": "binary", "num_leaves": leaves, "min_data_in_leaf": 3,
-                "use_missing": missing, "verbosity": -1}  # fmt: skip
+    settings = {
+        "objective": "binary",
+        "num_leaves": leaves,
+        "min_data_in_leaf": 3,
+        "use_missing": missing,
+        "verbosity": -1,
+    }
     booster = lightgbm.train(settings, lightgbm.Dataset(matrix, label(matrix)), 25)
     unseen = np.concatenate((matrix[:40], rows(77, 1)))
     np.testing.assert_array_equal(

@@ -22,7 +22,9 @@ from nextedge.serving.contacts.hashing import (
 )
 
 PEPPER = bytes(range(32))
-part = st.text(st.characters(exclude_categories=("Z", "C"), exclude_characters="@"), min_size=1, max_size=20)  # fmt: skip
+part = st.text(
+    st.characters(exclude_categories=("Z", "C"), exclude_characters="@"), min_size=1, max_size=20
+)
 digits = st.from_regex(r"[1-9][0-9]{6,14}", fullmatch=True)
 between = st.sampled_from(["", " ", "-", ".", " (", ") ", "\u2011", "\u00a0"])
 
@@ -39,7 +41,11 @@ def test_an_address_has_one_normal_form(name: str, domain: str, blanks: str) -> 
     assert normal.count("@") == 1
 
 
-@given(number=digits, parts=st.lists(between, min_size=15, max_size=15), prefix=st.sampled_from(["+", "00", "\uff0b"]))  # fmt: skip
+@given(
+    number=digits,
+    parts=st.lists(between, min_size=15, max_size=15),
+    prefix=st.sampled_from(["+", "00", "\uff0b"]),
+)
 def test_a_number_has_one_normal_form(number: str, parts: list[str], prefix: str) -> None:
     written = prefix + "".join(digit + blank for digit, blank in zip(number, parts, strict=False))
     assume("(0)" not in written.replace(" ", ""))  # ambiguous, hence refused

@@ -31,9 +31,15 @@ def shown(
     folder.mkdir(parents=True)
     rows = len(columns["time"])  # type: ignore[arg-type]
     given = {
-        "source": [3] * rows, "target": [5] * rows, "acted": [0] * rows, "action": [None] * rows,
-        "arrived": columns["time"], "position": [-1] * rows, "propensity": [np.nan] * rows, **columns,
-    }  # fmt: skip
+        "source": [3] * rows,
+        "target": [5] * rows,
+        "acted": [0] * rows,
+        "action": [None] * rows,
+        "arrived": columns["time"],
+        "position": [-1] * rows,
+        "propensity": [np.nan] * rows,
+        **columns,
+    }
     codes = [-1 if name is None else ACTIONS.index(name) for name in given["action"]]  # type: ignore[attr-defined]
     given["action"] = codes
     for name, values in given.items():
@@ -53,9 +59,12 @@ def outcome(
 ) -> str:
     """How one impression counts; times in days after the window's start."""
     found = shown(
-        tmp_path, items=items, time=[START + int(when * DAY)], action=[action],
+        tmp_path,
+        items=items,
+        time=[START + int(when * DAY)],
+        action=[action],
         acted=[0 if acted is None else START + int(acted * DAY)],
-    )  # fmt: skip
+    )
     names = [name for name in ("taken", "refused", "open") if getattr(found, name).edges]
     assert len(names) <= 1
     if names:
@@ -104,9 +113,13 @@ def test_what_arrived_after_the_window_is_not_seen(tmp_path: Path) -> None:
 def test_actions_count_by_their_weights_the_best_of_a_pair_wins(tmp_path: Path) -> None:
     settings = RankerConfig(action_weights={"purchase": 5, "like": 0, "dismiss": 3})
     found = shown(
-        tmp_path, items=True, settings=settings, time=[START + DAY] * 5, target=[1, 1, 2, 3, 4],
+        tmp_path,
+        items=True,
+        settings=settings,
+        time=[START + DAY] * 5,
+        target=[1, 1, 2, 3, 4],
         action=["click", "purchase", "like", "dismiss", None],
-    )  # fmt: skip
+    )
     assert found.taken.row(3).tolist() == [1]
     assert found.taken.weight.tolist() == [5.0]
     assert found.refused.row(3).tolist() == [3, 4]  # a like of weight 0 tells nothing either way
@@ -126,10 +139,12 @@ def test_what_was_taken_where_few_look_counts_for_more(tmp_path: Path) -> None:
     position = random.integers(1, 3, rows)
     taken = random.random(rows) < np.where(position == 1, 0.2, 0.05)
     columns = {
-        "time": np.full(rows, START + DAY), "source": np.arange(rows) % 10,
-        "target": random.integers(0, 8, rows), "position": position,
+        "time": np.full(rows, START + DAY),
+        "source": np.arange(rows) % 10,
+        "target": random.integers(0, 8, rows),
+        "position": position,
         "action": ["accept" if each else None for each in taken],
-    }  # fmt: skip
+    }
     found = shown(tmp_path / "on", **columns)
     assert found.bias is not None
     np.testing.assert_allclose(found.bias.inverse(np.array([1, 2])), [1.0, 4.0], rtol=0.15)

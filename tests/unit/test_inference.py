@@ -71,8 +71,10 @@ def test_an_engine_gives_what_this_process_gives(
     np.testing.assert_array_equal(found, InProcess(4).run("sum", layer))
     # what was mapped is read where it lies, what was not is written
     assert {path.name for path in (tmp_path / "layers").iterdir()} == {
-        "sum.npy", "sum.2.npy", "sum.3.npy",
-    }  # fmt: skip
+        "sum.npy",
+        "sum.2.npy",
+        "sum.3.npy",
+    }
     by_engine.run("twice", Scaled(found, 2, {"more": (layer.more["parts"][0],)}))
     assert {path.name for path in (tmp_path / "layers").glob("twice*")} == {"twice.npy"}
     assert by_engine.run("none", Scaled(x[:0], 2)).shape == (0, 3)

@@ -81,7 +81,7 @@ def outcome(events: Sequence[Event]) -> tuple[str | None, float | None]:
         ([("dismiss", 30)], (None, None)),
         ([], (None, None)),
     ],
-)  # fmt: skip
+)
 def test_one_of_several_actions_tells(
     actions: list[tuple[str, float]], expected: tuple[str | None, float | None]
 ) -> None:
@@ -99,7 +99,7 @@ def test_one_of_several_actions_tells(
         ([("request", 1), ("click", 2)], ("request", 1)),
         ([("connect", 2), ("accept", 1)], ("accept", 1)),
     ],
-)  # fmt: skip
+)
 def test_one_of_several_actions_on_a_person_tells(
     actions: list[tuple[str, float]], expected: tuple[str, float]
 ) -> None:
@@ -119,8 +119,11 @@ def test_without_an_id_the_latest_impression_before_is_answered() -> None:
     shown = [seen("i1", 0, "r0"), seen("i1", 5, "r5"), seen("i1", 9, "r9"), seen("i2", 6)]
     found = labels([*shown, act("click", "i1", 7, rid=None)])
     assert {r["recommendation_id"]: r["action"] for r in found} == {
-        "r0": None, "r5": "click", "r9": None, "r": None,
-    }  # fmt: skip
+        "r0": None,
+        "r5": "click",
+        "r9": None,
+        "r": None,
+    }
     assert {r["action"] for r in labels([seen("i1", 5), act("click", "i1", 4, rid=None)])} == {None}
     assert {r["action"] for r in labels([seen("i1", 5), act("click", "i1", 20, rid=None)])} == {
         None
@@ -140,14 +143,22 @@ def test_neither_order_nor_repeats_of_events_change_anything() -> None:
     events = [seen(t, draw.choice([0, 3, 6]), draw.choice(["r", "s", None])) for t in targets * 3]
     events += [seen(p, draw.choice([0, 3]), draw.choice(["p", None])) for p in people * 2]
     events += [
-        act(draw.choice(["click", "purchase", "dismiss"]), draw.choice(targets), draw.randint(0, 9),
-            draw.choice(["r", "s", None]))
+        act(
+            draw.choice(["click", "purchase", "dismiss"]),
+            draw.choice(targets),
+            draw.randint(0, 9),
+            draw.choice(["r", "s", None]),
+        )
         for _ in range(30)
     ] + [
-        act(draw.choice(["request", "accept", "block", "click"]), draw.choice(people),
-            draw.randint(0, 9), draw.choice(["p", None]))
+        act(
+            draw.choice(["request", "accept", "block", "click"]),
+            draw.choice(people),
+            draw.randint(0, 9),
+            draw.choice(["p", None]),
+        )
         for _ in range(30)
-    ]  # fmt: skip
+    ]
     events += [act("accept", "ann", draw.randint(0, 9), None, user=p) for p in people]
     expected = labels(events)
     assert sum(row["action"] is not None for row in expected) > 5
@@ -171,8 +182,10 @@ def test_what_the_request_log_knows_is_filled_in() -> None:
         for row in labels([seen("i1"), seen("i2", position=7), seen("i3")], logged=logged)
     }
     assert [(rows[i]["position"], rows[i]["propensity"]) for i in ("i1", "i2", "i3")] == [
-        (3, 0.25), (7, 1.0), (None, None),
-    ]  # fmt: skip
+        (3, 0.25),
+        (7, 1.0),
+        (None, None),
+    ]
 
 
 def logged_list(
@@ -185,8 +198,10 @@ def logged_list(
 def test_an_action_tells_that_the_list_was_seen_down_to_its_place() -> None:
     found = labels([act("click", "i3", 2), act("dismiss", "i2", 1)], logged=logged_list())
     assert [(r["item_id"], r["position"], r["action"], days(r["timestamp"])) for r in found] == [
-        ("i1", 1, None, 0), ("i2", 2, "dismiss", 0), ("i3", 3, "click", 0),
-    ]  # fmt: skip
+        ("i1", 1, None, 0),
+        ("i2", 2, "dismiss", 0),
+        ("i3", 3, "click", 0),
+    ]
     # each is known from the first action on that tells of it
     assert [days(r["arrived_at"]) for r in found] == [1, 1, 2]
     assert [r["propensity"] for r in found] == [1.0, 0.5, pytest.approx(1 / 3)]
@@ -202,30 +217,58 @@ def test_a_list_is_not_taken_as_seen_where_it_was_not_or_the_client_says_what_wa
 
 def table(rows: list[dict[str, Any]]) -> pa.Table:
     time = pa.timestamp("us", "UTC")
-    kinds = pa.schema([
-        ("user_id", pa.string()), ("item_id", pa.string()), ("timestamp", time),
-        ("recommendation_id", pa.string()), ("position", pa.int64()), ("action", pa.string()),
-        ("action_timestamp", time), ("device", pa.string()),
-    ])  # fmt: skip
+    kinds = pa.schema(
+        [
+            ("user_id", pa.string()),
+            ("item_id", pa.string()),
+            ("timestamp", time),
+            ("recommendation_id", pa.string()),
+            ("position", pa.int64()),
+            ("action", pa.string()),
+            ("action_timestamp", time),
+            ("device", pa.string()),
+        ]
+    )
     return pa.Table.from_pylist([{"user_id": "ann", **row} for row in rows], schema=kinds)
 
 
 def test_rows_of_the_table_are_answered_and_otherwise_stay_as_they_are() -> None:
-    given = table([
-        {"item_id": "i1", "timestamp": START, "recommendation_id": "r", "device": "tv"},
-        {"item_id": "i2", "timestamp": START, "recommendation_id": "r", "action": "view",
-         "action_timestamp": START, "position": 2},
-        {"item_id": "i3", "timestamp": START, "action": "purchase",
-         "action_timestamp": START + timedelta(days=1)},
-    ])  # fmt: skip
+    given = table(
+        [
+            {"item_id": "i1", "timestamp": START, "recommendation_id": "r", "device": "tv"},
+            {
+                "item_id": "i2",
+                "timestamp": START,
+                "recommendation_id": "r",
+                "action": "view",
+                "action_timestamp": START,
+                "position": 2,
+            },
+            {
+                "item_id": "i3",
+                "timestamp": START,
+                "action": "purchase",
+                "action_timestamp": START + timedelta(days=1),
+            },
+        ]
+    )
     found = labels(
-        [seen("i1"), seen("i4"), act("click", "i1", 3), act("click", "i3", 2, None),
-         act("purchase", "i2", 1)],
-        given=given, logged=logged_list(),
-    )  # fmt: skip
+        [
+            seen("i1"),
+            seen("i4"),
+            act("click", "i1", 3),
+            act("click", "i3", 2, None),
+            act("purchase", "i2", 1),
+        ],
+        given=given,
+        logged=logged_list(),
+    )
     assert [(r["item_id"], r["action"], days(r["action_timestamp"])) for r in found] == [
-        ("i1", "click", 3), ("i2", "purchase", 1), ("i3", "purchase", 1), ("i4", None, None),
-    ]  # fmt: skip
+        ("i1", "click", 3),
+        ("i2", "purchase", 1),
+        ("i3", "purchase", 1),
+        ("i4", None, None),
+    ]
     assert [r["device"] for r in found] == ["tv", None, None, None]
     assert [r["position"] for r in found] == [1, 2, None, 4]
     unchanged = with_impressions(given, event_rows([]), LOGGED.empty_table(), PATIENCE, TEXT)
@@ -257,17 +300,26 @@ def test_clicks_purchases_and_interactions_become_rows_once() -> None:
     given = interactions([("ann", "i1", "click", 1.0, START), ("bob", "i1", None, 2.0, START)])
     click = act("click", "i2", 1)
     events = [
-        click, click, act("purchase", "i2", 2, weight=3), act("interact", "i3", 3, event="like"),
-        act("interact", "i3", 4), act("click", "i1", 0), act("click", "i1", 0, user="cy"),
-        act("interact", "i4", 5, event="dismiss"), act("dismiss", "i5", 5), act("click", "bob", 5),
+        click,
+        click,
+        act("purchase", "i2", 2, weight=3),
+        act("interact", "i3", 3, event="like"),
+        act("interact", "i3", 4),
+        act("click", "i1", 0),
+        act("click", "i1", 0, user="cy"),
+        act("interact", "i4", 5, event="dismiss"),
+        act("dismiss", "i5", 5),
+        act("click", "bob", 5),
         act("interact", "i1", 0, user="bob"),
-    ]  # fmt: skip
+    ]
     found = with_interactions(given, event_rows(events)).slice(2).to_pylist()
     rows = [
         (r["user_id"], r["item_id"], r["event"], r["weight"], days(r["timestamp"])) for r in found
     ]
     assert rows == [
-        ("cy", "i1", "click", 1.0, 0), ("ann", "i2", "click", 1.0, 1),
-        ("ann", "i2", "purchase", 3.0, 2), ("ann", "i3", "like", 1.0, 3),
+        ("cy", "i1", "click", 1.0, 0),
+        ("ann", "i2", "click", 1.0, 1),
+        ("ann", "i2", "purchase", 3.0, 2),
+        ("ann", "i3", "like", 1.0, 3),
         ("ann", "i3", None, 1.0, 4),
-    ]  # fmt: skip
+    ]

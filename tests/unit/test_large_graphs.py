@@ -55,15 +55,20 @@ def by_dictionary(edges: EdgeList, nodes: int) -> dict[str, np.ndarray]:
             weight, time = edges.weight[edge], edges.first[edge]  # type: ignore[index]
             had = found.get(pair)
             found[pair] = (
-                [weight, time, time] if had is None
+                [weight, time, time]
+                if had is None
                 else [had[0] + weight, min(had[1], time), max(had[2], time)]
-            )  # fmt: skip
+            )
     pairs = sorted(found)
     count = np.bincount([source for source, _ in pairs], minlength=nodes)
     values = [np.array([found[pair][part] for pair in pairs]) for part in range(3)]
-    return dict(zip(_PARTS, (
-        np.concatenate(([0], np.cumsum(count))), np.array([t for _, t in pairs]), *values
-    ), strict=True))  # fmt: skip
+    return dict(
+        zip(
+            _PARTS,
+            (np.concatenate(([0], np.cumsum(count))), np.array([t for _, t in pairs]), *values),
+            strict=True,
+        )
+    )
 
 
 def same(graph: Graph, other: Graph) -> None:
@@ -84,7 +89,10 @@ def test_rows_are_those_of_a_dictionary_in_memory_and_in_files(
         np.testing.assert_array_equal(getattr(graph, part), values)
     same(Place(tmp_path).graph("connections", edges, 40, 40), graph)
     same(Place(tmp_path).reverse("reversed", graph), graph.reverse)
-    same(Place(tmp_path).graph("empty", EdgeList(*np.zeros((2, 0), np.int32)), 0, 3), build_graph(*np.zeros((2, 0), np.int32), 0, 3))  # fmt: skip
+    same(
+        Place(tmp_path).graph("empty", EdgeList(*np.zeros((2, 0), np.int32)), 0, 3),
+        build_graph(*np.zeros((2, 0), np.int32), 0, 3),
+    )
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -157,9 +165,15 @@ def test_counters_by_position_are_those_of_the_declaration(
         for start in range(0, len(rows), 70):
             own = rows[start : start + 70][time[rows[start : start + 70]] > 0]
             ends = np.concatenate((source[own], target[own]))
-            parts.append(pa.record_batch({
-                KIND: pa.array(["connect"] * len(ends)), TIME: np.tile(time[own], 2), USER: ends
-            }))  # fmt: skip
+            parts.append(
+                pa.record_batch(
+                    {
+                        KIND: pa.array(["connect"] * len(ends)),
+                        TIME: np.tile(time[own], 2),
+                        USER: ends,
+                    }
+                )
+            )
         return parts
 
     for counter in CONNECTIONS.values():
@@ -234,9 +248,9 @@ def test_tables_read_in_blocks_give_what_they_give_whole(text: bool, tmp_path: P
             rows = pa.table({"src": ends[0], "dst": ends[1]}).slice(0, 0 if size == 1 else 120)
             pq.write_table(rows, path, row_group_size=size)
             ids = entities_step.identifiers(engine, tmp_path, columns)
-            expected = id_maps.IdMap(pa.concat_arrays(
-                [rows["src"].combine_chunks(), rows["dst"].combine_chunks()]
-            ))  # fmt: skip
+            expected = id_maps.IdMap(
+                pa.concat_arrays([rows["src"].combine_chunks(), rows["dst"].combine_chunks()])
+            )
             assert ids.values.equals(expected.values)
             folder = tmp_path / f"groups-{size}"
             folder.mkdir()
@@ -304,5 +318,9 @@ def test_an_engine_at_rest_keeps_its_limit_and_its_tables(tmp_path: Path) -> Non
     with LocalEngine(temp_directory=tmp_path, memory_limit="500MiB") as engine:
         rows = engine.cache(engine.register("numbers", pa.table({"x": range(100_000)})))
         engine.rest()
-        assert engine.connection.execute("SELECT current_setting('memory_limit')").fetchall() == [("500.0 MiB",)]  # fmt: skip
-        assert engine.to_arrow(rows.aggregate(total=rows.x.sum()))["total"][0].as_py() == 4_999_950_000  # fmt: skip
+        assert engine.connection.execute("SELECT current_setting('memory_limit')").fetchall() == [
+            ("500.0 MiB",)
+        ]
+        assert (
+            engine.to_arrow(rows.aggregate(total=rows.x.sum()))["total"][0].as_py() == 4_999_950_000
+        )

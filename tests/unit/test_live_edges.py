@@ -41,9 +41,10 @@ def assert_equal(one: Graph, other: Graph) -> None:
 @settings(max_examples=300, deadline=None)
 @given(_RECORDS, _RECORDS, st.lists(st.tuples(_PART, _PART), max_size=8))
 def test_changed_is_what_is_built_anew(
-    before: list[tuple[int, int, int]], after: list[tuple[int, int, int]],
+    before: list[tuple[int, int, int]],
+    after: list[tuple[int, int, int]],
     gone: list[tuple[int, int]],
-) -> None:  # fmt: skip
+) -> None:
     graph = built(records(before))
     there = [pair for pair in gone if pair[1] in graph.row(pair[0])]
     removed = np.array(there, np.int32).reshape(-1, 2)
@@ -58,8 +59,10 @@ def test_a_fold_that_is_loaded_goes_on_as_the_one_that_was_dumped() -> None:
         Event(type="interact", user_id="a", item_id=7),
         Event(type="disconnect", user_id="b", candidate_id="a"),
         Event(type="click", user_id="a", candidate_id="b"),
-        Event(type="accept", user_id="c", candidate_id="ä", timestamp=datetime(2020, 1, 1, tzinfo=UTC)),
-    ]  # fmt: skip
+        Event(
+            type="accept", user_id="c", candidate_id="ä", timestamp=datetime(2020, 1, 1, tzinfo=UTC)
+        ),
+    ]
     whole, first, second = LiveEdges(), LiveEdges(), LiveEdges()
     for event in events:
         whole.apply(event)
@@ -80,12 +83,14 @@ _KINDS = ("interact", "click", "purchase", "impression", "dismiss", "connect")
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from(_KINDS), st.sampled_from([None, "like", "dismiss", "block"]),
-            st.sampled_from([None, 0, 0.5, 3]), st.booleans(),
+            st.sampled_from(_KINDS),
+            st.sampled_from([None, "like", "dismiss", "block"]),
+            st.sampled_from([None, 0, 0.5, 3]),
+            st.booleans(),
         ),
         max_size=20,
     )
-)  # fmt: skip
+)
 def test_an_interaction_is_the_same_alone_and_in_a_table(
     given_events: list[tuple[str, str | None, float | None, bool]],
 ) -> None:

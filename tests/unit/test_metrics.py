@@ -71,8 +71,10 @@ def trec_eval(candidates: Lists, positives: Lists, k: int) -> dict[str, list[flo
         f"precision@{k}": P @ k,
         f"map@{k}": AP @ k,
     }
-    value = {(str(m.measure), m.query_id): m.value for m in ir_measures.iter_calc(
-        list(names.values()), qrels, run)}  # fmt: skip
+    value = {
+        (str(m.measure), m.query_id): m.value
+        for m in ir_measures.iter_calc(list(names.values()), qrels, run)
+    }
     found = {n: [value.get((str(m), str(q)), 0.0) for q in kept] for n, m in names.items()}
     scale = [len(positives[q]) / min(k, len(positives[q])) for q in kept]
     found[f"map@{k}"] = [ap * s for ap, s in zip(found[f"map@{k}"], scale, strict=True)]
@@ -412,9 +414,13 @@ def test_labels_of_one_class_give_nan_without_a_warning(label: list[int]) -> Non
 
 @pytest.mark.parametrize(
     ("label", "probability", "words"),
-    [([0, 1], [0.5, 1.5], "0 to 1"), ([0, 2], [0.5, 0.5], "0 and 1"),
-     ([0, 1], [0.5, math.nan], "NaN"), ([0], [0.5, 0.5], "one length")],
-)  # fmt: skip
+    [
+        ([0, 1], [0.5, 1.5], "0 to 1"),
+        ([0, 2], [0.5, 0.5], "0 and 1"),
+        ([0, 1], [0.5, math.nan], "NaN"),
+        ([0], [0.5, 0.5], "one length"),
+    ],
+)
 def test_labels_and_probabilities_out_of_range_are_refused(
     label: list[int], probability: list[float], words: str
 ) -> None:

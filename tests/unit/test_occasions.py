@@ -44,5 +44,12 @@ def test_columns_that_tell_rows_apart_are_not_times() -> None:
 
 
 def test_no_rows() -> None:
-    assert of(pa.table({"user_id": pa.array([], pa.int64()), "hour": pa.array([], pa.int64())}),
-              [], [], []) == []  # fmt: skip
+    assert (
+        of(
+            pa.table({"user_id": pa.array([], pa.int64()), "hour": pa.array([], pa.int64())}),
+            [],
+            [],
+            [],
+        )
+        == []
+    )

@@ -21,9 +21,12 @@ def test_estimates_cover_the_true_value_and_the_model_narrows_them() -> None:
     truth = float(rate @ other)
     guess = rate * 1.3  # a model that is wrong
     value = off_policy_value(
-        reward, logging[action], other[action],
-        model_logged=guess[action], model_evaluated=np.full(rows, guess @ other),
-    )  # fmt: skip
+        reward,
+        logging[action],
+        other[action],
+        model_logged=guess[action],
+        model_evaluated=np.full(rows, guess @ other),
+    )
     assert value.doubly_robust is not None
     for found in (value.ips, value.snips, value.doubly_robust):
         assert found.low < truth < found.high
@@ -51,9 +54,10 @@ def test_a_log_of_one_policy_tells_what_the_other_earned(data: Path, campaign: s
         for policy in ("random", "bts")
     )
     value = off_policy_value(
-        learned["click"], learned["propensity_score"],
+        learned["click"],
+        learned["propensity_score"],
         np.full(len(learned), float(uniform["propensity_score"][0])),
-    )  # fmt: skip
+    )
     truth = float(uniform["click"].mean())
     assert value.snips.low <= truth <= value.snips.high
 

@@ -17,22 +17,27 @@ from nextedge.stores import packing
 from nextedge.stores.packing import pack, unpack
 
 DTYPES = st.one_of(
-    arrays_of.boolean_dtypes(), arrays_of.integer_dtypes(endianness="?"),
-    arrays_of.unsigned_integer_dtypes(endianness="?"), arrays_of.floating_dtypes(
-        endianness="?", sizes=(16, 32, 64)),
-)  # fmt: skip
+    arrays_of.boolean_dtypes(),
+    arrays_of.integer_dtypes(endianness="?"),
+    arrays_of.unsigned_integer_dtypes(endianness="?"),
+    arrays_of.floating_dtypes(endianness="?", sizes=(16, 32, 64)),
+)
 ARRAYS = arrays_of.arrays(
     DTYPES, arrays_of.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=6)
 )
 METADATA = st.dictionaries(
     st.text(),
     st.recursive(
-        st.none() | st.booleans() | st.integers() | st.text() | st.floats(allow_nan=False, allow_infinity=False),
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.text()
+        | st.floats(allow_nan=False, allow_infinity=False),
         lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
         max_leaves=8,
     ),
     max_size=4,
-)  # fmt: skip
+)
 
 
 @settings(max_examples=150, deadline=None)

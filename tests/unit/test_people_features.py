@@ -34,8 +34,13 @@ def found(tenant: Path, scope: Scope) -> dict[str, np.ndarray]:
     given = FeatureInput(scope, Requests(QUERIES, scope.snapshot.as_of, 10), candidates)
     columns = {}
     for group in line.features.groups:
-        if group.name in ("three_hop", "neighbor_degrees", "tastes", "shared_occasions",
-                          "communities"):  # fmt: skip
+        if group.name in (
+            "three_hop",
+            "neighbor_degrees",
+            "tastes",
+            "shared_occasions",
+            "communities",
+        ):
             columns.update(group.compute(given))
     columns["candidate"] = candidates.candidate
     return {name: values.reshape(len(QUERIES), EACH) for name, values in columns.items()}

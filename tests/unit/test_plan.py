@@ -347,8 +347,19 @@ def test_stages_that_can_be_spread_are_spread_first(shipped: Coefficients) -> No
 
 
 def test_the_command_prints_every_stage_and_the_same_as_json() -> None:
-    asked = ["plan", "--users", "10M", "--degree", "50", "--items", "1M",
-             "--interactions-per-user", "20", "--qps", "2k"]  # fmt: skip
+    asked = [
+        "plan",
+        "--users",
+        "10M",
+        "--degree",
+        "50",
+        "--items",
+        "1M",
+        "--interactions-per-user",
+        "20",
+        "--qps",
+        "2k",
+    ]
     shown = RUNNER.invoke(app, asked, env={"COLUMNS": "200"})
     assert shown.exit_code == 0, shown.output
     found = json.loads(RUNNER.invoke(app, [*asked, "--json"]).stdout)
@@ -524,10 +535,18 @@ def planted(checking: ModuleType, shipped: Coefficients) -> list[dict[str, Any]]
     rows = []
     for users in (1000, 2000, 4000):
         size = Size(users, users * 30.0, users * 1400.0, users / 2, users * 16.0, users * 25.0)
-        values = {f"count {w} {k}": laws[f"count {w} {k}"].at(users)
-                  for w in ("labelled", "evaluated") for k in ("people", "items")}  # fmt: skip
-        row = {"kind": "build", "at": users, "values": values, "machine": {"load": 0.0, "cores": 2},
-               "size": vars(size) | {}}  # fmt: skip
+        values = {
+            f"count {w} {k}": laws[f"count {w} {k}"].at(users)
+            for w in ("labelled", "evaluated")
+            for k in ("people", "items")
+        }
+        row = {
+            "kind": "build",
+            "at": users,
+            "values": values,
+            "machine": {"load": 0.0, "cores": 2},
+            "size": vars(size) | {},
+        }
         for told in ("output", "cpu", "wall"):  # what a release takes grows with the outputs
             at = checking.build_drivers(row)
             for name in [law for law in laws if law.startswith(told)]:
@@ -537,9 +556,15 @@ def planted(checking: ModuleType, shipped: Coefficients) -> list[dict[str, Any]]
             values[f"step cpu {step}"] = seconds
         values["cpu release"] = values.pop("step cpu release")
         rows.append(row)
-    kernel = [{"kind": kind, "at": place, "drivers": {kind: 10.0**place},
-               "values": {f"cpu {law}": laws[f"cpu {law}"].at(10.0**place)},
-               "machine": {"load": 0.0, "cores": 2}}
-              for kind, law in (("two_hop", "two_hop"), ("vectors", "index"), ("vectors", "search"))
-              for place in (5, 6)]  # fmt: skip
+    kernel = [
+        {
+            "kind": kind,
+            "at": place,
+            "drivers": {kind: 10.0**place},
+            "values": {f"cpu {law}": laws[f"cpu {law}"].at(10.0**place)},
+            "machine": {"load": 0.0, "cores": 2},
+        }
+        for kind, law in (("two_hop", "two_hop"), ("vectors", "index"), ("vectors", "search"))
+        for place in (5, 6)
+    ]
     return rows + kernel

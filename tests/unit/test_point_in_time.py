@@ -118,10 +118,11 @@ def test_shifting_what_is_later_changes_nothing(
     names = line.features.names
     assert len(before) > 1000
     differing = [
-        name for place, name in enumerate(names)
+        name
+        for place, name in enumerate(names)
         if before.shape != after.shape
         or not np.array_equal(before[:, place], after[:, place], equal_nan=True)
-    ]  # fmt: skip
+    ]
     assert differing == []
 
 
@@ -139,8 +140,9 @@ def test_without_times_no_impression_is_a_feature(folder: Path, tmp_path: Path) 
     """Who opened whose profile would tell of the edges that a random split holds back."""
     config = parse_config(
         {"data": {name: f"{name}.parquet" for name in (*TABLES, "users", "items")}},
-        base=folder, origin="test",
-    )  # fmt: skip
+        base=folder,
+        origin="test",
+    )
     for name in ("tables", "entities"):
         (tmp_path / name).mkdir()
     with LocalEngine(temp_directory=tmp_path / "spill") as engine:

@@ -93,9 +93,10 @@ def events(folder: Path, as_of: int, seed: int) -> list[Event]:
     times = as_of + 1 + random.permutation(400 * HOUR // 1_000_000)[:140] * 1_000_000
     for number, time in enumerate(times.tolist()):
         fields: dict[str, object] = {
-            "event_id": f"e{number}", "timestamp": datetime.fromtimestamp(time / 1e6, UTC),
+            "event_id": f"e{number}",
+            "timestamp": datetime.fromtimestamp(time / 1e6, UTC),
             "user_id": users[random.integers(30)],
-        }  # fmt: skip
+        }
         if number % 2:
             fields |= {"type": "interact", "item_id": items[random.integers(60)]}
         else:
@@ -242,10 +243,12 @@ def test_a_kept_matrix_is_renewed_where_events_change_it(
     kept.setflags(write=False)  # as one out of a store
     np.testing.assert_array_equal(declared.renewed(now, kept), fresh)
     np.testing.assert_array_equal(declared.renewed(given, fresh), kept)
-    changed = ~np.array([
-        np.array_equal(kept[:, place], fresh[:, place], equal_nan=True)
-        for place in range(kept.shape[1])
-    ])  # fmt: skip
+    changed = ~np.array(
+        [
+            np.array_equal(kept[:, place], fresh[:, place], equal_nan=True)
+            for place in range(kept.shape[1])
+        ]
+    )
     assert set(np.array(declared.names)[changed]) == set(declared.live)
 
 

@@ -18,10 +18,21 @@ def request(
     number: int, features: np.ndarray | None = None, micros: int | None = None
 ) -> LoggedRequest:
     return LoggedRequest(
-        f"r{number}", int(time.time() * 1e6) if micros is None else micros, "release", "people",
-        "ünï", 2, {"context": "mobile"}, ["a", 7], [0.5, 0.25], [1.0, 0.1], [], "f",
-        [0, 1] if features is not None else [], features,
-    )  # fmt: skip
+        f"r{number}",
+        int(time.time() * 1e6) if micros is None else micros,
+        "release",
+        "people",
+        "ünï",
+        2,
+        {"context": "mobile"},
+        ["a", 7],
+        [0.5, 0.25],
+        [1.0, 0.1],
+        [],
+        "f",
+        [0, 1] if features is not None else [],
+        features,
+    )
 
 
 def test_what_was_logged_is_read_back(tmp_path: Path) -> None:

@@ -62,9 +62,14 @@ class Processes:
         self.told: Counter[str] = Counter()
 
     def start(
-        self, part: Part, port: int = 0, path: Path | None = None,
-        answers: type[PartAnswers] = PartAnswers, key: str = "", tenant: str = "default",
-    ) -> Any:  # fmt: skip
+        self,
+        part: Part,
+        port: int = 0,
+        path: Path | None = None,
+        answers: type[PartAnswers] = PartAnswers,
+        key: str = "",
+        tenant: str = "default",
+    ) -> Any:
         given = answers(PartIndexes(self.releases, part), tenant, key)
         server = listening(given, "127.0.0.1", port, path)
         self.started.append(server)
@@ -280,9 +285,12 @@ def test_others_and_wrong_orders_are_refused(
     processes: Processes, vectors: np.ndarray, caplog: pytest.LogCaptureFixture
 ) -> None:
     servers = [
-        processes.start(Part(1, 2)), processes.start(Part(0, 2)), processes.start(Part(0, 1)),
-        processes.start(Part(0, 1), key="secret"), processes.start(Part(0, 1), tenant="umbra"),
-    ]  # fmt: skip
+        processes.start(Part(1, 2)),
+        processes.start(Part(0, 2)),
+        processes.start(Part(0, 1)),
+        processes.start(Part(0, 1), key="secret"),
+        processes.start(Part(0, 1), tenant="umbra"),
+    ]
     for shards, said in (
         ([0, 1], "this is part 1/2 of tenant 'default'"),
         ([3], "NEXTEDGE_SHARD_KEY is not the same here"),

@@ -81,8 +81,10 @@ def test_pairs_that_no_source_found_are_scored_beside_the_others(tenant: Path) -
     requests = Requests(np.array([4, 9], np.int32), line.scope.snapshot.as_of, 5)
     found = line.retrieve(requests)
     everything = np.arange(line.scope.graph.targets, dtype=np.int32)
-    given = Candidates(np.array([0, len(everything), len(everything) + 3]),
-                       np.concatenate((everything, everything[:3])))  # fmt: skip
+    given = Candidates(
+        np.array([0, len(everything), len(everything) + 3]),
+        np.concatenate((everything, everything[:3])),
+    )
     both = line.consider(requests, given)
     first = both.candidate[: both.indptr[1]]
     assert sorted(first) == everything.tolist()
@@ -101,8 +103,11 @@ def test_a_build_measures_the_impressions_of_its_last_window(
     report = EvaluationReport.from_json(plain)
     assert report.shown is not None
     assert {s.name for s in report.shown.systems} == {
-        "full_line", "logistic_regression", "popularity", "random",
-    }  # fmt: skip
+        "full_line",
+        "logistic_regression",
+        "popularity",
+        "random",
+    }
     named = {system.name: system for system in report.shown.systems}
     assert named["full_line"].auc.mean > named["random"].auc.mean
     monkeypatch.setattr(render, "out", Console(width=120))

@@ -122,8 +122,13 @@ def test_connections_are_distinct_pairs_of_two_people(tenant: Tenant) -> None:
 def test_nothing_happens_before_both_sides_exist_or_after_the_end(tenant: Tenant) -> None:
     users = tenant.times(schema.USERS, "created_at")
     items = tenant.times(schema.ITEMS, "created_at")
-    born = {schema.USER_ID: users, schema.ITEM_ID: items, schema.SRC: users, schema.DST: users,
-            schema.OTHER_ID: users}  # fmt: skip
+    born = {
+        schema.USER_ID: users,
+        schema.ITEM_ID: items,
+        schema.SRC: users,
+        schema.DST: users,
+        schema.OTHER_ID: users,
+    }
     for name in (schema.CONNECTIONS, schema.INTERACTIONS, schema.BLOCKS):
         times = tenant.times(name)
         assert (times < CONFIG.end).all()
@@ -323,9 +328,15 @@ def test_progress_reaches_the_end_of_every_stage(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("users", 3), ("users", 20.5), ("mean_degree", float("nan")), ("closure_end", 1.5),
-     ("items", 0), ("seed", True)],
-)  # fmt: skip
+    [
+        ("users", 3),
+        ("users", 20.5),
+        ("mean_degree", float("nan")),
+        ("closure_end", 1.5),
+        ("items", 0),
+        ("seed", True),
+    ],
+)
 def test_a_setting_out_of_range_is_named(name: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=rf"SyntheticConfig\.{name}: .*expected .* from"):
         SyntheticConfig(**{name: value})

@@ -84,8 +84,11 @@ def test_negatives_follow_their_kind_and_the_curriculum_its_schedule() -> None:
         stages=((0.5, "uniform"), (1.0, "hard")), negatives=4000, hard_pool=(0, 1)
     )
     assert [config.kind_at(done) for done in (0.0, 0.49, 0.5, 1.0)] == [
-        "uniform", "uniform", "hard", "hard",
-    ]  # fmt: skip
+        "uniform",
+        "uniform",
+        "hard",
+        "hard",
+    ]
     negatives, random = Negatives(graph, config), np.random.default_rng(0)
     assert np.bincount(negatives.shared("uniform", random), minlength=3)[2] == 0
     share = np.bincount(negatives.shared("popularity", random)) / 4000

@@ -30,9 +30,20 @@ from nextedge.testing.oracles import page_rank
 
 NODES = 16
 GOLDEN = [
-    (0, 1), (0, 2), (0, 3), (1, 4), (1, 5), (2, 5), (2, 6), (3, 6), (3, 7), (4, 8), (5, 8), (6, 9),
+    (0, 1),
+    (0, 2),
+    (0, 3),
+    (1, 4),
+    (1, 5),
+    (2, 5),
+    (2, 6),
+    (3, 6),
+    (3, 7),
+    (4, 8),
+    (5, 8),
+    (6, 9),
     (7, 9),
-]  # fmt: skip
+]
 Rows = tuple[Any, Any]
 edge_lists = st.lists(
     st.tuples(st.integers(0, NODES - 1), st.integers(0, NODES - 1)).filter(lambda e: e[0] < e[1]),
@@ -158,9 +169,12 @@ def test_pairs_equal_networkx(edges: list[tuple[int, int]], exclude_edge: bool, 
     queries = np.arange(NODES, dtype=np.int32)
     candidates = np.stack([np.roll(np.arange(NODES), -q - 1)[:size] for q in range(NODES)])
     found = pair_scores(
-        *symmetric(edges), queries, np.arange(NODES + 1) * size, candidates.ravel(),
+        *symmetric(edges),
+        queries,
+        np.arange(NODES + 1) * size,
+        candidates.ravel(),
         exclude_edge=exclude_edge,
-    )  # fmt: skip
+    )
     for place, candidate in enumerate(candidates.ravel().tolist()):
         query = place // size
         if candidate == query:
@@ -181,9 +195,14 @@ def test_bipartite_equals_sets(
     sets = {user: {i for u, i in visits if u == user} for user in range(NODES)}
     queries = np.arange(NODES, dtype=np.int32)
     found = top_bipartite(
-        *forward, *backward, queries, n=6, min_common=min_common, score=score,
+        *forward,
+        *backward,
+        queries,
+        n=6,
+        min_common=min_common,
+        score=score,
         exclude=symmetric(known),
-    )  # fmt: skip
+    )
     for query in range(NODES):
         left_out = (
             {query} | {b for a, b in known if a == query} | {a for a, b in known if b == query}
@@ -319,9 +338,7 @@ def test_random_walk_equals_power_iteration(edges: list[tuple[int, int]]) -> Non
     for query in range(0, NODES, 5):
         expected = page_rank(neighbours, query, 0.3)
         asked = np.array([query], np.int32)
-        found = pair_walk(
-            *rows, asked, np.array([0, NODES]), nodes, restart=0.3, tolerance=1e-9
-        )  # fmt: skip
+        found = pair_walk(*rows, asked, np.array([0, NODES]), nodes, restart=0.3, tolerance=1e-9)
         np.testing.assert_allclose(found, [expected[n] for n in range(NODES)], atol=1e-5)
         assert query not in top_walk(*rows, asked, n=3, exclude=none, restart=0.3).candidate
 

@@ -8,13 +8,7 @@ import numpy as np
 import pytest
 
 from nextedge.errors import IndexRecallError, ReleaseError
-from nextedge.index.vector_index import (
-    KINDS,
-    Kind,
-    VectorIndex,
-    exact_search,
-    recall_at,
-)
+from nextedge.index.vector_index import KINDS, Kind, VectorIndex, exact_search, recall_at
 
 
 @pytest.fixture(scope="module")

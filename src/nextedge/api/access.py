@@ -70,16 +70,20 @@ class AccessLog:
         tenant: Tenant | None = self.only if caller is None else caller.tenant
         if tenant is not None and not tenant.recommender.config.serving.access_log:
             return
-        log.info(json.dumps({
-            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "request_id": given.decode("ascii"),
-            "tenant": None if tenant is None else tenant.name,
-            "method": scope["method"] if scope["method"] in _METHODS else "other",
-            "route": self.templates(scope),
-            "status": status,
-            "ms": round(spent_ms, 3),
-            "surface": _surface(scope, tenant),
-        }))  # fmt: skip
+        log.info(
+            json.dumps(
+                {
+                    "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+                    "request_id": given.decode("ascii"),
+                    "tenant": None if tenant is None else tenant.name,
+                    "method": scope["method"] if scope["method"] in _METHODS else "other",
+                    "route": self.templates(scope),
+                    "status": status,
+                    "ms": round(spent_ms, 3),
+                    "surface": _surface(scope, tenant),
+                }
+            )
+        )
 
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

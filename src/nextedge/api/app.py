@@ -77,9 +77,11 @@ def create_app(served: Recommender | Tenants, api_key: str | None = None) -> Fas
     )
     app = Service(
         front=None if watched else Front(tenants),
-        title="NextEdge", version=__version__, lifespan=lifespan,
+        title="NextEdge",
+        version=__version__,
+        lifespan=lifespan,
         description="Recommends the next edge in a graph: people to people, and people to items.",
-    )  # fmt: skip
+    )
     add_problem_handlers(app)
     reads, writes, administers = ([Depends(_needs(s))] for s in ("read", "write", "admin"))
     app.include_router(recommendations.routes(), dependencies=reads)
@@ -120,8 +122,7 @@ def _needs(scope: KeyScope) -> Any:
     """A dependency that asks for a key of a scope."""
 
     def authorise(
-        request: Request,
-        _: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
+        request: Request, _: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
     ) -> None:
         tenant_of(request)
         if scope not in request.scope[CALLER].scopes:
@@ -132,8 +133,7 @@ def _needs(scope: KeyScope) -> Any:
 
 def _metrics(app: FastAPI, tenants: Tenants) -> None:
     def authorise(
-        request: Request,
-        _: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
+        request: Request, _: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
     ) -> None:
         caller: Caller | None = request.scope[CALLER]
         if caller is None:

@@ -22,9 +22,7 @@ Compress = Callable[[bytes], bytes]
 
 def encodings() -> dict[str, Compress]:
     """What can be asked for, the smallest result first; Brotli where its package is there."""
-    found: dict[str, Compress] = {
-        "gzip": lambda body: gzip.compress(body, _GZIP_LEVEL, mtime=0),
-    }
+    found: dict[str, Compress] = {"gzip": lambda body: gzip.compress(body, _GZIP_LEVEL, mtime=0)}
     try:
         import brotli
     except ImportError:
@@ -100,6 +98,8 @@ def _worth_it(start: Message, message: Message) -> bool:
 def _headers(headers: Any, encoding: str, size: int) -> list[tuple[bytes, bytes]]:
     kept = [each for each in headers if each[0] != b"content-length"]
     return [
-        *kept, (b"content-encoding", encoding.encode()), (b"vary", b"accept-encoding"),
+        *kept,
+        (b"content-encoding", encoding.encode()),
+        (b"vary", b"accept-encoding"),
         (b"content-length", str(size).encode()),
-    ]  # fmt: skip
+    ]

@@ -25,12 +25,17 @@ _PROBLEMS = {
 }
 _WITH_BODY = ("post", "put", "patch")
 _EXAMPLES = {
-    "event": {"type": "dismiss", "surface": "people", "user_id": "u000007", "candidate_id": "u000042"},
+    "event": {
+        "type": "dismiss",
+        "surface": "people",
+        "user_id": "u000007",
+        "candidate_id": "u000042",
+    },
     "more": [
         {"type": "interact", "user_id": "u000007", "item_id": "i000003", "event_id": "order-817"},
         {"type": "impression", "user_id": "u000007", "item_id": "i000009"},
     ],
-}  # fmt: skip
+}
 
 
 def document(app: FastAPI) -> dict[str, Any]:

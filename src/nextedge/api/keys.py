@@ -61,9 +61,11 @@ class ApiKeys:
                 raise InputError(f"no scope {scope!r}; {nearest(scope, SCOPES)}")
         token = _PREFIX + secrets.token_urlsafe(32)
         key = ApiKey(
-            secrets.token_hex(4), digest_of(token), tuple(scopes),
+            secrets.token_hex(4),
+            digest_of(token),
+            tuple(scopes),
             datetime.now(UTC).isoformat(timespec="seconds"),
-        )  # fmt: skip
+        )
         with self._alone():
             self._write([*self.all(), key])
         return key, token

@@ -50,39 +50,59 @@ class Metrics:
             registry=self.registry,
         )
         stages = Histogram(
-            "nextedge_stage_seconds", "Seconds by stage of a request",
-            ("tenant", "surface", "stage"), buckets=_SECONDS, registry=self.registry,
-        )  # fmt: skip
+            "nextedge_stage_seconds",
+            "Seconds by stage of a request",
+            ("tenant", "surface", "stage"),
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
         lost = Gauge(
-            "nextedge_requests_not_logged", "Requests that the request log lost", ("tenant",),
-            multiprocess_mode="livesum", registry=self.registry,
-        )  # fmt: skip
+            "nextedge_requests_not_logged",
+            "Requests that the request log lost",
+            ("tenant",),
+            multiprocess_mode="livesum",
+            registry=self.registry,
+        )
         stored = Gauge(
-            "nextedge_store", "What became of reads and writes of stores, since the start",
-            ("tenant", "of", "what"), multiprocess_mode="livesum", registry=self.registry,
-        )  # fmt: skip
+            "nextedge_store",
+            "What became of reads and writes of stores, since the start",
+            ("tenant", "of", "what"),
+            multiprocess_mode="livesum",
+            registry=self.registry,
+        )
         shard_seconds = Histogram(
-            "nextedge_shard_seconds", "Seconds until a process with shards of the indexes answered",
-            ("tenant", "shard"), buckets=_SECONDS, registry=self.registry,
-        )  # fmt: skip
+            "nextedge_shard_seconds",
+            "Seconds until a process with shards of the indexes answered",
+            ("tenant", "shard"),
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
         shard_questions = Counter(
-            "nextedge_shard_questions", "What became of questions to processes with shards",
-            ("tenant", "shard", "what"), registry=self.registry,
-        )  # fmt: skip
+            "nextedge_shard_questions",
+            "What became of questions to processes with shards",
+            ("tenant", "shard", "what"),
+            registry=self.registry,
+        )
         self._lag, self._lag_seconds = (
             Gauge(
-                f"nextedge_events_{name}", said, ("tenant", "group"),
-                multiprocess_mode="mostrecent", registry=self.registry,
+                f"nextedge_events_{name}",
+                said,
+                ("tenant", "group"),
+                multiprocess_mode="mostrecent",
+                registry=self.registry,
             )
             for name, said in (
                 ("lag", "Events that wait for a group of consumers"),
                 ("lag_seconds", "For how long the oldest of them has waited"),
             )
-        )  # fmt: skip
+        )
         self._dead_letters = Gauge(
-            "nextedge_dead_letters", "Events that groups of consumers gave up", ("tenant",),
-            multiprocess_mode="mostrecent", registry=self.registry,
-        )  # fmt: skip
+            "nextedge_dead_letters",
+            "Events that groups of consumers gave up",
+            ("tenant",),
+            multiprocess_mode="mostrecent",
+            registry=self.registry,
+        )
         self._stored = stored.labels
         self._request, self._answer = cache(requests.labels), cache(answers.labels)
         self._degraded, self._stage = cache(degraded.labels), cache(stages.labels)

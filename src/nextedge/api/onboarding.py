@@ -24,9 +24,12 @@ def routes() -> APIRouter:
         """Keep a user's identifiers and address book, as hashes. 429 beyond a day's budget."""
         try:
             upload = tenant.recommender.contacts.put(
-                user_id, own=body.own, contacts=body.contacts, consent=body.consent,
+                user_id,
+                own=body.own,
+                contacts=body.contacts,
+                consent=body.consent,
                 discoverable=body.discoverable_by_contacts,
-            )  # fmt: skip
+            )
         except ContactBudgetError as error:
             return problem(429, "ContactBudget", str(error))
         refused = [RefusedEntry(index=place, reason=fault) for place, fault in upload.refused]

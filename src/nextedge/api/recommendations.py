@@ -44,12 +44,13 @@ Exclude = Annotated[
 Filters = Annotated[
     list[Annotated[str, Query(min_length=3, max_length=512)]] | None,
     Query(
-        alias="filter", max_length=100,
+        alias="filter",
+        max_length=100,
         description="column:value of the candidates, of numbers also column:low..high; one of the "
         "values of a column, and all columns, must fit",
         examples=[["category:books"]],
     ),
-]  # fmt: skip
+]
 PageCursor = Annotated[
     str | None, Query(max_length=8192, description="next_cursor of the page before")
 ]
@@ -58,9 +59,13 @@ _CONTEXT = ("context", "region")
 
 
 def _page(
-    limit: Limit = None, context: Context = None, region: Region = None, exclude: Exclude = None,
-    filters: Filters = None, cursor: PageCursor = None,
-) -> Page:  # fmt: skip
+    limit: Limit = None,
+    context: Context = None,
+    region: Region = None,
+    exclude: Exclude = None,
+    filters: Filters = None,
+    cursor: PageCursor = None,
+) -> Page:
     return Page(limit, context, region, tuple(exclude or ()), tuple(filters or ()), cursor)
 
 
@@ -98,19 +103,27 @@ def routes() -> APIRouter:
         asked = {key: value for key, value in request.filters.items() if key in _CONTEXT}
         context = {**{k: v for k, v in asked.items() if isinstance(v, str)}, **request.context}
         question = Question(
-            name, request.count, context, request.exclude,
+            name,
+            request.count,
+            context,
+            request.exclude,
             {key: value for key, value in request.filters.items() if key not in _CONTEXT},
-            request.cursor, recommender.config.serving.deadline_ms,
-        )  # fmt: skip
+            request.cursor,
+            recommender.config.serving.deadline_ms,
+        )
         answer = recommender.recommend_many([request.user_id], question)[0]
         http.scope[SURFACE] = answer.surface
         tenant.answered(answer)
         return InternalResponse(
-            recommendations=rendered(answer), model_version=answer.release,
-            cache_hit=answer.cached, latency_ms=answer.latency_ms,
-            recommendation_id=answer.recommendation_id, degraded=list(answer.degraded),
-            experiment=answer.experiment, next_cursor=answer.next_cursor,
-        )  # fmt: skip
+            recommendations=rendered(answer),
+            model_version=answer.release,
+            cache_hit=answer.cached,
+            latency_ms=answer.latency_ms,
+            recommendation_id=answer.recommendation_id,
+            degraded=list(answer.degraded),
+            experiment=answer.experiment,
+            next_cursor=answer.next_cursor,
+        )
 
     def ask(request: Request, user_id: str, surface: str, page: Page, *, explain: bool) -> Response:
         tenant, key = tenant_of(request), request.scope.get(KEY)

@@ -19,11 +19,13 @@ def reading() -> APIRouter:
         current = repository.current_id()
         return [
             ReleaseOut(
-                id=release.id, served=release.id == current, created=release.manifest["created"],
+                id=release.id,
+                served=release.id == current,
+                created=release.manifest["created"],
                 metrics=release.manifest["metrics"],
             )
             for release in repository.all()
-        ]  # fmt: skip
+        ]
 
     return router
 

@@ -48,9 +48,15 @@ class Page:
             filters.setdefault(column, []).append(value)
         context = {"context": self.context, "region": self.region}
         return Question(
-            surface, self.limit, {name: value for name, value in context.items() if value},
-            self.exclude, filters, self.cursor, deadline_ms, explain,
-        )  # fmt: skip
+            surface,
+            self.limit,
+            {name: value for name, value in context.items() if value},
+            self.exclude,
+            filters,
+            self.cursor,
+            deadline_ms,
+            explain,
+        )
 
 
 def encoded_answer(
@@ -70,22 +76,39 @@ def encoded_answer(
         after = _HOW.sub(b'"cache":"hit","latency_ms":0.0', after, count=1)
         hot.keep(
             key,
-            Encoded(before, after, answer.recommendation_id, answer.surface, answer.release,
-                    user_id, shown, version, narrowed, answer.kind, answer.query,
-                    answer.positions, answer.edition),
-        )  # fmt: skip
+            Encoded(
+                before,
+                after,
+                answer.recommendation_id,
+                answer.surface,
+                answer.release,
+                user_id,
+                shown,
+                version,
+                narrowed,
+                answer.kind,
+                answer.query,
+                answer.positions,
+                answer.edition,
+            ),
+        )
     return answer, body
 
 
 def _document(answer: Answer) -> dict[str, Any]:
     """``RecommendationsOut`` as plain values: making models of a list costs as much as ranking it."""
     document = {
-        "user_id": answer.user_id, "surface": answer.surface, "recommendations": _rows(answer),
-        "recommendation_id": answer.recommendation_id, "release": answer.release,
-        "degraded": answer.degraded, "cache": "hit" if answer.cached else "miss",
-        "latency_ms": round(answer.latency_ms, 3), "experiment": answer.experiment,
+        "user_id": answer.user_id,
+        "surface": answer.surface,
+        "recommendations": _rows(answer),
+        "recommendation_id": answer.recommendation_id,
+        "release": answer.release,
+        "degraded": answer.degraded,
+        "cache": "hit" if answer.cached else "miss",
+        "latency_ms": round(answer.latency_ms, 3),
+        "experiment": answer.experiment,
         "next_cursor": answer.next_cursor,
-    }  # fmt: skip
+    }
     return {key: value for key, value in document.items() if value is not None}
 
 
@@ -95,13 +118,20 @@ def _rows(answer: Answer) -> list[dict[str, Any]]:
     rows = []
     for each in answer.recommendations:
         reason = {
-            "code": each.reason.code, "text": each.reason.text, "evidence": each.reason.evidence,
-        }  # fmt: skip
+            "code": each.reason.code,
+            "text": each.reason.text,
+            "evidence": each.reason.evidence,
+        }
         row: dict[str, Any] = {
-            name: each.id, "score": each.score, "rank": each.rank, "reason": reason,
-            "sources": list(each.sources), "display": each.display, "propensity": each.propensity,
+            name: each.id,
+            "score": each.score,
+            "rank": each.rank,
+            "reason": reason,
+            "sources": list(each.sources),
+            "display": each.display,
+            "propensity": each.propensity,
             "promoted": each.promoted,
-        }  # fmt: skip
+        }
         if each.contributions:
             row["contributions"] = each.contributions
         rows.append(row)

@@ -130,9 +130,12 @@ def _server(shared: Path, drain_seconds: float, **settings: Any) -> Any:
             stop.start()
 
     return DrainingServer(
-        "nextedge.api.server:create", interface=Interfaces.ASGI, factory=True, websockets=False,
+        "nextedge.api.server:create",
+        interface=Interfaces.ASGI,
+        factory=True,
+        websockets=False,
         **settings,
-    )  # fmt: skip
+    )
 
 
 def create() -> FastAPI:

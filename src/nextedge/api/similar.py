@@ -42,8 +42,11 @@ def routes() -> APIRouter:
         release = recommender.release
         vector = embedding(release, recommender.overlay, kind, given)
         return EmbeddingOut(
-            id=given, kind=kind, release=release.id, dimensions=len(vector),
+            id=given,
+            kind=kind,
+            release=release.id,
+            dimensions=len(vector),
             embedding=[float(value) for value in vector],
-        )  # fmt: skip
+        )
 
     return router

@@ -69,11 +69,13 @@ class Traces:
         providers = {each.name: each.traces for each in tenants if each.traces is not None}
         self.traced = {
             name: OpenTelemetryMiddleware(
-                self._real, default_span_details=_details, tracer_provider=provider,
+                self._real,
+                default_span_details=_details,
+                tracer_provider=provider,
                 exclude_spans=["receive", "send"],
             )
             for name, provider in providers.items()
-        }  # fmt: skip
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         caller = scope.get(CALLER)
@@ -82,11 +84,16 @@ class Traces:
             await self.app(scope, receive, send)
             return
         shown = {
-            "type": "http", "method": scope["method"], "path": self.templates(scope),
-            "query_string": b"", "scheme": scope["scheme"], "http_version": scope["http_version"],
+            "type": "http",
+            "method": scope["method"],
+            "path": self.templates(scope),
+            "query_string": b"",
+            "scheme": scope["scheme"],
+            "http_version": scope["http_version"],
             "headers": [each for each in scope["headers"] if each[0] in _CARRIERS],
-            "server": scope["server"], _REAL: scope,
-        }  # fmt: skip
+            "server": scope["server"],
+            _REAL: scope,
+        }
         await traced(shown, receive, send)
 
     async def _real(self, shown: Scope, receive: Receive, send: Send) -> None:

@@ -67,8 +67,11 @@ def _started(location: Path, folder: Path, request: TrainingRequest) -> Training
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     about: dict[str, Any] = {
-        "id": training_id, "status": "running", "started": time.time(), "process": process.pid,
-    }  # fmt: skip
+        "id": training_id,
+        "status": "running",
+        "started": time.time(),
+        "process": process.pid,
+    }
     _write(folder, about)
     threading.Thread(target=_wait, args=(process, folder, about), daemon=True).start()
     return TrainingOut.model_validate(about)

@@ -99,7 +99,7 @@ class EmbedStep(SurfaceStep):
             data = TrainingData(
                 data.relation, data.graph, data.query_features, data.candidate_features,
                 data.others, data.seed, checkpoints,
-            )  # fmt: skip
+            )
 
             def told(text: str, done: int, total: int, graph: str = graph) -> None:
                 progress(f"embed {self.surface}: {text} ({graph})", done, total)

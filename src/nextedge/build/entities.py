@@ -50,7 +50,7 @@ class EntitiesStep(Step):
     def settings(self) -> Mapping[str, Any]:
         features = self.config.features
         return {"users": features.users.model_dump(), "items": features.items.model_dump(),
-                "text": self.text.version}  # fmt: skip
+                "text": self.text.version}
 
     def run(self, inputs: Mapping[str, Path], output: Path, progress: Progress) -> None:
         tables, entities = inputs["tables"], output / "entities"
@@ -93,7 +93,7 @@ class EntitiesStep(Step):
             order = write_order(path, schema.TABLES[name].key[0], ids, scratch / "order.npy")
             EncodeColumns(
                 path, order, kinds, self.config.text_model_path, self.texts, place
-            ).run(self.engine, told)  # fmt: skip
+            ).run(self.engine, told)
             shown = [each for each in _DISPLAYS[name] if each in pq.read_schema(path).names]
             if shown:
                 column = in_order(path, shown[0], mapped(order)).cast(pa.large_string())

@@ -75,7 +75,7 @@ class EvaluateStep(SurfaceStep):
         saved = WindowLines(
             self.engine, folder, surface, history, pairs, features,
             trained_models(inputs["embed"], EVALUATION),
-        ).line(windows[-1])  # fmt: skip
+        ).line(windows[-1])
         rankers = inputs["rank"] / "ranker"
         saved = replace(saved, fusion=Fusion.load(rankers / FUSION))
         positives = positives_of(saved.open().scope, relation, pairs, windows[-1])
@@ -133,7 +133,7 @@ class _Collected:
             compare(("full_line", joined["full_line"].named()[metric]),
                     (other, joined[other].named()[metric]), metric)
             for other in others for metric in (main, f"recall@{self.k}")
-        )  # fmt: skip
+        )
         return EvaluationReport(
             surface, protocol, tuple(systems), self._recall(query, degree), comparisons
         )

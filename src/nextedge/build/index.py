@@ -59,7 +59,7 @@ class IndexStep(SurfaceStep):
             build = BuildShard(
                 inputs["sources"] / name, output / name, shards, kind, k,
                 settings.target_recall, memory,
-            )  # fmt: skip
+            )
             for _ in self.engine.map_blocks(build, build.blocks()):
                 pass
             reports[name] = build.finish()
@@ -92,7 +92,7 @@ class BuildShard:
             index = VectorIndex.build(
                 candidates[low:high], asked, k=self.k, kind=self.kind,
                 target_recall=self.target_recall, memory_bytes=self.memory_bytes,
-            )  # fmt: skip
+            )
             folder = self.output if self.shards == 1 else self.output / shard_folder(place)
             folder.mkdir(exist_ok=True)
             index.save(folder)

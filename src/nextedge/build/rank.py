@@ -98,7 +98,7 @@ class RankStep(SurfaceStep):
         about: dict[str, Any] = {
             "split": learned.method, "split_reason": learned.why, **compared,
             "examination": None if learned.bias is None else learned.bias.to_json(),
-        }  # fmt: skip
+        }
         if ranker is not None:
             ranker.save(folder)
             if surface.reranker.enabled:
@@ -134,7 +134,7 @@ class RankStep(SurfaceStep):
         lines = WindowLines(
             self.engine, folder, surface, history, pairs, features,
             trained_models(inputs["embed"], COMMON),
-        )  # fmt: skip
+        )
         parts: list[LabelledRows] = []
         latest: list[LabelWindow] = []
         fusion, shown = Fusion(), None
@@ -190,7 +190,7 @@ class RankStep(SurfaceStep):
         made = Window(
             "cold_start", window.as_of, window.graph & ~touched,
             (window.graph | window.labels) & asked,
-        )  # fmt: skip
+        )
         saved = learned.lines.line(made)
         saved = replace(saved, fusion=learned.fusion)
         positives = positives_of(saved.open().scope, relation, pairs, made)

@@ -107,7 +107,7 @@ def build(
             state / "work", progress, fresh=options.fresh, spent=engine.spent,
             shelf=None if bucket is None else Shelf(bucket, progress),
             memory_bytes=bound_bytes(config.build.memory_gib),
-        )  # fmt: skip
+        )
         first = _tables_step(config, engine, frames, workshop, run)
         done = _shared(config, engine, first, workshop, options.until)
         if options.until in done:

@@ -45,4 +45,4 @@ class SourcesStep(SurfaceStep):
         FitSources(
             inputs["entities"] / "entities", inputs["snapshot"], self.config.surface(self.surface),
             trained_models(inputs["embed"], SERVE), output,
-        ).run(self.engine, checkpoints(output) / "layers")  # fmt: skip
+        ).run(self.engine, checkpoints(output) / "layers")

@@ -165,7 +165,7 @@ def _hide(tables: Path, pairs: list[tuple[str, str]]) -> None:
         for name, ends, given in zip(
             (schema.SRC, schema.DST), text, tuple(zip(*more, strict=True)) or ((), ()), strict=True
         )
-    })  # fmt: skip
+    })
     taken = _in_pairs(pa.table({schema.SRC: text[0], schema.DST: text[1]}), marked)
     pq.write_table(rows.filter(pa.array(~taken)), path, compression="zstd")
     pq.write_table(marked, tables / f"{HIDDEN}.parquet", compression="zstd")

@@ -111,7 +111,7 @@ class TablesStep(Step):
             shown = with_impressions(
                 None if given is None else hidden.without_answered(given),
                 rows, self._logged(rows, hidden), _patience(self.config), tables.id_types(),
-            )  # fmt: skip
+            )
             tables.write(schema.IMPRESSIONS, shown)
         withhold(output, events)
         return unreadable
@@ -227,6 +227,6 @@ def _told(report: CheckReport, unreadable: Mapping[str, Counter[str]]) -> CheckR
                 values, "converted",
             )
             for column, values in sorted(unreadable.get(table.table, {}).items())
-        )  # fmt: skip
+        )
         tables.append(replace(table, findings=table.findings + findings))
     return replace(report, tables=tuple(tables))

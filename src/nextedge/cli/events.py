@@ -38,13 +38,17 @@ def status(config: ConfigFile = _DEFAULT, as_json: AsJson = False) -> None:
     for log, broker_group in _logs(load_config(config)):
         groups = sorted({*log.groups(), *broker_group})
         lags = {group: log.lag(group) for group in groups}
-        found.append({
-            "log": log.name,
-            "events": log.lag(_NOBODY).events,
-            "last_position": log.last_position(),
-            "dead_letters": len(log.dead_letters()),
-            "groups": {g: {"lag": lag.events, "seconds": lag.seconds} for g, lag in lags.items()},
-        })  # fmt: skip
+        found.append(
+            {
+                "log": log.name,
+                "events": log.lag(_NOBODY).events,
+                "last_position": log.last_position(),
+                "dead_letters": len(log.dead_letters()),
+                "groups": {
+                    g: {"lag": lag.events, "seconds": lag.seconds} for g, lag in lags.items()
+                },
+            }
+        )
         if as_json:
             continue
         last = found[-1]

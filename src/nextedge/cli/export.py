@@ -19,9 +19,12 @@ if TYPE_CHECKING:
 
 
 def write_all(
-    recommender: Recommender, question: Question, path: Path, progress: Progress,
+    recommender: Recommender,
+    question: Question,
+    path: Path,
+    progress: Progress,
     part: Part | None = None,
-) -> int:  # fmt: skip
+) -> int:
     """Recommend for every user, or a part of them, into one Parquet file, written atomically.
 
     Returns:
@@ -40,10 +43,16 @@ def write_answers(
     ids = release.entities.users if table == "users" else release.entities.items
     name = "candidate_id" if table == "users" else "item_id"
     kinds = [_kind(release.entities.users.values), _kind(ids.values)]
-    schema = pa.schema([
-        ("user_id", kinds[0]), ("rank", pa.int32()), (name, kinds[1]), ("score", pa.float32()),
-        ("reason", pa.string()), ("sources", pa.list_(pa.string())),
-    ])  # fmt: skip
+    schema = pa.schema(
+        [
+            ("user_id", kinds[0]),
+            ("rank", pa.int32()),
+            (name, kinds[1]),
+            ("score", pa.float32()),
+            ("reason", pa.string()),
+            ("sources", pa.list_(pa.string())),
+        ]
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     rows = 0

@@ -299,10 +299,12 @@ def _parity(recommender: Recommender, queries: int, *, as_json: bool) -> None:
     """Print what differs between one request and many, and from what was logged; exit 1 if any."""
     found, replayed = recommender.parity(queries), recommender.replay()
     if as_json:
-        render.print_json({
-            each.surface: {**each.to_json(), "logged": logged.to_json()}
-            for each, logged in zip(found, replayed, strict=True)
-        })  # fmt: skip
+        render.print_json(
+            {
+                each.surface: {**each.to_json(), "logged": logged.to_json()}
+                for each, logged in zip(found, replayed, strict=True)
+            }
+        )
     else:
         for each, logged in zip(found, replayed, strict=True):
             render.print_parity(each)

@@ -72,14 +72,7 @@ def plan(
     from nextedge.config import Config, load_config
     from nextedge.planning.coefficients import load_coefficients
     from nextedge.planning.plan import make_plan
-    from nextedge.planning.workload import (
-        Machine,
-        Traffic,
-        Workload,
-        number,
-        size_of,
-        surfaces_for,
-    )
+    from nextedge.planning.workload import Machine, Traffic, Workload, number, size_of, surfaces_for
     from nextedge.planning.workload import hub_cap as configured_cap
 
     settings = Config() if config is None else load_config(config)
@@ -87,12 +80,18 @@ def plan(
     cap = configured_cap(people) if hub_cap is None else float(hub_cap)
     spread, known = _degrees(users, degree, degree_exponent, degrees, config, cap)
     size = size_of(
-        known, spread, number(items, "--items"),
+        known,
+        spread,
+        number(items, "--items"),
         number(interactions_per_user, "--interactions-per-user"),
         number(impressions_per_user, "--impressions-per-user"),
-    )  # fmt: skip
+    )
     asked = number(qps, "--qps")
-    recorded = asked / 10 if events_per_second is None else number(events_per_second, "--events-per-second")  # fmt: skip
+    recorded = (
+        asked / 10
+        if events_per_second is None
+        else number(events_per_second, "--events-per-second")
+    )
     surfaces = surfaces_for(settings, size)
     if candidates is not None:
         surfaces = {
@@ -100,13 +99,22 @@ def plan(
             for name, surface in surfaces.items()
         }
     workload = Workload(
-        size, spread, Traffic(asked, p99_ms, refresh_hours, recorded),
-        Machine(machine_memory_gib, machine_cores, core_hour_price, gib_hour_price,
-                redis_gib_hour_price, stored_gib_month_price),
-        surfaces, keep_features or settings.serving.candidates_features,
+        size,
+        spread,
+        Traffic(asked, p99_ms, refresh_hours, recorded),
+        Machine(
+            machine_memory_gib,
+            machine_cores,
+            core_hour_price,
+            gib_hour_price,
+            redis_gib_hour_price,
+            stored_gib_month_price,
+        ),
+        surfaces,
+        keep_features or settings.serving.candidates_features,
         settings.serving.cache_seconds,
         tuple(name for name in settings.surfaces if name not in surfaces),
-    )  # fmt: skip
+    )
     made = make_plan(workload, load_coefficients(coefficients))
     if as_json:
         render.print_json(made.to_json())
@@ -115,9 +123,13 @@ def plan(
 
 
 def _degrees(
-    users: str | None, degree: str | None, exponent: float | None, file: Path | None,
-    config: Path | None, cap: float,
-) -> tuple[Degrees, float]:  # fmt: skip
+    users: str | None,
+    degree: str | None,
+    exponent: float | None,
+    file: Path | None,
+    config: Path | None,
+    cap: float,
+) -> tuple[Degrees, float]:
     """The distribution of degrees, and the number of users."""
     from nextedge.planning.degrees import counted, lognormal, power_law, read_degrees, scaled
     from nextedge.planning.workload import number
@@ -133,7 +145,9 @@ def _degrees(
         raise InputError(
             "--users is missing: give a number, or --degrees FILE.parquet, or -c CONFIG with a release"
         )
-    many = float(len(found)) if users is None and found is not None else number(users or "", "--users")  # fmt: skip
+    many = (
+        float(len(found)) if users is None and found is not None else number(users or "", "--users")
+    )
     if many < 2:
         raise InputError(f"--users {many:g}: expected 2 or more")
     if found is not None and exponent is None:
@@ -156,7 +170,17 @@ def _released(config: Path):  # type: ignore[no-untyped-def]
         return None
 
 
-HEADER = ("stage", "×", "core-h", "hours", "machines", "GiB each", "store GiB", "money/month", "runs on")  # fmt: skip
+HEADER = (
+    "stage",
+    "×",
+    "core-h",
+    "hours",
+    "machines",
+    "GiB each",
+    "store GiB",
+    "money/month",
+    "runs on",
+)
 
 
 def rows_of(made: Plan) -> list[tuple[str, ...]]:
@@ -166,11 +190,16 @@ def rows_of(made: Plan) -> list[tuple[str, ...]]:
 
 def _cells(row: Row) -> tuple[str, ...]:
     return (
-        row.stage, f"{row.beyond:,.3g}" if row.beyond < 1000 else f"{row.beyond:,.0f}",
-        _short(row.core_hours), "" if row.hours is None else _short(row.hours),
-        _short(row.machines), _short(row.memory_gib), _short(row.store_gib), _short(row.money),
+        row.stage,
+        f"{row.beyond:,.3g}" if row.beyond < 1000 else f"{row.beyond:,.0f}",
+        _short(row.core_hours),
+        "" if row.hours is None else _short(row.hours),
+        _short(row.machines),
+        _short(row.memory_gib),
+        _short(row.store_gib),
+        _short(row.money),
         row.runs,
-    )  # fmt: skip
+    )
 
 
 def print_plan(made: Plan, workload: Workload) -> None:

@@ -101,14 +101,26 @@ def answer_json(answer: Answer) -> dict[str, Any]:
     key = "item_id" if _is_items(answer) else "candidate_id"
     found = []
     for each in answer.recommendations:
-        value = {key: each.id, "score": each.score, "rank": each.rank, "reason": asdict(each.reason),
-                 "sources": list(each.sources), "display": each.display}  # fmt: skip
+        value = {
+            key: each.id,
+            "score": each.score,
+            "rank": each.rank,
+            "reason": asdict(each.reason),
+            "sources": list(each.sources),
+            "display": each.display,
+        }
         if each.contributions:
             value["contributions"] = each.contributions
         found.append(value)
-    return {"user_id": answer.user_id, "surface": answer.surface, "release": answer.release,
-            "known_user": answer.known_user, "degraded": list(answer.degraded),
-            "latency_ms": round(answer.latency_ms, 3), "recommendations": found}  # fmt: skip
+    return {
+        "user_id": answer.user_id,
+        "surface": answer.surface,
+        "release": answer.release,
+        "known_user": answer.known_user,
+        "degraded": list(answer.degraded),
+        "latency_ms": round(answer.latency_ms, 3),
+        "recommendations": found,
+    }
 
 
 def _is_items(answer: Answer) -> bool:
@@ -122,8 +134,16 @@ def print_answer(answer: Answer, *, explain: bool) -> None:
     rows: list[list[str | Text]] = []
     for each in answer.recommendations:
         shown = each.display if each.display != str(each.id) else ""
-        rows.append([str(each.rank), str(each.id), shown, f"{each.score:.4f}", each.reason.text,
-                     " ".join(each.sources[:2])])  # fmt: skip
+        rows.append(
+            [
+                str(each.rank),
+                str(each.id),
+                shown,
+                f"{each.score:.4f}",
+                each.reason.text,
+                " ".join(each.sources[:2]),
+            ]
+        )
         if explain and each.contributions:
             moved = ", ".join(
                 f"{name} {value:+.2f}" for name, value in list(each.contributions.items())[:4]
@@ -153,8 +173,10 @@ def print_why_not(found: WhyNot) -> None:
         soft_wrap=True,
     )
     if found.sources:
-        ranks = [(name, "not found" if rank is None else f"{rank:,}")
-                 for name, rank in found.sources.items()]  # fmt: skip
+        ranks = [
+            (name, "not found" if rank is None else f"{rank:,}")
+            for name, rank in found.sources.items()
+        ]
         table("", ["source", "rank there"], ranks)
 
 

@@ -123,10 +123,7 @@ def _optional(normal: Normalised, spec: schema.Table) -> list[str]:
 
 
 def _require_readable_times(
-    spec: schema.Table,
-    normal: Normalised,
-    counts: dict[str | None, dict[str, Any]],
-    location: str,
+    spec: schema.Table, normal: Normalised, counts: dict[str | None, dict[str, Any]], location: str
 ) -> None:
     unreadable = counts.get("unreadable_timestamp", {}).get("rows", 0)
     if unreadable and not any(count.get("timed") for count in counts.values()):

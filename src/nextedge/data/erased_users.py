@@ -43,7 +43,9 @@ class Forgotten:
 
     def __contains__(self, identifier: Identifier | None) -> bool:
         self._look()
-        return bool(self._hashes) and identifier is not None and self._hash(identifier) in self._hashes  # fmt: skip
+        return (
+            bool(self._hashes) and identifier is not None and self._hash(identifier) in self._hashes
+        )
 
     def among(self, identifiers: Iterable[Identifier | None]) -> list[Identifier]:
         """Those of the ids that are forgotten."""
@@ -97,7 +99,11 @@ def without_forgotten(
     gone = None
     for column in schema.TABLES[name].columns:
         about = schema.USERS in (column.refers_to, name if column.name == schema.USER_ID else None)
-        if column.kind is not ColumnKind.IDENTIFIER or column.name not in table.columns or not about:  # fmt: skip
+        if (
+            column.kind is not ColumnKind.IDENTIFIER
+            or column.name not in table.columns
+            or not about
+        ):
             continue
         ids = engine.to_arrow(table.select(id=table[column.name]).distinct())["id"].to_pylist()
         if found := forgotten.among(ids):

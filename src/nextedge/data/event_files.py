@@ -47,7 +47,9 @@ def read_events(path: Path) -> Iterator[Line]:
     packed = path.suffix == ".gz"
     suffix = path.with_suffix("").suffix if packed else path.suffix
     if suffix not in _SUFFIXES or (packed and suffix == ".parquet"):
-        raise InputError(f"{path}: expected a name that ends in .jsonl, .csv (or those with .gz), or .parquet")  # fmt: skip
+        raise InputError(
+            f"{path}: expected a name that ends in .jsonl, .csv (or those with .gz), or .parquet"
+        )
     content = content_hash(path)
     number = 0
     try:

@@ -57,8 +57,14 @@ class Slices:
     def positions(self, integers: IntArray, given: IntArray) -> IntArray:
         """int64[n]: as ``np.searchsorted(integers, given)`` where an integer is there, else any."""
         place = np.zeros(len(given), np.int64)
-        _search_slices(plain(integers, np.int64), self.low, self.shift, self.start,
-                       plain(given, np.int64), place)  # fmt: skip
+        _search_slices(
+            plain(integers, np.int64),
+            self.low,
+            self.shift,
+            self.start,
+            plain(given, np.int64),
+            place,
+        )
         return place
 
 

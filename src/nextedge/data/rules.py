@@ -102,10 +102,7 @@ def _is_in_its_table(column: schema.Column) -> Rule:
     text = f'{column.name} is not in the table {column.refers_to} (data.dangling = "keep" keeps it)'
     name = column.name
     return _rule(
-        f"dangling_{name}",
-        text,
-        (name,),
-        lambda t: t[name].isnull() | t[KNOWN + name].notnull(),
+        f"dangling_{name}", text, (name,), lambda t: t[name].isnull() | t[KNOWN + name].notnull()
     )
 
 

@@ -108,9 +108,13 @@ def _clean_all(
     if unified.faults:
         return clean, reports
     context = Context(
-        engine, {}, _id_types(unified.tables), config.data.dangling == "keep",
-        config.data.directed, datetime.now(UTC),
-    )  # fmt: skip
+        engine,
+        {},
+        _id_types(unified.tables),
+        config.data.dangling == "keep",
+        config.data.directed,
+        datetime.now(UTC),
+    )
     forgotten = Forgotten(config.state_path)
     for name, given in unified.tables.items():
         try:
@@ -162,8 +166,6 @@ def _id_types(tables: Mapping[str, Table]) -> dict[str, str]:
             if column.kind is schema.ColumnKind.IDENTIFIER and column.name in table.columns:
                 types[column.refers_to or name] = str(table[column.name].type())
     return types
-
-
 
 
 def _with_types(table: Table, spec: schema.Table) -> Table:

@@ -128,5 +128,3 @@ class Engine(ABC):
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-

@@ -107,7 +107,12 @@ class _Reader(DataSourceStreamReader):
             from confluent_kafka import Consumer
         except ImportError:
             raise MissingDependencyError("confluent-kafka", "kafka", "Reading Kafka") from None
-        return Consumer({
-            **self.settings, "group.id": "nextedge-stream", "enable.auto.commit": False,
-            "auto.offset.reset": "error", "enable.partition.eof": False,
-        })  # fmt: skip
+        return Consumer(
+            {
+                **self.settings,
+                "group.id": "nextedge-stream",
+                "enable.auto.commit": False,
+                "auto.offset.reset": "error",
+                "enable.partition.eof": False,
+            }
+        )

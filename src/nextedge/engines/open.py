@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 NAMES = ("local", "spark")
 
+
 def open_engine(
     engine: Engine | str, state: Path, memory_bytes: int | None = None
 ) -> contextlib.AbstractContextManager[Engine]:

@@ -40,12 +40,7 @@ from nextedge.evaluation.classification import (
     log_loss,
 )
 from nextedge.evaluation.off_policy import OffPolicyValue, off_policy_value
-from nextedge.evaluation.ranking import (
-    RankMetrics,
-    hit_flags,
-    hit_matrix,
-    rank_metrics,
-)
+from nextedge.evaluation.ranking import RankMetrics, hit_flags, hit_matrix, rank_metrics
 from nextedge.evaluation.report import (
     Comparison,
     EvaluationReport,
@@ -54,11 +49,7 @@ from nextedge.evaluation.report import (
     compare,
     system_report,
 )
-from nextedge.evaluation.slices import (
-    SliceMetrics,
-    degree_bucket,
-    slice_metrics,
-)
+from nextedge.evaluation.slices import SliceMetrics, degree_bucket, slice_metrics
 from nextedge.evaluation.tables import (
     TableRows,
     candidate_recall_rows,

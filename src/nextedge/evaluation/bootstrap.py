@@ -101,12 +101,7 @@ def bootstrap_intervals(
 
 
 def paired_bootstrap(
-    a: npt.ArrayLike,
-    b: npt.ArrayLike,
-    *,
-    resamples: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
+    a: npt.ArrayLike, b: npt.ArrayLike, *, resamples: int = 1000, seed: int = 0, level: float = 0.95
 ) -> PairedInterval:
     """Compare ``a float[Q]`` with ``b float[Q]``, measured on the same queries in the same order.
 

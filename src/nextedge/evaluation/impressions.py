@@ -92,11 +92,13 @@ def measure_shown(
         mean = float(loss_R.mean())
         systems.append(
             ShownSystem(
-                name, _auc(taken, probability, (group, half), seed),
+                name,
+                _auc(taken, probability, (group, half), seed),
                 Interval(mean, mean + loss.low - loss.mean, mean + loss.high - loss.mean),
-                1.0 - mean / base, _value(taken, name, choice, seed),
+                1.0 - mean / base,
+                _value(taken, name, choice, seed),
             )
-        )  # fmt: skip
+        )
     return ShownReport(len(taken), int(taken.sum()), int(group.max()) + 1, tuple(systems))
 
 

@@ -14,11 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nextedge.errors import InputError
-from nextedge.evaluation.bootstrap import (
-    Interval,
-    bootstrap_interval,
-    paired_bootstrap,
-)
+from nextedge.evaluation.bootstrap import Interval, bootstrap_interval, paired_bootstrap
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,12 +49,16 @@ class Differences:
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         return {
-            **vars(self), "equal": self.equal,
+            **vars(self),
+            "equal": self.equal,
             "mismatches": [
-                {**vars(found), "largest": found.largest if found.largest == found.largest else None}
+                {
+                    **vars(found),
+                    "largest": found.largest if found.largest == found.largest else None,
+                }
                 for found in self.mismatches.values()
             ],
-        }  # fmt: skip
+        }
 
     def add(self, column: str, rows: int, largest: float, query: int) -> None:
         """Note a difference, joined with those of the same column."""
@@ -102,8 +106,16 @@ def check_parity(
         alone = Requests(np.array([query], np.int32), now, 20)
         found = line.retrieve(alone)
         report.rows += len(found)
-        _compare(report, line, alone, found, int(query),
-                 together.candidate[rows], matrix[rows], score[rows])  # fmt: skip
+        _compare(
+            report,
+            line,
+            alone,
+            found,
+            int(query),
+            together.candidate[rows],
+            matrix[rows],
+            score[rows],
+        )
     return report
 
 

@@ -121,11 +121,7 @@ def compare(
 ) -> Comparison:
     """Compare two systems, each (name, ``float64[Q]`` of the metric), on the same queries."""
     paired = paired_bootstrap(
-        system[1],
-        against[1],
-        resamples=config.resamples,
-        seed=config.seed,
-        level=config.level,
+        system[1], against[1], resamples=config.resamples, seed=config.seed, level=config.level
     )
     return Comparison(system[0], against[0], metric, paired)
 

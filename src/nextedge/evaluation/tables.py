@@ -139,11 +139,14 @@ def shown_rows(report: EvaluationReport) -> TableRows:
     header += ("value (SNIPS)", "value (IPS)", "effective rows") if values else ()
     rows = tuple(
         (
-            system.name, _interval(system.auc), _interval(system.log_loss),
-            f"{system.log_loss_saved:.2%}", *(_value_cells(system.value) if values else ()),
+            system.name,
+            _interval(system.auc),
+            _interval(system.log_loss),
+            f"{system.log_loss_saved:.2%}",
+            *(_value_cells(system.value) if values else ()),
         )
         for system in shown.systems
-    )  # fmt: skip
+    )
     title = (
         f"{report.surface}: {shown.rows:,} impressions of {shown.queries:,} queries, "
         f"{shown.taken:,} taken"

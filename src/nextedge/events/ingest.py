@@ -77,7 +77,9 @@ class Intake:
                 rejected.append(Rejected(index, str(error)))
         if not self.config.events.create_users:
             unknown = self._of_strangers([event for _, event in fit])
-            rejected += [Rejected(index, unknown[e.event_id]) for index, e in fit if e.event_id in unknown]  # fmt: skip
+            rejected += [
+                Rejected(index, unknown[e.event_id]) for index, e in fit if e.event_id in unknown
+            ]
             fit = [(index, e) for index, e in fit if e.event_id not in unknown]
         among = self.forgotten.among
         kept = [event for _, event in fit if not among((event.user_id, event.candidate_id))]
@@ -105,4 +107,4 @@ class Intake:
             for e in asked
             for name, user in (("candidate_id", e.candidate_id), ("user_id", e.user_id))
             if user in unknown
-        }  # fmt: skip
+        }

@@ -55,13 +55,15 @@ def _encodable(given: str) -> str:
 Id = Annotated[
     int | str,
     BeforeValidator(_identifier),
-    WithJsonSchema({
-        "anyOf": [
-            {"type": "integer", "minimum": -_LARGEST, "maximum": _LARGEST - 1},
-            {"type": "string", "minLength": 1},
-        ]
-    }),
-]  # fmt: skip
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": -_LARGEST, "maximum": _LARGEST - 1},
+                {"type": "string", "minLength": 1},
+            ]
+        }
+    ),
+]
 Unicode = Annotated[str, AfterValidator(_encodable)]
 EventId = Annotated[Unicode, Field(min_length=1, max_length=128)]
 Name = Annotated[str, Field(max_length=256)]
@@ -129,38 +131,79 @@ _USER, _PAIR, _ENGAGED = ("user_id",), ("user_id", "candidate_id"), ("user_id", 
 EVENTS: dict[str, EventSchema] = {
     each.name: each
     for each in (
-        EventSchema("connect", "two people are connected from now on", _PAIR,
-                    fields={**_WHENCE, "weight": Weight}),
-        EventSchema("disconnect", "their connection has ended; neither is recommended to the other", _PAIR, narrows=True),
-        EventSchema("request", "the user asks the candidate to connect; not yet answered", _PAIR,
-                    fields=_WHENCE),
-        EventSchema("accept", "the user takes the candidate's request, or both are connected", _PAIR,
-                    fields={**_WHENCE, "weight": Weight}),
+        EventSchema(
+            "connect",
+            "two people are connected from now on",
+            _PAIR,
+            fields={**_WHENCE, "weight": Weight},
+        ),
+        EventSchema(
+            "disconnect",
+            "their connection has ended; neither is recommended to the other",
+            _PAIR,
+            narrows=True,
+        ),
+        EventSchema(
+            "request",
+            "the user asks the candidate to connect; not yet answered",
+            _PAIR,
+            fields=_WHENCE,
+        ),
+        EventSchema(
+            "accept",
+            "the user takes the candidate's request, or both are connected",
+            _PAIR,
+            fields={**_WHENCE, "weight": Weight},
+        ),
         EventSchema("decline", "the user refuses the candidate's request: as a dismissal", _PAIR),
         EventSchema("withdraw", "the user takes back the request to the candidate", _PAIR),
-        EventSchema("dismiss", "the user does not want to be shown this again, ever", _USER,
-                    either=True, fields=_WHENCE),
+        EventSchema(
+            "dismiss",
+            "the user does not want to be shown this again, ever",
+            _USER,
+            either=True,
+            fields=_WHENCE,
+        ),
         EventSchema("block", "neither of the two is shown the other", _PAIR, narrows=True),
         EventSchema("unblock", "the user takes back their own block", _PAIR, widens=True),
         EventSchema("opt_out", "the user is shown to nobody", _USER, narrows=True),
         EventSchema("opt_in", "the user may be shown again", _USER, widens=True),
         EventSchema("leave", "the user is gone, for ever", _USER, narrows=True),
         EventSchema("hide_connection", "the connection takes part in nothing", _PAIR, narrows=True),
-        EventSchema("unhide_connection", "the user takes back that it is hidden", _PAIR, widens=True),
-        EventSchema("profile_update", "what a user states: every further field is an attribute",
-                    _USER, states=True),
-        EventSchema("interact", "the user did something with an item", _ENGAGED,
-                    fields={**_WHENCE, "event": Literal[schema.ACTIONS], "weight": Weight}),
+        EventSchema(
+            "unhide_connection", "the user takes back that it is hidden", _PAIR, widens=True
+        ),
+        EventSchema(
+            "profile_update",
+            "what a user states: every further field is an attribute",
+            _USER,
+            states=True,
+        ),
+        EventSchema(
+            "interact",
+            "the user did something with an item",
+            _ENGAGED,
+            fields={**_WHENCE, "event": Literal[schema.ACTIONS], "weight": Weight},
+        ),
         EventSchema("impression", "the user was shown this", _USER, either=True, fields=_WHENCE),
         EventSchema("click", "the user opened this", _USER, either=True, fields=_WHENCE),
-        EventSchema("purchase", "the user bought an item", _ENGAGED,
-                    fields={**_WHENCE, "price": Weight, "quantity": Weight, "weight": Weight}),
-        EventSchema("item_upsert", "an item is new, or has other attributes: columns of the table",
-                    ("item_id",), fields=_ITEM, narrows=True),
+        EventSchema(
+            "purchase",
+            "the user bought an item",
+            _ENGAGED,
+            fields={**_WHENCE, "price": Weight, "quantity": Weight, "weight": Weight},
+        ),
+        EventSchema(
+            "item_upsert",
+            "an item is new, or has other attributes: columns of the table",
+            ("item_id",),
+            fields=_ITEM,
+            narrows=True,
+        ),
         EventSchema("item_available", "the item may be shown again", ("item_id",)),
         EventSchema("item_unavailable", "the item is shown to nobody", ("item_id",), narrows=True),
     )
-}  # fmt: skip
+}
 
 
 class _Envelope(BaseModel):
@@ -198,8 +241,10 @@ def _json_schema(of: EventSchema) -> dict[str, Any]:
     found: dict[str, Any] = model.model_json_schema()
     found["description"] = of.says
     if of.either:
-        given = {name: {"required": [name], "properties": {name: {"not": {"type": "null"}}}}
-                 for name in ("candidate_id", "item_id")}  # fmt: skip
+        given = {
+            name: {"required": [name], "properties": {name: {"not": {"type": "null"}}}}
+            for name in ("candidate_id", "item_id")
+        }
         found["oneOf"] = [*given.values()]
     if of.states:
         found["minProperties"] = len(of.needs) + 2
@@ -228,5 +273,7 @@ def documented(page: str) -> str:
     table = "\n".join(markdown())
     return re.sub(
         r"(<!-- events -->\n).*?(<!-- /events -->)",
-        lambda found: f"{found[1]}{table}\n{found[2]}", page, flags=re.DOTALL,
-    )  # fmt: skip
+        lambda found: f"{found[1]}{table}\n{found[2]}",
+        page,
+        flags=re.DOTALL,
+    )

@@ -83,9 +83,11 @@ def packed(owned: Owned, job: str, batch: int) -> bytes:
         "times": np.array([time for time, _ in owned.latest], np.int64),
     }
     about = {
-        "job": job, "batch": batch, "categories": list(owned.taste),
+        "job": job,
+        "batch": batch,
+        "categories": list(owned.taste),
         "items": [item for _, item in owned.latest],
-    }  # fmt: skip
+    }
     return pack(arrays, about)
 
 
@@ -148,7 +150,11 @@ def add_batch(
             pc.equal(facts.column("owner_side"), side),
             pc.is_in(facts.column("owner"), pa.array(own, pa.string())),
         )
-        old = {identifier: before[side, identifier] for identifier in own if (side, identifier) in before}  # fmt: skip
+        old = {
+            identifier: before[side, identifier]
+            for identifier in own
+            if (side, identifier) in before
+        }
         for identifier, owned in _merged(side, facts.filter(kept), old).items():
             written[key_of(side, identifier)] = packed(owned, job, batch)
     store.put_many(written)
@@ -159,7 +165,9 @@ def _merged(side: str, facts: pa.RecordBatch, before: Mapping[str, Owned]) -> di
     """What each owner of the facts adds up to with them, by the declarations' own merge."""
     counters = [*COUNTERS[side], *([TASTE] if side == USER else [])]
     states = {c.name: c.merge(_state(c, side, before), folded(c, [facts])) for c in counters}
-    landmark = max((state.landmark for state in states.values() if state.rows is not None), default=0)  # fmt: skip
+    landmark = max(
+        (state.landmark for state in states.values() if state.rows is not None), default=0
+    )
     values: dict[str, npt.NDArray[np.float64]] = {}
     taste: dict[str, dict[str, float]] = {}
     latest: dict[str, list[tuple[int, str]]] = {}

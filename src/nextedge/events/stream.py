@@ -155,7 +155,11 @@ def run_stream(
     started = unique.writeStream.foreachBatch(write).option(
         "checkpointLocation", str(checkpoint.resolve() / "spark")
     )
-    started = started.trigger(availableNow=True) if until_done else started.trigger(processingTime="1 second")  # fmt: skip
+    started = (
+        started.trigger(availableNow=True)
+        if until_done
+        else started.trigger(processingTime="1 second")
+    )
     query = started.start()
     try:
         _await(query)
@@ -320,8 +324,9 @@ def _of_event(event: Event, kind: str, job: Job) -> list[dict[str, object]]:
     item = str(event.item_id)
     fact |= {USER: user, ITEM: item, CATEGORY: job.categories.get(item)}
     return [
-        {**fact, "owner_side": USER, "owner": user}, {**fact, "owner_side": ITEM, "owner": item}
-    ]  # fmt: skip
+        {**fact, "owner_side": USER, "owner": user},
+        {**fact, "owner_side": ITEM, "owner": item},
+    ]
 
 
 def _added(batches: Iterable[pa.RecordBatch], job: Job, batch: int) -> Iterator[pa.RecordBatch]:

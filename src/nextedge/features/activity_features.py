@@ -60,8 +60,9 @@ def _activity_tables(scope: Scope) -> dict[str, tuple[FloatArray, FloatArray]]:
     for horizon, share in _HORIZONS.items():
         own, other = faded_degrees(graph, as_of, span * share)
         tables[f"activity_{horizon}"] = (
-            np.log1p(own).astype(np.float32), np.log1p(other.astype(np.float32))
-        )  # fmt: skip
+            np.log1p(own).astype(np.float32),
+            np.log1p(other.astype(np.float32)),
+        )
     tables["momentum"] = tuple(  # type: ignore[assignment]
         np.expm1(short) / (np.expm1(long) + 1e-3)
         for short, long in zip(tables["activity_short"], tables["activity_long"], strict=True)
@@ -96,8 +97,9 @@ def _days(as_of: int, times: IntArray) -> FloatArray:
 
 def _numbers(scope: Scope) -> Iterator[tuple[str, str, FloatArray]]:
     for side, attributes in (
-        ("query", scope.query_attributes), ("candidate", scope.candidate_attributes)
-    ):  # fmt: skip
+        ("query", scope.query_attributes),
+        ("candidate", scope.candidate_attributes),
+    ):
         for name in attributes.of_kind(ColumnKind.NUMBER, ColumnKind.FLAG):
             if name in POLICY_FLAGS:
                 continue
@@ -139,9 +141,10 @@ def _sources(scope: Scope) -> Iterator[Feature]:
             )
     yield Feature(ROUGH, "what the ranks in all sources are worth together", "candidates")
     yield Feature(
-        standard_column(ROUGH), f"{ROUGH} in standard deviations over the query's candidates",
+        standard_column(ROUGH),
+        f"{ROUGH} in standard deviations over the query's candidates",
         "candidates",
-    )  # fmt: skip
+    )
 
 
 @feature_group("sources", _sources)

@@ -171,10 +171,13 @@ def _facts(interactions: Edges, sizes: Sizes) -> Iterator[pa.RecordBatch]:
 
 def _batch(kind: str, time: IntArray, columns: dict[str, IndexArray]) -> pa.RecordBatch:
     kinds = pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(time), np.int8)), pa.array([kind]))
-    return pa.record_batch({
-        KIND: kinds.cast(pa.string()), TIME: pa.array(time),
-        **{name: pa.array(values, mask=values < 0) for name, values in columns.items()},
-    })  # fmt: skip
+    return pa.record_batch(
+        {
+            KIND: kinds.cast(pa.string()),
+            TIME: pa.array(time),
+            **{name: pa.array(values, mask=values < 0) for name, values in columns.items()},
+        }
+    )
 
 
 def _taste(interactions: Edges, sizes: Sizes, as_of: int) -> Arrays:

@@ -42,8 +42,9 @@ def degrees(given: FeatureInput) -> Columns:
 
 def _pairs(scope: Scope) -> Iterator[Feature]:
     for name, formula in _FIVE:
-        yield Feature("common_neighbor_count" if name == "common_neighbors" else name,
-                      formula, "connections")  # fmt: skip
+        yield Feature(
+            "common_neighbor_count" if name == "common_neighbors" else name, formula, "connections"
+        )
     yield Feature("graph_distance_bucket", "2 with a common neighbour, else 3", "connections")
 
 
@@ -51,8 +52,9 @@ def _pairs(scope: Scope) -> Iterator[Feature]:
 def common_neighbors(given: FeatureInput) -> Columns:
     """The five neighbourhood scores of each pair, in one pass per query."""
     graph = given.scope.graph
-    found = pair_scores(graph.indptr, graph.indices, given.requests.query,
-                        given.candidates.indptr, given.candidate)  # fmt: skip
+    found = pair_scores(
+        graph.indptr, graph.indices, given.requests.query, given.candidates.indptr, given.candidate
+    )
     return {
         "common_neighbor_count": found.common_neighbors.astype(np.float32),
         "adamic_adar": found.adamic_adar,
@@ -109,9 +111,14 @@ def shared_items(given: FeatureInput) -> Columns:
     if not forward.edges:
         return {}
     found = bipartite_pair_scores(
-        forward.indptr, forward.indices, backward.indptr, backward.indices,
-        given.requests.query, given.candidates.indptr, given.candidate,
-    )  # fmt: skip
+        forward.indptr,
+        forward.indices,
+        backward.indptr,
+        backward.indices,
+        given.requests.query,
+        given.candidates.indptr,
+        given.candidate,
+    )
     return {
         "co_engaged_with_content": found.common_neighbors.astype(np.float32),
         "shared_items_adamic_adar": found.adamic_adar,
@@ -124,9 +131,10 @@ def shared_items(given: FeatureInput) -> Columns:
 def _friends_items(scope: Scope) -> Iterator[Feature]:
     if scope.snapshot.connections.edges:
         yield Feature(
-            "connections_engaged", "connections of the query who engage with the item",
+            "connections_engaged",
+            "connections of the query who engage with the item",
             "connections, interactions",
-        )  # fmt: skip
+        )
 
 
 @feature_group("connections_engaged", _friends_items, (ENGAGES,))

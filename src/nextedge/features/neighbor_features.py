@@ -57,9 +57,10 @@ def _values(scope: Scope) -> Iterator[Feature]:
                 f"{reads} with times",
             )
             yield Feature(
-                f"{name}_idle_days", "days since the query's latest edge with the candidate's value",
+                f"{name}_idle_days",
+                "days since the query's latest edge with the candidate's value",
                 f"{reads} with times",
-            )  # fmt: skip
+            )
     for name, _ in _categories(scope.query_attributes):
         yield Feature(
             f"{name}_reverse_affinity",
@@ -84,10 +85,23 @@ def neighbor_values(given: FeatureInput) -> Columns:
     for name, column in _categories(scope.candidate_attributes):
         share, latest, idle = (np.zeros(rows, np.float32) for _ in range(3))
         run_blocks(
-            _around_query, len(requests), graph.indptr, graph.indices, graph.last, offset, place,
-            np.asarray(column.codes), len(column.values), requests.query, candidates.indptr,
-            candidates.candidate, scope.snapshot.as_of, share, latest, idle,
-        )  # fmt: skip
+            _around_query,
+            len(requests),
+            graph.indptr,
+            graph.indices,
+            graph.last,
+            offset,
+            place,
+            np.asarray(column.codes),
+            len(column.values),
+            requests.query,
+            candidates.indptr,
+            candidates.candidate,
+            scope.snapshot.as_of,
+            share,
+            latest,
+            idle,
+        )
         columns[f"{name}_affinity"] = share
         if scope.timed:
             columns[f"{name}_latest_affinity"], columns[f"{name}_idle_days"] = latest, idle
@@ -96,10 +110,17 @@ def neighbor_values(given: FeatureInput) -> Columns:
         base = scope.derived(f"share_of_values_{name}", lambda c=column: _shares(scope, c))  # type: ignore[misc]
         out = np.zeros(rows, np.float32)
         run_blocks(
-            _around_candidate, len(requests), reverse.indptr, reverse.indices,
-            np.asarray(column.codes), base, requests.query, candidates.indptr,
-            candidates.candidate, out,
-        )  # fmt: skip
+            _around_candidate,
+            len(requests),
+            reverse.indptr,
+            reverse.indices,
+            np.asarray(column.codes),
+            base,
+            requests.query,
+            candidates.indptr,
+            candidates.candidate,
+            out,
+        )
         columns[f"{name}_reverse_affinity"] = out
     return columns
 
@@ -125,9 +146,10 @@ def _amounts(scope: Scope) -> Iterator[Feature]:
     side = "users" if scope.relation.self_typed else "items"
     for name, _ in _numbers(scope.candidate_attributes):
         yield Feature(
-            f"{name}_distance", "|candidate − mean of the query's neighbours|",
+            f"{name}_distance",
+            "|candidate − mean of the query's neighbours|",
             f"{side}.{name}, predicted relation",
-        )  # fmt: skip
+        )
     yield Feature(
         "popularity_distance",
         "ln(1 + edges of the candidate) − mean of it over the query's neighbours",
@@ -135,13 +157,15 @@ def _amounts(scope: Scope) -> Iterator[Feature]:
     )
     if not scope.relation.self_typed:
         yield Feature(
-            "query_neighbor_popularity", "mean ln(1 + edges) of the query's neighbours",
+            "query_neighbor_popularity",
+            "mean ln(1 + edges) of the query's neighbours",
             "predicted relation",
-        )  # fmt: skip
+        )
         yield Feature(
             "candidate_neighbor_activity",
-            f"mean ln(1 + edges) of {SAMPLED} of the candidate's neighbours", "predicted relation",
-        )  # fmt: skip
+            f"mean ln(1 + edges) of {SAMPLED} of the candidate's neighbours",
+            "predicted relation",
+        )
     if scope.timed:
         yield Feature(
             "first_edge_distance_days",
@@ -203,9 +227,23 @@ def _first_days(reverse: Graph) -> FloatArray:
 
 @numba.njit(cache=True, nogil=True)
 def _around_query(  # type: ignore[no-untyped-def]
-    block, blocks, indptr, indices, last, offset, place, codes, values, query, start, candidate, as_of,
-    share, latest, idle,
-):  # fmt: skip
+    block,
+    blocks,
+    indptr,
+    indices,
+    last,
+    offset,
+    place,
+    codes,
+    values,
+    query,
+    start,
+    candidate,
+    as_of,
+    share,
+    latest,
+    idle,
+):
     count, recent = np.zeros(values, np.float32), np.zeros(values, np.float32)
     seen = np.zeros(values, np.int64)
     timed = len(place) > 0

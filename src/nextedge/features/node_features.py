@@ -42,8 +42,9 @@ def node_features(attributes: Attributes, rows: int, dimensions: int = DIMENSION
 
 
 def _matrix(rows) -> sparse.csr_matrix:  # type: ignore[no-untyped-def]
-    return sparse.csr_matrix((rows.values, rows.indices, rows.indptr),
-                             (len(rows.indptr) - 1, rows.columns))  # fmt: skip
+    return sparse.csr_matrix(
+        (rows.values, rows.indices, rows.indptr), (len(rows.indptr) - 1, rows.columns)
+    )
 
 
 def _rarer_heavier(matrix: sparse.csr_matrix) -> sparse.csr_matrix:

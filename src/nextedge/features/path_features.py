@@ -63,9 +63,10 @@ def _sums(indptr, indices, of_node, total):  # type: ignore[no-untyped-def]
 def _neighbor_degrees(scope: Scope) -> Iterator[Feature]:
     for side in ("query", "candidate"):
         yield Feature(
-            f"{side}_neighbor_degree_log", f"ln(1 + mean degree of the {side}'s connections)",
+            f"{side}_neighbor_degree_log",
+            f"ln(1 + mean degree of the {side}'s connections)",
             "connections",
-        )  # fmt: skip
+        )
 
 
 @feature_group("neighbor_degrees", _neighbor_degrees, (CONNECTS,))
@@ -88,10 +89,14 @@ def neighbor_degrees(given: FeatureInput) -> Columns:
 
 def _communities(scope: Scope) -> Iterator[Feature]:
     for size in ("small", "large"):
-        yield Feature(f"same_{size}_community", f"1 if both are of one {size} community (Louvain)",
-                      "connections")  # fmt: skip
-    yield Feature("candidate_community_size_log", "ln(1 + people of the candidate's large one)",
-                  "connections")  # fmt: skip
+        yield Feature(
+            f"same_{size}_community",
+            f"1 if both are of one {size} community (Louvain)",
+            "connections",
+        )
+    yield Feature(
+        "candidate_community_size_log", "ln(1 + people of the candidate's large one)", "connections"
+    )
 
 
 @feature_group("communities", _communities, (CONNECTS,))

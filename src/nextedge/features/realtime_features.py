@@ -32,8 +32,11 @@ from nextedge.types import CONNECTS, ENGAGES, IndexArray, IntArray
 _HOUR = 3_600_000_000
 _ITEMS, _READS = f"{LATEST.name}_items", "counters, live events"
 _TASTE, _SHARE, _SIMILARITY, _QUIET = (
-    "recent_category_taste", "recent_category_share", "recent_similarity", "query_quiet_hours",
-)  # fmt: skip
+    "recent_category_taste",
+    "recent_category_share",
+    "recent_similarity",
+    "query_quiet_hours",
+)
 
 
 def _decayed(name: str, what: str, counter: DecayedCounter) -> Feature:
@@ -173,7 +176,9 @@ def _category(given: FeatureInput, items: IndexArray) -> Columns:
     category = item_category(given.scope.candidate_attributes)
     assert category is not None
     codes, clock = np.asarray(category.codes), _clock(given)
-    indptr, own, values = (snapshot.counters[f"{TASTE.name}_{x}"] for x in ("indptr", "codes", "values"))  # fmt: skip
+    indptr, own, values = (
+        snapshot.counters[f"{TASTE.name}_{x}"] for x in ("indptr", "codes", "values")
+    )
     taste, share = (np.zeros(len(given.candidates), np.float32) for _ in range(2))
     counted = np.zeros((2, len(category.values) + 1))  # the last is that of items without one
     faded = TASTE.factor(snapshot.as_of, clock)

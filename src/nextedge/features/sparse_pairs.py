@@ -24,9 +24,17 @@ def candidate_dots(
     """
     out = np.zeros(len(candidate), np.float32)
     run_blocks(
-        _candidate_dots, len(query), rows.indptr, rows.indices, rows.values, query, indptr,
-        candidate, out, scratch=(Scratch(rows.columns, np.float32),),
-    )  # fmt: skip
+        _candidate_dots,
+        len(query),
+        rows.indptr,
+        rows.indices,
+        rows.values,
+        query,
+        indptr,
+        candidate,
+        out,
+        scratch=(Scratch(rows.columns, np.float32),),
+    )
     return out
 
 
@@ -48,18 +56,39 @@ def neighborhood_dots(
     """
     out = np.zeros(len(candidate), np.float32)
     run_blocks(
-        _neighborhood_dots, len(query), graph.indptr, graph.indices, rows.indptr, rows.indices,
-        rows.values, scale, query, indptr, candidate, out,
+        _neighborhood_dots,
+        len(query),
+        graph.indptr,
+        graph.indices,
+        rows.indptr,
+        rows.indices,
+        rows.values,
+        scale,
+        query,
+        indptr,
+        candidate,
+        out,
         scratch=(Scratch(rows.columns, np.float32),),
-    )  # fmt: skip
+    )
     return out
 
 
 @numba.njit(cache=True, nogil=True)
 def _neighborhood_dots(  # type: ignore[no-untyped-def]
-    block, blocks, g_indptr, g_indices, indptr, indices, values, scale, query, start, candidate,
-    out, own,
-):  # fmt: skip
+    block,
+    blocks,
+    g_indptr,
+    g_indices,
+    indptr,
+    indices,
+    values,
+    scale,
+    query,
+    start,
+    candidate,
+    out,
+    own,
+):
     for q in range(block, len(query), blocks):
         if query[q] < 0:
             continue

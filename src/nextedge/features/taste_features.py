@@ -22,8 +22,9 @@ _HUB = 5000
 def _tastes(scope: Scope) -> Iterator[Feature]:
     if not scope.snapshot.engagements.edges:
         return
-    yield Feature("taste_cosine", "cosine of ln(1 + weight) × ln(users / users of the item)",
-                  "interactions")  # fmt: skip
+    yield Feature(
+        "taste_cosine", "cosine of ln(1 + weight) × ln(users / users of the item)", "interactions"
+    )
     if scope.snapshot.connections.edges:
         for side, other in (("query", "candidate"), ("candidate", "query")):
             yield Feature(
@@ -34,9 +35,10 @@ def _tastes(scope: Scope) -> Iterator[Feature]:
     for side in ("query", "candidate"):
         yield Feature(f"{side}_engagements_log", f"ln(1 + items of the {side})", "interactions")
         yield Feature(
-            f"{side}_engagement_weight_log", f"ln(1 + weight of the {side}'s interactions)",
+            f"{side}_engagement_weight_log",
+            f"ln(1 + weight of the {side}'s interactions)",
             "interactions",
-        )  # fmt: skip
+        )
 
 
 @feature_group("tastes", _tastes, (CONNECTS,))
@@ -52,14 +54,20 @@ def tastes(given: FeatureInput) -> Columns:
     friends = scope.snapshot.connections
     if friends.edges:
         columns["taste_cosine_connections_of_query"] = pair_path_products(
-            graph_rows(friends, requests.query, _mean_weights(scope)), of_user, of_user,
-            given.candidates.indptr, given.candidate,
-        )  # fmt: skip
+            graph_rows(friends, requests.query, _mean_weights(scope)),
+            of_user,
+            of_user,
+            given.candidates.indptr,
+            given.candidate,
+        )
         mean = SparseRows(friends.indptr, friends.indices, _mean_weights(scope), friends.targets)
         columns["taste_cosine_connections_of_candidate"] = pair_path_products(
-            rows_of(of_user, requests.query), of_item, mean,
-            given.candidates.indptr, given.candidate,
-        )  # fmt: skip
+            rows_of(of_user, requests.query),
+            of_item,
+            mean,
+            given.candidates.indptr,
+            given.candidate,
+        )
     items, weight = _amounts(scope)
     for name, values in (("engagements_log", items), ("engagement_weight_log", weight)):
         columns[f"query_{name}"] = np.where(given.query >= 0, values[query], np.nan)
@@ -113,8 +121,11 @@ def _amounts(scope: Scope) -> tuple[FloatArray, FloatArray]:
 
 def _occasions(scope: Scope) -> Iterator[Feature]:
     if scope.snapshot.occasions.edges:
-        yield Feature("shared_occasion_count", "times both engaged with one item together",
-                      "interactions with times or columns of their own")  # fmt: skip
+        yield Feature(
+            "shared_occasion_count",
+            "times both engaged with one item together",
+            "interactions with times or columns of their own",
+        )
         yield Feature(
             "shared_occasion_resource_allocation",
             "Σ over shared occasions of 1 / people there",
@@ -129,9 +140,14 @@ def shared_occasions(given: FeatureInput) -> Columns:
     if not forward.edges:
         return {}
     found = bipartite_pair_scores(
-        forward.indptr, forward.indices, backward.indptr, backward.indices,
-        given.requests.query, given.candidates.indptr, given.candidate,
-    )  # fmt: skip
+        forward.indptr,
+        forward.indices,
+        backward.indptr,
+        backward.indices,
+        given.requests.query,
+        given.candidates.indptr,
+        given.candidate,
+    )
     return {
         "shared_occasion_count": found.common_neighbors.astype(np.float32),
         "shared_occasion_resource_allocation": found.resource_allocation,

@@ -84,9 +84,22 @@ def _weigh(degree, log_shift, sums, row):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _walk(  # type: ignore[no-untyped-def]
-    f_indptr, f_indices, b_indptr, b_indices, query, cap, log_shift, base, least_code, spare_row,
-    end_row, code_N, met, sums, owner,
-):  # fmt: skip
+    f_indptr,
+    f_indices,
+    b_indptr,
+    b_indices,
+    query,
+    cap,
+    log_shift,
+    base,
+    least_code,
+    spare_row,
+    end_row,
+    code_N,
+    met,
+    sums,
+    owner,
+):
     """Walk the wedges of a query; candidates coded ``least_code`` or more get sums.
 
     Returns the end of the rows in use.
@@ -141,9 +154,21 @@ def _add(met, count, row, base, spare_row, end_row, code_N, sums, owner):  # typ
 
 @njit(cache=True, nogil=True)
 def _add_singles(  # type: ignore[no-untyped-def]
-    f_indptr, f_indices, b_indptr, b_indices, query, cap, which, n, base, spare_row, end_row,
-    code_N, sums, owner,
-):  # fmt: skip
+    f_indptr,
+    f_indices,
+    b_indptr,
+    b_indices,
+    query,
+    cap,
+    which,
+    n,
+    base,
+    spare_row,
+    end_row,
+    code_N,
+    sums,
+    owner,
+):
     """Give sums to candidates met once, as far as they can be among the n best.
 
     Those behind one middle share its weight, so middles are taken by ascending degree until
@@ -269,9 +294,28 @@ def _fill(sums, row, own, other, column, place):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def top_block(  # type: ignore[no-untyped-def]
-    f_indptr, f_indices, b_indptr, b_indices, x_indptr, x_indices, query_Q, n, which, least, cap,
-    log_shift, last_code, code_N, met, key, sums, owner, size_Q, candidate, column,
-):  # fmt: skip
+    f_indptr,
+    f_indices,
+    b_indptr,
+    b_indices,
+    x_indptr,
+    x_indices,
+    query_Q,
+    n,
+    which,
+    least,
+    cap,
+    log_shift,
+    last_code,
+    code_N,
+    met,
+    key,
+    sums,
+    owner,
+    size_Q,
+    candidate,
+    column,
+):
     """Top candidates of a block of queries, one after the other; returns how many in all."""
     written = 0
     start = np.empty(_BUCKETS + _ONE, np.int64)
@@ -286,14 +330,39 @@ def top_block(  # type: ignore[no-untyped-def]
         for place in range(x_indptr[query], x_indptr[query + 1]):
             code_N[np.uint32(x_indices[place])] = np.uint32(base + spare_row)
         end_row = _walk(
-            f_indptr, f_indices, b_indptr, b_indices, query, cap, log_shift, base,
-            np.uint32(base + _ONE), spare_row, spare_row + _ONE, code_N, met, sums, owner,
-        )  # fmt: skip
+            f_indptr,
+            f_indices,
+            b_indptr,
+            b_indices,
+            query,
+            cap,
+            log_shift,
+            base,
+            np.uint32(base + _ONE),
+            spare_row,
+            spare_row + _ONE,
+            code_N,
+            met,
+            sums,
+            owner,
+        )
         if least < 2:
             end_row = _add_singles(
-                f_indptr, f_indices, b_indptr, b_indices, query, cap, which, n, base, spare_row,
-                end_row, code_N, sums, owner,
-            )  # fmt: skip
+                f_indptr,
+                f_indices,
+                b_indptr,
+                b_indices,
+                query,
+                cap,
+                which,
+                n,
+                base,
+                spare_row,
+                end_row,
+                code_N,
+                sums,
+                owner,
+            )
         begin, size_Q[q] = _rank(
             sums, owner, spare_row, end_row, f_indptr, float(own), which, least, n, key, start
         )
@@ -375,9 +444,23 @@ def _connected(indptr, indices, row, target):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def pair_block(  # type: ignore[no-untyped-def]
-    f_indptr, f_indices, b_indptr, b_indices, query_Q, pair_indptr, candidate_R, exclude_edge,
-    log_shift, last_code, code_N, met, _key, sums, owner, column,
-):  # fmt: skip
+    f_indptr,
+    f_indices,
+    b_indptr,
+    b_indices,
+    query_Q,
+    pair_indptr,
+    candidate_R,
+    exclude_edge,
+    log_shift,
+    last_code,
+    code_N,
+    met,
+    _key,
+    sums,
+    owner,
+    column,
+):
     """Scores of the given pairs of a block of queries; ``pair_indptr`` has one entry more."""
     for q in range(len(query_Q)):
         query, begin, end = query_Q[q], pair_indptr[q], pair_indptr[q + 1]
@@ -392,9 +475,23 @@ def pair_block(  # type: ignore[no-untyped-def]
             _mark(f_indptr, f_indices, b_indptr, query, log_shift, base, code_N, sums)
         else:
             end_row = _reserve(query, candidate_R, begin, end, base, spare_row, code_N, sums)
-            _walk(f_indptr, f_indices, b_indptr, b_indices, query, _NO_CAP, log_shift, base,
-                  np.uint32(base + spare_row), spare_row, end_row, code_N, met, sums,
-                  owner)  # fmt: skip
+            _walk(
+                f_indptr,
+                f_indices,
+                b_indptr,
+                b_indices,
+                query,
+                _NO_CAP,
+                log_shift,
+                base,
+                np.uint32(base + spare_row),
+                spare_row,
+                end_row,
+                code_N,
+                met,
+                sums,
+                owner,
+            )
         for place in range(begin, end):
             target, row = candidate_R[place], spare_row
             if target < 0:

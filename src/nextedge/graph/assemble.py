@@ -57,30 +57,48 @@ class EdgeList:
     @property
     def _ends(self) -> tuple[IndexArray, IndexArray, BoolArray]:
         return (
-            plain(self.source, np.int32), plain(self.target, np.int32),
+            plain(self.source, np.int32),
+            plain(self.target, np.int32),
             plain(self.kept, np.bool_),
-        )  # fmt: skip
+        )
 
     def block(self, degree: IntArray, begin: int) -> Block:
         """The rows from ``begin`` on whose entries before the merge number ``degree``."""
         place = np.concatenate((np.zeros(1, np.int64), np.cumsum(degree)))
         entries = int(place[-1])
         block = Block(
-            np.zeros(len(degree) + 1, np.int64), np.empty(entries, np.int32),
-            np.empty(entries, np.float32), np.empty(entries, np.int64),
+            np.zeros(len(degree) + 1, np.int64),
+            np.empty(entries, np.int32),
+            np.empty(entries, np.float32),
             np.empty(entries, np.int64),
-        )  # fmt: skip
+            np.empty(entries, np.int64),
+        )
         _place(
-            *self._ends, plain(self.weight, np.float32), plain(self.first, np.int64),
-            plain(self.last, np.int64), self.mirrored, begin, place[:-1].copy(),
-            block.indices, block.weight, block.first, block.last,
-        )  # fmt: skip
+            *self._ends,
+            plain(self.weight, np.float32),
+            plain(self.first, np.int64),
+            plain(self.last, np.int64),
+            self.mirrored,
+            begin,
+            place[:-1].copy(),
+            block.indices,
+            block.weight,
+            block.first,
+            block.last,
+        )
         longest = int(degree.max(initial=0))
         _order_and_merge(
-            place, block.indptr, block.indices, block.weight, block.first, block.last,
-            np.empty(longest, np.uint64), np.empty(longest, np.float32),
-            np.empty(longest, np.int64), np.empty(longest, np.int64),
-        )  # fmt: skip
+            place,
+            block.indptr,
+            block.indices,
+            block.weight,
+            block.first,
+            block.last,
+            np.empty(longest, np.uint64),
+            np.empty(longest, np.float32),
+            np.empty(longest, np.int64),
+            np.empty(longest, np.int64),
+        )
         return block
 
 
@@ -216,9 +234,20 @@ def _count(source, target, kept, mirrored, degree):  # type: ignore[no-untyped-d
 
 @numba.njit(cache=True, nogil=True)
 def _place(  # type: ignore[no-untyped-def]
-    source, target, kept, weight, first, last, mirrored, begin, place,
-    out_target, out_weight, out_first, out_last,
-):  # fmt: skip
+    source,
+    target,
+    kept,
+    weight,
+    first,
+    last,
+    mirrored,
+    begin,
+    place,
+    out_target,
+    out_weight,
+    out_first,
+    out_last,
+):
     rows = len(place)
     for side in range(2 if mirrored else 1):
         for edge in range(len(source)):

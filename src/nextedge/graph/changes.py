@@ -32,9 +32,11 @@ class Records:
     def mirrored(self) -> Records:
         """Both directions of each."""
         return Records(
-            np.concatenate((self.source, self.target)), np.concatenate((self.target, self.source)),
-            np.tile(self.weight, 2), np.tile(self.time, 2),
-        )  # fmt: skip
+            np.concatenate((self.source, self.target)),
+            np.concatenate((self.target, self.source)),
+            np.tile(self.weight, 2),
+            np.tile(self.time, 2),
+        )
 
     def reversed(self) -> Records:
         """The same edges seen from their targets."""
@@ -61,19 +63,49 @@ def changed(
     weight = np.empty(most, np.float32)
     first, last = np.empty(most, np.int64), np.empty(most, np.int64)
     size = _changed(
-        graph.indptr, graph.indices, graph.weight, graph.first, graph.last, touched,
-        gone.indptr, gone.indices, new.indptr, new.indices, new.weight, new.first, new.last,
-        indptr, indices, weight, first, last,
-    )  # fmt: skip
+        graph.indptr,
+        graph.indices,
+        graph.weight,
+        graph.first,
+        graph.last,
+        touched,
+        gone.indptr,
+        gone.indices,
+        new.indptr,
+        new.indices,
+        new.weight,
+        new.first,
+        new.last,
+        indptr,
+        indices,
+        weight,
+        first,
+        last,
+    )
     return Graph(indptr, indices[:size], weight[:size], first[:size], last[:size], graph.targets)
 
 
 @numba.njit(cache=True, nogil=True)
 def _changed(  # type: ignore[no-untyped-def]
-    indptr, indices, weight, first, last, touched, gone_indptr, gone_indices,
-    new_indptr, new_indices, new_weight, new_first, new_last,
-    out_indptr, out_indices, out_weight, out_first, out_last,
-):  # fmt: skip
+    indptr,
+    indices,
+    weight,
+    first,
+    last,
+    touched,
+    gone_indptr,
+    gone_indices,
+    new_indptr,
+    new_indices,
+    new_weight,
+    new_first,
+    new_last,
+    out_indptr,
+    out_indices,
+    out_weight,
+    out_first,
+    out_last,
+):
     """Fill the arrays that begin with ``out``; returns how many edges there are."""
     out_indptr[0], size, row = 0, 0, 0
     for place in range(len(touched) + 1):

@@ -53,9 +53,13 @@ def _numbered(label: IndexArray) -> IndexArray:
 
 
 def _merged(
-    indptr: IntArray, indices: IndexArray, weight: Weights, loops: Weights,
-    label: IndexArray, count: int,
-) -> tuple[IntArray, IndexArray, Weights, Weights]:  # fmt: skip
+    indptr: IntArray,
+    indices: IndexArray,
+    weight: Weights,
+    loops: Weights,
+    label: IndexArray,
+    count: int,
+) -> tuple[IntArray, IndexArray, Weights, Weights]:
     """The graph whose nodes are the communities, edges within them as loops.
 
     Communities are merged one after the other, those of so many entries at a time: memory is
@@ -75,22 +79,48 @@ def _merged(
         room = int(held[until - begin - 1])
         column, value = np.empty(room, np.int32), np.empty(room)
         size = _merge_rows(
-            indptr, indices, weight, label, order, start, begin, until, total, touched,
-            ends, merged_loops, column, value,
-        )  # fmt: skip
+            indptr,
+            indices,
+            weight,
+            label,
+            order,
+            start,
+            begin,
+            until,
+            total,
+            touched,
+            ends,
+            merged_loops,
+            column,
+            value,
+        )
         parts.append((column[:size].copy(), value[:size].copy()))
         begin = until
     return (
-        np.cumsum(ends), np.concatenate([column for column, _ in parts]),
-        np.concatenate([value for _, value in parts]), merged_loops,
-    )  # fmt: skip
+        np.cumsum(ends),
+        np.concatenate([column for column, _ in parts]),
+        np.concatenate([value for _, value in parts]),
+        merged_loops,
+    )
 
 
 @numba.njit(cache=True, nogil=True)
 def _merge_rows(  # type: ignore[no-untyped-def]
-    indptr, indices, weight, label, order, start, begin, until, total, touched, ends, loops,
-    column, value,
-):  # fmt: skip
+    indptr,
+    indices,
+    weight,
+    label,
+    order,
+    start,
+    begin,
+    until,
+    total,
+    touched,
+    ends,
+    loops,
+    column,
+    value,
+):
     """Sum the entries of each community's members by the neighbours' communities, ascending."""
     size = 0
     for group in range(begin, until):

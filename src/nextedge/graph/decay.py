@@ -69,6 +69,7 @@ def place_from_end(graph: Graph) -> FloatArray:
     _place_in_rows(graph.indptr, graph.last, place)
     return place
 
+
 @numba.njit(cache=True, nogil=True)
 def _place_in_rows(indptr, last, place):  # type: ignore[no-untyped-def]
     for row in range(len(indptr) - 1):

@@ -11,11 +11,7 @@ from nextedge.types import FloatArray, IndexArray, IntArray
 
 
 def pair_path_products(
-    rows: SparseRows,
-    matrix: SparseRows,
-    ends: SparseRows,
-    indptr: IntArray,
-    candidate: IndexArray,
+    rows: SparseRows, matrix: SparseRows, ends: SparseRows, indptr: IntArray, candidate: IndexArray
 ) -> FloatArray:
     """float32[R]: ``Σ_m Σ_k rows(q, m) · matrix(m, k) · ends(c, k)`` of each (query, candidate).
 
@@ -29,19 +25,43 @@ def pair_path_products(
     """
     score = np.zeros(len(candidate), np.float32)
     run_blocks(
-        _pair_path_products, len(rows.indptr) - 1,
-        rows.indptr, rows.indices, rows.values, matrix.indptr, matrix.indices, matrix.values,
-        ends.indptr, ends.indices, ends.values, indptr, candidate, score,
+        _pair_path_products,
+        len(rows.indptr) - 1,
+        rows.indptr,
+        rows.indices,
+        rows.values,
+        matrix.indptr,
+        matrix.indices,
+        matrix.values,
+        ends.indptr,
+        ends.indices,
+        ends.values,
+        indptr,
+        candidate,
+        score,
         scratch=(Scratch(matrix.columns, np.float32),),
-    )  # fmt: skip
+    )
     return score
 
 
 @numba.njit(cache=True, nogil=True)
 def _pair_path_products(  # type: ignore[no-untyped-def]
-    block, blocks, a_indptr, a_indices, a_values, b_indptr, b_indices, b_values,
-    c_indptr, c_indices, c_values, indptr, candidate, score, total,
-):  # fmt: skip
+    block,
+    blocks,
+    a_indptr,
+    a_indices,
+    a_values,
+    b_indptr,
+    b_indices,
+    b_values,
+    c_indptr,
+    c_indices,
+    c_values,
+    indptr,
+    candidate,
+    score,
+    total,
+):
     for q in range(block, len(a_indptr) - 1, blocks):
         if indptr[q] == indptr[q + 1]:
             continue

@@ -52,9 +52,20 @@ def top_products(
     target = np.empty((queries, n), np.int32)
     score = np.empty((queries, n), np.float32)
     run_blocks(
-        _top_products, queries, rows.indptr, rows.indices, rows.values, matrix.indptr, matrix.indices, matrix.values,
-        *exclude, size, target, score, scratch=_room(matrix),
-    )  # fmt: skip
+        _top_products,
+        queries,
+        rows.indptr,
+        rows.indices,
+        rows.values,
+        matrix.indptr,
+        matrix.indices,
+        matrix.values,
+        *exclude,
+        size,
+        target,
+        score,
+        scratch=_room(matrix),
+    )
     filled = np.arange(n)[None, :] < size[:, None]
     indptr = np.concatenate(([0], np.cumsum(size)))
     return Candidates(indptr, target[filled], {"score": score[filled]})
@@ -66,9 +77,19 @@ def pair_products(
     """float32[R]: the product's score of each given (query, candidate) pair."""
     score = np.zeros(len(candidate), np.float32)
     run_blocks(
-        _pair_products, len(rows.indptr) - 1, rows.indptr, rows.indices, rows.values, matrix.indptr, matrix.indices, matrix.values,
-        indptr, candidate, score, scratch=_room(matrix),
-    )  # fmt: skip
+        _pair_products,
+        len(rows.indptr) - 1,
+        rows.indptr,
+        rows.indices,
+        rows.values,
+        matrix.indptr,
+        matrix.indices,
+        matrix.values,
+        indptr,
+        candidate,
+        score,
+        scratch=_room(matrix),
+    )
     return score
 
 
@@ -97,9 +118,22 @@ def _accumulate(q, a_indptr, a_indices, a_values, b_indptr, b_indices, b_values,
 
 @numba.njit(cache=True, nogil=True)
 def _top_products(  # type: ignore[no-untyped-def]
-    block, blocks, a_indptr, a_indices, a_values, b_indptr, b_indices, b_values,
-    x_indptr, x_indices, size, target, score, total, touched,
-):  # fmt: skip
+    block,
+    blocks,
+    a_indptr,
+    a_indices,
+    a_values,
+    b_indptr,
+    b_indices,
+    b_values,
+    x_indptr,
+    x_indices,
+    size,
+    target,
+    score,
+    total,
+    touched,
+):
     queries = len(a_indptr) - 1
     n = target.shape[1]
     for q in range(block, queries, blocks):
@@ -148,9 +182,20 @@ def keep_best(total, touched, count, n, target, score):  # type: ignore[no-untyp
 
 @numba.njit(cache=True, nogil=True)
 def _pair_products(  # type: ignore[no-untyped-def]
-    block, blocks, a_indptr, a_indices, a_values, b_indptr, b_indices, b_values,
-    indptr, candidate, score, total, touched,
-):  # fmt: skip
+    block,
+    blocks,
+    a_indptr,
+    a_indices,
+    a_values,
+    b_indptr,
+    b_indices,
+    b_values,
+    indptr,
+    candidate,
+    score,
+    total,
+    touched,
+):
     queries = len(a_indptr) - 1
     for q in range(block, queries, blocks):
         count = _accumulate(

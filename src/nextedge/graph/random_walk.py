@@ -43,8 +43,22 @@ def top_walk(
     size = np.zeros(len(queries), np.int64)
     target = np.empty((len(queries), n), np.int32)
     score = np.empty((len(queries), n), np.float32)
-    run_blocks(_top_walk, len(queries), indptr, indices, queries, *exclude, low, high, restart,
-               tolerance, size, target, score, scratch=_room(len(indptr) - 1))  # fmt: skip
+    run_blocks(
+        _top_walk,
+        len(queries),
+        indptr,
+        indices,
+        queries,
+        *exclude,
+        low,
+        high,
+        restart,
+        tolerance,
+        size,
+        target,
+        score,
+        scratch=_room(len(indptr) - 1),
+    )
     filled = np.arange(n)[None, :] < size[:, None]
     return Candidates(
         np.concatenate(([0], np.cumsum(size))), target[filled], {"score": score[filled]}
@@ -63,18 +77,31 @@ def pair_walk(
 ) -> FloatArray:
     """float32[R]: the walk's score of each given (query, candidate) pair."""
     score = np.zeros(len(pair_candidates), np.float32)
-    run_blocks(_pair_walk, len(queries), indptr, indices, queries, pair_indptr, pair_candidates,
-               restart, tolerance, score, scratch=_room(len(indptr) - 1))  # fmt: skip
+    run_blocks(
+        _pair_walk,
+        len(queries),
+        indptr,
+        indices,
+        queries,
+        pair_indptr,
+        pair_candidates,
+        restart,
+        tolerance,
+        score,
+        scratch=_room(len(indptr) - 1),
+    )
     return score
 
 
 def _room(nodes: int) -> tuple[Scratch, ...]:
     """For every node's estimate and residual, the queue, who is in it, and who was touched."""
     return (
-        Scratch(nodes, np.float64), Scratch(nodes, np.float64),
-        Scratch(nodes + 1, np.int32, zeroed=False), Scratch(nodes, np.bool_),
+        Scratch(nodes, np.float64),
+        Scratch(nodes, np.float64),
         Scratch(nodes + 1, np.int32, zeroed=False),
-    )  # fmt: skip
+        Scratch(nodes, np.bool_),
+        Scratch(nodes + 1, np.int32, zeroed=False),
+    )
 
 
 @numba.njit(cache=True, nogil=True)
@@ -127,16 +154,34 @@ def _settle(residual, touched, count, restart, estimate):  # type: ignore[no-unt
 
 @numba.njit(cache=True, nogil=True)
 def _top_walk(  # type: ignore[no-untyped-def]
-    block, blocks, indptr, indices, queries, x_indptr, x_indices, low, high, restart, tolerance,
-    size, target, score, estimate, residual, queue, queued, touched,
-):  # fmt: skip
+    block,
+    blocks,
+    indptr,
+    indices,
+    queries,
+    x_indptr,
+    x_indices,
+    low,
+    high,
+    restart,
+    tolerance,
+    size,
+    target,
+    score,
+    estimate,
+    residual,
+    queue,
+    queued,
+    touched,
+):
     nodes, n = len(indptr) - 1, target.shape[1]
     for q in range(block, len(queries), blocks):
         query = queries[q]
         if query < 0:
             continue
-        count = _push(indptr, indices, query, restart, tolerance,
-                      estimate, residual, queue, queued, touched)  # fmt: skip
+        count = _push(
+            indptr, indices, query, restart, tolerance, estimate, residual, queue, queued, touched
+        )
         _settle(residual, touched, count, restart, estimate)
         estimate[query] = -1.0
         for place in range(x_indptr[q], x_indptr[q + 1]):
@@ -153,15 +198,29 @@ def _top_walk(  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def _pair_walk(  # type: ignore[no-untyped-def]
-    block, blocks, indptr, indices, queries, pair_indptr, pair_candidates, restart, tolerance,
-    score, estimate, residual, queue, queued, touched,
-):  # fmt: skip
+    block,
+    blocks,
+    indptr,
+    indices,
+    queries,
+    pair_indptr,
+    pair_candidates,
+    restart,
+    tolerance,
+    score,
+    estimate,
+    residual,
+    queue,
+    queued,
+    touched,
+):
     for q in range(block, len(queries), blocks):
         query = queries[q]
         if query < 0:
             continue
-        count = _push(indptr, indices, query, restart, tolerance,
-                      estimate, residual, queue, queued, touched)  # fmt: skip
+        count = _push(
+            indptr, indices, query, restart, tolerance, estimate, residual, queue, queued, touched
+        )
         _settle(residual, touched, count, restart, estimate)
         for row in range(pair_indptr[q], pair_indptr[q + 1]):
             score[row] = estimate[pair_candidates[row]]

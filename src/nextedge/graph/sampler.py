@@ -45,9 +45,15 @@ def sample_neighbors(
     """
     room = np.empty(len(nodes) * max(fanout, 1), np.int32)
     indptr = _sample(
-        graph.indptr, graph.indices, nodes.astype(np.int32), fanout, np.uint64(seed & 0xFFFFFFFF),
-        _NONE if forbidden is None else forbidden, first, room,
-    )  # fmt: skip
+        graph.indptr,
+        graph.indices,
+        nodes.astype(np.int32),
+        fanout,
+        np.uint64(seed & 0xFFFFFFFF),
+        _NONE if forbidden is None else forbidden,
+        first,
+        room,
+    )
     return indptr, room[: indptr[-1]].copy()
 
 

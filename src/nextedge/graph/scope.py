@@ -13,16 +13,10 @@ from nextedge.graph.attributes import Attributes
 from nextedge.graph.csr import Graph
 from nextedge.graph.propagate import SparseRows
 from nextedge.graph.snapshot import Snapshot
-from nextedge.types import (
-    BoolArray,
-    FloatArray,
-    IndexArray,
-    IntArray,
-    Relation,
-    Requests,
-)
+from nextedge.types import BoolArray, FloatArray, IndexArray, IntArray, Relation, Requests
 
 Derived = TypeVar("Derived")
+
 
 @dataclass(frozen=True, eq=False)
 class Scope:
@@ -100,6 +94,7 @@ class Scope:
         own = np.maximum(requests.query, 0)  # an unknown query has no edge to leave out either
         return indptr + np.arange(len(indptr)), np.insert(indices, indptr[1:], own)
 
+
 def graph_rows(graph: Graph, query: IndexArray, values: FloatArray | None = None) -> SparseRows:
     """Rows of the given queries out of a graph, unit weights unless ``values`` (float32[E])."""
     indptr, indices = graph.gather(query)
@@ -108,6 +103,7 @@ def graph_rows(graph: Graph, query: IndexArray, values: FloatArray | None = None
     places = entry_places(graph, query, indptr)
     return SparseRows(indptr, indices, values[places], graph.targets)
 
+
 def rows_of(matrix: SparseRows, query: IndexArray) -> SparseRows:
     """Rows of the given queries out of sparse rows; those below 0 are empty."""
     start = np.where(query >= 0, matrix.indptr[np.maximum(query, 0)], 0)
@@ -115,6 +111,7 @@ def rows_of(matrix: SparseRows, query: IndexArray) -> SparseRows:
     indptr = np.concatenate(([0], np.cumsum(count)))
     places = np.arange(indptr[-1]) - np.repeat(indptr[:-1] - start, count)
     return SparseRows(indptr, matrix.indices[places], matrix.values[places], matrix.columns)
+
 
 def entry_places(graph: Graph, query: IndexArray, indptr: IntArray) -> IntArray:
     """int64[entries]: where each gathered entry of the queries' rows stands in the graph."""

@@ -42,10 +42,20 @@ def co_engagement(
     target = np.empty((len(back), width), np.int32)
     score = np.empty((len(back), width), np.float32)
     run_blocks(
-        _co_engagement, len(back), back.indptr, back.indices, graph.indptr, graph.indices,
-        weight.astype(np.float32), left.astype(np.float32), right.astype(np.float32),
-        np.float32(shrinkage), size, target, score,
-    )  # fmt: skip
+        _co_engagement,
+        len(back),
+        back.indptr,
+        back.indices,
+        graph.indptr,
+        graph.indices,
+        weight.astype(np.float32),
+        left.astype(np.float32),
+        right.astype(np.float32),
+        np.float32(shrinkage),
+        size,
+        target,
+        score,
+    )
     filled = np.arange(width)[None, :] < size[:, None]
     indptr = np.concatenate(([0], np.cumsum(size)))
     return SparseRows(indptr, target[filled], score[filled], len(back))
@@ -53,9 +63,20 @@ def co_engagement(
 
 @numba.njit(cache=True, nogil=True)
 def _co_engagement(  # type: ignore[no-untyped-def]
-    block, blocks, by_indptr, by_indices, of_indptr, of_indices, weight, left, right, shrinkage,
-    size, target, score,
-):  # fmt: skip
+    block,
+    blocks,
+    by_indptr,
+    by_indices,
+    of_indptr,
+    of_indices,
+    weight,
+    left,
+    right,
+    shrinkage,
+    size,
+    target,
+    score,
+):
     items = len(by_indptr) - 1
     total = np.zeros(items, np.float32)
     touched = np.empty(items, np.int32)

@@ -19,19 +19,18 @@ from nextedge.data.ids import IdMap
 from nextedge.graph.attributes import Attributes
 from nextedge.graph.csr import Graph, build_graph
 from nextedge.storage import mapped
-from nextedge.types import (
-    CONNECTS,
-    ENGAGES,
-    BoolArray,
-    IndexArray,
-    IntArray,
-    Relation,
-)
+from nextedge.types import CONNECTS, ENGAGES, BoolArray, IndexArray, IntArray, Relation
 
 GRAPHS = (
-    "connections", "engagements", "engaged_by", "occasions", "occasions_by", "profile_views", "blocks",
+    "connections",
+    "engagements",
+    "engaged_by",
+    "occasions",
+    "occasions_by",
+    "profile_views",
+    "blocks",
     "hidden_connections",
-)  # fmt: skip
+)
 _COUNTERS = "counters"
 _ARRAYS = ("communities", "known_users", "known_items")
 

@@ -174,9 +174,11 @@ class EncodeTexts:
 
     def __call__(self, block: pa.Table) -> pa.Table:
         made = _sentence_model(self.folder).encode(
-            block["text"].to_pylist(), normalize_embeddings=True, convert_to_numpy=True,
+            block["text"].to_pylist(),
+            normalize_embeddings=True,
+            convert_to_numpy=True,
             show_progress_bar=False,
-        )  # fmt: skip
+        )
         keys = np.array(block["key"].to_pylist(), _KEY)
         self._keep(keys, np.asarray(made, np.float32))
         return block.select(["key"])

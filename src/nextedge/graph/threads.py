@@ -56,9 +56,12 @@ _kept = threading.local()
 
 
 def _run(
-    kernel: Callable[..., None], block: int, blocks: int, arguments: tuple[Any, ...],
+    kernel: Callable[..., None],
+    block: int,
+    blocks: int,
+    arguments: tuple[Any, ...],
     scratch: Sequence[Scratch],
-) -> None:  # fmt: skip
+) -> None:
     rooms: dict[tuple[int, Scratch], np.ndarray] = _kept.__dict__.setdefault("rooms", {})
     taken = []
     for place, wanted in enumerate(scratch):

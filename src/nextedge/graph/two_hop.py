@@ -195,9 +195,16 @@ def bipartite_pair_scores(
 
 
 def _top(
-    forward: Rows, backward: Rows, queries: IndexArray, n: int, min_common: int, score: str,
-    hub_cap: int | None, exclude: Rows, log_shift: float,
-) -> TwoHopResult:  # fmt: skip
+    forward: Rows,
+    backward: Rows,
+    queries: IndexArray,
+    n: int,
+    min_common: int,
+    score: str,
+    hub_cap: int | None,
+    exclude: Rows,
+    log_shift: float,
+) -> TwoHopResult:
     check_settings(n, min_common, score, hub_cap)
     nodes = len(forward[0]) - 1
     query_Q = _nodes(queries, nodes, "queries")
@@ -211,9 +218,17 @@ def _top(
         candidate, column = np.empty(rows, np.int32), np.empty((len(SCORES), rows), np.float32)
         with _workspace(max(nodes, len(backward[0]) - 1)) as scratch:
             written = top_block(
-                *forward, *backward, *exclude, query_Q[begin:end], n, *chosen, *scratch,
-                size_Q[begin:end], candidate, column,
-            )  # fmt: skip
+                *forward,
+                *backward,
+                *exclude,
+                query_Q[begin:end],
+                n,
+                *chosen,
+                *scratch,
+                size_Q[begin:end],
+                candidate,
+                column,
+            )
         return candidate[:written].copy(), column[:, :written].copy()
 
     parts = _in_blocks(block, len(query_Q), max(1, _BLOCK_ROWS // max(n, 1)))
@@ -229,9 +244,14 @@ def _top(
 
 
 def _pairs(
-    forward: Rows, backward: Rows, queries: IndexArray, pair_indptr: IntArray,
-    pair_candidates: IndexArray, exclude_edge: bool, log_shift: float,
-) -> PairScores:  # fmt: skip
+    forward: Rows,
+    backward: Rows,
+    queries: IndexArray,
+    pair_indptr: IntArray,
+    pair_candidates: IndexArray,
+    exclude_edge: bool,
+    log_shift: float,
+) -> PairScores:
     nodes = len(forward[0]) - 1
     query_Q = _nodes(queries, nodes, "queries")
     candidate_R = _nodes(pair_candidates, nodes, "pair_candidates")
@@ -242,17 +262,22 @@ def _pairs(
     def block(begin: int, end: int) -> None:
         with _workspace(max(nodes, len(backward[0]) - 1)) as scratch:
             pair_block(
-                *forward, *backward, query_Q[begin:end], pair_indptr[begin : end + 1],
-                candidate_R, exclude_edge, log_shift, *scratch, column,
-            )  # fmt: skip
+                *forward,
+                *backward,
+                query_Q[begin:end],
+                pair_indptr[begin : end + 1],
+                candidate_R,
+                exclude_edge,
+                log_shift,
+                *scratch,
+                column,
+            )
 
     _in_blocks(block, len(query_Q), _BLOCK_QUERIES)
     return PairScores(*_named(column))
 
 
-def _named(
-    column: FloatArray,
-) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]:
+def _named(column: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]:
     """The five columns of float32[5, R], in the order of ``SCORES``."""
     return column[0], column[1], column[2], column[3], column[4]
 

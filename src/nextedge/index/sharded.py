@@ -86,12 +86,19 @@ class ShardedIndex:
             IndexRecallError: one of them, or all together, find less than the target.
         """
         bounds = shard_bounds(len(vectors), min(shards, len(vectors)))
-        found = cls([
-            VectorIndex.build(
-                vectors[low:high], queries, k=k, target_recall=target_recall, seed=seed, **settings
-            )
-            for low, high in pairwise(bounds)
-        ])  # fmt: skip
+        found = cls(
+            [
+                VectorIndex.build(
+                    vectors[low:high],
+                    queries,
+                    k=k,
+                    target_recall=target_recall,
+                    seed=seed,
+                    **settings,
+                )
+                for low, high in pairwise(bounds)
+            ]
+        )
         found.check(vectors, queries, k, target_recall, seed)
         return found
 
@@ -186,9 +193,11 @@ def _load_shards(
     directory: Path, vectors: FloatArray, bounds: Sequence[int], low: int, high: int
 ) -> list[VectorIndex]:
     return [
-        VectorIndex.load(directory / shard_folder(place), vectors[bounds[place]:bounds[place + 1]])
+        VectorIndex.load(
+            directory / shard_folder(place), vectors[bounds[place] : bounds[place + 1]]
+        )
         for place in range(low, high)
-    ]  # fmt: skip
+    ]
 
 
 def merged(parts: Sequence[Found], queries: int, k: int) -> Found:

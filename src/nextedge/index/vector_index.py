@@ -248,9 +248,11 @@ def exact_search(vectors: FloatArray, queries: FloatArray, k: int) -> IndexArray
     """int32[Q, k]: the true best by brute force."""
     faiss = _faiss()
     _, found = faiss.knn(
-        np.ascontiguousarray(queries, np.float32), np.ascontiguousarray(vectors, np.float32), k,
+        np.ascontiguousarray(queries, np.float32),
+        np.ascontiguousarray(vectors, np.float32),
+        k,
         metric=faiss.METRIC_INNER_PRODUCT,
-    )  # fmt: skip
+    )
     return np.asarray(found, np.int32)
 
 

@@ -46,17 +46,29 @@ def least_squares_rows(
     for begin in range(0, rows, step):
         part = slice(begin, min(begin + step, rows))
         out[part] = _solve_block(
-            indptr[begin : part.stop + 1], indices, fixed, gramian, ridge[part], start[part],
-            steps, tolerance,
-        )  # fmt: skip
+            indptr[begin : part.stop + 1],
+            indices,
+            fixed,
+            gramian,
+            ridge[part],
+            start[part],
+            steps,
+            tolerance,
+        )
     out[np.diff(indptr) == 0] = 0.0
     return out
 
 
 def _solve_block(
-    indptr: IntArray, indices: IndexArray, fixed: FloatArray, gramian: FloatArray,
-    ridge: FloatArray, start: FloatArray, steps: int, tolerance: float,
-) -> FloatArray:  # fmt: skip
+    indptr: IntArray,
+    indices: IndexArray,
+    fixed: FloatArray,
+    gramian: FloatArray,
+    ridge: FloatArray,
+    start: FloatArray,
+    steps: int,
+    tolerance: float,
+) -> FloatArray:
     """Conjugate gradients preconditioned by the diagonal, every row with its own step sizes."""
     x = start.copy()
     product = x @ gramian
@@ -76,16 +88,26 @@ def _solve_block(
             break
         product = direction @ gramian
         run_blocks(
-            _advance, len(x), indptr, indices, fixed, ridge, product, scale, x, residual,
-            direction, energy,
-        )  # fmt: skip
+            _advance,
+            len(x),
+            indptr,
+            indices,
+            fixed,
+            ridge,
+            product,
+            scale,
+            x,
+            residual,
+            direction,
+            energy,
+        )
     return x
 
 
 @numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
 def _begin(  # type: ignore[no-untyped-def]
     block, blocks, indptr, indices, fixed, common, ridge, x, product, residual, scale, squared
-):  # fmt: skip
+):
     """Residual of the first guess and the inverse diagonal of each row's system."""
     width = fixed.shape[1]
     goal = np.empty(width, np.float32)
@@ -111,7 +133,7 @@ def _begin(  # type: ignore[no-untyped-def]
 @numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
 def _advance(  # type: ignore[no-untyped-def]
     block, blocks, indptr, indices, fixed, ridge, product, scale, x, residual, direction, energy
-):  # fmt: skip
+):
     """One step of each row; ``product`` holds direction · G and becomes direction · A."""
     width = fixed.shape[1]
     for row in range(block, len(x), blocks):

@@ -47,9 +47,19 @@ def local_ridge(
         system = np.zeros((stop - start, width, width), np.float32)
         wanted = np.zeros((stop - start, width, 1), np.float32)
         _gather_systems(
-            start, gram.indptr, gram.indices, gram.data, goal.indptr, goal.indices, goal.data,
-            near.indptr, near.indices, np.float32(penalty), system, wanted,
-        )  # fmt: skip
+            start,
+            gram.indptr,
+            gram.indices,
+            gram.data,
+            goal.indptr,
+            goal.indices,
+            goal.data,
+            near.indptr,
+            near.indices,
+            np.float32(penalty),
+            system,
+            wanted,
+        )
         weights = np.linalg.solve(system, wanted)[:, :, 0]
         size = np.diff(near.indptr[start : stop + 1])
         filled = np.arange(width)[None, :] < size[:, None]
@@ -76,9 +86,19 @@ def by_history(near: SparseRows, values: FloatArray) -> dict[str, np.ndarray]:
 
 @numba.njit(cache=True, nogil=True)
 def _gather_systems(  # type: ignore[no-untyped-def]
-    start, g_indptr, g_indices, g_data, c_indptr, c_indices, c_data, indptr, near, penalty,
-    system, goal,
-):  # fmt: skip
+    start,
+    g_indptr,
+    g_indices,
+    g_data,
+    c_indptr,
+    c_indices,
+    c_data,
+    indptr,
+    near,
+    penalty,
+    system,
+    goal,
+):
     slot = np.full(len(indptr), -1, np.int32)
     for row in range(len(system)):
         low, high = indptr[start + row], indptr[start + row + 1]

@@ -96,9 +96,14 @@ def half_sweep(
     frequency = graph.degree + alpha * len(fixed)
     ridge = config.regularisation * frequency**config.frequency_exponent
     return least_squares_rows(
-        graph.indptr, graph.indices, fixed, _weighted_gramian(fixed, alpha),
-        ridge.astype(np.float32), moving, steps=config.steps,
-    )  # fmt: skip
+        graph.indptr,
+        graph.indices,
+        fixed,
+        _weighted_gramian(fixed, alpha),
+        ridge.astype(np.float32),
+        moving,
+        steps=config.steps,
+    )
 
 
 def _weighted_gramian(fixed: FloatArray, alpha: float) -> FloatArray:

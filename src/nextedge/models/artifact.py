@@ -56,9 +56,12 @@ class Artifact:
                 for name, values in self.arrays.items()
             }
             manifest = {
-                "format": FORMAT, "model": self.model, "config": dict(self.config),
-                "arrays": shapes, "about": dict(self.about),
-            }  # fmt: skip
+                "format": FORMAT,
+                "model": self.model,
+                "config": dict(self.config),
+                "arrays": shapes,
+                "about": dict(self.about),
+            }
             (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
             os.replace(partial, directory)
         finally:

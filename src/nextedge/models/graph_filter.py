@@ -55,9 +55,13 @@ class GraphFilter(Model):
         weight = np.maximum(graph.degree, 1).astype(np.float32) ** -config.query_exponent
         weight[graph.degree > config.longest] = 0.0
         similar = co_engagement(
-            graph, weight, degree ** (1.0 - config.target_exponent),
-            degree**config.target_exponent, shrinkage=0.0, neighbors=config.neighbors,
-        )  # fmt: skip
+            graph,
+            weight,
+            degree ** (1.0 - config.target_exponent),
+            degree**config.target_exponent,
+            shrinkage=0.0,
+            neighbors=config.neighbors,
+        )
         progress("graph filter", 1, 1)
         return Artifact(
             self.name,

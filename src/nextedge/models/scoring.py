@@ -57,9 +57,15 @@ def top_candidates(
         part = slice(start, min(start + step, queries))
         score = _dense_scores(artifact, graph, query[part], weight)
         run_blocks(
-            _best_of_rows, len(score), score, exclude[0][start : part.stop + 1], exclude[1],
-            size[part], target[part], value[part],
-        )  # fmt: skip
+            _best_of_rows,
+            len(score),
+            score,
+            exclude[0][start : part.stop + 1],
+            exclude[1],
+            size[part],
+            target[part],
+            value[part],
+        )
     filled = np.arange(n)[None, :] < size[:, None]
     found = Candidates(np.concatenate(([0], np.cumsum(size))), target[filled])
     # a dense product's last bits depend on what it is asked together with; these do not
@@ -88,9 +94,18 @@ def pair_scores(
     similar = _similar(artifact)
     if similar is not None:
         run_blocks(
-            _pair_similar, len(query), graph.indptr, graph.indices, _edge_weight(graph, weight),
-            query, *similar, graph.targets, indptr, candidate, score,
-        )  # fmt: skip
+            _pair_similar,
+            len(query),
+            graph.indptr,
+            graph.indices,
+            _edge_weight(graph, weight),
+            query,
+            *similar,
+            graph.targets,
+            indptr,
+            candidate,
+            score,
+        )
     return score
 
 
@@ -120,9 +135,15 @@ def fold_in(artifact: Artifact, rows: tuple[IntArray, IndexArray]) -> FloatArray
         start = np.zeros((len(indptr) - 1, fixed.shape[1]), np.float32)
         ridge = regularisation * (np.diff(indptr) + mass) ** exponent
         return least_squares_rows(
-            indptr, indices, fixed, np.asarray(arrays["gramian"]), ridge.astype(np.float32), start,
-            steps=fixed.shape[1], tolerance=1e-6,
-        )  # fmt: skip
+            indptr,
+            indices,
+            fixed,
+            np.asarray(arrays["gramian"]),
+            ridge.astype(np.float32),
+            start,
+            steps=fixed.shape[1],
+            tolerance=1e-6,
+        )
     raise InputError(
         f"model {artifact.model!r} has no closed form that embeds new queries: its artifact holds "
         f"{sorted(arrays)}, expected 'projection' or 'gramian'; fit it again with the new edges"
@@ -163,9 +184,15 @@ def _dense_scores(
     similar = _similar(artifact)
     if similar is not None:
         run_blocks(
-            _add_similar, len(query), graph.indptr, graph.indices, _edge_weight(graph, weight),
-            query, *similar, score,
-        )  # fmt: skip
+            _add_similar,
+            len(query),
+            graph.indptr,
+            graph.indices,
+            _edge_weight(graph, weight),
+            query,
+            *similar,
+            score,
+        )
     return score
 
 
@@ -190,7 +217,7 @@ def product(left: FloatArray, right: FloatArray) -> FloatArray:
 @numba.njit(cache=True, nogil=True)
 def _add_similar(  # type: ignore[no-untyped-def]
     block, blocks, indptr, indices, weight, query, s_indptr, s_indices, s_values, score
-):  # fmt: skip
+):
     uniform = len(weight) == 1
     for q in range(block, len(score), blocks):
         if query[q] < 0:
@@ -271,9 +298,20 @@ def _pair_dots(block, blocks, left, right, query, indptr, candidate, score):  # 
 
 @numba.njit(cache=True, nogil=True)
 def _pair_similar(  # type: ignore[no-untyped-def]
-    block, blocks, indptr, indices, weight, query, s_indptr, s_indices, s_values, columns,
-    c_indptr, candidate, score,
-):  # fmt: skip
+    block,
+    blocks,
+    indptr,
+    indices,
+    weight,
+    query,
+    s_indptr,
+    s_indices,
+    s_values,
+    columns,
+    c_indptr,
+    candidate,
+    score,
+):
     uniform = len(weight) == 1
     total = np.zeros(columns, np.float32)
     for q in range(block, len(query), blocks):

@@ -70,10 +70,6 @@ class Slist(Model):
         )
 
 
-
-
-
-
 def _steps(graph: Graph, config: SlistConfig) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
     """Steps × items: what came before each step, and what follows, fading with distance."""
     row = np.repeat(np.arange(len(graph)), graph.degree)
@@ -112,6 +108,8 @@ def _most_preceding(forward: sparse.csr_matrix, diagonal: np.ndarray, neighbors:
     size = np.minimum(counts, neighbors)
     indptr = np.concatenate(([0], np.cumsum(size)))
     return SparseRows(
-        indptr, forward.indices[kept].astype(np.int32), strength[kept].astype(np.float32),
+        indptr,
+        forward.indices[kept].astype(np.int32),
+        strength[kept].astype(np.float32),
         forward.shape[0],
-    )  # fmt: skip
+    )

@@ -59,7 +59,10 @@ class Coefficients:
 
     def save(self, path: Path) -> None:
         """Write the file, one law a line."""
-        lines = [f' {json.dumps(name)}: {json.dumps(_rounded(law))}' for name, law in sorted(self.laws.items())]  # fmt: skip
+        lines = [
+            f" {json.dumps(name)}: {json.dumps(_rounded(law))}"
+            for name, law in sorted(self.laws.items())
+        ]
         text = (
             f'{{"format": {FORMAT},\n"measured": {json.dumps(dict(self.measured), indent=1)},\n'
             '"laws": {\n' + ",\n".join(lines) + "\n}}\n"
@@ -97,4 +100,7 @@ def load_coefficients(path: Path | None = None) -> Coefficients:
 
 
 def _rounded(law: Law) -> dict[str, float]:
-    return {name: float(f"{value:.6g}") if isinstance(value, float) else value for name, value in asdict(law).items()}  # fmt: skip
+    return {
+        name: float(f"{value:.6g}") if isinstance(value, float) else value
+        for name, value in asdict(law).items()
+    }

@@ -102,9 +102,12 @@ def power_law(mean: float, users: float, exponent: float, hub_cap: float = 0) ->
         )
     cap = min(hub_cap or largest, largest)
     return Degrees(
-        mean, _moment(low, largest, exponent, 2), _moment(low, largest, exponent, 2, cap), largest,
+        mean,
+        _moment(low, largest, exponent, 2),
+        _moment(low, largest, exponent, 2, cap),
+        largest,
         f"power law of exponent {exponent:g}, cut at {largest:,.0f}",
-    )  # fmt: skip
+    )
 
 
 def counted(degree: IntArray, hub_cap: float = 0, said: str = "as counted") -> Degrees:
@@ -139,9 +142,12 @@ def scaled(degree: IntArray, mean: float, hub_cap: float = 0, said: str = "as co
     factor = mean / own if own else 0.0
     found = counted(degree, hub_cap / factor if factor else 0.0, said)
     return Degrees(
-        mean, found.second * factor**2, found.walked * factor**2, found.largest * factor,
+        mean,
+        found.second * factor**2,
+        found.walked * factor**2,
+        found.largest * factor,
         f"{said}, scaled by {factor:.3g}",
-    )  # fmt: skip
+    )
 
 
 def read_degrees(path: Path) -> IntArray:

@@ -109,19 +109,31 @@ def drivers(
 
 
 _BY_STEP = {
-    "tables": "rows", "entities": "rows", "snapshot": "records", "graphs": "records",
-    "embed": "nodes", "sources": "nodes", "index": "nodes", "rank": "records",
+    "tables": "rows",
+    "entities": "rows",
+    "snapshot": "records",
+    "graphs": "records",
+    "embed": "nodes",
+    "sources": "nodes",
+    "index": "nodes",
+    "rank": "records",
     "evaluate": "records",
-}  # fmt: skip
+}
 _BY_PART = {
-    "fusion": "fused candidates of", "labels": "labelled candidates of",
-    "training": "training rows of", "queries": "evaluated candidates of", "rank": "label rows of",
+    "fusion": "fused candidates of",
+    "labels": "labelled candidates of",
+    "training": "training rows of",
+    "queries": "evaluated candidates of",
+    "rank": "label rows of",
     "evaluate": "evaluated candidates of",
-}  # fmt: skip
+}
 _BY_SOURCE = {
-    "ease": "items", "slist": "items", "item_cooccurrence": "interactions",
-    "item_knn": "interactions", "graph_filter": "interactions",
-}  # fmt: skip
+    "ease": "items",
+    "slist": "items",
+    "item_cooccurrence": "interactions",
+    "item_knn": "interactions",
+    "graph_filter": "interactions",
+}
 
 
 def driver_of(law: str) -> str:

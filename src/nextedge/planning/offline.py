@@ -119,23 +119,34 @@ def stages_of(workload: Workload, coefficients: Coefficients) -> list[Stage]:
     rows, records = size.rows, size.records
     found = [
         Stage(
-            "tables", "rows of all tables", (Term("tables", rows),),
-            memory=(Term("tables", rows),), spills=True, output=(Term("tables", rows),),
-            bounded_by="build.memory_gib; the rest spills to disk", spread_by="Spark",
+            "tables",
+            "rows of all tables",
+            (Term("tables", rows),),
+            memory=(Term("tables", rows),),
+            spills=True,
+            output=(Term("tables", rows),),
+            bounded_by="build.memory_gib; the rest spills to disk",
+            spread_by="Spark",
         ),
         Stage(
-            "entities", "rows of all tables", (Term("entities", rows),),
-            need=need_gib("entities", size), output=(Term("entities", rows),),
-            bounded_by="ids; rows are read 2 M at a time", spread_by="Spark",
+            "entities",
+            "rows of all tables",
+            (Term("entities", rows),),
+            need=need_gib("entities", size),
+            output=(Term("entities", rows),),
+            bounded_by="ids; rows are read 2 M at a time",
+            spread_by="Spark",
         ),
         Stage(
-            "snapshot", "entries of all graphs",
+            "snapshot",
+            "entries of all graphs",
             (Term("snapshot", records), Term("graphs", records)),
-            need=need_gib("snapshot", size), output=(Term("snapshot", records),),
+            need=need_gib("snapshot", size),
+            output=(Term("snapshot", records),),
             bounded_by="users; entries are made in blocks, straight into files",
             spread_by="Spark",
         ),
-    ]  # fmt: skip
+    ]
     for name, surface in workload.surfaces.items():
         found += _of_surface(name, surface, workload, coefficients)
     written = sum(each.output_gib(coefficients) for each in found if each.name != "tables") * 1024
@@ -162,48 +173,73 @@ def _of_surface(
     graph = (Term("snapshot", size.records),)
     walked = wedges_of_asker(workload) if kind == PEOPLE else 0.0
     rank = (
-        term(f"rank {kind}"), term("graphs", LABEL_WINDOWS + 1), *fits("rank"),
-        term(f"fusion {kind}"), term(f"labels {kind}"), term(f"training {kind}"),
+        term(f"rank {kind}"),
+        term("graphs", LABEL_WINDOWS + 1),
+        *fits("rank"),
+        term(f"fusion {kind}"),
+        term(f"labels {kind}"),
+        term(f"training {kind}"),
         Term("two_hop", (labels.queries + labels.fused) * walked),
-    )  # fmt: skip
+    )
     evaluate = (
-        term(f"evaluate {kind}"), term("graphs"), *fits("evaluate"), term(f"queries {kind}"),
+        term(f"evaluate {kind}"),
+        term("graphs"),
+        *fits("evaluate"),
+        term(f"queries {kind}"),
         Term("two_hop", labels.evaluated * walked),
-    )  # fmt: skip
+    )
     return [
         Stage(
-            f"embed {name}", "epochs × entries, where a network is on",
+            f"embed {name}",
+            "epochs × entries, where a network is on",
             (term(f"embed {kind}"), *networks),
             need=need_gib("snapshot", size) if networks else 0.0,
-            memory=(term(f"embed {kind}", quantity="memory"),), mapped=graph if networks else (),
+            memory=(term(f"embed {kind}", quantity="memory"),),
+            mapped=graph if networks else (),
             bounded_by="batches of neighbourhoods; one vector a user",
             spread_by="training.launcher" if networks else "",
         ),
         Stage(
-            f"sources {name}", "users, items and interactions",
+            f"sources {name}",
+            "users, items and interactions",
             (term(f"sources {kind}"), *fits("sources")),
-            need=need_gib("sources", size), output=(term(f"sources {kind}", quantity="output"),),
-            bounded_by="users and items", spread_by="Spark",
+            need=need_gib("sources", size),
+            output=(term(f"sources {kind}", quantity="output"),),
+            bounded_by="users and items",
+            spread_by="Spark",
         ),
         Stage(
-            f"index {name}", "vectors × dimensions, above index.exact_below",
+            f"index {name}",
+            "vectors × dimensions, above index.exact_below",
             (term(f"index {kind}"), *(Term("index", each) for each in indexed)),
-            memory=(term(f"index {kind}", quantity="memory"),
-                    *(Term("vectors", each) for each in indexed)),
+            memory=(
+                term(f"index {kind}", quantity="memory"),
+                *(Term("vectors", each) for each in indexed),
+            ),
             output=tuple(Term("vectors", each) for each in indexed),
-            bounded_by="index.memory_mb", spread_by="Spark", divided_by="index.shards",
+            bounded_by="index.memory_mb",
+            spread_by="Spark",
+            divided_by="index.shards",
         ),
         Stage(
-            f"rank {name}", "windows × (graph + sources); labels up to ranker.max_rows", rank,
-            need=need_gib("rank", size), mapped=graph, spread_by="Spark",
+            f"rank {name}",
+            "windows × (graph + sources); labels up to ranker.max_rows",
+            rank,
+            need=need_gib("rank", size),
+            mapped=graph,
+            spread_by="Spark",
             bounded_by="ranker.max_rows; one window's graph, mapped",
         ),
         Stage(
-            f"evaluate {name}", f"graph + sources; queries up to {EVALUATED:,}", evaluate,
-            need=need_gib("evaluate", size), mapped=graph, spread_by="Spark",
+            f"evaluate {name}",
+            f"graph + sources; queries up to {EVALUATED:,}",
+            evaluate,
+            need=need_gib("evaluate", size),
+            mapped=graph,
+            spread_by="Spark",
             bounded_by=f"{EVALUATED:,} queries; the window's graph, mapped",
         ),
-    ]  # fmt: skip
+    ]
 
 
 def need_gib(step: str, size: Size) -> float:
@@ -220,12 +256,15 @@ def _candidates(name: str, surface: SurfaceConfig, workload: Workload) -> Stage:
         parts.append(Term("two_hop", size.wedges))
     parts += [Term("search", each, size.users) for each in vectors(kind, surface, size)]
     return Stage(
-        f"candidates {name}", f"users × candidates{', and two-hop paths (Σ degree²)' if kind == PEOPLE else ''}",
-        tuple(parts), memory=(Term(f"publish {kind}", 0.0),),
+        f"candidates {name}",
+        f"users × candidates{', and two-hop paths (Σ degree²)' if kind == PEOPLE else ''}",
+        tuple(parts),
+        memory=(Term(f"publish {kind}", 0.0),),
         mapped=(Term("snapshot", size.records), Term(f"sources {kind}", size.nodes)),
         bounded_by="64 users at a time, over the mapped release",
-        spread_by="publish --partition", processes=True,
-    )  # fmt: skip
+        spread_by="publish --partition",
+        processes=True,
+    )
 
 
 def vectors(kind: str, surface: SurfaceConfig, size: Size) -> list[float]:

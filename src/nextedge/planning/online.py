@@ -88,11 +88,15 @@ def online_of(workload: Workload, coefficients: Coefficients, release_gib: float
     overlay_gib = events * coefficients.law("bytes event").b / 2**30
     base_mib = coefficients.law("memory worker").a + workload.size.nodes * NODE_BYTES / 2**20
     return Online(
-        found, event_share, base_mib / 1024 + overlay_gib, overlay_gib, release_gib,
+        found,
+        event_share,
+        base_mib / 1024 + overlay_gib,
+        overlay_gib,
+        release_gib,
         sum(_candidates_gib(name, workload, coefficients) for name in workload.surfaces),
         traffic.qps * workload.cache_seconds * coefficients.law("bytes list").a / 2**30,
         events * coefficients.law("bytes logged").b / 2**30,
-    )  # fmt: skip
+    )
 
 
 def _requests(

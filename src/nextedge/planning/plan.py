@@ -132,10 +132,19 @@ def _offline(stage: Stage, machines: int, workload: Workload, coefficients: Coef
         runs = f"not by this code: {needs} on one machine"
     money = alone * months * machine.hour + store * machine.stored_gib_month
     return Row(
-        stage.name, stage.grows_with, stage.beyond(coefficients),
-        stage.cpu_seconds(coefficients) / 3600, alone / machines, machines, each,
-        store, money, runs, possible, stage.bounded_by,
-    )  # fmt: skip
+        stage.name,
+        stage.grows_with,
+        stage.beyond(coefficients),
+        stage.cpu_seconds(coefficients) / 3600,
+        alone / machines,
+        machines,
+        each,
+        store,
+        money,
+        runs,
+        possible,
+        stage.bounded_by,
+    )
 
 
 def _tightest(rows: Sequence[Row], workload: Workload) -> str:

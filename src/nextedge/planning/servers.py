@@ -59,21 +59,40 @@ def online_rows(online: Online, workload: Workload, coefficients: Coefficients) 
     store_gib = online.candidates_gib + online.lists_gib
     usable, busy = machine.memory_gib * USABLE, online.event_share
     rows.append(
-        Row("store", "users × candidates, and requests an hour", 1.0, 0.0, None,
-            math.ceil(store_gib / usable), min(store_gib, usable), store_gib,
+        Row(
+            "store",
+            "users × candidates, and requests an hour",
+            1.0,
+            0.0,
+            None,
+            math.ceil(store_gib / usable),
+            min(store_gib, usable),
+            store_gib,
             store_gib * machine.redis_gib_hour * HOURS_A_MONTH,
-            "Redis" if store_gib <= usable else "Redis Cluster", True,
-            "serving.candidates_days, publish --users, cache_seconds")
-    )  # fmt: skip
+            "Redis" if store_gib <= usable else "Redis Cluster",
+            True,
+            "serving.candidates_days, publish --users, cache_seconds",
+        )
+    )
     possible = busy < HEADROOM
     rows.append(
-        Row("events", "events a second, folded by every worker", 1.0,
-            busy * online.workers * HOURS_A_MONTH, None, 0, online.overlay_gib, online.events_gib,
+        Row(
+            "events",
+            "events a second, folded by every worker",
+            1.0,
+            busy * online.workers * HOURS_A_MONTH,
+            None,
+            0,
+            online.overlay_gib,
+            online.events_gib,
             online.events_gib * machine.stored_gib_month,
-            f"{busy:.1%} of every worker" if possible else
-            f"not by this code: {busy:.0%} of every worker", possible,
-            "the release period: a release takes in what came before it")
-    )  # fmt: skip
+            f"{busy:.1%} of every worker"
+            if possible
+            else f"not by this code: {busy:.0%} of every worker",
+            possible,
+            "the release period: a release takes in what came before it",
+        )
+    )
     return rows
 
 
@@ -104,8 +123,16 @@ def _serving(each: Requests, online: Online, workload: Workload, coefficients: C
         )
     looked = computed_seconds(each.surface, workload, coefficients) * 1e3
     return Row(
-        f"requests {each.surface}", f"QPS × {each.cpu_ms:.2f} ms ({looked:.1f} if not published)",
-        each.beyond, each.qps * each.cpu_ms / 1e3 * HOURS_A_MONTH, None, fleet.machines,
-        fleet.memory_gib, online.release_gib, fleet.machines * machine.hour * HOURS_A_MONTH, runs,
-        math.isfinite(fleet.machines) and fleet.shards == 1, "serving.cache_entries, log_queue",
-    )  # fmt: skip
+        f"requests {each.surface}",
+        f"QPS × {each.cpu_ms:.2f} ms ({looked:.1f} if not published)",
+        each.beyond,
+        each.qps * each.cpu_ms / 1e3 * HOURS_A_MONTH,
+        None,
+        fleet.machines,
+        fleet.memory_gib,
+        online.release_gib,
+        fleet.machines * machine.hour * HOURS_A_MONTH,
+        runs,
+        math.isfinite(fleet.machines) and fleet.shards == 1,
+        "serving.cache_entries, log_queue",
+    )

@@ -21,14 +21,7 @@ from nextedge.policy.exploration import PROPENSITY, draw, pool_of, with_drawn
 from nextedge.policy.promotions import PROMOTED, promoted_to_show, spread
 from nextedge.ranking.pipeline import SCORE, blank_of, ranked_as
 from nextedge.retrieval.eligibility import eligible
-from nextedge.types import (
-    MICROSECONDS_PER_DAY,
-    BoolArray,
-    Candidates,
-    Filter,
-    IndexArray,
-    Requests,
-)
+from nextedge.types import MICROSECONDS_PER_DAY, BoolArray, Candidates, Filter, IndexArray, Requests
 
 _PART = 4096
 Hidden = Callable[[int], IndexArray]
@@ -149,9 +142,14 @@ class Policy:
         return chosen
 
     def _promote(
-        self, requests: Requests, chosen: Candidates, kept: Candidates, places: list[IndexArray],
-        allowed: BoolArray, slots: int,
-    ) -> tuple[Candidates, Candidates]:  # fmt: skip
+        self,
+        requests: Requests,
+        chosen: Candidates,
+        kept: Candidates,
+        places: list[IndexArray],
+        allowed: BoolArray,
+        slots: int,
+    ) -> tuple[Candidates, Candidates]:
         """Some places to what the tenant promotes, beyond the caps; the list, and all ranked."""
         name = self.settings.promotions.column
         promoted = self.scope.derived(
@@ -179,9 +177,13 @@ class Policy:
         return ranked_as(kept, lists), kept
 
     def _explore(
-        self, requests: Requests, chosen: Candidates, kept: Candidates, places: list[IndexArray],
+        self,
+        requests: Requests,
+        chosen: Candidates,
+        kept: Candidates,
+        places: list[IndexArray],
         allowed: BoolArray,
-    ) -> Candidates:  # fmt: skip
+    ) -> Candidates:
         """The last places of every list to new candidates, within the caps."""
         settings = self.settings.exploration
         slots = min(settings.slots, requests.k)
@@ -215,9 +217,13 @@ class Policy:
         )
 
     def _backfill(
-        self, requests: Requests, chosen: Candidates, kept: Candidates, places: list[IndexArray],
+        self,
+        requests: Requests,
+        chosen: Candidates,
+        kept: Candidates,
+        places: list[IndexArray],
         allowed: BoolArray,
-    ) -> Candidates:  # fmt: skip
+    ) -> Candidates:
         """Fill short lists: first with what the caps left out, then with the most popular."""
         short = np.flatnonzero(np.diff(chosen.indptr) < requests.k)
         if not len(short):

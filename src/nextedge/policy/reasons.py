@@ -235,9 +235,15 @@ _TEXTS = {
 def best_middle(rows: SparseRows, matrix: SparseRows, chosen: Candidates) -> IndexArray:
     """int32[R]: the middle that adds most to each (query, candidate) product, or -1."""
     return _best_middle(
-        rows.indptr, rows.indices, rows.values, matrix.indptr, matrix.indices, matrix.values,
-        chosen.indptr, chosen.candidate,
-    )  # fmt: skip
+        rows.indptr,
+        rows.indices,
+        rows.values,
+        matrix.indptr,
+        matrix.indices,
+        matrix.values,
+        chosen.indptr,
+        chosen.candidate,
+    )
 
 
 @numba.njit(cache=True, nogil=True)

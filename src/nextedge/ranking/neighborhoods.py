@@ -90,10 +90,24 @@ def neighborhoods(
     right_degree = np.log1p(graph.degree[np.maximum(right, 0)]).astype(np.float32)
     of_query = vectors.query[query] if query >= 0 else np.zeros(vectors.query.shape[1], np.float32)
     filled = _fill(
-        graph.indptr, graph.indices, own, query, left, left_edge, left_degree,
-        np.asarray(candidates, np.int32), right, right_edge, right_degree,
-        vectors.query, vectors.candidate, of_query, neighbors, TOKEN, RELATION,
-    )  # fmt: skip
+        graph.indptr,
+        graph.indices,
+        own,
+        query,
+        left,
+        left_edge,
+        left_degree,
+        np.asarray(candidates, np.int32),
+        right,
+        right_edge,
+        right_degree,
+        vectors.query,
+        vectors.candidate,
+        of_query,
+        neighbors,
+        TOKEN,
+        RELATION,
+    )
     return Neighborhoods(*filled)
 
 
@@ -129,10 +143,24 @@ def _cosine(a, b):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def _fill(  # type: ignore[no-untyped-def]
-    indptr, indices, own, query, left, left_edge, left_degree, candidates, right, right_edge,
-    right_degree, query_vector, candidate_vector, of_query, neighbors,
-    token_size, relation_size,
-):  # fmt: skip
+    indptr,
+    indices,
+    own,
+    query,
+    left,
+    left_edge,
+    left_degree,
+    candidates,
+    right,
+    right_edge,
+    right_degree,
+    query_vector,
+    candidate_vector,
+    of_query,
+    neighbors,
+    token_size,
+    relation_size,
+):
     pairs = len(candidates)
     query_tokens = np.zeros((pairs, neighbors, token_size), np.float32)
     candidate_tokens = np.zeros((pairs, neighbors, token_size), np.float32)

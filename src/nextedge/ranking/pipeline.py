@@ -269,11 +269,7 @@ def declared_features(
 
 
 def build_line(
-    scope: Scope,
-    surface: SurfaceConfig,
-    arrays: Mapping[str, Arrays],
-    *,
-    features: FeatureSet,
+    scope: Scope, surface: SurfaceConfig, arrays: Mapping[str, Arrays], *, features: FeatureSet
 ) -> Line:
     """A line over fitted sources.
 

@@ -85,8 +85,7 @@ def head_of(
     start = int(ranked.indptr[row])
     rows = slice(start, min(start + settings.depth, int(ranked.indptr[row + 1])))
     found = neighborhoods(
-        scope, int(requests.query[row]), ranked.candidate[rows], requests.now,
-        settings.neighbors,
-    )  # fmt: skip
+        scope, int(requests.query[row]), ranked.candidate[rows], requests.now, settings.neighbors
+    )
     labels = np.zeros(rows.stop - rows.start, np.float32) if label is None else label[rows]
     return HeadList(found, head_numbers(ranked.columns[score][rows]), labels)

@@ -51,10 +51,12 @@ class Record:
     def to_bytes(self) -> bytes:
         """JSON, by a new writer."""
         about = {
-            "current": self.pointers.current, "history": self.pointers.history,
-            "trial": asdict(self.trial) if self.trial else None, "doomed": self.doomed,
+            "current": self.pointers.current,
+            "history": self.pointers.history,
+            "trial": asdict(self.trial) if self.trial else None,
+            "doomed": self.doomed,
             "writer": secrets.token_hex(8),
-        }  # fmt: skip
+        }
         return json.dumps(about, indent=1).encode()
 
     @classmethod
@@ -65,8 +67,9 @@ class Record:
             return cls(
                 Pointers(about["current"], tuple(about["history"])),
                 Trial(**about["trial"]) if about["trial"] else None,
-                tuple(about["doomed"]), about["writer"],
-            )  # fmt: skip
+                tuple(about["doomed"]),
+                about["writer"],
+            )
         except (ValueError, KeyError, TypeError) as error:
             raise ReleaseError(
                 f"{where}: cannot be read ({error!r}); put back a version of it, or delete it and "

@@ -31,8 +31,11 @@ _CHECK = "tables/check.json"
 _OF_PEOPLE = ("connections", "profile_views", "blocks", "hidden_connections")
 _FROM_PEOPLE = ("engagements", "occasions")
 _TO_PEOPLE = ("engaged_by", "occasions_by")
-_SPARSE = {"profile": (("values_", True, False), ("members_", False, True)),
-           "segment": (("values_", True, False),), "random_walk": (("", True, True),)}  # fmt: skip
+_SPARSE = {
+    "profile": (("values_", True, False), ("members_", False, True)),
+    "segment": (("values_", True, False),),
+    "random_walk": (("", True, True),),
+}
 """Source → prefix of its sparse arrays, and whether rows and columns are people."""
 
 
@@ -103,10 +106,13 @@ def _erase(path: Path, place: int) -> None:
 
 def _without_edges(snapshot: Snapshot, place: int) -> Snapshot:
     graphs: dict[str, Any] = {
-        name: _without(getattr(snapshot, name), row=name not in _TO_PEOPLE and place,
-                       column=name not in _FROM_PEOPLE and place)
+        name: _without(
+            getattr(snapshot, name),
+            row=name not in _TO_PEOPLE and place,
+            column=name not in _FROM_PEOPLE and place,
+        )
         for name in (*_OF_PEOPLE, *_FROM_PEOPLE, *_TO_PEOPLE)
-    }  # fmt: skip
+    }
     known, communities = np.array(snapshot.known_users), np.array(snapshot.communities)
     known[place], communities[place] = False, -1
     counters = without_user(snapshot.counters, place)
@@ -130,9 +136,13 @@ def _kept(
 def _without(graph: Graph, row: int | bool, column: int | bool) -> Graph:
     indptr, kept = _kept(graph.indptr, graph.indices, row, column)
     return Graph(
-        indptr, graph.indices[kept], graph.weight[kept], graph.first[kept], graph.last[kept],
+        indptr,
+        graph.indices[kept],
+        graph.weight[kept],
+        graph.first[kept],
+        graph.last[kept],
         graph.targets,
-    )  # fmt: skip
+    )
 
 
 def _blank(attributes: Attributes, place: int) -> Attributes:
@@ -189,7 +199,11 @@ def _blank_source(folder: Path, place: int, users: int) -> None:
     for name in ("query", "candidate"):
         path = folder / f"{name}.npy"
         vectors = np.load(path, mmap_mode="r") if path.exists() else None
-        if vectors is None or vectors.shape[0] != users or (name == "candidate" and people == "items"):  # fmt: skip
+        if (
+            vectors is None
+            or vectors.shape[0] != users
+            or (name == "candidate" and people == "items")
+        ):
             continue
         _replace(path, _with(vectors, place, 0.0))
     for prefix, row, column in _SPARSE.get(folder.name, ()):

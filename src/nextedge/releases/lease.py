@@ -104,8 +104,10 @@ def held_lease(
     about = {
         "holder": f"process {os.getpid()} on {socket.gethostname()}",
         "since": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
-        "place": _place(state), "token": secrets.token_hex(16), "renewals": 0,
-    }  # fmt: skip
+        "place": _place(state),
+        "token": secrets.token_hex(16),
+        "renewals": 0,
+    }
     version = bucket.create(NAME, _bytes(about))
     end = time.monotonic() + wait_seconds
     while version is None:

@@ -147,9 +147,14 @@ class Releases:
                 raise ReleaseError(f"release {release.id}: the file {name} was altered")
 
     def publish(
-        self, config: Config, surfaces: tuple[str, ...], parts: Mapping[str, Path], *,
-        promote: bool, progress: Told = silent,
-    ) -> str:  # fmt: skip
+        self,
+        config: Config,
+        surfaces: tuple[str, ...],
+        parts: Mapping[str, Path],
+        *,
+        promote: bool,
+        progress: Told = silent,
+    ) -> str:
         """Put the parts into a new release and, when asked, serve it from now on.
 
         Raises:

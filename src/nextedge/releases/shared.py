@@ -29,13 +29,7 @@ from nextedge.releases.pointers import Pointers, Trial
 from nextedge.releases.repository import Releases
 from nextedge.storage import writing
 from nextedge.storage.bucket import Bucket
-from nextedge.storage.transfer import (
-    Told,
-    download_folder,
-    files_below,
-    silent,
-    upload_folder,
-)
+from nextedge.storage.transfer import Told, download_folder, files_below, silent, upload_folder
 
 _log = logging.getLogger("nextedge")
 FOLDER = "releases"
@@ -203,9 +197,13 @@ class SharedReleases(Releases):
             shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
             _log.info("release %s: download from %s", release_id, self.bucket.url)
             download_folder(
-                self.bucket, f"{FOLDER}/{release_id}", release.manifest["files"], partial,
-                f"download {release_id}", silent,
-            )  # fmt: skip
+                self.bucket,
+                f"{FOLDER}/{release_id}",
+                release.manifest["files"],
+                partial,
+                f"download {release_id}",
+                silent,
+            )
             with writing(partial):
                 (partial / MANIFEST).write_bytes(found.data)
             super().add(partial, release_id)

@@ -57,5 +57,3 @@ class ItemCooccurrence(ItemKnn):
 
     name = "item_cooccurrence"
     defaults = {"neighbours": 300, "shrinkage": 5.0, "user_power": 1.0, "normalise": False}
-
-

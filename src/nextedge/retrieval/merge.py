@@ -68,10 +68,7 @@ def gather_sources(
 
 
 def merge_candidates(
-    found: Mapping[str, Candidates],
-    known: BoolArray,
-    limit: int,
-    fusion: Fusion | None = None,
+    found: Mapping[str, Candidates], known: BoolArray, limit: int, fusion: Fusion | None = None
 ) -> Candidates:
     """Union, dedup, rough score, best ``limit`` per query.
 
@@ -99,18 +96,38 @@ def merge_candidates(
     worth = (fusion or Fusion()).table(names)
     size = np.zeros(queries, np.int64)
     run_blocks(
-        _count, queries, bounds, queries, len(parts), candidate, known, limit, size,
+        _count,
+        queries,
+        bounds,
+        queries,
+        len(parts),
+        candidate,
+        known,
+        limit,
+        size,
         scratch=(Scratch(len(known), np.bool_),),
-    )  # fmt: skip
+    )
     start = np.concatenate(([0], np.cumsum(size)))
     kept, rough = np.empty(start[-1], np.int32), np.empty(start[-1], np.float32)
     scores = np.full((len(parts), start[-1]), np.nan, np.float32)
     ranks = np.full((len(parts), start[-1]), NO_RANK)
     run_blocks(
-        _merge, queries, bounds, queries, len(parts), candidate, score.astype(np.float32), worth,
-        known, start, kept, rough, scores, ranks,
+        _merge,
+        queries,
+        bounds,
+        queries,
+        len(parts),
+        candidate,
+        score.astype(np.float32),
+        worth,
+        known,
+        start,
+        kept,
+        rough,
+        scores,
+        ranks,
         scratch=(Scratch(len(known), np.float32), Scratch(len(known), np.int64)),
-    )  # fmt: skip
+    )
     columns: dict[str, np.ndarray] = {ROUGH: rough}
     for place, name in enumerate(names):
         columns[score_column(name)] = scores[place]
@@ -136,9 +153,23 @@ def _count(block, blocks, bounds, queries, sources, candidate, known, limit, siz
 
 @numba.njit(cache=True, nogil=True)
 def _merge(  # type: ignore[no-untyped-def]
-    block, blocks, bounds, queries, sources, candidate, score, worth, known, start, kept, rough,
-    scores, ranks, total, slot,
-):  # fmt: skip
+    block,
+    blocks,
+    bounds,
+    queries,
+    sources,
+    candidate,
+    score,
+    worth,
+    known,
+    start,
+    kept,
+    rough,
+    scores,
+    ranks,
+    total,
+    slot,
+):
     """``slot`` holds one more than the row of each candidate that is kept, else 0."""
     deepest = worth.shape[1] - 1
     for q in range(block, queries, blocks):

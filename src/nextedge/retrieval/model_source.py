@@ -21,15 +21,7 @@ from nextedge.models.model import Model, ModelConfig, TrainingData, model_classe
 from nextedge.models.scoring import pair_scores, top_candidates
 from nextedge.retrieval.eligibility import eligible
 from nextedge.retrieval.source import Arrays, Options, Source
-from nextedge.types import (
-    CONNECTS,
-    ENGAGES,
-    Candidates,
-    FloatArray,
-    IndexArray,
-    IntArray,
-    Requests,
-)
+from nextedge.types import CONNECTS, ENGAGES, Candidates, FloatArray, IndexArray, IntArray, Requests
 
 
 class ModelSource(Source):
@@ -82,16 +74,16 @@ class ModelSource(Source):
 
     def pair_scores(self, requests: Requests, candidates: Candidates) -> FloatArray:
         return pair_scores(
-            self.artifact, self.scope.graph, requests.query, candidates.indptr,
-            candidates.candidate, self.weight,
-        )  # fmt: skip
+            self.artifact,
+            self.scope.graph,
+            requests.query,
+            candidates.indptr,
+            candidates.candidate,
+            self.weight,
+        )
 
     def _nearest(
-        self,
-        index: Searcher,
-        requests: Requests,
-        limit: int,
-        excluded: tuple[IntArray, IndexArray],
+        self, index: Searcher, requests: Requests, limit: int, excluded: tuple[IntArray, IndexArray]
     ) -> Candidates:
         """What the index finds: so many more than asked for as may have to be left out."""
         rows = np.flatnonzero(requests.query >= 0)
@@ -171,8 +163,7 @@ class SlistSource(ModelSource):
     def weight(self) -> FloatArray | None:
         decay = float(self.arrays["decay"])
         return self.scope.derived(
-            f"history_decay_{decay}",
-            lambda: (decay ** self._place()).astype(np.float32),
+            f"history_decay_{decay}", lambda: (decay ** self._place()).astype(np.float32)
         )
 
     def _place(self) -> FloatArray:

@@ -125,9 +125,15 @@ def first_of_order(
     size = np.zeros(len(requests), np.int64)
     found = np.empty((len(requests), min(limit, len(order))), np.int32)
     run_blocks(
-        _first, len(requests), order, indptr, excluded, size, found,
+        _first,
+        len(requests),
+        order,
+        indptr,
+        excluded,
+        size,
+        found,
         scratch=(Scratch(len(score), np.bool_),),
-    )  # fmt: skip
+    )
     candidate = found[np.arange(found.shape[1])[None, :] < size[:, None]]
     ends = np.concatenate(([0], np.cumsum(size)))
     return Candidates(ends, candidate, {"score": score[candidate]})
@@ -148,8 +154,6 @@ def _first(block, blocks, order, indptr, excluded, size, found, left_out):  # ty
         for place in range(indptr[q], indptr[q + 1]):
             left_out[excluded[place]] = False
         size[q] = count
-
-
 
 
 def decayed_degree(scope: Scope, half_life: float) -> FloatArray:
@@ -203,12 +207,21 @@ def _most_shared(members: sparse.csr_matrix, graph: Graph, n: int) -> SparseRows
     size = np.zeros(values, np.int64)
     target, share = np.empty((values, n), np.int32), np.empty((values, n), np.float32)
     run_blocks(
-        _share, values, of_value.indptr, of_value.indices, graph.indptr, graph.indices, n, size,
-        target, share,
+        _share,
+        values,
+        of_value.indptr,
+        of_value.indices,
+        graph.indptr,
+        graph.indices,
+        n,
+        size,
+        target,
+        share,
         scratch=(
-            Scratch(graph.targets, np.float32), Scratch(graph.targets + 1, np.int32, zeroed=False)
+            Scratch(graph.targets, np.float32),
+            Scratch(graph.targets + 1, np.int32, zeroed=False),
         ),
-    )  # fmt: skip
+    )
     filled = np.arange(n)[None, :] < size[:, None]
     indptr = np.concatenate(([0], np.cumsum(size)))
     return SparseRows(indptr, target[filled], share[filled], graph.targets)

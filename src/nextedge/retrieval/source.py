@@ -16,19 +16,10 @@ from nextedge.discovery import import_modules, named_subclasses
 from nextedge.graph.propagate import SparseRows
 from nextedge.graph.scope import Scope
 from nextedge.storage import mapped, writing
-from nextedge.types import (
-    CONNECTS,
-    ENGAGES,
-    Candidates,
-    FloatArray,
-    Relation,
-    Requests,
-)
+from nextedge.types import CONNECTS, ENGAGES, Candidates, FloatArray, Relation, Requests
 
 Arrays = dict[str, np.ndarray]
 Options = Mapping[str, Any]
-
-
 
 
 class Source(ABC):
@@ -118,6 +109,7 @@ def save_arrays(arrays: Arrays, folder: Path) -> None:
             os.replace(partial, folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
 
 def load_sources(directory: Path) -> dict[str, Arrays]:
     """Memory-map the arrays of every source in a folder."""

@@ -34,9 +34,11 @@ class TwoHop(Source):
         """What it asks of a graph, as an engine joins it."""
         options = self.options
         return WedgeJoin(
-            limit, int(options["min_common"]), str(options["score"]),
+            limit,
+            int(options["min_common"]),
+            str(options["score"]),
             int(options["hub_cap"]) or None,
-        )  # fmt: skip
+        )
 
     def candidates(self, requests: Requests, limit: int) -> Candidates:
         if f"{FOUND}query" in self.arrays:

@@ -61,9 +61,12 @@ class ServedReleases:
     """
 
     def __init__(
-        self, releases: Releases, load: Callable[[str | None], LoadedRelease],
-        swapped: Callable[[], None], renew: Callable[[LoadedRelease], LoadedRelease],
-    ) -> None:  # fmt: skip
+        self,
+        releases: Releases,
+        load: Callable[[str | None], LoadedRelease],
+        swapped: Callable[[], None],
+        renew: Callable[[LoadedRelease], LoadedRelease],
+    ) -> None:
         self.releases = releases
         self._load = load
         self._swapped = swapped

@@ -94,20 +94,28 @@ def _over(base: LoadedRelease, connections: _Changes, engagements: _Changes) -> 
     with_edge = (graph.degree > 0) | (engaged.degree > 0), engaged_by.degree > 0
     entities = snapshot.entities
     fresh = replace(
-        snapshot, connections=graph, engagements=engaged, engaged_by=engaged_by,
+        snapshot,
+        connections=graph,
+        engagements=engaged,
+        engaged_by=engaged_by,
         known_users=known_entities(entities.user_attributes, snapshot.as_of, with_edge[0]),
         known_items=known_entities(entities.item_attributes, snapshot.as_of, with_edge[1]),
-    )  # fmt: skip
+    )
     live = copy.copy(base)
     live.base = base
     live.snapshot = fresh
     live.touched = Touched(users, items, graph)
     live.ends = np.unique(
-        np.concatenate((
-            connections.added.source, connections.added.target, *connections.removed,
-            engagements.added.source, engagements.removed[0],
-        ))
-    )  # fmt: skip
+        np.concatenate(
+            (
+                connections.added.source,
+                connections.added.target,
+                *connections.removed,
+                engagements.added.source,
+                engagements.removed[0],
+            )
+        )
+    )
     live.editions = _editions(graph, connections, engagements)
     live.edges = f"{int(live.editions.sum()):016x}"
     live.surfaces = {name: surface.over(fresh) for name, surface in base.surfaces.items()}
@@ -115,9 +123,12 @@ def _over(base: LoadedRelease, connections: _Changes, engagements: _Changes) -> 
 
 
 def _connections(
-    snapshot: Snapshot, made: tuple[_Pairs, IntArray], ended: _Pairs, departed: IndexArray,
+    snapshot: Snapshot,
+    made: tuple[_Pairs, IntArray],
+    ended: _Pairs,
+    departed: IndexArray,
     hidden: _Pairs,
-) -> _Changes:  # fmt: skip
+) -> _Changes:
     """Connections by their latest event, without hidden ones and those of who left."""
     graph, secret = snapshot.connections, snapshot.hidden_connections
     (source, target), time = made
@@ -131,9 +142,11 @@ def _connections(
     removed = (ended, hidden, _all_of(graph, departed))
     ends = (np.concatenate(each) for each in zip(*removed, strict=True))
     return _Changes(
-        _records(graph, source[added], target[added], np.ones(added.sum(), np.float32), time[added]),
+        _records(
+            graph, source[added], target[added], np.ones(added.sum(), np.float32), time[added]
+        ),
         _present(graph, *ends),
-    )  # fmt: skip
+    )
 
 
 def _engagements(

@@ -117,9 +117,11 @@ def _filters(surface: LoadedSurface, question: Question) -> tuple[Filter, ...]:
 
 
 def _left_out(
-    release: LoadedRelease, surface: LoadedSurface, user_ids: Sequence[Identifier],
+    release: LoadedRelease,
+    surface: LoadedSurface,
+    user_ids: Sequence[Identifier],
     question: Question,
-) -> IndexArray:  # fmt: skip
+) -> IndexArray:
     """Positions that the caller names, and those of the pages before; ascending.
 
     Raises:

@@ -80,9 +80,7 @@ class LoadedRelease:
         shards: the processes that hold indexes in shards; None to hold them here.
     """
 
-    def __init__(
-        self, release: Release, config: Config, shards: ShardClient | None = None
-    ) -> None:  # fmt: skip
+    def __init__(self, release: Release, config: Config, shards: ShardClient | None = None) -> None:
         self.release = release
         self._shards = shards
         self.entities = Entities.load(release.path / "entities")

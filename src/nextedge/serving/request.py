@@ -111,22 +111,36 @@ def answer(
         cursor = _next_cursor(release, surface, user_id, requests, row, chosen.candidate[rows])
         answers.append(
             Answer(
-                user_id, surface.name, surface.settings.kind, release.id, tuple(found[rows]),
-                uuid.uuid4().hex, bool(requests.query[row] != UNKNOWN), spent_ms, ranked.degraded,
-                cached is not None, cursor, watch.spent_ms, query=int(requests.query[row]),
+                user_id,
+                surface.name,
+                surface.settings.kind,
+                release.id,
+                tuple(found[rows]),
+                uuid.uuid4().hex,
+                bool(requests.query[row] != UNKNOWN),
+                spent_ms,
+                ranked.degraded,
+                cached is not None,
+                cursor,
+                watch.spent_ms,
+                query=int(requests.query[row]),
                 positions=chosen.candidate[rows],
-                edition=release.edition(int(requests.query[row])), cold_start=seeds.applies(row) and (books or seeds.live(row)),
+                edition=release.edition(int(requests.query[row])),
+                cold_start=seeds.applies(row) and (books or seeds.live(row)),
             )
-        )  # fmt: skip
+        )
     if log is not None:
         _logged(log, answers, requests, question, chosen, ranked.matrix, edges)
     return answers
 
 
 def _cache_key(
-    release: LoadedRelease, surface: LoadedSurface, user_ids: Sequence[Identifier],
-    requests: Requests, question: Question,
-) -> Hashable | None:  # fmt: skip
+    release: LoadedRelease,
+    surface: LoadedSurface,
+    user_ids: Sequence[Identifier],
+    requests: Requests,
+    question: Question,
+) -> Hashable | None:
     """Under what a ranked list is kept, or None where a kept one would not do."""
     policy = surface.policy_in(question.context.get("context")).settings
     # explanations need every column, draws every candidate
@@ -142,9 +156,14 @@ def _cache_key(
 
 
 def _computed(
-    release: LoadedRelease, surface: LoadedSurface, requests: Requests, watch: Watch,
-    deadline: Deadline, published: PublishedCandidates | None, whole: bool,
-) -> tuple[Ranked, str | None]:  # fmt: skip
+    release: LoadedRelease,
+    surface: LoadedSurface,
+    requests: Requests,
+    watch: Watch,
+    deadline: Deadline,
+    published: PublishedCandidates | None,
+    whole: bool,
+) -> tuple[Ranked, str | None]:
     """Ranked candidates, of those that were found before where they were.
 
     With them the live edges that all of it follows from, None where that is not one set of them.
@@ -184,9 +203,13 @@ def _computed(
 
 
 def _recommendations(
-    release: LoadedRelease, surface: LoadedSurface, chosen: Candidates, reasons: list[Reason],
-    parts: list[dict[str, float]] | None, seeds: SeededBatch,
-) -> list[Recommendation]:  # fmt: skip
+    release: LoadedRelease,
+    surface: LoadedSurface,
+    chosen: Candidates,
+    reasons: list[Reason],
+    parts: list[dict[str, float]] | None,
+    seeds: SeededBatch,
+) -> list[Recommendation]:
     """The rows as they are shown."""
     table = surface.candidate_table
     ids = release.entities.users if table == "users" else release.entities.items
@@ -204,18 +227,28 @@ def _recommendations(
     ]
     return [
         Recommendation(
-            names[row], scores[row], ranks[row], _PROMOTED if promoted[row] else reasons[row],
-            sources[row], displays[row], chance[row], bool(promoted[row]),
+            names[row],
+            scores[row],
+            ranks[row],
+            _PROMOTED if promoted[row] else reasons[row],
+            sources[row],
+            displays[row],
+            chance[row],
+            bool(promoted[row]),
             parts[row] if parts else {},
         )
         for row in range(len(chosen))
-    ]  # fmt: skip
+    ]
 
 
 def _next_cursor(
-    release: LoadedRelease, surface: LoadedSurface, user_id: Identifier, requests: Requests,
-    row: int, shown: IndexArray,
-) -> str | None:  # fmt: skip
+    release: LoadedRelease,
+    surface: LoadedSurface,
+    user_id: Identifier,
+    requests: Requests,
+    row: int,
+    shown: IndexArray,
+) -> str | None:
     """Where the next page begins; None after a page that is not full, or the last there may be."""
     before = requests.exclude[1] if requests.exclude is not None else np.zeros(0, np.int32)
     own = before if len(requests) == 1 else np.zeros(0, np.int32)
@@ -231,16 +264,30 @@ def _withheld(
     """Empty answers, which say that live state could not be read."""
     spent_ms = (time.perf_counter() - started) * 1e3
     return [
-        Answer(user_id, surface.name, surface.settings.kind, release.id, (), uuid.uuid4().hex,
-               False, spent_ms, ("live_state_unavailable",))
+        Answer(
+            user_id,
+            surface.name,
+            surface.settings.kind,
+            release.id,
+            (),
+            uuid.uuid4().hex,
+            False,
+            spent_ms,
+            ("live_state_unavailable",),
+        )
         for user_id in user_ids
-    ]  # fmt: skip
+    ]
 
 
 def _logged(
-    log: RequestLog, answers: list[Answer], requests: Requests, question: Question,
-    chosen: Candidates, matrix: FloatArray | None, edges: str | None,
-) -> None:  # fmt: skip
+    log: RequestLog,
+    answers: list[Answer],
+    requests: Requests,
+    question: Question,
+    chosen: Candidates,
+    matrix: FloatArray | None,
+    edges: str | None,
+) -> None:
     """Queue what was shown; features only of what a source found."""
     place = chosen.columns.get(ROW, np.full(len(chosen), _NO_ROW))
     for answer, rows in zip(answers, chosen.rows(), strict=True):
@@ -250,17 +297,23 @@ def _logged(
             features = matrix[place[rows][found]]
         log.append(
             LoggedRequest(
-                answer.recommendation_id, requests.now, answer.release, answer.surface,
-                answer.user_id, requests.k, dict(question.context),
+                answer.recommendation_id,
+                requests.now,
+                answer.release,
+                answer.surface,
+                answer.user_id,
+                requests.k,
+                dict(question.context),
                 [each.id for each in answer.recommendations],
                 [each.score for each in answer.recommendations],
                 [each.propensity for each in answer.recommendations],
-                list(answer.degraded), fingerprint(features),
+                list(answer.degraded),
+                fingerprint(features),
                 found.tolist() if matrix is not None else [],
                 features if matrix is not None and log.keeps_features() else None,
                 edges,
             )
-        )  # fmt: skip
+        )
 
 
 def _sources(surface: LoadedSurface, chosen: Candidates) -> list[tuple[str, ...]]:

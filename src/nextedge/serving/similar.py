@@ -44,10 +44,12 @@ def similar(
     positions, score = _of_item(found, place) if items else _of_person(found, place)
     kept = allowed[positions] & (positions != place)
     if not items:
-        blocked = np.concatenate((
-            ids.positions(sorted(overlay.blocked.of(str(given)))),
-            found.line.scope.snapshot.blocks.row(place),
-        ))  # fmt: skip
+        blocked = np.concatenate(
+            (
+                ids.positions(sorted(overlay.blocked.of(str(given)))),
+                found.line.scope.snapshot.blocks.row(place),
+            )
+        )
         kept &= ~np.isin(positions, blocked)
     positions, score = positions[kept][:k], score[kept][:k]
     names = ids.identifiers(positions).to_pylist()

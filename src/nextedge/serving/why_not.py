@@ -45,10 +45,14 @@ class WhyNot:
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         return {
-            "user_id": self.user_id, "candidate_id": self.candidate_id, "surface": self.surface,
-            "stage": self.stage, "explanation": self.explanation, "sources": dict(self.sources),
+            "user_id": self.user_id,
+            "candidate_id": self.candidate_id,
+            "surface": self.surface,
+            "stage": self.stage,
+            "explanation": self.explanation,
+            "sources": dict(self.sources),
             "details": dict(self.details),
-        }  # fmt: skip
+        }
 
 
 def why_not(
@@ -93,8 +97,10 @@ class _Path:
             (self.candidate, UnknownUserError if people else UnknownItemError, candidate_id),
         ):
             if place < 0:
-                raise error(f"unknown {'user' if error is UnknownUserError else 'item'} {given!r}: "
-                            f"not in release {release.id}")  # fmt: skip
+                raise error(
+                    f"unknown {'user' if error is UnknownUserError else 'item'} {given!r}: "
+                    f"not in release {release.id}"
+                )
         request = prepare(release, overlay, [user_id], question)
         self.requests: Requests = request.requests
         self.hidden = request.hidden

@@ -19,6 +19,7 @@ _REFUSED_WORDS = (
     "read-only file system",
 )
 
+
 def refuses_writing(error: Exception) -> bool:
     """Whether an error of DuckDB's is about the disk it writes to, not about what it reads."""
     return any(word in str(error).lower() for word in _REFUSED_WORDS)

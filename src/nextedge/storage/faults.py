@@ -25,11 +25,21 @@ def fault(where: str, what: str, error: Exception) -> BucketError:
     name = type(error).__name__
     if names_no_bucket(error):
         return BucketError(f"{where}: there is no such bucket; create it, or correct its name")
-    if _says(error, "169.254.169.254", "/latest/api/token", "metadata.google.internal", "/oauth2/token", "No credentials", "MissingToken"):  # fmt: skip
+    if _says(
+        error,
+        "169.254.169.254",
+        "/latest/api/token",
+        "metadata.google.internal",
+        "/oauth2/token",
+        "No credentials",
+        "MissingToken",
+    ):
         return BucketError(
             f"{where}: cannot be {what}: no credentials were found; set {CREDENTIALS.get(scheme)}"
         )
-    if name == "UnauthenticatedError" or _says(error, "InvalidAccessKeyId", "SignatureDoesNotMatch"):  # fmt: skip
+    if name == "UnauthenticatedError" or _says(
+        error, "InvalidAccessKeyId", "SignatureDoesNotMatch"
+    ):
         return BucketError(
             f"{where}: cannot be {what}: the credentials are refused ({_code(error)}); check "
             f"{CREDENTIALS.get(scheme)}"

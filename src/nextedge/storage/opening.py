@@ -20,9 +20,12 @@ BRIEF_SECONDS = 3.0
 """The same for those that are made again anyway: looks for promotions, renewals of a lease."""
 _URL = re.compile(r"(s3|gs|az)://([A-Za-z0-9][A-Za-z0-9._-]*)(/.*)?")
 _ENDPOINTS = (
-    "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT", "AZURE_STORAGE_ENDPOINT",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_ENDPOINT",
+    "AZURE_STORAGE_ENDPOINT",
     "AZURE_ENDPOINT",
-)  # fmt: skip
+)
 _used_by: set[int] = set()
 
 
@@ -102,12 +105,12 @@ def client_options() -> Any:
 def retry_config(seconds: float) -> Any:
     """How often a request is made again that was refused with 5xx, or whose connection broke."""
     backoff = {
-        "init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=5), "base": 2,
-    }  # fmt: skip
+        "init_backoff": timedelta(milliseconds=100),
+        "max_backoff": timedelta(seconds=5),
+        "base": 2,
+    }
     retries = 2 if seconds <= BRIEF_SECONDS else 12
-    return {
-        "max_retries": retries, "retry_timeout": timedelta(seconds=seconds), "backoff": backoff,
-    }  # fmt: skip
+    return {"max_retries": retries, "retry_timeout": timedelta(seconds=seconds), "backoff": backoff}
 
 
 def check_fork(url: str) -> None:

@@ -39,10 +39,8 @@ _CHECKSUM = slice(8, 12)
 _ALIGNMENT = 8
 _TYPES = {
     name: np.dtype(name)
-    for name in (
-        "|b1", "|i1", "<i2", "<i4", "<i8", "|u1", "<u2", "<u4", "<u8", "<f2", "<f4", "<f8",
-    )
-}  # fmt: skip
+    for name in ("|b1", "|i1", "<i2", "<i4", "<i8", "|u1", "<u2", "<u4", "<u8", "<f2", "<f4", "<f8")
+}
 """Types of arrays that are packed, by how NumPy writes them."""
 
 

@@ -71,9 +71,12 @@ class RedisClient:
         try:
             result = command(self._client())
         except (
-            errors.ConnectionError, errors.TimeoutError, errors.RedisClusterException,
-            errors.ClusterError, OSError,
-        ) as error:  # fmt: skip
+            errors.ConnectionError,
+            errors.TimeoutError,
+            errors.RedisClusterException,
+            errors.ClusterError,
+            OSError,
+        ) as error:
             self.breaker.failed()
             raise StoreError(f"{self.shown}: not reached, or too slow: {error}") from None
         except errors.OutOfMemoryError:

@@ -90,8 +90,7 @@ class SQLiteStore(Store):
             for part in _parts(list(dict.fromkeys(self._full(key) for key in keys))):
                 places = ", ".join("?" * len(part))
                 deleted += connection.execute(
-                    f"DELETE FROM entries WHERE key IN ({places}) AND {_LIVE}",
-                    (*part, time.time()),
+                    f"DELETE FROM entries WHERE key IN ({places}) AND {_LIVE}", (*part, time.time())
                 ).rowcount
         return deleted
 
@@ -147,9 +146,12 @@ class SQLiteStore(Store):
         if kept is None:
             # other threads may close it, never use it
             kept = sqlite3.connect(
-                self.path, timeout=self.timeout_seconds, isolation_level=None,
-                check_same_thread=False, factory=_Connection,
-            )  # fmt: skip
+                self.path,
+                timeout=self.timeout_seconds,
+                isolation_level=None,
+                check_same_thread=False,
+                factory=_Connection,
+            )
             with self._opening:
                 # values of hundreds of kilobytes lie in few pages, and are read without a copy
                 kept.execute(f"PRAGMA page_size = {_PAGE_BYTES}")

@@ -34,8 +34,19 @@ _PATIENCE_SECONDS = 90.0
 """How long a check waits for what must happen at some time: leases end, groups settle."""
 _START = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=1)
 _ODD_IDS: tuple[int | str, ...] = (
-    1, "1", -7, 2**62, "ü/日本", "' OR 1=1 --", "line\nend", "{a}:b", "*", "tab\tend", " ", "🙂",
-)  # fmt: skip
+    1,
+    "1",
+    -7,
+    2**62,
+    "ü/日本",
+    "' OR 1=1 --",
+    "line\nend",
+    "{a}:b",
+    "*",
+    "tab\tend",
+    " ",
+    "🙂",
+)
 
 
 class OpenLog:

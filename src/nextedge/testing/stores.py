@@ -16,9 +16,20 @@ from nextedge.stores.store import Key, Store
 Make = Callable[[str], Store]
 """Opens a store by its namespace; the same namespace again has the same values, if shared."""
 _ODD_KEYS: tuple[Key, ...] = (
-    b"", b"\x00", b"\xff\xff", b"*", b"[a-z]", b"a?", b"back\\slash", b"{other}:key", b"ne:{a}:key",
-    b"line\nend\r\n", "ü/日本", "' OR 1=1 --", "percent%20",
-)  # fmt: skip
+    b"",
+    b"\x00",
+    b"\xff\xff",
+    b"*",
+    b"[a-z]",
+    b"a?",
+    b"back\\slash",
+    b"{other}:key",
+    b"ne:{a}:key",
+    b"line\nend\r\n",
+    "ü/日本",
+    "' OR 1=1 --",
+    "percent%20",
+)
 _SECONDS_TO_END = 30.0
 """How long a check waits for what must happen at some time."""
 
@@ -26,9 +37,16 @@ _SECONDS_TO_END = 30.0
 def check_store(make: Make) -> None:
     """Assert the contract of a store: values, ages, prefixes, namespaces, sizes and threads."""
     for check in (
-        _check_values, _check_odd_keys, _check_prefixes, _check_namespaces, _check_ends,
-        _check_sizes, _check_threads, _check_close, _check_sharing,
-    ):  # fmt: skip
+        _check_values,
+        _check_odd_keys,
+        _check_prefixes,
+        _check_namespaces,
+        _check_ends,
+        _check_sizes,
+        _check_threads,
+        _check_close,
+        _check_sharing,
+    ):
         store = make("check")
         store.delete_prefix()
         check(store, make)
@@ -44,8 +62,12 @@ def _check_values(store: Store, _: Make) -> None:
     store.put_many({})
     store.put_many({"a": b"1", "b": b"", b"\x00c": bytes(range(256))})
     assert store.get_many(["b", "missing", "a", b"\x00c", b"a"]) == [
-        b"", None, b"1", bytes(range(256)), b"1",
-    ]  # fmt: skip
+        b"",
+        None,
+        b"1",
+        bytes(range(256)),
+        b"1",
+    ]
     store.put_many({"a": b"2"})
     assert store.get_many(["a"]) == [b"2"]
     assert store.delete_many([]) == 0

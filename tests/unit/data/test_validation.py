@@ -563,8 +563,10 @@ def test_cleaning_equals_a_plain_loop(
         row = (a, b, instant, 1.0 if value is None else value)
         if at is None or row not in expected:
             expected.append(row)
-    used = [tuple(row[name] for name in ("src", "dst", "timestamp", "weight"))
-            for row in rows(engine, found, "connections")]  # fmt: skip
+    used = [
+        tuple(row[name] for name in ("src", "dst", "timestamp", "weight"))
+        for row in rows(engine, found, "connections")
+    ]
     assert sorted(used, key=str) == sorted(expected, key=str)
     told = report(found, "connections")
     lost = sum(f.rows for f in told.findings if f.action in ("dropped", "merged"))

@@ -34,7 +34,7 @@ class Shelf:
             download_folder(
                 self._bucket, f"{FOLDER}/{name}", done["files"], folder,
                 f"{name.rsplit('-', 1)[0]}: download", self._told,
-            )  # fmt: skip
+            )
         except (ReleaseError, ValueError, KeyError):  # it is made anew
             shutil.rmtree(folder, ignore_errors=True)
             return False

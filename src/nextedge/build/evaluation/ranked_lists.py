@@ -31,7 +31,7 @@ _FOUND, _LABELS = "found", "labels"
 _SCHEMA = pa.schema({
     "name": pa.string(), "kind": pa.string(), "indptr": pa.list_(pa.int64()),
     "candidate": pa.list_(pa.int32()), "score": pa.list_(pa.float32()),
-})  # fmt: skip
+})
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class _Rows:
         self.rows.append({
             "name": name, "kind": kind, "indptr": lists.indptr, "candidate": lists.candidate,
             "score": np.zeros(0, np.float32) if score is None else score,
-        })  # fmt: skip
+        })
 
     def head(self, name: str, kind: SystemKind, ranked: Candidates) -> None:
         """The first k of each list."""

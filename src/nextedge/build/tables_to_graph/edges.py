@@ -106,7 +106,7 @@ class InternImpressions:
         rows = _rows(self.path, block, [
             schema.USER_ID, self.column, schema.TIMESTAMP, schema.ARRIVED_AT,
             "action", "action_timestamp", "position", "propensity",
-        ])  # fmt: skip
+        ])
         others = schema.USERS if self.column == schema.CANDIDATE_ID else schema.ITEMS
         source = _ids(self.entities / "users.arrow").positions(rows.column(schema.USER_ID))
         target = _ids(self.entities / f"{others}.arrow").positions(rows.column(self.column))
@@ -120,7 +120,7 @@ class InternImpressions:
             "action": actions(rows, "action"),
             "position": np.asarray(position).astype(np.int32),
             "propensity": np.asarray(propensity, dtype=np.float32),
-        }  # fmt: skip
+        }
         kept = (source >= 0) & (target >= 0)
         return pa.table({name: values[kept] for name, values in arrays.items()})
 
@@ -130,7 +130,7 @@ def intern(engine: Engine, path: Path, name: str, entities: Path, output: Path) 
     output.mkdir()
     if name != schema.IMPRESSIONS:
         text = any(_ids(entities / f"{of}.arrow").values.type != pa.int64()
-                   for of in (schema.USERS, _ENDS[name][2]))  # fmt: skip
+                   for of in (schema.USERS, _ENDS[name][2]))
         _write(engine, InternEdges(path, name, entities, not text), path, output)
         if name == schema.INTERACTIONS:
             _write_occasions(path, output)

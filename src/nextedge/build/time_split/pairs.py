@@ -64,7 +64,7 @@ class Pairs:
         run_blocks(
             _numbers, len(number), self.indptr, self.target, records.source, records.target,
             self.symmetric, number,
-        )  # fmt: skip
+        )
         return number
 
     def marked(self, records: Ends, mask: BoolArray) -> BoolArray:
@@ -73,7 +73,7 @@ class Pairs:
         run_blocks(
             _marked, len(found), self.indptr, self.target, records.source, records.target,
             self.symmetric, mask, found,
-        )  # fmt: skip
+        )
         return found
 
 

@@ -211,7 +211,7 @@ def make_snapshot(
         known_entities(history.entities.user_attributes, as_of, (connects.degree > 0) | (engages.degree > 0)),
         known_entities(history.entities.item_attributes, as_of, engaged_by.degree > 0),
         _counters(history, connections, interactions, as_of),
-    )  # fmt: skip
+    )
 
 
 def _counters(

@@ -45,7 +45,7 @@ class Impressions:
         """Memory-map what the entities step kept; None where nothing was shown."""
         directory = history.directory / "impressions" / (
             CANDIDATE_ID if relation.self_typed else ITEM_ID
-        )  # fmt: skip
+        )
         if not directory.exists():
             return None
         found = cls(

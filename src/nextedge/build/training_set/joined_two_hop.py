@@ -71,7 +71,7 @@ def _find(
     arrays = {
         "query": queries, "indptr": found.indptr, "candidate": found.candidate,
         "score": getattr(found, settings.score),
-    }  # fmt: skip
+    }
     partial = folder / f".{_ARRAYS}.{os.getpid()}"
     shutil.rmtree(partial, ignore_errors=True)
     with writing(folder):

@@ -64,7 +64,7 @@ class LabelledQueries:
         return pa.table({
             "query": candidates.row_query, "label": label.astype(np.float32),
             "weight": weight.astype(np.float32), "features": features,
-        })  # fmt: skip
+        })
 
 
 def label_rows(
@@ -85,7 +85,7 @@ def label_rows(
     function = LabelledQueries(
         line, _saved(positives, folder / "positives"),
         None if shown is None else _saved_shown(shown, folder / "shown"), settings, seed,
-    )  # fmt: skip
+    )
     wanted = positives.degree if shown is None else positives.degree + shown.taken.degree
     queries = np.random.default_rng([settings.seed, seed]).permutation(np.flatnonzero(wanted))
     tables, rows = [], 0
@@ -147,7 +147,7 @@ def _saved_shown(shown: Shown, folder: Path) -> Path:
 def _with_refusals(
     candidates: Candidates, label: FloatArray, weight: FloatArray, refused: FloatArray,
     settings: RankerConfig,
-) -> FloatArray:  # fmt: skip
+) -> FloatArray:
     """float32[R] weights in which a query's refusals have ``refused_share`` of its negatives'.
 
     Those who were shown something and refused it say for certain what the many who were never

@@ -113,20 +113,25 @@ def _table(catalogue: Catalogue, config: SyntheticConfig, rows: slice, ids: pa.A
         "item_id": ids[first : rows.stop],
         "category": name,
         "title": join(brand, " ", quality, " ", noun, " ", model.cast(pa.string())),
-        "description": join("A ", quality, " ", noun, " from ", brand, ", made for ", use, ". ", name, "."),
+        "description": join(
+            "A ", quality, " ", noun, " from ", brand, ", made for ", use, ". ", name, "."
+        ),
         "price": np.round(price, 2),
         "created_at": timestamps(catalogue.created[rows]),
         "available": uniform(seed, "available", count, first) >= _SOLD_OUT,
         "regions": _regions(config, first, count),
         "unsafe": uniform(seed, "unsafe", count, first) < _UNSAFE,
-    }  # fmt: skip
+    }
     return pa.table(columns, schema=ITEMS_SCHEMA)
 
 
 def _word(
-    config: SyntheticConfig, stream: str, category: IndexArray, first: int,
+    config: SyntheticConfig,
+    stream: str,
+    category: IndexArray,
+    first: int,
     choices: list[tuple[str, ...]],
-) -> pa.Array:  # fmt: skip
+) -> pa.Array:
     """string[rows]: a word of each row's category."""
     sizes = np.array([len(group) for group in choices])
     start = np.concatenate(([0], np.cumsum(sizes)[:-1]))

@@ -14,9 +14,14 @@ from nextedge.data.synthetic.words import INDUSTRIES
 from nextedge.types import IndexArray, IntArray
 
 KIND_WEIGHTS: dict[str, float] = {
-    "team": 0.36, "class": 0.22, "trade": 0.16, "company": 0.07, "school": 0.06, "city": 0.07,
+    "team": 0.36,
+    "class": 0.22,
+    "trade": 0.16,
+    "company": 0.07,
+    "school": 0.06,
+    "city": 0.07,
     "industry": 0.06,
-}  # fmt: skip
+}
 """How often a meeting happens in each kind of circle."""
 
 _RECEPTIVENESS = 0.85

@@ -14,9 +14,14 @@ START = int(datetime(2024, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000
 """First moment of every synthetic history, µs UTC: fixed, so that a seed fixes every byte."""
 
 _SHARES = (
-    "closure_start", "closure_end", "newcomer_share", "late_joiner_share", "opt_out_share",
-    "impression_user_share", "block_share",
-)  # fmt: skip
+    "closure_start",
+    "closure_end",
+    "newcomer_share",
+    "late_joiner_share",
+    "opt_out_share",
+    "impression_user_share",
+    "block_share",
+)
 _BOUNDS: dict[str, tuple[float, float]] = {
     "users": (10, 50_000_000),
     "items": (10, 5_000_000),

@@ -36,9 +36,14 @@ Report = Callable[[int, int], None]
 
 
 def grow_connections(
-    people: People, config: SyntheticConfig, user_ids: pa.Array,
-    connections: TableWriter, impressions: TableWriter, blocks: TableWriter, report: Report,
-) -> Network:  # fmt: skip
+    people: People,
+    config: SyntheticConfig,
+    user_ids: pa.Array,
+    connections: TableWriter,
+    impressions: TableWriter,
+    blocks: TableWriter,
+    report: Report,
+) -> Network:
     """Grow the network and stream it out; returns the adjacency as it ends.
 
     Memory: about 32 bytes an edge and 400 bytes a user, and the buffers of one chunk.

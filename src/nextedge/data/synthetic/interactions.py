@@ -52,9 +52,15 @@ class Buffers(NamedTuple):
 
 
 def make_interactions(
-    people: People, network: Network, catalogue: Catalogue, config: SyntheticConfig,
-    user_ids: pa.Array, interactions: TableWriter, impressions: TableWriter, report: Report,
-) -> None:  # fmt: skip
+    people: People,
+    network: Network,
+    catalogue: Catalogue,
+    config: SyntheticConfig,
+    user_ids: pa.Array,
+    interactions: TableWriter,
+    impressions: TableWriter,
+    report: Report,
+) -> None:
     """Make the interactions and stream them out. Memory: about 150 bytes a user and a chunk."""
     market = _market(people, network, catalogue, config)
     habits = Habits(float(config.taste_strength), config.impression_start, config.list_length)

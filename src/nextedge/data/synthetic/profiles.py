@@ -69,9 +69,13 @@ def user_tables(people: People, config: SyntheticConfig) -> Iterator[pa.Table]:
 
 
 def _table(
-    people: People, config: SyntheticConfig, rows: slice, ids: pa.Array,
-    companies: list[str], schools: list[str],
-) -> pa.Table:  # fmt: skip
+    people: People,
+    config: SyntheticConfig,
+    rows: slice,
+    ids: pa.Array,
+    companies: list[str],
+    schools: list[str],
+) -> pa.Table:
     first, count = rows.start, rows.stop - rows.start
     seed, city = config.seed, people.city[rows]
     place = np.array([(latitude, longitude) for _, latitude, longitude, _ in CITIES])[city]
@@ -187,10 +191,20 @@ def _bios(people: People, config: SyntheticConfig, rows: slice, schools: list[st
     last = people.skill[rows].max(axis=1)
     years = [str(_COHORT_START + cohort) for cohort in range(int(people.cohort.max()) + 1)]
     bio = join(
-        words(["I work as a ", "Happy to be a ", "Curious ", "By day a "], _draw(config, "bio.form", rows, 4)),
-        title, ", good at ", words(SKILLS, last), ". ",
-        words(schools, people.school[rows]), ", class of ", words(years, people.cohort[rows]),
-        ". I like ", words(INTERESTS, _draw(config, "bio.interest", rows, len(INTERESTS))), ".",
-    )  # fmt: skip
+        words(
+            ["I work as a ", "Happy to be a ", "Curious ", "By day a "],
+            _draw(config, "bio.form", rows, 4),
+        ),
+        title,
+        ", good at ",
+        words(SKILLS, last),
+        ". ",
+        words(schools, people.school[rows]),
+        ", class of ",
+        words(years, people.cohort[rows]),
+        ". I like ",
+        words(INTERESTS, _draw(config, "bio.interest", rows, len(INTERESTS))),
+        ".",
+    )
     empty = uniform(config.seed, "bio.empty", len(title), rows.start) < _EMPTY_BIO
     return pc.if_else(pa.array(empty), pa.scalar(None, pa.string()), bio)

@@ -65,14 +65,25 @@ def generate_tenant(
             TableWriter(folder, BLOCKS, BLOCKS_SCHEMA) as blocks,
         ):
             network = grow_connections(
-                people, config, ids, connections, impressions, blocks,
+                people,
+                config,
+                ids,
+                connections,
+                impressions,
+                blocks,
                 lambda done, total: tell(CONNECTIONS, done, total),
-            )  # fmt: skip
+            )
         with TableWriter(folder, INTERACTIONS, INTERACTIONS_SCHEMA) as interactions:
             make_interactions(
-                people, network, catalogue, config, ids, interactions, impressions,
+                people,
+                network,
+                catalogue,
+                config,
+                ids,
+                interactions,
+                impressions,
                 lambda done, total: tell(INTERACTIONS, done, total),
-            )  # fmt: skip
+            )
     return rows | {
         CONNECTIONS: connections.rows,
         INTERACTIONS: interactions.rows,

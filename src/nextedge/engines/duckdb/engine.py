@@ -218,8 +218,6 @@ def _storage_errors(where: str) -> Iterator[None]:
         raise
 
 
-
-
 def _at_fault() -> tuple[type[Exception], ...]:
     """DuckDB's errors that come of what is in a table, not of how a query is written."""
     import duckdb

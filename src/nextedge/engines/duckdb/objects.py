@@ -59,9 +59,11 @@ def file_system(scheme: str) -> Any:
             raise MissingDependencyError("obstore", "s3", f"Reading {scheme}:// tables") from None
         store: Any = obstore_fsspec.FsspecStore
         return store(
-            scheme, client_options=client_options(), retry_config=retry_config(PATIENT_SECONDS),
+            scheme,
+            client_options=client_options(),
+            retry_config=retry_config(PATIENT_SECONDS),
             skip_instance_cache=True,
-        )  # fmt: skip
+        )
     try:
         import fsspec
 

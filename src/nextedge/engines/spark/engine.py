@@ -316,10 +316,14 @@ def _readable(kind: pa.DataType) -> bool:
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return _readable(kind.value_type)
     refused = (
-        pa.types.is_time(kind), pa.types.is_duration(kind), pa.types.is_float16(kind),
-        pa.types.is_uint64(kind), pa.types.is_dictionary(kind), pa.types.is_nested(kind),
+        pa.types.is_time(kind),
+        pa.types.is_duration(kind),
+        pa.types.is_float16(kind),
+        pa.types.is_uint64(kind),
+        pa.types.is_dictionary(kind),
+        pa.types.is_nested(kind),
         pa.types.is_fixed_size_binary(kind),
-    )  # fmt: skip
+    )
     return not any(refused)
 
 

@@ -25,9 +25,19 @@ class StageMetrics:
         peak_execution_mib; nothing where no stage ran.
         """
         total = dict.fromkeys(
-            ("stages", "tasks", "failed_tasks", "executor_seconds", "input_rows", "shuffle_rows",
-             "shuffle_mib", "spilled_mib", "peak_execution_mib"), 0.0,
-        )  # fmt: skip
+            (
+                "stages",
+                "tasks",
+                "failed_tasks",
+                "executor_seconds",
+                "input_rows",
+                "shuffle_rows",
+                "shuffle_mib",
+                "spilled_mib",
+                "peak_execution_mib",
+            ),
+            0.0,
+        )
         for stage in self._stages():
             key = stage.stageId(), stage.attemptId()
             if key in self._seen or stage.status().toString() not in ("COMPLETE", "FAILED"):
@@ -50,10 +60,6 @@ class StageMetrics:
         store = context._jsc.sc().statusStore()
         empty = context._jvm.java.util.Collections.emptyList()
         found = store.stageList(
-            empty,
-            False,
-            False,
-            context._gateway.new_array(context._jvm.double, 0),
-            empty,
+            empty, False, False, context._gateway.new_array(context._jvm.double, 0), empty
         )
         return [found.apply(place) for place in range(found.size())]

@@ -93,8 +93,10 @@ class ConsumeLoop:
         if faults:
             _log.warning(
                 "group %r gave up %d events as dead letters, the first at %s",
-                self.group, len(faults), faults[0][0].position,
-            )  # fmt: skip
+                self.group,
+                len(faults),
+                faults[0][0].position,
+            )
 
     def _tell(self, error: Exception) -> None:
         """Log a fault when it begins, and not each time it is met."""

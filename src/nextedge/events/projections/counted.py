@@ -123,7 +123,10 @@ class CountedFacts(Fold):
 
 _TIE = ""  # no user has an empty id
 _OF_PAIRS = {
-    "connect": False, "accept": False, "disconnect": True, "hide_connection": True,
+    "connect": False,
+    "accept": False,
+    "disconnect": True,
+    "hide_connection": True,
     "unhide_connection": False,
-}  # fmt: skip
+}
 """Events of two people, and whether they narrow."""

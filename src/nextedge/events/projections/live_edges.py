@@ -16,9 +16,9 @@ from nextedge.events.event import Event
 from nextedge.events.projections.projection import Fold
 from nextedge.events.to_tables.interactions import interaction_weight
 
-_OF_PEOPLE = frozenset({
-    "connect", "accept", "disconnect", "hide_connection", "unhide_connection", "leave",
-})  # fmt: skip
+_OF_PEOPLE = frozenset(
+    {"connect", "accept", "disconnect", "hide_connection", "unhide_connection", "leave"}
+)
 """Events that change the graphs by what the overlay itself keeps of them."""
 
 

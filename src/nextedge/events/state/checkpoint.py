@@ -137,7 +137,7 @@ class Snapshots:
         header = Header(
             _generation(overlay), overlay.position, overlay.previous, overlay.last_event_id,
             time.time_ns() // 1000, overlay.shown_days, _folds(overlay),
-        )  # fmt: skip
+        )
         older = self.paths()
         number = 1 + max((int(path.name.split(".")[0]) for path in older), default=0)
         path = self.directory / f"{number:012d}.json.gz"

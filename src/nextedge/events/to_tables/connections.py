@@ -64,6 +64,10 @@ def _with(rows: pa.Table, pairs: Sequence[tuple[str, str, int]], ends: tuple[str
     if not pairs:
         return rows
     left, right, micros = (pa.array(each) for each in zip(*pairs, strict=True))
-    given = {ends[0]: left, ends[1]: right, schema.TIMESTAMP: micros.cast(UTC),
-             schema.WEIGHT: pa.array([1.0] * len(pairs))}  # fmt: skip
+    given = {
+        ends[0]: left,
+        ends[1]: right,
+        schema.TIMESTAMP: micros.cast(UTC),
+        schema.WEIGHT: pa.array([1.0] * len(pairs)),
+    }
     return appended(rows, given, ends)

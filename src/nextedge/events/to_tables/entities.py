@@ -26,9 +26,13 @@ _CREATED = "created_at"
 _MAGNITUDES = ((1e11, 1), (1e14, 1_000), (1e17, 1_000_000), (math.inf, 1_000_000_000))
 """Numbers below the first are seconds since 1970, of which one has so many: as in the tables."""
 _TYPES = {
-    ColumnKind.CATEGORY: pa.string(), ColumnKind.TEXT: pa.string(), ColumnKind.NUMBER: pa.float64(),
-    ColumnKind.TAGS: pa.list_(pa.string()), ColumnKind.TIMESTAMP: TIME, ColumnKind.FLAG: pa.bool_(),
-}  # fmt: skip
+    ColumnKind.CATEGORY: pa.string(),
+    ColumnKind.TEXT: pa.string(),
+    ColumnKind.NUMBER: pa.float64(),
+    ColumnKind.TAGS: pa.list_(pa.string()),
+    ColumnKind.TIMESTAMP: TIME,
+    ColumnKind.FLAG: pa.bool_(),
+}
 
 
 @dataclass
@@ -52,10 +56,14 @@ def with_newcomers(rows: pa.Table, events: pa.Table) -> pa.Table:
         events: as ``event_rows`` gives them.
     """
     people = events.filter(pc.equal(events["kind"], "people"))
-    named = pa.table({
-        "id": pa.chunked_array([*events["usr"].chunks, *people["target"].chunks], pa.string()),
-        "micros": pa.chunked_array([*events["micros"].chunks, *people["micros"].chunks], pa.int64()),
-    })  # fmt: skip
+    named = pa.table(
+        {
+            "id": pa.chunked_array([*events["usr"].chunks, *people["target"].chunks], pa.string()),
+            "micros": pa.chunked_array(
+                [*events["micros"].chunks, *people["micros"].chunks], pa.int64()
+            ),
+        }
+    )
     first = named.filter(pc.is_valid(named["id"])).group_by("id").aggregate([("micros", "min")])
     key = rows[schema.USER_ID]
     known = pc.is_in(first["id"], value_set=key.cast(pa.string()))
@@ -95,19 +103,34 @@ def _statements(events: Iterable[Event], key: str) -> list[_Statement]:
     return [
         (str(getattr(e, key)), e.micros, e.event_id, {**_declared(e), **(e.model_extra or {})})
         for e in events
-    ]  # fmt: skip
+    ]
 
 
-_OWN = frozenset({
-    "type", "user_id", "candidate_id", "item_id", "surface", "timestamp", "event_id",
-    "recommendation_id", "position", "version", "schema_version",
-})  # fmt: skip
+_OWN = frozenset(
+    {
+        "type",
+        "user_id",
+        "candidate_id",
+        "item_id",
+        "surface",
+        "timestamp",
+        "event_id",
+        "recommendation_id",
+        "position",
+        "version",
+        "schema_version",
+    }
+)
 """Fields that say something of the event, not of what it is about."""
 
 
 def _declared(event: Event) -> dict[str, Any]:
     """Fields that this version declares, and that are given: they may be columns as well."""
-    return {n: getattr(event, n) for n in event.model_fields_set if n in Event.model_fields and n not in _OWN}  # fmt: skip
+    return {
+        n: getattr(event, n)
+        for n in event.model_fields_set
+        if n in Event.model_fields and n not in _OWN
+    }
 
 
 def _empty_items(upserts: Iterable[Event], id_type: pa.DataType) -> pa.Table:
@@ -144,15 +167,20 @@ def _restated(rows: pa.Table, name: str, statements: list[_Statement], makers: s
                 own[column] = _FLAGS.get(column) if value is None and flag else value
     known = set(rows[key].cast(pa.string()).to_pylist()) if makers else set()
     fresh = sorted(first.keys() - known)
-    rows = _appended(rows, name, pa.array(fresh, pa.string()), pa.array([first[i] for i in fresh], pa.int64()))  # fmt: skip
+    rows = _appended(
+        rows, name, pa.array(fresh, pa.string()), pa.array([first[i] for i in fresh], pa.int64())
+    )
     ids = pa.array(list(latest), pa.string())
     place = pc.index_in(rows[key].cast(pa.string()), value_set=ids)
     for at, column in enumerate(rows.column_names):
         said = [i for i, own in enumerate(latest.values()) if column in own]
         if said:
             values = [own[column] for own in latest.values() if column in own]
-            rows = rows.set_column(at, rows.schema.field(at).with_nullable(True),
-                                   _with(rows.column(at), place, said, values))  # fmt: skip
+            rows = rows.set_column(
+                at,
+                rows.schema.field(at).with_nullable(True),
+                _with(rows.column(at), place, said, values),
+            )
     return Stated(rows, +unreadable)
 
 

@@ -23,21 +23,41 @@ from nextedge import schema
 from nextedge.events.to_tables.rows import UTC, appended
 
 STRENGTH = {
-    "purchase": 7, "accept": 6, "connect": 6, "like": 5, "request": 4, "click": 3, "view": 2,
-    "block": 2, "dismiss": 1,
-}  # fmt: skip
+    "purchase": 7,
+    "accept": 6,
+    "connect": 6,
+    "like": 5,
+    "request": 4,
+    "click": 3,
+    "view": 2,
+    "block": 2,
+    "dismiss": 1,
+}
 """Of several actions in favour, or several against, the strongest tells."""
 AGAINST = ("dismiss", "block")
-LOGGED = pa.schema([
-    ("rid", pa.string()), ("kind", pa.string()), ("usr", pa.string()), ("target", pa.string()),
-    ("position", pa.int64()), ("propensity", pa.float64()), ("micros", pa.int64()),
-])  # fmt: skip
+LOGGED = pa.schema(
+    [
+        ("rid", pa.string()),
+        ("kind", pa.string()),
+        ("usr", pa.string()),
+        ("target", pa.string()),
+        ("position", pa.int64()),
+        ("propensity", pa.float64()),
+        ("micros", pa.int64()),
+    ]
+)
 """One row a place of a list: the recommendation id it was sent under, its place from 1, and when."""
-_COLUMNS = pa.schema([
-    (schema.TIMESTAMP, UTC), ("recommendation_id", pa.string()), ("position", pa.int64()),
-    ("action", pa.string()), ("action_timestamp", UTC), ("propensity", pa.float64()),
-    (schema.ARRIVED_AT, UTC),
-])  # fmt: skip
+_COLUMNS = pa.schema(
+    [
+        (schema.TIMESTAMP, UTC),
+        ("recommendation_id", pa.string()),
+        ("position", pa.int64()),
+        ("action", pa.string()),
+        ("action_timestamp", UTC),
+        ("propensity", pa.float64()),
+        (schema.ARRIVED_AT, UTC),
+    ]
+)
 
 
 def with_impressions(
@@ -113,16 +133,18 @@ def _completed(given: pa.Table | None, id_types: Mapping[str, pa.DataType]) -> p
 def _text(rows: pa.Table) -> pa.Table:
     """The keys of given impressions as the events have them."""
     people, items = (rows[name].cast(pa.string()) for name in (schema.CANDIDATE_ID, schema.ITEM_ID))
-    return pa.table({
-        "number": pa.array(np.arange(len(rows))),
-        "kind": pc.if_else(pc.is_valid(people), "people", "items"),
-        "usr": rows[schema.USER_ID].cast(pa.string()),
-        "target": pc.coalesce(people, items),
-        "rid": pc.fill_null(rows["recommendation_id"].cast(pa.string()), ""),
-        "micros": rows[schema.TIMESTAMP].cast(UTC).cast(pa.int64()),
-        "action": rows["action"].cast(pa.string()),
-        "acted": rows["action_timestamp"].cast(UTC).cast(pa.int64()),
-    })  # fmt: skip
+    return pa.table(
+        {
+            "number": pa.array(np.arange(len(rows))),
+            "kind": pc.if_else(pc.is_valid(people), "people", "items"),
+            "usr": rows[schema.USER_ID].cast(pa.string()),
+            "target": pc.coalesce(people, items),
+            "rid": pc.fill_null(rows["recommendation_id"].cast(pa.string()), ""),
+            "micros": rows[schema.TIMESTAMP].cast(UTC).cast(pa.int64()),
+            "action": rows["action"].cast(pa.string()),
+            "acted": rows["action_timestamp"].cast(UTC).cast(pa.int64()),
+        }
+    )
 
 
 def _where(more: pa.Table, kind: str) -> pa.ChunkedArray:
@@ -133,8 +155,12 @@ def _answered(rows: pa.Table, changed: pa.Table) -> pa.Table:
     """The given rows with the actions that they have now; places and chances where they had none."""
     place = pc.index_in(pa.array(np.arange(len(rows))), value_set=changed["number"])
     told = pc.is_valid(changed["action"].take(place))
-    for name, source in (("action", "action"), ("action_timestamp", "acted"),
-                         ("position", "position"), ("propensity", "propensity")):  # fmt: skip
+    for name, source in (
+        ("action", "action"),
+        ("action_timestamp", "acted"),
+        ("position", "position"),
+        ("propensity", "propensity"),
+    ):
         at, kind = rows.column_names.index(name), rows.schema.field(name).type
         before, now = rows.column(at), changed[source]
         now = (now.cast(UTC) if source == "acted" else now).cast(kind).take(place)
@@ -143,9 +169,7 @@ def _answered(rows: pa.Table, changed: pa.Table) -> pa.Table:
     return rows
 
 
-_ACTING = (
-    "click", "accept", "connect", "request", "dismiss", "block", "purchase", "interact",
-)  # fmt: skip
+_ACTING = ("click", "accept", "connect", "request", "dismiss", "block", "purchase", "interact")
 
 
 _ACTS = f"""

@@ -50,10 +50,12 @@ def with_interactions(rows: pa.Table, events: pa.Table) -> pa.Table:
     found = found.filter(pc.invert(pc.is_in(found["event"], value_set=pa.array(_AGAINST))))
     found = found.filter(pc.invert(_held(rows, found)))
     columns = {
-        schema.USER_ID: found["usr"], schema.ITEM_ID: found["target"], "event": found["event"],
+        schema.USER_ID: found["usr"],
+        schema.ITEM_ID: found["target"],
+        "event": found["event"],
         schema.WEIGHT: pc.fill_null(found["weight"], 1.0),
         schema.TIMESTAMP: found["micros"].cast(UTC),
-    }  # fmt: skip
+    }
     return appended(rows, columns, (schema.USER_ID, schema.ITEM_ID)) if len(found) else rows
 
 
@@ -61,13 +63,15 @@ def _held(rows: pa.Table, found: pa.Table) -> pa.Array:
     """Whether each found row is in the table: same ends, event and time."""
     if schema.TIMESTAMP not in rows.column_names or "event" not in rows.column_names:
         return pa.array([False] * len(found), pa.bool_())
-    given = pa.table({
-        "usr": rows[schema.USER_ID].cast(pa.string()),
-        "target": rows[schema.ITEM_ID].cast(pa.string()),
-        "event": pc.fill_null(rows["event"].cast(pa.string()), ""),
-        "micros": rows[schema.TIMESTAMP].cast(UTC).cast(pa.int64()),
-        _SAME: pa.array([True] * len(rows), pa.bool_()),
-    })  # fmt: skip
+    given = pa.table(
+        {
+            "usr": rows[schema.USER_ID].cast(pa.string()),
+            "target": rows[schema.ITEM_ID].cast(pa.string()),
+            "event": pc.fill_null(rows["event"].cast(pa.string()), ""),
+            "micros": rows[schema.TIMESTAMP].cast(UTC).cast(pa.int64()),
+            _SAME: pa.array([True] * len(rows), pa.bool_()),
+        }
+    )
     earliest = pc.min(found["micros"])
     given = given.filter(pc.greater_equal(given["micros"], earliest))
     keys = ["usr", "target", "event", "micros"]

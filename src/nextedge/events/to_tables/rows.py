@@ -16,10 +16,20 @@ from nextedge.events.event import Event
 
 UTC = pa.timestamp("us", "UTC")
 _MOST_PLACES = 1_000_000
-OF_PEOPLE = frozenset({
-    "connect", "disconnect", "accept", "request", "decline", "withdraw", "block", "unblock",
-    "hide_connection", "unhide_connection",
-})  # fmt: skip
+OF_PEOPLE = frozenset(
+    {
+        "connect",
+        "disconnect",
+        "accept",
+        "request",
+        "decline",
+        "withdraw",
+        "block",
+        "unblock",
+        "hide_connection",
+        "unhide_connection",
+    }
+)
 """Types of events that are about two people, whatever else they carry."""
 
 
@@ -43,11 +53,20 @@ def event_rows(events: Iterable[Event]) -> pa.Table:
     return rows if len(kept) == len(rows) else rows.take(kept.take(pc.sort_indices(kept)))
 
 
-_SCHEMA = pa.schema([
-    ("micros", UTC), ("event_id", pa.string()), ("type", pa.string()), ("usr", pa.string()),
-    ("kind", pa.string()), ("target", pa.string()), ("rid", pa.string()),
-    ("position", pa.int64()), ("event", pa.string()), ("weight", pa.float64()),
-])  # fmt: skip
+_SCHEMA = pa.schema(
+    [
+        ("micros", UTC),
+        ("event_id", pa.string()),
+        ("type", pa.string()),
+        ("usr", pa.string()),
+        ("kind", pa.string()),
+        ("target", pa.string()),
+        ("rid", pa.string()),
+        ("position", pa.int64()),
+        ("event", pa.string()),
+        ("weight", pa.float64()),
+    ]
+)
 
 
 def _row(event: Event) -> tuple[Any, ...]:
@@ -57,11 +76,17 @@ def _row(event: Event) -> tuple[Any, ...]:
     given, item = fields.get, event.item_id
     of_item = item is not None and event.type not in OF_PEOPLE
     return (
-        event.timestamp, event.event_id, event.type, _text(event.user_id),
-        "items" if of_item else "people", _text(item if of_item else event.candidate_id),
-        _recommendation(given("recommendation_id")), _place(given("position")),
-        _name(given("event")), _weight(given("weight")),
-    )  # fmt: skip
+        event.timestamp,
+        event.event_id,
+        event.type,
+        _text(event.user_id),
+        "items" if of_item else "people",
+        _text(item if of_item else event.candidate_id),
+        _recommendation(given("recommendation_id")),
+        _place(given("position")),
+        _name(given("event")),
+        _weight(given("weight")),
+    )
 
 
 def _text(identifier: object) -> str | None:

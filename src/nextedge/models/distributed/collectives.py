@@ -245,7 +245,9 @@ def dropout(x: Tensor, rate: float, share: Share, *, training: bool) -> Tensor:
     return x * kept[rows if isinstance(rows, slice) else torch.from_numpy(rows).to(x.device)]
 
 
-def batch_norm(layer: nn.BatchNorm1d, x: Tensor, ranks: Ranks, weight: Tensor | None = None) -> Tensor:  # fmt: skip
+def batch_norm(
+    layer: nn.BatchNorm1d, x: Tensor, ranks: Ranks, weight: Tensor | None = None
+) -> Tensor:
     """Batch norm over the rows of all ranks (PyTorch's own of this kind needs CUDA).
 
     Args:

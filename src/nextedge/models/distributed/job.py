@@ -76,9 +76,13 @@ def save_data(data: TrainingData, folder: Path) -> None:
     for name in kept:
         np.save(folder / f"{name}.npy", getattr(data, name), allow_pickle=False)
     about = {
-        "relation": asdict(data.relation), "others": sorted(data.others), "features": kept,
-        "same_features": same, "seed": data.seed, "partitioned": data.partitioned,
-    }  # fmt: skip
+        "relation": asdict(data.relation),
+        "others": sorted(data.others),
+        "features": kept,
+        "same_features": same,
+        "seed": data.seed,
+        "partitioned": data.partitioned,
+    }
     (folder / "data.json").write_text(json.dumps(about, indent=1))
 
 

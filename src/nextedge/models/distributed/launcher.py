@@ -134,9 +134,15 @@ class TorchrunLauncher(Launcher):
         _require_torch()
         (folder / LOGS).mkdir(exist_ok=True)
         command = [
-            sys.executable, "-m", "nextedge.models.distributed.worker", str(folder),
-            "--processes", str(self.processes), "--restarts", str(self.restarts),
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "nextedge.models.distributed.worker",
+            str(folder),
+            "--processes",
+            str(self.processes),
+            "--restarts",
+            str(self.restarts),
+        ]
         with (folder / LOGS / "launcher.log").open("wb") as log:
             code = self._wait(command, log, tell)
         if code != 0:

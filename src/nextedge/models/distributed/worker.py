@@ -58,10 +58,14 @@ def work(folder: Path) -> int:
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and "memory" not in str(error):
             raise
-        return _failed(folder, rank, TrainingError(
-            f"process {rank} is out of memory ({error}); set [training] processes lower, "
-            'graph = "partitioned", or the model\'s batch or dimensions smaller'
-        ))  # fmt: skip
+        return _failed(
+            folder,
+            rank,
+            TrainingError(
+                f"process {rank} is out of memory ({error}); set [training] processes lower, "
+                'graph = "partitioned", or the model\'s batch or dimensions smaller'
+            ),
+        )
     return 0
 
 
@@ -120,13 +124,20 @@ def start(folder: Path, processes: int, restarts: int) -> int:
     if os.environ.pop(LAUNCHED, None):
         _end_with_parent()
     config = LaunchConfig(
-        min_nodes=1, max_nodes=1, nproc_per_node=processes, run_id="training",
-        rdzv_backend="c10d", rdzv_endpoint="localhost:0", local_addr="localhost",
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        run_id="training",
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        local_addr="localhost",
         max_restarts=restarts,
         logs_specs=DefaultLogsSpecs(log_dir=str(folder / LOGS), redirects=Std.ALL),
-    )  # fmt: skip
+    )
     try:
-        elastic_launch(config, sys.executable)("-m", "nextedge.models.distributed.worker", str(folder))
+        elastic_launch(config, sys.executable)(
+            "-m", "nextedge.models.distributed.worker", str(folder)
+        )
     except ChildFailedError as error:
         codes = {rank: failed.exitcode for rank, failed in error.failures.items()}
         # One that was killed comes before those that failed because it was gone.

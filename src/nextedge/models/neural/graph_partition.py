@@ -51,7 +51,9 @@ class Replicated:
         """Which of a batch's distinct nodes, ascending, this process computes."""
         return self.ranks.share(len(nodes))
 
-    def neighbors(self, message: int, nodes: IndexArray, fanout: int, seed: int) -> tuple[IntArray, IndexArray]:  # fmt: skip
+    def neighbors(
+        self, message: int, nodes: IndexArray, fanout: int, seed: int
+    ) -> tuple[IntArray, IndexArray]:
         """Sampled neighbours of nodes that this process computes, ragged."""
         return sample_neighbors(self.messages[message].graph, nodes, fanout, seed)
 
@@ -104,7 +106,9 @@ class Partitioned(Replicated):
         begin, end = (int(end) for end in ends[self.ranks.rank : self.ranks.rank + 2])
         return Share(slice(begin, end), len(nodes))
 
-    def neighbors(self, message: int, nodes: IndexArray, fanout: int, seed: int) -> tuple[IntArray, IndexArray]:  # fmt: skip
+    def neighbors(
+        self, message: int, nodes: IndexArray, fanout: int, seed: int
+    ) -> tuple[IntArray, IndexArray]:
         part = self.messages[message]
         return sample_neighbors(part.graph, nodes, fanout, seed, first=self.begin[part.into])
 
@@ -137,6 +141,10 @@ def _rows(graph: Graph, rows: slice) -> Graph:
     edges = slice(int(ends[0]), int(ends[-1]))
     none = np.zeros(0, np.float32)
     return Graph(
-        ends - ends[0], np.array(graph.indices[edges]), none, none.astype(np.int64),
-        none.astype(np.int64), graph.targets,
-    )  # fmt: skip
+        ends - ends[0],
+        np.array(graph.indices[edges]),
+        none,
+        none.astype(np.int64),
+        none.astype(np.int64),
+        graph.targets,
+    )

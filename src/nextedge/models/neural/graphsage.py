@@ -56,8 +56,6 @@ if TYPE_CHECKING:
 _SMALLEST_BATCH = 256
 
 
-
-
 class GraphSage(Model):
     """Embeddings whose dot product is the cosine that the network learned."""
 
@@ -222,11 +220,15 @@ def _task(
         drawn = drawn[share.rows] if drawn.ndim == 2 else drawn
         others = scores_of_drawn(query, of(side, drawn.ravel()), drawn)
         return sampled_softmax(
-            query, of(side, target),
-            torch.from_numpy(source.astype(np.int64)), torch.from_numpy(target.astype(np.int64)),
+            query,
+            of(side, target),
+            torch.from_numpy(source.astype(np.int64)),
+            torch.from_numpy(target.astype(np.int64)),
             frequency[torch.from_numpy(target.astype(np.int64))],
-            temperature=config.temperature, extra=others, share=share,
-        )  # fmt: skip
+            temperature=config.temperature,
+            extra=others,
+            share=share,
+        )
 
     def validate() -> float:
         kept = layout.kept

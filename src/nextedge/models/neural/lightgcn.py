@@ -88,15 +88,19 @@ class LightGcn(Model):
             torch.manual_seed(data.seed)
             task, module = _task(data, kept, training, validation, config)
             log = train(
-                task, config.trainer,
+                task,
+                config.trainer,
                 facts=training_facts(self.name, config, data),
-                directory=data.directory, progress=progress,
-            )  # fmt: skip
+                directory=data.directory,
+                progress=progress,
+            )
         first = module.weight.detach().cpu().numpy()
         fitted = Artifact(
-            self.name, config.model_dump(mode="json"), {"first": first},
+            self.name,
+            config.model_dump(mode="json"),
+            {"first": first},
             {"seed": data.seed, "log": log.to_json(), **shared_by()},
-        )  # fmt: skip
+        )
         return self.embed(fitted, data) if current_ranks().first else fitted
 
     def embed(
@@ -228,9 +232,12 @@ def _task(
     matrix = _adjacency(kept, own=own).tocoo()
     places = torch.from_numpy(np.stack((matrix.row, matrix.col)).astype(np.int64))
     adjacency = torch.sparse_coo_tensor(
-        places, torch.from_numpy(matrix.data.astype(np.float32)), matrix.shape,
-        check_invariants=True, is_coalesced=True,
-    )  # fmt: skip
+        places,
+        torch.from_numpy(matrix.data.astype(np.float32)),
+        matrix.shape,
+        check_invariants=True,
+        is_coalesced=True,
+    )
     size = min(config.trainer.batch, max(256, len(training[0]) // 32), len(training[0]))
     frequency = log_frequency(training[1], data.graph.targets)
     negatives = Negatives(data.graph, config.curriculum)
@@ -274,9 +281,15 @@ def _task(
             query, candidate = normalize(query, dim=1), normalize(candidate, dim=1)
             shared = scores_of_drawn(query, normalize(extra, dim=1), drawn)
             value = sampled_softmax(
-                query, candidate, left, right, frequency[right],
-                temperature=config.temperature, extra=shared, share=share,
-            )  # fmt: skip
+                query,
+                candidate,
+                left,
+                right,
+                frequency[right],
+                temperature=config.temperature,
+                extra=shared,
+                share=share,
+            )
         first = module.weight[:, columns.rows][torch.cat((left, right + offset))]
         value = value + config.penalty * first.pow(2).sum() / len(left)
         if config.contrast:

@@ -20,9 +20,7 @@ from nextedge.graph.csr import Graph, build_graph
 from nextedge.models.inference import IN_PROCESS, Inference, Layer
 from nextedge.models.model import ModelConfig, TrainingData
 from nextedge.models.neural.negatives import CurriculumConfig
-from nextedge.models.neural.trainer import (
-    TrainerConfig,
-)
+from nextedge.models.neural.trainer import TrainerConfig
 from nextedge.models.spectral import Normalised, decompose
 from nextedge.types import FloatArray, IndexArray, IntArray
 
@@ -159,8 +157,7 @@ def node_inputs(
     """float32[N, F] of each kind: features, log degrees, spectral vectors; normalised."""
     return {
         kind: inference.run(
-            f"inputs-{kind}",
-            InputRows(tuple(columns), prepared.center[kind], prepared.scale[kind]),
+            f"inputs-{kind}", InputRows(tuple(columns), prepared.center[kind], prepared.scale[kind])
         )
         for kind, columns in _columns(data, messages, prepared.basis).items()
     }
@@ -230,9 +227,7 @@ class InputRows(Layer):
 
 
 def _columns(
-    data: TrainingData,
-    messages: list[Messages],
-    basis: Mapping[str, tuple[FloatArray, FloatArray]],
+    data: TrainingData, messages: list[Messages], basis: Mapping[str, tuple[FloatArray, FloatArray]]
 ) -> dict[str, list[Columns]]:
     """Spectral vectors are projections on the training graph's basis, so that those of a
     larger graph, or of a node that is new, lie in the same space.

@@ -88,19 +88,23 @@ class SasRec(Model):
             torch.manual_seed(data.seed)
             module = _module(data, config)
             log = train(
-                _task(module, data, config), config.trainer,
+                _task(module, data, config),
+                config.trainer,
                 facts=training_facts(self.name, config, data),
-                directory=data.directory, progress=progress,
-            )  # fmt: skip
+                directory=data.directory,
+                progress=progress,
+            )
         weights = {
             f"weight.{name}": value.detach().cpu().numpy()
             for name, value in module.state_dict().items()
         }
         seen = data.graph.target_degree > 0
         fitted = Artifact(
-            self.name, config.model_dump(mode="json"), {**weights, "seen": seen},
+            self.name,
+            config.model_dump(mode="json"),
+            {**weights, "seen": seen},
             {"seed": data.seed, "log": log.to_json(), **shared_by()},
-        )  # fmt: skip
+        )
         return self.embed(fitted, data) if current_ranks().first else fitted
 
     def embed(
@@ -110,15 +114,21 @@ class SasRec(Model):
         torch = import_torch(self.name)
         config = SasRecConfig.model_validate(artifact.config)
         module = _module(data, config)
-        module.load_state_dict({
-            name.removeprefix("weight."): torch.from_numpy(np.array(values))
-            for name, values in artifact.arrays.items()
-            if name.startswith("weight.")
-        })  # fmt: skip
+        module.load_state_dict(
+            {
+                name.removeprefix("weight."): torch.from_numpy(np.array(values))
+                for name, values in artifact.arrays.items()
+                if name.startswith("weight.")
+            }
+        )
         module.eval()
         with torch.no_grad():
-            made = _embeddings(module, data, _histories(data.graph, config.window),
-                               np.array(artifact.arrays["seen"]))  # fmt: skip
+            made = _embeddings(
+                module,
+                data,
+                _histories(data.graph, config.window),
+                np.array(artifact.arrays["seen"]),
+            )
         return Artifact(self.name, artifact.config, {**artifact.arrays, **made}, artifact.about)
 
 

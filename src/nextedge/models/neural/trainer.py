@@ -204,9 +204,12 @@ def data_parallel(task: Task) -> nn.Module:
 
     # Statistics of batch norm are alike on all ranks; layers of a kind may be out of use.
     return DistributedDataParallel(
-        Loss(), process_group=dist.new_group(), forward_sync_buffers=False,
-        find_unused_parameters=True, gradient_as_bucket_view=True,
-    )  # fmt: skip
+        Loss(),
+        process_group=dist.new_group(),
+        forward_sync_buffers=False,
+        find_unused_parameters=True,
+        gradient_as_bucket_view=True,
+    )
 
 
 class _Run:

@@ -88,19 +88,23 @@ class TwoTower(Model):
             module = _module(layout.means, data.relation.self_typed, config)
             task = _task(module, data, layout, config)
             log = train(
-                task, config.trainer,
+                task,
+                config.trainer,
                 facts=training_facts(self.name, config, data),
-                directory=data.directory, progress=progress,
-            )  # fmt: skip
+                directory=data.directory,
+                progress=progress,
+            )
         weights = {
             f"weight.{name}": value.detach().cpu().numpy()
             for name, value in module.state_dict().items()
             if "num_batches" not in name
         }
         fitted = Artifact(
-            self.name, config.model_dump(mode="json"), {**weights, **layout.prepared.arrays()},
+            self.name,
+            config.model_dump(mode="json"),
+            {**weights, **layout.prepared.arrays()},
             {"seed": data.seed, "log": log.to_json(), **shared_by()},
-        )  # fmt: skip
+        )
         return self.embed(fitted, data) if current_ranks().first else fitted
 
     def embed(
@@ -196,8 +200,10 @@ def _task(module: Any, data: TrainingData, layout: Layout, config: TwoTowerConfi
     from torch.nn.functional import normalize
 
     own, ranks, training = data.relation.self_typed, current_ranks(), layout.training
-    x = {side: torch.from_numpy(np.asarray(layout.means["query" if own else side]))
-         for side in ("query", "candidate")}  # fmt: skip
+    x = {
+        side: torch.from_numpy(np.asarray(layout.means["query" if own else side]))
+        for side in ("query", "candidate")
+    }
     size = batch_size(config.trainer.batch, len(training[0]))
     frequency = log_frequency(training[1], data.graph.targets)
     negatives = Negatives(data.graph, config.curriculum)
@@ -218,12 +224,15 @@ def _task(module: Any, data: TrainingData, layout: Layout, config: TwoTowerConfi
             others = others.reshape(*drawn.shape, -1)[share.rows]
             drawn = drawn[share.rows]
         return sampled_softmax(
-            query, both[: len(target)],
-            torch.from_numpy(source.astype(np.int64)), torch.from_numpy(target.astype(np.int64)),
+            query,
+            both[: len(target)],
+            torch.from_numpy(source.astype(np.int64)),
+            torch.from_numpy(target.astype(np.int64)),
             frequency[torch.from_numpy(target.astype(np.int64))],
             temperature=config.temperature,
-            extra=scores_of_drawn(query, others, drawn), share=share,
-        )  # fmt: skip
+            extra=scores_of_drawn(query, others, drawn),
+            share=share,
+        )
 
     def embed_now() -> tuple[FloatArray, FloatArray]:
         weights = {name: value.detach().numpy() for name, value in module.state_dict().items()}
@@ -231,12 +240,13 @@ def _task(module: Any, data: TrainingData, layout: Layout, config: TwoTowerConfi
             IN_PROCESS.run(
                 side,
                 Tower(
-                    Neighborhood(x[side].numpy(), ()), tower_weights(weights, side),
+                    Neighborhood(x[side].numpy(), ()),
+                    tower_weights(weights, side),
                     len(config.widths),
                 ),
             )
             for side in ("query", "candidate")
-        )  # fmt: skip
+        )
         return query, candidate
 
     def validate() -> float:

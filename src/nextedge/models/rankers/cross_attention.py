@@ -135,12 +135,16 @@ class CrossAttention:
 
     def qualities(self, lists: Sequence[HeadList]) -> FloatArray:
         """float64[lists]: NDCG@20 of the head of each list in this order."""
-        return np.array([
-            ndcg_of_rows(
-                self.scores(each.neighborhoods, each.head), each.label, np.array([len(each.label)])
-            )
-            for each in lists
-        ])  # fmt: skip
+        return np.array(
+            [
+                ndcg_of_rows(
+                    self.scores(each.neighborhoods, each.head),
+                    each.label,
+                    np.array([len(each.label)]),
+                )
+                for each in lists
+            ]
+        )
 
     def save(self, directory: Path) -> None:
         """Write ``reranker.npz`` and its manifest into an existing folder."""
@@ -160,10 +164,14 @@ def _initial(d: int, random: np.random.Generator) -> dict[str, FloatArray]:
     shapes: dict[str, tuple[int, ...]] = {}
     for side in ("query", "candidate"):
         shapes |= {
-            f"{side}_token": (TOKEN, d), f"{side}_asks": (d, d), f"{side}_answers": (d, d),
-            f"{side}_gives": (d, d), f"{side}_relation": (RELATION, 1),
-            f"{side}_relation_gives": (RELATION, d), f"{side}_mix": (2 * d, d),
-        }  # fmt: skip
+            f"{side}_token": (TOKEN, d),
+            f"{side}_asks": (d, d),
+            f"{side}_answers": (d, d),
+            f"{side}_gives": (d, d),
+            f"{side}_relation": (RELATION, 1),
+            f"{side}_relation_gives": (RELATION, d),
+            f"{side}_mix": (2 * d, d),
+        }
     shapes |= {"hidden": (2 * d + HEAD, d), "last": (d, 1)}
     arrays = {
         name: (random.standard_normal(shape) / np.sqrt(shape[0])).astype(np.float32)

@@ -266,13 +266,17 @@ def train_watched(
 
     watched: dict[str, dict[str, list[float]]] = {}
     booster = lightgbm.train(
-        parameters(settings, objective), data, settings.trees, feval=ndcg,
-        valid_sets=[later], valid_names=["validation"],
+        parameters(settings, objective),
+        data,
+        settings.trees,
+        feval=ndcg,
+        valid_sets=[later],
+        valid_names=["validation"],
         callbacks=[
             lightgbm.early_stopping(settings.early_stopping, verbose=False),
             lightgbm.record_evaluation(watched),
         ],
-    )  # fmt: skip
+    )
     return booster, watched["validation"]["ndcg"]
 
 
@@ -313,9 +317,12 @@ def _dataset(
     reference: lightgbm.Dataset | None = None,
 ) -> lightgbm.Dataset:
     return lightgbm.Dataset(
-        rows.matrix, rows.label, init_score=blend(rows.matrix),
-        feature_name=list(features), reference=reference,
-    )  # fmt: skip
+        rows.matrix,
+        rows.label,
+        init_score=blend(rows.matrix),
+        feature_name=list(features),
+        reference=reference,
+    )
 
 
 class _Softmax:

@@ -53,9 +53,12 @@ class Learner(ABC):
     """Whether a fit on all windows keeps the scale of raw scores, and so their calibration."""
 
     def watched(
-        self, training: LabelledRows, validation: LabelledRows, features: Sequence[str],
+        self,
+        training: LabelledRows,
+        validation: LabelledRows,
+        features: Sequence[str],
         settings: RankerConfig,
-    ) -> Learned:  # fmt: skip
+    ) -> Learned:
         """Fit on earlier windows; trees as long as a later one gains by them."""
         return Learned(self.whole(training, features, settings, 0), [])
 
@@ -101,9 +104,12 @@ class BlendedTrees(Learner):
     name = "lightgbm"
 
     def watched(
-        self, training: LabelledRows, validation: LabelledRows, features: Sequence[str],
+        self,
+        training: LabelledRows,
+        validation: LabelledRows,
+        features: Sequence[str],
         settings: RankerConfig,
-    ) -> Learned:  # fmt: skip
+    ) -> Learned:
         blend = fit_blend(training, features)
         booster, curve = boost_watched(blend, training, validation, features, settings)
         return Learned(BoostedBlend(self.name, features, blend, booster), curve)
@@ -145,9 +151,12 @@ class LightGbm(Learner):
     objective: ClassVar[str]
 
     def watched(
-        self, training: LabelledRows, validation: LabelledRows, features: Sequence[str],
+        self,
+        training: LabelledRows,
+        validation: LabelledRows,
+        features: Sequence[str],
         settings: RankerConfig,
-    ) -> Learned:  # fmt: skip
+    ) -> Learned:
         if not splittable(training, settings):
             return Learned(self._ranker(features, None), [0.0])
         data = self._data(training, features)
@@ -173,9 +182,13 @@ class LightGbm(Learner):
         self, rows: LabelledRows, features: Sequence[str], reference: lightgbm.Dataset | None = None
     ) -> lightgbm.Dataset:
         return lightgbm.Dataset(
-            rows.matrix, rows.positive, group=rows.group, weight=rows.importance,
-            feature_name=list(features), reference=reference,
-        )  # fmt: skip
+            rows.matrix,
+            rows.positive,
+            group=rows.group,
+            weight=rows.importance,
+            feature_name=list(features),
+            reference=reference,
+        )
 
 
 class BinaryLightGbm(LightGbm):
@@ -199,9 +212,12 @@ class XgBoost(Learner):
     trees = 500
 
     def watched(
-        self, training: LabelledRows, validation: LabelledRows, features: Sequence[str],
+        self,
+        training: LabelledRows,
+        validation: LabelledRows,
+        features: Sequence[str],
         settings: RankerConfig,
-    ) -> Learned:  # fmt: skip
+    ) -> Learned:
         xgboost = _xgboost()
         curve: dict[str, dict[str, list[float]]] = {}
 
@@ -209,11 +225,16 @@ class XgBoost(Learner):
             return "ndcg", ndcg_of(score, validation)
 
         booster = xgboost.train(
-            self._parameters(settings), _matrix(training, features), self.trees,
-            evals=[(_matrix(validation, features), "validation")], custom_metric=ndcg,
-            maximize=True, early_stopping_rounds=settings.early_stopping, evals_result=curve,
+            self._parameters(settings),
+            _matrix(training, features),
+            self.trees,
+            evals=[(_matrix(validation, features), "validation")],
+            custom_metric=ndcg,
+            maximize=True,
+            early_stopping_rounds=settings.early_stopping,
+            evals_result=curve,
             verbose_eval=False,
-        )  # fmt: skip
+        )
         best = booster[: booster.best_iteration + 1]
         return Learned(self._ranker(features, best), curve["validation"]["ndcg"])
 
@@ -228,10 +249,15 @@ class XgBoost(Learner):
 
     def _parameters(self, settings: RankerConfig) -> dict[str, Any]:
         return {
-            "objective": "binary:logistic", "max_depth": 6, "eta": 0.05, "subsample": 0.8,
-            "colsample_bytree": 0.8, "seed": settings.seed, "verbosity": 0,
+            "objective": "binary:logistic",
+            "max_depth": 6,
+            "eta": 0.05,
+            "subsample": 0.8,
+            "colsample_bytree": 0.8,
+            "seed": settings.seed,
+            "verbosity": 0,
             "disable_default_eval_metric": True,
-        }  # fmt: skip
+        }
 
 
 class Network(Learner):

@@ -186,6 +186,7 @@ def _fit_listwise(
         )
         return value + penalty * float(weight @ weight), slope + 2 * penalty * weight
 
-    found = minimize(loss, np.zeros(standard.shape[1]), jac=True, method="L-BFGS-B",
-                     options={"maxiter": 100})  # fmt: skip
+    found = minimize(
+        loss, np.zeros(standard.shape[1]), jac=True, method="L-BFGS-B", options={"maxiter": 100}
+    )
     return np.asarray(found.x)

@@ -52,9 +52,10 @@ class MlpRanker(CalibratedRanker):
         with warnings.catch_warnings():  # so many epochs are what is meant
             warnings.simplefilter("ignore")
             model.fit(
-                scaling.standard(rows.matrix[kept]), rows.label[kept] > 0,
+                scaling.standard(rows.matrix[kept]),
+                rows.label[kept] > 0,
                 sample_weight=rows.importance[kept],
-            )  # fmt: skip
+            )
         layers = zip(model.coefs_, model.intercepts_, strict=True)
         return cls(
             features, scaling, [(w.astype(np.float32), b.astype(np.float32)) for w, b in layers]
@@ -89,10 +90,12 @@ class MlpRanker(CalibratedRanker):
         """Read what ``save`` wrote."""
         about = json.loads((directory / MANIFEST).read_text())
         weights = [
-            (np.load(directory / f"layer_{place}_weight.npy"),
-             np.load(directory / f"layer_{place}_bias.npy"))
+            (
+                np.load(directory / f"layer_{place}_weight.npy"),
+                np.load(directory / f"layer_{place}_bias.npy"),
+            )
             for place in range(about["layers"])
-        ]  # fmt: skip
+        ]
         return cls(
             about["features"],
             LinearBlend.load(directory),

@@ -28,10 +28,15 @@ def ndcg_of_rows(
     if not len(group):
         return float("nan")
     weight = np.ones(len(label), np.float32) if weight is None else weight
-    return float(_mean_ndcg(
-        np.asarray(score, np.float64), np.asarray(label, np.float32), group,
-        np.asarray(weight, np.float32), k,
-    ))  # fmt: skip
+    return float(
+        _mean_ndcg(
+            np.asarray(score, np.float64),
+            np.asarray(label, np.float32),
+            group,
+            np.asarray(weight, np.float32),
+            k,
+        )
+    )
 
 
 def full_ranking_ndcg(

@@ -62,9 +62,12 @@ class CalibratedRanker(Ranker):
             np.save(directory / "calibrator_raw.npy", self.calibrator.raw)
             np.save(directory / "calibrator_probability.npy", self.calibrator.probability)
         manifest = {
-            "model": self.name, "features": self.features,
-            "calibrated": self.calibrator is not None, "importance": self.importance(), **about,
-        }  # fmt: skip
+            "model": self.name,
+            "features": self.features,
+            "calibrated": self.calibrator is not None,
+            "importance": self.importance(),
+            **about,
+        }
         (directory / MANIFEST).write_text(json.dumps(manifest, indent=1))
 
 

@@ -15,6 +15,7 @@ from nextedge.models.rankers.ranker import CalibratedRanker, Calibrator
 FEWEST_POSITIVES = 30
 """Weights fitted on fewer follow chance; the fused order of the sources is safer."""
 
+
 def train(
     parts: list[LabelledRows], features: list[str], settings: RankerConfig
 ) -> tuple[CalibratedRanker | None, dict[str, Any]]:
@@ -74,8 +75,10 @@ def train(
         "positives": positives,
     }
 
+
 def _named(settings: RankerConfig) -> tuple[str, ...]:
     return () if settings.model == "auto" else (settings.model,)
+
 
 def best_trees(curves: list[list[float]]) -> int:
     """The number of trees whose quality, relative to each window's best, is highest on average.
@@ -88,6 +91,7 @@ def best_trees(curves: list[list[float]]) -> int:
         padded = np.pad(np.asarray(curve), (0, longest - len(curve)), mode="edge")
         total += padded / max(float(padded.max()), 1e-12)
     return int(np.argmax(total)) + 1
+
 
 def _geometric_mean(values: list[float]) -> float:
     return float(np.exp(np.mean(np.log(np.maximum(values, 1e-9)))))

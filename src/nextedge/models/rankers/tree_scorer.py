@@ -53,10 +53,18 @@ class Forest:
         """float64[R] (float32 for XGBoost): scores of float32[R, F] rows; NaN is missing."""
         score = np.empty(len(matrix), self.value.dtype)
         _score(
-            np.ascontiguousarray(matrix, np.float32), _BLOCK, self.split_start, self.leaf_start,
-            self.feature, self.threshold, self.missing_right, self.kept, self.value, self.base,
+            np.ascontiguousarray(matrix, np.float32),
+            _BLOCK,
+            self.split_start,
+            self.leaf_start,
+            self.feature,
+            self.threshold,
+            self.missing_right,
+            self.kept,
+            self.value,
+            self.base,
             score,
-        )  # fmt: skip
+        )
         return score
 
     @property
@@ -72,8 +80,12 @@ class Forest:
     @classmethod
     def load(cls, directory: Path) -> Forest:
         """Read what ``save`` wrote."""
-        return cls(*(np.load(directory / f"forest_{part.name}.npy", allow_pickle=False)
-                     for part in fields(cls)))  # fmt: skip
+        return cls(
+            *(
+                np.load(directory / f"forest_{part.name}.npy", allow_pickle=False)
+                for part in fields(cls)
+            )
+        )
 
     @classmethod
     def of_lightgbm(cls, booster: Any) -> Forest:
@@ -122,11 +134,13 @@ class Forest:
         return cls(
             starts([len(tree.feature) for tree in trees]),
             starts([len(tree.value) for tree in trees]),
-            column("feature", np.int32), column("threshold", np.float32),
+            column("feature", np.int32),
+            column("threshold", np.float32),
             column("missing_right", np.bool_),
             column("kept", np.uint64).astype(np.uint32 if most <= 32 else np.uint64),
-            column("value", base.dtype), base,
-        )  # fmt: skip
+            column("value", base.dtype),
+            base,
+        )
 
 
 class _Tree:

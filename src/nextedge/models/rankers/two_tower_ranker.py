@@ -77,9 +77,10 @@ class TwoTowerRanker(CalibratedRanker):
             z = self.scaling.standard(rows.matrix[kept])
             q, c = (modules[s](torch.from_numpy(z[:, self._columns[s]])) for s in _SIDES)
             loss = torch.nn.functional.binary_cross_entropy_with_logits(
-                (q * c).sum(dim=1) + base, torch.from_numpy(label[kept]),
+                (q * c).sum(dim=1) + base,
+                torch.from_numpy(label[kept]),
                 torch.from_numpy(weight[kept].astype(np.float32)),
-            )  # fmt: skip
+            )
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -57,10 +57,12 @@ class Touched:
         fresh = events[len(self._rows) :]
         if fresh:
             rows = [
-                [UNKNOWN if name is None else ids.position(name)
-                 for ids, name in zip(self._ids, event, strict=True)]
+                [
+                    UNKNOWN if name is None else ids.position(name)
+                    for ids, name in zip(self._ids, event, strict=True)
+                ]
                 for event in fresh
-            ]  # fmt: skip
+            ]
             pairs = [a is not None and b is not None for a, b, _ in fresh]
             known = np.array(rows, np.int32)
             self._pairs = np.concatenate((self._pairs, pairs))

@@ -94,9 +94,11 @@ class PublishedCandidates:
     def counts(self) -> dict[str, int]:
         """What became of reads and writes."""
         return {
-            "hits": self._hits, "misses": self._misses, "failed": self.failed,
+            "hits": self._hits,
+            "misses": self._misses,
+            "failed": self.failed,
             "dropped_writes": self.dropped,
-        }  # fmt: skip
+        }
 
     def put(self, name: str, found: Kept) -> None:
         """Keep the candidates of one query, sooner or later; never waits."""

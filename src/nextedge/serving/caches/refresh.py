@@ -28,12 +28,17 @@ def refresh_lists(
     Args:
         most: users beside those at the ends of edges.
     """
-    published.renew([
-        (live.list_name(name, position), before.list_name(name, position),
-         partial(_found, surface, position, live.edges))
-        for position in live.newly_touched(before, most).tolist()
-        for name, surface in live.surfaces.items()
-    ])  # fmt: skip
+    published.renew(
+        [
+            (
+                live.list_name(name, position),
+                before.list_name(name, position),
+                partial(_found, surface, position, live.edges),
+            )
+            for position in live.newly_touched(before, most).tolist()
+            for name, surface in live.surfaces.items()
+        ]
+    )
 
 
 def _found(surface: LoadedSurface, position: int, edges: str) -> Kept:

@@ -39,8 +39,14 @@ _USER = 2
 _COLUMN = "column:"
 
 COUNTED = (
-    "hits", "misses", "failed_reads", "corrupt", "written", "failed_writes", "dropped_writes",
-)  # fmt: skip
+    "hits",
+    "misses",
+    "failed_reads",
+    "corrupt",
+    "written",
+    "failed_writes",
+    "dropped_writes",
+)
 
 
 class TwoLevelCache(Cache[Ranked]):

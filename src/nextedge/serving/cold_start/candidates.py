@@ -26,13 +26,7 @@ from nextedge.schema import ColumnKind
 from nextedge.serving.cold_start.merge import NOTHING, Evidence, Seeded, SeededBatch
 from nextedge.serving.contacts.address_books import Contacts
 from nextedge.serving.release import LoadedRelease, LoadedSurface
-from nextedge.types import (
-    UNKNOWN,
-    Candidates,
-    Identifier,
-    IndexArray,
-    Requests,
-)
+from nextedge.types import UNKNOWN, Candidates, Identifier, IndexArray, Requests
 
 _MOST = 1000
 """Candidates that one kind of evidence gives."""
@@ -44,9 +38,14 @@ _CONTACT, _CONNECTION, _STATED = 4.0, 2.0, 0.0
 
 
 def seeded(
-    release: LoadedRelease, overlay: Overlay, contacts: Contacts | None, surface: LoadedSurface,
-    user_id: Identifier, context: Mapping[str, str], k: int,
-) -> Seeded:  # fmt: skip
+    release: LoadedRelease,
+    overlay: Overlay,
+    contacts: Contacts | None,
+    surface: LoadedSurface,
+    user_id: Identifier,
+    context: Mapping[str, str],
+    k: int,
+) -> Seeded:
     """What live state recommends to a user without an edge in the release; may be nothing.
 
     Args:
@@ -315,9 +314,13 @@ def _display(user: _User, name: str) -> str:
 
 
 def seeded_batch(
-    release: LoadedRelease, overlay: Overlay, contacts: Contacts | None, surface: LoadedSurface,
-    user_ids: Sequence[Identifier], requests: Requests,
-) -> SeededBatch:  # fmt: skip
+    release: LoadedRelease,
+    overlay: Overlay,
+    contacts: Contacts | None,
+    surface: LoadedSurface,
+    user_ids: Sequence[Identifier],
+    requests: Requests,
+) -> SeededBatch:
     """``seeded`` for each query of a batch that has no edge in the release."""
     degree = surface.line.scope.graph.degree
     return SeededBatch(

@@ -108,10 +108,15 @@ class Contacts:
         return load_pepper(self.path.parent, self._tenant)
 
     def put(
-        self, user_id: Identifier, *, own: Sequence[str] | None = None,
-        contacts: Sequence[str] | None = None, discoverable: bool | None = None,
-        consent: bool = False, now: float | None = None,
-    ) -> Upload:  # fmt: skip
+        self,
+        user_id: Identifier,
+        *,
+        own: Sequence[str] | None = None,
+        contacts: Sequence[str] | None = None,
+        discoverable: bool | None = None,
+        consent: bool = False,
+        now: float | None = None,
+    ) -> Upload:
         """Replace a user's identifiers, address book or choice to be found; None leaves it.
 
         Args:

@@ -18,14 +18,7 @@ from nextedge.index.sharded import Found, merged
 from nextedge.serving.shards.indexes import held
 from nextedge.serving.shards.protocol import LOADING, Arrays, encode, parse_shards, shared_key
 from nextedge.serving.shards.replica import Replica
-from nextedge.serving.shards.scatter import (
-    Pace,
-    Question,
-    Scatter,
-    Tell,
-    in_turn,
-    wait_until_known,
-)
+from nextedge.serving.shards.scatter import Pace, Question, Scatter, Tell, in_turn, wait_until_known
 from nextedge.types import BoolArray, FloatArray, Waiting
 
 _log = logging.getLogger("nextedge")
@@ -60,9 +53,7 @@ class ShardClient:
         self._starting = threading.Lock()
         self._started = False
 
-    def message(
-        self, part: Part, about: Mapping[str, Any], arrays: Arrays | None = None
-    ) -> bytes:  # fmt: skip
+    def message(self, part: Part, about: Mapping[str, Any], arrays: Arrays | None = None) -> bytes:
         """A message to a part's processes."""
         return encode({**self._who, "part": str(part), **about}, arrays)
 
@@ -97,11 +88,12 @@ class ShardClient:
         while left:
             questions = [
                 Question(
-                    part.place, self.message(part, {"op": "open", "release": release_id}),
+                    part.place,
+                    self.message(part, {"op": "open", "release": release_id}),
                     [replica] if replica.up else [],
                 )
                 for part, replica in left
-            ]  # fmt: skip
+            ]
             Scatter(questions, time.perf_counter() + _ANSWERING_SECONDS, self.tell).run()
             asked = list(zip(left, questions, strict=True))
             over = time.perf_counter() > until

@@ -158,9 +158,14 @@ class PartIndexes:
         return opened
 
     def search(
-        self, release_id: str, surface: str, source: str, queries: FloatArray, k: int,
+        self,
+        release_id: str,
+        surface: str,
+        source: str,
+        queries: FloatArray,
+        k: int,
         allowed: BoolArray | None,
-    ) -> Found | None:  # fmt: skip
+    ) -> Found | None:
         """The k best of each query among the vectors held; positions are of all candidates.
 
         Args:

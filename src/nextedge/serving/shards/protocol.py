@@ -77,9 +77,9 @@ class Address:
         """Family and address for a socket; may wait for a name server, and raise OSError."""
         if self.path:
             return socket.AF_UNIX, self.path
-        family, _, _, _, place = socket.getaddrinfo(
-            self.host, self.port, type=socket.SOCK_STREAM
-        )[0]  # fmt: skip
+        family, _, _, _, place = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)[
+            0
+        ]
         return family, place
 
     def __str__(self) -> str:

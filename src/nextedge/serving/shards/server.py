@@ -116,9 +116,13 @@ class PartAnswers:
             if time.monotonic() - received > patience:
                 return _refusal("late", "nobody waits for it any more")
             found = self._indexes.search(
-                str(about["release"]), str(about["surface"]), str(about["source"]), queries, k,
+                str(about["release"]),
+                str(about["surface"]),
+                str(about["source"]),
+                queries,
+                k,
                 allowed,
-            )  # fmt: skip
+            )
         if found is None:
             return _refusal("not_here", "that release has no such index in shards")
         return encode({}, {"position": found[0], "score": found[1]})
@@ -195,9 +199,7 @@ def run_shard_server(
                 path.unlink(missing_ok=True)
 
 
-def listening(
-    answers: PartAnswers, host: str, port: int, path: Path | None = None
-) -> _Tcp | _Unix:  # fmt: skip
+def listening(answers: PartAnswers, host: str, port: int, path: Path | None = None) -> _Tcp | _Unix:
     """A server that is bound to its address, and answers once it is told to.
 
     Raises:

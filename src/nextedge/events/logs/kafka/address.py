@@ -13,9 +13,34 @@ from nextedge.errors import ConfigError
 DEAD_LETTERS = ".dead-letters"
 """A topic's dead letters are in the topic of its name followed by this."""
 _TOPIC = re.compile(rf"[A-Za-z0-9._-]{{1,{249 - len(DEAD_LETTERS)}}}")
-_BOTH = ("broker.", "client.", "enable.ssl.", "metadata.", "reconnect.", "sasl.", "security.", "socket.", "ssl.")  # fmt: skip
-_PRODUCER = ("batch.", "compression.", "delivery.timeout.ms", "linger.ms", "message.max.bytes", "queue.buffering.")  # fmt: skip
-_CONSUMER = ("fetch.", "heartbeat.interval.ms", "isolation.level", "max.partition.fetch.bytes", "max.poll.interval.ms", "queued.", "session.timeout.ms")  # fmt: skip
+_BOTH = (
+    "broker.",
+    "client.",
+    "enable.ssl.",
+    "metadata.",
+    "reconnect.",
+    "sasl.",
+    "security.",
+    "socket.",
+    "ssl.",
+)
+_PRODUCER = (
+    "batch.",
+    "compression.",
+    "delivery.timeout.ms",
+    "linger.ms",
+    "message.max.bytes",
+    "queue.buffering.",
+)
+_CONSUMER = (
+    "fetch.",
+    "heartbeat.interval.ms",
+    "isolation.level",
+    "max.partition.fetch.bytes",
+    "max.poll.interval.ms",
+    "queued.",
+    "session.timeout.ms",
+)
 _SECRET = re.compile(r"password|secret|\.pem$|sasl\.jaas|sasl\.oauthbearer\.config")
 _FROM_ENVIRONMENT = ".env"
 

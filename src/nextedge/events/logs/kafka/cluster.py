@@ -10,12 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from nextedge.errors import (
-    ConfigError,
-    LogFullError,
-    MissingDependencyError,
-    StorageError,
-)
+from nextedge.errors import ConfigError, LogFullError, MissingDependencyError, StorageError
 from nextedge.events.logs.kafka.address import KafkaAddress
 from nextedge.events.logs.kafka.messages import Headers
 

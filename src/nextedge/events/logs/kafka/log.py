@@ -273,6 +273,9 @@ def _start(given: int | None, low: int, high: int) -> int:
 def _letter(message: Message) -> DeadLetter:
     headers = {name: each.decode(errors="replace") for name, each in headers_in(message).items()}
     return DeadLetter(
-        headers.get("group", ""), headers.get("position", ""), body_of(message),
-        headers.get("reason", ""), produced_millis(message) * 1000,
-    )  # fmt: skip
+        headers.get("group", ""),
+        headers.get("position", ""),
+        body_of(message),
+        headers.get("reason", ""),
+        produced_millis(message) * 1000,
+    )

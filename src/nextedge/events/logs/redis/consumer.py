@@ -56,9 +56,7 @@ class RedisConsumer(Consumer):
                 time.sleep(min(left, _TURN_SECONDS))
 
     def _take(self, limit: int) -> Any:
-        rows = [
-            self._token, int(LEASE_SECONDS * 1000), self._group, _NAME, self._from, limit,
-        ]  # fmt: skip
+        rows = [self._token, int(LEASE_SECONDS * 1000), self._group, _NAME, self._from, limit]
         found = self._log.run(scripts.TAKE, ("log", "stream", *self._keys()), rows)
         if found[1]:
             self._from = found[2].decode()

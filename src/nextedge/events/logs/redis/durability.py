@@ -107,9 +107,11 @@ class Durability:
         while any(
             self._files().get(name)
             for name in (
-                "aof_rewrite_in_progress", "aof_rewrite_scheduled", "rdb_bgsave_in_progress",
+                "aof_rewrite_in_progress",
+                "aof_rewrite_scheduled",
+                "rdb_bgsave_in_progress",
             )
-        ):  # fmt: skip
+        ):
             if time.monotonic() > until:
                 raise StorageError(
                     f"{self._client.shown}: erased from memory, but its files are still being "
