@@ -28,7 +28,7 @@ from nextedge.build.embed import EmbedStep
 from nextedge.build.entities import EntitiesStep
 from nextedge.build.rank import RankStep
 from nextedge.build.snapshot import SnapshotStep
-from nextedge.build.step import Workshop, quiet
+from nextedge.build.step import StepRunner, quiet
 from nextedge.build.tables import TablesStep
 from nextedge.config import RankerConfig, load_config
 from nextedge.engines.duckdb.engine import LocalEngine
@@ -50,7 +50,7 @@ def measure(name: str, data: Path) -> dict[str, object]:
             frame.write_parquet(folder / f"{table}.parquet")
         config = load_config(folder)
         with LocalEngine(temp_directory=folder / "spill") as engine:
-            shop = Workshop(folder / "work", quiet)
+            shop = StepRunner(folder / "work", quiet)
             done = {"tables": shop.complete(TablesStep(config, engine, fingerprint(config)), {})}
             done["entities"] = shop.complete(EntitiesStep(config, engine), done)
             own = {"entities": done["entities"]}

@@ -40,7 +40,7 @@ from nextedge import Recommender
 from nextedge.data.synthetic import SyntheticConfig, generate_tenant
 from nextedge.events.event import Event
 from nextedge.events.logs.sqlite.log import LocalLog
-from nextedge.graph.changes import Records, changed
+from nextedge.graph.changes import EdgeChanges, changed
 from nextedge.graph.csr import build_graph, mirrored
 
 SEED = 7
@@ -107,7 +107,7 @@ def merge() -> dict[str, Any]:
         source, target, time_ = mirrored(ends[0], ends[1], stamps)
         graph = build_graph(source, target, nodes, nodes, None, time_)  # type: ignore[arg-type]
         fresh = chance.integers(0, nodes, (2, 1000), dtype=np.int32)
-        records = Records(fresh[0], fresh[1], np.ones(1000, np.float32), np.full(1000, 2**41))
+        records = EdgeChanges(fresh[0], fresh[1], np.ones(1000, np.float32), np.full(1000, 2**41))
         changed(graph, records.mirrored())  # compiled
         spent, copied = [], []
         for _ in range(5):

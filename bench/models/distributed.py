@@ -30,7 +30,7 @@ from nextedge.cores import thread_count
 from nextedge.graph.csr import build_graph, mirrored
 from nextedge.models.artifact import Artifact
 from nextedge.models.distributed.job import ARTIFACT, TOLD, write_job
-from nextedge.models.distributed.launcher import Told, launcher_of, threads_of
+from nextedge.models.distributed.launcher import ProgressOfRanks, launcher_of, threads_of
 from nextedge.models.model import TrainingData
 from nextedge.models.neural.graphsage import GraphSage
 from nextedge.models.neural.node_inputs import GraphSageConfig
@@ -63,7 +63,9 @@ def measured(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_job(folder, GraphSage(), replace(data, partitioned=graph == "partitioned"), config)
-        told = Told(folder / TOLD, "graphsage", lambda *_: ends.append(time.perf_counter()))
+        told = ProgressOfRanks(
+            folder / TOLD, "graphsage", lambda *_: ends.append(time.perf_counter())
+        )
         launcher = launcher_of(TrainingConfig(processes=processes))
         if launcher is None:
             command = [sys.executable, "-m", "nextedge.models.distributed.worker", name]

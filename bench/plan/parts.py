@@ -23,7 +23,7 @@ import pyarrow as pa
 from nextedge.build import embed, evaluate, rank
 from nextedge.build import snapshot as publishable
 from nextedge.build.evaluation.ranked_lists import RankedQueries
-from nextedge.build.step import Workshop
+from nextedge.build.step import StepRunner
 from nextedge.build.time_split import window_pipeline as lines
 from nextedge.models.neural.graphsage import GraphSage
 from nextedge.retrieval.source import source_classes
@@ -93,16 +93,16 @@ def held_mib() -> float:
 
 def watch(clock: Clock) -> None:
     """Wrap, for the rest of this process, the functions whose time is told apart."""
-    complete = Workshop.complete
+    complete = StepRunner.complete
 
-    def step(self: Workshop, given: Any, inputs: Any) -> Any:
+    def step(self: StepRunner, given: Any, inputs: Any) -> Any:
         clock.surface = getattr(given, "surface", "")
         name = f"{given.name} {clock.surface}".strip()
         clock.begun_mib[name] = held_mib()
         with clock.measure(name):
             return complete(self, given, inputs)
 
-    Workshop.complete = step  # type: ignore[method-assign]
+    StepRunner.complete = step  # type: ignore[method-assign]
     for module, function in (
         (lines, "window_snapshot"),
         (embed, "window_snapshot"),

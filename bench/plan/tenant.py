@@ -35,9 +35,9 @@ from nextedge.data.synthetic import SyntheticConfig, generate_tenant
 from nextedge.graph.snapshot import Snapshot
 from nextedge.planning.workload import Size
 from nextedge.serving.caches.lru import Cache
-from nextedge.serving.caches.precomputed import Kept, packed
+from nextedge.serving.caches.precomputed import CachedCandidates, packed
 from nextedge.serving.caches.shared_lru import pack_ranked
-from nextedge.serving.messages import Question
+from nextedge.serving.messages import RecommendationRequest
 from nextedge.serving.request import answer
 from nextedge.types import Requests
 
@@ -212,7 +212,9 @@ def _publishing(recommender: Recommender) -> dict[str, float]:
         for requests, candidates in found[:1]:
             matrix = line.matrix(requests, candidates)
             for rows, part in zip(candidates.rows(), _each(candidates), strict=True):
-                sizes["features"].append(len(packed("key", Kept(part.candidates, matrix[rows]))))
+                sizes["features"].append(
+                    len(packed("key", CachedCandidates(part.candidates, matrix[rows])))
+                )
         values |= {
             f"cpu publish {surface}": cpu / len(drawn) * users,
             f"wall publish {surface}": wall / len(drawn) * users,
@@ -225,10 +227,10 @@ def _publishing(recommender: Recommender) -> dict[str, float]:
     return values
 
 
-def _each(found: Any) -> list[Kept]:
+def _each(found: Any) -> list[CachedCandidates]:
     """Candidates of each query alone."""
     return [
-        Kept(
+        CachedCandidates(
             type(found)(
                 np.array([0, rows.stop - rows.start]),
                 found.candidate[rows],
@@ -341,7 +343,11 @@ def _list_bytes(recommender: Recommender, ids: list[str]) -> float:
     for surface in recommender.release.surfaces:
         for user in ids[:20]:
             answer(
-                recommender.release, recommender.overlay, [user], Question(surface), cache=lengths
+                recommender.release,
+                recommender.overlay,
+                [user],
+                RecommendationRequest(surface),
+                cache=lengths,
             )
     return float(np.mean(lengths.bytes))
 

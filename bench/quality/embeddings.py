@@ -26,7 +26,7 @@ from run import HOME, SETS, Split, random_edges, ranked
 
 from nextedge import Recommender
 from nextedge.evaluation import paired_bootstrap
-from nextedge.serving.messages import Question
+from nextedge.serving.messages import RecommendationRequest
 
 COLD = " cold"
 SLICES = {"all": (0, None), "no edge": (0, 1), "1 to 4 edges": (1, 5), "5 or more": (5, None)}
@@ -107,7 +107,7 @@ def _covered(recommender: Recommender, cold_queries: np.ndarray) -> dict[str, fl
     if not len(cold_queries):
         return {}
     ids = recommender.release.entities.users.identifiers(cold_queries.tolist()).to_pylist()
-    answers = recommender.recommend_many(ids, Question("people"))
+    answers = recommender.recommend_many(ids, RecommendationRequest("people"))
     general = {"popular", "trending", "recent"}
     own = [all(set(r.sources) - general for r in a.recommendations) for a in answers]
     return {

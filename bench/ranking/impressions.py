@@ -23,7 +23,7 @@ from rich.console import Console
 from nextedge import Recommender
 from nextedge.evaluation import off_policy_value
 from nextedge.evaluation.impressions import Choice, best_of_each, measure_shown
-from nextedge.serving.messages import Question
+from nextedge.serving.messages import RecommendationRequest
 
 HOME = Path(__file__).parents[2]
 
@@ -77,7 +77,7 @@ def _told_by_random(
     count = dict(clicks.group_by("item_id").len().iter_rows())
     scores: dict[tuple[str, int], float] = {}
     for start in range(0, len(users), 200):
-        question = Question("items", len(items), allow_seen=True)
+        question = RecommendationRequest("items", len(items), allow_seen=True)
         for answer in recommender.recommend_many(users[start : start + 200], question):
             for each in answer.recommendations:
                 scores[answer.user_id, each.id] = each.score - 1e-9 * each.rank

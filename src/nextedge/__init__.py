@@ -15,31 +15,38 @@ if TYPE_CHECKING:
     from nextedge.errors import NextEdgeError
     from nextedge.events.event import Event
     from nextedge.recommender import Recommender
-    from nextedge.serving.messages import Answer, Question, Recommendation
+    from nextedge.serving.messages import (
+        Recommendation,
+        RecommendationRequest,
+        RecommendationResponse,
+    )
 
 __version__ = "0.1.0"
 _HOMES = {
-    "Answer": "nextedge.serving.messages",
     "Config": "nextedge.config",
     "Event": "nextedge.events.event",
     "NextEdgeError": "nextedge.errors",
-    "Question": "nextedge.serving.messages",
     "Recommendation": "nextedge.serving.messages",
+    "RecommendationRequest": "nextedge.serving.messages",
+    "RecommendationResponse": "nextedge.serving.messages",
     "Recommender": "nextedge.recommender",
 }
+_FORMER_NAMES = {"Answer": "RecommendationResponse", "Question": "RecommendationRequest"}
+"""Names of before that go on working."""
 __all__ = [
-    "Answer",
     "Config",
     "Event",
     "NextEdgeError",
-    "Question",
     "Recommendation",
+    "RecommendationRequest",
+    "RecommendationResponse",
     "Recommender",
 ]
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used, so that the package itself stays light."""
+    name = _FORMER_NAMES.get(name, name)
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'nextedge' has no attribute {name!r}")

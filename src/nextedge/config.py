@@ -27,6 +27,14 @@ STATE_VARIABLE = "NEXTEDGE_STATE_HOME"
 """Environment variable: where a state in a bucket keeps what must be local files."""
 TENANT_PATTERN = r"^[A-Za-z0-9_.-]{1,64}$"
 
+RENAMED_SETTINGS = {
+    "others_drawn": "sampled_negatives",
+    "best_kept": "top_negatives",
+    "candidates_kept_an_hour": "cached_lists_per_hour",
+    "exact_below": "exact_search_max_items",
+}
+"""Former name of a setting = its name; a former one is refused, and the message gives the new one."""
+
 SurfaceKind = Literal["people", "items"]
 SplitMethod = Literal["auto", "time", "last", "random"]
 
@@ -145,9 +153,9 @@ class RankerConfig(_Settings):
     early_stopping: int = Field(30, ge=1)
     max_rows: int = Field(200_000, ge=1000)
     """Candidate rows a label window may give to training; bounds the cost of a build."""
-    best_kept: int = Field(80, ge=0)
+    top_negatives: int = Field(80, ge=0)
     """Candidates of a label query that are kept for certain, by rough score."""
-    others_drawn: int = Field(70, ge=1)
+    sampled_negatives: int = Field(70, ge=1)
     """Candidates of a label query drawn at random from the rest, each counted for many."""
     attribution_days: float = Field(14.0, gt=0)
     """An impression without an action counts as refused only after this many days."""
@@ -194,7 +202,7 @@ class IndexConfig(_Settings):
 
     kind: Literal["auto", "flat", "hnsw", "ivf_flat", "ivf_sq8", "ivf_pq"] = "auto"
     """``auto``: by number of vectors and memory; ``flat`` compares with all of them."""
-    exact_below: int = Field(50_000, ge=0)
+    exact_search_max_items: int = Field(50_000, ge=0)
     """Candidates up to which all are compared."""
     target_recall: float = Field(0.95, gt=0, le=1)
     """Share of the truly nearest that must be found, or nothing is published."""
@@ -319,7 +327,7 @@ class ServingConfig(_Settings):
     """How long they are kept; those of other releases go as a new one is published."""
     candidates_features: bool = False
     """Keep their features too: a request then only ranks, for about seven times the room."""
-    candidates_kept_an_hour: int = Field(10_000, ge=0)
+    cached_lists_per_hour: int = Field(10_000, ge=0)
     """Users for whom a process keeps what their request found, beside those that were published."""
     shards: tuple[str, ...] = Field((), exclude=True)
     """Addresses of ``nextedge serve-shard 0/N``, ``1/N``, …; those of replicas with commas between
@@ -547,14 +555,18 @@ def _describe(error: ValidationError, origin: str) -> str:
     for fault in error.errors():
         where = ".".join(str(part) for part in fault["loc"])
         if fault["type"] == "extra_forbidden":
-            valid = _valid_names(fault["loc"][:-1])
-            lines.append(
-                f"{origin}: unknown setting {where!r}; {nearest(str(fault['loc'][-1]), valid)}"
-            )
+            lines.append(f"{origin}: {_unknown_setting(where, fault['loc'])}")
         else:
             given = re.sub(r"://[^/@'\"]*@", "://***@", repr(fault.get("input")))
             lines.append(f"{origin}: {where}: {fault['msg']} (given: {given})")
     return "\n".join(lines)
+
+
+def _unknown_setting(where: str, location: tuple[int | str, ...]) -> str:
+    name, valid = str(location[-1]), _valid_names(location[:-1])
+    if RENAMED_SETTINGS.get(name) in valid:
+        return f"setting {where!r} is now named {RENAMED_SETTINGS[name]!r}; use that name"
+    return f"unknown setting {where!r}; {nearest(name, valid)}"
 
 
 def _valid_names(location: tuple[int | str, ...]) -> list[str]:

@@ -28,7 +28,7 @@ from nextedge.errors import (
     nearest,
 )
 from nextedge.events.event import Event
-from nextedge.events.ingest import Intake, Raw, Recorded, Sorted
+from nextedge.events.ingest import CheckedEvents, Ingest, Raw, Recorded
 from nextedge.events.logs.log import open_live_log
 from nextedge.events.logs.relay import BrokerRelays, relays_to_broker
 from nextedge.events.logs.sqlite.log import FILE
@@ -52,8 +52,8 @@ from nextedge.serving.caches.shared_lru import ranked_cache
 from nextedge.serving.contacts.address_books import Contacts
 from nextedge.serving.forget import Erased, forget
 from nextedge.serving.live_graphs import with_live_edges
-from nextedge.serving.messages import Answer, Question
-from nextedge.serving.rank_with_deadline import Ranked
+from nextedge.serving.messages import RecommendationRequest, RecommendationResponse
+from nextedge.serving.rank_with_deadline import RankedList
 from nextedge.serving.release import LoadedRelease
 from nextedge.serving.request import answer
 from nextedge.serving.shards.client import LEFT_OUT, shard_client
@@ -104,8 +104,8 @@ class Recommender:
         self.contacts = Contacts(self.config.state_path, self.config.onboarding, self.config.tenant)
         """Address books, for those without an edge in the release."""
         self.forgotten = Forgotten(self.config.state_path)
-        self._intake = Intake(self.config, self.forgotten, self._strangers)
-        self.cache: Cache[Ranked] | None = None
+        self._intake = Ingest(self.config, self.forgotten, self._strangers)
+        self.cache: Cache[RankedList] | None = None
         """Of ranked lists; None computes every request anew."""
         self.published: PublishedCandidates | None = None
         """Of candidates that were found before; None finds them at every request."""
@@ -352,9 +352,9 @@ class Recommender:
         busiest = release.entities.users.identifiers([int(degree.argmax())])[0].as_py()
         for name, surface in release.surfaces.items():
             for user in (busiest, "a stranger"):
-                answer(release, self.overlay, [user], Question(name))
+                answer(release, self.overlay, [user], RecommendationRequest(name))
             surface.pace.expected_ms.clear()  # compiling is no part of the pace
-            answer(release, self.overlay, [busiest], Question(name))
+            answer(release, self.overlay, [busiest], RecommendationRequest(name))
 
     def store_counts(self) -> dict[str, Mapping[str, int]]:
         """What became of reads and writes of the stores of ranked lists and of candidates."""
@@ -391,7 +391,7 @@ class Recommender:
         cursor: str | None = None,
         explain: bool = False,
         strict: bool = False,
-    ) -> Answer:
+    ) -> RecommendationResponse:
         """Recommendations for one user; an unknown one is answered from the fallback.
 
         Args:
@@ -401,7 +401,7 @@ class Recommender:
         Raises:
             UnknownUserError: ``strict`` and the release does not know the user.
         """
-        question = Question(
+        question = RecommendationRequest(
             self.surface_name(surface),
             k,
             context or {},
@@ -413,11 +413,15 @@ class Recommender:
         return self.recommend_many([user_id], question, strict=strict)[0]
 
     def recommend_many(
-        self, user_ids: Sequence[Identifier], question: Question, *, strict: bool = False
-    ) -> list[Answer]:
+        self,
+        user_ids: Sequence[Identifier],
+        question: RecommendationRequest,
+        *,
+        strict: bool = False,
+    ) -> list[RecommendationResponse]:
         """Recommendations for many users in one batch."""
         arms = self.served.of_users(user_ids)
-        found: dict[int, Answer] = {}
+        found: dict[int, RecommendationResponse] = {}
         for arm in dict.fromkeys(arms):  # several only while there is a trial
             rows = [row for row, other in enumerate(arms) if other == arm]
             asked = [user_ids[row] for row in rows]
@@ -428,10 +432,10 @@ class Recommender:
         self,
         arm: tuple[LoadedRelease, str | None],
         user_ids: Sequence[Identifier],
-        question: Question,
+        question: RecommendationRequest,
         *,
         strict: bool,
-    ) -> list[Answer]:
+    ) -> list[RecommendationResponse]:
         release, experiment = arm
         if strict:
             self.overlay.catch_up()
@@ -470,12 +474,12 @@ class Recommender:
         Raises:
             UnknownUserError, UnknownItemError: the release does not know one of them.
         """
-        question = Question(self.surface_name(surface), k, context or {})
+        question = RecommendationRequest(self.surface_name(surface), k, context or {})
         return why_not(self.release, self.overlay, user_id, candidate_id, question)
 
     def recommend_all(
-        self, question: Question, progress: Progress = quiet, part: Part | None = None
-    ) -> Iterator[list[Answer]]:
+        self, question: RecommendationRequest, progress: Progress = quiet, part: Part | None = None
+    ) -> Iterator[list[RecommendationResponse]]:
         """Recommendations for every user of the release, or of a part of them, batch by batch.
 
         Raises:
@@ -492,7 +496,7 @@ class Recommender:
                 yield self._whole(self.recommend_many(ids, question))
         progress("recommend", len(users), len(users))
 
-    def _whole(self, answers: list[Answer]) -> list[Answer]:
+    def _whole(self, answers: list[RecommendationResponse]) -> list[RecommendationResponse]:
         """Answers that no part of an index was left out of; a file of all users has no others."""
         for name in answers[0].degraded:
             if name.startswith(LEFT_OUT):
@@ -545,7 +549,7 @@ class Recommender:
             raise EventError(each.reason)
         return sorted_out.kept
 
-    def _sorted(self, events: Iterable[Raw]) -> Sorted:
+    def _sorted(self, events: Iterable[Raw]) -> CheckedEvents:
         """Check events; those without a time are stamped after all that the log holds."""
         given = list(events)
         if not all(_timed(each) for each in given):

@@ -12,7 +12,7 @@ import pytest
 
 from nextedge import Recommender
 from nextedge.data.synthetic import SyntheticConfig, generate_tenant
-from nextedge.serving.messages import Question
+from nextedge.serving.messages import RecommendationRequest
 from nextedge.types import Requests
 
 
@@ -54,7 +54,7 @@ def test_cold_users_get_k_better_than_the_popular(
     assert json.loads(training.read_text())["cold_start"]["positives"] >= 30
     line = recommender.release.surface("people").line
     assert line.cold_start_ranker is not None
-    answers = recommender.recommend_many(sorted(lost), Question("people", 20))
+    answers = recommender.recommend_many(sorted(lost), RecommendationRequest("people", 20))
     assert all(len(answer.recommendations) == 20 for answer in answers)
     order = np.argsort(-line.scope.candidate_degree, kind="stable")[:20]
     popular = recommender.release.entities.users.identifiers(order.tolist()).to_pylist()

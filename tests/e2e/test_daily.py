@@ -273,7 +273,7 @@ def test_the_cron_job_calls_what_the_image_holds() -> None:
 
 
 def test_the_image_holds_what_the_services_need() -> None:
-    """Indexes above ``index.exact_below``, `serve-shard` of compose.yaml, and a bucket as state."""
+    """Indexes above ``index.exact_search_max_items``, `serve-shard` of compose.yaml, and a bucket as state."""
     extras = re.search(r"'\.\[([a-z0-9,]+)\]'", (DEPLOY / "Dockerfile").read_text())
     assert extras is not None
     assert {"ann", "redis", "s3"} <= set(extras[1].split(","))

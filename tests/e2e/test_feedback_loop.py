@@ -19,7 +19,7 @@ from nextedge import Recommender
 from nextedge.build.step import quiet
 from nextedge.build.tables import REPORT, TablesStep
 from nextedge.build.time_split.windows import History
-from nextedge.build.training_set.impressions import Shown, shown_between
+from nextedge.build.training_set.impressions import ImpressionOutcomes, shown_between
 from nextedge.config import RankerConfig
 from nextedge.engines.duckdb.engine import LocalEngine
 from nextedge.retrieval.source import source_classes
@@ -110,7 +110,7 @@ def impressions(folder: Path) -> dict[tuple[str, str], dict[str, Any]]:
     return found
 
 
-def shown(folder: Path, relation: Relation) -> Shown:
+def shown(folder: Path, relation: Relation) -> ImpressionOutcomes:
     history = History.load(work(folder, "entities"))
     start, end = (int(ago(days).timestamp() * 1e6) for days in (100, 0.1))
     found = shown_between(history, relation, start, end, RankerConfig())

@@ -21,7 +21,7 @@ from nextedge.api.app import create_app
 from nextedge.cli.main import app as cli
 from nextedge.data.synthetic import SyntheticConfig, generate_tenant
 from nextedge.errors import ConfigError, DataError, EventError
-from nextedge.serving.messages import Answer, Question
+from nextedge.serving.messages import RecommendationRequest, RecommendationResponse
 from nextedge.types import CONNECTS
 
 SETTINGS = """
@@ -89,11 +89,11 @@ def recommender(held: Held, tmp_path: Path) -> Iterator[Recommender]:
     recommender.close()
 
 
-def shown(answer: Answer) -> list[str]:
+def shown(answer: RecommendationResponse) -> list[str]:
     return [str(each.id) for each in answer.recommendations]
 
 
-def of_contacts(answer: Answer) -> set[str]:
+def of_contacts(answer: RecommendationResponse) -> set[str]:
     return {str(e.id) for e in answer.recommendations if e.reason.code == "contacts"}
 
 
@@ -278,7 +278,7 @@ def test_a_stated_school_seeds_the_list(held: Held, recommender: Recommender) ->
         ]
     )
     users = sorted(stated)
-    answers = recommender.recommend_many(users, Question("people", 20))
+    answers = recommender.recommend_many(users, RecommendationRequest("people", 20))
     other = sum(set(shown(answer)) != set(usual) for answer in answers)
     assert other > 0.95 * len(answers)
     degree = release.surface("people").line.scope.candidate_degree
@@ -441,7 +441,7 @@ def test_a_batch_equals_single_requests(held: Held, recommender: Recommender) ->
     recommender.record({"type": "connect", "user_id": users[1], "candidate_id": friends[0]})
     warm = popular(recommender)[0]
     asked = [users[0], warm, "nobody", users[1]]
-    batch = recommender.recommend_many(asked, Question("people", 20))
+    batch = recommender.recommend_many(asked, RecommendationRequest("people", 20))
     for user, answer in zip(asked, batch, strict=True):
         alone = recommender.recommend(user, "people", 20)
         assert [(e.id, e.reason, e.sources) for e in answer.recommendations] == [

@@ -22,7 +22,7 @@ from nextedge.policy.promotions import spread
 from nextedge.retrieval.eligibility import eligible
 from nextedge.retrieval.item_knn import ItemKnn
 from nextedge.serving.cursor import Cursor
-from nextedge.serving.messages import Answer
+from nextedge.serving.messages import RecommendationResponse
 from nextedge.types import Filter, Requests
 
 USER = "u000007"
@@ -45,7 +45,7 @@ def client(tenant: Path, tmp_path: Path) -> Iterator[TestClient]:
         yield client
 
 
-def ids(answer: Answer) -> list[Any]:
+def ids(answer: RecommendationResponse) -> list[Any]:
     return [each.id for each in answer.recommendations]
 
 

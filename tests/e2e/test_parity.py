@@ -19,7 +19,7 @@ from nextedge.cli.main import app
 from nextedge.evaluation.parity import check_parity
 from nextedge.events.request_log import RequestLog
 from nextedge.features.feature import FeatureSet
-from nextedge.ranking.pipeline import Line
+from nextedge.ranking.pipeline import RankingPipeline
 from nextedge.serving.replay import replay_features
 from nextedge.types import Candidates, Requests
 
@@ -69,13 +69,13 @@ def test_a_candidate_that_only_the_batch_has_is_said_in_plain_json(
     built: Recommender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     line = next(iter(built.release.surfaces.values())).line
-    plain = Line.retrieve
+    plain = RankingPipeline.retrieve
 
-    def shorter(self: Line, requests: Requests) -> Candidates:
+    def shorter(self: RankingPipeline, requests: Requests) -> Candidates:
         found = plain(self, requests)
         return found if len(requests) > 1 else found.head(10)
 
-    monkeypatch.setattr(Line, "retrieve", shorter)
+    monkeypatch.setattr(RankingPipeline, "retrieve", shorter)
     found = check_parity(line, "people", 0, 3).to_json()
     assert [each["column"] for each in found["mismatches"]] == ["candidates"]
     assert "NaN" not in json.dumps(found)

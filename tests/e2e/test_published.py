@@ -14,9 +14,14 @@ from typer.testing import CliRunner
 from nextedge import Question, Recommender
 from nextedge.cli.main import app as cli
 from nextedge.errors import StoreError
-from nextedge.ranking.pipeline import Line
-from nextedge.serving.caches.precomputed import Kept, PublishedCandidates, open_candidates, packed
-from nextedge.serving.messages import Answer
+from nextedge.ranking.pipeline import RankingPipeline
+from nextedge.serving.caches.precomputed import (
+    CachedCandidates,
+    PublishedCandidates,
+    open_candidates,
+    packed,
+)
+from nextedge.serving.messages import RecommendationResponse
 from nextedge.serving.request import answer
 from nextedge.stores.memory import MemoryStore
 from nextedge.types import Requests
@@ -36,7 +41,7 @@ def asked(
     recommender: Recommender, surface: str, published: PublishedCandidates | None
 ) -> list[list[tuple[object, float, tuple[str, ...]]]]:
     question = Question(surface, 15)
-    answers: list[Answer] = [
+    answers: list[RecommendationResponse] = [
         answer(recommender.release, recommender.overlay, [u], question, published=published)[0]
         for u in USERS
     ]
@@ -58,9 +63,9 @@ def test_lists_of_what_was_kept_are_the_same_bit_for_bit(
     def never(*_: object) -> None:
         raise AssertionError("nothing is to be found again")
 
-    monkeypatch.setattr(Line, "retrieve", never)
+    monkeypatch.setattr(RankingPipeline, "retrieve", never)
     if features:
-        monkeypatch.setattr(Line, "matrix", never)
+        monkeypatch.setattr(RankingPipeline, "matrix", never)
     assert asked(recommender, surface, published) == computed
     published.close()
 
@@ -114,14 +119,14 @@ def test_publish_keeps_every_user_once_and_drops_other_releases(recommender: Rec
     assert not {key for key in keys if "1999" in key}
     store.delete_many([f"candidates/{recommender.release.id}/people/7"])
     found: list[np.ndarray] = []
-    real = Line.retrieve
+    real = RankingPipeline.retrieve
 
     def counted(self, requests, *given):  # type: ignore[no-untyped-def]
         found.append(requests.query)
         return real(self, requests, *given)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Line, "retrieve", counted)
+        patch.setattr(RankingPipeline, "retrieve", counted)
         recommender.publish()
     assert [each.tolist() for each in found] == [[7]]
     store.close()
@@ -198,7 +203,7 @@ def test_features_of_another_ranker_are_made_anew(recommender: Recommender) -> N
     place = int(release.entities.users.position(USERS[0]))
     found = release.surface("people").line.retrieve(Requests(np.int32([place]), 0, 1))
     narrow = np.zeros((len(found), 3), np.float32)
-    value = packed(f"candidates/{release.id}/people/{place}", Kept(found, narrow))
+    value = packed(f"candidates/{release.id}/people/{place}", CachedCandidates(found, narrow))
     published.store.put_many({f"candidates/{release.id}/people/{place}": value}, 3600.0)
     question = Question("people", 15)
     kept = answer(release, recommender.overlay, [USERS[0]], question, published=published)[0]

@@ -12,7 +12,7 @@ from nextedge.data.synthetic import SyntheticConfig, generate_tenant
 from nextedge.events.request_log import RequestLog
 from nextedge.serving.caches.lru import Cache
 from nextedge.serving.caches.precomputed import PublishedCandidates
-from nextedge.serving.messages import Question
+from nextedge.serving.messages import RecommendationRequest
 from nextedge.serving.prepare import prepare
 from nextedge.serving.replay import replay_features
 from nextedge.serving.request import answer
@@ -27,7 +27,7 @@ model = "lightgbm"
 compare = ["lightgbm"]
 max_rows = 4000
 """
-ASKED = Question("items", 5)
+ASKED = RecommendationRequest("items", 5)
 
 
 @pytest.fixture(scope="module")

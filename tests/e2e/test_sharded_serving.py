@@ -27,7 +27,7 @@ from nextedge.config import Config, load_config
 from nextedge.data.partition import Part, partition_of
 from nextedge.errors import ShardError
 from nextedge.retrieval.model_source import ModelSource
-from nextedge.serving.messages import Answer, Question
+from nextedge.serving.messages import RecommendationRequest, RecommendationResponse
 from nextedge.serving.shards.client import RemoteIndex
 from nextedge.stores.store import open_store
 
@@ -38,7 +38,7 @@ SETTINGS = """\
 tenant = "acme"
 [serving]
 cache_entries = 0
-candidates_kept_an_hour = 0
+cached_lists_per_hour = 0
 deadline_ms = 6000
 {shards}
 [surfaces.items]
@@ -189,7 +189,7 @@ def counted(front: Running, what: str, shard: int) -> float:
     return float(found[1]) if found else 0.0
 
 
-def shown(answer: Answer) -> list[tuple[Any, float, tuple[str, ...]]]:
+def shown(answer: RecommendationResponse) -> list[tuple[Any, float, tuple[str, ...]]]:
     assert not answer.degraded
     return [(each.id, each.score, each.sources) for each in answer.recommendations]
 
@@ -205,8 +205,8 @@ def test_answers_are_those_of_an_index_in_one_process(
             source.index = None  # all candidates are compared
     source = remote.release.surface("items").line.sources["als"]
     assert isinstance(source, ModelSource) and isinstance(source.index, RemoteIndex)
-    whole = Question("items", 20)
-    for question in (whole, Question("items", 20, filters={"category": ["c1", "c3"]})):
+    whole = RecommendationRequest("items", 20)
+    for question in (whole, RecommendationRequest("items", 20, filters={"category": ["c1", "c3"]})):
         for start in range(0, USERS, 40):
             users = range(start, start + 40)
             answers = [
@@ -289,7 +289,7 @@ def test_what_is_written_for_all_is_whole_or_not_at_all(
     with pytest.raises(ShardError, match="serve-shard 0/3"):
         recommender.publish()
     with pytest.raises(ShardError, match="no_index_shard_0"):
-        list(recommender.recommend_all(Question("items", 5)))
+        list(recommender.recommend_all(RecommendationRequest("items", 5)))
     recommender.close()
     to = tmp_path / "all.parquet"
     done = CliRunner().invoke(

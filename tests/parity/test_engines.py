@@ -34,7 +34,7 @@ from nextedge.errors import NextEdgeError, StorageError
 from nextedge.graph import assemble
 from nextedge.releases.manifest import Release
 from nextedge.serving.caches.precomputed import open_candidates
-from nextedge.serving.messages import Question
+from nextedge.serving.messages import RecommendationRequest
 from nextedge.testing.blocks import Broken, Reads, Twice
 
 WITHIN = 1e-6
@@ -164,7 +164,7 @@ def test_everybody_is_recommended_the_same(
     local: Release, engine: SparkEngine, tmp_path: Path
 ) -> None:
     recommender = Recommender(local.path.parents[2])
-    question = Question("people", 5)
+    question = RecommendationRequest("people", 5)
     write_all(recommender, question, tmp_path / "local.parquet", quiet)
     rows = recommend_all(engine, recommender, question, tmp_path / "spark.parquet", quiet)
     order = [("user_id", "ascending"), ("rank", "ascending")]

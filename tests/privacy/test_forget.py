@@ -82,9 +82,9 @@ def still_right(recommender: Recommender) -> None:
 
 
 def question():  # type: ignore[no-untyped-def]
-    from nextedge.serving.messages import Question
+    from nextedge.serving.messages import RecommendationRequest
 
-    return Question("people", 3)
+    return RecommendationRequest("people", 3)
 
 
 def test_no_byte_is_left_and_a_build_brings_nothing_back(folder: Path) -> None:

@@ -27,7 +27,7 @@ from starlette.testclient import TestClient
 
 from nextedge import Recommender
 from nextedge.api.app import create_app
-from nextedge.serving.messages import Question
+from nextedge.serving.messages import RecommendationRequest
 
 
 def cast() -> list[int]:
@@ -202,7 +202,7 @@ class Histories(RuleBasedStateMachine):
 
     @invariant()
     def nothing_forbidden_is_shown(self) -> None:
-        answers = self.recommender.recommend_many(CAST, Question("people", 40))
+        answers = self.recommender.recommend_many(CAST, RecommendationRequest("people", 40))
         for user, answer in zip(CAST, answers, strict=True):
             found = answer.recommendations
             self.check(user, [(each.id, each.reason.text, each.reason.evidence) for each in found])  # type: ignore[misc]

@@ -236,6 +236,6 @@ def test_a_locked_log_shows_nobody_until_it_is_free(folder: Path) -> None:
 
 
 def question(recommender: Recommender):  # type: ignore[no-untyped-def]
-    from nextedge.serving.messages import Question
+    from nextedge.serving.messages import RecommendationRequest
 
-    return Question(recommender.surface_name(None))
+    return RecommendationRequest(recommender.surface_name(None))

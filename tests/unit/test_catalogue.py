@@ -10,7 +10,12 @@ import pyarrow as pa
 import pytest
 
 from nextedge.events.event import Event, parse_event
-from nextedge.events.to_tables.entities import Stated, with_items, with_newcomers, with_profiles
+from nextedge.events.to_tables.entities import (
+    UpdatedRows,
+    with_items,
+    with_newcomers,
+    with_profiles,
+)
 from nextedge.events.to_tables.rows import event_rows
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -36,13 +41,13 @@ def items() -> pa.Table:
     )
 
 
-def stated(events: list[Event], rows: pa.Table | None = None) -> Stated:
+def stated(events: list[Event], rows: pa.Table | None = None) -> UpdatedRows:
     found = with_items(items() if rows is None else rows, events, pa.int64())
     assert found is not None
     return found
 
 
-def by_id(found: Stated) -> dict[Any, dict[str, Any]]:
+def by_id(found: UpdatedRows) -> dict[Any, dict[str, Any]]:
     return {row["item_id"]: row for row in found.rows.to_pylist()}
 
 

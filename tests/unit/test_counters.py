@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nextedge.build.time_split.windows import Records
+from nextedge.build.time_split.windows import EdgeRecords
 from nextedge.features.backfill import Sizes, backfill, without_user
 from nextedge.features.counters import (
     CATEGORY,
@@ -169,7 +169,7 @@ def test_backfill_and_one_fact_at_a_time_agree(
         assert [time for time, _ in joined] == whole[f"{LATEST.name}_times"][user].tolist()
 
 
-def tables(given_facts: list[Fact]) -> list[Records]:
+def tables(given_facts: list[Fact]) -> list[EdgeRecords]:
     """Connections (to the next user) and interactions."""
     found = []
     for kind in (CONNECT, INTERACT):
@@ -178,7 +178,7 @@ def tables(given_facts: list[Fact]) -> list[Records]:
         source = np.array([each[2] for each in rows], np.int32)
         target = np.array([each[3] for each in rows], np.int32)
         target = (source + 1) % 4 if kind == CONNECT else target
-        found.append(Records(source, target, time, np.ones(len(rows), np.float32), time))
+        found.append(EdgeRecords(source, target, time, np.ones(len(rows), np.float32), time))
     return found
 
 

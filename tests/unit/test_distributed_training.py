@@ -21,7 +21,7 @@ from nextedge.graph.sampler import sample_neighbors
 from nextedge.models.artifact import Artifact
 from nextedge.models.distributed.collectives import Ranks
 from nextedge.models.distributed.job import ARTIFACT, JOB, load_data, save_data, write_job
-from nextedge.models.distributed.launcher import SparkLauncher, Told, fit
+from nextedge.models.distributed.launcher import ProgressOfRanks, SparkLauncher, fit
 from nextedge.models.distributed.worker import work
 from nextedge.models.model import TrainingData
 from nextedge.models.neural.graph_partition import Partitioned, Replicated
@@ -256,7 +256,9 @@ def test_spark_starts_the_processes(
     try:
         write_job(tmp_path, GraphSage(), data, CONFIG)
         told: list[int] = []
-        tell = Told(tmp_path / "told.jsonl", "graphsage", lambda _, done, __: told.append(done))
+        tell = ProgressOfRanks(
+            tmp_path / "told.jsonl", "graphsage", lambda _, done, __: told.append(done)
+        )
         SparkLauncher(2, local=local).run(tmp_path, tell)
         if not local:
             with pytest.raises(TrainingError, match="Spark runs 2 tasks"):

@@ -12,7 +12,7 @@ from nextedge.config import PolicyConfig
 from nextedge.graph.csr import build_graph
 from nextedge.policy.diversity import diverse_order, likeness
 from nextedge.policy.policy import Policy
-from nextedge.serving.messages import Question
+from nextedge.serving.messages import RecommendationRequest
 from nextedge.serving.prepare import prepare
 from nextedge.serving.rank_with_deadline import ranked_candidates
 
@@ -55,7 +55,9 @@ def test_the_policy_diversifies_every_surface(tenant: Path) -> None:
     recommender = Recommender(tenant)
     for name, surface in recommender.release.surfaces.items():
         users = recommender.release.entities.users.identifiers(range(40)).to_pylist()
-        given = prepare(recommender.release, recommender.overlay, users, Question(name, 10))
+        given = prepare(
+            recommender.release, recommender.overlay, users, RecommendationRequest(name, 10)
+        )
         ranked = ranked_candidates(surface, given.requests).candidates
         lists = []
         for diversity in (0.0, 0.8):

@@ -17,7 +17,7 @@ from nextedge.events.event import Event, parse_event
 from nextedge.events.logs.sqlite.log import LocalLog
 from nextedge.events.schemas import EVENTS
 from nextedge.events.state.checkpoint import SnapshotKeeper, Snapshots, canonical, renew
-from nextedge.events.state.facts import Facts
+from nextedge.events.state.facts import FoldedState
 from nextedge.events.state.overlay import Overlay
 
 USERS, ITEMS, DAY = ("a", "b", "c", 1), ("x", 2), 86_400_000_000
@@ -59,11 +59,11 @@ some_events = st.lists(told, max_size=40).map(
 )
 
 
-def state(facts: Facts) -> dict[str, list[Any]]:
+def state(facts: FoldedState) -> dict[str, list[Any]]:
     return {part: sorted(rows) for part, rows in facts.dump().items()}
 
 
-def views(facts: Facts) -> dict[str, Any]:
+def views(facts: FoldedState) -> dict[str, Any]:
     """All that readers look at, beside what is dumped."""
     return (
         {
@@ -92,7 +92,7 @@ def test_order_and_repetition_change_nothing(events: list[Event], data: st.DataO
     repeated = st.lists(st.sampled_from(events)) if events else st.just([])
     other = data.draw(st.permutations(events + data.draw(repeated)))
     days = data.draw(st.sampled_from([float("inf"), 0.1, 0.0]))
-    one, two = Facts(days), Facts(days)
+    one, two = FoldedState(days), FoldedState(days)
     for event in events:
         one.add(event)
     for event in other:
@@ -104,7 +104,7 @@ def test_order_and_repetition_change_nothing(events: list[Event], data: st.DataO
 @given(some_events)
 def test_a_fact_is_what_its_latest_event_says(events: list[Event]) -> None:
     """The slow and obvious way: for each fact the latest event, the narrowing one where equal."""
-    facts = Facts.of(events)
+    facts = FoldedState.of(events)
     for on, off, holds in (
         ("opt_out", ("opt_in",), lambda e: str(e.user_id) in facts.opted_out),
         ("block", ("unblock",), lambda e: str(e.candidate_id) in facts.blocked.of(str(e.user_id))),
@@ -132,8 +132,8 @@ def test_a_fact_is_what_its_latest_event_says(events: list[Event]) -> None:
 
 
 def test_a_request_hides_the_pair_while_it_stands() -> None:
-    def facts(*names: tuple[str, str, str]) -> Facts:
-        return Facts.of(
+    def facts(*names: tuple[str, str, str]) -> FoldedState:
+        return FoldedState.of(
             parse_event({"type": name, "user_id": by, "candidate_id": other, "timestamp": place})
             for place, (name, by, other) in enumerate(names)
         )
@@ -160,7 +160,7 @@ def test_no_more_is_kept_of_what_was_shown_than_needed() -> None:
             {"type": "impression", "user_id": 1, "item_id": target, "timestamp": time}
         )
 
-    facts = Facts(2)
+    facts = FoldedState(2)
     for place in range(2100):
         facts.add(shown(place, str(place)))
     assert len(facts.shown["items", "1"]) == 2000

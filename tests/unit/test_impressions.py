@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from nextedge.build.training_set.impressions import Shown, shown_between
+from nextedge.build.training_set.impressions import ImpressionOutcomes, shown_between
 from nextedge.build.training_set.label_rows import _with_refusals
 from nextedge.config import RankerConfig
 from nextedge.schema import ACTIONS
@@ -25,7 +25,7 @@ def shown(
     settings: RankerConfig | None = None,
     end: int = END,
     **columns: object,
-) -> Shown:
+) -> ImpressionOutcomes:
     """What a window learns from impressions given column by column (times in µs)."""
     folder = tmp_path / "impressions" / ("item_id" if items else "candidate_id")
     folder.mkdir(parents=True)

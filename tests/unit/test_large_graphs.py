@@ -12,10 +12,10 @@ from scipy import sparse
 
 from nextedge.build import entities as entities_step
 from nextedge.build.cache.memory_budget import NEEDS, Need, require
-from nextedge.build.step import Workshop, quiet
+from nextedge.build.step import StepRunner, quiet
 from nextedge.build.tables_to_graph import edges as interning
 from nextedge.build.time_split.pairs import Pairs
-from nextedge.build.time_split.windows import Records
+from nextedge.build.time_split.windows import EdgeRecords
 from nextedge.data import ids as id_maps
 from nextedge.data import order as order_statistics
 from nextedge.engines.duckdb.engine import LocalEngine
@@ -25,7 +25,7 @@ from nextedge.features.counters import CONNECTIONS, KIND, TIME, USER, dense, fol
 from nextedge.graph import assemble, communities, decay
 from nextedge.graph.assemble import EdgeList
 from nextedge.graph.csr import Graph, build_graph, graph_of, mirrored
-from nextedge.graph.placing import Place
+from nextedge.graph.placing import PlacedEdges
 from nextedge.retrieval.popular import _most_shared
 from nextedge.storage import ArrayFiles, vanishing
 from nextedge.types import CONNECTS, ENGAGES
@@ -87,10 +87,10 @@ def test_rows_are_those_of_a_dictionary_in_memory_and_in_files(
     graph = graph_of(edges, 40, 40)
     for part, values in by_dictionary(edges, 40).items():
         np.testing.assert_array_equal(getattr(graph, part), values)
-    same(Place(tmp_path).graph("connections", edges, 40, 40), graph)
-    same(Place(tmp_path).reverse("reversed", graph), graph.reverse)
+    same(PlacedEdges(tmp_path).graph("connections", edges, 40, 40), graph)
+    same(PlacedEdges(tmp_path).reverse("reversed", graph), graph.reverse)
     same(
-        Place(tmp_path).graph("empty", EdgeList(*np.zeros((2, 0), np.int32)), 0, 3),
+        PlacedEdges(tmp_path).graph("empty", EdgeList(*np.zeros((2, 0), np.int32)), 0, 3),
         build_graph(*np.zeros((2, 0), np.int32), 0, 3),
     )
 
@@ -100,7 +100,7 @@ def test_pairs_are_the_distinct_keys_of_the_records(seed: int) -> None:
     random = np.random.default_rng(seed)
     source, target = random.integers(0, 30, (2, 500)).astype(np.int32)
     time = random.integers(1, 1000, 500)
-    records = Records(source, target, time, np.ones(500, np.float32), time)
+    records = EdgeRecords(source, target, time, np.ones(500, np.float32), time)
     for relation, graph in (
         (CONNECTS, graph_of(records.edges(mirrored=True), 30, 30)),
         (ENGAGES, graph_of(records.edges(mirrored=False), 30, 30)),
@@ -156,7 +156,7 @@ def test_counters_by_position_are_those_of_the_declaration(
     time[random.random(600) < 0.1] = 0
     kept = random.random(600) < 0.6
     as_of = 1_601_000_000_000_000
-    records = Records(source, target, time, np.ones(600, np.float32), time, kept=kept)
+    records = EdgeRecords(source, target, time, np.ones(600, np.float32), time, kept=kept)
     found = backfills.backfill(records, None, backfills.Sizes(50, 0, None), as_of)
 
     def facts() -> list[pa.RecordBatch]:
@@ -273,7 +273,7 @@ def test_files_that_grow_are_those_that_numpy_writes(tmp_path: Path) -> None:
 
 def test_a_mapped_file_outlives_its_vanishing_folder(tmp_path: Path) -> None:
     with vanishing(tmp_path) as folder:
-        graph = Place(folder).graph("connections", random_edges(0), 40, 40)
+        graph = PlacedEdges(folder).graph("connections", random_edges(0), 40, 40)
     assert not list(tmp_path.iterdir())
     same(graph, graph_of(random_edges(0), 40, 40))
 
@@ -289,7 +289,7 @@ def test_a_step_that_would_not_fit_says_so_before_it_starts(
     monkeypatch.setitem(NEEDS, "entities", Need(700, 600))  # a tenant so small is tried anywhere
     require("entities", {"tables": tmp_path}, 1)
     monkeypatch.setitem(NEEDS, "entities", Need(700, 600_000))
-    workshop = Workshop(tmp_path / "work", quiet, memory_bytes=1)
+    workshop = StepRunner(tmp_path / "work", quiet, memory_bytes=1)
     with pytest.raises(MemoryBoundError, match=r"build\.memory_gib"):
         workshop.complete(_Refused.__new__(_Refused), {"tables": ("", tmp_path)})
     assert not (tmp_path / "work").exists()

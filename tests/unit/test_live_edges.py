@@ -13,7 +13,7 @@ from nextedge.events.event import Event
 from nextedge.events.projections.live_edges import LiveEdges
 from nextedge.events.to_tables.interactions import interaction_weight, with_interactions
 from nextedge.events.to_tables.rows import event_rows
-from nextedge.graph.changes import Records, changed
+from nextedge.graph.changes import EdgeChanges, changed
 from nextedge.graph.csr import Graph, build_graph
 
 NODES = 9
@@ -21,13 +21,13 @@ _PART = st.integers(0, NODES - 1)
 _RECORDS = st.lists(st.tuples(_PART, _PART, st.integers(1, 50)), max_size=30)
 
 
-def records(rows: list[tuple[int, int, int]]) -> Records:
+def records(rows: list[tuple[int, int, int]]) -> EdgeChanges:
     table = np.array(rows, np.int64).reshape(-1, 3)
     ends = table[:, :2].astype(np.int32)
-    return Records(ends[:, 0], ends[:, 1], np.ones(len(rows), np.float32), table[:, 2])
+    return EdgeChanges(ends[:, 0], ends[:, 1], np.ones(len(rows), np.float32), table[:, 2])
 
 
-def built(rows: Records) -> Graph:
+def built(rows: EdgeChanges) -> Graph:
     return build_graph(rows.source, rows.target, NODES, NODES, rows.weight, rows.time)
 
 

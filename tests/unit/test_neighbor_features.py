@@ -11,22 +11,22 @@ from nextedge import Recommender
 from nextedge.features.feature import FeatureInput
 from nextedge.features.neighbor_features import neighbor_amounts, neighbor_values
 from nextedge.graph.attributes import Category
-from nextedge.ranking.pipeline import Line
+from nextedge.ranking.pipeline import RankingPipeline
 from nextedge.types import MICROSECONDS_PER_DAY, Requests
 
 
-def asked(line: Line) -> FeatureInput:
+def asked(line: RankingPipeline) -> FeatureInput:
     queries = np.array([2, -1, 40, 77], np.int32)
     requests = Requests(queries, line.scope.snapshot.as_of, 20)
     return FeatureInput(line.scope, requests, line.retrieve(requests))
 
 
 @pytest.fixture(scope="module", params=["people", "items"])
-def line(request: pytest.FixtureRequest, tenant: Path) -> Line:
+def line(request: pytest.FixtureRequest, tenant: Path) -> RankingPipeline:
     return Recommender(tenant).release.surface(request.param).line
 
 
-def test_values_around_the_query(line: Line) -> None:
+def test_values_around_the_query(line: RankingPipeline) -> None:
     given = asked(line)
     scope, graph = line.scope, line.scope.graph
     name = "company" if scope.relation.self_typed else "category"
@@ -52,7 +52,7 @@ def test_values_around_the_query(line: Line) -> None:
             assert np.isnan(idle[row])
 
 
-def test_values_around_the_candidate(line: Line) -> None:
+def test_values_around_the_candidate(line: RankingPipeline) -> None:
     given = asked(line)
     scope, reverse = line.scope, line.scope.reverse_graph
     column = scope.query_attributes.columns["company"]
@@ -77,7 +77,7 @@ def test_values_around_the_candidate(line: Line) -> None:
     assert checked > 20
 
 
-def test_amounts_are_distances_from_what_the_query_has(line: Line) -> None:
+def test_amounts_are_distances_from_what_the_query_has(line: RankingPipeline) -> None:
     given = asked(line)
     scope, graph = line.scope, line.scope.graph
     found = neighbor_amounts(given)

@@ -15,14 +15,14 @@ from nextedge.build.step import quiet
 from nextedge.build.tables import TablesStep
 from nextedge.build.time_split.pairs import Pairs
 from nextedge.build.time_split.split import Window
-from nextedge.build.time_split.window_pipeline import WindowLines
+from nextedge.build.time_split.window_pipeline import WindowPipelines
 from nextedge.build.time_split.windows import History, serving_snapshot, window_snapshot
 from nextedge.config import parse_config
 from nextedge.data.synthetic import SyntheticConfig, generate_tenant
 from nextedge.engines.duckdb.engine import LocalEngine
 from nextedge.graph.scope import Scope
 from nextedge.graph.snapshot import relation_of
-from nextedge.ranking.pipeline import Line, declared_features
+from nextedge.ranking.pipeline import RankingPipeline, declared_features
 from nextedge.types import CONNECTS, FloatArray, Requests
 
 TABLES = ("connections", "interactions", "impressions")
@@ -53,7 +53,9 @@ def cut_of(folder: Path) -> int:
     return int(times.cast(pl.Datetime("us", "UTC")).to_physical().quantile(0.8, "lower"))  # type: ignore[arg-type]
 
 
-def computed(folder: Path, work: Path, surface: str, as_of: int) -> tuple[Line, FloatArray]:
+def computed(
+    folder: Path, work: Path, surface: str, as_of: int
+) -> tuple[RankingPipeline, FloatArray]:
     """The line of the window that ends at ``as_of``, and the features of its candidates."""
     tables = {name: f"{name}.parquet" for name in (*TABLES, "users", "items")}
     config = parse_config({"data": tables, "state": str(work)}, base=folder, origin="test")
@@ -72,7 +74,7 @@ def computed(folder: Path, work: Path, surface: str, as_of: int) -> tuple[Line, 
     features = declared_features(scope, config.surface(surface))
     settings = config.surface(surface)
     with LocalEngine(temp_directory=work / "spill") as engine:
-        lines = WindowLines(engine, work, settings, history, pairs, features, {})
+        lines = WindowPipelines(engine, work, settings, history, pairs, features, {})
         line = lines.line(window).open()
     requests = Requests(QUERIES, as_of, 20)
     return line, line.matrix(requests, line.retrieve(requests))

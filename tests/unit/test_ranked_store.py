@@ -19,7 +19,7 @@ from nextedge.serving.caches.shared_lru import (
     store_key,
     unpack_ranked,
 )
-from nextedge.serving.rank_with_deadline import Ranked
+from nextedge.serving.rank_with_deadline import RankedList
 from nextedge.stores.memory import MemoryStore
 from nextedge.stores.packing import pack
 from nextedge.types import Candidates
@@ -27,17 +27,17 @@ from nextedge.types import Candidates
 KEY = ("r1", "people", "u1", (("context", "web"),))
 
 
-def ranked(*candidates: int, degraded: tuple[str, ...] = ()) -> Ranked:
+def ranked(*candidates: int, degraded: tuple[str, ...] = ()) -> RankedList:
     count = len(candidates)
     columns = {
         "score": np.linspace(1, 0, count, dtype=np.float32),
         "rank_two_hop": np.arange(count, dtype=np.int16),
     }
     found = Candidates(np.array([0, count]), np.array(candidates, np.int32), columns)
-    return Ranked(found, None, degraded)
+    return RankedList(found, None, degraded)
 
 
-def assert_same(one: Ranked | None, other: Ranked) -> None:
+def assert_same(one: RankedList | None, other: RankedList) -> None:
     assert one is not None
     assert one.degraded == other.degraded
     assert one.matrix is None
@@ -59,7 +59,7 @@ def caches(size: int = 10, seconds: float = 3600) -> tuple[TwoLevelCache, TwoLev
 
 
 @pytest.mark.parametrize("given", [ranked(3, 1, 2), ranked(), ranked(5, degraded=("no_ranker",))])
-def test_one_process_finds_what_another_put(given: Ranked) -> None:
+def test_one_process_finds_what_another_put(given: RankedList) -> None:
     one, other = caches()
     one.put(KEY, given)
     one.flush()

@@ -22,7 +22,7 @@ from nextedge.models.rankers.cross_attention import (
     head_numbers,
 )
 from nextedge.ranking.neighborhoods import Vectors, neighborhoods
-from nextedge.ranking.pipeline import SCORE, Line
+from nextedge.ranking.pipeline import SCORE, RankingPipeline
 from nextedge.ranking.reranker import Reranker
 from nextedge.types import Requests
 
@@ -113,7 +113,7 @@ def test_neighbourhoods_say_what_the_graph_says(tenant: Path, name: str) -> None
     assert np.isfinite(unknown.candidate_tokens).all()
 
 
-def reranked(line: Line) -> Line:
+def reranked(line: RankingPipeline) -> RankingPipeline:
     arrays = _initial(16, np.random.default_rng(1))
     arrays["last"] += np.random.default_rng(2).standard_normal((16, 1)).astype(np.float32)
     settings = RerankerConfig(dimensions=16, neighbors=8, depth=30)

@@ -28,7 +28,7 @@ from nextedge.index.sharded import saved_bounds
 from nextedge.index.vector_index import VectorIndex
 from nextedge.releases.manifest import Release
 from nextedge.releases.repository import Releases
-from nextedge.serving.deadline import Deadline, Pace
+from nextedge.serving.deadline import Deadline, StageLatency
 from nextedge.serving.shards import protocol
 from nextedge.serving.shards.client import RemoteIndex, ShardClient
 from nextedge.serving.shards.indexes import KEPT_RELEASES, PartIndexes, held
@@ -257,7 +257,7 @@ def test_a_replica_is_asked_beside_one_that_takes_long(
 
 
 def test_few_questions_are_asked_twice() -> None:
-    from nextedge.serving.shards.scatter import Pace as PartPace
+    from nextedge.serving.shards.scatter import StageLatency as PartPace
 
     pace = PartPace()
     hedged = 0
@@ -435,7 +435,7 @@ def test_parts_cover_all_shards_each_once() -> None:
 
 
 def test_a_stopped_process_has_half_of_what_a_deadline_spares() -> None:
-    pace = Pace({"source b": 30.0, "ranking": 10.0})
+    pace = StageLatency({"source b": 30.0, "ranking": 10.0})
     deadline = Deadline.after(time.perf_counter(), 200_000.0, pace)
     left = deadline.wait_until(("source b", "ranking")) - time.perf_counter()
     assert 99.0 < left < 100.0

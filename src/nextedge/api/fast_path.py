@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from nextedge.api.tenants import Tenant
-    from nextedge.serving.messages import Answer
+    from nextedge.serving.messages import RecommendationResponse
 
 _PATH = re.compile(r"/pymk/recommendations|/v1/([A-Za-z0-9_.-]+)/recommendations")
 _LIMIT = re.compile(r"[1-9]\d{0,2}")
@@ -55,7 +55,7 @@ class Direct:
                 return
         await self.app(scope, receive, send)
 
-    async def _answered(self, *asked: Any) -> tuple[Answer, bytes]:
+    async def _answered(self, *asked: Any) -> tuple[RecommendationResponse, bytes]:
         """On a core of its own here and now: a thread's turn would cost half as much again."""
         if self._cores == 1:
             return encoded_answer(*asked)

@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector
 
 from nextedge.errors import NextEdgeError
 from nextedge.events.logs.log import Log
-from nextedge.serving.messages import Answer
+from nextedge.serving.messages import RecommendationResponse
 
 FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -120,7 +120,7 @@ class Metrics:
         """Count a list that was sent from bytes."""
         self._answer(tenant, surface, "encoded").inc()
 
-    def answer(self, tenant: str, answer: Answer) -> None:
+    def answer(self, tenant: str, answer: RecommendationResponse) -> None:
         """Count a list that was computed, and its stages."""
         self._answer(tenant, answer.surface, "ranked" if answer.cached else "miss").inc()
         for how in answer.degraded:

@@ -18,7 +18,7 @@ from nextedge.api.response_cache import KEY, SURFACE
 from nextedge.api.responses import Page, encoded_answer, rendered
 from nextedge.api.tenants import CurrentTenant, tenant_of
 from nextedge.recommender import Recommender
-from nextedge.serving.messages import Question
+from nextedge.serving.messages import RecommendationRequest
 from nextedge.types import MAX_LIMIT
 
 UserId = Annotated[
@@ -102,7 +102,7 @@ def routes() -> APIRouter:
         name = recommender.surface_name(request.surface or _only_surface(recommender))
         asked = {key: value for key, value in request.filters.items() if key in _CONTEXT}
         context = {**{k: v for k, v in asked.items() if isinstance(v, str)}, **request.context}
-        question = Question(
+        question = RecommendationRequest(
             name,
             request.count,
             context,

@@ -12,7 +12,7 @@ from pydantic_core import to_json
 from nextedge.api.models import RecommendationOut
 from nextedge.api.response_cache import Encoded
 from nextedge.errors import InputError
-from nextedge.serving.messages import Answer, Question
+from nextedge.serving.messages import RecommendationRequest, RecommendationResponse
 
 if TYPE_CHECKING:
     from nextedge.api.tenants import Tenant
@@ -34,7 +34,7 @@ class Page:
     filters: tuple[str, ...] = ()
     cursor: str | None = None
 
-    def question(self, surface: str, deadline_ms: float, *, explain: bool) -> Question:
+    def question(self, surface: str, deadline_ms: float, *, explain: bool) -> RecommendationRequest:
         """The same as the engine reads it.
 
         Raises:
@@ -47,7 +47,7 @@ class Page:
                 raise InputError(f"filter {text!r}: expected column:value")
             filters.setdefault(column, []).append(value)
         context = {"context": self.context, "region": self.region}
-        return Question(
+        return RecommendationRequest(
             surface,
             self.limit,
             {name: value for name, value in context.items() if value},
@@ -61,7 +61,7 @@ class Page:
 
 def encoded_answer(
     tenant: Tenant, user_id: str, surface: str, page: Page, explain: bool, key: Hashable
-) -> tuple[Answer, bytes]:
+) -> tuple[RecommendationResponse, bytes]:
     """An answer and its JSON, kept for the hot route under the key unless that is None."""
     recommender, hot = tenant.recommender, tenant.hot
     question = page.question(surface, recommender.config.serving.deadline_ms, explain=explain)
@@ -95,7 +95,7 @@ def encoded_answer(
     return answer, body
 
 
-def _document(answer: Answer) -> dict[str, Any]:
+def _document(answer: RecommendationResponse) -> dict[str, Any]:
     """``RecommendationsOut`` as plain values: making models of a list costs as much as ranking it."""
     document = {
         "user_id": answer.user_id,
@@ -112,7 +112,7 @@ def _document(answer: Answer) -> dict[str, Any]:
     return {key: value for key, value in document.items() if value is not None}
 
 
-def _rows(answer: Answer) -> list[dict[str, Any]]:
+def _rows(answer: RecommendationResponse) -> list[dict[str, Any]]:
     """``RecommendationOut`` as plain values."""
     name = "item_id" if answer.kind == "items" else "candidate_id"
     rows = []
@@ -138,7 +138,7 @@ def _rows(answer: Answer) -> list[dict[str, Any]]:
     return rows
 
 
-def rendered(answer: Answer) -> list[RecommendationOut]:
+def rendered(answer: RecommendationResponse) -> list[RecommendationOut]:
     """The recommendations of an answer as models."""
     return [RecommendationOut.model_validate(row) for row in _rows(answer)]
 

@@ -21,7 +21,7 @@ from nextedge.errors import InputError
 
 if TYPE_CHECKING:
     from nextedge.recommender import Recommender
-    from nextedge.serving.messages import Answer
+    from nextedge.serving.messages import RecommendationResponse
 
 
 DRAINING = "draining"
@@ -54,7 +54,7 @@ class Tenant:
         if self.traces is not None:
             self.traces.shutdown()
 
-    def answered(self, answer: Answer) -> None:
+    def answered(self, answer: RecommendationResponse) -> None:
         """Tell of a list that was computed."""
         self._metrics.answer(self.name, answer)
         if self.traces is not None:

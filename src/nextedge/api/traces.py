@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from nextedge.api.routes import Templates
     from nextedge.api.tenants import Tenants
-    from nextedge.serving.messages import Answer
+    from nextedge.serving.messages import RecommendationResponse
 
 _REAL = "nextedge.scope"
 _CARRIERS = (b"traceparent", b"tracestate", b"baggage")
@@ -46,7 +46,7 @@ def tracer_provider(collector: str) -> TracerProvider:
     return provider
 
 
-def stage_spans(provider: TracerProvider, answer: Answer) -> None:
+def stage_spans(provider: TracerProvider, answer: RecommendationResponse) -> None:
     """One span for each stage of an answer that has just been computed, within the current one."""
     tracer = provider.get_tracer(__name__)
     at = time.time_ns() - int(sum(answer.stages.values()) * 1e6)

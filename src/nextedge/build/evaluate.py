@@ -37,16 +37,16 @@ from nextedge.graph.two_hop import pair_scores
 from nextedge.schema import ColumnKind
 from nextedge.retrieval.fusion import FILE as FUSION
 from nextedge.retrieval.fusion import Fusion
-from nextedge.ranking.pipeline import Line, declared_features
+from nextedge.ranking.pipeline import RankingPipeline, declared_features
 from nextedge.types import ROUGH
 from nextedge.graph.scope import Scope
 from nextedge.build.embed import EVALUATION, trained_models
 from nextedge.build.training_set.joined_two_hop import with_found
 from nextedge.build.training_set.impressions import Impressions
-from nextedge.build.time_split.window_pipeline import BATCH, WindowLines, batches
+from nextedge.build.time_split.window_pipeline import BATCH, WindowPipelines, batches
 from nextedge.build.rank import positives_of
 from nextedge.build.evaluation.ranked_lists import Lists, RankedQueries
-from nextedge.build.evaluation.impressions import evaluate_shown
+from nextedge.build.evaluation.impressions import impression_metrics
 from nextedge.build.step import Progress, SurfaceStep, checkpoints
 from nextedge.build.time_split.windows import History, cut
 from nextedge.graph.snapshot import relation_of
@@ -72,7 +72,7 @@ class EvaluateStep(SurfaceStep):
         pairs, windows, method, why = cut(history, relation, self.config.split, served.graph)
         features = declared_features(served, surface, self.config.features.exclude)
         folder = checkpoints(output)
-        saved = WindowLines(
+        saved = WindowPipelines(
             self.engine, folder, surface, history, pairs, features,
             trained_models(inputs["embed"], EVALUATION),
         ).line(windows[-1])
@@ -97,7 +97,7 @@ class EvaluateStep(SurfaceStep):
         collected = _Collected(line, positives, surface.k, queries, Lists.of(tables))
         report = collected.report(self.surface, f"{method} split ({why})")
         if windows[-1].as_of is not None:
-            shown = evaluate_shown(line, Impressions.load(history, relation), surface.ranker)
+            shown = impression_metrics(line, Impressions.load(history, relation), surface.ranker)
             report = replace(report, shown=shown)
         text = json.dumps(report.to_json(), indent=1)
         (output / "evaluation.json").write_text(text)
@@ -107,7 +107,7 @@ class EvaluateStep(SurfaceStep):
 class _Collected:
     """Ranked lists of every system over the evaluation queries."""
 
-    line: Line
+    line: RankingPipeline
     positives: Graph
     k: int
     query: np.ndarray
@@ -170,7 +170,7 @@ class _Collected:
         )
 
 
-def _categories(line: Line) -> np.ndarray | None:
+def _categories(line: RankingPipeline) -> np.ndarray | None:
     attributes = line.scope.candidate_attributes
     names = attributes.of_kind(ColumnKind.CATEGORY)
     if not names:

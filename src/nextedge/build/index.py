@@ -44,8 +44,8 @@ class IndexStep(SurfaceStep):
             size, dimensions = arrays["candidate"].shape
             shards = shard_count(settings.shards, size, dimensions, memory)
             each = -(-size // shards)
-            kind = choose_kind(each, dimensions, memory, settings.exact_below)
-            if settings.kind != "auto" and each > settings.exact_below:
+            kind = choose_kind(each, dimensions, memory, settings.exact_search_max_items)
+            if settings.kind != "auto" and each > settings.exact_search_max_items:
                 kind = settings.kind
             if kind == "flat" and shards == 1:
                 continue

@@ -27,7 +27,7 @@ from nextedge.models.rankers.position_bias import PositionBias
 from nextedge.models.rankers.ranker import CalibratedRanker, Calibrator
 from nextedge.retrieval.fusion import FILE as FUSION
 from nextedge.retrieval.fusion import Fusion, FusionLearner
-from nextedge.ranking.pipeline import Line, declared_features
+from nextedge.ranking.pipeline import RankingPipeline, declared_features
 from nextedge.retrieval.merge import gather_sources
 from nextedge.ranking.reranker import FOLDER as RERANKER
 from nextedge.ranking.reranker import Reranker
@@ -35,11 +35,11 @@ from nextedge.graph.scope import Scope
 from nextedge.build.embed import COMMON, trained_models
 from nextedge.build.training_set.impressions import action_worth, shown_between
 from nextedge.build.training_set.label_rows import label_rows
-from nextedge.build.time_split.window_pipeline import SavedLine, WindowLines, batches
+from nextedge.build.time_split.window_pipeline import WindowPipeline, WindowPipelines, batches
 from nextedge.build.time_split.pairs import Pairs
 from nextedge.build.training_set.reranker import LabelWindow, train_reranker
 from nextedge.build.step import Progress, SurfaceStep, checkpoints
-from nextedge.build.time_split.windows import History, Records, cut
+from nextedge.build.time_split.windows import History, EdgeRecords, cut
 from nextedge.graph.snapshot import relation_of
 from nextedge.types import FloatArray, Relation
 from nextedge.models.rankers.training import train
@@ -63,7 +63,7 @@ class LabelledWindows:
         bias: how often positions are looked at, by the last window.
     """
 
-    lines: WindowLines
+    lines: WindowPipelines
     window: Window
     method: Method
     why: str
@@ -131,14 +131,14 @@ class RankStep(SurfaceStep):
         served = Scope(Snapshot.load(inputs["snapshot"], history.entities), relation)
         pairs, windows, method, why = cut(history, relation, self.config.split, served.graph)
         features = declared_features(served, surface, self.config.features.exclude)
-        lines = WindowLines(
+        lines = WindowPipelines(
             self.engine, folder, surface, history, pairs, features,
             trained_models(inputs["embed"], COMMON),
         )
         parts: list[LabelledRows] = []
         latest: list[LabelWindow] = []
         fusion, shown = Fusion(), None
-        saved: SavedLine | None = None
+        saved: WindowPipeline | None = None
         for place, window in enumerate(windows[:-1]):
             progress(f"rank {self.surface}: candidates of {window.name}", place, LABEL_WINDOWS + 1)
             end, kept = windows[place + 1].as_of, folder / f"{window.name}-rows.npz"
@@ -236,7 +236,7 @@ def positives_of(
 
 
 def edge_worth(
-    records: Records, pairs: Pairs, end: int | None, settings: RankerConfig
+    records: EdgeRecords, pairs: Pairs, end: int | None, settings: RankerConfig
 ) -> FloatArray | None:
     """float32[pairs]: what the best of each pair's events up to ``end`` counts; None: all 1."""
     if records.action is None or not settings.action_weights:
@@ -249,7 +249,7 @@ def edge_worth(
     return worth
 
 
-def learn_fusion(line: Line, positives: Graph, settings: RankerConfig) -> Fusion:
+def learn_fusion(line: RankingPipeline, positives: Graph, settings: RankerConfig) -> Fusion:
     """What a rank of each source is worth, from label queries."""
     random = np.random.default_rng([settings.seed, 3])
     queries = random.permutation(np.flatnonzero(positives.degree))[:FUSION_QUERIES]

@@ -22,8 +22,8 @@ from nextedge.build.index import IndexStep
 from nextedge.build.cache.named_run import NamedRun
 from nextedge.build.snapshot import SnapshotStep, SourcesStep
 from nextedge.build.rank import RankStep
-from nextedge.build.cache.remote import Shelf
-from nextedge.build.step import Progress, Step, Workshop, quiet
+from nextedge.build.cache.remote import RemoteStepCache
+from nextedge.build.step import Progress, Step, StepRunner, quiet
 from nextedge.build.tables import TablesStep
 from nextedge.storage import writing
 
@@ -103,9 +103,9 @@ def build(
                 if options.promote:
                     releases.promote(published)
                 return published
-        workshop = Workshop(
+        workshop = StepRunner(
             state / "work", progress, fresh=options.fresh, spent=engine.spent,
-            shelf=None if bucket is None else Shelf(bucket, progress),
+            shelf=None if bucket is None else RemoteStepCache(bucket, progress),
             memory_bytes=bound_bytes(config.build.memory_gib),
         )
         first = _tables_step(config, engine, frames, workshop, run)
@@ -133,7 +133,7 @@ def _tables_step(
     config: Config,
     engine: Engine,
     frames: dict[str, pa.Table] | None,
-    workshop: Workshop,
+    workshop: StepRunner,
     run: NamedRun | None,
 ) -> Step:
     """The first step, over the inputs of now, or over those that a named run began with."""
@@ -149,7 +149,7 @@ def _tables_step(
 
 
 def _shared(
-    config: Config, engine: Engine, first: Step, workshop: Workshop, until: str | None
+    config: Config, engine: Engine, first: Step, workshop: StepRunner, until: str | None
 ) -> dict[str, Kept]:
     """The steps that all surfaces share, as far as ``until``; returns the outputs by step."""
     done = {first.name: workshop.complete(first, {})}
@@ -167,7 +167,7 @@ def _surface(
     config: Config,
     engine: Engine,
     name: str,
-    workshop: Workshop,
+    workshop: StepRunner,
     done: Mapping[str, Kept],
     until: str | None,
 ) -> dict[str, Kept]:

@@ -15,7 +15,7 @@ from nextedge.config import Config
 from nextedge.engines.base import Engine
 from nextedge.memory import give_back
 from nextedge.build.cache.memory_budget import require
-from nextedge.build.cache.remote import DONE, Shelf
+from nextedge.build.cache.remote import DONE, RemoteStepCache
 from nextedge.build.cache.resource_usage import measured
 from nextedge.storage import writing
 
@@ -71,7 +71,7 @@ def checkpoints(output: Path) -> Path:
     return folder
 
 
-class Workshop:
+class StepRunner:
     """Keeps the outputs of steps under ``work`` in the state folder."""
 
     def __init__(
@@ -82,7 +82,7 @@ class Workshop:
         fresh: bool = False,
         spent: Callable[[], Mapping[str, Any]] = dict,
         memory_bytes: int | None = None,
-        shelf: Shelf | None = None,
+        shelf: RemoteStepCache | None = None,
     ) -> None:
         self.directory = directory
         self.shelf = shelf

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from nextedge import schema
 from nextedge.events.event import Event
-from nextedge.events.state.facts import Facts
+from nextedge.events.state.facts import FoldedState
 from nextedge.types import BoolArray, IntArray
 
 HIDDEN = "hidden_connections"
@@ -46,7 +46,7 @@ def withhold(tables: Path, events: Iterable[Event]) -> None:
 
 
 @dataclass(frozen=True)
-class Concealed:
+class SuppressedUsers:
     """What recorded events must not tell of, ids as text.
 
     Attributes:
@@ -75,7 +75,7 @@ class Concealed:
         return shown.filter(pa.array(~_in_pairs(ends, _marked(self.answered))))
 
 
-def concealed(tables: Path, events: Sequence[Event]) -> Concealed:
+def concealed(tables: Path, events: Sequence[Event]) -> SuppressedUsers:
     """What of recorded events must leave no trace, before ``withhold`` takes the flags.
 
     Beside the pairs that are hidden, every pair that asked for or made a connection of somebody
@@ -96,7 +96,7 @@ def concealed(tables: Path, events: Sequence[Event]) -> Concealed:
         if event.type in (*_FAVOURS, "request")
     }
     pairs |= {pair for pair in asked if pair & private}
-    return Concealed(frozenset(departed), frozenset(pairs), frozenset(pairs & asked))
+    return SuppressedUsers(frozenset(departed), frozenset(pairs), frozenset(pairs & asked))
 
 
 def _ends(rows: pa.Table, left: str, right: str) -> pa.Table:
@@ -113,7 +113,7 @@ def _marked(pairs: Iterable[frozenset[str]]) -> pa.Table:
 
 def _fold(events: Iterable[Event]) -> tuple[set[str], set[str], list[tuple[str, str]]]:
     """Who left, who is opted out, and the pairs that either end hides, after all events."""
-    facts = Facts.of(events, _WITHHOLDING)
+    facts = FoldedState.of(events, _WITHHOLDING)
     hidden = [(by, other) for by, other, _ in facts.hidden_connections.pairs()]
     return facts.departed, facts.opted_out, hidden
 

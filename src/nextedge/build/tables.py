@@ -30,7 +30,7 @@ from nextedge.events.to_tables.connections import recorded_events, with_blocks, 
 from nextedge.events.request_log import RequestLog
 from nextedge.build.cache.fingerprint import objects_fingerprint
 from nextedge.build.step import Progress, Step
-from nextedge.build.suppression import Concealed, concealed, withhold
+from nextedge.build.suppression import SuppressedUsers, concealed, withhold
 from nextedge.types import MICROSECONDS_PER_DAY
 
 REPORT = "check.json"
@@ -148,7 +148,7 @@ class TablesStep(Step):
                 )
         return {name: each.unreadable for name, each in found.items()}
 
-    def _logged(self, rows: pa.Table, hidden: Concealed) -> pa.Table:
+    def _logged(self, rows: pa.Table, hidden: SuppressedUsers) -> pa.Table:
         """What the request log knows of the recommendation ids that events name."""
         kinds = {name: surface.kind for name, surface in self.config.surfaces.items()}
         log = RequestLog(self.config.state_path, self.config.serving)

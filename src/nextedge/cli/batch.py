@@ -16,7 +16,7 @@ from nextedge.config import Config
 from nextedge.data.partition import Part
 from nextedge.engines.base import Engine
 from nextedge.recommender import Recommender
-from nextedge.serving.messages import Question
+from nextedge.serving.messages import RecommendationRequest
 
 _PARTS_A_CORE = 4
 _opened: dict[Path, Recommender] = {}
@@ -41,7 +41,7 @@ class RecommendedPart:
     """The block function: parts of the users in, files of their recommendations out."""
 
     config: Config
-    question: Question
+    question: RecommendationRequest
     path: Path
 
     def __call__(self, block: pa.Table) -> pa.Table:
@@ -66,7 +66,11 @@ def publish_all(
 
 
 def recommend_all(
-    engine: Engine, recommender: Recommender, question: Question, path: Path, progress: Progress
+    engine: Engine,
+    recommender: Recommender,
+    question: RecommendationRequest,
+    path: Path,
+    progress: Progress,
 ) -> int:
     """``write_all`` on an engine's machines, part by part of the users; returns the rows.
 

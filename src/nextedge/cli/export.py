@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from nextedge.build.step import Progress
 from nextedge.data.partition import Part
-from nextedge.serving.messages import Answer, Question
+from nextedge.serving.messages import RecommendationRequest, RecommendationResponse
 
 if TYPE_CHECKING:
     from nextedge.recommender import Recommender
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def write_all(
     recommender: Recommender,
-    question: Question,
+    question: RecommendationRequest,
     path: Path,
     progress: Progress,
     part: Part | None = None,
@@ -35,7 +35,10 @@ def write_all(
 
 
 def write_answers(
-    batches: Iterable[list[Answer]], question: Question, recommender: Recommender, path: Path
+    batches: Iterable[list[RecommendationResponse]],
+    question: RecommendationRequest,
+    recommender: Recommender,
+    path: Path,
 ) -> int:
     """Write answers as ``user_id, rank, candidate_id | item_id, score, reason, sources``."""
     release = recommender.release
@@ -68,7 +71,7 @@ def write_answers(
     return rows
 
 
-def _rows(answers: list[Answer], schema: pa.Schema, name: str) -> pa.Table:
+def _rows(answers: list[RecommendationResponse], schema: pa.Schema, name: str) -> pa.Table:
     flat = [(answer.user_id, each) for answer in answers for each in answer.recommendations]
     columns = {
         "user_id": [

@@ -218,7 +218,7 @@ def recommend(
     from nextedge.cli.batch import recommend_all
     from nextedge.cli.export import write_all
     from nextedge.engines.open import open_engine
-    from nextedge.serving.messages import Question
+    from nextedge.serving.messages import RecommendationRequest
     from nextedge.storage.opening import is_misspelt
 
     recommender = _recommender(where, config)
@@ -245,7 +245,7 @@ def recommend(
             for one in found:
                 render.print_why_not(one)
         return
-    question = Question(name, k, explain=explain, allow_seen=allow_seen or None)
+    question = RecommendationRequest(name, k, explain=explain, allow_seen=allow_seen or None)
     if everyone:
         with render.progress_bar() as progress:
             if engine == "local":

@@ -16,7 +16,7 @@ from nextedge.cli import render
 from nextedge.errors import DataError, InputError, NextEdgeError
 
 if TYPE_CHECKING:
-    from nextedge.data.event_files import Line
+    from nextedge.data.event_files import EventLine
     from nextedge.recommender import Recommender
 
 ConfigFile = Annotated[Path, typer.Option("-c", "--config", help="nextedge.toml, or a folder")]
@@ -103,9 +103,9 @@ def _record_all(recommender: Recommender, file: Path, named: Path) -> tuple[int,
     return accepted, stored, faults
 
 
-def _batches(lines: Iterator[Line]) -> Iterator[list[Line]]:
+def _batches(lines: Iterator[EventLine]) -> Iterator[list[EventLine]]:
     """Lines by the batch; those before a damaged place are given before it is told of."""
-    batch: list[Line] = []
+    batch: list[EventLine] = []
     try:
         for line in lines:
             batch.append(line)

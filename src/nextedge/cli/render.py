@@ -18,7 +18,7 @@ from nextedge.build.step import Progress as Listener
 from nextedge.data.report import CheckReport
 from nextedge.evaluation.parity import Mismatch, ParityReport
 from nextedge.evaluation.tables import TableRows, fit
-from nextedge.serving.messages import Answer
+from nextedge.serving.messages import RecommendationResponse
 from nextedge.serving.replay import ReplayReport
 from nextedge.serving.why_not import WhyNot
 
@@ -96,7 +96,7 @@ def print_check(report: CheckReport) -> None:
                 out.print(f"    such as {example}", markup=False, soft_wrap=True)
 
 
-def answer_json(answer: Answer) -> dict[str, Any]:
+def answer_json(answer: RecommendationResponse) -> dict[str, Any]:
     """One answer as JSON values."""
     key = "item_id" if _is_items(answer) else "candidate_id"
     found = []
@@ -123,11 +123,11 @@ def answer_json(answer: Answer) -> dict[str, Any]:
     }
 
 
-def _is_items(answer: Answer) -> bool:
+def _is_items(answer: RecommendationResponse) -> bool:
     return answer.kind == "items"
 
 
-def print_answer(answer: Answer, *, explain: bool) -> None:
+def print_answer(answer: RecommendationResponse, *, explain: bool) -> None:
     """The recommendations of one user."""
     known = "" if answer.known_user else "  (unknown user: popular)"
     header = ["#", "id", "", "score", "why", "sources"]

@@ -27,7 +27,7 @@ _ROWS = 2000
 
 
 @dataclass(frozen=True)
-class Line:
+class EventLine:
     """One line of a file: its number from 1, the event as it was given, or why it is none."""
 
     number: int
@@ -35,7 +35,7 @@ class Line:
     fault: str | None = None
 
 
-def read_events(path: Path) -> Iterator[Line]:
+def read_events(path: Path) -> Iterator[EventLine]:
     """The lines of a file that hold something, with ids.
 
     Raises:
@@ -70,18 +70,18 @@ def content_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:32]
 
 
-def _identified(line: Line, content: str) -> Line:
+def _identified(line: EventLine, content: str) -> EventLine:
     raw = line.raw or {}
     if raw.get("event_id") is not None:
         return line
-    return Line(line.number, {**raw, "event_id": f"file-{content}-{line.number}"})
+    return EventLine(line.number, {**raw, "event_id": f"file-{content}-{line.number}"})
 
 
 def _opened(path: Path, packed: bool) -> IO[bytes]:
     return gzip.open(path) if packed else path.open("rb")  # type: ignore[return-value]
 
 
-def _json_lines(file: IO[bytes]) -> Iterator[Line]:
+def _json_lines(file: IO[bytes]) -> Iterator[EventLine]:
     with file:
         for number, line in enumerate(file, 1):
             if not line.strip():
@@ -89,15 +89,15 @@ def _json_lines(file: IO[bytes]) -> Iterator[Line]:
             try:
                 raw = json.loads(line.removeprefix(b"\xef\xbb\xbf").decode())
             except (ValueError, RecursionError) as error:
-                yield Line(number, None, f"no JSON: {error}")
+                yield EventLine(number, None, f"no JSON: {error}")
                 continue
             if isinstance(raw, dict):
-                yield Line(number, raw)
+                yield EventLine(number, raw)
             else:
-                yield Line(number, None, "expected one JSON object a line")
+                yield EventLine(number, None, "expected one JSON object a line")
 
 
-def _csv(file: IO[bytes]) -> Iterator[Line]:
+def _csv(file: IO[bytes]) -> Iterator[EventLine]:
     """Rows by the names in the first line; an empty field is none."""
     with file:
         text = (line.decode("utf-8-sig", "surrogateescape") for line in file)
@@ -108,17 +108,19 @@ def _csv(file: IO[bytes]) -> Iterator[Line]:
                 continue
             if len(row) != len(header):
                 fault = f"{len(row)} fields; expected {len(header)}, as in the first line"
-                yield Line(rows.line_num, None, fault)
+                yield EventLine(rows.line_num, None, fault)
                 continue
             named = zip(header, row, strict=True)
-            yield Line(rows.line_num, {name: value for name, value in named if value != ""})
+            yield EventLine(rows.line_num, {name: value for name, value in named if value != ""})
 
 
-def _parquet(path: Path) -> Iterator[Line]:
+def _parquet(path: Path) -> Iterator[EventLine]:
     """Rows by the names of the columns; a null is none."""
     with pq.ParquetFile(path) as file:
         number = 0
         for batch in file.iter_batches(_ROWS):
             for row in batch.to_pylist():
                 number += 1
-                yield Line(number, {name: each for name, each in row.items() if each is not None})
+                yield EventLine(
+                    number, {name: each for name, each in row.items() if each is not None}
+                )

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from nextedge.ranking.pipeline import Line
+from nextedge.ranking.pipeline import RankingPipeline
 from nextedge.types import Candidates, FloatArray, Requests
 
 
@@ -87,7 +87,7 @@ class ParityReport(Differences):
 
 
 def check_parity(
-    line: Line, surface: str, now: int, queries: int = 200, seed: int = 0
+    line: RankingPipeline, surface: str, now: int, queries: int = 200, seed: int = 0
 ) -> ParityReport:
     """Compare seeded queries one by one with the same queries in one batch.
 
@@ -121,7 +121,7 @@ def check_parity(
 
 def _compare(
     report: ParityReport,
-    line: Line,
+    line: RankingPipeline,
     alone: Requests,
     found: Candidates,
     query: int,

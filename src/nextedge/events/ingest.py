@@ -29,7 +29,7 @@ class Rejected:
 
 
 @dataclass(frozen=True)
-class Sorted:
+class CheckedEvents:
     """Events that may be stored, how many were fit (those of forgotten people too), and the rest."""
 
     kept: list[Event]
@@ -52,7 +52,7 @@ class Recorded:
     rejected: tuple[Rejected, ...] = ()
 
 
-class Intake:
+class Ingest:
     """Checks events of one tenant.
 
     Args:
@@ -66,7 +66,7 @@ class Intake:
         self.strangers = strangers
         self.clock = Clock()
 
-    def sort(self, given: Iterable[Raw]) -> Sorted:
+    def sort(self, given: Iterable[Raw]) -> CheckedEvents:
         """Tell the events that may be stored from the others."""
         fit: list[tuple[int, Event]] = []
         rejected: list[Rejected] = []
@@ -83,7 +83,7 @@ class Intake:
             fit = [(index, e) for index, e in fit if e.event_id not in unknown]
         among = self.forgotten.among
         kept = [event for _, event in fit if not among((event.user_id, event.candidate_id))]
-        return Sorted(kept, len(fit), sorted(rejected, key=lambda each: each.index))
+        return CheckedEvents(kept, len(fit), sorted(rejected, key=lambda each: each.index))
 
     def _checked(self, raw: Raw) -> Event:
         if not isinstance(raw, Event | Mapping):

@@ -12,7 +12,7 @@ from nextedge.types import FloatArray, IndexArray, IntArray
 
 
 @dataclass(frozen=True, eq=False)
-class Records:
+class EdgeChanges:
     """Edges to add, a row each; rows of one pair come together.
 
     Attributes:
@@ -29,22 +29,22 @@ class Records:
     def __len__(self) -> int:
         return len(self.source)
 
-    def mirrored(self) -> Records:
+    def mirrored(self) -> EdgeChanges:
         """Both directions of each."""
-        return Records(
+        return EdgeChanges(
             np.concatenate((self.source, self.target)),
             np.concatenate((self.target, self.source)),
             np.tile(self.weight, 2),
             np.tile(self.time, 2),
         )
 
-    def reversed(self) -> Records:
+    def reversed(self) -> EdgeChanges:
         """The same edges seen from their targets."""
-        return Records(self.target, self.source, self.weight, self.time)
+        return EdgeChanges(self.target, self.source, self.weight, self.time)
 
 
 def changed(
-    graph: Graph, added: Records, removed: tuple[IndexArray, IndexArray] | None = None
+    graph: Graph, added: EdgeChanges, removed: tuple[IndexArray, IndexArray] | None = None
 ) -> Graph:
     """The graph without the removed pairs (int32[m] sources and targets), then with what is added.
 

@@ -17,7 +17,7 @@ from nextedge.storage import vanishing
 
 
 @dataclass(frozen=True)
-class Place:
+class PlacedEdges:
     """A folder, in which every graph has a folder of its own; None is memory.
 
     ``engine`` makes the rows of graphs that lie in a folder; None is this process.

@@ -27,7 +27,7 @@ from nextedge.types import BoolArray, FloatArray, IndexArray, Waiting
 
 Kind = Literal["flat", "hnsw", "ivf_flat", "ivf_sq8", "ivf_pq"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-EXACT_BELOW = 50_000
+EXACT_SEARCH_MAX_ITEMS = 50_000
 """Vectors up to which brute force is sooner done than anything is tuned."""
 CHECKED_QUERIES = 10_000
 """Queries at most that a finished index is compared with brute force by."""
@@ -62,7 +62,10 @@ class IndexReport:
 
 
 def choose_kind(
-    size: int, dimensions: int, memory_bytes: int, exact_below: int = EXACT_BELOW
+    size: int,
+    dimensions: int,
+    memory_bytes: int,
+    exact_search_max_items: int = EXACT_SEARCH_MAX_ITEMS,
 ) -> Kind:
     """The kind for so many vectors within a memory budget.
 
@@ -71,7 +74,7 @@ def choose_kind(
     >>> choose_kind(10_000_000, 128, 2 << 30), choose_kind(10_000_000, 128, 1 << 30)
     ('ivf_sq8', 'ivf_pq')
     """
-    if size <= exact_below:
+    if size <= exact_search_max_items:
         return "flat"
     if size * dimensions * 4 <= memory_bytes:
         return "ivf_flat"

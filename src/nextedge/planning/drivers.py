@@ -57,7 +57,7 @@ def bounded_labels(
     users: float, labelled: float, evaluated: float, surface: SurfaceConfig
 ) -> Labels:
     """The bounds of ``ranker`` over so many labelled queries a window."""
-    a_query = surface.ranker.best_kept + surface.ranker.others_drawn
+    a_query = surface.ranker.top_negatives + surface.ranker.sampled_negatives
     window = min(surface.ranker.max_rows, labelled * a_query)
     most_cold = max(1000, surface.ranker.max_rows // COLD_PARTS)
     cold = min(most_cold, users * COLD_SHARE / COLD_PARTS * a_query)

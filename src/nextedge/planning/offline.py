@@ -210,7 +210,7 @@ def _of_surface(
         ),
         Stage(
             f"index {name}",
-            "vectors × dimensions, above index.exact_below",
+            "vectors × dimensions, above index.exact_search_max_items",
             (term(f"index {kind}"), *(Term("index", each) for each in indexed)),
             memory=(
                 term(f"index {kind}", quantity="memory"),
@@ -276,7 +276,7 @@ def vectors(kind: str, surface: SurfaceConfig, size: Size) -> list[float]:
         if _is_on(surface, model, default=False):
             dimensions[model] = width
     many = size.items if kind == ITEMS else size.users
-    if many <= surface.index.exact_below:
+    if many <= surface.index.exact_search_max_items:
         return []
     found = []
     for name, width in dimensions.items():

@@ -26,7 +26,7 @@ _WAYS = ("published", "features")
 
 
 @dataclass(frozen=True)
-class Requests:
+class RequestLoad:
     """What one surface's requests need.
 
     Attributes:
@@ -62,7 +62,7 @@ class Online:
         events_gib: event log of a refresh period.
     """
 
-    requests: tuple[Requests, ...]
+    requests: tuple[RequestLoad, ...]
     event_share: float
     worker_gib: float
     overlay_gib: float
@@ -101,7 +101,7 @@ def online_of(workload: Workload, coefficients: Coefficients, release_gib: float
 
 def _requests(
     name: str, workload: Workload, coefficients: Coefficients, event_share: float
-) -> Requests:
+) -> RequestLoad:
     """A surface's workers; requests are divided evenly between the surfaces."""
     qps = workload.traffic.qps / len(workload.surfaces)
     terms, tail = request_terms(name, workload, coefficients)
@@ -110,7 +110,7 @@ def _requests(
     own_p99 = cpu_s * tail
     busy = busy_share(cpu_s, own_p99, workload.traffic.p99_ms / 1e3, HEADROOM - event_share)
     workers = math.ceil(qps * cpu_s / busy - 1e-9) if busy > 0 else (math.inf if qps else 0.0)
-    return Requests(name, qps, cpu_s * 1e3, own_p99 * 1e3, busy, workers, beyond)
+    return RequestLoad(name, qps, cpu_s * 1e3, own_p99 * 1e3, busy, workers, beyond)
 
 
 def request_terms(

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 
 from nextedge.planning.coefficients import Coefficients
-from nextedge.planning.online import HEADROOM, Online, Requests, computed_seconds
+from nextedge.planning.online import HEADROOM, Online, RequestLoad, computed_seconds
 from nextedge.planning.rows import HOURS_A_MONTH, USABLE, Row
 from nextedge.planning.workload import Workload
 
@@ -96,12 +96,14 @@ def online_rows(online: Online, workload: Workload, coefficients: Coefficients) 
     return rows
 
 
-def _busy(each: Requests) -> float:
+def _busy(each: RequestLoad) -> float:
     """Share of its time that a worker is busy: what is asked of it, not what may be."""
     return each.qps * each.cpu_ms / 1e3 / each.workers
 
 
-def _serving(each: Requests, online: Online, workload: Workload, coefficients: Coefficients) -> Row:
+def _serving(
+    each: RequestLoad, online: Online, workload: Workload, coefficients: Coefficients
+) -> Row:
     machine = workload.machine
     fleet = fleet_of(each.workers, online, workload)
     if not math.isfinite(each.workers):

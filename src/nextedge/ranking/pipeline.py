@@ -70,7 +70,7 @@ def ranked_as(ranked: Candidates, lists: Sequence[IndexArray]) -> Candidates:
 
 
 @dataclass(frozen=True, eq=False)
-class Line:
+class RankingPipeline:
     """Everything that turns a batch of requests into ranked candidates.
 
     Attributes:
@@ -95,12 +95,12 @@ class Line:
     reranker: Reranker | None = None
     fusion: Fusion = field(default_factory=Fusion)
 
-    def with_ranker(self, ranker: Ranker, cold_start: Ranker | None = None) -> Line:
+    def with_ranker(self, ranker: Ranker, cold_start: Ranker | None = None) -> RankingPipeline:
         """The same line with rankers, and the columns in the order that they were trained on."""
         features = self.features.ordered_as(ranker.features)
         return replace(self, ranker=ranker, cold_start_ranker=cold_start, features=features)
 
-    def over(self, scope: Scope) -> Line:
+    def over(self, scope: Scope) -> RankingPipeline:
         """The same line over a scope of the same entities with other edges."""
         sources = {name: source.over(scope) for name, source in self.sources.items()}
         reranker = None if self.reranker is None else replace(self.reranker, scope=scope)
@@ -268,9 +268,9 @@ def declared_features(
     return FeatureSet.of(scope, (*exclude, *columns))
 
 
-def build_line(
+def build_pipeline(
     scope: Scope, surface: SurfaceConfig, arrays: Mapping[str, Arrays], *, features: FeatureSet
-) -> Line:
+) -> RankingPipeline:
     """A line over fitted sources.
 
     ``features`` are declared on the tenant's whole history, so that every window has the
@@ -284,4 +284,4 @@ def build_line(
         options = setting.options if setting else {}
         sources[name] = cls(scope, options, arrays.get(name, {}))
         limits[name] = (setting.limit if setting else None) or surface.candidates
-    return Line(scope, sources, limits, surface.candidates, features)
+    return RankingPipeline(scope, sources, limits, surface.candidates, features)

@@ -17,7 +17,7 @@ _PATIENCE_SECONDS = 5.0
 
 
 @dataclass
-class Pace:
+class StageLatency:
     """Milliseconds that each stage is expected to take, by what it took lately."""
 
     expected_ms: dict[str, float] = field(default_factory=dict)
@@ -44,10 +44,10 @@ class Deadline:
     """
 
     at: float | None
-    pace: Pace
+    pace: StageLatency
 
     @classmethod
-    def after(cls, started: float, milliseconds: float | None, pace: Pace) -> Deadline:
+    def after(cls, started: float, milliseconds: float | None, pace: StageLatency) -> Deadline:
         """So long after the start; None or 0: never."""
         return cls(started + milliseconds / 1e3 if milliseconds else None, pace)
 
@@ -78,4 +78,4 @@ class Deadline:
         return now + max(0.0, self.at - expected / 1e3 - now) * _WAITED_SHARE
 
 
-NO_DEADLINE = Deadline(None, Pace())
+NO_DEADLINE = Deadline(None, StageLatency())

@@ -19,7 +19,7 @@ import numpy as np
 
 from nextedge.events.projections.live_edges import LiveEdges
 from nextedge.events.state.overlay import Overlay
-from nextedge.graph.changes import Records, changed
+from nextedge.graph.changes import EdgeChanges, changed
 from nextedge.graph.csr import Graph
 from nextedge.graph.snapshot import Snapshot, known_entities
 from nextedge.serving.caches.invalidation import Touched
@@ -35,7 +35,7 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 class _Changes:
     """What of one relation differs from the release: records to add, and pairs to take out."""
 
-    added: Records
+    added: EdgeChanges
     removed: _Pairs
 
     def __len__(self) -> int:
@@ -163,9 +163,9 @@ def _engagements(
 
 def _records(
     graph: Graph, source: IndexArray, target: IndexArray, weight: FloatArray, time: IntArray
-) -> Records:
+) -> EdgeChanges:
     """Edges to add, without times where those of the release have none."""
-    return Records(source, target, weight, time if graph.timed else np.zeros_like(time))
+    return EdgeChanges(source, target, weight, time if graph.timed else np.zeros_like(time))
 
 
 def _pairs(base: LoadedRelease, pairs: Sequence[tuple[str, str]]) -> _Pairs:

@@ -14,7 +14,7 @@ _NONE = np.zeros(0, np.int32)
 
 
 @dataclass(frozen=True)
-class Question:
+class RecommendationRequest:
     """What is asked: for whom, on which surface, how many, in which context."""
 
     surface: str
@@ -49,7 +49,7 @@ class Recommendation:
 
 
 @dataclass(frozen=True)
-class Answer:
+class RecommendationResponse:
     """The recommendations of one user, and how they came to be."""
 
     user_id: Identifier

@@ -13,7 +13,7 @@ from nextedge.errors import InputError
 from nextedge.events.state.overlay import Overlay
 from nextedge.retrieval.eligibility import eligible
 from nextedge.serving.cursor import Cursor
-from nextedge.serving.messages import Question
+from nextedge.serving.messages import RecommendationRequest
 from nextedge.serving.release import LoadedRelease, LoadedSurface
 from nextedge.types import (
     MAX_LIMIT,
@@ -41,7 +41,10 @@ class Prepared:
 
 
 def prepare(
-    release: LoadedRelease, overlay: Overlay, user_ids: Sequence[Identifier], question: Question
+    release: LoadedRelease,
+    overlay: Overlay,
+    user_ids: Sequence[Identifier],
+    question: RecommendationRequest,
 ) -> Prepared:
     """Look up a batch of users, with live state caught up.
 
@@ -85,7 +88,7 @@ def _requests(
     overlay: Overlay,
     user_ids: Sequence[Identifier],
     k: int,
-    question: Question,
+    question: RecommendationRequest,
 ) -> Requests:
     query = release.entities.users.positions(list(user_ids))
     now = int(time.time() * 1e6)
@@ -101,7 +104,7 @@ def _requests(
     return requests
 
 
-def _filters(surface: LoadedSurface, question: Question) -> tuple[Filter, ...]:
+def _filters(surface: LoadedSurface, question: RecommendationRequest) -> tuple[Filter, ...]:
     given = {
         column: (values,) if isinstance(values, str) else tuple(map(str, values))
         for column, values in question.filters.items()
@@ -120,7 +123,7 @@ def _left_out(
     release: LoadedRelease,
     surface: LoadedSurface,
     user_ids: Sequence[Identifier],
-    question: Question,
+    question: RecommendationRequest,
 ) -> IndexArray:
     """Positions that the caller names, and those of the pages before; ascending.
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from nextedge.ranking.pipeline import SCORE
-from nextedge.serving.deadline import NO_DEADLINE, Deadline, Pace
+from nextedge.serving.deadline import NO_DEADLINE, Deadline, StageLatency
 from nextedge.serving.release import LoadedSurface
 from nextedge.types import ROUGH, Candidates, FloatArray, Requests, Waiting, rank_column
 
@@ -23,7 +23,7 @@ _log = logging.getLogger("nextedge")
 
 
 @dataclass(frozen=True)
-class Ranked:
+class RankedList:
     """What the line makes of a batch, before the policy.
 
     Attributes:
@@ -36,10 +36,10 @@ class Ranked:
     matrix: FloatArray | None
     degraded: tuple[str, ...]
 
-    def kept(self, sources: Iterable[str]) -> Ranked:
+    def kept(self, sources: Iterable[str]) -> RankedList:
         """What a cache holds of it: the best, with what policy and reasons read."""
         head = _slim(self.candidates, (SCORE,), sources).head(KEPT)
-        return Ranked(head, None, self.degraded)
+        return RankedList(head, None, self.degraded)
 
 
 def _slim(found: Candidates, names: Iterable[str], sources: Iterable[str]) -> Candidates:
@@ -51,7 +51,7 @@ def _slim(found: Candidates, names: Iterable[str], sources: Iterable[str]) -> Ca
 class Watch:
     """Tells where the time of a request goes, and teaches the surface's pace."""
 
-    def __init__(self, started: float, pace: Pace) -> None:
+    def __init__(self, started: float, pace: StageLatency) -> None:
         self._last = started
         self._pace = pace
         self.spent_ms: dict[str, float] = {}
@@ -101,7 +101,7 @@ def ranked_candidates(
     late: tuple[str, ...] = (),
     matrix: FloatArray | None = None,
     whole: bool = True,
-) -> Ranked:
+) -> RankedList:
     """Ranked candidates; when ranking fails or is late, the rough order and the word that it did.
 
     Args:
@@ -117,9 +117,9 @@ def ranked_candidates(
     watch("candidates")
     candidates = candidates.with_columns(**{ROW: np.arange(len(candidates), dtype=np.int32)})
     if line.ranker is None:
-        return Ranked(line.rank(requests, candidates), None, (*late, "no_ranker"))
+        return RankedList(line.rank(requests, candidates), None, (*late, "no_ranker"))
     if not deadline.allows("features" if matrix is None else "ranking", reserve=_AFTER_FEATURES):
-        return Ranked(_by_rough_score(candidates), None, (*late, "late_ranking"))
+        return RankedList(_by_rough_score(candidates), None, (*late, "late_ranking"))
     try:
         if matrix is None:
             matrix = line.matrix(requests, candidates)
@@ -127,10 +127,10 @@ def ranked_candidates(
         candidates = candidates if whole else _slim(candidates, (ROUGH, ROW), line.sources)
         ranked = line.rank(requests, candidates, matrix)
         watch("ranking")
-        return Ranked(ranked, matrix, late)
+        return RankedList(ranked, matrix, late)
     except (ValueError, RuntimeError, FloatingPointError):
         _log.exception("surface %s: ranking failed; answered in rough order", surface.name)
-        return Ranked(_by_rough_score(candidates), None, (*late, "ranker_failed"))
+        return RankedList(_by_rough_score(candidates), None, (*late, "ranker_failed"))
 
 
 def _by_rough_score(candidates: Candidates) -> Candidates:

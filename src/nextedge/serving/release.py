@@ -21,7 +21,7 @@ from nextedge.index.sharded import Searcher, is_sharded, load_index, saved_bound
 from nextedge.models.rankers.learners import load_rankers
 from nextedge.policy.policy import Policy
 from nextedge.policy.reasons import Reasons
-from nextedge.ranking.pipeline import Line, build_line, declared_features
+from nextedge.ranking.pipeline import RankingPipeline, build_pipeline, declared_features
 from nextedge.ranking.reranker import FOLDER as RERANKER
 from nextedge.ranking.reranker import Reranker
 from nextedge.releases.manifest import Release
@@ -30,7 +30,7 @@ from nextedge.retrieval.fusion import Fusion
 from nextedge.retrieval.model_source import ModelSource
 from nextedge.retrieval.source import load_sources
 from nextedge.serving.caches.invalidation import Touched
-from nextedge.serving.deadline import Pace
+from nextedge.serving.deadline import StageLatency
 from nextedge.serving.live_counters import LiveFacts
 from nextedge.serving.shards.client import RemoteIndex, ShardClient
 from nextedge.types import UNKNOWN, IndexArray
@@ -42,11 +42,11 @@ class LoadedSurface:
 
     name: str
     settings: SurfaceConfig
-    line: Line
+    line: RankingPipeline
     policies: Mapping[str | None, Policy]
     """By context; None stands for every other."""
     reasons: Reasons
-    pace: Pace = field(default_factory=Pace)
+    pace: StageLatency = field(default_factory=StageLatency)
 
     @property
     def policy(self) -> Policy:
@@ -202,7 +202,7 @@ class LoadedRelease:
         folder = self.release.path / "surfaces" / name
         scope = Scope(self.snapshot, relation_of(settings))
         features = declared_features(scope, settings, built.features.exclude)
-        line = build_line(scope, settings, load_sources(folder / "sources"), features=features)
+        line = build_pipeline(scope, settings, load_sources(folder / "sources"), features=features)
         for source in line.sources.values():
             if isinstance(source, ModelSource) and (folder / "index" / source.name).exists():
                 source.index = self._index(folder / "index" / source.name, name, source)

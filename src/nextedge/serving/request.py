@@ -18,19 +18,19 @@ from nextedge.policy.reasons import Reason
 from nextedge.ranking.pipeline import SCORE
 from nextedge.retrieval.merge import with_standard_scores
 from nextedge.serving.caches.lru import Cache
-from nextedge.serving.caches.precomputed import MIXED, Kept, PublishedCandidates
+from nextedge.serving.caches.precomputed import MIXED, CachedCandidates, PublishedCandidates
 from nextedge.serving.cold_start.candidates import seeded_batch
 from nextedge.serving.cold_start.merge import SeededBatch
 from nextedge.serving.contacts.address_books import Contacts
 from nextedge.serving.cursor import Cursor
 from nextedge.serving.deadline import Deadline
 from nextedge.serving.evidence import LiveEvidence
-from nextedge.serving.messages import Answer, Question, Recommendation
+from nextedge.serving.messages import Recommendation, RecommendationRequest, RecommendationResponse
 from nextedge.serving.prepare import prepare
 from nextedge.serving.rank_with_deadline import (
     KEPT,
     ROW,
-    Ranked,
+    RankedList,
     Watch,
     ranked_candidates,
     retrieved,
@@ -58,12 +58,12 @@ def answer(
     release: LoadedRelease,
     overlay: Overlay,
     user_ids: Sequence[Identifier],
-    question: Question,
+    question: RecommendationRequest,
     log: RequestLog | None = None,
-    cache: Cache[Ranked] | None = None,
+    cache: Cache[RankedList] | None = None,
     published: PublishedCandidates | None = None,
     contacts: Contacts | None = None,
-) -> list[Answer]:
+) -> list[RecommendationResponse]:
     """Answer for many users at once; the same as asking for each alone.
 
     Args:
@@ -110,7 +110,7 @@ def answer(
     for row, (user_id, rows) in enumerate(zip(user_ids, chosen.rows(), strict=True)):
         cursor = _next_cursor(release, surface, user_id, requests, row, chosen.candidate[rows])
         answers.append(
-            Answer(
+            RecommendationResponse(
                 user_id,
                 surface.name,
                 surface.settings.kind,
@@ -139,7 +139,7 @@ def _cache_key(
     surface: LoadedSurface,
     user_ids: Sequence[Identifier],
     requests: Requests,
-    question: Question,
+    question: RecommendationRequest,
 ) -> Hashable | None:
     """Under what a ranked list is kept, or None where a kept one would not do."""
     policy = surface.policy_in(question.context.get("context")).settings
@@ -163,7 +163,7 @@ def _computed(
     deadline: Deadline,
     published: PublishedCandidates | None,
     whole: bool,
-) -> tuple[Ranked, str | None]:
+) -> tuple[RankedList, str | None]:
     """Ranked candidates, of those that were found before where they were.
 
     With them the live edges that all of it follows from, None where that is not one set of them.
@@ -189,16 +189,18 @@ def _computed(
         )
         same = kept.edges == release.edges
         if published.features and matrix is None and ranked.matrix is not None:
-            published.put(name, Kept(found, ranked.matrix, kept.edges if same else MIXED))
+            published.put(
+                name, CachedCandidates(found, ranked.matrix, kept.edges if same else MIXED)
+            )
         return ranked, kept.edges if same else None
     found, late = retrieved(surface, requests, deadline)
     ranked = ranked_candidates(surface, requests, watch, deadline, found, late, whole=whole)
     if late:
         find = partial(surface.line.retrieve, requests)
-        published.refresh(name, lambda: Kept(find(), edges=release.edges))
+        published.refresh(name, lambda: CachedCandidates(find(), edges=release.edges))
         return ranked, release.edges
     matrix = ranked.matrix if published.features else None
-    published.put(name, Kept(found, matrix, release.edges))
+    published.put(name, CachedCandidates(found, matrix, release.edges))
     return ranked, release.edges
 
 
@@ -260,11 +262,11 @@ def _next_cursor(
 
 def _withheld(
     release: LoadedRelease, surface: LoadedSurface, user_ids: Sequence[Identifier], started: float
-) -> list[Answer]:
+) -> list[RecommendationResponse]:
     """Empty answers, which say that live state could not be read."""
     spent_ms = (time.perf_counter() - started) * 1e3
     return [
-        Answer(
+        RecommendationResponse(
             user_id,
             surface.name,
             surface.settings.kind,
@@ -281,9 +283,9 @@ def _withheld(
 
 def _logged(
     log: RequestLog,
-    answers: list[Answer],
+    answers: list[RecommendationResponse],
     requests: Requests,
-    question: Question,
+    question: RecommendationRequest,
     chosen: Candidates,
     matrix: FloatArray | None,
     edges: str | None,

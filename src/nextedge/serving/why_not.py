@@ -16,7 +16,7 @@ from nextedge.events.state.overlay import Overlay
 from nextedge.ranking.pipeline import SCORE
 from nextedge.retrieval.eligibility import eligible
 from nextedge.retrieval.merge import gather_sources
-from nextedge.serving.messages import Question
+from nextedge.serving.messages import RecommendationRequest
 from nextedge.serving.prepare import prepare
 from nextedge.serving.rank_with_deadline import ranked_candidates
 from nextedge.serving.release import LoadedRelease, LoadedSurface
@@ -60,7 +60,7 @@ def why_not(
     overlay: Overlay,
     user_id: Identifier,
     candidate_id: Identifier,
-    question: Question,
+    question: RecommendationRequest,
 ) -> WhyNot:
     """Follow one candidate through the stages of one user's request.
 
@@ -84,7 +84,7 @@ class _Path:
         overlay: Overlay,
         user_id: Identifier,
         candidate_id: Identifier,
-        question: Question,
+        question: RecommendationRequest,
     ) -> None:
         self.surface: LoadedSurface = release.surface(question.surface)
         people = self.surface.candidate_table == "users"

@@ -17,7 +17,7 @@ FOLDER = "work"
 DONE = "done.json"
 
 
-class Shelf:
+class RemoteStepCache:
     """``work/<step>-<key>/…`` of a bucket; an output is there once its ``done.json`` is."""
 
     def __init__(self, bucket: Bucket, told: Told) -> None:

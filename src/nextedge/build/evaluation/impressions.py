@@ -9,7 +9,7 @@ from nextedge.config import RankerConfig
 from nextedge.evaluation.impressions import Choice, ShownReport, best_of_each, measure_shown
 from nextedge.graph.csr import build_graph
 from nextedge.schema import ACTIONS
-from nextedge.ranking.pipeline import Line
+from nextedge.ranking.pipeline import RankingPipeline
 from nextedge.build.training_set.impressions import Impressions, favours_of, outcomes
 from nextedge.build.time_split.window_pipeline import batches
 from nextedge.types import Candidates, FloatArray, IndexArray, IntArray
@@ -19,8 +19,8 @@ _MOST_PLACES = 100
 _FULL, _POPULAR, _RANDOM, _LOGISTIC = "full_line", "popularity", "random", "logistic_regression"
 
 
-def evaluate_shown(
-    line: Line, shown: Impressions | None, settings: RankerConfig
+def impression_metrics(
+    line: RankingPipeline, shown: Impressions | None, settings: RankerConfig
 ) -> ShownReport | None:
     """Measure what was shown after the line's snapshot; None where nothing can be told.
 
@@ -55,7 +55,7 @@ def evaluate_shown(
 
 
 def _considered(
-    line: Line, shown: Impressions
+    line: RankingPipeline, shown: Impressions
 ) -> tuple[FloatArray, FloatArray, dict[str, npt.NDArray[np.float64]]]:
     """float32[n, F] features and float32[n] scores of the shown, and their chances by system."""
     scope = line.scope

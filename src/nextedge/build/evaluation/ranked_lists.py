@@ -12,12 +12,12 @@ import pyarrow as pa
 from nextedge.evaluation.report import SystemKind
 from nextedge.graph.csr import Graph
 from nextedge.models.rankers.learners import load_rankers
-from nextedge.ranking.pipeline import SCORE, Line
+from nextedge.ranking.pipeline import SCORE, RankingPipeline
 from nextedge.retrieval.merge import gather_sources, merge_candidates
 from nextedge.types import ROUGH
 from nextedge.ranking.reranker import FOLDER as RERANKER
 from nextedge.ranking.reranker import Reranker
-from nextedge.build.time_split.window_pipeline import SavedLine
+from nextedge.build.time_split.window_pipeline import WindowPipeline
 from nextedge.types import Candidates, FloatArray, Requests
 
 HEURISTICS = (
@@ -44,7 +44,7 @@ class RankedQueries:
         k: length of the lists.
     """
 
-    line: SavedLine
+    line: WindowPipeline
     rankers: Path
     positives: Path
     k: int
@@ -79,7 +79,7 @@ class RankedQueries:
         rows.head("full_line", "full_line", ranked)
         return rows.table()
 
-    def open(self) -> Line:
+    def open(self) -> RankingPipeline:
         """The line with its rankers."""
         line = self.line.open()
         rankers = line.scope.derived(f"rankers {self.rankers}", lambda: load_rankers(self.rankers))

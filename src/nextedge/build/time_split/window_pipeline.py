@@ -20,7 +20,7 @@ from nextedge.engines.base import Engine
 from nextedge.features.feature import FeatureSet
 from nextedge.graph.snapshot import Entities, Snapshot
 from nextedge.retrieval.fusion import Fusion
-from nextedge.ranking.pipeline import Line, build_line
+from nextedge.ranking.pipeline import RankingPipeline, build_pipeline
 from nextedge.graph.scope import Scope
 from nextedge.retrieval.two_hop import TwoHop
 from nextedge.build.fit_sources import FitSources
@@ -33,12 +33,12 @@ from nextedge.types import Requests
 
 BATCH = 256
 _OPENED = 2
-_opened: dict[Path, Line] = {}
+_opened: dict[Path, RankingPipeline] = {}
 """Lines of this process by folder, the latest last; what they derive of their graphs goes with them."""
 
 
 @dataclass(frozen=True)
-class SavedLine:
+class WindowPipeline:
     """Where a line lies, and what of it is no file.
 
     Attributes:
@@ -55,14 +55,14 @@ class SavedLine:
     fusion: Fusion
     found: Path | None = None
 
-    def open(self) -> Line:
+    def open(self) -> RankingPipeline:
         """The line; opened once in a process."""
         line = _opened.pop(self.folder, None)
         if line is None:
             snapshot = Snapshot.load(self.folder / "snapshot", Entities.load(self.entities))
             scope = Scope(snapshot, relation_of(self.surface))
             arrays = load_sources(self.folder / "sources")
-            line = build_line(scope, self.surface, arrays, features=self.features)
+            line = build_pipeline(scope, self.surface, arrays, features=self.features)
         _opened[self.folder] = line
         for folder in list(_opened)[:-_OPENED]:
             del _opened[folder]
@@ -74,7 +74,7 @@ class SavedLine:
         _opened.pop(self.folder, None)
         shutil.rmtree(self.folder)
 
-    def _with_found(self, line: Line, folder: Path) -> Line:
+    def _with_found(self, line: RankingPipeline, folder: Path) -> RankingPipeline:
         """The line with what two-hop found before, in place of its walks."""
         arrays = {file.stem: mapped(file) for file in sorted(folder.glob("*.npy"))}
         own = line.sources[TwoHop.name]
@@ -83,7 +83,7 @@ class SavedLine:
 
 
 @dataclass(frozen=True, eq=False)
-class WindowLines:
+class WindowPipelines:
     """Makes the lines of one surface's windows, each in a folder of its own below ``folder``.
 
     Attributes:
@@ -99,7 +99,7 @@ class WindowLines:
     features: FeatureSet
     trained: Mapping[str, Path]
 
-    def line(self, window: Window) -> SavedLine:
+    def line(self, window: Window) -> WindowPipeline:
         """The line over a window's snapshot, made unless a stopped build did."""
         folder, entities = self.folder / window.name, self.history.directory / "entities"
         if not folder.exists():
@@ -116,7 +116,7 @@ class WindowLines:
                 fits = FitSources(entities, place, self.surface, self.trained, sources)
                 fits.run(self.engine, layers)
                 os.replace(partial, folder)
-        return SavedLine(entities, folder, self.surface, self.features, Fusion())
+        return WindowPipeline(entities, folder, self.surface, self.features, Fusion())
 
 
 def batches(queries: np.ndarray, now: int, k: int) -> list[Requests]:

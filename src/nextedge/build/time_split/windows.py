@@ -16,7 +16,7 @@ from nextedge.features.backfill import Sizes, backfill, item_category
 from nextedge.graph.assemble import EdgeList
 from nextedge.graph.communities import communities
 from nextedge.graph.csr import Graph, build_graph
-from nextedge.graph.placing import Place
+from nextedge.graph.placing import PlacedEdges
 from nextedge.graph.snapshot import Entities, Snapshot
 from nextedge.schema import ACTIONS
 from nextedge.build.time_split.pairs import Pairs
@@ -37,7 +37,7 @@ _VIEWS = [ACTIONS.index(name) for name in ("click", "view")]
 
 
 @dataclass(frozen=True, eq=False)
-class Records:
+class EdgeRecords:
     """Rows of one table of edges in positions: int32[n] ends, µs times, float32 weights.
 
     ``arrived`` (int64[n], µs) is when the row became known, its time where that is not given;
@@ -56,7 +56,7 @@ class Records:
     kept: BoolArray | None = None
 
     @classmethod
-    def load(cls, directory: Path) -> Records:
+    def load(cls, directory: Path) -> EdgeRecords:
         """Memory-map the arrays of a folder; a missing folder is an empty table."""
         if not directory.exists():
             none, never = np.zeros(0, np.int32), np.zeros(0, np.int64)
@@ -71,7 +71,7 @@ class Records:
         arrived = time if arrived is None else arrived
         return cls(source, target, time, weight, arrived, array("occasion"), array("action"))
 
-    def keep(self, mask: BoolArray) -> Records:
+    def keep(self, mask: BoolArray) -> EdgeRecords:
         """The same rows, of which only those count where the mask (bool[n]) holds."""
         return replace(self, kept=mask)
 
@@ -86,10 +86,10 @@ class History:
 
     directory: Path
     entities: Entities
-    connections: Records
-    interactions: Records
-    blocks: Records
-    hidden_connections: Records
+    connections: EdgeRecords
+    interactions: EdgeRecords
+    blocks: EdgeRecords
+    hidden_connections: EdgeRecords
 
     @classmethod
     def load(cls, directory: Path) -> History:
@@ -97,13 +97,13 @@ class History:
         return cls(
             directory,
             Entities.load(directory / "entities"),
-            Records.load(directory / "connections"),
-            Records.load(directory / "interactions"),
-            Records.load(directory / "blocks"),
-            Records.load(directory / HIDDEN),
+            EdgeRecords.load(directory / "connections"),
+            EdgeRecords.load(directory / "interactions"),
+            EdgeRecords.load(directory / "blocks"),
+            EdgeRecords.load(directory / HIDDEN),
         )
 
-    def of(self, relation: Relation) -> Records:
+    def of(self, relation: Relation) -> EdgeRecords:
         """The records of a relation."""
         return self.connections if relation.self_typed else self.interactions
 
@@ -160,13 +160,13 @@ def window_snapshot(
     if window.as_of is not None:
         other = other.keep(other.arrived <= window.as_of)
     connections, interactions = (own, other) if relation.self_typed else (other, own)
-    place = Place(folder, engine)
+    place = PlacedEdges(folder, engine)
     if window.as_of is None:  # impressions cannot be cut: who opened whom tells who connected
         return make_snapshot(history, connections, interactions, history.latest, place, views=False)
     return make_snapshot(history, connections, interactions, window.as_of, place)
 
 
-def _in_window(records: Records, pairs: Pairs, window: Window) -> Records:
+def _in_window(records: EdgeRecords, pairs: Pairs, window: Window) -> EdgeRecords:
     """The records of the window's pairs that were known by then."""
     if window.as_of is None:
         return records.keep(pairs.marked(records, window.graph))
@@ -180,23 +180,23 @@ def serving_snapshot(
     history: History, folder: Path | None = None, engine: Engine | None = None
 ) -> Snapshot:
     """Everything that is known; folder and engine as of ``window_snapshot``."""
-    place = Place(folder, engine)
+    place = PlacedEdges(folder, engine)
     return make_snapshot(history, history.connections, history.interactions, history.latest, place)
 
 
 def make_snapshot(
     history: History,
-    connections: Records,
-    interactions: Records,
+    connections: EdgeRecords,
+    interactions: EdgeRecords,
     as_of: int,
-    place: Place,
+    place: PlacedEdges,
     *,
     views: bool = True,
 ) -> Snapshot:
     """Build the graphs of a snapshot from the records it may see; impressions where ``views``."""
     users, items = len(history.entities.users), len(history.entities.items)
 
-    def graph(name: str, records: Records) -> Graph:
+    def graph(name: str, records: EdgeRecords) -> Graph:
         return place.graph(name, records.edges(mirrored=True), users, users)
 
     connects = graph("connections", connections)
@@ -215,7 +215,7 @@ def make_snapshot(
 
 
 def _counters(
-    history: History, connections: Records, interactions: Records, as_of: int
+    history: History, connections: EdgeRecords, interactions: EdgeRecords, as_of: int
 ) -> dict[str, np.ndarray]:
     """The real-time features of the records; none of a relation without times."""
     entities, timed = history.entities, history.timed
@@ -229,7 +229,7 @@ def _counters(
     )
 
 
-def _occasions(interactions: Records, users: int) -> Graph:
+def _occasions(interactions: EdgeRecords, users: int) -> Graph:
     """Users × the occasions at which they met others."""
     none = np.zeros(0, np.int32)
     occasion, kept = interactions.occasion, interactions.kept

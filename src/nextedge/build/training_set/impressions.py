@@ -59,7 +59,7 @@ class Impressions:
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
+class ImpressionOutcomes:
     """Impressions of one label window by outcome, each query × candidate.
 
     Attributes:
@@ -83,7 +83,7 @@ class Shown:
             getattr(self, name).save(directory / name)
 
     @classmethod
-    def load(cls, directory: Path) -> Shown:
+    def load(cls, directory: Path) -> ImpressionOutcomes:
         """Memory-map what ``save`` wrote."""
         taken, refused, is_open = (Graph.load(directory / name) for name in _OUTCOMES)
         return cls(taken, refused, is_open)
@@ -91,7 +91,7 @@ class Shown:
 
 def shown_between(
     history: History, relation: Relation, start: int | None, end: int | None, settings: RankerConfig
-) -> Shown | None:
+) -> ImpressionOutcomes | None:
     """What was shown after ``start`` and up to ``end`` (microseconds), as known at ``end``.
 
     Nothing later than ``end`` is looked at, so that a label window tells nothing of the next.
@@ -121,7 +121,7 @@ def shown_between(
         rows = _strongest(shown.source[mask], shown.target[mask], worth[mask])
         return build_graph(rows[0], rows[1], users, targets, rows[2])
 
-    return Shown(graph(taken), graph(refused), graph(is_open), bias)
+    return ImpressionOutcomes(graph(taken), graph(refused), graph(is_open), bias)
 
 
 def favours_of(relation: Relation) -> tuple[str, ...]:

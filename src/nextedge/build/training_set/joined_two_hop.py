@@ -25,7 +25,7 @@ from nextedge.graph.csr import Graph
 from nextedge.graph.wedge_blocks import two_hop_result, write_blocks
 from nextedge.graph.wedge_join import WedgeJoin
 from nextedge.retrieval.two_hop import FOUND, TwoHop
-from nextedge.build.time_split.window_pipeline import BATCH, SavedLine
+from nextedge.build.time_split.window_pipeline import BATCH, WindowPipeline
 from nextedge.storage import writing
 from nextedge.types import IndexArray
 
@@ -39,8 +39,8 @@ _ENTRIES = 1 << 20
 
 
 def with_found(
-    engine: Engine, line: SavedLine, queries: np.ndarray
-) -> Iterator[tuple[SavedLine, np.ndarray]]:
+    engine: Engine, line: WindowPipeline, queries: np.ndarray
+) -> Iterator[tuple[WindowPipeline, np.ndarray]]:
     """The queries in groups, each with a line that knows what two-hop finds for them.
 
     One group with the line as it is, where the engine has one machine or the graph is small.

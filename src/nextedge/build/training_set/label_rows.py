@@ -13,10 +13,10 @@ from nextedge.config import RankerConfig
 from nextedge.engines.base import Engine
 from nextedge.graph.csr import Graph
 from nextedge.models.rankers.gbdt import LabelledRows
-from nextedge.ranking.pipeline import Line
+from nextedge.ranking.pipeline import RankingPipeline
 from nextedge.build.training_set.joined_two_hop import QUERIES, with_found
-from nextedge.build.training_set.impressions import Shown
-from nextedge.build.time_split.window_pipeline import BATCH, SavedLine, batches
+from nextedge.build.training_set.impressions import ImpressionOutcomes
+from nextedge.build.time_split.window_pipeline import BATCH, WindowPipeline, batches
 from nextedge.build.step import Progress
 from nextedge.types import BoolArray, Candidates, FloatArray, Requests
 
@@ -36,7 +36,7 @@ class LabelledQueries:
         seed: of the window; what is drawn of a batch is its own.
     """
 
-    line: SavedLine
+    line: WindowPipeline
     positives: Path
     shown: Path | None
     settings: RankerConfig
@@ -47,7 +47,7 @@ class LabelledQueries:
         line, number = self.line.open(), block["batch"][0].as_py()
         random = np.random.default_rng([self.settings.seed, self.seed, number])
         positives = Graph.load(self.positives)
-        shown = None if self.shown is None else Shown.load(self.shown)
+        shown = None if self.shown is None else ImpressionOutcomes.load(self.shown)
         query = block["query"].to_numpy()
         requests = Requests(query, line.scope.snapshot.as_of, 1)
         candidates, label, refused = _labelled(line, requests, positives, shown)
@@ -69,11 +69,11 @@ class LabelledQueries:
 
 def label_rows(
     engine: Engine,
-    line: SavedLine,
+    line: WindowPipeline,
     positives: Graph,
     settings: RankerConfig,
     seed: int,
-    shown: Shown | None = None,
+    shown: ImpressionOutcomes | None = None,
     progress: Progress = lambda *_: None,
 ) -> LabelledRows:
     """Labelled rows of as many label queries, in an order drawn by seed, as ``max_rows`` allows.
@@ -138,7 +138,7 @@ def _saved(graph: Graph, folder: Path) -> Path:
     return folder
 
 
-def _saved_shown(shown: Shown, folder: Path) -> Path:
+def _saved_shown(shown: ImpressionOutcomes, folder: Path) -> Path:
     folder.mkdir(exist_ok=True)
     shown.save(folder)
     return folder
@@ -163,7 +163,7 @@ def _with_refusals(
 
 
 def _labelled(
-    line: Line, requests: Requests, positives: Graph, shown: Shown | None
+    line: RankingPipeline, requests: Requests, positives: Graph, shown: ImpressionOutcomes | None
 ) -> tuple[Candidates, FloatArray, BoolArray]:
     """Candidates of a batch, what each counts as positive, and which were shown and refused."""
     candidates = line.retrieve(requests)
@@ -186,9 +186,9 @@ def _drawn(
 ) -> tuple[BoolArray, FloatArray]:
     """Which rows of queries with a positive to keep (bool[R]), and what each stands for."""
     caught = np.bincount(candidates.row_query, label, minlength=candidates.queries) > 0
-    certain = (label > 0) | (candidates.position() < settings.best_kept)
+    certain = (label > 0) | (candidates.position() < settings.top_negatives)
     certain |= False if refused is None else refused
     others = np.bincount(candidates.row_query, ~certain, minlength=candidates.queries)
-    rate = np.minimum(settings.others_drawn / np.maximum(others, 1), 1.0)[candidates.row_query]
+    rate = np.minimum(settings.sampled_negatives / np.maximum(others, 1), 1.0)[candidates.row_query]
     kept = (certain | (random.random(len(candidates)) < rate)) & caught[candidates.row_query]
     return kept, np.where(certain, 1.0, 1.0 / rate).astype(np.float32)

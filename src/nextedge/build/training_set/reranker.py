@@ -20,7 +20,7 @@ from nextedge.models.rankers.cross_attention import CrossAttention, HeadList
 from nextedge.models.rankers.gbdt import LabelledRows
 from nextedge.models.rankers.learners import learners
 from nextedge.models.rankers.ranker import CalibratedRanker
-from nextedge.ranking.pipeline import SCORE, Line
+from nextedge.ranking.pipeline import SCORE, RankingPipeline
 from nextedge.ranking.reranker import head_of
 from nextedge.types import Requests
 
@@ -32,7 +32,7 @@ _BATCH = 64
 class LabelWindow:
     """A window's line without ranker, its new edges, and the labelled rows before it."""
 
-    line: Line
+    line: RankingPipeline
     positives: Graph
     earlier: Sequence[LabelledRows]
 

@@ -11,7 +11,7 @@ import threading
 from typing import Any, NamedTuple
 
 from nextedge.events.event import Event
-from nextedge.events.projections.projection import Fold
+from nextedge.events.projections.projection import Projection
 from nextedge.events.to_tables.interactions import interaction_weight
 from nextedge.features.counters import CONNECT, INTERACT
 
@@ -42,7 +42,7 @@ class Fact(NamedTuple):
     sign: int = 1
 
 
-class CountedFacts(Fold):
+class CountedFacts(Projection):
     """The latest facts in the order of their arrival.
 
     A connection counts once, at the time it was made last, while it lasts and is not hidden. What

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from nextedge.events.event import Event
-from nextedge.events.projections.projection import Fold
+from nextedge.events.projections.projection import Projection
 from nextedge.events.to_tables.interactions import interaction_weight
 
 _OF_PEOPLE = frozenset(
@@ -67,7 +67,7 @@ class Columns:
             column.extend(dumped[name])
 
 
-class LiveEdges(Fold):
+class LiveEdges(Projection):
     """Interactions since the log began, and whether anything has changed a graph.
 
     Attributes:

@@ -13,7 +13,7 @@ from nextedge.discovery import import_modules, named_subclasses
 from nextedge.events.event import Event
 
 
-class Fold(ABC):
+class Projection(ABC):
     """State that events add up to."""
 
     name: ClassVar[str]
@@ -33,7 +33,7 @@ class Fold(ABC):
         """Take over what ``dump`` gave; the fold is empty before."""
 
 
-def new_folds() -> dict[str, Fold]:
+def new_projections() -> dict[str, Projection]:
     """An empty fold of every kind, by name."""
     import_modules("nextedge.events.projections")
-    return {name: cls() for name, cls in named_subclasses(Fold).items()}  # type: ignore[type-abstract]
+    return {name: cls() for name, cls in named_subclasses(Projection).items()}  # type: ignore[type-abstract]

@@ -40,7 +40,7 @@ def micros_of(stamp: int) -> int:
     return stamp >> 1
 
 
-class Latest(Generic[Key]):
+class LastWriteWins(Generic[Key]):
     """Facts that are on (odd stamps) or off, each as of its latest event."""
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class Standing:
     """Pairs that hold for both people as long as either of them keeps them up."""
 
     def __init__(self) -> None:
-        self._kept: Latest[Pair] = Latest()
+        self._kept: LastWriteWins[Pair] = LastWriteWins()
         self._others: dict[str, set[str]] = {}
 
     def __len__(self) -> int:
@@ -107,7 +107,7 @@ def _drop(sets: dict[str, set[str]], key: str, member: str) -> None:
             del sets[key]
 
 
-class Facts:
+class FoldedState:
     """State by user id (as text): connected, requested, dismissed, blocked, opted out, gone, shown.
 
     Args:
@@ -132,13 +132,13 @@ class Facts:
         """The latest time of any event."""
         self.gone_version = 0
         """Differs whenever the people or items that nobody is shown do."""
-        self._pairs: Latest[Pair] = Latest()
-        self._opted: Latest[str] = Latest()
-        self._items: Latest[str] = Latest()
+        self._pairs: LastWriteWins[Pair] = LastWriteWins()
+        self._opted: LastWriteWins[str] = LastWriteWins()
+        self._items: LastWriteWins[str] = LastWriteWins()
         self._stated: dict[tuple[str, str], tuple[int, bool, str]] = {}
 
     @classmethod
-    def of(cls, events: Iterable[Event], types: Collection[str] = EVENTS) -> Facts:
+    def of(cls, events: Iterable[Event], types: Collection[str] = EVENTS) -> FoldedState:
         """What events add up to; only those of some types are looked at."""
         facts = cls()
         for event in events:
@@ -328,27 +328,27 @@ def target_of(event: Event) -> tuple[str, str]:
     return "people", text(event.candidate_id)
 
 
-_HANDLERS: dict[str, Callable[[Facts, Event], None] | None] = {
-    "connect": Facts._connect,
-    "accept": Facts._connect,
-    "disconnect": Facts._disconnect,
-    "request": Facts._request,
-    "withdraw": Facts._withdraw,
-    "decline": Facts._decline,
-    "block": Facts._block,
-    "unblock": Facts._block,
-    "hide_connection": Facts._hide_connection,
-    "unhide_connection": Facts._hide_connection,
-    "dismiss": Facts._dismiss,
-    "interact": Facts._interact,
-    "purchase": Facts._interact,
-    "impression": Facts._impression,
+_HANDLERS: dict[str, Callable[[FoldedState, Event], None] | None] = {
+    "connect": FoldedState._connect,
+    "accept": FoldedState._connect,
+    "disconnect": FoldedState._disconnect,
+    "request": FoldedState._request,
+    "withdraw": FoldedState._withdraw,
+    "decline": FoldedState._decline,
+    "block": FoldedState._block,
+    "unblock": FoldedState._block,
+    "hide_connection": FoldedState._hide_connection,
+    "unhide_connection": FoldedState._hide_connection,
+    "dismiss": FoldedState._dismiss,
+    "interact": FoldedState._interact,
+    "purchase": FoldedState._interact,
+    "impression": FoldedState._impression,
     "click": None,
-    "opt_out": Facts._opt,
-    "opt_in": Facts._opt,
-    "leave": Facts._leave,
-    "item_upsert": Facts._item_upsert,
-    "item_unavailable": Facts._item_unavailable,
-    "item_available": Facts._item_available,
-    "profile_update": Facts._profile_update,
+    "opt_out": FoldedState._opt,
+    "opt_in": FoldedState._opt,
+    "leave": FoldedState._leave,
+    "item_upsert": FoldedState._item_upsert,
+    "item_unavailable": FoldedState._item_unavailable,
+    "item_available": FoldedState._item_available,
+    "profile_update": FoldedState._profile_update,
 }

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from nextedge.errors import LiveStateError
 from nextedge.events.event import Event
-from nextedge.events.state.facts import Facts, text
-from nextedge.events.projections.projection import new_folds
+from nextedge.events.state.facts import FoldedState, text
+from nextedge.events.projections.projection import new_projections
 from nextedge.events.logs.log import BEGINNING, LiveLog
 from nextedge.events.schemas import EVENTS
 from nextedge.types import MICROSECONDS_PER_DAY, Identifier
@@ -30,7 +30,7 @@ _NARROWING = frozenset(name for name, each in EVENTS.items() if each.narrows)
 _FOR_ALL = frozenset(name for name, each in EVENTS.items() if each.widens)
 
 
-class Overlay(Facts):
+class Overlay(FoldedState):
     """Live state of every user and item, as of the last ``catch_up``; safe for threads.
 
     Args:
@@ -49,7 +49,7 @@ class Overlay(Facts):
         self.last_event_id = ""
         self.folded = 0
         """Events folded by this process."""
-        self.folds = new_folds()
+        self.folds = new_projections()
         self.narrowed: list[tuple[str | None, str | None, str | None]] = []
         """User, other user and item of every event that takes somebody out of others' sight."""
         self.generation: object = None

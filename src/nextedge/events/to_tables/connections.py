@@ -11,7 +11,7 @@ from nextedge.config import Config
 from nextedge.events.event import Event
 from nextedge.events.logs.log import BEGINNING, open_live_log
 from nextedge.events.logs.sqlite.log import FILE
-from nextedge.events.state.facts import Facts
+from nextedge.events.state.facts import FoldedState
 from nextedge.events.to_tables.rows import UTC, appended
 
 
@@ -39,7 +39,7 @@ def last_event(config: Config) -> str:
 
 def with_connections(rows: pa.Table, events: Iterable[Event]) -> pa.Table:
     """Connections with those that events made, and without those that events ended."""
-    facts = Facts.of(events, ("connect", "accept", "disconnect"))
+    facts = FoldedState.of(events, ("connect", "accept", "disconnect"))
     ended = facts.ended()
     if ended:
         ends = zip(
@@ -55,7 +55,7 @@ def with_blocks(rows: pa.Table, events: Iterable[Event]) -> pa.Table:
 
     A row of the table stays, whatever was recorded: the table may be the later of the two.
     """
-    facts = Facts.of(events, ("block", "unblock"))
+    facts = FoldedState.of(events, ("block", "unblock"))
     return _with(rows, facts.blocked.pairs(), (schema.USER_ID, schema.OTHER_ID))
 
 

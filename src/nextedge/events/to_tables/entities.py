@@ -36,14 +36,14 @@ _TYPES = {
 
 
 @dataclass
-class Stated:
+class UpdatedRows:
     """A table with what was stated, and the values that could not be taken, by column."""
 
     rows: pa.Table
     unreadable: Counter[str] = field(default_factory=Counter)
 
 
-def with_profiles(rows: pa.Table, events: Iterable[Event]) -> Stated:
+def with_profiles(rows: pa.Table, events: Iterable[Event]) -> UpdatedRows:
     """Users with the attributes that they stated; those without a row get none here."""
     updates = [event for event in events if event.type == "profile_update"]
     return _restated(rows, schema.USERS, _statements(updates, "user_id"), set())
@@ -73,7 +73,7 @@ def with_newcomers(rows: pa.Table, events: pa.Table) -> pa.Table:
 
 def with_items(
     rows: pa.Table | None, events: Sequence[Event], id_type: pa.DataType
-) -> Stated | None:
+) -> UpdatedRows | None:
     """Items as ``item_upsert`` and ``item_available``/``item_unavailable`` leave them.
 
     An upsert of an item without a row makes one. None where there is no table and none upserted.
@@ -145,10 +145,12 @@ def _empty_items(upserts: Iterable[Event], id_type: pa.DataType) -> pa.Table:
     return pa.schema([(spec.key[0], id_type), *fields]).empty_table()
 
 
-def _restated(rows: pa.Table, name: str, statements: list[_Statement], makers: set[str]) -> Stated:
+def _restated(
+    rows: pa.Table, name: str, statements: list[_Statement], makers: set[str]
+) -> UpdatedRows:
     """A table with its columns as they were stated last; ids among ``makers`` get a row."""
     if not statements:
-        return Stated(rows)
+        return UpdatedRows(rows)
     spec, unreadable = schema.TABLES[name], Counter[str]()
     key = spec.key[0]
     latest: dict[str, dict[str, Any]] = {}
@@ -181,7 +183,7 @@ def _restated(rows: pa.Table, name: str, statements: list[_Statement], makers: s
                 rows.schema.field(at).with_nullable(True),
                 _with(rows.column(at), place, said, values),
             )
-    return Stated(rows, +unreadable)
+    return UpdatedRows(rows, +unreadable)
 
 
 def _with(

@@ -44,7 +44,7 @@ class Launcher(ABC):
         self.processes = processes
 
     @abstractmethod
-    def run(self, folder: Path, tell: Told) -> None:
+    def run(self, folder: Path, tell: ProgressOfRanks) -> None:
         """Run the training to its end.
 
         Raises:
@@ -70,7 +70,7 @@ def fit(
         return model.fit(data, config, progress)
     with _folder_of(data) as folder:
         write_job(folder, model, data, config)
-        told = Told(folder / TOLD, model.name, progress)
+        told = ProgressOfRanks(folder / TOLD, model.name, progress)
         launcher.run(folder, told)
         told.read()
         fitted = result(folder)
@@ -97,7 +97,7 @@ def _folder_of(data: TrainingData) -> Iterator[Path]:
         yield Path(folder)
 
 
-class Told:
+class ProgressOfRanks:
     """Passes on what the first process tells."""
 
     def __init__(self, path: Path, model: str, progress: ModelProgress) -> None:
@@ -130,7 +130,7 @@ class TorchrunLauncher(Launcher):
         super().__init__(processes)
         self.restarts = restarts
 
-    def run(self, folder: Path, tell: Told) -> None:
+    def run(self, folder: Path, tell: ProgressOfRanks) -> None:
         _require_torch()
         (folder / LOGS).mkdir(exist_ok=True)
         command = [
@@ -148,7 +148,7 @@ class TorchrunLauncher(Launcher):
         if code != 0:
             raise self._error(folder, tell, code)
 
-    def _wait(self, command: list[str], log: IO[bytes], tell: Told) -> int:
+    def _wait(self, command: list[str], log: IO[bytes], tell: ProgressOfRanks) -> int:
         environment = {**os.environ, **threads_of(self.processes), LAUNCHED: "1"}
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
@@ -167,7 +167,7 @@ class TorchrunLauncher(Launcher):
                     process.wait()
         return process.returncode
 
-    def _error(self, folder: Path, tell: Told, code: int) -> Exception:
+    def _error(self, folder: Path, tell: ProgressOfRanks, code: int) -> Exception:
         if (known := failure(folder)) is not None:
             return known
         ended = folder / ENDED
@@ -192,7 +192,7 @@ class SparkLauncher(Launcher):
         super().__init__(processes)
         self.local = local
 
-    def run(self, folder: Path, tell: Told) -> None:
+    def run(self, folder: Path, tell: ProgressOfRanks) -> None:
         _require_torch()
         try:
             from pyspark.ml.torch.distributor import TorchDistributor
@@ -235,7 +235,7 @@ def _check_slots(session: SparkSession, processes: int, *, local: bool) -> None:
         )
 
 
-def lost(tell: Told, rank: int, processes: int, code: int, log: str) -> TrainingError:
+def lost(tell: ProgressOfRanks, rank: int, processes: int, code: int, log: str) -> TrainingError:
     """What became of a process that left no word."""
     if code < 0:
         how = f"was killed ({signal.Signals(-code).name})"
@@ -273,7 +273,7 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 
 
 @contextmanager
-def _telling(tell: Told) -> Iterator[None]:
+def _telling(tell: ProgressOfRanks) -> Iterator[None]:
     """Pass on progress while something else holds this thread."""
     over = threading.Event()
 

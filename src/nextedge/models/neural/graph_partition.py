@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class NodeRows:
     """Inputs of the nodes that a process needs in a batch.
 
     Attributes:
@@ -57,18 +57,18 @@ class Replicated:
         """Sampled neighbours of nodes that this process computes, ragged."""
         return sample_neighbors(self.messages[message].graph, nodes, fanout, seed)
 
-    def rows(self, kind: str, nodes: IndexArray) -> Rows:
+    def rows(self, kind: str, nodes: IndexArray) -> NodeRows:
         """Inputs of distinct nodes, ascending; all processes call it together."""
         import torch
 
         asked = self.ranks.ids(nodes)
         x = self._inputs(kind, asked)
         if self.ranks.size == 1:
-            return Rows(x, Share(slice(0, len(nodes)), len(nodes)), None)
+            return NodeRows(x, Share(slice(0, len(nodes)), len(nodes)), None)
         union, count = np.unique(np.concatenate(asked), return_counts=True)
         place = np.searchsorted(union, nodes).astype(np.int32)
         weight = torch.from_numpy((1.0 / count[place]).astype(np.float32))
-        return Rows(x, Share(place, len(union)), weight)
+        return NodeRows(x, Share(place, len(union)), weight)
 
     def _inputs(self, kind: str, asked: list[IndexArray]) -> Tensor:
         import torch

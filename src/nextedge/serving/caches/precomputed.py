@@ -41,7 +41,7 @@ _WAITING = 256
 
 
 @dataclass(frozen=True)
-class Kept:
+class CachedCandidates:
     """The candidates of one query, and their features where those are kept.
 
     Attributes:
@@ -69,13 +69,15 @@ class PublishedCandidates:
         """Reads and writes that the store refused, and values that were damaged."""
         self.dropped = 0
         self._hits = self._misses = 0
-        self._waiting: queue.Queue[tuple[str, Kept | Callable[[], Kept]] | None]
+        self._waiting: queue.Queue[
+            tuple[str, CachedCandidates | Callable[[], CachedCandidates]] | None
+        ]
         self._waiting = queue.Queue(_WAITING)
         self._refreshing: set[str] = set()
         self._writer = threading.Thread(target=self._write, name="nextedge-publish", daemon=True)
         self._writer.start()
 
-    def get(self, name: str) -> Kept | None:
+    def get(self, name: str) -> CachedCandidates | None:
         """What was kept under the name of a list (``LoadedRelease.list_name``), or None.
 
         A store that fails or a damaged value is as good as none.
@@ -100,11 +102,11 @@ class PublishedCandidates:
             "dropped_writes": self.dropped,
         }
 
-    def put(self, name: str, found: Kept) -> None:
+    def put(self, name: str, found: CachedCandidates) -> None:
         """Keep the candidates of one query, sooner or later; never waits."""
         self._queue(_key(name), found)
 
-    def renew(self, lists: Sequence[tuple[str, str, Callable[[], Kept]]]) -> None:
+    def renew(self, lists: Sequence[tuple[str, str, Callable[[], CachedCandidates]]]) -> None:
         """Find lists anew in the background, where there is one under its former name, which goes.
 
         Args:
@@ -124,7 +126,7 @@ class PublishedCandidates:
             if value is not None:
                 self.refresh(name, find)
 
-    def refresh(self, name: str, find: Callable[[], Kept]) -> None:
+    def refresh(self, name: str, find: Callable[[], CachedCandidates]) -> None:
         """Find the candidates of one query in the background, as there was no time; never waits."""
         key = _key(name)
         if key not in self._refreshing:
@@ -132,7 +134,7 @@ class PublishedCandidates:
             if not self._queue(key, find):
                 self._refreshing.discard(key)
 
-    def _queue(self, key: str, found: Kept | Callable[[], Kept]) -> bool:
+    def _queue(self, key: str, found: CachedCandidates | Callable[[], CachedCandidates]) -> bool:
         hour = int(time.monotonic() // 3600)
         self._hour, self._added = hour, self._added + 1 if hour == self._hour else 1
         if self._added > self.an_hour:
@@ -154,7 +156,7 @@ class PublishedCandidates:
         while (waiting := self._waiting.get()) is not None:
             key, found = waiting
             try:
-                kept = found if isinstance(found, Kept) else found()
+                kept = found if isinstance(found, CachedCandidates) else found()
                 self.store.put_many({key: packed(key, kept)}, self.seconds)
             except (StoreError, ShardError) as error:
                 self._count(error)
@@ -188,7 +190,7 @@ def published_candidates(config: Config) -> PublishedCandidates:
     return PublishedCandidates(
         open_candidates(config),
         settings.candidates_days * 86_400,
-        settings.candidates_kept_an_hour,
+        settings.cached_lists_per_hour,
         settings.candidates_features,
     )
 
@@ -269,7 +271,7 @@ def most_active(release: LoadedRelease, most: int | None) -> IndexArray:
     return np.lexsort((np.arange(len(latest)), -latest))[:most].astype(np.int32)
 
 
-def packed(key: str, found: Kept) -> bytes:
+def packed(key: str, found: CachedCandidates) -> bytes:
     """The candidates of one query as the value of a key; what the rest tells is left out."""
     columns = {
         name: values
@@ -281,7 +283,7 @@ def packed(key: str, found: Kept) -> bytes:
     return pack({"candidate": found.candidates.candidate, **columns, **features}, about)
 
 
-def _unpacked(key: str, value: bytes) -> Kept:
+def _unpacked(key: str, value: bytes) -> CachedCandidates:
     arrays, metadata = unpack(value)
     if metadata.get("key") != key:
         raise CorruptValueError("the value belongs to another key")
@@ -294,7 +296,7 @@ def _unpacked(key: str, value: bytes) -> Kept:
         raise CorruptValueError("published candidates: expected features of every candidate")
     indptr = np.array([0, len(candidate)])
     edges = metadata.get("edges", "")
-    return Kept(Candidates(indptr, candidate, arrays), matrix, edges)
+    return CachedCandidates(Candidates(indptr, candidate, arrays), matrix, edges)
 
 
 def _is_whole(key: str, value: bytes | None, features: bool) -> bool:
@@ -306,12 +308,12 @@ def _is_whole(key: str, value: bytes | None, features: bool) -> bool:
     return found is not None and (found.matrix is not None or not features)
 
 
-def _each(found: Candidates, matrix: FloatArray | None, edges: str) -> Iterator[Kept]:
+def _each(found: Candidates, matrix: FloatArray | None, edges: str) -> Iterator[CachedCandidates]:
     for rows in found.rows():
         columns: Mapping[str, np.ndarray] = {n: values[rows] for n, values in found.columns.items()}
         size = rows.stop - rows.start
         own = Candidates(np.array([0, size]), found.candidate[rows], dict(columns))
-        yield Kept(own, None if matrix is None else matrix[rows], edges)
+        yield CachedCandidates(own, None if matrix is None else matrix[rows], edges)
 
 
 def _key(name: str) -> str:

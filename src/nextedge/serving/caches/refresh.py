@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from nextedge.serving.caches.precomputed import Kept, PublishedCandidates
+from nextedge.serving.caches.precomputed import CachedCandidates, PublishedCandidates
 from nextedge.serving.release import LoadedRelease, LoadedSurface
 from nextedge.types import Requests
 
@@ -41,8 +41,8 @@ def refresh_lists(
     )
 
 
-def _found(surface: LoadedSurface, position: int, edges: str) -> Kept:
-    return Kept(surface.line.retrieve(_asking(position)), edges=edges)
+def _found(surface: LoadedSurface, position: int, edges: str) -> CachedCandidates:
+    return CachedCandidates(surface.line.retrieve(_asking(position)), edges=edges)
 
 
 def _asking(position: int) -> Requests:

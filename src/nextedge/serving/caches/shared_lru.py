@@ -24,7 +24,7 @@ from nextedge.config import Config
 from nextedge.errors import CorruptValueError, StoreError
 from nextedge.ranking.pipeline import SCORE
 from nextedge.serving.caches.lru import Cache
-from nextedge.serving.rank_with_deadline import Ranked
+from nextedge.serving.rank_with_deadline import RankedList
 from nextedge.stores.packing import Array, pack, unpack
 from nextedge.stores.store import Key, Store, open_store
 from nextedge.types import Candidates
@@ -49,7 +49,7 @@ COUNTED = (
 )
 
 
-class TwoLevelCache(Cache[Ranked]):
+class TwoLevelCache(Cache[RankedList]):
     """A ``Cache`` of ranked lists with a store behind it.
 
     Keys are ``(release, surface, user, …)``: a new release never meets the lists of an old one,
@@ -66,19 +66,19 @@ class TwoLevelCache(Cache[Ranked]):
         self.store = store
         self.waiting = waiting
         self._counts: Counter[str] = Counter()
-        self._queue: deque[tuple[Hashable, int, Ranked]] = deque()
+        self._queue: deque[tuple[Hashable, int, RankedList]] = deque()
         self._queueing = threading.Lock()
         self._writing = threading.Lock()
         self._closing = threading.Event()
         self._writer: threading.Thread | None = None
         self._failing: set[str] = set()
 
-    def get(self, key: Hashable) -> Ranked | None:
+    def get(self, key: Hashable) -> RankedList | None:
         """The list of a key from this process, else from the store, or None."""
         kept = super().get(key)
         return self._fetch(key) if kept is None and not self._closing.is_set() else kept
 
-    def put(self, key: Hashable, value: Ranked, seconds: float | None = None) -> None:
+    def put(self, key: Hashable, value: RankedList, seconds: float | None = None) -> None:
         """Keep a list here and queue it for the store; never waits, never raises."""
         super().put(key, value, seconds)
         if self._closing.is_set():
@@ -126,7 +126,7 @@ class TwoLevelCache(Cache[Ranked]):
         self.flush()
         self.store.close()
 
-    def _fetch(self, key: Hashable) -> Ranked | None:
+    def _fetch(self, key: Hashable) -> RankedList | None:
         try:
             packed = self.store.get_many([store_key(key)])[0]
         except StoreError as error:
@@ -191,7 +191,7 @@ class TwoLevelCache(Cache[Ranked]):
             _log.warning("ranked lists are not %s in the store for now: %s", what, error)
 
 
-def ranked_cache(config: Config) -> Cache[Ranked]:
+def ranked_cache(config: Config) -> Cache[RankedList]:
     """The cache of ranked lists that ``[serving]`` asks for.
 
     Raises:
@@ -216,7 +216,7 @@ def store_key(key: Hashable) -> str:
     return f"{_user_prefix(user)}{_quoted(release)}/{_quoted(surface)}/{digest}"
 
 
-def pack_ranked(key: Hashable, made_micros: int, ranked: Ranked) -> bytes:
+def pack_ranked(key: Hashable, made_micros: int, ranked: RankedList) -> bytes:
     """A ranked list as bytes, with the key that it belongs to."""
     found = ranked.candidates
     columns = {_COLUMN + name: values for name, values in found.columns.items()}
@@ -226,7 +226,7 @@ def pack_ranked(key: Hashable, made_micros: int, ranked: Ranked) -> bytes:
     )
 
 
-def unpack_ranked(key: Hashable, packed: bytes) -> tuple[Ranked, int]:
+def unpack_ranked(key: Hashable, packed: bytes) -> tuple[RankedList, int]:
     """A ranked list and when it was made, in microseconds; its arrays cannot be written to.
 
     Raises:
@@ -247,7 +247,7 @@ def unpack_ranked(key: Hashable, packed: bytes) -> tuple[Ranked, int]:
         raise CorruptValueError(f"the value is no ranked list: {error!r}") from None
     if not _fits(candidates):
         raise CorruptValueError("the value is no ranked list: its arrays do not fit each other")
-    return Ranked(candidates, None, degraded), made
+    return RankedList(candidates, None, degraded), made
 
 
 def _fits(found: Candidates) -> bool:

@@ -23,7 +23,7 @@ from nextedge.retrieval.item_knn import ItemKnn
 from nextedge.retrieval.popular import value_members
 from nextedge.retrieval.profile import homophily
 from nextedge.schema import ColumnKind
-from nextedge.serving.cold_start.merge import NOTHING, Evidence, Seeded, SeededBatch
+from nextedge.serving.cold_start.merge import NOTHING, Seeded, SeededBatch, SeedEvidence
 from nextedge.serving.contacts.address_books import Contacts
 from nextedge.serving.release import LoadedRelease, LoadedSurface
 from nextedge.types import UNKNOWN, Candidates, Identifier, IndexArray, Requests
@@ -109,7 +109,7 @@ class _Value:
     members: IndexArray
 
 
-def contact_matches(user: _User, contacts: Contacts | None) -> Evidence | None:
+def contact_matches(user: _User, contacts: Contacts | None) -> SeedEvidence | None:
     """Members in the user's address book, and members in whose book the user is.
 
     One-sided matches of the user's own book are given from ``onboarding.min_matches`` on: with fewer
@@ -133,10 +133,10 @@ def contact_matches(user: _User, contacts: Contacts | None) -> Evidence | None:
     score = _CONTACT + (in_book & has_user)[shown] + _popularity(user.surface, candidate)
     # which entry matched, and in whose book, is nobody's to know
     reason = Reason("contacts", "you may know each other")
-    return Evidence("contacts", candidate, score, lambda _: reason)
+    return SeedEvidence("contacts", candidate, score, lambda _: reason)
 
 
-def friends_of_friends(user: _User) -> Evidence | None:
+def friends_of_friends(user: _User) -> SeedEvidence | None:
     """Connections of the user's first connections, by Adamic-Adar; counts are exact.
 
     Connections who opted out, cannot be found, or whom either side blocked do not count.
@@ -168,10 +168,10 @@ def friends_of_friends(user: _User) -> Evidence | None:
         mutual.sort(key=lambda friend: (len(circles[friend]), friend))
         return mutual_reason(len(mutual), [_display(user, friend) for friend in mutual[:2]])
 
-    return Evidence("live_connections", candidate, score, reason)
+    return SeedEvidence("live_connections", candidate, score, reason)
 
 
-def like_the_first(user: _User) -> Evidence | None:
+def like_the_first(user: _User) -> SeedEvidence | None:
     """Items similar to those the user interacted with since the release."""
     sources = user.surface.line.sources
     knn = sources.get("item_knn", sources.get("item_cooccurrence"))
@@ -193,10 +193,12 @@ def like_the_first(user: _User) -> Evidence | None:
         name = user.release.display("items", int(best_middle(rows, knn.similar, one)[0]))
         return Reason("because_you_liked", f"because you liked {name}", {"item": name})
 
-    return Evidence("live_items", found.candidate, _CONNECTION + score / (score.max() + 1), reason)
+    return SeedEvidence(
+        "live_items", found.candidate, _CONNECTION + score / (score.max() + 1), reason
+    )
 
 
-def sharing(user: _User, context: Mapping[str, str], source: str) -> Evidence | None:
+def sharing(user: _User, context: Mapping[str, str], source: str) -> SeedEvidence | None:
     """Candidates with a value that the user stated: those of the rarest first, the popular before
     the others of the same.
 
@@ -224,7 +226,7 @@ def sharing(user: _User, context: Mapping[str, str], source: str) -> Evidence | 
     candidate = _best(total, _MOST)
     score = _STATED + total[candidate] / (total[candidate].max() + 1)
     describe = partial(_shared_reason, shared, user.surface)
-    return Evidence(source, candidate, score, describe)
+    return SeedEvidence(source, candidate, score, describe)
 
 
 def _lift(surface: LoadedSurface, name: str) -> float:

@@ -13,7 +13,7 @@ from nextedge.types import Candidates, FloatArray, IndexArray, IntArray
 
 
 @dataclass(frozen=True)
-class Evidence:
+class SeedEvidence:
     """Candidates for one user that one kind of evidence gives.
 
     Attributes:
@@ -41,7 +41,7 @@ class Seeded:
 
     candidate: IndexArray
     score: FloatArray
-    evidence: tuple[Evidence, ...] = ()
+    evidence: tuple[SeedEvidence, ...] = ()
 
     def sources(self, candidate: int) -> tuple[str, ...]:
         """Names of the evidence for a candidate, the strongest first."""

@@ -18,7 +18,14 @@ from nextedge.index.sharded import Found, merged
 from nextedge.serving.shards.indexes import held
 from nextedge.serving.shards.protocol import LOADING, Arrays, encode, parse_shards, shared_key
 from nextedge.serving.shards.replica import Replica
-from nextedge.serving.shards.scatter import Pace, Question, Scatter, Tell, in_turn, wait_until_known
+from nextedge.serving.shards.scatter import (
+    ReplicaLatency,
+    Scatter,
+    ShardSearch,
+    Tell,
+    in_turn,
+    wait_until_known,
+)
 from nextedge.types import BoolArray, FloatArray, Waiting
 
 _log = logging.getLogger("nextedge")
@@ -48,7 +55,7 @@ class ShardClient:
             [Replica(each, self.message(part, {"op": "ping"}), _log.warning) for each in given]
             for part, given in zip(self.parts, addresses, strict=True)
         ]
-        self._paces = [Pace() for _ in self.parts]
+        self._paces = [ReplicaLatency() for _ in self.parts]
         self._turn = count()
         self._starting = threading.Lock()
         self._started = False
@@ -67,7 +74,7 @@ class ShardClient:
         self._start(until)
         turn = next(self._turn)
         questions = [
-            Question(place, message, in_turn(self.replicas[place], turn), self._paces[place])
+            ShardSearch(place, message, in_turn(self.replicas[place], turn), self._paces[place])
             for place, message in messages.items()
         ]
         Scatter(questions, until, self.tell).run()
@@ -87,7 +94,7 @@ class ShardClient:
         faults: list[str] = []
         while left:
             questions = [
-                Question(
+                ShardSearch(
                     part.place,
                     self.message(part, {"op": "open", "release": release_id}),
                     [replica] if replica.up else [],

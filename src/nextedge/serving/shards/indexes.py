@@ -31,7 +31,7 @@ KEPT_RELEASES = 4
 
 
 @dataclass(frozen=True)
-class Held:
+class LoadedShards:
     """What one process holds of an index: its shards ``[low, high)``, positions ``[start, stop)``.
 
     Nothing where there are fewer shards than processes.
@@ -43,7 +43,7 @@ class Held:
     stop: int
 
 
-def held(bounds: list[int], part: Part) -> Held:
+def held(bounds: list[int], part: Part) -> LoadedShards:
     """What a part holds of an index in shards with these bounds: neighbouring ones.
 
     Processes and shards need not be as many, so that a build may change the number of shards.
@@ -52,15 +52,15 @@ def held(bounds: list[int], part: Part) -> Held:
     Held(low=0, high=2, start=0, stop=20)
     """
     low, high = shard_bounds(len(bounds) - 1, part.of)[part.place :][:2]
-    return Held(low, high, bounds[low], bounds[high])
+    return LoadedShards(low, high, bounds[low], bounds[high])
 
 
 class ReleaseShards:
     """The shards of one release that one part holds, memory-mapped, by surface and source."""
 
     def __init__(self, releases: Releases, release: Release, part: Part) -> None:
-        self.indexes: dict[tuple[str, str], tuple[Held, ShardedIndex]] = {}
-        found: dict[tuple[str, str], tuple[Held, Path]] = {}
+        self.indexes: dict[tuple[str, str], tuple[LoadedShards, ShardedIndex]] = {}
+        found: dict[tuple[str, str], tuple[LoadedShards, Path]] = {}
         folders = []
         for surface in release.surfaces:
             home = Path("surfaces") / surface

@@ -35,7 +35,7 @@ _SHORTEST_PATIENCE = 0.005
 _READ = 1 << 18
 
 
-class Pace:
+class ReplicaLatency:
     """How long answers of a part take, and whether a second process may be asked as well."""
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class Pace:
 
 
 @dataclass(eq=False)
-class Question:
+class ShardSearch:
     """What is asked of one part.
 
     Attributes:
@@ -77,7 +77,7 @@ class Question:
     part: int
     message: bytes
     replicas: list[Replica]
-    pace: Pace | None = None
+    pace: ReplicaLatency | None = None
     answer: tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]] | None = None
     error: str = ""
     refused: str = ""
@@ -88,7 +88,7 @@ class Question:
 class Attempt:
     """A question on its way to one process, and its answer on the way back."""
 
-    def __init__(self, question: Question, replica: Replica, *, fresh: bool = False) -> None:
+    def __init__(self, question: ShardSearch, replica: Replica, *, fresh: bool = False) -> None:
         self.question = question
         self.replica = replica
         self.connection, self.reused = replica.connection(fresh=fresh)
@@ -137,7 +137,7 @@ class Attempt:
 class Scatter:
     """One batch of questions, asked at once."""
 
-    def __init__(self, questions: Sequence[Question], until: float, tell: Tell) -> None:
+    def __init__(self, questions: Sequence[ShardSearch], until: float, tell: Tell) -> None:
         self._open = list(questions)
         self._until = until
         self._tell = tell
@@ -175,7 +175,7 @@ class Scatter:
         usual = pace.usual if pace is not None and pace.usual is not None else 0.0
         return time.perf_counter() - attempt.began >= max(usual, _SHORTEST_PATIENCE)
 
-    def _ask_next(self, question: Question) -> None:
+    def _ask_next(self, question: ShardSearch) -> None:
         """Ask the next replica that can be asked; without one the question ends."""
         while question.replicas:
             if self._begin(question, question.replicas.pop(0)):
@@ -183,7 +183,7 @@ class Scatter:
         if not question.under_way:
             self._open.remove(question)
 
-    def _begin(self, question: Question, replica: Replica, *, fresh: bool = False) -> bool:
+    def _begin(self, question: ShardSearch, replica: Replica, *, fresh: bool = False) -> bool:
         try:
             attempt = Attempt(question, replica, fresh=fresh)
         except OSError:
