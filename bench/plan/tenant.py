@@ -30,7 +30,6 @@ from nextedge import Recommender
 from nextedge.api.app import create_app
 from nextedge.build import evaluate
 from nextedge.build.cache.resource_usage import measured
-from nextedge.build.step import quiet
 from nextedge.data.synthetic import SyntheticConfig, generate_tenant
 from nextedge.graph.snapshot import Snapshot
 from nextedge.planning.workload import Size
@@ -39,7 +38,7 @@ from nextedge.serving.caches.precomputed import CachedCandidates, packed
 from nextedge.serving.caches.shared_lru import pack_ranked
 from nextedge.serving.messages import RecommendationRequest
 from nextedge.serving.request import answer
-from nextedge.types import Requests
+from nextedge.types import Requests, quiet
 
 ASKED = 150
 SAMPLED = 256

@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nextedge.build.step import Progress, quiet
 from nextedge.config import Config, load_config, parse_config
 from nextedge.data.erased_users import Forgotten
 from nextedge.data.partition import Part
@@ -59,7 +58,7 @@ from nextedge.serving.request import answer
 from nextedge.serving.shards.client import LEFT_OUT, shard_client
 from nextedge.serving.why_not import WhyNot, why_not
 from nextedge.storage.opening import is_bucket
-from nextedge.types import Candidates, FloatArray, Identifier, IndexArray, Requests
+from nextedge.types import Candidates, FloatArray, Identifier, IndexArray, Progress, Requests, quiet
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -20,7 +20,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from nextedge import Recommender
-from nextedge.build.step import quiet
 from nextedge.build.tables_to_graph import edges as interning
 from nextedge.cli.batch import publish_all, recommend_all
 from nextedge.cli.export import write_all
@@ -36,6 +35,7 @@ from nextedge.releases.manifest import Release
 from nextedge.serving.caches.precomputed import open_candidates
 from nextedge.serving.messages import RecommendationRequest
 from nextedge.testing.blocks import Broken, Reads, Twice
+from nextedge.types import quiet
 
 WITHIN = 1e-6
 USUAL = ("manifest.json", "build.json")  # when it was made, and what that took

@@ -12,7 +12,7 @@ from scipy import sparse
 
 from nextedge.build import entities as entities_step
 from nextedge.build.cache.memory_budget import NEEDS, Need, require
-from nextedge.build.step import StepRunner, quiet
+from nextedge.build.step import StepRunner
 from nextedge.build.tables_to_graph import edges as interning
 from nextedge.build.time_split.pairs import Pairs
 from nextedge.build.time_split.windows import EdgeRecords
@@ -28,7 +28,7 @@ from nextedge.graph.csr import Graph, build_graph, graph_of, mirrored
 from nextedge.graph.placing import PlacedEdges
 from nextedge.retrieval.popular import _most_shared
 from nextedge.storage import ArrayFiles, vanishing
-from nextedge.types import CONNECTS, ENGAGES
+from nextedge.types import CONNECTS, ENGAGES, quiet
 
 SEEDS = range(6)
 _PARTS = ("indptr", "indices", "weight", "first", "last")

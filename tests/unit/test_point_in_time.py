@@ -11,7 +11,6 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from nextedge.build.entities import EntitiesStep
-from nextedge.build.step import quiet
 from nextedge.build.tables import TablesStep
 from nextedge.build.time_split.pairs import Pairs
 from nextedge.build.time_split.split import Window
@@ -23,7 +22,7 @@ from nextedge.engines.duckdb.engine import LocalEngine
 from nextedge.graph.scope import Scope
 from nextedge.graph.snapshot import relation_of
 from nextedge.ranking.pipeline import RankingPipeline, declared_features
-from nextedge.types import CONNECTS, FloatArray, Requests
+from nextedge.types import CONNECTS, FloatArray, Requests, quiet
 
 TABLES = ("connections", "interactions", "impressions")
 QUERIES = np.arange(0, 200, 5, dtype=np.int32)

@@ -12,7 +12,6 @@ import pyarrow as pa
 import pytest
 
 from nextedge.build.entities import EntitiesStep
-from nextedge.build.step import quiet
 from nextedge.build.tables import TablesStep
 from nextedge.build.time_split.windows import History, serving_snapshot
 from nextedge.config import parse_config
@@ -31,7 +30,7 @@ from nextedge.graph.scope import Scope
 from nextedge.graph.snapshot import Snapshot
 from nextedge.serving.live_counters import LiveFacts
 from nextedge.stores.memory import MemoryStore
-from nextedge.types import CONNECTS, ENGAGES, Candidates, Relation, Requests
+from nextedge.types import CONNECTS, ENGAGES, Candidates, Relation, Requests, quiet
 
 TABLES = ("users", "items", "connections", "interactions")
 QUERIES = 24

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nextedge import schema
-from nextedge.build.step import Progress, Step
+from nextedge.build.step import Step
 from nextedge.build.suppression import HIDDEN
 from nextedge.build.tables_to_graph.columns import EncodeColumns, in_order, write_order
 from nextedge.build.tables_to_graph.edges import close_ids, intern, intern_hidden
@@ -22,6 +22,7 @@ from nextedge.engines.base import Engine
 from nextedge.graph.attributes import Attributes
 from nextedge.graph.text_encoder import text_encoder
 from nextedge.storage import mapped, vanishing
+from nextedge.types import Progress
 
 _USER_COLUMNS = {
     schema.USERS: (schema.USER_ID,),

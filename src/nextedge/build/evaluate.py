@@ -19,7 +19,7 @@ from nextedge.build.embed import EVALUATION, trained_models
 from nextedge.build.evaluation.impressions import impression_metrics
 from nextedge.build.evaluation.ranked_lists import Lists, RankedQueries
 from nextedge.build.rank import positives_of
-from nextedge.build.step import Progress, SurfaceStep, checkpoints
+from nextedge.build.step import SurfaceStep, checkpoints
 from nextedge.build.time_split.window_pipeline import BATCH, WindowPipelines, batches
 from nextedge.build.time_split.windows import History, cut
 from nextedge.build.training_set.impressions import Impressions
@@ -48,7 +48,7 @@ from nextedge.ranking.pipeline import RankingPipeline, declared_features
 from nextedge.retrieval.fusion import FILE as FUSION
 from nextedge.retrieval.fusion import Fusion
 from nextedge.schema import ColumnKind
-from nextedge.types import ROUGH
+from nextedge.types import ROUGH, Progress
 
 MAX_QUERIES = 20_000
 _SINGLE = ("source", "baseline")

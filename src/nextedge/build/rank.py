@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from nextedge.build.embed import COMMON, trained_models
-from nextedge.build.step import Progress, SurfaceStep, checkpoints
+from nextedge.build.step import SurfaceStep, checkpoints
 from nextedge.build.time_split.pairs import Pairs
 from nextedge.build.time_split.split import LABEL_WINDOWS, Method, Window
 from nextedge.build.time_split.window_pipeline import WindowPipeline, WindowPipelines, batches
@@ -39,7 +39,7 @@ from nextedge.ranking.reranker import Reranker
 from nextedge.retrieval.fusion import FILE as FUSION
 from nextedge.retrieval.fusion import Fusion, FusionLearner
 from nextedge.retrieval.merge import gather_sources
-from nextedge.types import FloatArray, Relation
+from nextedge.types import FloatArray, Progress, Relation
 
 FUSION_QUERIES = 1_000
 COLD_SHARE = 0.1

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nextedge.build.step import Progress
 from nextedge.data.partition import Part
 from nextedge.serving.messages import RecommendationRequest, RecommendationResponse
+from nextedge.types import Progress
 
 if TYPE_CHECKING:
     from nextedge.recommender import Recommender

@@ -17,7 +17,7 @@ from typing import Any
 from nextedge.errors import BucketError, BuildLockedError
 from nextedge.storage import writing
 from nextedge.storage.bucket import Blob, Bucket, Version
-from nextedge.storage.transfer import Told, silent
+from nextedge.types import Progress, quiet
 
 NAME = "build.lease"
 SECONDS = 60.0
@@ -86,7 +86,7 @@ class Lease:
 
 @contextlib.contextmanager
 def held_lease(
-    bucket: Bucket, state: Path, wait_seconds: float = 0.0, progress: Told = silent
+    bucket: Bucket, state: Path, wait_seconds: float = 0.0, progress: Progress = quiet
 ) -> Iterator[Lease]:
     """Hold the lease of a bucket; the lock of the local folder must be held already.
 
