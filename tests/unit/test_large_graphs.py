@@ -27,7 +27,8 @@ from nextedge.graph.assemble import EdgeList
 from nextedge.graph.csr import Graph, build_graph, graph_of, mirrored
 from nextedge.graph.placing import PlacedEdges
 from nextedge.retrieval.popular import _most_shared
-from nextedge.storage import ArrayFiles, vanishing
+from nextedge.storage.arrays import ArrayFiles
+from nextedge.storage.files import vanishing
 from nextedge.types import CONNECTS, ENGAGES
 
 SEEDS = range(6)

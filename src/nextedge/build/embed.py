@@ -28,7 +28,7 @@ from nextedge.graph.scope import Scope
 from nextedge.build.step import Progress, SurfaceStep
 from nextedge.build.time_split.windows import History, cut, window_snapshot
 from nextedge.graph.snapshot import relation_of
-from nextedge.storage import vanishing
+from nextedge.storage.files import vanishing
 
 COMMON = "common"
 EVALUATION = "evaluation"

@@ -21,7 +21,8 @@ from nextedge.build.tables_to_graph.columns import EncodeColumns, in_order, writ
 from nextedge.build.tables_to_graph.edges import close_ids, intern, intern_hidden
 from nextedge.build.step import Progress, Step
 from nextedge.build.suppression import HIDDEN
-from nextedge.storage import mapped, vanishing
+from nextedge.storage.files import vanishing
+from nextedge.storage.arrays import mapped
 
 _USER_COLUMNS = {
     schema.USERS: (schema.USER_ID,),

@@ -21,7 +21,8 @@ from nextedge.ranking.pipeline import fit_source, fitted_sources
 from nextedge.retrieval.source import Arrays
 from nextedge.graph.scope import Scope
 from nextedge.graph.snapshot import relation_of
-from nextedge.storage import mapped, writing
+from nextedge.storage.files import writing
+from nextedge.storage.arrays import mapped
 from nextedge.retrieval.source import save_arrays
 
 _opened: dict[tuple[Path, str], Scope] = {}

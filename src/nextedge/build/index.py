@@ -16,7 +16,7 @@ from nextedge.index.sharded import ShardedIndex, shard_bounds, shard_folder
 from nextedge.index.vector_index import Kind, VectorIndex, choose_kind
 from nextedge.retrieval.source import load_sources
 from nextedge.build.step import Progress, SurfaceStep
-from nextedge.storage import mapped
+from nextedge.storage.arrays import mapped
 from nextedge.types import FloatArray
 
 

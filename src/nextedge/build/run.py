@@ -25,7 +25,7 @@ from nextedge.build.rank import RankStep
 from nextedge.build.cache.remote import RemoteStepCache
 from nextedge.build.step import Progress, Step, StepRunner, quiet
 from nextedge.build.tables import TablesStep
-from nextedge.storage import writing
+from nextedge.storage.files import writing
 
 if TYPE_CHECKING:
     import pyarrow as pa

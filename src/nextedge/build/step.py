@@ -17,7 +17,7 @@ from nextedge.memory import give_back
 from nextedge.build.cache.memory_budget import require
 from nextedge.build.cache.remote import DONE, RemoteStepCache
 from nextedge.build.cache.resource_usage import measured
-from nextedge.storage import writing
+from nextedge.storage.files import writing
 
 CHECKPOINTS = "checkpoints"
 Progress = Callable[[str, int, int], None]

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from nextedge.errors import BucketError, BuildLockedError
-from nextedge.storage import writing
 from nextedge.storage.bucket import Blob, Bucket, Version
+from nextedge.storage.files import writing
 from nextedge.storage.transfer import Told, silent
 
 NAME = "build.lease"

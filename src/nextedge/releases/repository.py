@@ -21,7 +21,7 @@ from nextedge.errors import InputError, NoReleaseError, ReleaseError, UnknownRel
 from nextedge.releases.lock import build_lock
 from nextedge.releases.manifest import MANIFEST, Release, described, file_hash, parsed, seal
 from nextedge.releases.pointers import Pointers, Trial
-from nextedge.storage import replace_file, writing
+from nextedge.storage.files import replace_file, writing
 from nextedge.storage.transfer import Told, silent
 
 MADE_ANEW = ("work", "text", "spill")

@@ -27,8 +27,8 @@ from nextedge.releases.lease import Lease, held_lease, lease_is_held
 from nextedge.releases.manifest import MANIFEST, Release, parsed
 from nextedge.releases.pointers import Pointers, Trial
 from nextedge.releases.repository import Releases
-from nextedge.storage import writing
 from nextedge.storage.bucket import Bucket
+from nextedge.storage.files import writing
 from nextedge.storage.transfer import Told, download_folder, files_below, silent, upload_folder
 
 _log = logging.getLogger("nextedge")

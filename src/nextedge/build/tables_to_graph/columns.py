@@ -21,7 +21,7 @@ from nextedge.graph.attributes import (
 )
 from nextedge.graph.text_encoder import TextProgress, text_encoder
 from nextedge.schema import ColumnKind
-from nextedge.storage import mapped
+from nextedge.storage.arrays import mapped
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,8 @@ from nextedge.retrieval.source import load_sources
 from nextedge.build.time_split.pairs import Pairs
 from nextedge.build.time_split.windows import History, window_snapshot
 from nextedge.graph.snapshot import relation_of
-from nextedge.storage import mapped, writing
+from nextedge.storage.files import writing
+from nextedge.storage.arrays import mapped
 from nextedge.types import Requests
 
 BATCH = 256

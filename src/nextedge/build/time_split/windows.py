@@ -21,7 +21,7 @@ from nextedge.graph.snapshot import Entities, Snapshot
 from nextedge.schema import ACTIONS
 from nextedge.build.time_split.pairs import Pairs
 from nextedge.build.suppression import HIDDEN
-from nextedge.storage import mapped
+from nextedge.storage.arrays import mapped
 from nextedge.types import (
     CONNECTS,
     ENGAGES,
