@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from nextedge.config import Config
-from nextedge.engines.base import Engine
-from nextedge.memory import give_back
 from nextedge.build.cache.memory_budget import require
 from nextedge.build.cache.remote import DONE, RemoteStepCache
 from nextedge.build.cache.resource_usage import measured
+from nextedge.config import Config
+from nextedge.engines.base import Engine
+from nextedge.memory import give_back
 from nextedge.storage.files import writing
 
 CHECKPOINTS = "checkpoints"

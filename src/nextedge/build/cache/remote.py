@@ -32,8 +32,12 @@ class RemoteStepCache:
         try:
             done: dict[str, Any] = json.loads(found.data)
             download_folder(
-                self._bucket, f"{FOLDER}/{name}", done["files"], folder,
-                f"{name.rsplit('-', 1)[0]}: download", self._told,
+                self._bucket,
+                f"{FOLDER}/{name}",
+                done["files"],
+                folder,
+                f"{name.rsplit('-', 1)[0]}: download",
+                self._told,
             )
         except (ReleaseError, ValueError, KeyError):  # it is made anew
             shutil.rmtree(folder, ignore_errors=True)
