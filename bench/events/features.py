@@ -35,7 +35,7 @@ from nextedge.engines.duckdb.engine import LocalEngine
 from nextedge.models.rankers.gbdt import LabelledRows
 from nextedge.models.rankers.learners import learners
 from nextedge.models.rankers.ndcg import ndcg_of_rows
-from nextedge.types import quiet
+from nextedge.progress import quiet
 
 SEEDS = 3
 PAIRED = {"candidate_popularity_day", "query_quiet_hours"}

@@ -33,12 +33,13 @@ from nextedge.build.cache.resource_usage import measured
 from nextedge.data.synthetic import SyntheticConfig, generate_tenant
 from nextedge.graph.snapshot import Snapshot
 from nextedge.planning.workload import Size
+from nextedge.progress import quiet
 from nextedge.serving.caches.lru import Cache
 from nextedge.serving.caches.precomputed import CachedCandidates, packed
 from nextedge.serving.caches.shared_lru import pack_ranked
 from nextedge.serving.messages import RecommendationRequest
 from nextedge.serving.request import answer
-from nextedge.types import Requests, quiet
+from nextedge.types import Requests
 
 ASKED = 150
 SAMPLED = 256

@@ -40,9 +40,9 @@ from nextedge.models.rankers.gbdt import LabelledRows
 from nextedge.models.rankers.learners import learners
 from nextedge.models.rankers.ndcg import ndcg_of_rows
 from nextedge.models.rankers.training import train
+from nextedge.progress import quiet
 from nextedge.ranking.pipeline import SCORE
 from nextedge.ranking.reranker import Reranker
-from nextedge.types import quiet
 
 DATA = HOME.parent / "shared" / "data"
 RANKERS = ("lightgbm", "xgboost", "mlp", "two_tower", "blend", "best_source")

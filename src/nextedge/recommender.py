@@ -35,6 +35,7 @@ from nextedge.events.request_log import RequestLog
 from nextedge.events.state.checkpoint import OVERLAY, SnapshotKeeper, Snapshots, renew
 from nextedge.events.state.overlay import Overlay
 from nextedge.events.stream import forget_counted
+from nextedge.progress import Progress, quiet
 from nextedge.releases.manifest import Release
 from nextedge.releases.shared import open_releases
 from nextedge.serving.active_release import ServedReleases
@@ -58,7 +59,7 @@ from nextedge.serving.request import answer
 from nextedge.serving.shards.client import LEFT_OUT, shard_client
 from nextedge.serving.why_not import WhyNot, why_not
 from nextedge.storage.opening import is_bucket
-from nextedge.types import Candidates, FloatArray, Identifier, IndexArray, Progress, Requests, quiet
+from nextedge.types import Candidates, FloatArray, Identifier, IndexArray, Requests
 
 if TYPE_CHECKING:
     import pyarrow as pa

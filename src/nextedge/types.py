@@ -8,7 +8,7 @@ back at the doors.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -20,8 +20,6 @@ IndexArray = npt.NDArray[np.int32]
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 Identifier = int | str
-Progress = Callable[[str, int, int], None]
-"""Receives (what runs, how much of it is done, how much there is)."""
 
 UNKNOWN = -1
 """Position of a user or item that the release does not know."""
@@ -34,10 +32,6 @@ MOST_SHOWN = 2_000
 """Candidates that one request may leave out, and that the pages of one list may show together."""
 MOST_FILTERS, MOST_FILTER_VALUES = 16, 100
 """Columns that one request may filter by, and values of each."""
-
-
-def quiet(text: str, done: int, total: int) -> None:
-    """Ignore progress."""
 
 
 @dataclass(frozen=True, slots=True)

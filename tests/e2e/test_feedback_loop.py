@@ -21,8 +21,9 @@ from nextedge.build.time_split.windows import History
 from nextedge.build.training_set.impressions import ImpressionOutcomes, shown_between
 from nextedge.config import RankerConfig
 from nextedge.engines.duckdb.engine import LocalEngine
+from nextedge.progress import quiet
 from nextedge.retrieval.source import source_classes
-from nextedge.types import CONNECTS, ENGAGES, Relation, quiet
+from nextedge.types import CONNECTS, ENGAGES, Relation
 
 PEOPLE, ITEMS = 120, 40
 NOW = datetime.now(UTC).replace(microsecond=0)

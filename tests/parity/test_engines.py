@@ -31,11 +31,11 @@ from nextedge.engines.duckdb.engine import LocalEngine
 from nextedge.engines.spark.engine import SparkEngine
 from nextedge.errors import NextEdgeError, StorageError
 from nextedge.graph import assemble
+from nextedge.progress import quiet
 from nextedge.releases.manifest import Release
 from nextedge.serving.caches.precomputed import open_candidates
 from nextedge.serving.messages import RecommendationRequest
 from nextedge.testing.blocks import Broken, Reads, Twice
-from nextedge.types import quiet
 
 WITHIN = 1e-6
 USUAL = ("manifest.json", "build.json")  # when it was made, and what that took

@@ -19,7 +19,7 @@ from conftest import PEOPLE, person, write
 from nextedge import Recommender
 from nextedge.build.tables import TablesStep
 from nextedge.engines.duckdb.engine import LocalEngine
-from nextedge.types import quiet
+from nextedge.progress import quiet
 
 
 @pytest.fixture(scope="module")

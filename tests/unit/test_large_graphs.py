@@ -26,9 +26,11 @@ from nextedge.graph import assemble, communities, decay
 from nextedge.graph.assemble import EdgeList
 from nextedge.graph.csr import Graph, build_graph, graph_of, mirrored
 from nextedge.graph.placing import PlacedEdges
+from nextedge.progress import quiet
 from nextedge.retrieval.popular import _most_shared
-from nextedge.storage import ArrayFiles, vanishing
-from nextedge.types import CONNECTS, ENGAGES, quiet
+from nextedge.storage.arrays import ArrayFiles
+from nextedge.storage.files import vanishing
+from nextedge.types import CONNECTS, ENGAGES
 
 SEEDS = range(6)
 _PARTS = ("indptr", "indices", "weight", "first", "last")

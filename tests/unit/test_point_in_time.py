@@ -21,8 +21,9 @@ from nextedge.data.synthetic import SyntheticConfig, generate_tenant
 from nextedge.engines.duckdb.engine import LocalEngine
 from nextedge.graph.scope import Scope
 from nextedge.graph.snapshot import relation_of
+from nextedge.progress import quiet
 from nextedge.ranking.pipeline import RankingPipeline, declared_features
-from nextedge.types import CONNECTS, FloatArray, Requests, quiet
+from nextedge.types import CONNECTS, FloatArray, Requests
 
 TABLES = ("connections", "interactions", "impressions")
 QUERIES = np.arange(0, 200, 5, dtype=np.int32)

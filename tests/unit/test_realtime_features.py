@@ -28,9 +28,10 @@ from nextedge.features.counters import INTERACT, LATEST
 from nextedge.features.feature import FeatureInput, FeatureSet, feature_groups
 from nextedge.graph.scope import Scope
 from nextedge.graph.snapshot import Snapshot
+from nextedge.progress import quiet
 from nextedge.serving.live_counters import LiveFacts
 from nextedge.stores.memory import MemoryStore
-from nextedge.types import CONNECTS, ENGAGES, Candidates, Relation, Requests, quiet
+from nextedge.types import CONNECTS, ENGAGES, Candidates, Relation, Requests
 
 TABLES = ("users", "items", "connections", "interactions")
 QUERIES = 24

@@ -25,10 +25,10 @@ from nextedge.graph.snapshot import Snapshot, relation_of
 from nextedge.models.artifact import fingerprint
 from nextedge.models.distributed.launcher import fit
 from nextedge.models.model import TrainingData
+from nextedge.progress import Progress
 from nextedge.ranking.pipeline import enabled_sources
 from nextedge.retrieval.model_source import ModelSource, training_data
-from nextedge.storage import vanishing
-from nextedge.types import Progress
+from nextedge.storage.files import vanishing
 
 COMMON = "common"
 EVALUATION = "evaluation"

@@ -21,8 +21,9 @@ from nextedge.data.kinds import feature_kinds
 from nextedge.engines.base import Engine
 from nextedge.graph.attributes import Attributes
 from nextedge.graph.text_encoder import text_encoder
-from nextedge.storage import mapped, vanishing
-from nextedge.types import Progress
+from nextedge.progress import Progress
+from nextedge.storage.arrays import mapped
+from nextedge.storage.files import vanishing
 
 _USER_COLUMNS = {
     schema.USERS: (schema.USER_ID,),

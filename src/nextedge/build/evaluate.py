@@ -44,11 +44,12 @@ from nextedge.graph.csr import Graph
 from nextedge.graph.scope import Scope
 from nextedge.graph.snapshot import Snapshot, relation_of
 from nextedge.graph.two_hop import pair_scores
+from nextedge.progress import Progress
 from nextedge.ranking.pipeline import RankingPipeline, declared_features
 from nextedge.retrieval.fusion import FILE as FUSION
 from nextedge.retrieval.fusion import Fusion
 from nextedge.schema import ColumnKind
-from nextedge.types import ROUGH, Progress
+from nextedge.types import ROUGH
 
 MAX_QUERIES = 20_000
 _SINGLE = ("source", "baseline")

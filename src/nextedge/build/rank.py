@@ -33,13 +33,14 @@ from nextedge.models.rankers.gbdt import LabelledRows
 from nextedge.models.rankers.learners import COLD_START
 from nextedge.models.rankers.position_bias import PositionBias
 from nextedge.models.rankers.training import train
+from nextedge.progress import Progress
 from nextedge.ranking.pipeline import RankingPipeline, declared_features
 from nextedge.ranking.reranker import FOLDER as RERANKER
 from nextedge.ranking.reranker import Reranker
 from nextedge.retrieval.fusion import FILE as FUSION
 from nextedge.retrieval.fusion import Fusion, FusionLearner
 from nextedge.retrieval.merge import gather_sources
-from nextedge.types import FloatArray, Progress, Relation
+from nextedge.types import FloatArray, Relation
 
 FUSION_QUERIES = 1_000
 COLD_SHARE = 0.1

@@ -23,10 +23,10 @@ from nextedge.config import Config
 from nextedge.engines.base import Engine
 from nextedge.errors import InputError, nearest
 from nextedge.memory import bound_bytes
+from nextedge.progress import Progress, quiet
 from nextedge.releases.manifest import COSTS
 from nextedge.releases.shared import open_bucket, open_releases
-from nextedge.storage import writing
-from nextedge.types import Progress, quiet
+from nextedge.storage.files import writing
 
 if TYPE_CHECKING:
     import pyarrow as pa

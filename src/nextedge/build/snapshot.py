@@ -11,7 +11,7 @@ from nextedge.build.fit_sources import FitSources
 from nextedge.build.step import Step, SurfaceStep, checkpoints
 from nextedge.build.time_split.windows import History, serving_snapshot
 from nextedge.engines.base import Engine
-from nextedge.types import Progress
+from nextedge.progress import Progress
 
 
 class SnapshotStep(Step):

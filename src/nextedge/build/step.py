@@ -17,8 +17,8 @@ from nextedge.build.cache.resource_usage import measured
 from nextedge.config import Config
 from nextedge.engines.base import Engine
 from nextedge.memory import give_back
-from nextedge.storage import writing
-from nextedge.types import Progress
+from nextedge.progress import Progress
+from nextedge.storage.files import writing
 
 CHECKPOINTS = "checkpoints"
 

@@ -31,7 +31,8 @@ from nextedge.events.to_tables.entities import with_items, with_newcomers, with_
 from nextedge.events.to_tables.impressions import LOGGED, recommendation_ids, with_impressions
 from nextedge.events.to_tables.interactions import with_interactions
 from nextedge.events.to_tables.rows import event_rows
-from nextedge.types import MICROSECONDS_PER_DAY, Progress
+from nextedge.progress import Progress
+from nextedge.types import MICROSECONDS_PER_DAY
 
 REPORT = "check.json"
 _log = logging.getLogger("nextedge")

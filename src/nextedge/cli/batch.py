@@ -14,9 +14,9 @@ from nextedge.cli.export import write_all
 from nextedge.config import Config
 from nextedge.data.partition import Part
 from nextedge.engines.base import Engine
+from nextedge.progress import Progress
 from nextedge.recommender import Recommender
 from nextedge.serving.messages import RecommendationRequest
-from nextedge.types import Progress
 
 _PARTS_A_CORE = 4
 _opened: dict[Path, Recommender] = {}

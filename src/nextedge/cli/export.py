@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nextedge.data.partition import Part
+from nextedge.progress import Progress
 from nextedge.serving.messages import RecommendationRequest, RecommendationResponse
-from nextedge.types import Progress
 
 if TYPE_CHECKING:
     from nextedge.recommender import Recommender

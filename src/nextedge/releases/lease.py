@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from nextedge.errors import BucketError, BuildLockedError
-from nextedge.storage import writing
+from nextedge.progress import Progress, quiet
 from nextedge.storage.bucket import Blob, Bucket, Version
-from nextedge.types import Progress, quiet
+from nextedge.storage.files import writing
 
 NAME = "build.lease"
 SECONDS = 60.0

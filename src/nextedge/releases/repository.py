@@ -18,11 +18,11 @@ from pathlib import Path
 
 from nextedge.config import Config
 from nextedge.errors import InputError, NoReleaseError, ReleaseError, UnknownReleaseError, nearest
+from nextedge.progress import Progress, quiet
 from nextedge.releases.lock import build_lock
 from nextedge.releases.manifest import MANIFEST, Release, described, file_hash, parsed, seal
 from nextedge.releases.pointers import Pointers, Trial
-from nextedge.storage import replace_file, writing
-from nextedge.types import Progress, quiet
+from nextedge.storage.files import replace_file, writing
 
 MADE_ANEW = ("work", "text", "spill")
 """Folders of the state that a build makes anew."""

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from nextedge.config import Config
 from nextedge.errors import ReleaseError, UnknownReleaseError, nearest
+from nextedge.progress import Progress, quiet
 from nextedge.releases.current import NAME as CURRENT
 from nextedge.releases.current import Current, Record
 from nextedge.releases.erased_users import ForgottenObject
@@ -27,10 +28,9 @@ from nextedge.releases.lease import Lease, held_lease, lease_is_held
 from nextedge.releases.manifest import MANIFEST, Release, parsed
 from nextedge.releases.pointers import Pointers, Trial
 from nextedge.releases.repository import Releases
-from nextedge.storage import writing
 from nextedge.storage.bucket import Bucket
+from nextedge.storage.files import writing
 from nextedge.storage.transfer import download_folder, files_below, upload_folder
-from nextedge.types import Progress, quiet
 
 _log = logging.getLogger("nextedge")
 FOLDER = "releases"

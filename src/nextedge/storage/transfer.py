@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from nextedge.errors import ReleaseError
-from nextedge.storage import writing
+from nextedge.progress import Progress
 from nextedge.storage.bucket import Bucket
-from nextedge.types import Progress
+from nextedge.storage.files import writing
 
 AT_ONCE = 8
 """Files on their way at a time: with 16 MB each, at most 128 MB of memory."""

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from nextedge.errors import ReleaseError
+from nextedge.progress import Progress
 from nextedge.storage.bucket import Bucket
 from nextedge.storage.transfer import download_folder, files_below, upload_folder
-from nextedge.types import Progress
 
 FOLDER = "work"
 DONE = "done.json"

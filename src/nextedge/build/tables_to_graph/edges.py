@@ -16,7 +16,7 @@ from nextedge.build.tables_to_graph.co_occurrence import occasions
 from nextedge.data.ids import IdMap
 from nextedge.engines.base import Engine
 from nextedge.engines.blocks import run_where_worth
-from nextedge.storage import ArrayFiles, mapped
+from nextedge.storage.arrays import ArrayFiles, mapped
 
 ROWS = 2_000_000
 """Of a table, in a block."""

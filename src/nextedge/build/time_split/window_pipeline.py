@@ -27,7 +27,8 @@ from nextedge.ranking.pipeline import RankingPipeline, build_pipeline
 from nextedge.retrieval.fusion import Fusion
 from nextedge.retrieval.source import load_sources
 from nextedge.retrieval.two_hop import TwoHop
-from nextedge.storage import mapped, writing
+from nextedge.storage.arrays import mapped
+from nextedge.storage.files import writing
 from nextedge.types import Requests
 
 BATCH = 256

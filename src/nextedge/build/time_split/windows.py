@@ -20,7 +20,7 @@ from nextedge.graph.csr import Graph, build_graph
 from nextedge.graph.placing import PlacedEdges
 from nextedge.graph.snapshot import Entities, Snapshot, known_entities
 from nextedge.schema import ACTIONS
-from nextedge.storage import mapped
+from nextedge.storage.arrays import mapped
 from nextedge.types import CONNECTS, ENGAGES, BoolArray, IndexArray, IntArray, Relation
 
 MOSTLY = 0.99

@@ -26,7 +26,7 @@ from nextedge.graph.csr import Graph
 from nextedge.graph.wedge_blocks import two_hop_result, write_blocks
 from nextedge.graph.wedge_join import WedgeJoin
 from nextedge.retrieval.two_hop import FOUND, TwoHop
-from nextedge.storage import writing
+from nextedge.storage.files import writing
 from nextedge.types import IndexArray
 
 if TYPE_CHECKING:

@@ -16,8 +16,9 @@ from nextedge.config import RankerConfig
 from nextedge.engines.base import Engine
 from nextedge.graph.csr import Graph
 from nextedge.models.rankers.gbdt import LabelledRows
+from nextedge.progress import Progress
 from nextedge.ranking.pipeline import RankingPipeline
-from nextedge.types import BoolArray, Candidates, FloatArray, Progress, Requests
+from nextedge.types import BoolArray, Candidates, FloatArray, Requests
 
 
 @dataclass(frozen=True)
