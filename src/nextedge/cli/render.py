@@ -17,10 +17,10 @@ from rich.text import Text
 from nextedge.data.report import CheckReport
 from nextedge.evaluation.parity import Mismatch, ParityReport
 from nextedge.evaluation.tables import TableRows, fit
+from nextedge.progress import Progress as Listener
 from nextedge.serving.messages import RecommendationResponse
 from nextedge.serving.replay import ReplayReport
 from nextedge.serving.why_not import WhyNot
-from nextedge.types import Progress as Listener
 
 out = Console(highlight=False, emoji=False, markup=False)  # ids and paths are shown as they are
 if not out.is_terminal:  # a file or a pipe has no edge at which figures would be cut off
