@@ -17,8 +17,8 @@ import pytest
 
 from nextedge import Recommender
 from nextedge.build.tables import REPORT, TablesStep
-from nextedge.build.time_split.windows import History
-from nextedge.build.training_set.impressions import ImpressionOutcomes, shown_between
+from nextedge.build.time_split.window_snapshot import History
+from nextedge.build.training_set.impression_outcomes import ImpressionOutcomes, shown_between
 from nextedge.config import RankerConfig
 from nextedge.engines.duckdb.engine import LocalEngine
 from nextedge.progress import quiet

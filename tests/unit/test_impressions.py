@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from nextedge.build.training_set.impressions import ImpressionOutcomes, shown_between
+from nextedge.build.training_set.impression_outcomes import ImpressionOutcomes, shown_between
 from nextedge.build.training_set.label_rows import _with_refusals
 from nextedge.config import RankerConfig
 from nextedge.schema import ACTIONS

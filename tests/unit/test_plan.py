@@ -19,7 +19,7 @@ import pytest
 from typer.testing import CliRunner
 
 from nextedge.build import evaluate, rank
-from nextedge.build.evaluation import impressions as shown
+from nextedge.build.evaluation import impression_metrics as shown
 from nextedge.cli.main import app
 from nextedge.config import RankerConfig, SourceConfig, SurfaceConfig
 from nextedge.errors import InputError

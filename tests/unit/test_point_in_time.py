@@ -15,7 +15,7 @@ from nextedge.build.tables import TablesStep
 from nextedge.build.time_split.pairs import Pairs
 from nextedge.build.time_split.split import Window
 from nextedge.build.time_split.window_pipeline import WindowPipelines
-from nextedge.build.time_split.windows import History, serving_snapshot, window_snapshot
+from nextedge.build.time_split.window_snapshot import History, serving_snapshot, window_snapshot
 from nextedge.config import parse_config
 from nextedge.data.synthetic import SyntheticConfig, generate_tenant
 from nextedge.engines.duckdb.engine import LocalEngine

@@ -18,7 +18,7 @@ import numpy as np
 
 from nextedge.build.step import SurfaceStep
 from nextedge.build.time_split.split import Window
-from nextedge.build.time_split.windows import History, cut, window_snapshot
+from nextedge.build.time_split.window_snapshot import History, cut, window_snapshot
 from nextedge.errors import TooLittleDataError
 from nextedge.graph.scope import Scope
 from nextedge.graph.snapshot import Snapshot, relation_of

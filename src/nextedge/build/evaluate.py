@@ -16,14 +16,14 @@ import numpy as np
 import pyarrow as pa
 
 from nextedge.build.embed import EVALUATION, trained_models
-from nextedge.build.evaluation.impressions import impression_metrics
+from nextedge.build.evaluation.impression_metrics import impression_metrics
 from nextedge.build.evaluation.ranked_lists import Lists, RankedQueries
 from nextedge.build.rank import positives_of
 from nextedge.build.step import SurfaceStep, checkpoints
 from nextedge.build.time_split.window_pipeline import BATCH, WindowPipelines, batches
-from nextedge.build.time_split.windows import History, cut
-from nextedge.build.training_set.impressions import Impressions
-from nextedge.build.training_set.joined_two_hop import with_found
+from nextedge.build.time_split.window_snapshot import History, cut
+from nextedge.build.training_set.impression_outcomes import Impressions
+from nextedge.build.training_set.two_hop_join import with_found
 from nextedge.evaluation.beyond_accuracy import Catalogue, measure_beyond_accuracy
 from nextedge.evaluation.candidate_recall import (
     CandidateRecall,

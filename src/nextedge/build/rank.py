@@ -21,8 +21,8 @@ from nextedge.build.step import SurfaceStep, checkpoints
 from nextedge.build.time_split.pairs import Pairs
 from nextedge.build.time_split.split import LABEL_WINDOWS, Method, Window
 from nextedge.build.time_split.window_pipeline import WindowPipeline, WindowPipelines, batches
-from nextedge.build.time_split.windows import EdgeRecords, History, cut
-from nextedge.build.training_set.impressions import action_worth, shown_between
+from nextedge.build.time_split.window_snapshot import EdgeRecords, History, cut
+from nextedge.build.training_set.impression_outcomes import action_worth, shown_between
 from nextedge.build.training_set.label_rows import label_rows
 from nextedge.build.training_set.reranker import LabelWindow, train_reranker
 from nextedge.config import RankerConfig

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from nextedge.build.cache.fingerprint import fingerprint, objects_fingerprint
 from nextedge.build.cache.named_run import NamedRun
-from nextedge.build.cache.remote import RemoteStepCache
+from nextedge.build.cache.remote_step_cache import RemoteStepCache
 from nextedge.build.embed import EmbedStep
 from nextedge.build.entities import EntitiesStep
 from nextedge.build.evaluate import EvaluateStep

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from nextedge.build.embed import SERVE, trained_models
-from nextedge.build.fit_sources import FitSources
 from nextedge.build.step import Step, SurfaceStep, checkpoints
-from nextedge.build.time_split.windows import History, serving_snapshot
+from nextedge.build.time_split.window_snapshot import History, serving_snapshot
 from nextedge.engines.base import Engine
 from nextedge.progress import Progress
+from nextedge.ranking.fit_sources import FitSources
 
 
 class SnapshotStep(Step):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from nextedge.build.cache.memory_budget import require
-from nextedge.build.cache.remote import DONE, RemoteStepCache
+from nextedge.build.cache.remote_step_cache import DONE, RemoteStepCache
 from nextedge.build.cache.resource_usage import measured
 from nextedge.config import Config
 from nextedge.engines.base import Engine

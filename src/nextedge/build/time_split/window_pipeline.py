@@ -14,15 +14,15 @@ from pathlib import Path
 
 import numpy as np
 
-from nextedge.build.fit_sources import FitSources
 from nextedge.build.time_split.pairs import Pairs
 from nextedge.build.time_split.split import Window
-from nextedge.build.time_split.windows import History, window_snapshot
+from nextedge.build.time_split.window_snapshot import History, window_snapshot
 from nextedge.config import SurfaceConfig
 from nextedge.engines.base import Engine
 from nextedge.features.feature import FeatureSet
 from nextedge.graph.scope import Scope
 from nextedge.graph.snapshot import Entities, Snapshot, relation_of
+from nextedge.ranking.fit_sources import FitSources
 from nextedge.ranking.pipeline import RankingPipeline, build_pipeline
 from nextedge.retrieval.fusion import Fusion
 from nextedge.retrieval.source import load_sources
@@ -45,7 +45,7 @@ class WindowPipeline:
         entities: folder of the users and items.
         folder: ``snapshot/`` and ``sources/`` of the window.
         fusion: what a rank in each source is worth.
-        found: folder of what an engine's join found for some queries (``nextedge.build.training_set.joined_two_hop``).
+        found: folder of what an engine's join found for some queries (``nextedge.build.training_set.two_hop_join``).
     """
 
     entities: Path

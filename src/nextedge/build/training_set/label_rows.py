@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from nextedge.build.time_split.window_pipeline import BATCH, WindowPipeline, batches
-from nextedge.build.training_set.impressions import ImpressionOutcomes
-from nextedge.build.training_set.joined_two_hop import QUERIES, with_found
+from nextedge.build.training_set.impression_outcomes import ImpressionOutcomes
+from nextedge.build.training_set.two_hop_join import QUERIES, with_found
 from nextedge.config import RankerConfig
 from nextedge.engines.base import Engine
 from nextedge.graph.csr import Graph

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nextedge.build.time_split.window_pipeline import batches
-from nextedge.build.training_set.impressions import Impressions, favours_of, outcomes
+from nextedge.build.training_set.impression_outcomes import Impressions, favours_of, outcomes
 from nextedge.config import RankerConfig
 from nextedge.evaluation.impressions import Choice, ShownReport, best_of_each, measure_shown
 from nextedge.graph.csr import build_graph

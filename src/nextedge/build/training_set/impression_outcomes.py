@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nextedge.build.time_split.windows import History
+from nextedge.build.time_split.window_snapshot import History
 from nextedge.config import RankerConfig
 from nextedge.graph.csr import Graph, build_graph
 from nextedge.models.rankers.position_bias import PositionBias
