@@ -167,7 +167,7 @@ def build(
 ) -> None:
     """Run the offline line and publish a release; resumes where a build was stopped.
 
-    Steps: tables, entities, snapshot, then of each surface embed, sources, index, rank, evaluate.
+    Steps: tables, entities, snapshot, then of each surface windows, embed, sources, index, rank, evaluate.
     """
     from nextedge.build.run import BuildOptions
 
