@@ -11,7 +11,6 @@ import polars as pl
 import pytest
 
 from nextedge.build.entities import EntitiesStep
-from nextedge.build.step import quiet
 from nextedge.build.tables import TablesStep
 from nextedge.build.time_split.windows import History, serving_snapshot
 from nextedge.config import parse_config
@@ -24,6 +23,7 @@ from nextedge.events.state.overlay import Overlay
 from nextedge.features.feature import FeatureInput, FeatureSet, feature_groups
 from nextedge.graph.scope import Scope
 from nextedge.graph.snapshot import Snapshot
+from nextedge.progress import quiet
 from nextedge.serving.live_counters import LiveFacts
 from nextedge.types import CONNECTS, ENGAGES, Candidates, Relation, Requests
 
