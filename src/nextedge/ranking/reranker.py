@@ -15,7 +15,7 @@ from nextedge.config import RerankerConfig
 from nextedge.graph.scope import Scope
 from nextedge.models.rankers.cross_attention import MANIFEST, CrossAttention, HeadList, head_numbers
 from nextedge.ranking.neighborhoods import Vectors, neighborhood_vectors, neighborhoods
-from nextedge.storage import mapped
+from nextedge.storage.arrays import mapped
 from nextedge.types import Candidates, FloatArray, Requests
 
 FOLDER = "reranker"

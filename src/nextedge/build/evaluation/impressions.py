@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from nextedge.build.time_split.window_pipeline import batches
+from nextedge.build.training_set.impressions import Impressions, favours_of, outcomes
 from nextedge.config import RankerConfig
 from nextedge.evaluation.impressions import Choice, ShownReport, best_of_each, measure_shown
 from nextedge.graph.csr import build_graph
-from nextedge.schema import ACTIONS
 from nextedge.ranking.pipeline import RankingPipeline
-from nextedge.build.training_set.impressions import Impressions, favours_of, outcomes
-from nextedge.build.time_split.window_pipeline import batches
+from nextedge.schema import ACTIONS
 from nextedge.types import Candidates, FloatArray, IndexArray, IntArray
 
 MOST_ROWS = 100_000

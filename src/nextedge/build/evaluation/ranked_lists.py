@@ -9,18 +9,17 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from nextedge.build.time_split.window_pipeline import WindowPipeline
 from nextedge.evaluation.report import SystemKind
 from nextedge.graph.csr import Graph
 from nextedge.graph.scope import Scope, cached_per_snapshot
 from nextedge.models.rankers.learners import load_rankers
 from nextedge.models.rankers.ranker import CalibratedRanker
 from nextedge.ranking.pipeline import SCORE, RankingPipeline
-from nextedge.retrieval.merge import gather_sources, merge_candidates
-from nextedge.types import ROUGH
 from nextedge.ranking.reranker import FOLDER as RERANKER
 from nextedge.ranking.reranker import Reranker
-from nextedge.build.time_split.window_pipeline import WindowPipeline
-from nextedge.types import Candidates, FloatArray, Requests
+from nextedge.retrieval.merge import gather_sources, merge_candidates
+from nextedge.types import ROUGH, Candidates, FloatArray, Requests
 
 HEURISTICS = (
     "common_neighbor_count",
@@ -30,10 +29,15 @@ HEURISTICS = (
     "preferential_attachment",
 )
 _FOUND, _LABELS = "found", "labels"
-_SCHEMA = pa.schema({
-    "name": pa.string(), "kind": pa.string(), "indptr": pa.list_(pa.int64()),
-    "candidate": pa.list_(pa.int32()), "score": pa.list_(pa.float32()),
-})
+_SCHEMA = pa.schema(
+    {
+        "name": pa.string(),
+        "kind": pa.string(),
+        "indptr": pa.list_(pa.int64()),
+        "candidate": pa.list_(pa.int32()),
+        "score": pa.list_(pa.float32()),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -108,10 +112,15 @@ class _Rows:
 
     def add(self, name: str, kind: str, lists: Candidates, score: FloatArray | None = None) -> None:
         """Whole lists."""
-        self.rows.append({
-            "name": name, "kind": kind, "indptr": lists.indptr, "candidate": lists.candidate,
-            "score": np.zeros(0, np.float32) if score is None else score,
-        })
+        self.rows.append(
+            {
+                "name": name,
+                "kind": kind,
+                "indptr": lists.indptr,
+                "candidate": lists.candidate,
+                "score": np.zeros(0, np.float32) if score is None else score,
+            }
+        )
 
     def head(self, name: str, kind: SystemKind, ranked: Candidates) -> None:
         """The first k of each list."""
