@@ -96,9 +96,7 @@ class RankedQueries:
 
 
 @cached_per_snapshot
-def _rankers(
-    _: Scope, folder: Path
-) -> tuple[CalibratedRanker, CalibratedRanker | None] | None:
+def _rankers(_: Scope, folder: Path) -> tuple[CalibratedRanker, CalibratedRanker | None] | None:
     """The rankers of a folder, loaded once for the blocks of one window."""
     return load_rankers(folder)
 
