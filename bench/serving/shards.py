@@ -31,7 +31,7 @@ from nextedge.config import Config
 from nextedge.index.sharded import Searcher, ShardedIndex, shard_bounds
 from nextedge.index.vector_index import VectorIndex, exact_search
 from nextedge.serving.shards.client import RemoteIndex, ShardClient
-from nextedge.storage import mapped
+from nextedge.storage.arrays import mapped
 from nextedge.testing.shards import SOURCE, SURFACE, write_shards
 
 RELEASE = "20260101-000000"

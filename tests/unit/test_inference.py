@@ -15,7 +15,7 @@ from nextedge.graph.aggregate import Neighbors
 from nextedge.models.inference import ByEngine, InProcess, Layer
 from nextedge.models.neural.node_inputs import Heard
 from nextedge.models.neural.sage_layers import Expanded
-from nextedge.storage import mapped
+from nextedge.storage.arrays import mapped
 from nextedge.testing.models import planted
 from nextedge.types import CONNECTS, FloatArray
 

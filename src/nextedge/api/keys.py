@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from nextedge.errors import InputError, nearest
-from nextedge.storage import writing
+from nextedge.storage.files import writing
 
 FILE = "keys.json"
 Scope = Literal["read", "write", "admin"]

@@ -16,19 +16,19 @@ from typing import Any
 
 import numpy as np
 
+from nextedge.build.step import SurfaceStep
 from nextedge.build.time_split.split import Window
+from nextedge.build.time_split.windows import History, cut, window_snapshot
 from nextedge.errors import TooLittleDataError
-from nextedge.graph.snapshot import Snapshot
+from nextedge.graph.scope import Scope
+from nextedge.graph.snapshot import Snapshot, relation_of
 from nextedge.models.artifact import fingerprint
 from nextedge.models.distributed.launcher import fit
 from nextedge.models.model import TrainingData
-from nextedge.retrieval.model_source import ModelSource, training_data
+from nextedge.progress import Progress
 from nextedge.ranking.pipeline import enabled_sources
-from nextedge.graph.scope import Scope
-from nextedge.build.step import Progress, SurfaceStep
-from nextedge.build.time_split.windows import History, cut, window_snapshot
-from nextedge.graph.snapshot import relation_of
-from nextedge.storage import vanishing
+from nextedge.retrieval.model_source import ModelSource, training_data
+from nextedge.storage.files import vanishing
 
 COMMON = "common"
 EVALUATION = "evaluation"
@@ -97,8 +97,13 @@ class EmbedStep(SurfaceStep):
             mark = fingerprint(data.graph.indptr, data.graph.indices)
             checkpoints = output.parent / "checkpoints" / f"{source.name}-{mark}"
             data = TrainingData(
-                data.relation, data.graph, data.query_features, data.candidate_features,
-                data.others, data.seed, checkpoints,
+                data.relation,
+                data.graph,
+                data.query_features,
+                data.candidate_features,
+                data.others,
+                data.seed,
+                checkpoints,
             )
 
             def told(text: str, done: int, total: int, graph: str = graph) -> None:

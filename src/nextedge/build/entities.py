@@ -11,17 +11,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nextedge import schema
+from nextedge.build.step import Step
+from nextedge.build.suppression import HIDDEN
+from nextedge.build.tables_to_graph.columns import EncodeColumns, in_order, write_order
+from nextedge.build.tables_to_graph.edges import close_ids, intern, intern_hidden
 from nextedge.config import Config
 from nextedge.data.ids import IdMap
 from nextedge.data.kinds import feature_kinds
 from nextedge.engines.base import Engine
 from nextedge.graph.attributes import Attributes
 from nextedge.graph.text_encoder import text_encoder
-from nextedge.build.tables_to_graph.columns import EncodeColumns, in_order, write_order
-from nextedge.build.tables_to_graph.edges import close_ids, intern, intern_hidden
-from nextedge.build.step import Progress, Step
-from nextedge.build.suppression import HIDDEN
-from nextedge.storage import mapped, vanishing
+from nextedge.progress import Progress
+from nextedge.storage.arrays import mapped
+from nextedge.storage.files import vanishing
 
 _USER_COLUMNS = {
     schema.USERS: (schema.USER_ID,),
@@ -49,8 +51,11 @@ class EntitiesStep(Step):
 
     def settings(self) -> Mapping[str, Any]:
         features = self.config.features
-        return {"users": features.users.model_dump(), "items": features.items.model_dump(),
-                "text": self.text.version}
+        return {
+            "users": features.users.model_dump(),
+            "items": features.items.model_dump(),
+            "text": self.text.version,
+        }
 
     def run(self, inputs: Mapping[str, Path], output: Path, progress: Progress) -> None:
         tables, entities = inputs["tables"], output / "entities"
@@ -91,9 +96,9 @@ class EntitiesStep(Step):
 
         with vanishing(entities) as scratch:
             order = write_order(path, schema.TABLES[name].key[0], ids, scratch / "order.npy")
-            EncodeColumns(
-                path, order, kinds, self.config.text_model_path, self.texts, place
-            ).run(self.engine, told)
+            EncodeColumns(path, order, kinds, self.config.text_model_path, self.texts, place).run(
+                self.engine, told
+            )
             shown = [each for each in _DISPLAYS[name] if each in pq.read_schema(path).names]
             if shown:
                 column = in_order(path, shown[0], mapped(order)).cast(pa.large_string())

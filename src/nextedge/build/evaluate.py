@@ -15,6 +15,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from nextedge.build.embed import EVALUATION, trained_models
+from nextedge.build.evaluation.impressions import impression_metrics
+from nextedge.build.evaluation.ranked_lists import Lists, RankedQueries
+from nextedge.build.rank import positives_of
+from nextedge.build.step import SurfaceStep, checkpoints
+from nextedge.build.time_split.window_pipeline import BATCH, WindowPipelines, batches
+from nextedge.build.time_split.windows import History, cut
+from nextedge.build.training_set.impressions import Impressions
+from nextedge.build.training_set.joined_two_hop import with_found
 from nextedge.evaluation.beyond_accuracy import Catalogue, measure_beyond_accuracy
 from nextedge.evaluation.candidate_recall import (
     CandidateRecall,
@@ -32,24 +41,15 @@ from nextedge.evaluation.report import (
 )
 from nextedge.graph.attributes import Category
 from nextedge.graph.csr import Graph
-from nextedge.graph.snapshot import Snapshot
+from nextedge.graph.scope import Scope
+from nextedge.graph.snapshot import Snapshot, relation_of
 from nextedge.graph.two_hop import pair_scores
-from nextedge.schema import ColumnKind
+from nextedge.progress import Progress
+from nextedge.ranking.pipeline import RankingPipeline, declared_features
 from nextedge.retrieval.fusion import FILE as FUSION
 from nextedge.retrieval.fusion import Fusion
-from nextedge.ranking.pipeline import RankingPipeline, declared_features
+from nextedge.schema import ColumnKind
 from nextedge.types import ROUGH
-from nextedge.graph.scope import Scope
-from nextedge.build.embed import EVALUATION, trained_models
-from nextedge.build.training_set.joined_two_hop import with_found
-from nextedge.build.training_set.impressions import Impressions
-from nextedge.build.time_split.window_pipeline import BATCH, WindowPipelines, batches
-from nextedge.build.rank import positives_of
-from nextedge.build.evaluation.ranked_lists import Lists, RankedQueries
-from nextedge.build.evaluation.impressions import impression_metrics
-from nextedge.build.step import Progress, SurfaceStep, checkpoints
-from nextedge.build.time_split.windows import History, cut
-from nextedge.graph.snapshot import relation_of
 
 MAX_QUERIES = 20_000
 _SINGLE = ("source", "baseline")
@@ -73,7 +73,12 @@ class EvaluateStep(SurfaceStep):
         features = declared_features(served, surface, self.config.features.exclude)
         folder = checkpoints(output)
         saved = WindowPipelines(
-            self.engine, folder, surface, history, pairs, features,
+            self.engine,
+            folder,
+            surface,
+            history,
+            pairs,
+            features,
             trained_models(inputs["embed"], EVALUATION),
         ).line(windows[-1])
         rankers = inputs["rank"] / "ranker"
@@ -130,9 +135,13 @@ class _Collected:
         best = max(single, key=lambda name: np.nanmean(joined[name].ndcg))
         others = [best, ROUGH, *(n for n, kind in self.lists.kinds.items() if kind == "ranker")]
         comparisons = tuple(
-            compare(("full_line", joined["full_line"].named()[metric]),
-                    (other, joined[other].named()[metric]), metric)
-            for other in others for metric in (main, f"recall@{self.k}")
+            compare(
+                ("full_line", joined["full_line"].named()[metric]),
+                (other, joined[other].named()[metric]),
+                metric,
+            )
+            for other in others
+            for metric in (main, f"recall@{self.k}")
         )
         return EvaluationReport(
             surface, protocol, tuple(systems), self._recall(query, degree), comparisons

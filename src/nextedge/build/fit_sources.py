@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 
 from nextedge.config import SurfaceConfig
 from nextedge.engines.base import Engine
-from nextedge.graph.snapshot import Entities, Snapshot
+from nextedge.graph.scope import Scope
+from nextedge.graph.snapshot import Entities, Snapshot, relation_of
 from nextedge.models.artifact import Artifact
 from nextedge.models.inference import ByEngine
-from nextedge.retrieval.model_source import ModelSource
 from nextedge.ranking.pipeline import fit_source, fitted_sources
-from nextedge.retrieval.source import Arrays
-from nextedge.graph.scope import Scope
-from nextedge.graph.snapshot import relation_of
-from nextedge.storage import mapped, writing
+from nextedge.retrieval.model_source import ModelSource
 from nextedge.retrieval.source import save_arrays
 
 _opened: dict[tuple[Path, str], Scope] = {}
@@ -84,7 +79,3 @@ class FitSources:
 def _blocks(names: list[str]) -> Iterator[pa.Table]:
     for name in names:
         yield pa.table({"source": [name]})
-
-
-
-

@@ -12,11 +12,12 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
+from nextedge.build.step import SurfaceStep
 from nextedge.index.sharded import ShardedIndex, shard_bounds, shard_folder
 from nextedge.index.vector_index import Kind, VectorIndex, choose_kind
+from nextedge.progress import Progress
 from nextedge.retrieval.source import load_sources
-from nextedge.build.step import Progress, SurfaceStep
-from nextedge.storage import mapped
+from nextedge.storage.arrays import mapped
 from nextedge.types import FloatArray
 
 
@@ -57,8 +58,13 @@ class IndexStep(SurfaceStep):
             (output / name).mkdir()
             k = (setting.limit if setting else None) or surface.candidates
             build = BuildShard(
-                inputs["sources"] / name, output / name, shards, kind, k,
-                settings.target_recall, memory,
+                inputs["sources"] / name,
+                output / name,
+                shards,
+                kind,
+                k,
+                settings.target_recall,
+                memory,
             )
             for _ in self.engine.map_blocks(build, build.blocks()):
                 pass
@@ -90,8 +96,12 @@ class BuildShard:
         for place in block["shard"].to_pylist():
             low, high = self._bounds(len(candidates))[place : place + 2]
             index = VectorIndex.build(
-                candidates[low:high], asked, k=self.k, kind=self.kind,
-                target_recall=self.target_recall, memory_bytes=self.memory_bytes,
+                candidates[low:high],
+                asked,
+                k=self.k,
+                kind=self.kind,
+                target_recall=self.target_recall,
+                memory_bytes=self.memory_bytes,
             )
             folder = self.output if self.shards == 1 else self.output / shard_folder(place)
             folder.mkdir(exist_ok=True)

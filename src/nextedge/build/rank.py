@@ -16,33 +16,31 @@ from typing import Any
 
 import numpy as np
 
-from nextedge.config import RankerConfig
-from nextedge.build.time_split.split import LABEL_WINDOWS, Method, Window
-from nextedge.errors import TrainingError
-from nextedge.graph.csr import Graph, build_graph, mirrored
-from nextedge.graph.snapshot import Snapshot
-from nextedge.models.rankers.gbdt import LabelledRows, ndcg_of
-from nextedge.models.rankers.learners import COLD_START, best_source, learners
-from nextedge.models.rankers.position_bias import PositionBias
-from nextedge.models.rankers.ranker import CalibratedRanker, Calibrator
-from nextedge.retrieval.fusion import FILE as FUSION
-from nextedge.retrieval.fusion import Fusion, FusionLearner
-from nextedge.ranking.pipeline import RankingPipeline, declared_features
-from nextedge.retrieval.merge import gather_sources
-from nextedge.ranking.reranker import FOLDER as RERANKER
-from nextedge.ranking.reranker import Reranker
-from nextedge.graph.scope import Scope
 from nextedge.build.embed import COMMON, trained_models
+from nextedge.build.step import SurfaceStep, checkpoints
+from nextedge.build.time_split.pairs import Pairs
+from nextedge.build.time_split.split import LABEL_WINDOWS, Method, Window
+from nextedge.build.time_split.window_pipeline import WindowPipeline, WindowPipelines, batches
+from nextedge.build.time_split.windows import EdgeRecords, History, cut
 from nextedge.build.training_set.impressions import action_worth, shown_between
 from nextedge.build.training_set.label_rows import label_rows
-from nextedge.build.time_split.window_pipeline import WindowPipeline, WindowPipelines, batches
-from nextedge.build.time_split.pairs import Pairs
 from nextedge.build.training_set.reranker import LabelWindow, train_reranker
-from nextedge.build.step import Progress, SurfaceStep, checkpoints
-from nextedge.build.time_split.windows import History, EdgeRecords, cut
-from nextedge.graph.snapshot import relation_of
-from nextedge.types import FloatArray, Relation
+from nextedge.config import RankerConfig
+from nextedge.graph.csr import Graph, build_graph, mirrored
+from nextedge.graph.scope import Scope
+from nextedge.graph.snapshot import Snapshot, relation_of
+from nextedge.models.rankers.gbdt import LabelledRows
+from nextedge.models.rankers.learners import COLD_START
+from nextedge.models.rankers.position_bias import PositionBias
 from nextedge.models.rankers.training import train
+from nextedge.progress import Progress
+from nextedge.ranking.pipeline import RankingPipeline, declared_features
+from nextedge.ranking.reranker import FOLDER as RERANKER
+from nextedge.ranking.reranker import Reranker
+from nextedge.retrieval.fusion import FILE as FUSION
+from nextedge.retrieval.fusion import Fusion, FusionLearner
+from nextedge.retrieval.merge import gather_sources
+from nextedge.types import FloatArray, Relation
 
 FUSION_QUERIES = 1_000
 COLD_SHARE = 0.1
@@ -96,7 +94,9 @@ class RankStep(SurfaceStep):
         folder.mkdir()
         learned.fusion.save(folder / FUSION)
         about: dict[str, Any] = {
-            "split": learned.method, "split_reason": learned.why, **compared,
+            "split": learned.method,
+            "split_reason": learned.why,
+            **compared,
             "examination": None if learned.bias is None else learned.bias.to_json(),
         }
         if ranker is not None:
@@ -132,7 +132,12 @@ class RankStep(SurfaceStep):
         pairs, windows, method, why = cut(history, relation, self.config.split, served.graph)
         features = declared_features(served, surface, self.config.features.exclude)
         lines = WindowPipelines(
-            self.engine, folder, surface, history, pairs, features,
+            self.engine,
+            folder,
+            surface,
+            history,
+            pairs,
+            features,
             trained_models(inputs["embed"], COMMON),
         )
         parts: list[LabelledRows] = []
@@ -188,7 +193,9 @@ class RankStep(SurfaceStep):
         if relation.self_typed:  # whoever has no edge left is asked for, and found by nobody
             touched, asked = asked | cold[pairs.target], asked ^ cold[pairs.target]
         made = Window(
-            "cold_start", window.as_of, window.graph & ~touched,
+            "cold_start",
+            window.as_of,
+            window.graph & ~touched,
             (window.graph | window.labels) & asked,
         )
         saved = learned.lines.line(made)
@@ -211,11 +218,7 @@ class RankStep(SurfaceStep):
 
 
 def positives_of(
-    scope: Scope,
-    relation: Relation,
-    pairs: Pairs,
-    window: Window,
-    worth: FloatArray | None = None,
+    scope: Scope, relation: Relation, pairs: Pairs, window: Window, worth: FloatArray | None = None
 ) -> Graph:
     """The window's new edges between a known query and a known candidate, query by query.
 
@@ -228,7 +231,7 @@ def positives_of(
     source, target, value = pairs.source[labels], pairs.target[labels], worth[labels]
     if relation.symmetric:
         source, target, value = mirrored(source, target, value)  # type: ignore[assignment]
-    known = scope.known[target] & scope.snapshot.known_users[source]
+    known = scope.recommendable[target] & scope.snapshot.known_users[source]
     known &= ~scope.graph.contains(source, target)
     return build_graph(
         source[known], target[known], len(scope.graph), scope.graph.targets, value[known]
@@ -258,11 +261,3 @@ def learn_fusion(line: RankingPipeline, positives: Graph, settings: RankerConfig
         found = gather_sources(line.sources, line.limits, requests)
         learner.add(requests, found, positives)
     return learner.fusion()
-
-
-
-
-
-
-
-

@@ -8,24 +8,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nextedge.build.cache.fingerprint import fingerprint, objects_fingerprint
+from nextedge.build.cache.named_run import NamedRun
+from nextedge.build.cache.remote import RemoteStepCache
+from nextedge.build.embed import EmbedStep
+from nextedge.build.entities import EntitiesStep
+from nextedge.build.evaluate import EvaluateStep
+from nextedge.build.index import IndexStep
+from nextedge.build.rank import RankStep
+from nextedge.build.snapshot import SnapshotStep, SourcesStep
+from nextedge.build.step import Step, StepRunner
+from nextedge.build.tables import TablesStep
 from nextedge.config import Config
 from nextedge.engines.base import Engine
 from nextedge.errors import InputError, nearest
 from nextedge.memory import bound_bytes
+from nextedge.progress import Progress, quiet
 from nextedge.releases.manifest import COSTS
 from nextedge.releases.shared import open_bucket, open_releases
-from nextedge.build.embed import EmbedStep
-from nextedge.build.entities import EntitiesStep
-from nextedge.build.evaluate import EvaluateStep
-from nextedge.build.cache.fingerprint import fingerprint, objects_fingerprint
-from nextedge.build.index import IndexStep
-from nextedge.build.cache.named_run import NamedRun
-from nextedge.build.snapshot import SnapshotStep, SourcesStep
-from nextedge.build.rank import RankStep
-from nextedge.build.cache.remote import RemoteStepCache
-from nextedge.build.step import Progress, Step, StepRunner, quiet
-from nextedge.build.tables import TablesStep
-from nextedge.storage import writing
+from nextedge.storage.files import writing
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -104,7 +105,10 @@ def build(
                     releases.promote(published)
                 return published
         workshop = StepRunner(
-            state / "work", progress, fresh=options.fresh, spent=engine.spent,
+            state / "work",
+            progress,
+            fresh=options.fresh,
+            spent=engine.spent,
             shelf=None if bucket is None else RemoteStepCache(bucket, progress),
             memory_bytes=bound_bytes(config.build.memory_gib),
         )

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nextedge.engines.base import Engine
 from nextedge.build.embed import SERVE, trained_models
 from nextedge.build.fit_sources import FitSources
-from nextedge.build.step import Progress, Step, SurfaceStep, checkpoints
+from nextedge.build.step import Step, SurfaceStep, checkpoints
 from nextedge.build.time_split.windows import History, serving_snapshot
+from nextedge.engines.base import Engine
+from nextedge.progress import Progress
 
 
 class SnapshotStep(Step):
@@ -43,6 +44,9 @@ class SourcesStep(SurfaceStep):
     def run(self, inputs: Mapping[str, Path], output: Path, progress: Progress) -> None:
         progress(f"sources {self.surface}", 0, 1)
         FitSources(
-            inputs["entities"] / "entities", inputs["snapshot"], self.config.surface(self.surface),
-            trained_models(inputs["embed"], SERVE), output,
+            inputs["entities"] / "entities",
+            inputs["snapshot"],
+            self.config.surface(self.surface),
+            trained_models(inputs["embed"], SERVE),
+            output,
         ).run(self.engine, checkpoints(output) / "layers")

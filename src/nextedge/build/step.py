@@ -11,21 +11,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from nextedge.config import Config
-from nextedge.engines.base import Engine
-from nextedge.memory import give_back
 from nextedge.build.cache.memory_budget import require
 from nextedge.build.cache.remote import DONE, RemoteStepCache
 from nextedge.build.cache.resource_usage import measured
-from nextedge.storage import writing
+from nextedge.config import Config
+from nextedge.engines.base import Engine
+from nextedge.memory import give_back
+from nextedge.progress import Progress
+from nextedge.storage.files import writing
 
 CHECKPOINTS = "checkpoints"
-Progress = Callable[[str, int, int], None]
-"""Told (what is being done, how much is done, how much there is)."""
-
-
-def quiet(text: str, done: int, total: int) -> None:
-    """A progress listener that says nothing."""
 
 
 class Step(ABC):

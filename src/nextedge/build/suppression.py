@@ -160,12 +160,19 @@ def _hide(tables: Path, pairs: list[tuple[str, str]]) -> None:
     if private:
         hidden |= np.any([_named(rows, name, private) for name in (schema.SRC, schema.DST)], axis=0)
     more = [*pairs, *((each, each) for each in sorted(private))]
-    marked = pa.table({
-        name: pa.chunked_array([*ends.filter(pa.array(hidden)).chunks, pa.array(given, pa.string())])
-        for name, ends, given in zip(
-            (schema.SRC, schema.DST), text, tuple(zip(*more, strict=True)) or ((), ()), strict=True
-        )
-    })
+    marked = pa.table(
+        {
+            name: pa.chunked_array(
+                [*ends.filter(pa.array(hidden)).chunks, pa.array(given, pa.string())]
+            )
+            for name, ends, given in zip(
+                (schema.SRC, schema.DST),
+                text,
+                tuple(zip(*more, strict=True)) or ((), ()),
+                strict=True,
+            )
+        }
+    )
     taken = _in_pairs(pa.table({schema.SRC: text[0], schema.DST: text[1]}), marked)
     pq.write_table(rows.filter(pa.array(~taken)), path, compression="zstd")
     pq.write_table(marked, tables / f"{HIDDEN}.parquet", compression="zstd")

@@ -15,22 +15,23 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from nextedge import schema
+from nextedge.build.cache.fingerprint import objects_fingerprint
+from nextedge.build.step import Step
+from nextedge.build.suppression import SuppressedUsers, concealed, withhold
 from nextedge.config import Config, RankerConfig
 from nextedge.data.erased_users import Forgotten
 from nextedge.data.report import CheckReport, Finding
 from nextedge.data.validation import validate
 from nextedge.engines.base import Engine
 from nextedge.errors import DataError
-from nextedge.events.to_tables.entities import with_items, with_newcomers, with_profiles
 from nextedge.events.event import Event
-from nextedge.events.to_tables.interactions import with_interactions
-from nextedge.events.to_tables.impressions import LOGGED, recommendation_ids, with_impressions
-from nextedge.events.to_tables.rows import event_rows
-from nextedge.events.to_tables.connections import recorded_events, with_blocks, with_connections
 from nextedge.events.request_log import RequestLog
-from nextedge.build.cache.fingerprint import objects_fingerprint
-from nextedge.build.step import Progress, Step
-from nextedge.build.suppression import SuppressedUsers, concealed, withhold
+from nextedge.events.to_tables.connections import recorded_events, with_blocks, with_connections
+from nextedge.events.to_tables.entities import with_items, with_newcomers, with_profiles
+from nextedge.events.to_tables.impressions import LOGGED, recommendation_ids, with_impressions
+from nextedge.events.to_tables.interactions import with_interactions
+from nextedge.events.to_tables.rows import event_rows
+from nextedge.progress import Progress
 from nextedge.types import MICROSECONDS_PER_DAY
 
 REPORT = "check.json"
@@ -110,7 +111,10 @@ class TablesStep(Step):
             given = tables.read(schema.IMPRESSIONS)
             shown = with_impressions(
                 None if given is None else hidden.without_answered(given),
-                rows, self._logged(rows, hidden), _patience(self.config), tables.id_types(),
+                rows,
+                self._logged(rows, hidden),
+                _patience(self.config),
+                tables.id_types(),
             )
             tables.write(schema.IMPRESSIONS, shown)
         withhold(output, events)
@@ -224,7 +228,8 @@ def _told(report: CheckReport, unreadable: Mapping[str, Counter[str]]) -> CheckR
             Finding(
                 f"event_{column}",
                 f"{column}, as events state it, cannot be read: left as it was (a flag) or empty",
-                values, "converted",
+                values,
+                "converted",
             )
             for column, values in sorted(unreadable.get(table.table, {}).items())
         )

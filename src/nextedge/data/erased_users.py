@@ -19,7 +19,7 @@ from nextedge import schema
 from nextedge.data.report import Finding
 from nextedge.engines.base import Engine
 from nextedge.schema import ColumnKind
-from nextedge.storage import writing
+from nextedge.storage.files import writing
 from nextedge.types import Identifier
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nextedge.storage import plain
+from nextedge.storage.arrays import plain
 from nextedge.types import UNKNOWN, Identifier, IndexArray, IntArray
 
 _BATCH = 64

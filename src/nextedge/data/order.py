@@ -5,7 +5,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from nextedge.storage import plain
+from nextedge.storage.arrays import plain
 from nextedge.types import IntArray
 
 _BINS = 1 << 16

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from nextedge.engines.base import BlockFunction, RunBlocks
 from nextedge.errors import StorageError
-from nextedge.storage import writing
+from nextedge.storage.files import writing
 
 SEEN_WITHIN_SECONDS = 60.0
 """That a file of another machine may take to be seen here: caches of network file systems."""

@@ -39,7 +39,7 @@ from nextedge.features.backfill import item_category
 from nextedge.features.counters import CATEGORY, CONNECT, ITEM, KIND, TIME, USER
 from nextedge.graph.snapshot import Entities, Snapshot
 from nextedge.releases.shared import open_releases
-from nextedge.storage import writing
+from nextedge.storage.files import writing
 from nextedge.stores.store import Store, open_store
 from nextedge.types import Identifier
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from nextedge.graph.csr import Graph
 from nextedge.graph.threads import run_blocks
-from nextedge.storage import plain
+from nextedge.storage.arrays import plain
 from nextedge.types import FloatArray, IndexArray, IntArray
 
 

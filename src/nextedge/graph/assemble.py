@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from nextedge.engines.base import RunBlocks
-from nextedge.storage import ArrayFiles, mapped, mapped_file, plain
+from nextedge.storage.arrays import ArrayFiles, mapped, mapped_file, plain
 from nextedge.types import BoolArray, IndexArray, IntArray
 
 BLOCK_ENTRIES = 8_000_000

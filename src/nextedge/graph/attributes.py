@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from nextedge.graph.propagate import SparseRows
 from nextedge.graph.text_encoder import TextEncoder
 from nextedge.schema import ColumnKind
-from nextedge.storage import mapped
+from nextedge.storage.arrays import mapped
 from nextedge.types import FloatArray, IndexArray, IntArray
 
 _NUMERIC = (ColumnKind.NUMBER, ColumnKind.FLAG, ColumnKind.LATITUDE, ColumnKind.LONGITUDE)

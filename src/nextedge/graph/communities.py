@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nextedge.graph.csr import Graph
-from nextedge.storage import plain
+from nextedge.storage.arrays import plain
 from nextedge.types import IndexArray, IntArray
 
 Weights = npt.NDArray[np.float64]

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nextedge.graph.assemble import EdgeList, assemble
-from nextedge.storage import mapped
+from nextedge.storage.arrays import mapped
 from nextedge.types import FloatArray, IndexArray, IntArray
 
 _PARTS = ("indptr", "indices", "weight", "first", "last")

@@ -13,7 +13,7 @@ from nextedge.engines.base import Engine
 from nextedge.engines.blocks import run_here, run_where_worth
 from nextedge.graph.assemble import EdgeList, assemble_into
 from nextedge.graph.csr import Graph, graph_of
-from nextedge.storage import vanishing
+from nextedge.storage.files import vanishing
 
 
 @dataclass(frozen=True)

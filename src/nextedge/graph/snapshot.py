@@ -18,7 +18,7 @@ from nextedge.config import SurfaceConfig
 from nextedge.data.ids import IdMap
 from nextedge.graph.attributes import Attributes
 from nextedge.graph.csr import Graph, build_graph
-from nextedge.storage import mapped
+from nextedge.storage.arrays import mapped
 from nextedge.types import CONNECTS, ENGAGES, BoolArray, IndexArray, IntArray, Relation
 
 GRAPHS = (

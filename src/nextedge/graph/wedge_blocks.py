@@ -23,7 +23,7 @@ import numpy.typing as npt
 from nextedge.errors import ConfigError, DataError
 from nextedge.graph.two_hop import SCORES, TwoHopResult
 from nextedge.graph.wedge_join import WedgeJoin, query_wedges, two_hop_table
-from nextedge.storage import writing
+from nextedge.storage.files import writing
 from nextedge.types import IndexArray, IntArray
 
 if TYPE_CHECKING:

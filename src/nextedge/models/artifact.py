@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from nextedge.errors import ReleaseError
-from nextedge.storage import mapped
+from nextedge.storage.arrays import mapped
 
 MANIFEST = "model.json"
 FORMAT = 1

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from nextedge.storage import ArrayFiles, mapped, mapped_file, writing
+from nextedge.storage.arrays import ArrayFiles, mapped, mapped_file
+from nextedge.storage.files import writing
 from nextedge.types import FloatArray
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from typing import Any
 
 from nextedge.errors import BucketError, ReleaseError
 from nextedge.releases.pointers import Pointers, Trial
-from nextedge.storage import replace_file, writing
 from nextedge.storage.bucket import Blob, Bucket, Unchanged, Version
+from nextedge.storage.files import replace_file, writing
 
 _log = logging.getLogger("nextedge")
 NAME = "releases/CURRENT"

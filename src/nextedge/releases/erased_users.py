@@ -9,8 +9,8 @@ from pathlib import Path
 
 from nextedge.data.erased_users import FILE
 from nextedge.releases.repository import MADE_ANEW
-from nextedge.storage import replace_file, writing
 from nextedge.storage.bucket import Bucket, Unchanged, Version
+from nextedge.storage.files import replace_file, writing
 
 _CLEANED = "forgotten.cleaned"
 

@@ -24,7 +24,7 @@ from nextedge.graph.propagate import SparseRows
 from nextedge.graph.snapshot import Entities, Snapshot
 from nextedge.releases.manifest import Release, seal
 from nextedge.releases.repository import Releases
-from nextedge.storage import writing
+from nextedge.storage.files import writing
 from nextedge.types import BoolArray, Identifier, IntArray
 
 _CHECK = "tables/check.json"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from nextedge.errors import BuildLockedError
-from nextedge.storage import writing
+from nextedge.storage.files import writing
 
 _LOOK_AGAIN_SECONDS = 0.5
 

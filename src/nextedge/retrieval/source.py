@@ -15,7 +15,8 @@ import numpy as np
 from nextedge.discovery import import_modules, named_subclasses
 from nextedge.graph.propagate import SparseRows
 from nextedge.graph.scope import Scope
-from nextedge.storage import mapped, writing
+from nextedge.storage.arrays import mapped
+from nextedge.storage.files import writing
 from nextedge.types import CONNECTS, ENGAGES, Candidates, FloatArray, Relation, Requests
 
 Arrays = dict[str, np.ndarray]

@@ -18,7 +18,7 @@ from nextedge.events.request_log import RequestLog
 from nextedge.events.state.checkpoint import OVERLAY, Snapshots
 from nextedge.releases.erasure import erase_from_releases
 from nextedge.releases.repository import Releases
-from nextedge.storage import writing
+from nextedge.storage.files import writing
 from nextedge.types import Identifier
 
 

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nextedge.errors import BucketError, MissingDependencyError
-from nextedge.storage import writing
 from nextedge.storage.faults import fault, names_no_bucket
+from nextedge.storage.files import writing
 from nextedge.storage.opening import (
     BRIEF_SECONDS,
     PATIENT_SECONDS,

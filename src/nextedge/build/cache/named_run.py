@@ -16,7 +16,7 @@ from urllib.parse import quote
 from nextedge.config import Config
 from nextedge.errors import InputError
 from nextedge.releases.repository import Releases
-from nextedge.storage import writing
+from nextedge.storage.files import writing
 
 FOLDER = "runs"
 _LONGEST = 200

@@ -9,16 +9,17 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from nextedge.build.time_split.window_pipeline import WindowPipeline
 from nextedge.evaluation.report import SystemKind
 from nextedge.graph.csr import Graph
+from nextedge.graph.scope import Scope, cached_per_snapshot
 from nextedge.models.rankers.learners import load_rankers
+from nextedge.models.rankers.ranker import CalibratedRanker
 from nextedge.ranking.pipeline import SCORE, RankingPipeline
-from nextedge.retrieval.merge import gather_sources, merge_candidates
-from nextedge.types import ROUGH
 from nextedge.ranking.reranker import FOLDER as RERANKER
 from nextedge.ranking.reranker import Reranker
-from nextedge.build.time_split.window_pipeline import WindowPipeline
-from nextedge.types import Candidates, FloatArray, Requests
+from nextedge.retrieval.merge import gather_sources, merge_candidates
+from nextedge.types import ROUGH, Candidates, FloatArray, Requests
 
 HEURISTICS = (
     "common_neighbor_count",
@@ -28,10 +29,15 @@ HEURISTICS = (
     "preferential_attachment",
 )
 _FOUND, _LABELS = "found", "labels"
-_SCHEMA = pa.schema({
-    "name": pa.string(), "kind": pa.string(), "indptr": pa.list_(pa.int64()),
-    "candidate": pa.list_(pa.int32()), "score": pa.list_(pa.float32()),
-})
+_SCHEMA = pa.schema(
+    {
+        "name": pa.string(),
+        "kind": pa.string(),
+        "indptr": pa.list_(pa.int64()),
+        "candidate": pa.list_(pa.int32()),
+        "score": pa.list_(pa.float32()),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -55,10 +61,10 @@ class RankedQueries:
         requests = Requests(block["query"].to_numpy(), line.scope.snapshot.as_of, self.k)
         rows = _Rows(self.k)
         found = gather_sources(line.sources, line.limits, requests)
-        merged = merge_candidates(found, line.scope.known, line.size, line.fusion)
+        merged = merge_candidates(found, line.scope.recommendable, line.size, line.fusion)
         for name, candidates in found.items():
             bare = Candidates(candidates.indptr, candidates.candidate)
-            usable = bare.keep(line.scope.known[candidates.candidate])
+            usable = bare.keep(line.scope.recommendable[candidates.candidate])
             rows.add(name, _FOUND, usable)
             rows.head(name, "source", usable)
         matrix, names = line.matrix(requests, merged), line.features.names
@@ -82,11 +88,17 @@ class RankedQueries:
     def open(self) -> RankingPipeline:
         """The line with its rankers."""
         line = self.line.open()
-        rankers = line.scope.derived(f"rankers {self.rankers}", lambda: load_rankers(self.rankers))
+        rankers = _rankers(line.scope, self.rankers)
         if rankers is None:
             return line
         reranker = Reranker.load(self.rankers / RERANKER, line.scope, served=False)
         return replace(line.with_ranker(*rankers), reranker=reranker)
+
+
+@cached_per_snapshot
+def _rankers(_: Scope, folder: Path) -> tuple[CalibratedRanker, CalibratedRanker | None] | None:
+    """The rankers of a folder, loaded once for the blocks of one window."""
+    return load_rankers(folder)
 
 
 class _Rows:
@@ -98,10 +110,15 @@ class _Rows:
 
     def add(self, name: str, kind: str, lists: Candidates, score: FloatArray | None = None) -> None:
         """Whole lists."""
-        self.rows.append({
-            "name": name, "kind": kind, "indptr": lists.indptr, "candidate": lists.candidate,
-            "score": np.zeros(0, np.float32) if score is None else score,
-        })
+        self.rows.append(
+            {
+                "name": name,
+                "kind": kind,
+                "indptr": lists.indptr,
+                "candidate": lists.candidate,
+                "score": np.zeros(0, np.float32) if score is None else score,
+            }
+        )
 
     def head(self, name: str, kind: SystemKind, ranked: Candidates) -> None:
         """The first k of each list."""

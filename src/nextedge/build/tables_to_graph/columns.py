@@ -13,15 +13,10 @@ import pyarrow.parquet as pq
 
 from nextedge.data.ids import IdMap
 from nextedge.engines.base import Engine
-from nextedge.graph.attributes import (
-    column_folder,
-    encode_column,
-    save_column,
-    save_kinds,
-)
+from nextedge.graph.attributes import column_folder, encode_column, save_column, save_kinds
 from nextedge.graph.text_encoder import TextProgress, text_encoder
 from nextedge.schema import ColumnKind
-from nextedge.storage import mapped
+from nextedge.storage.arrays import mapped
 
 
 @dataclass(frozen=True)

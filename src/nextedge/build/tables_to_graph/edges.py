@@ -12,11 +12,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from nextedge import schema
+from nextedge.build.tables_to_graph.co_occurrence import occasions
 from nextedge.data.ids import IdMap
 from nextedge.engines.base import Engine
 from nextedge.engines.blocks import run_where_worth
-from nextedge.build.tables_to_graph.co_occurrence import occasions
-from nextedge.storage import ArrayFiles, mapped
+from nextedge.storage.arrays import ArrayFiles, mapped
 
 ROWS = 2_000_000
 """Of a table, in a block."""
@@ -103,10 +103,20 @@ class InternImpressions:
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """As of edges, with ``acted`` (µs), ``position`` (-1 where none) and ``propensity`` (NaN)."""
-        rows = _rows(self.path, block, [
-            schema.USER_ID, self.column, schema.TIMESTAMP, schema.ARRIVED_AT,
-            "action", "action_timestamp", "position", "propensity",
-        ])
+        rows = _rows(
+            self.path,
+            block,
+            [
+                schema.USER_ID,
+                self.column,
+                schema.TIMESTAMP,
+                schema.ARRIVED_AT,
+                "action",
+                "action_timestamp",
+                "position",
+                "propensity",
+            ],
+        )
         others = schema.USERS if self.column == schema.CANDIDATE_ID else schema.ITEMS
         source = _ids(self.entities / "users.arrow").positions(rows.column(schema.USER_ID))
         target = _ids(self.entities / f"{others}.arrow").positions(rows.column(self.column))
@@ -114,7 +124,9 @@ class InternImpressions:
         position = pc.fill_null(_column(rows, "position", pa.float64()), -1.0)
         propensity = pc.fill_null(_column(rows, "propensity", pa.float64()), float("nan"))
         arrays = {
-            "source": source, "target": target, "time": time,
+            "source": source,
+            "target": target,
+            "time": time,
             "acted": micros(rows, "action_timestamp"),
             "arrived": np.maximum(time, micros(rows, schema.ARRIVED_AT)),
             "action": actions(rows, "action"),
@@ -129,8 +141,10 @@ def intern(engine: Engine, path: Path, name: str, entities: Path, output: Path) 
     """Rows of one table as arrays of a folder, impressions of people and of items apart."""
     output.mkdir()
     if name != schema.IMPRESSIONS:
-        text = any(_ids(entities / f"{of}.arrow").values.type != pa.int64()
-                   for of in (schema.USERS, _ENDS[name][2]))
+        text = any(
+            _ids(entities / f"{of}.arrow").values.type != pa.int64()
+            for of in (schema.USERS, _ENDS[name][2])
+        )
         _write(engine, InternEdges(path, name, entities, not text), path, output)
         if name == schema.INTERACTIONS:
             _write_occasions(path, output)

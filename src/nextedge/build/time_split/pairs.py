@@ -62,8 +62,14 @@ class Pairs:
         """int64[n]: which pair each record is of."""
         number = np.empty(len(records.source), np.int64)
         run_blocks(
-            _numbers, len(number), self.indptr, self.target, records.source, records.target,
-            self.symmetric, number,
+            _numbers,
+            len(number),
+            self.indptr,
+            self.target,
+            records.source,
+            records.target,
+            self.symmetric,
+            number,
         )
         return number
 
@@ -71,8 +77,15 @@ class Pairs:
         """bool[n]: whether the pair of each record is marked in ``mask`` (bool[P])."""
         found = np.empty(len(records.source), np.bool_)
         run_blocks(
-            _marked, len(found), self.indptr, self.target, records.source, records.target,
-            self.symmetric, mask, found,
+            _marked,
+            len(found),
+            self.indptr,
+            self.target,
+            records.source,
+            records.target,
+            self.symmetric,
+            mask,
+            found,
         )
         return found
 

@@ -14,21 +14,21 @@ from pathlib import Path
 
 import numpy as np
 
-from nextedge.config import SurfaceConfig
+from nextedge.build.fit_sources import FitSources
+from nextedge.build.time_split.pairs import Pairs
 from nextedge.build.time_split.split import Window
+from nextedge.build.time_split.windows import History, window_snapshot
+from nextedge.config import SurfaceConfig
 from nextedge.engines.base import Engine
 from nextedge.features.feature import FeatureSet
-from nextedge.graph.snapshot import Entities, Snapshot
-from nextedge.retrieval.fusion import Fusion
-from nextedge.ranking.pipeline import RankingPipeline, build_pipeline
 from nextedge.graph.scope import Scope
-from nextedge.retrieval.two_hop import TwoHop
-from nextedge.build.fit_sources import FitSources
+from nextedge.graph.snapshot import Entities, Snapshot, relation_of
+from nextedge.ranking.pipeline import RankingPipeline, build_pipeline
+from nextedge.retrieval.fusion import Fusion
 from nextedge.retrieval.source import load_sources
-from nextedge.build.time_split.pairs import Pairs
-from nextedge.build.time_split.windows import History, window_snapshot
-from nextedge.graph.snapshot import relation_of
-from nextedge.storage import mapped, writing
+from nextedge.retrieval.two_hop import TwoHop
+from nextedge.storage.arrays import mapped
+from nextedge.storage.files import writing
 from nextedge.types import Requests
 
 BATCH = 256

@@ -8,29 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from nextedge.config import SplitConfig, SurfaceConfig
+from nextedge.build.suppression import HIDDEN
+from nextedge.build.time_split.pairs import Pairs
 from nextedge.build.time_split.split import Method, Window, choose_method, label_windows
+from nextedge.config import SplitConfig
 from nextedge.engines.base import Engine
-from nextedge.graph.attributes import Attributes
 from nextedge.features.backfill import Sizes, backfill, item_category
 from nextedge.graph.assemble import EdgeList
 from nextedge.graph.communities import communities
 from nextedge.graph.csr import Graph, build_graph
 from nextedge.graph.placing import PlacedEdges
-from nextedge.graph.snapshot import Entities, Snapshot
+from nextedge.graph.snapshot import Entities, Snapshot, known_entities
 from nextedge.schema import ACTIONS
-from nextedge.build.time_split.pairs import Pairs
-from nextedge.build.suppression import HIDDEN
-from nextedge.storage import mapped
-from nextedge.types import (
-    CONNECTS,
-    ENGAGES,
-    BoolArray,
-    IndexArray,
-    IntArray,
-    Relation,
-)
-from nextedge.graph.snapshot import known_entities
+from nextedge.storage.arrays import mapped
+from nextedge.types import CONNECTS, ENGAGES, BoolArray, IndexArray, IntArray, Relation
 
 MOSTLY = 0.99
 _VIEWS = [ACTIONS.index(name) for name in ("click", "view")]
@@ -123,8 +114,6 @@ class History:
         return max((int(time.max()) for time in times if len(time)), default=0)
 
 
-
-
 def cut(
     history: History, relation: Relation, split: SplitConfig, served: Graph
 ) -> tuple[Pairs, list[Window], Method, str]:
@@ -204,11 +193,21 @@ def make_snapshot(
     engaged_by = place.reverse("engaged_by", engages)
     occasions = _occasions(interactions, users)
     return Snapshot(
-        history.entities, as_of, history.timed, connects, engages, engaged_by,
-        occasions, occasions.reverse, _profile_views(history, as_of if views else 0),
-        graph("blocks", history.blocks), graph("hidden_connections", history.hidden_connections),
+        history.entities,
+        as_of,
+        history.timed,
+        connects,
+        engages,
+        engaged_by,
+        occasions,
+        occasions.reverse,
+        _profile_views(history, as_of if views else 0),
+        graph("blocks", history.blocks),
+        graph("hidden_connections", history.hidden_connections),
         np.stack(communities(connects), axis=1),
-        known_entities(history.entities.user_attributes, as_of, (connects.degree > 0) | (engages.degree > 0)),
+        known_entities(
+            history.entities.user_attributes, as_of, (connects.degree > 0) | (engages.degree > 0)
+        ),
         known_entities(history.entities.item_attributes, as_of, engaged_by.degree > 0),
         _counters(history, connections, interactions, as_of),
     )
@@ -238,8 +237,6 @@ def _occasions(interactions: EdgeRecords, users: int) -> Graph:
     met = occasion >= 0 if kept is None else kept & (occasion >= 0)
     targets = int(occasion.max() if kept is None else occasion[kept].max()) + 1
     return build_graph(interactions.source[met], occasion[met], users, targets)
-
-
 
 
 def _profile_views(history: History, as_of: int) -> Graph:

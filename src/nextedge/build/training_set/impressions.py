@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from nextedge.build.time_split.windows import History
 from nextedge.config import RankerConfig
 from nextedge.graph.csr import Graph, build_graph
 from nextedge.models.rankers.position_bias import PositionBias
 from nextedge.schema import ACTIONS, CANDIDATE_ID, FAVOURS, ITEM_ID
-from nextedge.build.time_split.windows import History
 from nextedge.types import BoolArray, FloatArray, IndexArray, IntArray, Relation
 
 _DAY = 86_400_000_000
@@ -43,8 +43,8 @@ class Impressions:
     @classmethod
     def load(cls, history: History, relation: Relation) -> Impressions | None:
         """Memory-map what the entities step kept; None where nothing was shown."""
-        directory = history.directory / "impressions" / (
-            CANDIDATE_ID if relation.self_typed else ITEM_ID
+        directory = (
+            history.directory / "impressions" / (CANDIDATE_ID if relation.self_typed else ITEM_ID)
         )
         if not directory.exists():
             return None

@@ -20,13 +20,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from nextedge.build.time_split.window_pipeline import BATCH, WindowPipeline
 from nextedge.engines.base import Engine
 from nextedge.graph.csr import Graph
 from nextedge.graph.wedge_blocks import two_hop_result, write_blocks
 from nextedge.graph.wedge_join import WedgeJoin
 from nextedge.retrieval.two_hop import FOUND, TwoHop
-from nextedge.build.time_split.window_pipeline import BATCH, WindowPipeline
-from nextedge.storage import writing
+from nextedge.storage.files import writing
 from nextedge.types import IndexArray
 
 if TYPE_CHECKING:
@@ -69,7 +69,9 @@ def _find(
     rows = (batch for file in files for batch in pq.ParquetFile(file).iter_batches())
     found = two_hop_result(rows, queries)
     arrays = {
-        "query": queries, "indptr": found.indptr, "candidate": found.candidate,
+        "query": queries,
+        "indptr": found.indptr,
+        "candidate": found.candidate,
         "score": getattr(found, settings.score),
     }
     partial = folder / f".{_ARRAYS}.{os.getpid()}"

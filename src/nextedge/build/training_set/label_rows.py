@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from nextedge.build.time_split.window_pipeline import BATCH, WindowPipeline, batches
+from nextedge.build.training_set.impressions import ImpressionOutcomes
+from nextedge.build.training_set.joined_two_hop import QUERIES, with_found
 from nextedge.config import RankerConfig
 from nextedge.engines.base import Engine
 from nextedge.graph.csr import Graph
 from nextedge.models.rankers.gbdt import LabelledRows
+from nextedge.progress import Progress
 from nextedge.ranking.pipeline import RankingPipeline
-from nextedge.build.training_set.joined_two_hop import QUERIES, with_found
-from nextedge.build.training_set.impressions import ImpressionOutcomes
-from nextedge.build.time_split.window_pipeline import BATCH, WindowPipeline, batches
-from nextedge.build.step import Progress
 from nextedge.types import BoolArray, Candidates, FloatArray, Requests
 
 
@@ -61,10 +61,14 @@ class LabelledQueries:
         features = pa.FixedSizeListArray.from_arrays(
             pa.array(matrix.reshape(-1)), max(matrix.shape[1], 1)
         )
-        return pa.table({
-            "query": candidates.row_query, "label": label.astype(np.float32),
-            "weight": weight.astype(np.float32), "features": features,
-        })
+        return pa.table(
+            {
+                "query": candidates.row_query,
+                "label": label.astype(np.float32),
+                "weight": weight.astype(np.float32),
+                "features": features,
+            }
+        )
 
 
 def label_rows(
@@ -83,8 +87,11 @@ def label_rows(
     folder = line.folder.with_name(f"{line.folder.name}-rows-{seed}")
     folder.mkdir(exist_ok=True)
     function = LabelledQueries(
-        line, _saved(positives, folder / "positives"),
-        None if shown is None else _saved_shown(shown, folder / "shown"), settings, seed,
+        line,
+        _saved(positives, folder / "positives"),
+        None if shown is None else _saved_shown(shown, folder / "shown"),
+        settings,
+        seed,
     )
     wanted = positives.degree if shown is None else positives.degree + shown.taken.degree
     queries = np.random.default_rng([settings.seed, seed]).permutation(np.flatnonzero(wanted))
@@ -145,7 +152,10 @@ def _saved_shown(shown: ImpressionOutcomes, folder: Path) -> Path:
 
 
 def _with_refusals(
-    candidates: Candidates, label: FloatArray, weight: FloatArray, refused: FloatArray,
+    candidates: Candidates,
+    label: FloatArray,
+    weight: FloatArray,
+    refused: FloatArray,
     settings: RankerConfig,
 ) -> FloatArray:
     """float32[R] weights in which a query's refusals have ``refused_share`` of its negatives'.

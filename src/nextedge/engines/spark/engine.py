@@ -38,7 +38,7 @@ from nextedge.engines.blocks import (
 from nextedge.engines.spark.metrics import StageMetrics
 from nextedge.engines.spark.session import open_session
 from nextedge.errors import DataError, MissingDependencyError, StorageError
-from nextedge.storage import writing
+from nextedge.storage.files import writing
 
 if TYPE_CHECKING:
     import ibis

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nextedge.errors import NextEdgeError
-from nextedge.storage import writing
+from nextedge.storage.files import writing
 
 if TYPE_CHECKING:
     from nextedge.events.state.overlay import Overlay

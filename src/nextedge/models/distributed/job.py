@@ -20,7 +20,8 @@ from nextedge.errors import NextEdgeError, TrainingError
 from nextedge.graph.csr import Graph
 from nextedge.models.artifact import Artifact
 from nextedge.models.model import Model, ModelConfig, ModelProgress, TrainingData, model_classes
-from nextedge.storage import mapped, writing
+from nextedge.storage.arrays import mapped
+from nextedge.storage.files import writing
 from nextedge.types import Relation
 
 JOB = "job.json"

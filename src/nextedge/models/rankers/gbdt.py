@@ -23,7 +23,7 @@ from nextedge.models.rankers.linear import LinearBlend
 from nextedge.models.rankers.ndcg import ndcg_of_rows
 from nextedge.models.rankers.ranker import MANIFEST, CalibratedRanker, Calibrator
 from nextedge.models.rankers.tree_scorer import Forest
-from nextedge.storage import writing
+from nextedge.storage.files import writing
 from nextedge.types import FloatArray, IntArray
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from nextedge.config import OnboardingConfig
 from nextedge.errors import ContactBudgetError, InputError, StorageError
 from nextedge.serving.contacts.hashing import hashed, load_pepper
-from nextedge.storage import writing
+from nextedge.storage.files import writing
 from nextedge.types import MICROSECONDS_PER_DAY, Identifier
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ import unicodedata
 from pathlib import Path
 
 from nextedge.errors import ConfigError, InputError
-from nextedge.storage import writing
+from nextedge.storage.files import writing
 
 FILE = "pepper"
 VARIABLE = "NEXTEDGE_PEPPER"

@@ -22,7 +22,7 @@ from nextedge.index.sharded import (
 )
 from nextedge.releases.manifest import Release
 from nextedge.releases.repository import Releases
-from nextedge.storage import mapped
+from nextedge.storage.arrays import mapped
 from nextedge.types import BoolArray, FloatArray
 
 _log = logging.getLogger("nextedge")

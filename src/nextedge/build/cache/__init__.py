@@ -1,0 +1,1 @@
+"""How a build avoids work: fingerprints of inputs, outputs in a bucket, named runs, memory and cost."""

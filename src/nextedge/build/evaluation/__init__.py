@@ -1,0 +1,1 @@
+"""Ranked lists and impressions of the evaluation window."""

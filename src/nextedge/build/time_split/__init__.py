@@ -1,0 +1,1 @@
+"""Windows of history: what each one may see, and which edges are its labels."""
