@@ -207,7 +207,7 @@ def _require_object(path: str, number: int, raw: bytes) -> None:
 
 def _typed(session: DuckDBSession, table: ir.Table, only: set[str] | None = None) -> ir.Table:
     """Give each text column (or each of ``only``) the narrowest type that all its values have."""
-    name = table.getquoted()
+    name = table.get_name()
     spelled = [column for column in table.columns if only is None or column in only]
     if not spelled:
         return table
