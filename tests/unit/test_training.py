@@ -65,15 +65,15 @@ def test_in_batch_softmax_masks_accidental_hits_and_corrects_for_popularity() ->
     query, candidate = torch.eye(3), torch.eye(3)
     ids = torch.tensor([0, 1, 2])
     zero = torch.zeros(3)
-    plain = sampled_softmax(query, candidate, ids, ids, zero, temperature=1.0)
+    plain = sampled_softmax(query, candidate, ids, zero, temperature=1.0)
     assert float(plain) == pytest.approx(float(np.log(np.e + 2) - 1))
     # Rows 0 and 1 hold the same candidate: neither is the other's negative.
-    twice = sampled_softmax(query, candidate, ids, torch.tensor([5, 5, 2]), zero, temperature=1.0)
+    twice = sampled_softmax(query, candidate, torch.tensor([5, 5, 2]), zero, temperature=1.0)
     assert float(twice) == pytest.approx(float((2 * np.log(np.e + 1) + np.log(np.e + 2)) / 3 - 1))
     popular = torch.log(torch.tensor([0.8, 0.1, 0.1]))
     rows = query @ candidate.T - popular[None, :]
     expected = torch.nn.functional.cross_entropy(rows, torch.arange(3))
-    found = sampled_softmax(query, candidate, ids, ids, popular, temperature=1.0)
+    found = sampled_softmax(query, candidate, ids, popular, temperature=1.0)
     assert float(found) == pytest.approx(float(expected))
 
 
