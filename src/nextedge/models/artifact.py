@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel
 
 from nextedge.errors import ReleaseError
+from nextedge.graph.csr import Graph
 from nextedge.storage.arrays import mapped
 
 MANIFEST = "model.json"
@@ -37,6 +39,19 @@ class Artifact:
     config: Mapping[str, Any]
     arrays: Mapping[str, np.ndarray]
     about: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of_graph(
+        cls,
+        model: str,
+        config: BaseModel,
+        graph: Graph,
+        seed: int,
+        arrays: Mapping[str, np.ndarray],
+    ) -> Artifact:
+        """The artifact of a model in closed form, with the fingerprint of its graph."""
+        about = {"seed": seed, "data": fingerprint(graph.indptr, graph.indices)}
+        return cls(model, config.model_dump(), arrays, about)
 
     def save(self, directory: Path) -> None:
         """Write a new folder, which appears whole or not at all.

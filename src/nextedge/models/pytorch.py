@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from nextedge.errors import MissingDependencyError
-from nextedge.types import IndexArray
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -36,7 +36,7 @@ def load_parameters(module: nn.Module, arrays: Mapping[str, np.ndarray]) -> None
     module.load_state_dict({name: torch.from_numpy(np.array(x)) for name, x in arrays.items()})
 
 
-def as_index(positions: IndexArray) -> Tensor:
+def as_index(positions: npt.NDArray[np.integer]) -> Tensor:
     """int64 tensor of positions, the only kind that PyTorch indexes with."""
     import torch
 
