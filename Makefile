@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-airflow check bench docs clean
+.PHONY: demo test test-airflow check bench docs pages findings clean
 .DEFAULT_GOAL := demo
 
 $(STAMP): pyproject.toml constraints.txt
@@ -36,8 +36,14 @@ bench: $(STAMP)  ## figures, printed as ratios and written under bench/
 	$(BIN)/python bench/plan/measure.py
 	$(BIN)/python bench/plan/check.py --ship
 
-docs: $(STAMP)  ## generated pages and tables: features, results, scale
+docs: $(STAMP)  ## the documentation site, in site/; warnings and broken links are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
+pages: $(STAMP)  ## generated pages and tables in docs/: settings, commands, features, results, scale
 	$(BIN)/python docs/generate.py
 
+findings: ## behaviour of public libraries that we found; needs the network
+	for finding in findings/*.sh; do bash $$finding || exit 1; done
+
 clean:
-	rm -rf $(VENV) .venv-airflow demo
+	rm -rf $(VENV) .venv-airflow demo site
