@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Workers take whole files, the longest first (tests/conftest.py says which).
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
-.PHONY: demo test test-airflow check bench docs pages findings clean
+.PHONY: demo test test-all test-airflow check bench docs pages findings clean
 .DEFAULT_GOAL := demo
 
 $(STAMP): pyproject.toml constraints.txt
@@ -15,8 +17,11 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)  ## make a synthetic tenant, build it, show recommendations
 	$(BIN)/nextedge demo demo
 
-test: $(STAMP)  ## all tests
-	$(BIN)/python -m pytest
+test: $(STAMP)  ## all tests but the slow ones, in at most 12 minutes on two cores
+	$(PYTEST) -m "not slow"
+
+test-all: $(STAMP)  ## all tests
+	$(PYTEST)
 
 test-airflow: $(STAMP) .venv-airflow/.installed  ## the daily run on Airflow, which needs an environment of its own
 	NEXTEDGE_AIRFLOW=.venv-airflow/bin/python $(BIN)/python -m pytest tests/e2e/test_daily.py

@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nextedge.build.step import Progress, quiet
 from nextedge.config import Config, load_config, parse_config
 from nextedge.data.erased_users import Forgotten
 from nextedge.data.partition import Part
@@ -36,6 +35,7 @@ from nextedge.events.request_log import RequestLog
 from nextedge.events.state.checkpoint import OVERLAY, SnapshotKeeper, Snapshots, renew
 from nextedge.events.state.overlay import Overlay
 from nextedge.events.stream import forget_counted
+from nextedge.progress import Progress, quiet
 from nextedge.releases.manifest import Release
 from nextedge.releases.shared import open_releases
 from nextedge.serving.active_release import ServedReleases

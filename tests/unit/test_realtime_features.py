@@ -12,7 +12,6 @@ import pyarrow as pa
 import pytest
 
 from nextedge.build.entities import EntitiesStep
-from nextedge.build.step import quiet
 from nextedge.build.tables import TablesStep
 from nextedge.build.time_split.windows import History, serving_snapshot
 from nextedge.config import parse_config
@@ -29,6 +28,7 @@ from nextedge.features.counters import INTERACT, LATEST
 from nextedge.features.feature import FeatureInput, FeatureSet, feature_groups
 from nextedge.graph.scope import Scope
 from nextedge.graph.snapshot import Snapshot
+from nextedge.progress import quiet
 from nextedge.serving.live_counters import LiveFacts
 from nextedge.stores.memory import MemoryStore
 from nextedge.types import CONNECTS, ENGAGES, Candidates, Relation, Requests

@@ -14,10 +14,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from nextedge.build.step import Progress as Listener
 from nextedge.data.report import CheckReport
 from nextedge.evaluation.parity import Mismatch, ParityReport
 from nextedge.evaluation.tables import TableRows, fit
+from nextedge.progress import Progress as Listener
 from nextedge.serving.messages import RecommendationResponse
 from nextedge.serving.replay import ReplayReport
 from nextedge.serving.why_not import WhyNot
