@@ -22,7 +22,6 @@ from nextedge.cli import (
     releases,
     render,
     serve,
-    stream,
 )
 from nextedge.errors import NextEdgeError
 
@@ -47,7 +46,6 @@ for command in (
     publish.publish,
     record.record,
     record.replay,
-    stream.stream,
     contacts.contacts,
     forget.forget,
     plan.plan,

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-    from nextedge.build.step import Progress
     from nextedge.evaluation.tables import TableRows
+    from nextedge.progress import Progress
 
 _PIPE_WIDTH = 200
 
