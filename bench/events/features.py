@@ -28,13 +28,14 @@ from nextedge.build.embed import EmbedStep
 from nextedge.build.entities import EntitiesStep
 from nextedge.build.rank import RankStep
 from nextedge.build.snapshot import SnapshotStep
-from nextedge.build.step import StepRunner, quiet
+from nextedge.build.step import StepRunner
 from nextedge.build.tables import TablesStep
 from nextedge.config import RankerConfig, load_config
 from nextedge.engines.duckdb.engine import LocalEngine
 from nextedge.models.rankers.gbdt import LabelledRows
 from nextedge.models.rankers.learners import learners
 from nextedge.models.rankers.ndcg import ndcg_of_rows
+from nextedge.progress import quiet
 
 SEEDS = 3
 PAIRED = {"candidate_popularity_day", "query_quiet_hours"}

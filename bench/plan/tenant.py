@@ -30,10 +30,10 @@ from nextedge import Recommender
 from nextedge.api.app import create_app
 from nextedge.build import evaluate
 from nextedge.build.cache.resource_usage import measured
-from nextedge.build.step import quiet
 from nextedge.data.synthetic import SyntheticConfig, generate_tenant
 from nextedge.graph.snapshot import Snapshot
 from nextedge.planning.workload import Size
+from nextedge.progress import quiet
 from nextedge.serving.caches.lru import Cache
 from nextedge.serving.caches.precomputed import CachedCandidates, packed
 from nextedge.serving.caches.shared_lru import pack_ranked

@@ -28,7 +28,6 @@ from run import HOME, SETS, _commit
 
 from nextedge import Recommender
 from nextedge.build.rank import LabelledWindows, RankStep
-from nextedge.build.step import quiet
 from nextedge.build.time_split.window_pipeline import batches
 from nextedge.build.training_set.reranker import train_reranker
 from nextedge.config import RankerConfig
@@ -41,6 +40,7 @@ from nextedge.models.rankers.gbdt import LabelledRows
 from nextedge.models.rankers.learners import learners
 from nextedge.models.rankers.ndcg import ndcg_of_rows
 from nextedge.models.rankers.training import train
+from nextedge.progress import quiet
 from nextedge.ranking.pipeline import SCORE
 from nextedge.ranking.reranker import Reranker
 
@@ -95,7 +95,7 @@ def _test_pairs(recommender: Recommender, surface: str, test: pl.DataFrame) -> G
         left, right = mirrored(left, right)
     usable = (left >= 0) & (right >= 0)
     left, right = left[usable], right[usable]
-    usable = scope.known[right] & scope.snapshot.known_users[left]
+    usable = scope.recommendable[right] & scope.snapshot.known_users[left]
     usable &= ~scope.graph.contains(left, right)
     return build_graph(left[usable], right[usable], len(scope.graph), scope.graph.targets)
 

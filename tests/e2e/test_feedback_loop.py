@@ -16,12 +16,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from nextedge import Recommender
-from nextedge.build.step import quiet
 from nextedge.build.tables import REPORT, TablesStep
 from nextedge.build.time_split.windows import History
 from nextedge.build.training_set.impressions import ImpressionOutcomes, shown_between
 from nextedge.config import RankerConfig
 from nextedge.engines.duckdb.engine import LocalEngine
+from nextedge.progress import quiet
 from nextedge.retrieval.source import source_classes
 from nextedge.types import CONNECTS, ENGAGES, Relation
 

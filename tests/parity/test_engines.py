@@ -20,7 +20,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from nextedge import Recommender
-from nextedge.build.step import quiet
 from nextedge.build.tables_to_graph import edges as interning
 from nextedge.cli.batch import publish_all, recommend_all
 from nextedge.cli.export import write_all
@@ -32,6 +31,7 @@ from nextedge.engines.duckdb.engine import LocalEngine
 from nextedge.engines.spark.engine import SparkEngine
 from nextedge.errors import NextEdgeError, StorageError
 from nextedge.graph import assemble
+from nextedge.progress import quiet
 from nextedge.releases.manifest import Release
 from nextedge.serving.caches.precomputed import open_candidates
 from nextedge.serving.messages import RecommendationRequest
@@ -48,7 +48,7 @@ def tenant(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "nextedge.toml").write_text(
         "[surfaces.people]\n[surfaces.people.ranker]\nmax_rows = 4000\n"
         "[surfaces.items]\n[surfaces.items.ranker]\nmax_rows = 4000\n"
-        "[surfaces.items.index]\nkind = 'ivf_flat'\nexact_below = 10\nshards = 2\n"
+        "[surfaces.items.index]\nkind = 'ivf_flat'\nexact_search_max_items = 10\nshards = 2\n"
     )
     return folder
 

@@ -17,9 +17,9 @@ from attack import tenant as attacked
 from conftest import PEOPLE, person, write
 
 from nextedge import Recommender
-from nextedge.build.step import quiet
 from nextedge.build.tables import TablesStep
 from nextedge.engines.duckdb.engine import LocalEngine
+from nextedge.progress import quiet
 
 
 @pytest.fixture(scope="module")

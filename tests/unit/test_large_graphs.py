@@ -12,7 +12,7 @@ from scipy import sparse
 
 from nextedge.build import entities as entities_step
 from nextedge.build.cache.memory_budget import NEEDS, Need, require
-from nextedge.build.step import StepRunner, quiet
+from nextedge.build.step import StepRunner
 from nextedge.build.tables_to_graph import edges as interning
 from nextedge.build.time_split.pairs import Pairs
 from nextedge.build.time_split.windows import EdgeRecords
@@ -26,6 +26,7 @@ from nextedge.graph import assemble, communities, decay
 from nextedge.graph.assemble import EdgeList
 from nextedge.graph.csr import Graph, build_graph, graph_of, mirrored
 from nextedge.graph.graph_builder import GraphBuilder
+from nextedge.progress import quiet
 from nextedge.retrieval.popular import _most_shared
 from nextedge.storage.arrays import ArrayFiles
 from nextedge.storage.files import vanishing

@@ -11,7 +11,6 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from nextedge.build.entities import EntitiesStep
-from nextedge.build.step import quiet
 from nextedge.build.tables import TablesStep
 from nextedge.build.time_split.pairs import Pairs
 from nextedge.build.time_split.split import Window
@@ -22,6 +21,7 @@ from nextedge.data.synthetic import SyntheticConfig, generate_tenant
 from nextedge.engines.duckdb.engine import LocalEngine
 from nextedge.graph.scope import Scope
 from nextedge.graph.snapshot import relation_of
+from nextedge.progress import quiet
 from nextedge.ranking.pipeline import RankingPipeline, declared_features
 from nextedge.types import CONNECTS, FloatArray, Requests
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from nextedge.build.step import Progress, SurfaceStep
+from nextedge.build.step import SurfaceStep
 from nextedge.build.time_split.split import Window
 from nextedge.build.time_split.windows import History, cut, window_snapshot
 from nextedge.errors import TooLittleDataError
@@ -25,6 +25,7 @@ from nextedge.graph.snapshot import Snapshot, relation_of
 from nextedge.models.artifact import fingerprint
 from nextedge.models.distributed.launcher import fit
 from nextedge.models.model import TrainingData
+from nextedge.progress import Progress
 from nextedge.ranking.pipeline import enabled_sources
 from nextedge.retrieval.model_source import ModelSource, training_data
 from nextedge.storage.files import vanishing

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nextedge import schema
-from nextedge.build.step import Progress, Step
+from nextedge.build.step import Step
 from nextedge.build.suppression import HIDDEN
 from nextedge.build.tables_to_graph.columns import EncodeColumns, in_order, write_order
 from nextedge.build.tables_to_graph.edges import close_ids, intern, intern_hidden
@@ -21,6 +21,7 @@ from nextedge.data.kinds import feature_kinds
 from nextedge.engines.base import Engine
 from nextedge.graph.attributes import Attributes
 from nextedge.graph.text_encoder import text_encoder
+from nextedge.progress import Progress
 from nextedge.storage.arrays import mapped
 from nextedge.storage.files import vanishing
 

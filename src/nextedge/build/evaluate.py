@@ -19,7 +19,7 @@ from nextedge.build.embed import EVALUATION, trained_models
 from nextedge.build.evaluation.impressions import impression_metrics
 from nextedge.build.evaluation.ranked_lists import Lists, RankedQueries
 from nextedge.build.rank import positives_of
-from nextedge.build.step import Progress, SurfaceStep, checkpoints
+from nextedge.build.step import SurfaceStep, checkpoints
 from nextedge.build.time_split.window_pipeline import BATCH, WindowPipelines, batches
 from nextedge.build.time_split.windows import History, cut
 from nextedge.build.training_set.impressions import Impressions
@@ -44,6 +44,7 @@ from nextedge.graph.csr import Graph
 from nextedge.graph.scope import Scope
 from nextedge.graph.snapshot import Snapshot, relation_of
 from nextedge.graph.two_hop import pair_scores
+from nextedge.progress import Progress
 from nextedge.ranking.pipeline import RankingPipeline, declared_features
 from nextedge.retrieval.fusion import FILE as FUSION
 from nextedge.retrieval.fusion import Fusion

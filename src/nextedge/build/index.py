@@ -12,9 +12,10 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from nextedge.build.step import Progress, SurfaceStep
+from nextedge.build.step import SurfaceStep
 from nextedge.index.sharded import ShardedIndex, shard_bounds, shard_folder
 from nextedge.index.vector_index import Kind, VectorIndex, choose_kind
+from nextedge.progress import Progress
 from nextedge.retrieval.source import load_sources
 from nextedge.storage.arrays import mapped
 from nextedge.types import FloatArray

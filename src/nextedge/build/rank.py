@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from nextedge.build.embed import COMMON, trained_models
-from nextedge.build.step import Progress, SurfaceStep, checkpoints
+from nextedge.build.step import SurfaceStep, checkpoints
 from nextedge.build.time_split.pairs import Pairs
 from nextedge.build.time_split.split import LABEL_WINDOWS, Method, Window
 from nextedge.build.time_split.window_pipeline import WindowPipeline, WindowPipelines, batches
@@ -33,6 +33,7 @@ from nextedge.models.rankers.gbdt import LabelledRows
 from nextedge.models.rankers.learners import COLD_START
 from nextedge.models.rankers.position_bias import PositionBias
 from nextedge.models.rankers.training import train
+from nextedge.progress import Progress
 from nextedge.ranking.pipeline import RankingPipeline, declared_features
 from nextedge.ranking.reranker import FOLDER as RERANKER
 from nextedge.ranking.reranker import Reranker
@@ -230,7 +231,7 @@ def positives_of(
     source, target, value = pairs.source[labels], pairs.target[labels], worth[labels]
     if relation.symmetric:
         source, target, value = mirrored(source, target, value)  # type: ignore[assignment]
-    known = scope.known[target] & scope.snapshot.known_users[source]
+    known = scope.recommendable[target] & scope.snapshot.known_users[source]
     known &= ~scope.graph.contains(source, target)
     return build_graph(
         source[known], target[known], len(scope.graph), scope.graph.targets, value[known]

@@ -17,12 +17,13 @@ from nextedge.build.evaluate import EvaluateStep
 from nextedge.build.index import IndexStep
 from nextedge.build.rank import RankStep
 from nextedge.build.snapshot import SnapshotStep, SourcesStep
-from nextedge.build.step import Progress, Step, StepRunner, quiet
+from nextedge.build.step import Step, StepRunner
 from nextedge.build.tables import TablesStep
 from nextedge.config import Config
 from nextedge.engines.base import Engine
 from nextedge.errors import InputError, nearest
 from nextedge.memory import bound_bytes
+from nextedge.progress import Progress, quiet
 from nextedge.releases.manifest import COSTS
 from nextedge.releases.shared import open_bucket, open_releases
 from nextedge.storage.files import writing

@@ -8,9 +8,10 @@ from typing import Any
 
 from nextedge.build.embed import SERVE, trained_models
 from nextedge.build.fit_sources import FitSources
-from nextedge.build.step import Progress, Step, SurfaceStep, checkpoints
+from nextedge.build.step import Step, SurfaceStep, checkpoints
 from nextedge.build.time_split.windows import History, serving_snapshot
 from nextedge.engines.base import Engine
+from nextedge.progress import Progress
 
 
 class SnapshotStep(Step):

@@ -17,15 +17,10 @@ from nextedge.build.cache.resource_usage import measured
 from nextedge.config import Config
 from nextedge.engines.base import Engine
 from nextedge.memory import give_back
+from nextedge.progress import Progress
 from nextedge.storage.files import writing
 
 CHECKPOINTS = "checkpoints"
-Progress = Callable[[str, int, int], None]
-"""Told (what is being done, how much is done, how much there is)."""
-
-
-def quiet(text: str, done: int, total: int) -> None:
-    """A progress listener that says nothing."""
 
 
 class Step(ABC):

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from nextedge import schema
 from nextedge.build.cache.fingerprint import objects_fingerprint
-from nextedge.build.step import Progress, Step
+from nextedge.build.step import Step
 from nextedge.build.suppression import SuppressedUsers, concealed, withhold
 from nextedge.config import Config, RankerConfig
 from nextedge.data.erased_users import Forgotten
@@ -31,6 +31,7 @@ from nextedge.events.to_tables.entities import with_items, with_newcomers, with_
 from nextedge.events.to_tables.impressions import LOGGED, recommendation_ids, with_impressions
 from nextedge.events.to_tables.interactions import with_interactions
 from nextedge.events.to_tables.rows import event_rows
+from nextedge.progress import Progress
 from nextedge.types import MICROSECONDS_PER_DAY
 
 REPORT = "check.json"

@@ -10,11 +10,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nextedge.build.step import Progress
 from nextedge.cli.export import write_all
 from nextedge.config import Config
 from nextedge.data.partition import Part
 from nextedge.engines.base import Engine
+from nextedge.progress import Progress
 from nextedge.recommender import Recommender
 from nextedge.serving.messages import RecommendationRequest
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nextedge.build.step import Progress
 from nextedge.data.partition import Part
+from nextedge.progress import Progress
 from nextedge.serving.messages import RecommendationRequest, RecommendationResponse
 
 if TYPE_CHECKING:

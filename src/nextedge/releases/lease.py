@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from nextedge.errors import BucketError, BuildLockedError
+from nextedge.progress import Progress, quiet
 from nextedge.storage.bucket import Blob, Bucket, Version
 from nextedge.storage.files import writing
-from nextedge.storage.transfer import Told, silent
 
 NAME = "build.lease"
 SECONDS = 60.0
@@ -86,7 +86,7 @@ class Lease:
 
 @contextlib.contextmanager
 def held_lease(
-    bucket: Bucket, state: Path, wait_seconds: float = 0.0, progress: Told = silent
+    bucket: Bucket, state: Path, wait_seconds: float = 0.0, progress: Progress = quiet
 ) -> Iterator[Lease]:
     """Hold the lease of a bucket; the lock of the local folder must be held already.
 

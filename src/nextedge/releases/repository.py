@@ -18,11 +18,11 @@ from pathlib import Path
 
 from nextedge.config import Config
 from nextedge.errors import InputError, NoReleaseError, ReleaseError, UnknownReleaseError, nearest
+from nextedge.progress import Progress, quiet
 from nextedge.releases.lock import build_lock
 from nextedge.releases.manifest import MANIFEST, Release, described, file_hash, parsed, seal
 from nextedge.releases.pointers import Pointers, Trial
 from nextedge.storage.files import replace_file, writing
-from nextedge.storage.transfer import Told, silent
 
 MADE_ANEW = ("work", "text", "spill")
 """Folders of the state that a build makes anew."""
@@ -37,7 +37,7 @@ class Releases:
         self.directory = state / "releases"
 
     @contextlib.contextmanager
-    def building(self, wait_seconds: float = 0.0, progress: Told = silent) -> Iterator[None]:
+    def building(self, wait_seconds: float = 0.0, progress: Progress = quiet) -> Iterator[None]:
         """Hold the right to build and to rewrite releases.
 
         Args:
@@ -153,7 +153,7 @@ class Releases:
         parts: Mapping[str, Path],
         *,
         promote: bool,
-        progress: Told = silent,
+        progress: Progress = quiet,
     ) -> str:
         """Put the parts into a new release and, when asked, serve it from now on.
 
@@ -182,7 +182,7 @@ class Releases:
             if left.name.startswith(".") or not (left / MANIFEST).exists():
                 shutil.rmtree(left, ignore_errors=True)
 
-    def add(self, partial: Path, release_id: str, progress: Told = silent) -> None:
+    def add(self, partial: Path, release_id: str, progress: Progress = quiet) -> None:
         """Let a sealed folder be a release from now on."""
         os.replace(partial, self.directory / release_id)
 

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from nextedge.config import Config
 from nextedge.errors import ReleaseError, UnknownReleaseError, nearest
+from nextedge.progress import Progress, quiet
 from nextedge.releases.current import NAME as CURRENT
 from nextedge.releases.current import Current, Record
 from nextedge.releases.erased_users import ForgottenObject
@@ -29,7 +30,7 @@ from nextedge.releases.pointers import Pointers, Trial
 from nextedge.releases.repository import Releases
 from nextedge.storage.bucket import Bucket
 from nextedge.storage.files import writing
-from nextedge.storage.transfer import Told, download_folder, files_below, silent, upload_folder
+from nextedge.storage.transfer import download_folder, files_below, upload_folder
 
 _log = logging.getLogger("nextedge")
 FOLDER = "releases"
@@ -46,7 +47,7 @@ class SharedReleases(Releases):
         self._lease: Lease | None = None
 
     @contextlib.contextmanager
-    def building(self, wait_seconds: float = 0.0, progress: Told = silent) -> Iterator[None]:
+    def building(self, wait_seconds: float = 0.0, progress: Progress = quiet) -> Iterator[None]:
         """Hold the lock of the local folder and the lease of the bucket."""
         local = super().building(wait_seconds, progress)
         lease = held_lease(self.bucket, self.state, wait_seconds, progress)
@@ -114,7 +115,7 @@ class SharedReleases(Releases):
         """Ids of the releases that answer somebody, as of now."""
         return self._current.fresh()[0].in_use
 
-    def add(self, partial: Path, release_id: str, progress: Told = silent) -> None:
+    def add(self, partial: Path, release_id: str, progress: Progress = quiet) -> None:
         """Upload a sealed folder, its manifest last; from then on it is a release."""
         prefix = f"{FOLDER}/{release_id}"
         names = [name for name in files_below(partial) if name != MANIFEST]
@@ -202,7 +203,7 @@ class SharedReleases(Releases):
                 release.manifest["files"],
                 partial,
                 f"download {release_id}",
-                silent,
+                quiet,
             )
             with writing(partial):
                 (partial / MANIFEST).write_bytes(found.data)

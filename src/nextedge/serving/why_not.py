@@ -118,7 +118,7 @@ class _Path:
 
     def _eligible(self) -> tuple[str, str] | None:
         scope = self.surface.line.scope
-        if not scope.known[self.candidate]:
+        if not scope.recommendable[self.candidate]:
             return "eligible", "opted out, unavailable or not there yet as of the release"
         for each in self.requests.filters:
             if not eligible(scope, replace(self.requests, filters=(each,)))[self.candidate]:

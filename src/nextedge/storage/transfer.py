@@ -8,18 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from nextedge.errors import ReleaseError
+from nextedge.progress import Progress
 from nextedge.storage.bucket import Bucket
 from nextedge.storage.files import writing
 
 AT_ONCE = 8
 """Files on their way at a time: with 16 MB each, at most 128 MB of memory."""
 _MEGABYTE = 1 << 20
-Told = Callable[[str, int, int], None]
-"""Told (what is being done, how much is done, how much there is)."""
-
-
-def silent(text: str, done: int, total: int) -> None:
-    """Is told and says nothing."""
 
 
 def files_below(folder: Path) -> list[str]:
@@ -28,7 +23,7 @@ def files_below(folder: Path) -> list[str]:
 
 
 def upload_folder(
-    bucket: Bucket, prefix: str, folder: Path, names: Iterable[str], what: str, told: Told
+    bucket: Bucket, prefix: str, folder: Path, names: Iterable[str], what: str, progress: Progress
 ) -> None:
     """Put files of a folder into objects below a prefix.
 
@@ -36,11 +31,16 @@ def upload_folder(
         BucketError: one of them cannot be written; the others may be there or not.
     """
     sizes = {name: (folder / name).stat().st_size for name in names}
-    _each(sizes, lambda name: bucket.upload(f"{prefix}/{name}", folder / name), what, told)
+    _each(sizes, lambda name: bucket.upload(f"{prefix}/{name}", folder / name), what, progress)
 
 
 def download_folder(
-    bucket: Bucket, prefix: str, hashes: Mapping[str, str], folder: Path, what: str, told: Told
+    bucket: Bucket,
+    prefix: str,
+    hashes: Mapping[str, str],
+    folder: Path,
+    what: str,
+    progress: Progress,
 ) -> None:
     """Put objects below a prefix into files of a folder, and hold each against its SHA-256.
 
@@ -68,16 +68,18 @@ def download_folder(
     try:
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            _each(sizes, fetch, what, told)
+            _each(sizes, fetch, what, progress)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
-def _each(sizes: Mapping[str, int], act: Callable[[str], object], what: str, told: Told) -> None:
+def _each(
+    sizes: Mapping[str, int], act: Callable[[str], object], what: str, progress: Progress
+) -> None:
     """Act on all files, the largest first; stop at the first error."""
     total, done = max(sum(sizes.values()) // _MEGABYTE, 1), 0
-    told(f"{what} (MB)", 0, total)
+    progress(f"{what} (MB)", 0, total)
     with ThreadPoolExecutor(min(AT_ONCE, max(len(sizes), 1))) as pool:
         order = sorted(sizes, key=lambda name: -sizes[name])
         waiting = {name: pool.submit(act, name) for name in order}
@@ -85,8 +87,8 @@ def _each(sizes: Mapping[str, int], act: Callable[[str], object], what: str, tol
             for name, one in waiting.items():
                 one.result()
                 done += sizes[name]
-                told(f"{what} (MB)", min(done // _MEGABYTE, total), total)
+                progress(f"{what} (MB)", min(done // _MEGABYTE, total), total)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    told(f"{what} (MB)", total, total)
+    progress(f"{what} (MB)", total, total)

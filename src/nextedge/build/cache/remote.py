@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from nextedge.errors import ReleaseError
+from nextedge.progress import Progress
 from nextedge.storage.bucket import Bucket
-from nextedge.storage.transfer import Told, download_folder, files_below, upload_folder
+from nextedge.storage.transfer import download_folder, files_below, upload_folder
 
 FOLDER = "work"
 DONE = "done.json"
@@ -20,7 +21,7 @@ DONE = "done.json"
 class RemoteStepCache:
     """``work/<step>-<key>/…`` of a bucket; an output is there once its ``done.json`` is."""
 
-    def __init__(self, bucket: Bucket, told: Told) -> None:
+    def __init__(self, bucket: Bucket, told: Progress) -> None:
         self._bucket = bucket
         self._told = told
 

@@ -31,7 +31,7 @@ def impression_metrics(
         return None
     relation, scope = line.scope.relation, line.scope
     end = max(int(shown.acted.max(initial=0)), int(shown.time.max(initial=0)))
-    shown = shown.keep((shown.time > scope.snapshot.as_of) & scope.known[shown.target])
+    shown = shown.keep((shown.time > scope.snapshot.as_of) & scope.recommendable[shown.target])
     answered, is_open = outcomes(shown, end, settings)
     taken = answered & np.isin(shown.action, [ACTIONS.index(a) for a in favours_of(relation)])
     decided = taken | ~is_open
@@ -65,7 +65,7 @@ def _considered(
     matrix = np.empty((len(shown.source), len(line.features.names)), np.float32)
     score = np.empty(len(matrix), np.float32)
     chance = {name: np.empty(len(matrix)) for name in (_FULL, _POPULAR)}
-    chance[_RANDOM] = np.full(len(matrix), 1.0 / max(1, int(scope.known.sum())))
+    chance[_RANDOM] = np.full(len(matrix), 1.0 / max(1, int(scope.recommendable.sum())))
     of_row = np.searchsorted(queries, shown.source)
     start = 0
     for requests in batches(queries, scope.snapshot.as_of, 1):

@@ -12,7 +12,9 @@ import pyarrow as pa
 from nextedge.build.time_split.window_pipeline import WindowPipeline
 from nextedge.evaluation.report import SystemKind
 from nextedge.graph.csr import Graph
+from nextedge.graph.scope import Scope, cached_per_snapshot
 from nextedge.models.rankers.learners import load_rankers
+from nextedge.models.rankers.ranker import CalibratedRanker
 from nextedge.ranking.pipeline import SCORE, RankingPipeline
 from nextedge.ranking.reranker import FOLDER as RERANKER
 from nextedge.ranking.reranker import Reranker
@@ -59,10 +61,10 @@ class RankedQueries:
         requests = Requests(block["query"].to_numpy(), line.scope.snapshot.as_of, self.k)
         rows = _Rows(self.k)
         found = gather_sources(line.sources, line.limits, requests)
-        merged = merge_candidates(found, line.scope.known, line.size, line.fusion)
+        merged = merge_candidates(found, line.scope.recommendable, line.size, line.fusion)
         for name, candidates in found.items():
             bare = Candidates(candidates.indptr, candidates.candidate)
-            usable = bare.keep(line.scope.known[candidates.candidate])
+            usable = bare.keep(line.scope.recommendable[candidates.candidate])
             rows.add(name, _FOUND, usable)
             rows.head(name, "source", usable)
         matrix, names = line.matrix(requests, merged), line.features.names
@@ -86,11 +88,17 @@ class RankedQueries:
     def open(self) -> RankingPipeline:
         """The line with its rankers."""
         line = self.line.open()
-        rankers = line.scope.derived(f"rankers {self.rankers}", lambda: load_rankers(self.rankers))
+        rankers = _rankers(line.scope, self.rankers)
         if rankers is None:
             return line
         reranker = Reranker.load(self.rankers / RERANKER, line.scope, served=False)
         return replace(line.with_ranker(*rankers), reranker=reranker)
+
+
+@cached_per_snapshot
+def _rankers(_: Scope, folder: Path) -> tuple[CalibratedRanker, CalibratedRanker | None] | None:
+    """The rankers of a folder, loaded once for the blocks of one window."""
+    return load_rankers(folder)
 
 
 class _Rows:

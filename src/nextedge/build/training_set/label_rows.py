@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from nextedge.build.step import Progress
 from nextedge.build.time_split.window_pipeline import BATCH, WindowPipeline, batches
 from nextedge.build.training_set.impressions import ImpressionOutcomes
 from nextedge.build.training_set.joined_two_hop import QUERIES, with_found
@@ -17,6 +16,7 @@ from nextedge.config import RankerConfig
 from nextedge.engines.base import Engine
 from nextedge.graph.csr import Graph
 from nextedge.models.rankers.gbdt import LabelledRows
+from nextedge.progress import Progress
 from nextedge.ranking.pipeline import RankingPipeline
 from nextedge.types import BoolArray, Candidates, FloatArray, Requests
 

@@ -1,0 +1,12 @@
+"""The signature of a progress listener, in a module that light commands can import without NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+Progress = Callable[[str, int, int], None]
+"""Receives (what runs, how much of it is done, how much there is)."""
+
+
+def quiet(text: str, done: int, total: int) -> None:
+    """Ignore progress."""
