@@ -77,7 +77,7 @@ def measure(name: str, data: Path, model: str) -> dict[str, object]:
             coverage = _covered(recommender, queries[edges == 0])
             if not name.endswith(COLD):
                 scope = recommender.release.surface("people").line.scope
-                tuned = tuned_heuristics(scope.graph, scope.known, positives, queries)
+                tuned = tuned_heuristics(scope.graph, scope.recommendable, positives, queries)
                 for heuristic in ("adamic_adar", "resource_allocation"):
                     found[f"tuned_{heuristic}"] = tuned[heuristic][1].ndcg
         else:

@@ -99,7 +99,7 @@ def _test_pairs(recommender: Recommender, surface: str, test: pl.DataFrame) -> G
         left, right = mirrored(left, right)
     usable = (left >= 0) & (right >= 0)
     left, right = left[usable], right[usable]
-    usable = scope.known[right] & scope.snapshot.known_users[left]
+    usable = scope.recommendable[right] & scope.snapshot.known_users[left]
     usable &= ~scope.graph.contains(left, right)
     return build_graph(left[usable], right[usable], len(scope.graph), scope.graph.targets)
 

@@ -11,7 +11,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from nextedge.api.compression import SMALLEST_BYTES, Compression
+from nextedge.api.compression import MINIMUM_BYTES, Compression
 
 BODY = json.dumps([{"candidate_id": number, "score": 1 / (1 + number)} for number in range(200)])
 
@@ -21,7 +21,7 @@ def large(_: object) -> Response:
 
 
 def small(_: object) -> Response:
-    return Response(b"x" * (SMALLEST_BYTES - 1))
+    return Response(b"x" * (MINIMUM_BYTES - 1))
 
 
 def streamed(_: object) -> Response:
@@ -30,7 +30,7 @@ def streamed(_: object) -> Response:
 
 @pytest.fixture
 def client() -> TestClient:
-    routes = [Route(f"/{each.__name__}", each) for each in (large, small, streamed)]
+    routes = [Route(f"/{endpoint.__name__}", endpoint) for endpoint in (large, small, streamed)]
     app = Starlette(routes=routes)
     app.add_middleware(Compression)
     return TestClient(app)

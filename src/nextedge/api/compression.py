@@ -1,105 +1,87 @@
-"""ASGI middleware that compresses answers for those who ask, by gzip or Brotli.
-
-Whoever does not ask costs one look through the headers. Bodies are of bounded size and sent whole,
-so they are compressed whole; low levels, since each answer goes out once.
-"""
+"""Compress responses by Brotli or gzip, as the request's Accept-Encoding asks."""
 
 from __future__ import annotations
 
 import gzip
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
+
+from starlette.datastructures import MutableHeaders
+
+from nextedge.api.keys import header
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-SMALLEST_BYTES = 1000
-"""Below it, what is saved is less than what headers cost."""
-_GZIP_LEVEL = 1
-_BROTLI_QUALITY = 1
-Compress = Callable[[bytes], bytes]
+MINIMUM_BYTES = 1000
+_LEVEL = 1
+# each response is compressed once and sent once: a higher level costs more time than it saves
 
-
-def encodings() -> dict[str, Compress]:
-    """What can be asked for, the smallest result first; Brotli where its package is there."""
-    found: dict[str, Compress] = {"gzip": lambda body: gzip.compress(body, _GZIP_LEVEL, mtime=0)}
-    try:
-        import brotli
-    except ImportError:
-        return found
-    return {"br": lambda body: bytes(brotli.compress(body, quality=_BROTLI_QUALITY)), **found}
+Compressor = Callable[[bytes], bytes]
 
 
 class Compression:
-    """Compresses what is sent whole, is large enough, and not encoded yet."""
+    """ASGI middleware that compresses whole bodies of at least ``MINIMUM_BYTES``."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
-        self.encodings = encodings()
+        self.compressors: dict[str, Compressor] = {}
+        try:
+            import brotli
+
+            self.compressors["br"] = partial(brotli.compress, quality=_LEVEL)
+        except ImportError:
+            pass
+        self.compressors["gzip"] = partial(gzip.compress, compresslevel=_LEVEL, mtime=0)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        chosen = self._chosen(scope) if scope["type"] == "http" else None
-        if chosen is None:
+        encoding = self._encoding(scope) if scope["type"] == "http" else None
+        if encoding is None:
             await self.app(scope, receive, send)
             return
-        name, compress = chosen
         start: Message | None = None
 
-        async def compressed(message: Message) -> None:
+        async def send_compressed(message: Message) -> None:
             nonlocal start
             if message["type"] == "http.response.start":
-                start = message
+                start = message  # its headers depend on the body, which comes next
                 return
             if start is not None:
-                begun, start = start, None
-                if _worth_it(begun, message):
-                    body = compress(message["body"])
-                    begun["headers"] = _headers(begun["headers"], name, len(body))
+                begin, start = start, None
+                headers = MutableHeaders(raw=begin["headers"])
+                whole = not message.get("more_body", False)
+                body = message.get("body", b"")
+                if whole and len(body) >= MINIMUM_BYTES and "content-encoding" not in headers:
+                    body = self.compressors[encoding](body)
                     message = {**message, "body": body}
-                await send(begun)
+                    headers["content-encoding"] = encoding
+                    headers["content-length"] = str(len(body))
+                    headers.add_vary_header("accept-encoding")
+                await send(begin)
             await send(message)
 
-        await self.app(scope, receive, compressed)
+        await self.app(scope, receive, send_compressed)
 
-    def _chosen(self, scope: Any) -> tuple[str, Compress] | None:
-        for name, value in scope["headers"]:
-            if name == b"accept-encoding":
-                weights = _weights(value.decode("latin-1"))
-                best = max(self.encodings, key=lambda each: weights.get(each, 0.0))
-                return (best, self.encodings[best]) if weights.get(best, 0.0) > 0 else None
-        return None
+    def _encoding(self, scope: Any) -> str | None:
+        """The encoding that the request prefers, the smaller one at equal weight."""
+        weights = _weights(header(scope, b"accept-encoding").decode("latin-1"))
+        best = max(self.compressors, key=lambda encoding: weights.get(encoding, 0.0))
+        return best if weights.get(best, 0.0) > 0 else None
 
 
 def _weights(accepted: str) -> dict[str, float]:
-    """How much each encoding is wanted.
+    """The weight of each encoding of an Accept-Encoding header.
 
     >>> _weights("gzip, br;q=0.5, *;q=0")
     {'gzip': 1.0, 'br': 0.5, '*': 0.0}
     """
-    found = {}
+    weights = {}
     for part in accepted.lower().split(","):
-        name, _, parameter = part.partition(";")
+        encoding, _, parameter = part.partition(";")
         weight = parameter.strip().removeprefix("q=")
         try:
-            found[name.strip()] = float(weight) if weight else 1.0
+            weights[encoding.strip()] = float(weight) if weight else 1.0
         except ValueError:
             continue
-    return found
-
-
-def _worth_it(start: Message, message: Message) -> bool:
-    return (
-        not message.get("more_body", False)
-        and len(message.get("body", b"")) >= SMALLEST_BYTES
-        and all(name != b"content-encoding" for name, _ in start.get("headers", ()))
-    )
-
-
-def _headers(headers: Any, encoding: str, size: int) -> list[tuple[bytes, bytes]]:
-    kept = [each for each in headers if each[0] != b"content-length"]
-    return [
-        *kept,
-        (b"content-encoding", encoding.encode()),
-        (b"vary", b"accept-encoding"),
-        (b"content-length", str(size).encode()),
-    ]
+    return weights

@@ -9,7 +9,7 @@ import numpy as np
 from nextedge.features.feature import Columns, Feature, FeatureInput, feature_group
 from nextedge.graph.attributes import Number
 from nextedge.graph.decay import faded_degrees, history_span
-from nextedge.graph.scope import Scope
+from nextedge.graph.scope import Scope, cached_per_snapshot
 from nextedge.schema import POLICY_FLAGS, ColumnKind
 from nextedge.types import MICROSECONDS_PER_DAY, FloatArray, IntArray
 
@@ -37,7 +37,7 @@ def activity(given: FeatureInput) -> Columns:
     if not given.scope.timed:
         return {}
     scope = given.scope
-    table = scope.derived("activity", lambda: _activity_tables(scope))
+    table = _activity_tables(scope)
     columns: Columns = {}
     query = np.maximum(given.query, 0)
     for name, (by_query, by_candidate) in table.items():
@@ -46,6 +46,7 @@ def activity(given: FeatureInput) -> Columns:
     return columns
 
 
+@cached_per_snapshot
 def _activity_tables(scope: Scope) -> dict[str, tuple[FloatArray, FloatArray]]:
     """Per name: the value of each query and of each candidate."""
     graph, reverse = scope.graph, scope.reverse_graph

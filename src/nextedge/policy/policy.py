@@ -15,7 +15,7 @@ import numpy as np
 from nextedge.config import PolicyConfig
 from nextedge.errors import ConfigError, nearest
 from nextedge.graph.attributes import Category, Tags
-from nextedge.graph.scope import Scope
+from nextedge.graph.scope import Scope, cached_per_snapshot
 from nextedge.policy.diversity import DEPTH, diverse_order, likeness
 from nextedge.policy.exploration import PROPENSITY, draw, pool_of, with_drawn
 from nextedge.policy.promotions import PROMOTED, promoted_to_show, spread
@@ -152,9 +152,7 @@ class Policy:
     ) -> tuple[Candidates, Candidates]:
         """Some places to what the tenant promotes, beyond the caps; the list, and all ranked."""
         name = self.settings.promotions.column
-        promoted = self.scope.derived(
-            f"promoted_{name}", lambda: self.scope.candidate_attributes.flag(name, False)
-        )
+        promoted = promoted_candidates(self.scope, name)
         eligible_ones = allowed & promoted
         taken = []
         for rows, own in zip(kept.rows(), places, strict=True):
@@ -236,10 +234,7 @@ class Policy:
 
     def _popular(self, allowed: BoolArray) -> Iterator[int]:
         """The allowed by their number of edges, found as far as they are asked for."""
-        degree = self.scope.candidate_degree
-        order = self.scope.derived(
-            "by_degree", lambda: np.lexsort((np.arange(len(degree)), -degree)).astype(np.int32)
-        )
+        order = _by_degree(self.scope)
         for start in range(0, len(order), _PART):
             part = order[start : start + _PART]
             yield from part[allowed[part]].tolist()
@@ -264,6 +259,19 @@ class Policy:
                 seen.add(candidate)
                 found.append(candidate)
         return found
+
+
+@cached_per_snapshot
+def promoted_candidates(scope: Scope, column: str) -> BoolArray:
+    """bool[candidates]: whether the flag column promotes a candidate."""
+    return scope.candidate_attributes.flag(column, False)
+
+
+@cached_per_snapshot
+def _by_degree(scope: Scope) -> IndexArray:
+    """int32[candidates]: positions, those with most edges first."""
+    degree = scope.candidate_degree
+    return np.lexsort((np.arange(len(degree)), -degree)).astype(np.int32)
 
 
 def category_columns(scope: Scope) -> list[str]:

@@ -13,8 +13,8 @@ from pydantic import ValidationError
 
 from nextedge.errors import ConfigError
 from nextedge.features.node_features import node_features
-from nextedge.graph.decay import place_from_end
-from nextedge.graph.scope import Scope
+from nextedge.graph.decay import latest_first
+from nextedge.graph.scope import Scope, cached_per_snapshot
 from nextedge.index.sharded import Searcher
 from nextedge.models.artifact import Artifact
 from nextedge.models.model import Model, ModelConfig, TrainingData, model_classes
@@ -110,18 +110,28 @@ class ModelSource(Source):
 def training_data(scope: Scope) -> TrainingData:
     """What a model may read of a scope."""
     snapshot, own = scope.snapshot, scope.relation.self_typed
-    entities = snapshot.entities
-    users = scope.derived(
-        "query_features", lambda: node_features(entities.user_attributes, len(entities.users))
-    )
-    items = users
-    if not own:
-        items = scope.derived(
-            "candidate_features",
-            lambda: node_features(entities.item_attributes, len(entities.items)),
-        )
+    users = _user_features(scope)
+    items = users if own else _item_features(scope)
     others = {"engagements": snapshot.engagements} if own else {"connections": snapshot.connections}
     return TrainingData(scope.relation, scope.graph, users, items, others)
+
+
+@cached_per_snapshot
+def _user_features(scope: Scope) -> FloatArray | None:
+    entities = scope.snapshot.entities
+    return node_features(entities.user_attributes, len(entities.users))
+
+
+@cached_per_snapshot
+def _item_features(scope: Scope) -> FloatArray | None:
+    entities = scope.snapshot.entities
+    return node_features(entities.item_attributes, len(entities.items))
+
+
+@cached_per_snapshot
+def _history_decay(scope: Scope, decay: float) -> FloatArray:
+    """float32[E]: 1 for each query's latest edge, ``decay`` for the one before, …"""
+    return (decay ** latest_first(scope)).astype(np.float32)
 
 
 class AlsSource(ModelSource):
@@ -161,15 +171,7 @@ class SlistSource(ModelSource):
 
     @property
     def weight(self) -> FloatArray | None:
-        decay = float(self.arrays["decay"])
-        return self.scope.derived(
-            f"history_decay_{decay}", lambda: (decay ** self._place()).astype(np.float32)
-        )
-
-    def _place(self) -> FloatArray:
-        """float32[E]: 0 for each query's latest edge, 1 for the one before, …"""
-        scope = self.scope
-        return scope.derived("place_from_end", lambda: place_from_end(scope.graph))
+        return _history_decay(self.scope, float(self.arrays["decay"]))
 
 
 class GraphSageSource(ModelSource):

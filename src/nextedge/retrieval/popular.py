@@ -164,7 +164,7 @@ def decayed_degree(scope: Scope, half_life: float) -> FloatArray:
 
 def _ranked(score: FloatArray, scope: Scope) -> Arrays:
     order = np.lexsort((np.arange(len(score)), -score)).astype(np.int32)
-    return {"score": score, "order": order[scope.known[order]]}
+    return {"score": score, "order": order[scope.recommendable[order]]}
 
 
 def _segments(attributes: Attributes) -> list[str]:

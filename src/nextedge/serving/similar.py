@@ -93,7 +93,7 @@ def embedding(release: LoadedRelease, overlay: Overlay, kind: str, given: Identi
 
 def _allowed(surface: LoadedSurface, overlay: Overlay, ids) -> BoolArray:  # type: ignore[no-untyped-def]
     """bool[candidates]: who may be shown to anyone, by the release and live state."""
-    allowed = np.array(surface.line.scope.known)
+    allowed = np.array(surface.line.scope.recommendable)
     gone = overlay.unavailable if surface.candidate_table == "items" else overlay.absent
     places = ids.positions(sorted(gone))
     allowed[places[places >= 0]] = False

@@ -30,7 +30,7 @@ def impression_metrics(
         return None
     scope = pipeline.scope
     end = max(int(rows.acted.max(initial=0)), int(rows.time.max(initial=0)))
-    rows = rows.keep((rows.time > scope.snapshot.as_of) & scope.known[rows.target])
+    rows = rows.keep((rows.time > scope.snapshot.as_of) & scope.recommendable[rows.target])
     taken, is_open = taken_and_open(rows, scope.relation, end, settings)
     decided = taken | ~is_open
     if decided.sum() > MOST_ROWS:
@@ -63,7 +63,7 @@ def _scored(
     matrix = np.empty((len(rows.source), len(pipeline.features.names)), np.float32)
     score = np.empty(len(matrix), np.float32)
     chance = {name: np.empty(len(matrix)) for name in (_FULL, _POPULAR)}
-    chance[_RANDOM] = np.full(len(matrix), 1.0 / max(1, int(scope.known.sum())))
+    chance[_RANDOM] = np.full(len(matrix), 1.0 / max(1, int(scope.recommendable.sum())))
     query_of_row = np.searchsorted(queries, rows.source)
     start = 0
     for requests in batches(queries, scope.snapshot.as_of, 1):

@@ -66,7 +66,7 @@ class RankQueries:
         found = pipeline.search(requests)
         for name, candidates in found.items():
             bare = Candidates(candidates.indptr, candidates.candidate)
-            usable = bare.keep(pipeline.scope.known[candidates.candidate])
+            usable = bare.keep(pipeline.scope.recommendable[candidates.candidate])
             rows.add(name, _FOUND, usable)
             rows.head(name, "source", usable)
         merged = pipeline.merge(requests, found)

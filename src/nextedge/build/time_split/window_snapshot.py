@@ -13,7 +13,7 @@ from nextedge.engines.base import Engine
 from nextedge.features.backfill import Sizes, backfill, item_category
 from nextedge.graph.communities import communities
 from nextedge.graph.csr import Graph, build_graph
-from nextedge.graph.placing import PlacedEdges
+from nextedge.graph.graph_builder import GraphBuilder
 from nextedge.graph.snapshot import Snapshot, known_entities
 from nextedge.schema import ACTIONS, CANDIDATE_ID, HIDDEN_CONNECTIONS
 from nextedge.storage.arrays import mapped
@@ -41,7 +41,7 @@ def window_snapshot(
     if as_of is not None:
         other = other.keep(other.arrived <= as_of)
     connections, interactions = (predicted, other) if relation.self_typed else (other, predicted)
-    graphs = PlacedEdges(folder, engine)
+    graphs = GraphBuilder(folder, engine)
     if as_of is None:
         # A view without a time cannot be cut, and tells of the connection that followed it.
         return make_snapshot(
@@ -65,7 +65,7 @@ def serving_snapshot(
     history: History, folder: Path | None = None, engine: Engine | None = None
 ) -> Snapshot:
     """The snapshot of all records; folder and engine as of ``window_snapshot``."""
-    graphs = PlacedEdges(folder, engine)
+    graphs = GraphBuilder(folder, engine)
     return make_snapshot(history, history.connections, history.interactions, history.latest, graphs)
 
 
@@ -74,7 +74,7 @@ def make_snapshot(
     connections: EdgeRecords,
     interactions: EdgeRecords,
     as_of: int,
-    graphs: PlacedEdges,
+    graphs: GraphBuilder,
     *,
     views: bool = True,
 ) -> Snapshot:

@@ -27,7 +27,7 @@ def positives_of(
     source, target, value = pairs.source[labels], pairs.target[labels], worth[labels]
     if pairs.symmetric:
         source, target, value = mirrored(source, target, value)  # type: ignore[assignment]
-    known = scope.known[target] & scope.snapshot.known_users[source]
+    known = scope.recommendable[target] & scope.snapshot.known_users[source]
     known &= ~scope.graph.contains(source, target)
     return build_graph(
         source[known], target[known], len(scope.graph), scope.graph.targets, value[known]
