@@ -50,10 +50,10 @@ from nextedge.serving.caches.refresh import derive, refresh_lists
 from nextedge.serving.caches.shared_lru import ranked_cache
 from nextedge.serving.contacts.address_books import Contacts
 from nextedge.serving.forget import Erased, forget
-from nextedge.serving.live_graphs import with_live_edges
+from nextedge.serving.release.live_edges import with_live_edges
 from nextedge.serving.messages import RecommendationRequest, RecommendationResponse
 from nextedge.serving.rank_with_deadline import RankedList
-from nextedge.serving.release import LoadedRelease
+from nextedge.serving.release.loaded import LoadedRelease
 from nextedge.serving.request import answer
 from nextedge.serving.shards.client import LEFT_OUT, shard_client
 from nextedge.serving.why_not import WhyNot, why_not

@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 from nextedge import Recommender
 from nextedge.api.app import create_app
 from nextedge.graph.csr import Graph
-from nextedge.serving.release import LoadedRelease
+from nextedge.serving.release.loaded import LoadedRelease
 from nextedge.types import Identifier, Requests
 
 EVENTS = 120

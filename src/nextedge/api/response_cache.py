@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from nextedge.api.metrics import Metrics
     from nextedge.api.tenants import Caller, Tenant, Tenants
     from nextedge.recommender import Recommender
-    from nextedge.serving.release import LoadedRelease
+    from nextedge.serving.release.loaded import LoadedRelease
     from nextedge.types import Identifier, IndexArray
 
 KEY = "nextedge.hot"

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from nextedge.errors import NextEdgeError, ReleaseError
 from nextedge.releases.pointers import Trial
 from nextedge.releases.repository import Releases
-from nextedge.serving.release import LoadedRelease
+from nextedge.serving.release.loaded import LoadedRelease
 from nextedge.types import Identifier
 
 _log = logging.getLogger("nextedge")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nextedge.events.state.overlay import Overlay
-from nextedge.serving.release import LoadedRelease
+from nextedge.serving.release.loaded import LoadedRelease
 from nextedge.types import IndexArray
 
 _NOBODY = np.zeros(0, np.int32)

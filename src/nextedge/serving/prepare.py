@@ -14,7 +14,7 @@ from nextedge.events.state.overlay import Overlay
 from nextedge.retrieval.eligibility import eligible
 from nextedge.serving.cursor import Cursor
 from nextedge.serving.messages import RecommendationRequest
-from nextedge.serving.release import LoadedRelease, LoadedSurface
+from nextedge.serving.release.loaded import LoadedRelease, LoadedSurface
 from nextedge.types import (
     MAX_LIMIT,
     MOST_FILTER_VALUES,

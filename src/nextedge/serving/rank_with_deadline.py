@@ -11,7 +11,7 @@ import numpy as np
 
 from nextedge.ranking.pipeline import SCORE
 from nextedge.serving.deadline import NO_DEADLINE, Deadline, StageLatency
-from nextedge.serving.release import LoadedSurface
+from nextedge.serving.release.loaded import LoadedSurface
 from nextedge.types import ROUGH, Candidates, FloatArray, Requests, Waiting, rank_column
 
 ROW = "row"

@@ -9,7 +9,7 @@ import numpy as np
 
 from nextedge.evaluation.parity import Differences
 from nextedge.events.request_log import LoggedRequest
-from nextedge.serving.release import LoadedRelease, LoadedSurface
+from nextedge.serving.release.loaded import LoadedRelease, LoadedSurface
 from nextedge.types import Requests
 
 _COMPANY = 15

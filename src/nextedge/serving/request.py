@@ -35,7 +35,7 @@ from nextedge.serving.rank_with_deadline import (
     ranked_candidates,
     retrieved,
 )
-from nextedge.serving.release import LoadedRelease, LoadedSurface
+from nextedge.serving.release.loaded import LoadedRelease, LoadedSurface
 from nextedge.types import (
     MOST_SHOWN,
     NO_RANK,

@@ -27,7 +27,7 @@ from nextedge.stores.store import Key, Store
 from nextedge.types import ROUGH, Candidates, FloatArray, IndexArray
 
 if TYPE_CHECKING:
-    from nextedge.serving.release import LoadedRelease
+    from nextedge.serving.release.loaded import LoadedRelease
 
 _log = logging.getLogger("nextedge")
 _FILE = "candidates.sqlite"

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 
 from nextedge.serving.caches.precomputed import CachedCandidates, PublishedCandidates
-from nextedge.serving.release import LoadedRelease, LoadedSurface
+from nextedge.serving.release.loaded import LoadedRelease, LoadedSurface
 from nextedge.types import Requests
 
 

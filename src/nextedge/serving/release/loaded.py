@@ -29,9 +29,9 @@ from nextedge.retrieval.fusion import FILE as FUSION
 from nextedge.retrieval.fusion import Fusion
 from nextedge.retrieval.model_source import ModelSource
 from nextedge.retrieval.source import load_sources
-from nextedge.serving.caches.invalidation import Touched
+from nextedge.serving.release.invalidation import Touched
 from nextedge.serving.deadline import StageLatency
-from nextedge.serving.live_counters import LiveFacts
+from nextedge.serving.release.live_counters import LiveFacts
 from nextedge.serving.shards.client import RemoteIndex, ShardClient
 from nextedge.types import UNKNOWN, IndexArray
 
