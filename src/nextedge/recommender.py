@@ -52,7 +52,7 @@ from nextedge.serving.contacts.address_books import Contacts
 from nextedge.serving.forget import Erased, forget
 from nextedge.serving.release.live_edges import with_live_edges
 from nextedge.serving.messages import RecommendationRequest, RecommendationResponse
-from nextedge.serving.rank_with_deadline import RankedList
+from nextedge.serving.caches.ranked_list import RankedList
 from nextedge.serving.release.loaded import LoadedRelease
 from nextedge.serving.request import answer
 from nextedge.serving.shards.client import LEFT_OUT, shard_client

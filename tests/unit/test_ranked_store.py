@@ -18,7 +18,7 @@ from nextedge.serving.caches.shared_lru import (
     store_key,
     unpack_ranked,
 )
-from nextedge.serving.rank_with_deadline import RankedList
+from nextedge.serving.caches.ranked_list import RankedList
 from nextedge.stores.memory import MemoryStore
 from nextedge.stores.packing import pack
 from nextedge.types import Candidates
