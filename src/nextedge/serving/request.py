@@ -24,9 +24,8 @@ from nextedge.serving.cold_start.candidates import seeded_batch
 from nextedge.serving.cold_start.merge import SeededBatch
 from nextedge.serving.contacts.address_books import Contacts
 from nextedge.serving.cursor import Cursor
-from nextedge.serving.evidence import LiveEvidence
 from nextedge.serving.messages import Recommendation, RecommendationRequest, RecommendationResponse
-from nextedge.serving.prepare import prepare
+from nextedge.serving.prepare import LiveEvidence, prepare
 from nextedge.serving.rank_with_deadline import (
     KEPT,
     ROW,

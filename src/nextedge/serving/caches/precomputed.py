@@ -22,8 +22,7 @@ from nextedge.storage.write_behind import WriteBehind
 from nextedge.stores.packing import pack, unpack
 from nextedge.stores.partitioned import open_stores
 from nextedge.stores.store import Key, Store
-from nextedge.types import ROUGH, Candidates, FloatArray, IndexArray
-
+from nextedge.types import ROUGH, Candidates, FloatArray
 
 _log = logging.getLogger("nextedge")
 _FILE = "candidates.sqlite"
@@ -240,7 +239,9 @@ def is_complete(key: str, value: bytes | None, features: bool) -> bool:
     return found is not None and (found.matrix is not None or not features)
 
 
-def split_queries(found: Candidates, matrix: FloatArray | None, edges: str) -> Iterator[CachedCandidates]:
+def split_queries(
+    found: Candidates, matrix: FloatArray | None, edges: str
+) -> Iterator[CachedCandidates]:
     for rows in found.rows():
         columns: Mapping[str, np.ndarray] = {n: values[rows] for n, values in found.columns.items()}
         size = rows.stop - rows.start

@@ -10,7 +10,8 @@ from nextedge.config import Config
 from nextedge.errors import LiveStateError, StorageError
 from nextedge.events.logs.log import open_live_log
 from nextedge.events.logs.sqlite.log import FILE
-from nextedge.events.state.checkpoint import OVERLAY, Snapshots, renew
+from nextedge.events.state.checkpoint import OVERLAY, Checkpoints
+from nextedge.events.state.checkpoint_writer import write_checkpoint
 from nextedge.events.state.overlay import Overlay
 from nextedge.releases.repository import Releases
 from nextedge.serving.release.live_edges import with_live_edges
@@ -21,11 +22,11 @@ _log = logging.getLogger("nextedge")
 
 
 class LiveState:
-    """The overlay of one tenant's event log, which opens at first use, and its snapshots."""
+    """The overlay of one tenant's event log, which opens at first use, and its checkpoints."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.snapshots = Snapshots(config.state_path / OVERLAY)
+        self.checkpoints = Checkpoints(config.state_path / OVERLAY)
         if config.events.log is not None:  # a wrong URL is an error now, not at the first event
             open_live_log(config).close()
 
@@ -34,13 +35,13 @@ class LiveState:
         """Everything that events have changed since the release."""
         return self._new_overlay()
 
-    def save_snapshot(self) -> None:
-        """Write a snapshot of the overlay, so that new processes fold only later events."""
+    def write_checkpoint(self) -> None:
+        """Write a checkpoint of the overlay, so that new processes fold only later events."""
         if self.config.events.log is None and not (self.config.state_path / FILE).exists():
             return  # nothing was ever recorded
         overlay = self._new_overlay()
         try:
-            renew(lambda: overlay, self.snapshots)
+            write_checkpoint(lambda: overlay, self.checkpoints)
         except (StorageError, LiveStateError) as error:  # the log has every event
             _log.warning("no snapshot of the overlay: %s", error)
         finally:
@@ -63,7 +64,7 @@ class LiveState:
 
     def _new_overlay(self) -> Overlay:
         days = max((surface.shown_days for surface in self.config.surfaces.values()), default=0.0)
-        return Overlay(open_live_log(self.config), self.snapshots, days)
+        return Overlay(open_live_log(self.config), self.checkpoints, days)
 
 
 @dataclass(frozen=True)
