@@ -105,68 +105,47 @@ CULTURES: dict[str, Culture] = {
     ),
 }
 
-CITIES: tuple[tuple[str, float, float, str], ...] = (
-    ("London", 51.51, -0.13, "english"),
-    ("New York", 40.71, -74.01, "english"),
-    ("São Paulo", -23.55, -46.63, "portuguese"),
-    ("東京", 35.68, 139.69, "japanese"),
-    ("Mumbai", 19.08, 72.88, "indian"),
-    ("上海", 31.23, 121.47, "chinese"),
-    ("Lagos", 6.52, 3.38, "african"),
-    ("Ciudad de México", 19.43, -99.13, "spanish"),
-    ("Berlin", 52.52, 13.41, "german"),
-    ("Paris", 48.86, 2.35, "french"),
-    ("القاهرة", 30.04, 31.24, "arabic"),
-    ("서울", 37.57, 126.98, "korean"),
-    ("San Francisco", 37.77, -122.42, "english"),
-    ("Bengaluru", 12.97, 77.59, "indian"),
-    ("北京", 39.90, 116.41, "chinese"),
-    ("Київ", 50.45, 30.52, "slavic"),
-    ("Madrid", 40.42, -3.70, "spanish"),
-    ("Toronto", 43.65, -79.38, "english"),
-    ("Nairobi", -1.29, 36.82, "african"),
-    ("Buenos Aires", -34.60, -58.38, "spanish"),
-    ("Hà Nội", 21.03, 105.85, "vietnamese"),
-    ("München", 48.14, 11.58, "german"),
-    ("Delhi", 28.61, 77.21, "indian"),
-    ("Chicago", 41.88, -87.63, "english"),
-    ("Αθήνα", 37.98, 23.73, "greek"),
-    ("دبي", 25.20, 55.27, "arabic"),
-    ("大阪", 34.69, 135.50, "japanese"),
-    ("Sydney", -33.87, 151.21, "english"),
-    ("Johannesburg", -26.20, 28.05, "african"),
-    ("Lisboa", 38.72, -9.14, "portuguese"),
-    ("Bogotá", 4.71, -74.07, "spanish"),
-    ("深圳", 22.54, 114.06, "chinese"),
-    ("Lyon", 45.76, 4.84, "french"),
-    ("Austin", 30.27, -97.74, "english"),
-    ("Accra", 5.60, -0.19, "african"),
-    ("Zürich", 47.38, 8.54, "german"),
-    ("الدار البيضاء", 33.57, -7.59, "arabic"),
-    ("Rio de Janeiro", -22.91, -43.17, "portuguese"),
-    ("Manchester", 53.48, -2.24, "english"),
-    ("부산", 35.18, 129.08, "korean"),
-    ("Montréal", 45.50, -73.57, "french"),
-    ("Львів", 49.84, 24.03, "slavic"),
-    ("Santiago", -33.45, -70.67, "spanish"),
-    ("Hyderabad", 17.39, 78.49, "indian"),
-    ("Boston", 42.36, -71.06, "english"),
-    ("Barcelona", 41.39, 2.17, "spanish"),
-    ("Sài Gòn", 10.82, 106.63, "vietnamese"),
-    ("Wien", 48.21, 16.37, "german"),
-    ("Seattle", 47.61, -122.33, "english"),
-    ("Θεσσαλονίκη", 40.64, 22.94, "greek"),
-    ("Одеса", 46.48, 30.72, "slavic"),
-    ("福岡", 33.59, 130.40, "japanese"),
-    ("Cape Town", -33.92, 18.42, "african"),
-    ("Dublin", 53.35, -6.26, "english"),
-    ("Hamburg", 53.55, 9.99, "german"),
-    ("Bruxelles", 50.85, 4.35, "french"),
-    ("Porto", 41.16, -8.63, "portuguese"),
-    ("成都", 30.57, 104.07, "chinese"),
-    ("Melbourne", -37.81, 144.96, "english"),
-    ("Lima", -12.05, -77.04, "spanish"),
-)
+# name | latitude | longitude | culture
+_CITIES = """
+London | 51.51 | -0.13 | english; New York | 40.71 | -74.01 | english
+São Paulo | -23.55 | -46.63 | portuguese; 東京 | 35.68 | 139.69 | japanese
+Mumbai | 19.08 | 72.88 | indian; 上海 | 31.23 | 121.47 | chinese
+Lagos | 6.52 | 3.38 | african; Ciudad de México | 19.43 | -99.13 | spanish
+Berlin | 52.52 | 13.41 | german; Paris | 48.86 | 2.35 | french
+القاهرة | 30.04 | 31.24 | arabic; 서울 | 37.57 | 126.98 | korean
+San Francisco | 37.77 | -122.42 | english; Bengaluru | 12.97 | 77.59 | indian
+北京 | 39.9 | 116.41 | chinese; Київ | 50.45 | 30.52 | slavic
+Madrid | 40.42 | -3.7 | spanish; Toronto | 43.65 | -79.38 | english
+Nairobi | -1.29 | 36.82 | african; Buenos Aires | -34.6 | -58.38 | spanish
+Hà Nội | 21.03 | 105.85 | vietnamese; München | 48.14 | 11.58 | german
+Delhi | 28.61 | 77.21 | indian; Chicago | 41.88 | -87.63 | english
+Αθήνα | 37.98 | 23.73 | greek; دبي | 25.2 | 55.27 | arabic
+大阪 | 34.69 | 135.5 | japanese; Sydney | -33.87 | 151.21 | english
+Johannesburg | -26.2 | 28.05 | african; Lisboa | 38.72 | -9.14 | portuguese
+Bogotá | 4.71 | -74.07 | spanish; 深圳 | 22.54 | 114.06 | chinese
+Lyon | 45.76 | 4.84 | french; Austin | 30.27 | -97.74 | english
+Accra | 5.6 | -0.19 | african; Zürich | 47.38 | 8.54 | german
+الدار البيضاء | 33.57 | -7.59 | arabic; Rio de Janeiro | -22.91 | -43.17 | portuguese
+Manchester | 53.48 | -2.24 | english; 부산 | 35.18 | 129.08 | korean
+Montréal | 45.5 | -73.57 | french; Львів | 49.84 | 24.03 | slavic
+Santiago | -33.45 | -70.67 | spanish; Hyderabad | 17.39 | 78.49 | indian
+Boston | 42.36 | -71.06 | english; Barcelona | 41.39 | 2.17 | spanish
+Sài Gòn | 10.82 | 106.63 | vietnamese; Wien | 48.21 | 16.37 | german
+Seattle | 47.61 | -122.33 | english; Θεσσαλονίκη | 40.64 | 22.94 | greek
+Одеса | 46.48 | 30.72 | slavic; 福岡 | 33.59 | 130.4 | japanese
+Cape Town | -33.92 | 18.42 | african; Dublin | 53.35 | -6.26 | english
+Hamburg | 53.55 | 9.99 | german; Bruxelles | 50.85 | 4.35 | french
+Porto | 41.16 | -8.63 | portuguese; 成都 | 30.57 | 104.07 | chinese
+Melbourne | -37.81 | 144.96 | english; Lima | -12.05 | -77.04 | spanish
+"""
+
+
+def _city(row: str) -> tuple[str, float, float, str]:
+    name, latitude, longitude, culture = row.split(" | ")
+    return name, float(latitude), float(longitude), culture
+
+
+CITIES = tuple(_city(row) for line in _CITIES.strip().splitlines() for row in line.split("; "))
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,167 +158,47 @@ class Industry:
     companies: tuple[str, ...]
 
 
-def _industry(name: str, titles: str, skills: str, companies: str) -> Industry:
-    cut = (tuple(part.strip() for part in text.split(",")) for text in (titles, skills, companies))
-    return Industry(name, *cut)
+# name | titles | skills | companies
+_INDUSTRIES = """
+Software | Backend Engineer, Data Scientist, Product Designer, Site Reliability Engineer | Python, Rust, Kubernetes, SQL, machine learning, distributed systems, TypeScript, testing | Systems, Software, Labs, Cloud
+Finance | Risk Analyst, Portfolio Manager, Auditor, Actuary | accounting, valuation, derivatives, compliance, financial modelling, underwriting, audit | Capital, Bank, Insurance, Partners
+Healthcare | Nurse, Physician, Clinical Researcher, Pharmacist | patient care, triage, epidemiology, clinical trials, pharmacology, radiology, nutrition | Clinic, Hospital, Health, Care
+Education | Teacher, Lecturer, Curriculum Designer, School Principal | curriculum design, tutoring, assessment, mathematics, literacy, e-learning, mentoring | Academy, Learning, College, Tutors
+Media | Journalist, Film Editor, Photographer, Copywriter | copywriting, video editing, photography, storytelling, podcasting, illustration, fact-checking | Media, Studio, Press, Pictures
+Manufacturing | Process Engineer, Machinist, Quality Inspector, Plant Manager | CAD, lean manufacturing, robotics, welding, quality control, metallurgy, maintenance | Works, Industries, Motors, Tools
+Construction | Architect, Civil Engineer, Site Manager, Surveyor | structural analysis, surveying, building information modelling, carpentry, urban planning, concrete | Builders, Architects, Construction, Homes
+Retail | Store Manager, Buyer, Merchandiser, Supply Planner | merchandising, inventory, pricing, customer service, e-commerce, visual display, sourcing | Market, Stores, Trading, Goods
+Hospitality | Chef, Hotel Manager, Event Planner, Sommelier | cooking, event planning, wine, guest relations, baking, menu design, food safety | Kitchen, Hotels, Catering, Bakery
+Energy | Power Engineer, Geologist, Wind Technician, Grid Operator | power systems, solar, wind turbines, geology, energy storage, grid operation, hydraulics | Energy, Power, Solar, Grid
+Law | Solicitor, Paralegal, Legal Counsel, Mediator | contract law, litigation, mediation, intellectual property, legal research, arbitration | Legal, Chambers, Law, Counsel
+Agriculture | Agronomist, Farm Manager, Food Scientist, Veterinarian | agronomy, irrigation, soil science, animal health, crop planning, beekeeping, forestry | Farms, Seeds, Orchards, Dairy
+"""
 
 
-INDUSTRIES: tuple[Industry, ...] = (
-    _industry(
-        "Software",
-        "Backend Engineer, Data Scientist, Product Designer, Site Reliability Engineer",
-        "Python, Rust, Kubernetes, SQL, machine learning, distributed systems, TypeScript, testing",
-        "Systems, Software, Labs, Cloud",
-    ),
-    _industry(
-        "Finance",
-        "Risk Analyst, Portfolio Manager, Auditor, Actuary",
-        "accounting, valuation, derivatives, compliance, financial modelling, underwriting, audit",
-        "Capital, Bank, Insurance, Partners",
-    ),
-    _industry(
-        "Healthcare",
-        "Nurse, Physician, Clinical Researcher, Pharmacist",
-        "patient care, triage, epidemiology, clinical trials, pharmacology, radiology, nutrition",
-        "Clinic, Hospital, Health, Care",
-    ),
-    _industry(
-        "Education",
-        "Teacher, Lecturer, Curriculum Designer, School Principal",
-        "curriculum design, tutoring, assessment, mathematics, literacy, e-learning, mentoring",
-        "Academy, Learning, College, Tutors",
-    ),
-    _industry(
-        "Media",
-        "Journalist, Film Editor, Photographer, Copywriter",
-        "copywriting, video editing, photography, storytelling, podcasting, illustration, fact-checking",
-        "Media, Studio, Press, Pictures",
-    ),
-    _industry(
-        "Manufacturing",
-        "Process Engineer, Machinist, Quality Inspector, Plant Manager",
-        "CAD, lean manufacturing, robotics, welding, quality control, metallurgy, maintenance",
-        "Works, Industries, Motors, Tools",
-    ),
-    _industry(
-        "Construction",
-        "Architect, Civil Engineer, Site Manager, Surveyor",
-        "structural analysis, surveying, building information modelling, carpentry, urban planning, "
-        "concrete",
-        "Builders, Architects, Construction, Homes",
-    ),
-    _industry(
-        "Retail",
-        "Store Manager, Buyer, Merchandiser, Supply Planner",
-        "merchandising, inventory, pricing, customer service, e-commerce, visual display, sourcing",
-        "Market, Stores, Trading, Goods",
-    ),
-    _industry(
-        "Hospitality",
-        "Chef, Hotel Manager, Event Planner, Sommelier",
-        "cooking, event planning, wine, guest relations, baking, menu design, food safety",
-        "Kitchen, Hotels, Catering, Bakery",
-    ),
-    _industry(
-        "Energy",
-        "Power Engineer, Geologist, Wind Technician, Grid Operator",
-        "power systems, solar, wind turbines, geology, energy storage, grid operation, hydraulics",
-        "Energy, Power, Solar, Grid",
-    ),
-    _industry(
-        "Law",
-        "Solicitor, Paralegal, Legal Counsel, Mediator",
-        "contract law, litigation, mediation, intellectual property, legal research, arbitration",
-        "Legal, Chambers, Law, Counsel",
-    ),
-    _industry(
-        "Agriculture",
-        "Agronomist, Farm Manager, Food Scientist, Veterinarian",
-        "agronomy, irrigation, soil science, animal health, crop planning, beekeeping, forestry",
-        "Farms, Seeds, Orchards, Dairy",
-    ),
+def _industry(row: str) -> Industry:
+    name, *lists = row.split(" | ")
+    titles, skills, companies = (tuple(text.split(", ")) for text in lists)
+    return Industry(name, titles, skills, companies)
+
+
+INDUSTRIES = tuple(map(_industry, _INDUSTRIES.strip().splitlines()))
+GENERAL_SKILLS = tuple(
+    "project management, public speaking, negotiation, spreadsheets, leadership, writing, "
+    "translation, data analysis, teaching, marketing, sales, hiring".split(", ")
 )
-
-GENERAL_SKILLS: tuple[str, ...] = (
-    "project management",
-    "public speaking",
-    "negotiation",
-    "spreadsheets",
-    "leadership",
-    "writing",
-    "translation",
-    "data analysis",
-    "teaching",
-    "marketing",
-    "sales",
-    "hiring",
+COMPANY_HEADS = tuple(
+    "Amberline, Bluefern, Cedarpoint, Dovetail, Eastmere, Foxglove, Granary, Harbourlight, "
+    "Inkwell, Juniper, Kestrel, Lanternfish, Marigold, Northgate, Orchid, Pinnace, Quarry, "
+    "Redshank, Saltmarsh, Tamarind, Umbra, Verdigris, Willowherb, Yarrow, Zephyrine, Brightwater, "
+    "Copperbeech, Driftwood, Evenfall, Firefly, Glasswing, Halcyon".split(", ")
 )
-
-COMPANY_HEADS: tuple[str, ...] = (
-    "Amberline",
-    "Bluefern",
-    "Cedarpoint",
-    "Dovetail",
-    "Eastmere",
-    "Foxglove",
-    "Granary",
-    "Harbourlight",
-    "Inkwell",
-    "Juniper",
-    "Kestrel",
-    "Lanternfish",
-    "Marigold",
-    "Northgate",
-    "Orchid",
-    "Pinnace",
-    "Quarry",
-    "Redshank",
-    "Saltmarsh",
-    "Tamarind",
-    "Umbra",
-    "Verdigris",
-    "Willowherb",
-    "Yarrow",
-    "Zephyrine",
-    "Brightwater",
-    "Copperbeech",
-    "Driftwood",
-    "Evenfall",
-    "Firefly",
-    "Glasswing",
-    "Halcyon",
+SCHOOL_FORMS = tuple(
+    "University of {}, {} Institute of Technology, {} State College, {} Business School, {} "
+    "School of Arts, {} Polytechnic, {} Medical School, {} Open University".split(", ")
 )
-
-SCHOOL_FORMS: tuple[str, ...] = (
-    "University of {}",
-    "{} Institute of Technology",
-    "{} State College",
-    "{} Business School",
-    "{} School of Arts",
-    "{} Polytechnic",
-    "{} Medical School",
-    "{} Open University",
-)
-
-LEVELS: tuple[str, ...] = ("Junior ", "", "", "Senior ", "Lead ")
-
-INTERESTS: tuple[str, ...] = (
-    "mountain hiking",
-    "chess",
-    "street photography",
-    "choir singing",
-    "trail running",
-    "pottery",
-    "open data",
-    "urban gardening",
-    "board games",
-    "sailing",
-    "jazz",
-    "cycling",
-    "volunteering",
-    "science fiction",
-    "bird watching",
-    "cooking for friends",
-    "climbing",
-    "old maps",
+LEVELS = ("Junior ", "", "", "Senior ", "Lead ")
+INTERESTS = tuple(
+    "mountain hiking, chess, street photography, choir singing, trail running, pottery, open "
+    "data, urban gardening, board games, sailing, jazz, cycling, volunteering, science fiction, "
+    "bird watching, cooking for friends, climbing, old maps".split(", ")
 )
