@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Workers take whole files, the longest first (tests/conftest.py says which).
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
-.PHONY: demo test test-all test-airflow check bench docs clean
+.PHONY: demo test test-all test-airflow check bench docs pages findings clean
 .DEFAULT_GOAL := demo
 
 $(STAMP): pyproject.toml constraints.txt
@@ -41,8 +41,14 @@ bench: $(STAMP)  ## figures, printed as ratios and written under bench/
 	$(BIN)/python bench/plan/measure.py
 	$(BIN)/python bench/plan/check.py --ship
 
-docs: $(STAMP)  ## generated pages and tables: features, results, scale
+docs: $(STAMP)  ## the documentation site, in site/; warnings and broken links are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
+pages: $(STAMP)  ## generated pages and tables in docs/: settings, commands, features, results, scale
 	$(BIN)/python docs/generate.py
 
+findings: ## behaviour of public libraries that we found; needs the network
+	for finding in findings/*.sh; do bash $$finding || exit 1; done
+
 clean:
-	rm -rf $(VENV) .venv-airflow demo
+	rm -rf $(VENV) .venv-airflow demo site
