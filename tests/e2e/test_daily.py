@@ -209,7 +209,7 @@ def until_said(log: Path, text: str, after: int = 0) -> int:
 
 @pytest.mark.slow
 def test_a_run_of_cron_that_is_killed_goes_on(tmp_path: Path) -> None:
-    folder, log = small_tables(tmp_path / "acme"), tmp_path / "log"
+    folder, log = small_tables(tmp_path / "acme", settings=""), tmp_path / "log"
     first = subprocess.Popen(
         [str(DAILY), str(folder)], env=settings(tmp_path, LOG=str(log)), start_new_session=True
     )
@@ -334,7 +334,7 @@ def killed_once(tmp_path: Path) -> Iterator[threading.Event]:
 def test_airflow_runs_the_dag_over_a_kill(
     tools: Path, tmp_path: Path, killed_once: threading.Event
 ) -> None:
-    folder = small_tables(tmp_path / "acme")
+    folder = small_tables(tmp_path / "acme", settings="")
     environment = {
         **os.environ,
         "PATH": f"{tools}:{os.environ['PATH']}",

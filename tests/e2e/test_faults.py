@@ -42,6 +42,11 @@ Recommender(directory).build(progress=lambda text, *_: print(text, flush=True))
 """
 
 
+QUICK = "".join(
+    f'[surfaces.{name}.ranker]\ncompare = ["best_source"]\n' for name in ("people", "items")
+)
+
+
 def write_tables(directory: Path, seed: int) -> None:
     random = np.random.default_rng(seed)
     for name, left, right in (
@@ -79,6 +84,7 @@ def steps_in_order(directory: Path) -> list[str]:
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("faults")
     write_tables(directory, 1)
+    (directory / "nextedge.toml").write_text(QUICK)
     Recommender(directory).build()
     return directory
 
