@@ -22,8 +22,8 @@ from nextedge.errors import ConfigError, LiveStateError, StorageError
 from nextedge.events.event import Event
 from nextedge.events.logs.log import open_live_log
 from nextedge.events.logs.redis import consumer as redis_consumer
-from nextedge.events.logs.redis.leases import place
 from nextedge.events.logs.redis.log import RedisLog
+from nextedge.events.logs.redis.stream import numbers
 from nextedge.recommender import Recommender
 
 StartRedis = Callable[..., RedisServer]
@@ -173,13 +173,13 @@ def test_a_slow_replica_stays_registered(start_redis: StartRedis, open_log: Any)
     log, slow = open_log(server), open_log(server)
     log.append([event("first")])
     state = slow._ask().state
-    slow.renew("slow", 1, state)
-    slow.renew("dead", 1, state)
+    slow._stream.renew("slow", 1, state)
+    slow._stream.renew("dead", 1, state)
     appending = threading.Thread(target=log.append, args=([event("second")],))
     appending.start()
     while slow._ask().state == state:
         time.sleep(0.001)
-    slow.renew("slow", 2, state)
+    slow._stream.renew("slow", 2, state)
     appending.join()
     with server.client() as client:
         assert client.hkeys("ne:{acme}:events:replicas") == [b"slow"]
@@ -385,7 +385,7 @@ def test_an_erased_event_leaves_no_byte_and_stays_out(
     log.purge([position for position, _ in left])
     assert list(log.read()) == []
     log.append([event("next")])
-    assert place(log.last_position()) > place(rows[-1][0])
+    assert numbers(log.last_position()) > numbers(rows[-1][0])
 
 
 def test_what_redis_does_not_promise_is_said_once(

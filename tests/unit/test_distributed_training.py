@@ -28,7 +28,7 @@ from nextedge.models.neural.graph_partition import Partitioned, Replicated
 from nextedge.models.neural.graphsage import GraphSage
 from nextedge.models.neural.node_inputs import GraphSageConfig, messages_of
 from nextedge.models.neural.trainer import CHECKPOINT
-from nextedge.models.neural.training_graph import lay_out
+from nextedge.models.neural.training_graph import training_graph
 from nextedge.testing.models import planted
 from nextedge.types import CONNECTS, ENGAGES
 
@@ -97,8 +97,8 @@ def test_a_partitioned_graph_by_the_torchrun_command(
     check_same(fitted, alone)
     told = fitted.about["processes"]
     assert told["number"] == 2 and told["graph"] == "partitioned"
-    layout = lay_out("graphsage", data, CONFIG)
-    whole = Replicated(layout.messages, layout.means, Ranks()).facts()["held_bytes"]
+    graph = training_graph("graphsage", data, CONFIG)
+    whole = Replicated(graph.messages, graph.means, Ranks()).footprint()["held_bytes"]
     assert max(told["held_bytes"]) < 0.6 * int(whole)
     assert min(told["sent_bytes_a_step"]) > 0
     assert not (tmp_path / CHECKPOINT).exists()
@@ -202,7 +202,7 @@ def test_parts_of_a_graph_hold_every_node_once_and_sample_as_the_whole() -> None
     for kind, x in means.items():
         whole = np.concatenate([part.x[kind].numpy() for part in parts])
         np.testing.assert_array_equal(whole, x)
-    held = [part.facts()["held_bytes"] for part in parts]
+    held = [part.footprint()["held_bytes"] for part in parts]
     assert max(held) < 1.2 * min(held)
     for at, message in enumerate(messages):
         nodes = np.sort(random.choice(len(message.graph), 40, replace=False)).astype(np.int32)

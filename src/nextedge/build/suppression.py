@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from nextedge import schema
 from nextedge.events.event import Event
-from nextedge.events.state.facts import FoldedState
+from nextedge.events.state.folded_state import FoldedState
 from nextedge.types import BoolArray, IntArray
 
 HIDDEN = "hidden_connections"

@@ -17,7 +17,7 @@ from nextedge.features.backfill import Sizes, backfill, item_category
 from nextedge.graph.assemble import EdgeList
 from nextedge.graph.communities import communities
 from nextedge.graph.csr import Graph, build_graph
-from nextedge.graph.placing import PlacedEdges
+from nextedge.graph.graph_builder import GraphBuilder
 from nextedge.graph.snapshot import Entities, Snapshot, known_entities
 from nextedge.schema import ACTIONS
 from nextedge.storage.arrays import mapped
@@ -149,7 +149,7 @@ def window_snapshot(
     if window.as_of is not None:
         other = other.keep(other.arrived <= window.as_of)
     connections, interactions = (own, other) if relation.self_typed else (other, own)
-    place = PlacedEdges(folder, engine)
+    place = GraphBuilder(folder, engine)
     if window.as_of is None:  # impressions cannot be cut: who opened whom tells who connected
         return make_snapshot(history, connections, interactions, history.latest, place, views=False)
     return make_snapshot(history, connections, interactions, window.as_of, place)
@@ -169,7 +169,7 @@ def serving_snapshot(
     history: History, folder: Path | None = None, engine: Engine | None = None
 ) -> Snapshot:
     """Everything that is known; folder and engine as of ``window_snapshot``."""
-    place = PlacedEdges(folder, engine)
+    place = GraphBuilder(folder, engine)
     return make_snapshot(history, history.connections, history.interactions, history.latest, place)
 
 
@@ -178,7 +178,7 @@ def make_snapshot(
     connections: EdgeRecords,
     interactions: EdgeRecords,
     as_of: int,
-    place: PlacedEdges,
+    place: GraphBuilder,
     *,
     views: bool = True,
 ) -> Snapshot:
