@@ -34,7 +34,9 @@ from nextedge.build.training_set.training_set import TrainingSet
 from nextedge.config import RankerConfig
 from nextedge.data.ids import IdMap
 from nextedge.engines.duckdb.engine import LocalEngine
-from nextedge.evaluation import classification_metrics, paired_bootstrap, rank_metrics
+from nextedge.evaluation.bootstrap import paired_bootstrap
+from nextedge.evaluation.classification import classification_metrics
+from nextedge.evaluation.ranking import rank_metrics
 from nextedge.features.feature import feature_groups
 from nextedge.graph.csr import Graph, build_graph, mirrored
 from nextedge.models.rankers.labelled_rows import LabelledRows

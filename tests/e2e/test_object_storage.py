@@ -219,6 +219,7 @@ def test_an_outage_is_tried_again_and_a_refusal_is_not(
     assert exit_code(lambda method, path: 403) == 2
 
 
+@pytest.mark.slow
 def test_workers_follow_what_another_machine_promotes(tenant: Tenant, tmp_path: Path) -> None:
     other = tenant.on("b")
     first = other.releases.current_id()

@@ -108,6 +108,7 @@ def open_log() -> Iterator[Callable[[RedisServer], RedisLog]]:
         log.close()
 
 
+@pytest.mark.slow
 def test_what_was_acknowledged_is_seen_by_every_replica_at_once(
     start_redis: StartRedis, open_log: Any, replicate: Any
 ) -> None:
@@ -134,6 +135,7 @@ def test_what_was_acknowledged_is_seen_by_every_replica_at_once(
         assert client.hgetall("ne:{acme}:events:replicas") == {}, "who leaves is not waited for"
 
 
+@pytest.mark.slow
 def test_a_stopped_replica_does_not_answer_by_what_it_knew(
     start_redis: StartRedis, open_log: Any, replicate: Any
 ) -> None:
@@ -212,6 +214,7 @@ def test_redis_dies_and_comes_back(start_redis: StartRedis, open_log: Any, repli
     assert [each.event_id for _, each in log.read()] == ["before", "after"]
 
 
+@pytest.mark.slow
 def test_redis_that_forgot_everything_is_noticed(
     start_redis: StartRedis, open_log: Any, replicate: Any
 ) -> None:
@@ -255,6 +258,7 @@ def test_redis_that_lost_its_latest_is_read_anew(
     assert [each.event_id for _, each in log.read()] == ["kept"]
 
 
+@pytest.mark.slow
 def test_no_acknowledged_event_is_lost_when_redis_is_killed(
     start_redis: StartRedis, open_log: Any
 ) -> None:

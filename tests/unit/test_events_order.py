@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nextedge.events.state.checkpoint_writer import CheckpointWriter, write_checkpoint
 
 from nextedge.events.event import Event, parse_event
 from nextedge.events.logs.sqlite.log import LocalLog
 from nextedge.events.schemas import EVENTS
 from nextedge.events.state.checkpoint import Checkpoints, canonical
+from nextedge.events.state.checkpoint_writer import CheckpointWriter, write_checkpoint
 from nextedge.events.state.folded_state import FoldedState
 from nextedge.events.state.overlay import Overlay
 
