@@ -22,10 +22,21 @@ from typing import Any
 import nextedge
 from nextedge import Recommender
 from nextedge.api.app import create_app
+from nextedge.data.synthetic import SyntheticConfig, generate_tenant
 
 SOURCE = Path(nextedge.__file__).parent
 STEPS = ("recommender.py", "build/*.py", "releases/repository.py")
 """The files that the walk of a build lists: the steps in their order. What they call is left out."""
+
+
+def small_tenant(directory: Path) -> None:
+    """Make tables and a release of both surfaces: what the walks run on."""
+    generate_tenant(directory, SyntheticConfig(users=300, items=120, seed=3))
+    surfaces = "".join(
+        f"[surfaces.{name}.ranker]\nmax_rows = 25000\n" for name in ("people", "items")
+    )
+    (directory / "nextedge.toml").write_text(f"[serving]\ndeadline_ms = 0\n{surfaces}")
+    Recommender(directory).build()
 
 
 class Visits:
