@@ -13,7 +13,7 @@ MOST_OF_A_REQUEST, MOST_OF_A_REPEAT = 45, 10
 """Files that a reader of one request, and of its repeat, has to open."""
 
 sys.path.insert(0, str(HOME / "docs"))
-import walks
+import walks  # noqa: E402 - a script beside the page
 
 
 def page(mark: str) -> list[str]:
