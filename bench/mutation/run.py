@@ -57,14 +57,21 @@ def run_tests(folder: Path, tests: list[str]) -> tuple[int, str]:
     return done.returncode, failures[0] if failures else done.stdout[-300:] + done.stderr[-300:]
 
 
+def out_of_date(folder: Path, faults: list[dict[str, Any]]) -> list[str]:
+    """The faults whose text their file does not have exactly once."""
+    found = []
+    for fault in faults:
+        file = folder / fault["file"]
+        times = file.read_text().count(fault["old"]) if file.exists() else 0
+        if times != 1:
+            found.append(f"{fault['name']}: {fault['file']} has its text {times} times")
+    return found
+
+
 def planted(folder: Path, fault: dict[str, Any], *, all_tests: bool) -> dict[str, Any]:
     """Plant a fault, run the tests, and take it out again."""
     file = folder / fault["file"]
     text = file.read_text()
-    if text.count(fault["old"]) != 1:
-        raise SystemExit(
-            f"{fault['name']}: {fault['file']} has its text {text.count(fault['old'])} times"
-        )
     file.write_text(text.replace(fault["old"], fault["new"]))
     started = time.monotonic()
     try:
@@ -92,6 +99,8 @@ def main() -> None:
     faults = tomllib.loads((HERE / "faults.toml").read_text())["fault"]
     chosen = [fault for fault in faults if not asked.names or fault["name"] in asked.names]
     folder, caught = copied(asked.folder), 0
+    if wrong := out_of_date(folder, chosen):
+        raise SystemExit("\n".join(wrong))
     for fault in chosen:
         result = planted(folder, fault, all_tests=asked.all_tests)
         caught += result["caught"]
