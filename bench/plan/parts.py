@@ -26,7 +26,7 @@ from nextedge.build.evaluation.ranked_lists import RankedQueries
 from nextedge.build.step import StepRunner
 from nextedge.build.time_split import window_pipeline as lines
 from nextedge.models.neural.graphsage import GraphSage
-from nextedge.retrieval.source import source_classes
+from nextedge.retrieval.registry import source_classes
 
 
 class Clock:

@@ -26,8 +26,8 @@ from nextedge.models.artifact import fingerprint
 from nextedge.models.distributed.launcher import fit
 from nextedge.models.model import TrainingData
 from nextedge.progress import Progress
-from nextedge.ranking.pipeline import enabled_sources
 from nextedge.retrieval.model_source import ModelSource, training_data
+from nextedge.retrieval.registry import enabled_sources, source_config
 from nextedge.storage.files import vanishing
 
 COMMON = "common"
@@ -57,7 +57,7 @@ class EmbedStep(SurfaceStep):
         sources = [
             source
             for source in enabled_sources(served, surface).values()
-            if issubclass(source, ModelSource) and source.model_class().trained
+            if issubclass(source, ModelSource) and source.model.trained
         ]
         left_out: dict[str, str] = {}
         (output / COMMON).mkdir()
@@ -85,9 +85,8 @@ class EmbedStep(SurfaceStep):
         progress: Progress,
         left_out: dict[str, str],
     ) -> None:
-        setting = self.config.surface(self.surface).sources.get(source.name)
-        config = source.config(setting.options if setting else {})
-        model = source.model_class()()
+        config = source_config(self.config.surface(self.surface), source)
+        model = source.model()
         if model.extra == "train" and not _has_torch():
             left_out[source.name] = "torch is not installed: pip install 'nextedge[train]'"
             return

@@ -26,6 +26,7 @@ from nextedge.memory import bound_bytes
 from nextedge.progress import Progress, quiet
 from nextedge.releases.manifest import COSTS
 from nextedge.releases.shared import open_bucket, open_releases
+from nextedge.retrieval.registry import check_sources
 from nextedge.storage.files import writing
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ def build(
     names = options.surfaces or tuple(config.surfaces)
     for name in names:
         config.surface(name)
+    check_sources(config)  # before the work of hours that a misspelt option would stop
     if options.until is not None and options.until not in STEPS:
         raise InputError(f"no step {options.until!r}; {nearest(options.until, STEPS)}")
     state, releases, bucket = config.state_path, open_releases(config), open_bucket(config)

@@ -650,12 +650,13 @@ def import_(
     as_json: AsJson = False,
 ) -> None:
     """Turn a public format into our tables."""
-    from nextedge.data.importers import IMPORTERS
+    from nextedge.data.importers.importer import importers
     from nextedge.errors import nearest
 
-    if layout not in IMPORTERS:
-        raise InputError(f"no format {layout!r}; {nearest(layout, IMPORTERS)}")
-    report = IMPORTERS[layout].run(source, directory)
+    known = importers()
+    if layout not in known:
+        raise InputError(f"no format {layout!r}; {nearest(layout, known)}")
+    report = known[layout].run(source, directory)
     if as_json:
         render.print_json({"tables": report.tables, "notes": list(report.notes)})
         return

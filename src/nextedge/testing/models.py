@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -39,7 +40,7 @@ def planted(
     return TrainingData(relation, graph), of_query, of_candidate
 
 
-def check_model(model: Model, relation: Relation, directory: Path) -> None:
+def check_model(model: Model[Any], relation: Relation, directory: Path) -> None:
     """Fit on a planted graph and check everything a model promises.
 
     Raises:

@@ -6,13 +6,15 @@ for every source that is discovered, so that none can be left out.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from nextedge.retrieval.source import Source
 from nextedge.types import Requests
 
 
-def check_source(source: Source, requests: Requests, limit: int) -> None:
+def check_source(source: Source[Any], requests: Requests, limit: int) -> None:
     """Assert the contract of a source on some requests.
 
     Best first, no repeats, no existing edge nor the query itself, at most ``limit``; a batch

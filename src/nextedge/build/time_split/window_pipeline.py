@@ -78,7 +78,7 @@ class WindowPipeline:
         """The line with what two-hop found before, in place of its walks."""
         arrays = {file.stem: mapped(file) for file in sorted(folder.glob("*.npy"))}
         own = line.sources[TwoHop.name]
-        sources = {**line.sources, TwoHop.name: TwoHop(line.scope, own.options, arrays)}
+        sources = {**line.sources, TwoHop.name: TwoHop(line.scope, own.config, arrays)}
         return replace(line, sources=sources)
 
 

@@ -24,7 +24,7 @@ from nextedge.graph.csr import build_graph
 from nextedge.models.artifact import Artifact
 from nextedge.models.distributed.collectives import batch_norm, current_ranks, dropout, shared_by
 from nextedge.models.inference import IN_PROCESS, Inference
-from nextedge.models.model import Model, ModelConfig, ModelProgress, TrainingData
+from nextedge.models.model import Model, ModelProgress, TrainingData
 from nextedge.models.neural.graph_partition import Partitioned, Replicated
 from nextedge.models.neural.losses import log_frequency, sampled_softmax, scores_of_drawn
 from nextedge.models.neural.negatives import Negatives
@@ -48,7 +48,7 @@ from nextedge.models.neural.trainer import (
 )
 from nextedge.models.neural.training_graph import Layout, lay_out
 from nextedge.models.rankers.ndcg import full_ranking_ndcg
-from nextedge.types import FloatArray, IndexArray
+from nextedge.types import CONNECTS, FloatArray, IndexArray
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -56,16 +56,17 @@ if TYPE_CHECKING:
 _SMALLEST_BATCH = 256
 
 
-class GraphSage(Model):
+class GraphSage(Model[GraphSageConfig]):
     """Embeddings whose dot product is the cosine that the network learned."""
 
     name = "graphsage"
-    config_class = GraphSageConfig
+    relations = (CONNECTS,)
+    reason = "close_in_network"
     extra = "train"
     trained = True
     inductive = True
 
-    def fit(self, data: TrainingData, config: ModelConfig, progress: ModelProgress) -> Artifact:
+    def fit(self, data: TrainingData, config: GraphSageConfig, progress: ModelProgress) -> Artifact:
         """Train on the edges taken out, then embed all nodes over the whole graph.
 
         Raises:
@@ -73,7 +74,6 @@ class GraphSage(Model):
             TrainingError: no edge carries messages, or the training diverged.
             MissingDependencyError: torch is not installed.
         """
-        assert isinstance(config, GraphSageConfig)
         torch = import_torch(self.name)
         layout = lay_out(self.name, data, config)
         with torch.random.fork_rng(devices=[]):

@@ -10,7 +10,7 @@ see ``bpr``. Cost: every batch smooths all nodes, O(layers · E · d); large bat
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -61,15 +61,15 @@ class LightGcnConfig(ModelConfig):
     curriculum: CurriculumConfig = CurriculumConfig(negatives=256)
 
 
-class LightGcn(Model):
+class LightGcn(Model[LightGcnConfig]):
     """Query and candidate embeddings over the whole graph."""
 
     name = "lightgcn"
-    config_class: ClassVar[type[ModelConfig]] = LightGcnConfig
+    reason = "people_like_you"
     extra = "train"
     trained = True
 
-    def fit(self, data: TrainingData, config: ModelConfig, progress: ModelProgress) -> Artifact:
+    def fit(self, data: TrainingData, config: LightGcnConfig, progress: ModelProgress) -> Artifact:
         """Train by gradients; the same seed gives the same embeddings.
 
         Raises:
@@ -77,7 +77,6 @@ class LightGcn(Model):
             TrainingError: the training diverged.
             MissingDependencyError: torch is not installed.
         """
-        assert isinstance(config, LightGcnConfig)
         torch = import_torch(self.name)
         kept, training, validation = _split(data, config)
         if len(training[0]) < _FEWEST:

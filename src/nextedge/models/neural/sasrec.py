@@ -33,7 +33,7 @@ from nextedge.models.neural.trainer import (
     training_facts,
 )
 from nextedge.models.rankers.ndcg import full_ranking_ndcg
-from nextedge.types import FloatArray, IndexArray
+from nextedge.types import ENGAGES, FloatArray, IndexArray
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -62,15 +62,17 @@ class SasRecConfig(ModelConfig):
     curriculum: CurriculumConfig = CurriculumConfig(negatives=1024)
 
 
-class SasRec(Model):
+class SasRec(Model[SasRecConfig]):
     """Query embeddings from ordered histories, candidate embeddings from ids and features."""
 
     name = "sasrec"
-    config_class = SasRecConfig
+    relations = (ENGAGES,)
+    reason = "because_you_liked"
+    needs_times = True
     extra = "train"
     trained = True
 
-    def fit(self, data: TrainingData, config: ModelConfig, progress: ModelProgress) -> Artifact:
+    def fit(self, data: TrainingData, config: SasRecConfig, progress: ModelProgress) -> Artifact:
         """Train on every step of every history.
 
         Raises:
@@ -78,7 +80,6 @@ class SasRec(Model):
             TrainingError: the training diverged.
             MissingDependencyError: torch is not installed.
         """
-        assert isinstance(config, SasRecConfig)
         torch = import_torch(self.name)
         if data.graph.edges < _FEWEST:
             raise TooLittleDataError(

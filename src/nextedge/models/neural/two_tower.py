@@ -27,7 +27,7 @@ from nextedge.models.distributed.collectives import (
     shared_by,
 )
 from nextedge.models.inference import IN_PROCESS, Inference, Layer, unit_rows
-from nextedge.models.model import Model, ModelConfig, ModelProgress, TrainingData
+from nextedge.models.model import Model, ModelProgress, TrainingData
 from nextedge.models.neural.graphsage import batch_size
 from nextedge.models.neural.losses import log_frequency, sampled_softmax, scores_of_drawn
 from nextedge.models.neural.negatives import Negatives
@@ -63,16 +63,16 @@ class TwoTowerConfig(GraphSageConfig):
     dimensions: int = Field(64, ge=1)
 
 
-class TwoTower(Model):
+class TwoTower(Model[TwoTowerConfig]):
     """Query and candidate embeddings from features alone: new nodes need no training."""
 
     name = "two_tower"
-    config_class = TwoTowerConfig
+    reason = "people_like_you"
     extra = "train"
     trained = True
     inductive = True
 
-    def fit(self, data: TrainingData, config: ModelConfig, progress: ModelProgress) -> Artifact:
+    def fit(self, data: TrainingData, config: TwoTowerConfig, progress: ModelProgress) -> Artifact:
         """Train on the edges taken out, then embed all nodes.
 
         Raises:
@@ -80,7 +80,6 @@ class TwoTower(Model):
             TrainingError: the training diverged.
             MissingDependencyError: torch is not installed.
         """
-        assert isinstance(config, TwoTowerConfig)
         torch = import_torch(self.name)
         layout = lay_out(self.name, data, config)
         with torch.random.fork_rng(devices=[]):
