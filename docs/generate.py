@@ -1,5 +1,5 @@
-"""Writes the generated page docs/features.md, and the tables of docs/results.md, docs/ranking.md,
-docs/serving.md, docs/events.md and docs/scale.md.
+"""Writes the generated page docs/features.md, and the tables of docs/data.md, docs/results.md,
+docs/ranking.md, docs/serving.md, docs/events.md and docs/scale.md.
 
     python docs/generate.py
 
@@ -17,7 +17,7 @@ from typing import Any
 
 from scale_tables import tables
 
-from nextedge import Recommender
+from nextedge import Recommender, schema
 from nextedge.data.synthetic import SyntheticConfig, generate_tenant
 from nextedge.events.schemas import documented
 
@@ -57,6 +57,27 @@ def features() -> str:
     return "\n".join(lines) + "\n"
 
 
+def data() -> str:
+    """The page on input tables with its table of columns made anew from the schema."""
+    lines = ["| table | column | kind | |", "| --- | --- | --- | --- |"]
+    for table in schema.TABLES.values():
+        for column in table.columns:
+            about = ["required"] if column.required else []
+            about += [f"names a row of `{column.refers_to}`"] if column.refers_to else []
+            about += ["unique"] if (column.name,) == table.key else []
+            lines.append(
+                f"| `{table.name}` | `{column.name}` | {column.kind.value} | {', '.join(about)} |"
+            )
+    return _with_table((HOME / "data.md").read_text(encoding="utf-8"), "tables", lines)
+
+
+def _with_table(page: str, mark: str, lines: list[str]) -> str:
+    """A page with other lines between the comments that mark a table."""
+    start, end = f"<!-- {mark} -->\n", f"<!-- /{mark} -->"
+    before, _, rest = page.partition(start)
+    return before + start + "\n".join(lines) + "\n" + end + rest.partition(end)[2]
+
+
 def _ablation() -> tuple[dict[str, str], dict[str, str]]:
     """What leaving out a feature, and a group, costs by the newest measurement."""
     files = sorted((HOME.parent / "bench/ranking/results").glob("20*.json"))
@@ -89,9 +110,7 @@ def results() -> str:
         "items": _items([row for row in rows.values() if not row["best_tuned_heuristic"]]),
     }
     for name, lines in tables.items():
-        start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
-        before, _, rest = page.partition(start)
-        page = before + start + "\n".join(lines) + "\n" + end + rest.partition(end)[2]
+        page = _with_table(page, name, lines)
     return page
 
 
@@ -159,9 +178,7 @@ def rankers() -> str:
                 f"| {test} | {about['milliseconds']:.2f} |"
             )
     for mark, table in (("rankers", lines), ("reranker", second)):
-        start, end = f"<!-- {mark} -->\n", f"<!-- /{mark} -->"
-        before, _, rest = page.partition(start)
-        page = before + start + "\n".join(table) + "\n" + end + rest.partition(end)[2]
+        page = _with_table(page, mark, table)
     return page
 
 
@@ -210,18 +227,14 @@ def serving() -> str:
         f"Start to ready: {rows[runs[0]]['seconds to ready']} s. Of two workers the first has {memory['uss'][0]} MB to itself, "
         f"the second {memory['uss'][1]} MB, of {memory['rss'][0]} and {memory['rss'][1]} MB that each maps.",
     ]
-    start, end = "<!-- serving -->\n", "<!-- /serving -->"
-    before, _, rest = page.partition(start)
-    return before + start + "\n".join(lines) + "\n" + end + rest.partition(end)[2]
+    return _with_table(page, "serving", lines)
 
 
 def scale() -> str:
     """The page on scale with its plans, laws and check made anew by the command."""
     page = (HOME / "scale.md").read_text(encoding="utf-8")
     for name, lines in tables().items():
-        start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
-        before, _, rest = page.partition(start)
-        page = before + start + "\n".join(lines) + "\n" + end + rest.partition(end)[2]
+        page = _with_table(page, name, lines)
     return page
 
 
@@ -239,6 +252,7 @@ def _ratio(row: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
+    (HOME / "data.md").write_text(data(), encoding="utf-8")
     events = HOME / "events.md"
     events.write_text(documented(events.read_text(encoding="utf-8")), encoding="utf-8")
     (HOME / "features.md").write_text(features(), encoding="utf-8")

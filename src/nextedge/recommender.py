@@ -34,7 +34,6 @@ from nextedge.events.logs.sqlite.log import FILE
 from nextedge.events.request_log import RequestLog
 from nextedge.events.state.checkpoint import OVERLAY, SnapshotKeeper, Snapshots, renew
 from nextedge.events.state.overlay import Overlay
-from nextedge.events.stream import forget_counted
 from nextedge.progress import Progress, quiet
 from nextedge.releases.manifest import Release
 from nextedge.releases.shared import open_releases
@@ -588,7 +587,6 @@ class Recommender:
         erased = forget(state, self.releases, self.overlay.log, requests, user_id)
         self.contacts.forget(user_id)
         unpublish(self.config)
-        forget_counted(self.config, user_id)
         with contextlib.suppress(NextEdgeError):  # there may be no release yet
             self.served.refresh()  # its files were replaced
         return erased

@@ -146,7 +146,7 @@ def test_the_spill_folder_goes_with_the_engine() -> None:
 
 
 def test_importing_nextedge_loads_no_engine() -> None:
-    heavy = ("ibis", "duckdb", "pandera", "pyarrow")
+    heavy = ("ibis", "duckdb", "pandas", "pyarrow")
     code = f"import nextedge, sys; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

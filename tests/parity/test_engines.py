@@ -48,7 +48,7 @@ def tenant(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "nextedge.toml").write_text(
         "[surfaces.people]\n[surfaces.people.ranker]\nmax_rows = 4000\n"
         "[surfaces.items]\n[surfaces.items.ranker]\nmax_rows = 4000\n"
-        "[surfaces.items.index]\nkind = 'ivf_flat'\nexact_below = 10\nshards = 2\n"
+        "[surfaces.items.index]\nkind = 'ivf_flat'\nexact_search_max_items = 10\nshards = 2\n"
     )
     return folder
 

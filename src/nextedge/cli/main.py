@@ -511,37 +511,6 @@ def prune(
 
 
 @app.command()
-def stream(
-    checkpoint: Annotated[
-        Path, typer.Option(help="folder of this job alone, on a disk that all of Spark sees")
-    ],
-    source: Annotated[
-        str | None,
-        typer.Option("--from", help="a folder of JSON lines, or kafka://…; default events.broker"),
-    ] = None,
-    once: Annotated[
-        bool, typer.Option("--once", help="stop when all that is there is done")
-    ] = False,
-    config: ConfigFile = _DEFAULT,
-    as_json: AsJson = False,
-) -> None:
-    """Add events to the real-time features in the store, by Spark; goes on where it was stopped."""
-    from nextedge.events.stream import run_stream
-
-    settings = _recommender(None, config).config
-    given = source or settings.events.broker
-    if given is None:
-        raise InputError("give --from FOLDER or --from kafka://…, or set events.broker")
-
-    def told(batch: int, facts: int) -> None:
-        render.err.print(f"batch {batch}: {facts} facts", markup=False)
-
-    batches = run_stream(settings, given, checkpoint, until_done=once, told=told)
-    if as_json:
-        render.print_json({"batches": batches})
-
-
-@app.command()
 def publish(
     release: Annotated[str | None, typer.Option(help="default: the served one")] = None,
     users: Annotated[

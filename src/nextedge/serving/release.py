@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from nextedge.config import Config, SurfaceConfig
+from nextedge.config import RENAMED_SETTINGS, Config, SurfaceConfig
 from nextedge.data.ids import IdMap
 from nextedge.errors import InputError, UnknownSurfaceError, nearest
 from nextedge.events.state.overlay import Overlay
@@ -192,7 +192,7 @@ class LoadedRelease:
         ]
 
     def _load(self, name: str, config: Config) -> LoadedSurface:
-        built = Config.model_validate({**self.release.manifest["config"], "base": "."})
+        built = _built_with(self.release)
         settings = built.surface(name)
         if name in config.surfaces:  # policy and k may change between builds
             live = config.surfaces[name]
@@ -229,6 +229,18 @@ class LoadedRelease:
         path = self.release.path / "surfaces" / surface / "evaluation.json"
         loaded: Mapping[str, Any] = json.loads(path.read_text())
         return loaded
+
+
+def _built_with(release: Release) -> Config:
+    """The configuration that a release was built with."""
+    # an older version may have built it, and recorded settings under their former names
+    return Config.model_validate({**_renamed(release.manifest["config"]), "base": "."})
+
+
+def _renamed(settings: Any) -> Any:
+    if isinstance(settings, Mapping):
+        return {RENAMED_SETTINGS.get(k, k): _renamed(value) for k, value in settings.items()}
+    return settings
 
 
 def _within(positions: np.ndarray, size: int) -> IndexArray:

@@ -10,8 +10,6 @@ features 430 kB where there are 94; those that events change are computed again 
 from __future__ import annotations
 
 import logging
-import queue
-import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ import numpy as np
 from nextedge.config import Config
 from nextedge.data.partition import Part
 from nextedge.errors import CorruptValueError, ShardError, StoreError
+from nextedge.storage.write_behind import WriteBehind
 from nextedge.stores.packing import pack, unpack
 from nextedge.stores.partitioned import open_stores
 from nextedge.stores.store import Key, Store
@@ -55,6 +54,9 @@ class CachedCandidates:
     edges: str = ""
 
 
+Find = Callable[[], CachedCandidates]
+
+
 class PublishedCandidates:
     """Candidates of one user and surface of a release, in a store."""
 
@@ -66,16 +68,15 @@ class PublishedCandidates:
         self.an_hour = an_hour
         self._hour, self._added = 0, 0
         self.failed = 0
-        """Reads and writes that the store refused, and values that were damaged."""
-        self.dropped = 0
+        """Reads and writes that the store refused, and damaged values."""
         self._hits = self._misses = 0
-        self._waiting: queue.Queue[
-            tuple[str, CachedCandidates | Callable[[], CachedCandidates]] | None
-        ]
-        self._waiting = queue.Queue(_WAITING)
+        self._queue = WriteBehind("nextedge-publish", self._write, _WAITING, batch=1)
         self._refreshing: set[str] = set()
-        self._writer = threading.Thread(target=self._write, name="nextedge-publish", daemon=True)
-        self._writer.start()
+
+    @property
+    def dropped(self) -> int:
+        """Values that a full queue did not take."""
+        return self._queue.dropped
 
     def get(self, name: str) -> CachedCandidates | None:
         """What was kept under the name of a list (``LoadedRelease.list_name``), or None.
@@ -104,9 +105,9 @@ class PublishedCandidates:
 
     def put(self, name: str, found: CachedCandidates) -> None:
         """Keep the candidates of one query, sooner or later; never waits."""
-        self._queue(_key(name), found)
+        self._enqueue(_key(name), found)
 
-    def renew(self, lists: Sequence[tuple[str, str, Callable[[], CachedCandidates]]]) -> None:
+    def renew(self, lists: Sequence[tuple[str, str, Find]]) -> None:
         """Find lists anew in the background, where there is one under its former name, which goes.
 
         Args:
@@ -126,41 +127,36 @@ class PublishedCandidates:
             if value is not None:
                 self.refresh(name, find)
 
-    def refresh(self, name: str, find: Callable[[], CachedCandidates]) -> None:
+    def refresh(self, name: str, find: Find) -> None:
         """Find the candidates of one query in the background, as there was no time; never waits."""
         key = _key(name)
         if key not in self._refreshing:
             self._refreshing.add(key)
-            if not self._queue(key, find):
+            if not self._enqueue(key, find):
                 self._refreshing.discard(key)
 
-    def _queue(self, key: str, found: CachedCandidates | Callable[[], CachedCandidates]) -> bool:
+    def _enqueue(self, key: str, found: CachedCandidates | Find) -> bool:
         hour = int(time.monotonic() // 3600)
         self._hour, self._added = hour, self._added + 1 if hour == self._hour else 1
-        if self._added > self.an_hour:
-            return False
-        try:
-            self._waiting.put_nowait((key, found))
-        except queue.Full:
-            self.dropped += 1
-            return False
-        return True
+        return self._added <= self.an_hour and self._queue.put((key, found))
+
+    def flush(self) -> None:
+        """Write every queued value now."""
+        self._queue.flush()
 
     def close(self) -> None:
-        """Write what waits, and let go of the store."""
-        self._waiting.put(None)
-        self._writer.join()
+        """Write every queued value, and close the store."""
+        self._queue.close()
         self.store.close()
 
-    def _write(self) -> None:
-        while (waiting := self._waiting.get()) is not None:
-            key, found = waiting
+    def _write(self, batch: list[tuple[str, CachedCandidates | Find]]) -> None:
+        for key, found in batch:
             try:
-                kept = found if isinstance(found, CachedCandidates) else found()
-                self.store.put_many({key: packed(key, kept)}, self.seconds)
+                value = found if isinstance(found, CachedCandidates) else found()
+                self.store.put_many({key: packed(key, value)}, self.seconds)
             except (StoreError, ShardError) as error:
                 self._count(error)
-            except Exception:  # of a source: the thread goes on for the others
+            except Exception:  # of a source: the thread goes on with the others
                 _log.exception("candidates were not found")
             finally:
                 self._refreshing.discard(key)
