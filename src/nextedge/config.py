@@ -270,6 +270,8 @@ class PolicyConfig(Settings):
     """Leave out what was shown to the query in this many days; 0 = off."""
     freshness_half_life_days: float | None = Field(None, gt=0)
     """Scores of older candidates decay by their created_at; None = off."""
+    rules: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Rules of other packages that run here, by name, each with its settings."""
     regions_column: str = "regions"
     allow_seen: bool = False
 

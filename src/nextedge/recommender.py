@@ -142,8 +142,10 @@ class Recommender:
         """
         from nextedge.data.validation import inspect_data
         from nextedge.engines.duckdb.engine import LocalEngine
+        from nextedge.policy.rule import check_rules
         from nextedge.retrieval.registry import check_sources
 
+        check_rules(self.config)
         check_sources(self.config)
         with LocalEngine() as engine:
             return inspect_data(self.config, engine, self._frames).report

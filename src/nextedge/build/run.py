@@ -23,6 +23,7 @@ from nextedge.config import Config
 from nextedge.engines.base import Engine
 from nextedge.errors import InputError, nearest
 from nextedge.memory import bound_bytes
+from nextedge.policy.rule import check_rules
 from nextedge.progress import Progress, quiet
 from nextedge.releases.manifest import COSTS
 from nextedge.releases.shared import open_bucket, open_releases
@@ -93,6 +94,7 @@ def build(
     names = options.surfaces or tuple(config.surfaces)
     for name in names:
         config.surface(name)
+    check_rules(config)
     check_sources(config)  # before the work of hours that a misspelt option would stop
     if options.until is not None and options.until not in STEPS:
         raise InputError(f"no step {options.until!r}; {nearest(options.until, STEPS)}")
