@@ -11,7 +11,8 @@ import pytest
 
 from nextedge.config import Config, parse_config
 from nextedge.errors import ConfigError
-from nextedge.retrieval.registry import check_sources, source_classes
+from nextedge.policy.check import check_plugins
+from nextedge.retrieval.registry import source_classes
 
 
 def config_of(sources: dict[str, Any], surface: str = "people") -> Config:
@@ -52,18 +53,18 @@ def test_wrong_settings_of_a_source_are_refused(
     surface: str, sources: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        check_sources(config_of(sources, surface))
+        check_plugins(config_of(sources, surface))
 
 
 def test_all_faults_are_named_at_once() -> None:
     sources = {"two_hop": {"options": {"a": 1, "b": 2}}, "popula": {}}
     with pytest.raises(ConfigError) as raised:
-        check_sources(config_of(sources))
+        check_plugins(config_of(sources))
     assert len(str(raised.value).splitlines()) == 3
 
 
 def test_right_settings_are_taken() -> None:
-    check_sources(
+    check_plugins(
         config_of(
             {
                 "two_hop": {"options": {"min_common": 2, "score": "jaccard"}},

@@ -207,11 +207,10 @@ def print_plan(made: Plan, workload: Workload) -> None:
     from rich.table import Table
 
     size, traffic = workload.size, workload.traffic
-    render.out.print(
+    render.say(
         f"{size.users:,.0f} users, {size.entries:,.0f} entries of connections, {size.items:,.0f} items, "
         f"{size.interactions:,.0f} interactions; {traffic.qps:,.0f} requests a second in "
-        f"{traffic.p99_ms:g} ms, a release every {traffic.refresh_hours:g} h",
-        soft_wrap=True,
+        f"{traffic.p99_ms:g} ms, a release every {traffic.refresh_hours:g} h"
     )
     table = Table(box=None, pad_edge=False)
     for place, name in enumerate(HEADER):
@@ -221,16 +220,16 @@ def print_plan(made: Plan, workload: Workload) -> None:
         )
     for cells in rows_of(made):
         table.add_row(*cells)
-    render.out.print(table)
+    render.console().print(table)
     for line in totals(made):
-        render.out.print(line, soft_wrap=True)
-    render.out.print("Grows with:")
+        render.say(line)
+    render.say("Grows with:")
     for row in made.rows:
         bound = f"; memory: {row.bounded_by}" if row.bounded_by else ""
-        render.out.print(f"  {row.stage}: {row.grows_with}{bound}", soft_wrap=True, markup=False)
-    render.out.print("Assumed:")
+        render.say(f"  {row.stage}: {row.grows_with}{bound}")
+    render.say("Assumed:")
     for line in made.assumptions:
-        render.out.print(f"  {line}", soft_wrap=True, markup=False)
+        render.say(f"  {line}")
 
 
 def totals(made: Plan) -> list[str]:

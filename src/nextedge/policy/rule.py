@@ -1,4 +1,4 @@
-"""The contract of a policy rule, every rule by name, and the check of their settings."""
+"""The contract of a policy rule, and every rule by name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, ClassVar, Generic, TypeVar
 
-from nextedge.config import Config, Configurable, PolicyConfig, Settings, parse_options
+from nextedge.config import Configurable, PolicyConfig, Settings, parse_options
 from nextedge.discovery import discover
 from nextedge.errors import ConfigError, nearest
 from nextedge.graph.scope import Scope
@@ -64,8 +64,8 @@ def rule_classes() -> list[type[Rule[Any]]]:
 
 
 def active_rules(scope: Scope, settings: PolicyConfig) -> list[Rule[Any]]:
-    """The rules that a policy switches on, in their order; raises ConfigError as ``check_rules``."""
-    for fault in _faults(settings):
+    """The rules that a policy switches on, in their order; raises ConfigError on a wrong name."""
+    for fault in rule_faults(settings):
         raise ConfigError(f"policy.rules.{fault}")
     return [
         cls(scope, settings, cls.config_class.model_validate(settings.rules.get(cls.name, {})))
@@ -74,23 +74,8 @@ def active_rules(scope: Scope, settings: PolicyConfig) -> list[Rule[Any]]:
     ]
 
 
-def check_rules(config: Config) -> None:
-    """Check that every rule that a policy names exists and has valid settings.
-
-    Raises:
-        ConfigError: names every fault, with the nearest valid name.
-    """
-    faults = [
-        f"surfaces.{name}.policy.rules.{fault}"
-        for name, surface in config.surfaces.items()
-        for context in (None, *surface.contexts)
-        for fault in _faults(surface.in_context(context)[1])
-    ]
-    if faults:
-        raise ConfigError("\n".join(dict.fromkeys(faults)))
-
-
-def _faults(settings: PolicyConfig) -> Iterator[str]:
+def rule_faults(settings: PolicyConfig) -> Iterator[str]:
+    """Faults of the rules that a policy names, each with the nearest valid name."""
     if not settings.rules:
         return
     classes = {cls.name: cls for cls in rule_classes() if not cls.built_in()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, cast
 
-from nextedge.config import Config, Options, SourceConfig, SurfaceConfig, parse_options
+from nextedge.config import Options, SourceConfig, SurfaceConfig, parse_options
 from nextedge.discovery import discover, path_of
 from nextedge.errors import ConfigError, PluginError, nearest
 from nextedge.graph.scope import Scope
@@ -49,22 +49,8 @@ def source_config(surface: SurfaceConfig, cls: type[Source[Options]]) -> Options
     return parse_options(config_class, options, f"options of source {cls.name!r}")
 
 
-def check_sources(config: Config) -> None:
-    """Check that every configured source exists, applies to its surface, and has valid options.
-
-    Raises:
-        ConfigError: names every fault, with the nearest valid name.
-    """
-    faults = [
-        f"surfaces.{name}.sources.{fault}"
-        for name, surface in config.surfaces.items()
-        for fault in _faults(surface)
-    ]
-    if faults:
-        raise ConfigError("\n".join(faults))
-
-
-def _faults(surface: SurfaceConfig) -> Iterator[str]:
+def source_faults(surface: SurfaceConfig) -> Iterator[str]:
+    """Faults of the sources that a surface names: unknown ones, inapplicable ones, wrong options."""
     classes, relation = source_classes(), relation_of(surface)
     applicable = [name for name, cls in classes.items() if relation in cls.relations]
     for name, setting in surface.sources.items():

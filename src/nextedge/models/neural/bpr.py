@@ -6,11 +6,9 @@ Implicit Feedback", UAI 2009.
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field
 
-from nextedge.models.neural.lightgcn import LightGcn, LightGcnConfig
+from nextedge.models.neural.lightgcn import GraphLoss, LightGcn, LightGcnConfig
 from nextedge.models.neural.negatives import CurriculumConfig
 
 
@@ -18,7 +16,7 @@ class BprConfig(LightGcnConfig):
     """Settings of the factorisation."""
 
     layers: int = Field(0, ge=0, le=0)
-    loss: Literal["bpr", "softmax"] = "bpr"
+    loss: GraphLoss = "bpr"
     penalty: float = Field(1e-3, ge=0)
     curriculum: CurriculumConfig = CurriculumConfig(negatives=64)
 
