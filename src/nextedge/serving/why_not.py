@@ -19,7 +19,7 @@ from nextedge.retrieval.merge import gather_sources
 from nextedge.serving.messages import RecommendationRequest
 from nextedge.serving.prepare import prepare
 from nextedge.serving.rank_with_deadline import ranked_candidates
-from nextedge.serving.release import LoadedRelease, LoadedSurface
+from nextedge.serving.release.loaded import LoadedRelease, LoadedSurface
 from nextedge.types import Candidates, Identifier, Requests
 
 
