@@ -18,7 +18,8 @@ from nextedge.graph.scope import Scope
 from nextedge.policy.policy import Policy
 from nextedge.ranking.pipeline import SCORE
 from nextedge.retrieval.eligibility import eligible, share_eligible
-from nextedge.retrieval.popular import NoConfig, Popular, Trending, TrendingConfig
+from nextedge.retrieval.popular import Popular, Trending, TrendingConfig
+from nextedge.retrieval.source import NoConfig
 from nextedge.types import CONNECTS, Candidates, Filter, Requests
 
 PEOPLE, DAY = 9, 86_400_000_000
