@@ -124,7 +124,7 @@ def workload_of(options: PlanOptions, settings: Config) -> Workload:
     left_out = tuple(name for name in settings.surfaces if name not in surfaces)
     if options.candidates is not None:
         update = {"candidates": options.candidates}
-        surfaces = {name: each.model_copy(update=update) for name, each in surfaces.items()}
+        surfaces = {name: surface.model_copy(update=update) for name, surface in surfaces.items()}
     return Workload(
         size,
         degrees,
