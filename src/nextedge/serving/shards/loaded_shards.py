@@ -59,33 +59,34 @@ def shards_of(bounds: list[int], part: Part) -> ShardRange:
     return ShardRange(low, high, bounds[low], bounds[high])
 
 
-class ReleaseShards:
-    """One part's shards of a release, memory-mapped, by surface and source."""
+ReleaseShards = Mapping[tuple[str, str], tuple[ShardRange, ShardedIndex]]
+"""A part's shards of a release, by surface and source."""
 
-    def __init__(self, releases: Releases, release: Release, part: Part) -> None:
-        self.indexes: dict[tuple[str, str], tuple[ShardRange, ShardedIndex]] = {}
-        ranges: dict[Path, ShardRange] = {}
-        for surface in release.surfaces:
-            for folder in sorted((release.path / "surfaces" / surface / "index").glob("*/")):
-                if is_sharded(folder):
-                    ranges[folder] = shards_of(saved_bounds(folder), part)
-        # not the vectors: they are larger than everything else here
-        files = {
-            str((folder / name).relative_to(release.path))
-            for folder, span in ranges.items()
-            for name in ("", *map(shard_folder, range(span.low, span.high)))
-        }
-        releases.verify(release, files)
-        for folder, span in ranges.items():
-            home, source = folder.parent.parent, folder.name
-            vectors = mapped(home / "sources" / source / "candidate.npy")
-            index = ShardedIndex.load(folder, vectors, span.low, span.high)
-            self.indexes[home.name, source] = span, index
 
-    @property
-    def vectors(self) -> Mapping[str, int]:
-        """Number of vectors, by surface and source."""
-        return {f"{surface} {source}": r.size for (surface, source), (r, _) in self.indexes.items()}
+def load_shards(releases: Releases, release: Release, part: Part) -> ReleaseShards:
+    """Memory-map one part's shards of a release.
+
+    Raises:
+        ReleaseError: a file of them was altered.
+    """
+    ranges: dict[Path, ShardRange] = {}
+    for surface in release.surfaces:
+        for folder in sorted((release.path / "surfaces" / surface / "index").glob("*/")):
+            if is_sharded(folder):
+                ranges[folder] = shards_of(saved_bounds(folder), part)
+    # not the vectors: they are larger than everything else here
+    files = {
+        str((folder / name).relative_to(release.path))
+        for folder, span in ranges.items()
+        for name in ("", *map(shard_folder, range(span.low, span.high)))
+    }
+    releases.verify(release, files)
+    shards = {}
+    for folder, span in ranges.items():
+        home, source = folder.parent.parent, folder.name
+        vectors = mapped(home / "sources" / source / "candidate.npy")
+        shards[home.name, source] = span, ShardedIndex.load(folder, vectors, span.low, span.high)
+    return shards
 
 
 class LoadedShards:
@@ -156,7 +157,7 @@ class LoadedShards:
             UnknownReleaseError: there is no such release here.
             ValueError: queries or ``allowed`` do not fit the vectors.
         """
-        loaded = self.release(release_id).indexes.get((surface, source))
+        loaded = self.release(release_id).get((surface, source))
         if loaded is None:
             return None
         span, index = loaded
@@ -181,7 +182,7 @@ class LoadedShards:
 
     def _load(self, release_id: str) -> ReleaseShards:
         try:
-            shards = ReleaseShards(self._releases, self._releases.get(release_id), self.part)
+            shards = load_shards(self._releases, self._releases.get(release_id), self.part)
         except BaseException:
             with self._lock:  # a release that fails to load must not replace one that is in use
                 self._loaded.pop(release_id, None)
@@ -189,5 +190,6 @@ class LoadedShards:
         with self._lock:
             while len(self._loaded) > LOADED_RELEASES:
                 self._loaded.popitem(last=False)
-        _log.info("release %s: part %s loaded %s", release_id, self.part, dict(shards.vectors))
+        sizes = {" ".join(names): span.size for names, (span, _) in shards.items()}
+        _log.info("release %s: part %s loaded %s", release_id, self.part, sizes)
         return shards

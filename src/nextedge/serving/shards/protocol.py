@@ -139,24 +139,13 @@ def receive(connection: socket.socket) -> bytes | None:
         OSError: the connection is lost, also in the middle of a message.
         CorruptValueError: too long for a message.
     """
-    head = _read(connection, LENGTH.size)
-    if not head:
-        return None
-    body = _read(connection, length_of(head))
-    if not body:
+    # reading ahead takes nothing of a next message: it is sent after the response to this one
+    with connection.makefile("rb") as stream:
+        head = stream.read(LENGTH.size)
+        if not head:
+            return None
+        size = length_of(head) if len(head) == LENGTH.size else 0
+        body = stream.read(size)
+    if not size or len(body) < size:
         raise ConnectionError("the connection ended in the middle of a message")
     return body
-
-
-def _read(connection: socket.socket, size: int) -> bytes:
-    """So many bytes, or none where the connection ends before the first."""
-    body = bytearray(size)
-    view, have = memoryview(body), 0
-    while have < size:
-        count = connection.recv_into(view[have:])
-        if not count:
-            if have:
-                raise ConnectionError("the connection ended in the middle of a message")
-            return b""
-        have += count
-    return bytes(body)
