@@ -71,6 +71,15 @@ def data() -> str:
     return _with_table((HOME / "data.md").read_text(encoding="utf-8"), "tables", lines)
 
 
+def decisions() -> str:
+    """The page that lists the decision records, by number."""
+    lines = ["# Decisions", "", "What was decided and why, one page a decision.", ""]
+    for page in sorted((HOME / "decisions").glob("0*.md")):
+        title = page.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
+        lines.append(f"- [{title}]({page.name})")
+    return "\n".join(lines) + "\n"
+
+
 def _with_table(page: str, mark: str, lines: list[str]) -> str:
     """A page with other lines between the comments that mark a table."""
     start, end = f"<!-- {mark} -->\n", f"<!-- /{mark} -->"
@@ -253,6 +262,7 @@ def _ratio(row: dict[str, Any]) -> str:
 
 if __name__ == "__main__":
     (HOME / "data.md").write_text(data(), encoding="utf-8")
+    (HOME / "decisions" / "index.md").write_text(decisions(), encoding="utf-8")
     events = HOME / "events.md"
     events.write_text(documented(events.read_text(encoding="utf-8")), encoding="utf-8")
     (HOME / "features.md").write_text(features(), encoding="utf-8")

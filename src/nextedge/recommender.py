@@ -32,7 +32,8 @@ from nextedge.events.logs.log import open_live_log
 from nextedge.events.logs.relay import BrokerRelays, relays_to_broker
 from nextedge.events.logs.sqlite.log import FILE
 from nextedge.events.request_log import RequestLog
-from nextedge.events.state.checkpoint import OVERLAY, SnapshotKeeper, Snapshots, renew
+from nextedge.events.state.checkpoint import OVERLAY, Checkpoints
+from nextedge.events.state.checkpoint_writer import CheckpointWriter, write_checkpoint
 from nextedge.events.state.overlay import Overlay
 from nextedge.progress import Progress, quiet
 from nextedge.releases.manifest import Release
@@ -94,8 +95,8 @@ class Recommender:
         )
         """Which release answers whom."""
         self._overlay: Overlay | None = None
-        self._snapshots = Snapshots(self.config.state_path / OVERLAY)
-        self._keeper: SnapshotKeeper | None = None
+        self._checkpoints = Checkpoints(self.config.state_path / OVERLAY)
+        self._keeper: CheckpointWriter | None = None
         if self.config.events.log is not None:  # a URL that names no log is told now
             open_live_log(self.config).close()
         self._serving = False
@@ -301,7 +302,7 @@ class Recommender:
 
     def _new_overlay(self) -> Overlay:
         days = max((surface.shown_days for surface in self.config.surfaces.values()), default=0.0)
-        return Overlay(open_live_log(self.config), self._snapshots, days)
+        return Overlay(open_live_log(self.config), self._checkpoints, days)
 
     def keep_snapshot(self) -> None:
         """Keep the overlay as of now, so that processes that start fold only what comes after it."""
@@ -309,7 +310,7 @@ class Recommender:
             return  # nothing was ever recorded
         overlay = self._new_overlay()
         try:
-            renew(lambda: overlay, self._snapshots)
+            write_checkpoint(lambda: overlay, self._checkpoints)
         except (StorageError, LiveStateError) as error:  # the log has it all
             _log.warning("no snapshot of the overlay: %s", error)
         finally:
@@ -326,7 +327,7 @@ class Recommender:
         if settings.log_requests:
             self.request_log = self._new_request_log()
         self._relays = relays_to_broker(self.overlay.log, self.config, self._admitted)
-        self._keeper = SnapshotKeeper(self.overlay, self.overlay.emptied)
+        self._keeper = CheckpointWriter(self.overlay, self.overlay.emptied)
 
     def _warn_of_own_log(self) -> None:
         if self.config.state_url is not None and self.config.events.log is None:
@@ -438,7 +439,7 @@ class Recommender:
         release, experiment = arm
         if strict:
             self.overlay.catch_up()
-            places = release.entities.users.positions(self.overlay.askers(user_ids))
+            places = release.entities.users.positions(self.overlay.query_ids(user_ids))
             unknown = [u for u, place in zip(user_ids, places, strict=True) if place < 0]
             if unknown:
                 raise UnknownUserError(
@@ -625,7 +626,7 @@ class Recommender:
         """
         from nextedge.events.replay import replay_events
 
-        return replay_events(self.overlay.log, self._snapshots, self.overlay.emptied, since)
+        return replay_events(self.overlay.log, self._checkpoints, self.overlay.emptied, since)
 
     def evaluation(self, release_id: str | None = None) -> dict[str, Any]:
         """Per surface the evaluation report of a release, as plain JSON values."""

@@ -53,3 +53,10 @@ def test_pages_speak_of_the_project_alone() -> None:
     """No path of one machine, in no page that is shipped."""
     for page in [README, *HOME.glob("docs/**/*.md")]:
         assert not re.search(r"(?<![\w.])/(?:root|home/\w+|tmp)/", page.read_text()), page
+
+
+def test_every_decision_is_listed() -> None:
+    """`python docs/generate.py` writes the list."""
+    listed = (HOME / "docs" / "decisions" / "index.md").read_text()
+    for page in (HOME / "docs" / "decisions").glob("0*.md"):
+        assert f"({page.name})" in listed

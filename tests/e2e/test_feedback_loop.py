@@ -17,8 +17,8 @@ import pytest
 
 from nextedge import Recommender
 from nextedge.build.tables import REPORT, TablesStep
-from nextedge.build.time_split.windows import History
-from nextedge.build.training_set.impressions import ImpressionOutcomes, shown_between
+from nextedge.build.time_split.history import History
+from nextedge.build.training_set.impression_outcomes import ImpressionOutcomes, outcomes_between
 from nextedge.config import RankerConfig
 from nextedge.engines.duckdb.engine import LocalEngine
 from nextedge.progress import quiet
@@ -113,7 +113,7 @@ def impressions(folder: Path) -> dict[tuple[str, str], dict[str, Any]]:
 def shown(folder: Path, relation: Relation) -> ImpressionOutcomes:
     history = History.load(work(folder, "entities"))
     start, end = (int(ago(days).timestamp() * 1e6) for days in (100, 0.1))
-    found = shown_between(history, relation, start, end, RankerConfig())
+    found = outcomes_between(history, relation, start, end, RankerConfig())
     assert found is not None
     return found
 

@@ -117,6 +117,7 @@ def test_a_trial_is_seen_everywhere_and_keeps_its_release(machines: Machines) ->
     assert not [name for name in machines.objects() if second in name]
 
 
+@pytest.mark.slow
 def test_no_promotion_is_lost_and_current_always_names_a_whole_release(machines: Machines) -> None:
     """Four publish at once while a fifth reads; all that was promoted is in the history."""
     done, faults, read = threading.Event(), [], []
@@ -217,6 +218,7 @@ with releases.building():
 """
 
 
+@pytest.mark.slow
 def test_a_publisher_killed_in_the_middle_leaves_nothing_visible(
     machines: Machines, s3_proxy: Proxy
 ) -> None:
@@ -292,6 +294,7 @@ def _refuses(*given: object) -> None:
     raise BucketError("refused")
 
 
+@pytest.mark.slow
 def test_requests_that_fail_now_and_then_are_made_again(
     machines: Machines, s3_proxy: Proxy
 ) -> None:
@@ -319,6 +322,7 @@ def test_requests_that_fail_now_and_then_are_made_again(
         (503, "cannot be written: SlowDown"),
     ],
 )
+@pytest.mark.slow
 def test_a_bucket_that_refuses_an_upload(
     machines: Machines, s3_proxy: Proxy, monkeypatch: pytest.MonkeyPatch, status: int, said: str
 ) -> None:
@@ -332,6 +336,7 @@ def test_a_bucket_that_refuses_an_upload(
     assert machines.machine("there").current()[0].id == served
 
 
+@pytest.mark.slow
 def test_what_is_served_goes_on_while_the_bucket_refuses(
     machines: Machines,
     s3_proxy: Proxy,
@@ -410,6 +415,7 @@ def test_large_files_go_in_parts(machines: Machines, s3_proxy: Proxy) -> None:
     assert (release.path / "more").read_bytes() == large
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_said_and_leaves_nothing(machines: Machines) -> None:
     machines.publish(machines.machine("here"), more=b"x" * 500_000)
     there = machines.machine("there")

@@ -44,9 +44,7 @@ class _Changes:
 
 def live_edges(overlay: Overlay) -> LiveEdges:
     """The edges that an overlay keeps."""
-    found = overlay.folds[LiveEdges.name]
-    assert isinstance(found, LiveEdges)
-    return found
+    return overlay.projection(LiveEdges)
 
 
 def with_live_edges(release: LoadedRelease, overlay: Overlay) -> LoadedRelease:
@@ -59,7 +57,7 @@ def with_live_edges(release: LoadedRelease, overlay: Overlay) -> LoadedRelease:
     edges, base = live_edges(overlay), release.base
     if release.live_as_of == (edges, edges.changes):
         return release
-    with overlay.still():
+    with overlay.paused():
         as_of = edges, edges.changes
         engaged = edges.interactions.copy()
         names = edges.users.all[:], edges.items.all[:]

@@ -58,7 +58,7 @@ def prepare(
     if not 1 <= k <= MAX_LIMIT:
         raise InputError(f"k = {k}: expected 1 to {MAX_LIMIT}")
     overlay.catch_up()
-    requests = _requests(release, surface, overlay, overlay.askers(user_ids), k, question)
+    requests = _requests(release, surface, overlay, overlay.query_ids(user_ids), k, question)
     kind, days = surface.settings.kind, surface.policy_in(name).settings.recently_shown_days
     ids = release.entities.users if kind == "people" else release.entities.items
 
@@ -70,7 +70,9 @@ def prepare(
 
     @cache
     def recently_shown(row: int) -> IndexArray:
-        names = overlay.shown_since(kind, user_ids[row], requests.now, days) if days else set()
+        names = (
+            overlay.impressions_since(kind, user_ids[row], requests.now, days) if days else set()
+        )
         return positions(names)
 
     @cache

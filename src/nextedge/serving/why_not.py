@@ -91,7 +91,7 @@ class _Path:
         ids = release.entities.users if people else release.entities.items
         self.candidate = int(ids.positions([candidate_id])[0])
         overlay.catch_up()
-        known = int(release.entities.users.positions(overlay.askers([user_id]))[0])
+        known = int(release.entities.users.positions(overlay.query_ids([user_id]))[0])
         for place, error, given in (
             (known, UnknownUserError, user_id),
             (self.candidate, UnknownUserError if people else UnknownItemError, candidate_id),

@@ -11,8 +11,8 @@ import threading
 from typing import Any, NamedTuple
 
 from nextedge.events.event import Event
+from nextedge.events.interaction import interaction_weight
 from nextedge.events.projections.projection import Projection
-from nextedge.events.to_tables.interactions import interaction_weight
 from nextedge.features.counters import CONNECT, INTERACT
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from nextedge.events.event import Event
+from nextedge.events.interaction import interaction_weight
 from nextedge.events.projections.projection import Projection
-from nextedge.events.to_tables.interactions import interaction_weight
 
 _OF_PEOPLE = frozenset(
     {"connect", "accept", "disconnect", "hide_connection", "unhide_connection", "leave"}

@@ -11,7 +11,7 @@ from nextedge.config import Config
 from nextedge.events.event import Event
 from nextedge.events.logs.log import BEGINNING, open_live_log
 from nextedge.events.logs.sqlite.log import FILE
-from nextedge.events.state.facts import FoldedState
+from nextedge.events.state.folded_state import FoldedState
 from nextedge.events.to_tables.rows import UTC, appended
 
 

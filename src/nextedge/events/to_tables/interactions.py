@@ -7,25 +7,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nextedge import schema
-from nextedge.events.event import Event
+from nextedge.events.interaction import AGAINST, INTERACTIONS
 from nextedge.events.to_tables.rows import UTC, appended
 
-_RECORDED = ("interact", "click", "purchase")
-_AGAINST = ("dismiss", "block")
 _SAME = "in_table"
-
-
-def interaction_weight(event: Event) -> float | None:
-    """What one event adds to the edge of a user and an item; None where it is no interaction.
-
-    The same as ``with_interactions`` makes of it, for who cannot wait for tables.
-    """
-    if event.type not in _RECORDED or event.item_id is None:
-        return None
-    if event.type == "interact" and event.given("event") in _AGAINST:
-        return None
-    weight = event.given("weight")
-    return 1.0 if weight is None else float(weight)
 
 
 def with_interactions(rows: pa.Table, events: pa.Table) -> pa.Table:
@@ -38,7 +23,8 @@ def with_interactions(rows: pa.Table, events: pa.Table) -> pa.Table:
         events: as ``event_rows`` gives them.
     """
     recorded = pc.and_(
-        pc.is_in(events["type"], value_set=pa.array(_RECORDED)), pc.equal(events["kind"], "items")
+        pc.is_in(events["type"], value_set=pa.array(INTERACTIONS)),
+        pc.equal(events["kind"], "items"),
     )
     found = events.filter(pc.and_(recorded, pc.is_valid(events["target"])))
     of_type = pc.if_else(
@@ -47,7 +33,7 @@ def with_interactions(rows: pa.Table, events: pa.Table) -> pa.Table:
     found = found.set_column(
         found.column_names.index("event"), "event", pc.coalesce(of_type, found["event"])
     )
-    found = found.filter(pc.invert(pc.is_in(found["event"], value_set=pa.array(_AGAINST))))
+    found = found.filter(pc.invert(pc.is_in(found["event"], value_set=pa.array(AGAINST))))
     found = found.filter(pc.invert(_held(rows, found)))
     columns = {
         schema.USER_ID: found["usr"],

@@ -6,12 +6,12 @@ Implicit Feedback", UAI 2009.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from pydantic import Field
 
 from nextedge.models.model import ModelConfig
-from nextedge.models.neural.lightgcn import LightGcn, LightGcnConfig
+from nextedge.models.neural.lightgcn import GraphLoss, LightGcn, LightGcnConfig
 from nextedge.models.neural.negatives import CurriculumConfig
 
 
@@ -19,7 +19,7 @@ class BprConfig(LightGcnConfig):
     """Settings of the factorisation."""
 
     layers: int = Field(0, ge=0, le=0)
-    loss: Literal["bpr", "softmax"] = "bpr"
+    loss: GraphLoss = "bpr"
     penalty: float = Field(1e-3, ge=0)
     curriculum: CurriculumConfig = CurriculumConfig(negatives=64)
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from nextedge.models.neural.trainer import import_torch
-from nextedge.models.rankers.gbdt import LabelledRows
+from nextedge.models.pytorch import import_torch
+from nextedge.models.rankers.labelled_rows import LabelledRows
 from nextedge.models.rankers.linear import LinearBlend
 from nextedge.models.rankers.ranker import MANIFEST, CalibratedRanker, Calibrator
 from nextedge.types import FloatArray
@@ -55,7 +55,7 @@ class TwoTowerRanker(CalibratedRanker):
         Raises:
             MissingDependencyError: PyTorch is not installed.
         """
-        torch = import_torch("two_tower")
+        torch = import_torch("the model 'two_tower'")
         scaling = LinearBlend.scaling(rows.matrix, features)
         ranker = cls(features, scaling, {})
         with torch.random.fork_rng():

@@ -1,4 +1,4 @@
-"""Where the graphs of a snapshot lie: in memory, or in files of a folder, that are mapped."""
+"""Graphs of a snapshot, built in memory or into the mapped files of a folder."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ from nextedge.storage.files import vanishing
 
 
 @dataclass(frozen=True)
-class PlacedEdges:
-    """A folder, in which every graph has a folder of its own; None is memory.
+class GraphBuilder:
+    """Builds graphs from edges.
 
-    ``engine`` makes the rows of graphs that lie in a folder; None is this process.
+    Attributes:
+        folder: each graph gets a folder in it; None builds in memory.
+        engine: makes the rows of graphs in a folder; None is this process.
     """
 
     folder: Path | None = None
@@ -39,5 +41,5 @@ class PlacedEdges:
         return Graph.load(self.folder / name)
 
     def reverse(self, name: str, graph: Graph) -> Graph:
-        """A graph's edges seen from its targets."""
+        """The edges of a graph seen from its targets."""
         return self.graph(name, graph.reversed_edges(), graph.targets, len(graph))
