@@ -11,9 +11,8 @@ import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import lightgbm
 import numpy as np
 
 from nextedge.config import RankerConfig
@@ -22,6 +21,9 @@ from nextedge.models.rankers.linear import LinearBlend
 from nextedge.models.rankers.ranker import MANIFEST, CalibratedRanker, Calibrator
 from nextedge.models.rankers.tree_scorer import Forest
 from nextedge.types import FloatArray
+
+if TYPE_CHECKING:  # LightGBM loads scikit-learn and pandas, which a server does without
+    import lightgbm
 
 
 class BoostedBlend(CalibratedRanker):
@@ -110,6 +112,8 @@ class _LightGbmLibrary:
 
     @staticmethod
     def load(file: Path) -> Any:
+        import lightgbm
+
         return lightgbm.Booster(model_file=str(file))
 
     @staticmethod
@@ -153,7 +157,7 @@ def _library(trees: Any) -> str:
     """Suffix of the format that a booster, or a file of one, is kept in."""
     if isinstance(trees, Path):
         return trees.suffix
-    return ".txt" if isinstance(trees, lightgbm.Booster) else ".json"
+    return ".json" if type(trees).__module__.startswith("xgboost") else ".txt"
 
 
 def boost(
@@ -169,6 +173,8 @@ def boost(
     2007). Sampled candidates count by their weight in its denominator, so that it estimates
     the softmax over all candidates without bias, however few of the easy ones are kept.
     """
+    import lightgbm
+
     if not splittable(rows, settings):
         return None
     return lightgbm.train(
@@ -200,6 +206,7 @@ def train_watched(
     objective: Any,
 ) -> tuple[lightgbm.Booster, list[float]]:
     """Trees while NDCG@20 of ``validation``, which ``later`` holds, rises; and it after each."""
+    import lightgbm
 
     def ndcg(score: np.ndarray, _: lightgbm.Dataset) -> tuple[str, float, bool]:
         return "ndcg", ndcg_of(score, validation), True
@@ -256,6 +263,8 @@ def _dataset(
     features: Sequence[str],
     reference: lightgbm.Dataset | None = None,
 ) -> lightgbm.Dataset:
+    import lightgbm
+
     return lightgbm.Dataset(
         rows.matrix,
         rows.label,

@@ -11,9 +11,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import lightgbm
 import numpy as np
 
 from nextedge.config import RankerConfig
@@ -32,6 +31,9 @@ from nextedge.models.rankers.linear import LinearBlend
 from nextedge.models.rankers.mlp import MlpRanker
 from nextedge.models.rankers.ranker import MANIFEST, CalibratedRanker
 from nextedge.models.rankers.two_tower_ranker import TwoTowerRanker
+
+if TYPE_CHECKING:
+    import lightgbm
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,8 @@ class LightGbm(Learner):
     def whole(
         self, rows: LabelledRows, features: Sequence[str], settings: RankerConfig, trees: int
     ) -> CalibratedRanker:
+        import lightgbm
+
         if not splittable(rows, settings):
             return self._ranker(features, None)
         data = self._data(rows, features)
@@ -180,6 +184,8 @@ class LightGbm(Learner):
     def _data(
         self, rows: LabelledRows, features: Sequence[str], reference: lightgbm.Dataset | None = None
     ) -> lightgbm.Dataset:
+        import lightgbm
+
         return lightgbm.Dataset(
             rows.matrix,
             rows.positive,
