@@ -34,11 +34,13 @@ from nextedge.build.training_set.training_set import TrainingSet
 from nextedge.config import RankerConfig
 from nextedge.data.ids import IdMap
 from nextedge.engines.duckdb.engine import LocalEngine
-from nextedge.evaluation import classification_metrics, paired_bootstrap, rank_metrics
+from nextedge.evaluation.bootstrap import paired_bootstrap
+from nextedge.evaluation.classification import classification_metrics
+from nextedge.evaluation.ranking import rank_metrics
 from nextedge.features.feature import feature_groups
 from nextedge.graph.csr import Graph, build_graph, mirrored
 from nextedge.models.rankers.labelled_rows import LabelledRows
-from nextedge.models.rankers.learners import learners
+from nextedge.models.rankers.learners import Task, learners
 from nextedge.models.rankers.ndcg import ndcg_of_rows
 from nextedge.models.rankers.training import train
 from nextedge.progress import quiet
@@ -209,7 +211,7 @@ def _fitted(
     kept = [place for place, name in enumerate(names) if name not in without]
     own = [names[place] for place in kept]
     rows = LabelledRows(training.matrix[:, kept], training.label, training.group, training.weight)
-    ranker = learners()["lightgbm"].whole(rows, own, RankerConfig(), ABLATION_TREES)
+    ranker = learners()["lightgbm"].whole(Task(own, RankerConfig()), rows, ABLATION_TREES)
     score = ranker.raw(later.matrix[:, kept])
     return ndcg_of_rows(score, later.label, later.group, weight=later.weight), ranker.importance()
 

@@ -22,7 +22,7 @@ from nextedge.build.training_set.impression_outcomes import ImpressionOutcomes, 
 from nextedge.config import RankerConfig
 from nextedge.engines.duckdb.engine import LocalEngine
 from nextedge.progress import quiet
-from nextedge.retrieval.source import source_classes
+from nextedge.retrieval.registry import source_classes
 from nextedge.types import CONNECTS, ENGAGES, Relation
 
 PEOPLE, ITEMS = 120, 40
@@ -259,7 +259,7 @@ def test_actions_alone_tell_what_was_seen_of_a_logged_list(built: Path, tmp_path
     folder = tmp_path / "tenant"
     recommender = serving(built, folder)
     answer = recommender.recommend("u003", "items")
-    log = recommender.request_log
+    log = recommender.session.request_log
     assert log is not None
     log.repeat("ab" * 16, answer.recommendation_id)
     targets = [each.id for each in answer.recommendations]

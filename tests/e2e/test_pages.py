@@ -18,8 +18,7 @@ from nextedge import Question, Recommender
 from nextedge.api.app import create_app
 from nextedge.config import PolicyConfig
 from nextedge.errors import InputError
-from nextedge.policy.policy import promoted_candidates
-from nextedge.policy.promotions import spread
+from nextedge.policy.rules.promotions import promoted_candidates, spread
 from nextedge.retrieval.eligibility import eligible
 from nextedge.retrieval.item_knn import ItemKnn
 from nextedge.serving.cursor import Cursor
@@ -135,7 +134,7 @@ def test_excluded_ids_are_not_shown_and_the_list_is_as_long(recommender: Recomme
 
 @pytest.mark.parametrize("surface", ["people", "items"])
 def test_pages_together_are_the_long_list(recommender: Recommender, surface: str) -> None:
-    recommender.cache = None
+    recommender.session.cache = None
     whole = recommender.recommend(USER, surface, 60)
     cursor, pages = None, []
     for _ in range(4):

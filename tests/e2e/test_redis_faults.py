@@ -58,7 +58,7 @@ def serve(tenant: Path) -> Iterator[Callable[..., Replica]]:
         recommender = Recommender(config.model_copy(update={"serving": settings}))
         recommender.start_serving()
         serving.append(recommender)
-        cache = recommender.cache
+        cache = recommender.session.cache
         assert isinstance(cache, TwoLevelCache)
         assert isinstance(cache.store, RedisStore)
         cache.store.breaker.seconds = 0.05

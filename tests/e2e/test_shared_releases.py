@@ -29,7 +29,8 @@ from nextedge.errors import (
 from nextedge.releases import current, lease
 from nextedge.releases.repository import Releases
 from nextedge.releases.shared import SharedReleases
-from nextedge.serving.active_release import ServedReleases
+from nextedge.serving import active_release
+from nextedge.serving.active_release import WatchedReleases
 from nextedge.storage.bucket import Bucket
 
 FILES = {"a/numbers.npy": b"1" * 5000, "b.json": b"{}", "empty": b""}
@@ -348,11 +349,17 @@ def test_what_is_served_goes_on_while_the_bucket_refuses(
     here, there = machines.machine("here"), machines.machine("there")
     first, second = machines.publish(here), machines.publish(here, promote=False)
 
-    def load(release_id: str | None) -> str:
-        return (there.get(release_id) if release_id else there.current()[0]).id
+    class Loader:
+        repository = there
 
-    served = ServedReleases(there, load, lambda: None, lambda release: release)  # type: ignore[arg-type, return-value]
-    served.watch()
+        def load(self, release_id: str | None) -> str:
+            return (there.get(release_id) if release_id else there.current()[0]).id
+
+        def over_live_edges(self, release: str) -> str:
+            return release
+
+    monkeypatch.setattr(active_release, "warm_up", lambda *_: None)
+    served = WatchedReleases(Loader())  # type: ignore[arg-type]
     try:
         assert served.current == first
         with (

@@ -25,7 +25,7 @@ from nextedge.features.feature import FeatureInput, FeatureSet, feature_groups
 from nextedge.graph.scope import Scope
 from nextedge.graph.snapshot import Snapshot
 from nextedge.progress import quiet
-from nextedge.serving.live_counters import LiveFacts
+from nextedge.serving.release.live_counters import LiveFacts
 from nextedge.types import CONNECTS, ENGAGES, Candidates, Relation, Requests
 
 TABLES = ("users", "items", "connections", "interactions")

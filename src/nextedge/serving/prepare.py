@@ -14,7 +14,7 @@ from nextedge.events.state.overlay import Overlay
 from nextedge.retrieval.eligibility import eligible
 from nextedge.serving.cursor import Cursor
 from nextedge.serving.messages import RecommendationRequest
-from nextedge.serving.release import LoadedRelease, LoadedSurface
+from nextedge.serving.release.loaded import LoadedRelease, LoadedSurface
 from nextedge.types import (
     MAX_LIMIT,
     MOST_FILTER_VALUES,
@@ -27,6 +27,29 @@ from nextedge.types import (
 )
 
 _NONE = np.zeros(0, np.int32)
+
+
+@dataclass(frozen=True)
+class LiveEvidence:
+    """Live state by the positions of a release, as reasons ask for it."""
+
+    release: LoadedRelease
+    overlay: Overlay
+
+    def witnesses(self, query: int, others: IndexArray) -> IndexArray:
+        """Those of others (ascending) who are not gone, and with whom the query's link still holds."""
+        out = np.union1d(self.release.gone(self.overlay, "people"), self.severed(query))
+        return others[~np.isin(others, out)] if len(out) else others
+
+    def severed(self, candidate: int) -> IndexArray:
+        """Whom a candidate blocked or is blocked by, left, or is connected to in secret."""
+        ids = self.release.entities.users
+        name = ids.identifier(candidate)
+        names = self.overlay.severed(name) if name is not None else None
+        if not names:
+            return _NONE
+        places = ids.positions(sorted(names))
+        return places[places >= 0]
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from nextedge.retrieval.profile import homophily
 from nextedge.schema import ColumnKind
 from nextedge.serving.cold_start.merge import NOTHING, Seeded, SeededBatch, SeedEvidence
 from nextedge.serving.contacts.address_books import Contacts
-from nextedge.serving.release import LoadedRelease, LoadedSurface
+from nextedge.serving.release.loaded import LoadedRelease, LoadedSurface
 from nextedge.types import UNKNOWN, Candidates, Identifier, IndexArray, Requests
 
 _MOST = 1000

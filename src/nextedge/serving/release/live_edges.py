@@ -22,8 +22,8 @@ from nextedge.events.state.overlay import Overlay
 from nextedge.graph.changes import EdgeChanges, changed
 from nextedge.graph.csr import Graph
 from nextedge.graph.snapshot import Snapshot, known_entities
-from nextedge.serving.caches.invalidation import Touched
-from nextedge.serving.release import LoadedRelease
+from nextedge.serving.release.invalidation import Touched
+from nextedge.serving.release.loaded import LoadedRelease
 from nextedge.types import FloatArray, IndexArray, IntArray
 
 _Pairs = tuple[IndexArray, IndexArray]
