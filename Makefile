@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Workers take whole files, the longest first (tests/conftest.py says which).
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
-.PHONY: demo test test-airflow check bench docs clean
+.PHONY: demo test test-all test-airflow check bench docs pages findings clean
 .DEFAULT_GOAL := demo
 
 $(STAMP): pyproject.toml constraints.txt
@@ -15,8 +17,11 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)  ## make a synthetic tenant, build it, show recommendations
 	$(BIN)/nextedge demo demo
 
-test: $(STAMP)  ## all tests
-	$(BIN)/python -m pytest
+test: $(STAMP)  ## all tests but the slow ones, in at most 12 minutes on two cores
+	$(PYTEST) -m "not slow"
+
+test-all: $(STAMP)  ## all tests
+	$(PYTEST)
 
 test-airflow: $(STAMP) .venv-airflow/.installed  ## the daily run on Airflow, which needs an environment of its own
 	NEXTEDGE_AIRFLOW=.venv-airflow/bin/python $(BIN)/python -m pytest tests/e2e/test_daily.py
@@ -36,8 +41,14 @@ bench: $(STAMP)  ## figures, printed as ratios and written under bench/
 	$(BIN)/python bench/plan/measure.py
 	$(BIN)/python bench/plan/check.py --ship
 
-docs: $(STAMP)  ## generated pages and tables: features, results, scale
+docs: $(STAMP)  ## the documentation site, in site/; warnings and broken links are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
+pages: $(STAMP)  ## generated pages and tables in docs/: settings, commands, features, results, scale
 	$(BIN)/python docs/generate.py
 
+findings: ## behaviour of public libraries that we found; needs the network
+	for finding in findings/*.sh; do bash $$finding || exit 1; done
+
 clean:
-	rm -rf $(VENV) .venv-airflow demo
+	rm -rf $(VENV) .venv-airflow demo site

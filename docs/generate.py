@@ -1,5 +1,5 @@
-"""Writes the generated page docs/features.md, and the tables of docs/results.md, docs/ranking.md,
-docs/serving.md, docs/events.md and docs/scale.md.
+"""Writes the generated page docs/features.md, and the tables of docs/data.md, docs/results.md,
+docs/ranking.md, docs/serving.md, docs/events.md and docs/scale.md.
 
     python docs/generate.py
 
@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from scale_tables import tables
+from walks import listed, small_tenant, walk_of_a_build, walk_of_a_request
 
-from nextedge import Recommender
+from nextedge import Recommender, schema
 from nextedge.data.synthetic import SyntheticConfig, generate_tenant
 from nextedge.events.schemas import documented
 
@@ -57,6 +58,48 @@ def features() -> str:
     return "\n".join(lines) + "\n"
 
 
+def data() -> str:
+    """The page on input tables with its table of columns made anew from the schema."""
+    lines = ["| table | column | kind | |", "| --- | --- | --- | --- |"]
+    for table in schema.TABLES.values():
+        for column in table.columns:
+            about = ["required"] if column.required else []
+            about += [f"names a row of `{column.refers_to}`"] if column.refers_to else []
+            about += ["unique"] if (column.name,) == table.key else []
+            lines.append(
+                f"| `{table.name}` | `{column.name}` | {column.kind.value} | {', '.join(about)} |"
+            )
+    return _with_table((HOME / "data.md").read_text(encoding="utf-8"), "tables", lines)
+
+
+def decisions() -> str:
+    """The page that lists the decision records, by number."""
+    lines = ["# Decisions", "", "What was decided and why, one page a decision.", ""]
+    for page in sorted((HOME / "decisions").glob("0*.md")):
+        title = page.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
+        lines.append(f"- [{title}]({page.name})")
+    return "\n".join(lines) + "\n"
+
+
+def walks() -> str:
+    """The page of walks with the files of a traced request and a traced build."""
+    page = (HOME / "walks.md").read_text(encoding="utf-8")
+    with tempfile.TemporaryDirectory() as folder:
+        small_tenant(Path(folder))
+        uncached, repeat = walk_of_a_request(Path(folder))
+        build = walk_of_a_build(Path(folder))
+    for mark, files in (("uncached", uncached), ("repeat", repeat), ("build", build)):
+        page = _with_table(page, mark, listed(files))
+    return page
+
+
+def _with_table(page: str, mark: str, lines: list[str]) -> str:
+    """A page with other lines between the comments that mark a table."""
+    start, end = f"<!-- {mark} -->\n", f"<!-- /{mark} -->"
+    before, _, rest = page.partition(start)
+    return before + start + "\n".join(lines) + "\n" + end + rest.partition(end)[2]
+
+
 def _ablation() -> tuple[dict[str, str], dict[str, str]]:
     """What leaving out a feature, and a group, costs by the newest measurement."""
     files = sorted((HOME.parent / "bench/ranking/results").glob("20*.json"))
@@ -89,9 +132,7 @@ def results() -> str:
         "items": _items([row for row in rows.values() if not row["best_tuned_heuristic"]]),
     }
     for name, lines in tables.items():
-        start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
-        before, _, rest = page.partition(start)
-        page = before + start + "\n".join(lines) + "\n" + end + rest.partition(end)[2]
+        page = _with_table(page, name, lines)
     return page
 
 
@@ -159,9 +200,7 @@ def rankers() -> str:
                 f"| {test} | {about['milliseconds']:.2f} |"
             )
     for mark, table in (("rankers", lines), ("reranker", second)):
-        start, end = f"<!-- {mark} -->\n", f"<!-- /{mark} -->"
-        before, _, rest = page.partition(start)
-        page = before + start + "\n".join(table) + "\n" + end + rest.partition(end)[2]
+        page = _with_table(page, mark, table)
     return page
 
 
@@ -210,18 +249,14 @@ def serving() -> str:
         f"Start to ready: {rows[runs[0]]['seconds to ready']} s. Of two workers the first has {memory['uss'][0]} MB to itself, "
         f"the second {memory['uss'][1]} MB, of {memory['rss'][0]} and {memory['rss'][1]} MB that each maps.",
     ]
-    start, end = "<!-- serving -->\n", "<!-- /serving -->"
-    before, _, rest = page.partition(start)
-    return before + start + "\n".join(lines) + "\n" + end + rest.partition(end)[2]
+    return _with_table(page, "serving", lines)
 
 
 def scale() -> str:
     """The page on scale with its plans, laws and check made anew by the command."""
     page = (HOME / "scale.md").read_text(encoding="utf-8")
     for name, lines in tables().items():
-        start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
-        before, _, rest = page.partition(start)
-        page = before + start + "\n".join(lines) + "\n" + end + rest.partition(end)[2]
+        page = _with_table(page, name, lines)
     return page
 
 
@@ -239,8 +274,11 @@ def _ratio(row: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
+    (HOME / "data.md").write_text(data(), encoding="utf-8")
+    (HOME / "decisions" / "index.md").write_text(decisions(), encoding="utf-8")
     events = HOME / "events.md"
     events.write_text(documented(events.read_text(encoding="utf-8")), encoding="utf-8")
+    (HOME / "walks.md").write_text(walks(), encoding="utf-8")
     (HOME / "features.md").write_text(features(), encoding="utf-8")
     (HOME / "results.md").write_text(results(), encoding="utf-8")
     (HOME / "ranking.md").write_text(rankers(), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Fixtures that tests share: a small synthetic tenant, built once."""
+"""Fixtures that tests share: a small synthetic tenant, built once; servers, started once."""
 
 # ruff: noqa: E402
 
@@ -11,18 +11,60 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-# Models of tests are small: their libraries' threads would wait for each other, and burn the time
-# of the cores that other tests need. Set before any of them is imported; kept by child processes.
-for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+from kernel_cache import kernel_cache
+
+# Set before a library is imported, and inherited by child processes. Models of tests are small:
+# threads of BLAS and OpenMP would wait for each other, on cores that the other worker needs.
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("NUMBA_CACHE_DIR", str(kernel_cache(Path(__file__).parents[1])))
 
 import pytest
 from kafka_mock import KafkaMock, known_groups
 from object_store import Proxy, S3Server, moto_server
 from redis_server import RedisServer
+from shared_builds import own_copy
 
-from nextedge import Recommender
-from nextedge.data.synthetic import SyntheticConfig, generate_tenant
+LONGEST_FIRST = (
+    "e2e/test_recommender.py",
+    "parity/test_engines.py",
+    "contract/test_models.py",
+    "e2e/test_feedback_loop.py",
+)
+"""Files that take long: begun first, so that no worker is alone with one at the end."""
+REASON_SECONDS = 10.0
+"""A test that takes longer says why in its docstring."""
+
+
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests of a file run in one worker, as they share fixtures; the longest files first."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+    order = {f"tests/{name}": place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: order.get(item.nodeid.partition("::")[0], len(order)))
+
+
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+    """Note a test that takes long and does not say why."""
+    function = getattr(item, "function", None)
+    long = call.when == "call" and call.duration > REASON_SECONDS
+    if long and function is not None and not function.__doc__:
+        item.user_properties.append(("no_reason", round(call.duration, 1)))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the tests that take long and do not say why."""
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            seconds = dict(getattr(report, "user_properties", ())).get("no_reason")
+            if seconds and report.when == "teardown":
+                terminalreporter.write_line(
+                    f"{report.nodeid}: {seconds} s, and its docstring gives no reason"
+                )
+
 
 # Fewer rows than by default: what is tested is the line, not how good its ranker can get. No
 # deadline, as a machine that runs tests may be slow.
@@ -33,12 +75,21 @@ SETTINGS = "[serving]\ndeadline_ms = 0\n" + "".join(
 
 @pytest.fixture(scope="session")
 def tenant(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of synthetic tables with a built release of both surfaces."""
-    directory = tmp_path_factory.mktemp("tenant")
-    generate_tenant(directory, SyntheticConfig(users=600, items=200, seed=3))
-    (directory / "nextedge.toml").write_text(SETTINGS)
-    Recommender(directory).build()
-    return directory
+    """A folder of synthetic tables with a built release of both surfaces.
+
+    Built once a session; each worker has a copy of its own. Tests that record events or build
+    again copy it once more.
+    """
+
+    def build(folder: Path) -> None:
+        from nextedge import Recommender
+        from nextedge.data.synthetic import SyntheticConfig, generate_tenant
+
+        generate_tenant(folder, SyntheticConfig(users=600, items=200, seed=3))
+        (folder / "nextedge.toml").write_text(SETTINGS)
+        Recommender(folder).build()
+
+    return own_copy(tmp_path_factory, "tenant", build)
 
 
 @pytest.fixture(scope="session")

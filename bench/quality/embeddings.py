@@ -25,7 +25,7 @@ from rich.console import Console
 from run import HOME, SETS, Split, random_edges, ranked
 
 from nextedge import Recommender
-from nextedge.evaluation import paired_bootstrap
+from nextedge.evaluation.bootstrap import paired_bootstrap
 from nextedge.serving.messages import RecommendationRequest
 
 COLD = " cold"
@@ -77,7 +77,7 @@ def measure(name: str, data: Path, model: str) -> dict[str, object]:
             coverage = _covered(recommender, queries[edges == 0])
             if not name.endswith(COLD):
                 scope = recommender.release.surface("people").line.scope
-                tuned = tuned_heuristics(scope.graph, scope.known, positives, queries)
+                tuned = tuned_heuristics(scope.graph, scope.recommendable, positives, queries)
                 for heuristic in ("adamic_adar", "resource_allocation"):
                     found[f"tuned_{heuristic}"] = tuned[heuristic][1].ndcg
         else:

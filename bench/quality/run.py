@@ -29,8 +29,8 @@ from rich.table import Table
 from nextedge import Recommender
 from nextedge.build.evaluation.ranked_lists import HEURISTICS
 from nextedge.build.time_split.window_pipeline import batches
-from nextedge.evaluation import bootstrap_interval, paired_bootstrap, rank_metrics
-from nextedge.evaluation.ranking import RankMetrics
+from nextedge.evaluation.bootstrap import bootstrap_interval, paired_bootstrap
+from nextedge.evaluation.ranking import RankMetrics, rank_metrics
 from nextedge.graph.csr import Graph, build_graph, mirrored
 from nextedge.retrieval.merge import gather_sources, merge_candidates
 from nextedge.types import Candidates
@@ -153,7 +153,7 @@ def ranked_systems(
 ) -> Iterator[dict[str, Candidates]]:
     """Batch by batch the top 20 of every system, by name."""
     line = recommender.release.surface(surface).line
-    names, known = line.features.names, line.scope.known
+    names, known = line.features.names, line.scope.recommendable
     for requests in batches(queries, line.scope.snapshot.as_of, 20):
         found = gather_sources(line.sources, line.limits, requests)
         merged = merge_candidates(found, known, line.size, line.fusion)
@@ -211,7 +211,9 @@ def ranked(
     usable = (left >= 0) & (right >= 0)
     left, right = left[usable], right[usable]
     usable = (
-        scope.known[right] & scope.snapshot.known_users[left] & ~scope.graph.contains(left, right)
+        scope.recommendable[right]
+        & scope.snapshot.known_users[left]
+        & ~scope.graph.contains(left, right)
     )
     positives = build_graph(left[usable], right[usable], len(scope.graph), scope.graph.targets)
     queries = np.flatnonzero(positives.degree).astype(np.int32)
@@ -234,7 +236,9 @@ def _measured(recommender: Recommender, surface: str, test: pl.DataFrame) -> dic
     scope = recommender.release.surface(surface).line.scope
     tuned: dict[str, str] = {}
     if surface == "people":
-        for name, found in tuned_heuristics(scope.graph, scope.known, positives, queries).items():
+        for name, found in tuned_heuristics(
+            scope.graph, scope.recommendable, positives, queries
+        ).items():
             tuned[name], metrics[f"tuned_{name}"] = found
     rivals = [name for name in metrics if name != "full_line"]
     best = max(rivals, key=lambda name: float(np.nanmean(metrics[name].ndcg)))

@@ -21,6 +21,8 @@ from nextedge.engines.base import Engine
 from nextedge.engines.duckdb.engine import LocalEngine
 from nextedge.errors import DataError, StorageError
 
+pytestmark = pytest.mark.xdist_group("spark")  # they share a JVM, which starts slowly
+
 
 def _engines() -> list[type[Engine]]:
     for module in pkgutil.walk_packages(nextedge.engines.__path__, "nextedge.engines."):
@@ -146,7 +148,7 @@ def test_the_spill_folder_goes_with_the_engine() -> None:
 
 
 def test_importing_nextedge_loads_no_engine() -> None:
-    heavy = ("ibis", "duckdb", "pandera", "pyarrow")
+    heavy = ("ibis", "duckdb", "pandas", "pyarrow")
     code = f"import nextedge, sys; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

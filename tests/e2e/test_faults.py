@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from command_line import run_command
 
 from nextedge import Recommender
 from nextedge.build.run import STEPS
@@ -42,6 +43,11 @@ Recommender(directory).build(progress=lambda text, *_: print(text, flush=True))
 """
 
 
+QUICK = "".join(
+    f'[surfaces.{name}.ranker]\ncompare = ["best_source"]\n' for name in ("people", "items")
+)
+
+
 def write_tables(directory: Path, seed: int) -> None:
     random = np.random.default_rng(seed)
     for name, left, right in (
@@ -51,11 +57,6 @@ def write_tables(directory: Path, seed: int) -> None:
         ends = random.integers(0, 60, (700, 2))
         table = pa.table({left: ends[:, 0], right: ends[:, 1]})
         pq.write_table(table, directory / f"{name}.parquet")
-
-
-def cli(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "nextedge", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
 def answers(directory: Path) -> list[list[object]]:
@@ -79,6 +80,7 @@ def steps_in_order(directory: Path) -> list[str]:
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("faults")
     write_tables(directory, 1)
+    (directory / "nextedge.toml").write_text(QUICK)
     Recommender(directory).build()
     return directory
 
@@ -92,21 +94,28 @@ def changed(built: Path, tmp_path: Path) -> Path:
     return directory
 
 
+@pytest.mark.parametrize(
+    "every", [pytest.param(1, marks=pytest.mark.slow), 4], ids=["each step", "one step in four"]
+)
 def test_a_kill_at_any_step_leaves_the_old_release_and_what_was_done(
-    built: Path, changed: Path
+    built: Path, changed: Path, every: int
 ) -> None:
+    """Slow: a process a step."""
     before, served = answers(changed), Recommender(changed).release.id
     steps = steps_in_order(built)
     assert set(steps) == set(STEPS)
-    for place, victim in enumerate([*steps, "publish"]):
+    finished: list[str] = []
+    for victim in [*steps[::every], "publish"]:
         command = [sys.executable, "-c", DIES, str(changed), victim]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == -signal.SIGKILL, f"{victim}: {done.stderr}"
-        for finished in steps[: max(place - 1, 0)]:  # the last victim's own work was lost
-            assert f"{finished}: unchanged" in done.stdout, f"{finished} ran again in {victim}"
+        for step in finished:
+            assert f"{step}: unchanged" in done.stdout, f"{step} ran again in {victim}"
+        # The victim's own work is lost.
+        finished = steps[: steps.index(victim)] if victim in steps else steps
         assert Recommender(changed).release.id == served
         assert answers(changed) == before
-    done = cli("build", changed, "--json")
+    done = run_command("build", changed, "--json")
     assert done.returncode == 0, done.stderr
     assert all(f"{step}: unchanged" in done.stderr for step in STEPS), "only publishing was left"
     assert Recommender(changed).release.id != served
@@ -130,53 +139,55 @@ def small_disk(changed: Path, tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
-@pytest.mark.parametrize("free_kib", [0, 24, 120])
+@pytest.mark.parametrize(
+    "free_kib", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (24, 120))]
+)
 def test_a_full_disk_is_said_and_harms_nothing(small_disk: Path, free_kib: int) -> None:
     tenant, ballast = small_disk / "tenant", small_disk / "ballast"
     before = answers(tenant)
     usage = os.statvfs(small_disk)
     ballast.write_bytes(bytes(max(usage.f_bavail * usage.f_frsize - free_kib * 1024, 0)))
-    done = cli("build", tenant)
+    done = run_command("build", tenant)
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     assert "error: " in done.stderr
     assert "No space left" in done.stderr
     assert answers(tenant) == before
     ballast.unlink()
-    assert cli("build", tenant).returncode == 0
+    assert run_command("build", tenant).returncode == 0
     assert answers(tenant) != before
 
 
 def test_the_second_build_says_who_holds_the_lock(changed: Path) -> None:
     with build_lock(changed / "state"):
-        done = cli("build", changed)
+        done = run_command("build", changed)
     assert done.returncode == 1
     assert f"process {os.getpid()} on " in done.stderr
-    assert cli("build", changed).returncode == 0, "the lock is free again"
+    assert run_command("build", changed).returncode == 0, "the lock is free again"
 
 
 def test_an_altered_release_is_refused_and_the_one_before_answers(changed: Path) -> None:
     first = Recommender(changed).release.id
-    assert cli("build", changed).returncode == 0
+    assert run_command("build", changed).returncode == 0
     second = Recommender(changed).release.id
     victim = changed / "state/releases" / second / "snapshot/connections/indices.npy"
     victim.write_bytes(victim.read_bytes()[:-1] + b"\x05")
-    done = cli("recommend", "-c", changed, "--surface", "people", "--user", "3", "--json")
+    done = run_command("recommend", "-c", changed, "--surface", "people", "--user", "3", "--json")
     assert done.returncode == 0, done.stderr
     assert "connections/indices.npy was altered" in done.stderr
     assert Recommender(changed).release.id == first
     shutil.rmtree(changed / "state/releases" / first)
-    done = cli("recommend", "-c", changed, "--surface", "people", "--user", "3")
+    done = run_command("recommend", "-c", changed, "--surface", "people", "--user", "3")
     assert (done.returncode, "was altered" in done.stderr) == (1, True)
 
 
 def test_what_was_misspelt_is_named_with_the_nearest(changed: Path) -> None:
-    done = cli("recommend", "-c", changed, "--surface", "peple", "--user", "3")
+    done = run_command("recommend", "-c", changed, "--surface", "peple", "--user", "3")
     assert (done.returncode, "did you mean 'people'" in done.stderr) == (2, True)
-    done = cli("recommend", "-c", changed, "--surface", "people", "--user", "no-such")
+    done = run_command("recommend", "-c", changed, "--surface", "people", "--user", "no-such")
     assert (done.returncode, "no-such" in done.stderr) == (2, True)
     (changed / "nextedge.toml").write_text("[surfaces.people]\ncandiates = 10\n")
-    done = cli("build", changed)
+    done = run_command("build", changed)
     assert (done.returncode, "did you mean 'candidates'" in done.stderr) == (2, True)
 
 
@@ -194,7 +205,7 @@ def test_empty_tables_are_said_before_anything_is_written(tmp_path: Path) -> Non
         pa.table({"src": pa.array([], pa.int64()), "dst": pa.array([], pa.int64())}),
         tmp_path / "connections.parquet",
     )
-    done = cli("build", tmp_path)
+    done = run_command("build", tmp_path)
     assert done.returncode == 2, done.stderr
     assert "connections" in done.stderr
     assert "Traceback" not in done.stderr

@@ -105,7 +105,7 @@ def members(recommender: Recommender, count: int) -> list[str]:
     """The least connected who may be shown: nobody whom popularity would show."""
     scope = recommender.release.surface("people").line.scope
     order = np.argsort(scope.candidate_degree, kind="stable")
-    order = order[scope.known[order] & (scope.candidate_degree[order] > 0)][:count]
+    order = order[scope.recommendable[order] & (scope.candidate_degree[order] > 0)][:count]
     return [str(each) for each in recommender.release.entities.users.identifiers(order).to_pylist()]
 
 
@@ -315,7 +315,7 @@ def test_the_first_connection_brings_its_own(held: Held, recommender: Recommende
     assert scope.relation is CONNECTS or scope.relation.self_typed
     order = np.argsort(np.abs(scope.candidate_degree - 12), kind="stable")
     first, second = (
-        str(each) for each in users.identifiers(order[scope.known[order]][:2]).to_pylist()
+        str(each) for each in users.identifiers(order[scope.recommendable[order]][:2]).to_pylist()
     )
     circles = {
         friend: set(users.identifiers(scope.graph.row(users.position(friend))).to_pylist())
@@ -345,7 +345,7 @@ def test_the_first_connection_brings_its_own(held: Held, recommender: Recommende
     circles[second] = (circles[second] | {extra}) - {ended}
     answer = recommender.recommend("new", "people", 200)
     seeds = {str(e.id): e.reason for e in answer.recommendations if "live_connections" in e.sources}
-    known = {str(u) for u in users.identifiers(np.flatnonzero(scope.known)).to_pylist()}
+    known = {str(u) for u in users.identifiers(np.flatnonzero(scope.recommendable)).to_pylist()}
     assert set(seeds) == (circles[first] | circles[second]) & known - {first, second}
     for user, reason in seeds.items():
         assert reason.evidence["count"] == sum(user in circle for circle in circles.values())
@@ -530,7 +530,8 @@ def test_the_first_items_bring_those_like_them(items: Recommender) -> None:
     row = slice(similar.indptr[place], similar.indptr[place + 1])
     order = similar.indices[row][np.argsort(-similar.values[row], kind="stable")]
     best = [
-        str(i) for i in release.entities.items.identifiers(order[scope.known[order]]).to_pylist()
+        str(i)
+        for i in release.entities.items.identifiers(order[scope.recommendable[order]]).to_pylist()
     ]
     assert first.id == best[0]
 

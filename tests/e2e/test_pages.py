@@ -18,7 +18,7 @@ from nextedge import Question, Recommender
 from nextedge.api.app import create_app
 from nextedge.config import PolicyConfig
 from nextedge.errors import InputError
-from nextedge.policy.promotions import spread
+from nextedge.policy.rules.promotions import promoted_candidates, spread
 from nextedge.retrieval.eligibility import eligible
 from nextedge.retrieval.item_knn import ItemKnn
 from nextedge.serving.cursor import Cursor
@@ -97,7 +97,10 @@ def test_both_ends_of_a_range_are_included(recommender: Recommender, text: str) 
     held, place = next(
         (price, int(at))
         for price, at in zip(prices.values(), places, strict=True)
-        if price is not None and float(np.float32(price)) > price and at >= 0 and scope.known[at]
+        if price is not None
+        and float(np.float32(price)) > price
+        and at >= 0
+        and scope.recommendable[at]
     )
     given = Requests(np.int32([0]), 0, 1, filters=(Filter("price", (text.format(held),)),))
     assert eligible(scope, given)[place]
@@ -131,7 +134,7 @@ def test_excluded_ids_are_not_shown_and_the_list_is_as_long(recommender: Recomme
 
 @pytest.mark.parametrize("surface", ["people", "items"])
 def test_pages_together_are_the_long_list(recommender: Recommender, surface: str) -> None:
-    recommender.cache = None
+    recommender.session.cache = None
     whole = recommender.recommend(USER, surface, 60)
     cursor, pages = None, []
     for _ in range(4):
@@ -181,9 +184,9 @@ def test_promotions_have_their_share_of_the_places_and_are_marked(
     recommender = Recommender(tmp_path / "tenant")
     surface = recommender.release.surface("items")
     scope = surface.line.scope
-    flags = np.zeros(len(scope.known), bool)
+    flags = np.zeros(len(scope.recommendable), bool)
     flags[::10] = True
-    scope.derived("promoted_promoted", lambda: flags)
+    promoted_candidates.put(flags, scope, "promoted")
     rules = PolicyConfig.model_validate({"promotions": {"share": 0.2}, "exploration": {"slots": 2}})
     plain = recommender.recommend(USER, "items", 10)
     surface.policies[None] = type(surface.policy)(scope, rules)  # type: ignore[index]

@@ -103,8 +103,7 @@ def test_requests_add_no_more_than_they_may(recommender: Recommender) -> None:
     published = PublishedCandidates(MemoryStore("t"), 3600.0, 4)
     asked(recommender, "people", published)
     store = published.store
-    published._waiting.put(None)
-    published._writer.join()
+    published.flush()
     assert len(list(store.keys())) == 4
 
 

@@ -28,7 +28,7 @@ from nextedge.models.neural.graph_partition import Partitioned, Replicated
 from nextedge.models.neural.graphsage import GraphSage
 from nextedge.models.neural.node_inputs import GraphSageConfig, messages_of
 from nextedge.models.neural.trainer import CHECKPOINT
-from nextedge.models.neural.training_graph import lay_out
+from nextedge.models.neural.training_graph import training_graph
 from nextedge.testing.models import planted
 from nextedge.types import CONNECTS, ENGAGES
 
@@ -71,6 +71,7 @@ def check_same(fitted: Artifact, alone: Artifact) -> None:
         np.testing.assert_allclose(fitted.arrays[side], alone.arrays[side], atol=NOISE)
 
 
+@pytest.mark.slow
 def test_torchrun_gives_every_model_what_one_process_gives(tmp_path: Path) -> None:
     script = str(Path(fit_models.__file__))
     subprocess.run([*TORCHRUN, script, str(tmp_path)], check=True, env=ENVIRONMENT, timeout=400)
@@ -96,8 +97,8 @@ def test_a_partitioned_graph_by_the_torchrun_command(
     check_same(fitted, alone)
     told = fitted.about["processes"]
     assert told["number"] == 2 and told["graph"] == "partitioned"
-    layout = lay_out("graphsage", data, CONFIG)
-    whole = Replicated(layout.messages, layout.means, Ranks()).facts()["held_bytes"]
+    graph = training_graph("graphsage", data, CONFIG)
+    whole = Replicated(graph.messages, graph.means, Ranks()).footprint()["held_bytes"]
     assert max(told["held_bytes"]) < 0.6 * int(whole)
     assert min(told["sent_bytes_a_step"]) > 0
     assert not (tmp_path / CHECKPOINT).exists()
@@ -117,6 +118,7 @@ def children(rank: int | None = None) -> list[psutil.Process]:
     return found
 
 
+@pytest.mark.slow
 def test_what_an_interrupt_and_a_kill_leave_is_gone_on_with_by_another_number(
     tmp_path: Path,
 ) -> None:
@@ -151,6 +153,7 @@ def test_what_an_interrupt_and_a_kill_leave_is_gone_on_with_by_another_number(
     check_same(fitted, GraphSage().fit(replace(data, directory=None), CONFIG, remember))
 
 
+@pytest.mark.slow
 def test_an_error_of_a_process_is_told_as_by_one(tmp_path: Path) -> None:
     few = build_graph(np.int32([0, 1]), np.int32([1, 0]), 5, 5)
     data = replace(planted(CONNECTS)[0], graph=few, directory=tmp_path)
@@ -199,7 +202,7 @@ def test_parts_of_a_graph_hold_every_node_once_and_sample_as_the_whole() -> None
     for kind, x in means.items():
         whole = np.concatenate([part.x[kind].numpy() for part in parts])
         np.testing.assert_array_equal(whole, x)
-    held = [part.facts()["held_bytes"] for part in parts]
+    held = [part.footprint()["held_bytes"] for part in parts]
     assert max(held) < 1.2 * min(held)
     for at, message in enumerate(messages):
         nodes = np.sort(random.choice(len(message.graph), 40, replace=False)).astype(np.int32)
@@ -236,6 +239,7 @@ def test_training_data_comes_back_as_it_was_written(tmp_path: Path) -> None:
 # TorchDistributor leaves the pipe of its torchrun to the garbage collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("local", [True, False], ids=["driver", "barrier"])
+@pytest.mark.slow
 def test_spark_starts_the_processes(
     data: TrainingData,
     alone: Artifact,

@@ -12,8 +12,9 @@ import pytest
 from nextedge import Recommender
 from nextedge.config import PolicyConfig
 from nextedge.evaluation.beyond_accuracy import Catalogue, exposure_share, measure_beyond_accuracy
-from nextedge.policy.exploration import PROPENSITY, draw
+from nextedge.policy.lists import PROPENSITY
 from nextedge.policy.policy import Policy
+from nextedge.policy.rules.exploration import draw
 from nextedge.serving.messages import RecommendationRequest
 from nextedge.serving.prepare import prepare
 from nextedge.serving.rank_with_deadline import ranked_candidates
@@ -88,7 +89,7 @@ def test_new_candidates_get_the_last_places(tenant: Path, name: str) -> None:
     assert share[1].exposure_new.mean > share[0].exposure_new.mean
 
 
-def test_caps_hold_for_what_is_drawn(tenant: Path) -> None:
+def test_caps_hold_for_what_issample_rows(tenant: Path) -> None:
     recommender = Recommender(tenant)
     found, scope, _ = lists(
         recommender,

@@ -14,18 +14,18 @@ from nextedge.build import entities as entities_step
 from nextedge.build.cache.memory_budget import NEEDS, Need, require
 from nextedge.build.step import StepRunner
 from nextedge.build.tables_to_graph import edges as interning
+from nextedge.build.time_split.history import EdgeRecords
 from nextedge.build.time_split.pairs import Pairs
-from nextedge.build.time_split.windows import EdgeRecords
 from nextedge.data import ids as id_maps
 from nextedge.data import order as order_statistics
 from nextedge.engines.duckdb.engine import LocalEngine
 from nextedge.errors import MemoryBoundError
 from nextedge.features import backfill as backfills
-from nextedge.features.counters import CONNECTIONS, KIND, TIME, USER, dense, folded
+from nextedge.features.counters import CONNECTIONS, KIND, TIME, USER, VALUE, folded
 from nextedge.graph import assemble, communities, decay
 from nextedge.graph.assemble import EdgeList
 from nextedge.graph.csr import Graph, build_graph, graph_of, mirrored
-from nextedge.graph.placing import PlacedEdges
+from nextedge.graph.graph_builder import GraphBuilder
 from nextedge.progress import quiet
 from nextedge.retrieval.popular import _most_shared
 from nextedge.storage.arrays import ArrayFiles
@@ -89,10 +89,10 @@ def test_rows_are_those_of_a_dictionary_in_memory_and_in_files(
     graph = graph_of(edges, 40, 40)
     for part, values in by_dictionary(edges, 40).items():
         np.testing.assert_array_equal(getattr(graph, part), values)
-    same(PlacedEdges(tmp_path).graph("connections", edges, 40, 40), graph)
-    same(PlacedEdges(tmp_path).reverse("reversed", graph), graph.reverse)
+    same(GraphBuilder(tmp_path).graph("connections", edges, 40, 40), graph)
+    same(GraphBuilder(tmp_path).reverse("reversed", graph), graph.reverse)
     same(
-        PlacedEdges(tmp_path).graph("empty", EdgeList(*np.zeros((2, 0), np.int32)), 0, 3),
+        GraphBuilder(tmp_path).graph("empty", EdgeList(*np.zeros((2, 0), np.int32)), 0, 3),
         build_graph(*np.zeros((2, 0), np.int32), 0, 3),
     )
 
@@ -179,7 +179,9 @@ def test_counters_by_position_are_those_of_the_declaration(
         return parts
 
     for counter in CONNECTIONS.values():
-        expected = dense(counter, folded(counter, facts()), 50, as_of)
+        rows = counter.at(folded(counter, facts()), as_of)
+        expected = np.zeros(50, np.float32)
+        expected[np.asarray(rows.column(USER))] = np.asarray(rows.column(VALUE))
         np.testing.assert_array_equal(found[counter.name], expected)
 
 
@@ -275,7 +277,7 @@ def test_files_that_grow_are_those_that_numpy_writes(tmp_path: Path) -> None:
 
 def test_a_mapped_file_outlives_its_vanishing_folder(tmp_path: Path) -> None:
     with vanishing(tmp_path) as folder:
-        graph = PlacedEdges(folder).graph("connections", random_edges(0), 40, 40)
+        graph = GraphBuilder(folder).graph("connections", random_edges(0), 40, 40)
     assert not list(tmp_path.iterdir())
     same(graph, graph_of(random_edges(0), 40, 40))
 

@@ -18,8 +18,9 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from nextedge.build import evaluate, rank
-from nextedge.build.evaluation import impressions as shown
+from nextedge.build import evaluate
+from nextedge.build.evaluation import impression_metrics
+from nextedge.build.training_set import training_set
 from nextedge.cli.main import app
 from nextedge.config import RankerConfig, SourceConfig, SurfaceConfig
 from nextedge.errors import InputError
@@ -196,11 +197,11 @@ def test_degrees_are_read_from_a_file(tmp_path: Path) -> None:
 
 
 def test_bounds_are_those_of_the_steps() -> None:
-    assert shown.MOST_ROWS == planned_steps.IMPRESSIONS
+    assert impression_metrics.MOST_ROWS == planned_steps.IMPRESSIONS
     assert evaluate.MAX_QUERIES == planned_steps.EVALUATED
-    assert rank.FUSION_QUERIES == planned_steps.FUSION
-    assert rank.COLD_SHARE == planned_steps.COLD_SHARE
-    assert rank.COLD_PARTS == planned_steps.COLD_PARTS
+    assert training_set.FUSION_QUERIES == planned_steps.FUSION
+    assert training_set.COLD_SHARE == planned_steps.COLD_SHARE
+    assert training_set.COLD_PARTS == planned_steps.COLD_PARTS
 
 
 def test_training_does_not_grow_beyond_its_bound() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from nextedge.config import load_config
 from nextedge.errors import ConfigError, CorruptValueError, StoreError
 from nextedge.serving.caches import shared_lru as ranked_store
 from nextedge.serving.caches.lru import Cache
+from nextedge.serving.caches.ranked_list import RankedList
 from nextedge.serving.caches.shared_lru import (
     TwoLevelCache,
     pack_ranked,
@@ -19,7 +19,6 @@ from nextedge.serving.caches.shared_lru import (
     store_key,
     unpack_ranked,
 )
-from nextedge.serving.rank_with_deadline import RankedList
 from nextedge.stores.memory import MemoryStore
 from nextedge.stores.packing import pack
 from nextedge.types import Candidates
@@ -96,35 +95,14 @@ def test_users_with_odd_names_are_kept_apart() -> None:
     for place, user in enumerate(users):
         one.put(("r1", "people", user, ()), ranked(place))
     one.flush()
-    assert other.delete_user("a") == 1
-    for place, user in enumerate(users[1:], 1):
+    for place, user in enumerate(users):
         assert_same(other.get(("r1", "people", user, ())), ranked(place))
-    one.close()
-
-
-def test_a_deleted_user_is_gone_here_in_the_store_and_in_the_queue() -> None:
-    one, _ = caches()
-    one.put(KEY, ranked(1))
-    one.put(("r1", "items", "u1", ()), ranked(1))
-    one.put(("r1", "people", "u2", ()), ranked(2))
-    one.flush()
-    with one._writing:  # the writer is busy: this one waits in the queue
-        one.put(("r0", "people", "u1", ()), ranked(1))
-        deleted: list[int] = []
-        thread = threading.Thread(target=lambda: deleted.append(one.delete_user("u1")))
-        thread.start()
-    thread.join()
-    one.flush()
-    assert one.get(KEY) is None
-    assert one.get(("r0", "people", "u1", ())) is None
-    assert_same(one.get(("r1", "people", "u2", ())), ranked(2))
-    assert [key.split(b"/")[1] for key in one.store.keys("ranked/")] == [b"u2"]
     one.close()
 
 
 def test_a_full_queue_drops_and_counts() -> None:
     cache = TwoLevelCache(10, 3600, MemoryStore("a"), waiting=2)
-    with cache._writing:
+    with cache._queue.writing:
         for number in range(6):
             cache.put(("r1", "people", str(number), ()), ranked(number))
     cache.close()
@@ -208,9 +186,6 @@ class Refusing(MemoryStore):
     def put_many(self, values, seconds=None):  # type: ignore[no-untyped-def]
         raise StoreError("not reached")
 
-    def delete_prefix(self, prefix=b""):  # type: ignore[no-untyped-def]
-        raise StoreError("not reached")
-
 
 def test_a_store_that_fails_is_told_once_and_counted(caplog: pytest.LogCaptureFixture) -> None:
     cache = TwoLevelCache(0, 3600, Refusing("a"))
@@ -221,8 +196,6 @@ def test_a_store_that_fails_is_told_once_and_counted(caplog: pytest.LogCaptureFi
     counts = cache.counts()
     assert (counts["failed_reads"], counts["failed_writes"]) == (3, 3)
     assert len(caplog.records) == 2, "one of reading and one of writing"
-    with pytest.raises(StoreError):
-        cache.delete_user("u1")
     cache.close()
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 import pytest
 
 from nextedge.build.entities import EntitiesStep
 from nextedge.build.tables import TablesStep
-from nextedge.build.time_split.windows import History, serving_snapshot
+from nextedge.build.time_split.history import History
+from nextedge.build.time_split.window_snapshot import serving_snapshot
 from nextedge.config import parse_config
 from nextedge.data.synthetic import SyntheticConfig, generate_tenant
 from nextedge.engines.duckdb.engine import LocalEngine
@@ -21,16 +21,11 @@ from nextedge.events.event import Event
 from nextedge.events.logs.sqlite.log import LocalLog
 from nextedge.events.projections.counted import CountedFacts
 from nextedge.events.state.overlay import Overlay
-from nextedge.events.stored_counters import COUNTERS, StoredCounters, add_batch, seed
-from nextedge.events.stream import _SCHEMA, Job, _of_event
-from nextedge.features.backfill import item_category
-from nextedge.features.counters import INTERACT, LATEST
 from nextedge.features.feature import FeatureInput, FeatureSet, feature_groups
 from nextedge.graph.scope import Scope
 from nextedge.graph.snapshot import Snapshot
 from nextedge.progress import quiet
-from nextedge.serving.live_counters import LiveFacts
-from nextedge.stores.memory import MemoryStore
+from nextedge.serving.release.live_counters import LiveFacts
 from nextedge.types import CONNECTS, ENGAGES, Candidates, Relation, Requests
 
 TABLES = ("users", "items", "connections", "interactions")
@@ -250,49 +245,3 @@ def test_a_kept_matrix_is_renewed_where_events_change_it(
         ]
     )
     assert set(np.array(declared.names)[changed]) == set(declared.live)
-
-
-def test_a_job_that_begins_with_a_release_goes_on_from_it(
-    folder: Path, before: Snapshot, tmp_path: Path
-) -> None:
-    """Stored values are those of a release with the events; what the first one had counts once."""
-    category = item_category(before.entities.item_attributes)
-    assert category is not None
-    texts = category.values.to_pylist()
-    ids = before.entities.items.identifiers(range(len(category.codes))).to_pylist()
-    named = {
-        str(each): texts[code] for each, code in zip(ids, category.codes, strict=True) if code >= 0
-    }
-    job = Job("job", before.as_of, ("", "", Path()), named, 0.0)
-    store = MemoryStore("test")
-    assert seed(store, before, texts, job.id) > 100
-    log = LocalLog(tmp_path)
-    made = [e for e in events(folder, before.as_of, 5) if e.type == "interact"]
-    log.append(made)
-    rows = [row for event in made for row in _of_event(event, INTERACT, job)]
-    owners = list(dict.fromkeys((str(row["owner_side"]), str(row["owner"])) for row in rows))
-    add_batch(store, pa.RecordBatch.from_pylist(rows, _SCHEMA), owners, job.id, 0)
-    after = snapshot_of(folder, tmp_path)
-    people, things = (
-        ids.identifiers(range(len(ids))).to_pylist()
-        for ids in (after.entities.users, after.entities.items)
-    )
-    users, items = StoredCounters(store).read(people, things)
-    for side, found in (("user", users), ("item", items)):
-        for counter in COUNTERS[side]:
-            values = [0.0 if o is None else o.at(side, counter.name, after.as_of) for o in found]
-            np.testing.assert_allclose(values, after.counters[counter.name], rtol=1e-5, atol=1e-9)
-    listed, places = (
-        after.counters[f"{LATEST.name}_items"],
-        {str(t): n for n, t in enumerate(things)},
-    )
-    indptr, codes, values = (
-        after.counters[f"user_category_week_{x}"] for x in ("indptr", "codes", "values")
-    )
-    for user, owned in enumerate(users):
-        latest = [] if owned is None else [places[item] for _, item in owned.latest]
-        assert latest == [item for item in listed[user].tolist() if item >= 0]
-        own = slice(indptr[user], indptr[user + 1])
-        expected = dict(zip([texts[c] for c in codes[own]], values[own].tolist(), strict=True))
-        taste = {} if owned is None else owned.taste_at(after.as_of)
-        assert taste == pytest.approx(expected, rel=1e-5, abs=1e-9)

@@ -16,7 +16,7 @@ from nextedge.errors import InputError
     "text", ["127.0.0.1:-1: taken", ":smile:", "[bold]x[/bold]", "[c]onnections.csv"]
 )
 def test_text_is_printed_as_it_is(text: str, capsys: pytest.CaptureFixture[str]) -> None:
-    render.out.print(text)
+    render.say(text)
     render.table(text, ("id",), [(text,)])
     assert capsys.readouterr().out.count(text) == 3
 

@@ -21,7 +21,7 @@ from nextedge.models.rankers.cross_attention import (
     _Torch,
     head_numbers,
 )
-from nextedge.ranking.neighborhoods import Vectors, neighborhoods
+from nextedge.ranking.neighborhoods import neighborhood_vectors, neighborhoods
 from nextedge.ranking.pipeline import SCORE, RankingPipeline
 from nextedge.ranking.reranker import Reranker
 from nextedge.types import Requests
@@ -149,7 +149,9 @@ def test_a_kept_reranker_serves_the_vectors_it_was_kept_with(tenant: Path, tmp_p
     second = Recommender(tenant).release.surface("people").line
     loaded = Reranker.load(tmp_path / "kept", second.scope, served=True)
     assert loaded is not None
-    np.testing.assert_array_equal(Vectors.of(second.scope).query, Vectors.of(first.scope).query)
+    np.testing.assert_array_equal(
+        neighborhood_vectors(second.scope).query, neighborhood_vectors(first.scope).query
+    )
     assert Reranker.load(tmp_path / "nothing", second.scope, served=True) is None
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from nextedge import Recommender
 from nextedge.cli import render
@@ -96,7 +95,7 @@ def test_pairs_that_no_source_found_are_scored_beside_the_others(tenant: Path) -
 
 
 def test_a_build_measures_the_impressions_of_its_last_window(
-    tenant: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tenant: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recommender = Recommender(tenant)
     plain = json.loads(json.dumps(recommender.evaluation()["people"]))
@@ -110,6 +109,5 @@ def test_a_build_measures_the_impressions_of_its_last_window(
     }
     named = {system.name: system for system in report.shown.systems}
     assert named["full_line"].auc.mean > named["random"].auc.mean
-    monkeypatch.setattr(render, "out", Console(width=120))
     render.print_rows(tables.shown_rows(report))
     assert "impressions of" in capsys.readouterr().out

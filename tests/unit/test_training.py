@@ -11,36 +11,41 @@ from pydantic import ValidationError
 
 from nextedge.errors import TrainingError
 from nextedge.graph.csr import build_graph
-from nextedge.graph.sampler import edge_keys, sample_neighbors
-from nextedge.models.neural.losses import binary_cross_entropy, bpr, sampled_softmax, triplet_margin
+from nextedge.graph.sampler import sample_neighbors
+from nextedge.models.distributed.collectives import Share
+from nextedge.models.model import model_classes
+from nextedge.models.neural.losses import (
+    binary_cross_entropy,
+    bpr,
+    edge_loss,
+    sampled_softmax,
+    triplet_margin,
+)
 from nextedge.models.neural.negatives import CurriculumConfig, Negatives
 from nextedge.models.neural.trainer import CHECKPOINT, Task, TrainerConfig, TrainingLog, train
+from nextedge.testing.models import planted
+from nextedge.types import CONNECTS
 
 torch = pytest.importorskip("torch")
 
 
-def test_sampler_gives_distinct_neighbors_never_the_forbidden() -> None:
+def test_sampler_gives_distinct_neighbors_and_in_time_all_of_them() -> None:
     random = np.random.default_rng(0)
     source = random.integers(0, 50, 3000).astype(np.int32)
     target = random.integers(0, 200, 3000).astype(np.int32)
     graph = build_graph(source, target, 50, 200)
-    forbidden = edge_keys(source[:500], target[:500])
     nodes = np.arange(50, dtype=np.int32)
     seen = np.zeros(200)
     for seed in range(40):
-        indptr, found = sample_neighbors(graph, nodes, 10, seed, forbidden)
+        indptr, found = sample_neighbors(graph, nodes, 10, seed)
         row = np.repeat(nodes, np.diff(indptr))
         assert graph.contains(row, found).all()
-        assert len(edge_keys(row, found)) == len(found)
-        assert not np.isin(edge_keys(row, found), forbidden).any()
+        assert len(set(zip(row.tolist(), found.tolist(), strict=True))) == len(found)
         assert np.diff(indptr).max() <= 10
         seen += np.bincount(found, minlength=200)
-    again = sample_neighbors(graph, nodes, 10, 39, forbidden)[1]
+    again = sample_neighbors(graph, nodes, 10, 39)[1]
     assert again.tolist() == found.tolist()
-    kept = ~np.isin(
-        (np.repeat(nodes.astype(np.int64), graph.degree) << 32) | graph.indices, forbidden
-    )
-    reachable = np.bincount(graph.indices[kept], minlength=200) > 0
+    reachable = np.bincount(graph.indices, minlength=200) > 0
     assert (seen[reachable] > 0).mean() > 0.95
 
 
@@ -65,16 +70,82 @@ def test_in_batch_softmax_masks_accidental_hits_and_corrects_for_popularity() ->
     query, candidate = torch.eye(3), torch.eye(3)
     ids = torch.tensor([0, 1, 2])
     zero = torch.zeros(3)
-    plain = sampled_softmax(query, candidate, ids, ids, zero, temperature=1.0)
+    plain = sampled_softmax(query, candidate, ids, zero, temperature=1.0)
     assert float(plain) == pytest.approx(float(np.log(np.e + 2) - 1))
     # Rows 0 and 1 hold the same candidate: neither is the other's negative.
-    twice = sampled_softmax(query, candidate, ids, torch.tensor([5, 5, 2]), zero, temperature=1.0)
+    twice = sampled_softmax(query, candidate, torch.tensor([5, 5, 2]), zero, temperature=1.0)
     assert float(twice) == pytest.approx(float((2 * np.log(np.e + 1) + np.log(np.e + 2)) / 3 - 1))
     popular = torch.log(torch.tensor([0.8, 0.1, 0.1]))
     rows = query @ candidate.T - popular[None, :]
     expected = torch.nn.functional.cross_entropy(rows, torch.arange(3))
-    found = sampled_softmax(query, candidate, ids, ids, popular, temperature=1.0)
+    found = sampled_softmax(query, candidate, ids, popular, temperature=1.0)
     assert float(found) == pytest.approx(float(expected))
+
+
+def test_losses_of_a_batch_leave_out_rows_with_the_same_candidate() -> None:
+    query, candidate = torch.eye(3), torch.eye(3)
+    ids = torch.tensor([5, 5, 2])
+    drawn = torch.tensor([[0.3], [-0.2], [0.9]])
+    settings = {"temperature": 0.5, "margin": 0.4, "extra": drawn}
+    whole = Share(slice(0, 3), 3)
+    # Rows 0 and 1 hold the same candidate, so each has one negative of the batch and one drawn.
+    losses = {
+        kind: edge_loss(kind, query, candidate, ids, torch.zeros(3), share=whole, **settings)
+        for kind in ("in_batch", "bce", "triplet")
+    }
+    log_sigmoid = torch.nn.functional.logsigmoid
+    negative_loss = [
+        -log_sigmoid(-torch.tensor(row) / 0.5).mean()
+        for row in ([0.0, 0.3], [0.0, -0.2], [0.0, 0.0, 0.9])
+    ]
+    expected = -log_sigmoid(torch.tensor(2.0)) + sum(negative_loss) / 3
+    assert float(losses["bce"]) == pytest.approx(float(expected))
+    # Only the drawn negative of row 2 lies within the margin of its edge.
+    assert float(losses["triplet"]) == pytest.approx((0.4 - 1.0 + 0.9) / 3)
+    softmax = sampled_softmax(
+        query, candidate, ids, torch.zeros(3), temperature=0.5, extra=drawn, share=whole
+    )
+    assert float(losses["in_batch"]) == float(softmax)
+    parts = [
+        edge_loss(
+            "bce",
+            query[rows],
+            candidate,
+            ids,
+            torch.zeros(3),
+            share=Share(rows, 3),
+            **{**settings, "extra": drawn[rows]},
+        )
+        for rows in (slice(0, 1), slice(1, 3))
+    ]
+    assert float(sum(parts)) == pytest.approx(float(losses["bce"]))
+
+
+@pytest.mark.parametrize(
+    ("name", "loss"),
+    [
+        (name, loss)
+        for name, losses in (
+            ("graphsage", ("in_batch", "bce", "triplet")),
+            ("two_tower", ("in_batch", "bce", "triplet")),
+            ("lightgcn", ("softmax", "bpr", "bce", "triplet")),
+        )
+        for loss in losses
+    ],
+)
+def test_every_loss_of_the_settings_trains(name: str, loss: str) -> None:
+    model, (data, _, _) = model_classes()[name](), planted(CONNECTS)
+    trainer = {"epochs": 4, "patience": 4}
+    config = model.config_class.model_validate({"loss": loss, "trainer": trainer})
+    log = model.fit(data, config, lambda *_: None).about["log"]
+    assert log["loss"][-1] < log["loss"][0]
+    assert max(log["validation"]) > 0.1
+
+
+def test_a_loss_that_no_model_has_is_refused() -> None:
+    for name in ("graphsage", "two_tower", "lightgcn"):
+        with pytest.raises(ValidationError, match="triplet"):
+            model_classes()[name].config_class.model_validate({"loss": "hinge"})
 
 
 def test_negatives_follow_their_kind_and_the_curriculum_its_schedule() -> None:

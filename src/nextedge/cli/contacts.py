@@ -9,27 +9,29 @@ from typing import Annotated
 import typer
 
 from nextedge.cli import render
+from nextedge.cli.options import DEFAULT_CONFIG, AsJson, ConfigFile, open_recommender
 from nextedge.errors import InputError
 
 
 def contacts(
-    user: Annotated[str, typer.Argument(help="whose address book it is")],
-    file: Annotated[Path, typer.Argument(help="CSV; every cell with an @ or a +number counts")],
+    user: Annotated[str, typer.Argument(help="id of the user who owns the address book")],
+    file: Annotated[
+        Path, typer.Argument(help="CSV file; each cell with an @ or a +number is a contact")
+    ],
     consent: Annotated[
         bool, typer.Option("--consent", help="the user agreed that contacts are matched")
     ] = False,
     own: Annotated[
-        list[str] | None, typer.Option(help="an identifier of the user's own; repeatable")
+        list[str] | None, typer.Option(help="e-mail or number of the user; repeatable")
     ] = None,
-    config: Annotated[
-        Path, typer.Option("-c", "--config", help="nextedge.toml, or a folder")
-    ] = Path("nextedge.toml"),
-    as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout, for machines")] = False,
+    config: ConfigFile = DEFAULT_CONFIG,
+    as_json: AsJson = False,
 ) -> None:
-    """Keep a user's address book, as hashes, to recommend members who are in it."""
-    from nextedge.recommender import Recommender
+    """Store a user's address book as hashes.
 
-    upload = Recommender(config).contacts.put(
+    Members who are in it are recommended to the user.
+    """
+    upload = open_recommender(config).contacts.put(
         user, own=own or None, contacts=read_book(file), consent=consent
     )
     if as_json:
@@ -41,7 +43,7 @@ def contacts(
             }
         )
         return
-    render.out.print(f"{upload.stored:,} contacts kept, {len(upload.refused):,} cannot be read")
+    render.say(f"{upload.stored:,} contacts kept, {len(upload.refused):,} cannot be read")
 
 
 def read_book(file: Path) -> list[str]:
@@ -57,7 +59,7 @@ def read_book(file: Path) -> list[str]:
         raise InputError(
             f"{file}: cannot be read ({error}); expected a CSV file in UTF-8"
         ) from None
-    found = [cell for cell in cells if "@" in cell or cell.startswith(("+", "00"))]
-    if not found:
+    identifiers = [cell for cell in cells if "@" in cell or cell.startswith(("+", "00"))]
+    if not identifiers:
         raise InputError(f"{file}: no e-mail address and no +number; expected one a cell")
-    return found
+    return identifiers

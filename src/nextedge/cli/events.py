@@ -1,74 +1,68 @@
-"""``nextedge events``: their schema, how far their consumers are, and what those gave up."""
+"""``nextedge events``: the schema of events, lag of their consumers, and dead letters."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nextedge.cli import render
+from nextedge.cli.options import DEFAULT_CONFIG, AsJson, ConfigFile, open_config
 from nextedge.errors import InputError, StorageError, nearest
 
 if TYPE_CHECKING:
     from nextedge.config import Config
     from nextedge.events.logs.log import Log
 
-ConfigFile = Annotated[Path, typer.Option("-c", "--config", help="nextedge.toml, or a folder")]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout, for machines")]
-_DEFAULT = Path("nextedge.toml")
-_NOBODY = "nobody has this name"
-"""A group that has read nothing: all events of a log wait for it."""
+_NO_GROUP = "nobody has this name"
+"""Name of a group that has read nothing, so that its lag is the number of all events."""
 
-events_app = typer.Typer(
-    help="The schema of events, how far their consumers are, and what those gave up.",
-    no_args_is_help=True,
+app = typer.Typer(
+    help="Inspect the event log: schema, lag of consumers, dead letters.", no_args_is_help=True
 )
 
 
-@events_app.command("status")
-def status(config: ConfigFile = _DEFAULT, as_json: AsJson = False) -> None:
-    """Events of each log, and how many wait for which group of consumers."""
-    from nextedge.config import load_config
-
-    found = []
-    for log, broker_group in _logs(load_config(config)):
-        groups = sorted({*log.groups(), *broker_group})
-        lags = {group: log.lag(group) for group in groups}
-        found.append(
-            {
-                "log": log.name,
-                "events": log.lag(_NOBODY).events,
-                "last_position": log.last_position(),
-                "dead_letters": len(log.dead_letters()),
-                "groups": {
-                    g: {"lag": lag.events, "seconds": lag.seconds} for g, lag in lags.items()
-                },
-            }
+@app.command()
+def status(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Print the events of each log, and the lag of each group."""
+    logs = [_status_of(log, group) for log, group in _logs(open_config(config))]
+    if as_json:
+        render.print_json(logs)
+        return
+    for log in logs:
+        render.say(
+            f"{log['log']}: {log['events']:,} events, the last at {log['last_position'] or 'none'}; "
+            f"{log['dead_letters']:,} dead letters"
         )
-        if as_json:
-            continue
-        last = found[-1]
-        render.out.print(
-            f"{log.name}: {last['events']:,} events, the last at {last['last_position'] or 'none'}; "
-            f"{last['dead_letters']:,} dead letters"
-        )
-        rows = [(g, f"{lag.events:,}", f"{lag.seconds:,.1f}") for g, lag in lags.items()]
+        rows = [
+            (name, f"{group['lag']:,}", f"{group['seconds']:,.1f}")
+            for name, group in log["groups"].items()
+        ]
         if rows:
             render.table("Groups", ("group", "events waiting", "oldest (seconds)"), rows)
-    if as_json:
-        render.print_json(found)
 
 
-@events_app.command("dead-letters")
-def dead_letters(config: ConfigFile = _DEFAULT, as_json: AsJson = False) -> None:
-    """Events that a group of consumers gave up, oldest first, and why."""
-    from nextedge.config import load_config
+def _status_of(log: Log, broker_group: tuple[str, ...]) -> dict[str, Any]:
+    """The numbers of one log as JSON values."""
+    lags = {group: log.lag(group) for group in sorted({*log.groups(), *broker_group})}
+    return {
+        "log": log.name,
+        "events": log.lag(_NO_GROUP).events,
+        "last_position": log.last_position(),
+        "dead_letters": len(log.dead_letters()),
+        "groups": {
+            group: {"lag": lag.events, "seconds": lag.seconds} for group, lag in lags.items()
+        },
+    }
 
-    found = [
+
+@app.command("dead-letters")
+def dead_letters(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """List the events that a group of consumers gave up, and why."""
+    letters = [
         {
             "log": log.name,
             "group": letter.group,
@@ -77,46 +71,44 @@ def dead_letters(config: ConfigFile = _DEFAULT, as_json: AsJson = False) -> None
             "reason": letter.reason,
             "body": letter.body.decode(errors="replace"),
         }
-        for log, _ in _logs(load_config(config))
+        for log, _ in _logs(open_config(config))
         for letter in log.dead_letters()
     ]
     if as_json:
-        render.print_json(found)
+        render.print_json(letters)
         return
-    render.out.print(f"{len(found):,} dead letters")
-    for each in found:
-        text = "{log}, group {group}, position {position}: {reason}".format(**each)
-        for line in (text, f"  {json.dumps(each['body'])}"):  # a body may hold anything
-            render.out.print(line, markup=False, soft_wrap=True)
+    render.say(f"{len(letters):,} dead letters")
+    for letter in letters:
+        render.say("{log}, group {group}, position {position}: {reason}".format(**letter))
+        render.say(f"  {json.dumps(letter['body'])}")  # quoted, as a body may hold any byte
 
 
-@events_app.command("schema")
+@app.command("schema")
 def print_schema() -> None:
-    """The JSON schema of an event, every type with its fields."""
+    """Print the JSON schema of an event: each type with its fields."""
     from nextedge.events.schemas import json_schema
 
     render.print_json(json_schema())
 
 
-@events_app.command("drop-group")
+@app.command("drop-group")
 def drop_group(
-    group: Annotated[str, typer.Argument(help="as 'nextedge events status' names it")],
-    config: ConfigFile = _DEFAULT,
+    group: Annotated[str, typer.Argument(help="name, as 'nextedge events status' prints it")],
+    config: ConfigFile = DEFAULT_CONFIG,
 ) -> None:
-    """Let no event wait for a group of consumers that nobody reads for any more."""
-    from nextedge.config import load_config
+    """Delete a group of consumers that is no longer read."""
     from nextedge.events.logs.log import open_live_log
 
-    with closing(open_live_log(load_config(config))) as log:
+    with closing(open_live_log(open_config(config))) as log:
         names = log.groups()
         if group not in names:
             raise InputError(f"no group {group!r}; {nearest(group, names)}")
         log.drop(group)
-    render.out.print(f"nothing waits for {group!r} any more", markup=False)
+    render.say(f"deleted group {group!r}; no event waits for it any more")
 
 
 def _logs(config: Config) -> Iterator[tuple[Log, tuple[str, ...]]]:
-    """The live log and the broker, if there is one, with our group at the broker."""
+    """The live log, then the broker if there is one, with our group at the broker."""
     from nextedge.events.logs.log import open_live_log, open_log
     from nextedge.events.logs.relay import group_at_broker
 
@@ -128,6 +120,6 @@ def _logs(config: Config) -> Iterator[tuple[Log, tuple[str, ...]]]:
         try:
             broker.last_position()
         except StorageError as error:
-            render.err.print(f"broker: {error}", markup=False)
+            render.warn(f"broker: {error}")
             return
         yield broker, (group_at_broker(config),)

@@ -216,11 +216,8 @@ def print_plan(made: Plan) -> None:
     """Print the table, the totals, the warnings, and the assumptions."""
     from rich.table import Table
 
-    def say(line: str) -> None:
-        render.out.print(line, soft_wrap=True, markup=False)
-
     size, traffic = made.workload.size, made.workload.traffic
-    say(
+    render.say(
         f"{size.users:,.0f} users, {size.entries:,.0f} entries of connections, {size.items:,.0f} items, "
         f"{size.interactions:,.0f} interactions; {traffic.qps:,.0f} requests a second in "
         f"{traffic.p99_ms:g} ms, a release every {traffic.refresh_hours:g} h"
@@ -231,13 +228,13 @@ def print_plan(made: Plan) -> None:
         table.add_column(name, justify="left" if text else "right", no_wrap=name != "runs on")
     for row in made.rows:
         table.add_row(*cells(row))
-    render.out.print(table)
-    say(
+    render.console().print(table)
+    render.say(
         f"A refresh: {short(made.core_hours)} core-hours in {short(made.hours)} h. A month: {short(made.money)}."
     )
-    say(f"Tightest: {made.tightest}.")
+    render.say(f"Tightest: {made.tightest}.")
     if impossible := [row.stage for row in made.rows if not row.possible]:
-        say(f"Not by this code at that size: {', '.join(impossible)}.")
+        render.say(f"Not by this code at that size: {', '.join(impossible)}.")
     for title, lines in (
         ("Warnings", made.warnings),
         (
@@ -251,9 +248,9 @@ def print_plan(made: Plan) -> None:
         ("Assumed", made.assumptions()),
     ):
         if lines:
-            say(f"{title}:")
+            render.say(f"{title}:")
         for line in lines:
-            say(f"  {line}")
+            render.say(f"  {line}")
 
 
 def short(value: float) -> str:

@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING
 
 from nextedge import schema
 from nextedge.data.report import Finding
-from nextedge.engines.base import Engine
 from nextedge.schema import ColumnKind
 from nextedge.storage.files import writing
-from nextedge.types import Identifier
 
 if TYPE_CHECKING:
     from ibis.expr.types import Table
+
+    from nextedge.engines.base import Engine
+    from nextedge.types import Identifier
 
 FILE = "forgotten.json"
 

@@ -8,15 +8,13 @@ can be compared with what is computed offline (``nextedge evaluate --parity``).
 
 from __future__ import annotations
 
-import atexit
 import hashlib
 import json
 import logging
 import random
 import sqlite3
-import threading
 import time
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -28,12 +26,12 @@ from nextedge.config import ServingConfig
 from nextedge.data.erased_users import Forgotten
 from nextedge.errors import StorageError
 from nextedge.events.logs.sqlite.erase import erase_deleted
+from nextedge.storage.write_behind import WriteBehind
 from nextedge.types import MICROSECONDS_PER_DAY, FloatArray, Identifier
 
 FILE = "requests.sqlite"
 _log = logging.getLogger("nextedge")
 _ID_BYTES = 16
-_SECONDS = 0.05
 _TIDY_SECONDS = 600.0
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS requests (
@@ -99,12 +97,10 @@ class RequestLog:
         self.forgotten = Forgotten(state)
         self.path = state / FILE
         self.settings = settings
-        self.lost = 0
-        """Requests that were not kept: the queue was full, or the disk refused."""
-        self._waiting: deque[LoggedRequest | tuple[str, str]] = deque()
-        self._closing = threading.Event()
-        self._writer: threading.Thread | None = None
-        self._starting = threading.Lock()
+        self._failed = 0
+        self._tidied = -_TIDY_SECONDS
+        self._queue: WriteBehind[LoggedRequest | tuple[str, str]]
+        self._queue = WriteBehind("request-log", self._write, settings.log_queue)
         self._random = random.Random()
 
     def keeps_features(self) -> bool:
@@ -113,11 +109,16 @@ class RequestLog:
 
     def append(self, request: LoggedRequest) -> None:
         """Queue a request to be written; never waits, never raises."""
-        self._queue(request)
+        self._queue.put(request)
 
     def repeat(self, recommendation_id: str, of_id: str) -> None:
         """Queue that an answer was sent again, under an id of its own."""
-        self._queue((recommendation_id, of_id))
+        self._queue.put((recommendation_id, of_id))
+
+    @property
+    def lost(self) -> int:
+        """Requests that were not logged: the queue was full, or the disk refused."""
+        return self._queue.dropped + self._failed
 
     def repeats(self) -> dict[str, str]:
         """Answers that were sent again: their ids and those of the answers they repeat."""
@@ -157,20 +158,9 @@ class RequestLog:
         first = [(each, given[each].micros, each) for each in wanted & given.keys()]
         return [(own, at, given[of]) for own, at, of in first + repeated if of in given]
 
-    def _queue(self, row: LoggedRequest | tuple[str, str]) -> None:
-        if self._writer is None:
-            self._start()
-        if len(self._waiting) < self.settings.log_queue:
-            self._waiting.append(row)
-        else:
-            self.lost += 1
-
     def close(self) -> None:
-        """Write what is queued and stop the thread."""
-        if self._writer is not None and self._writer.is_alive():
-            self._closing.set()
-            self._writer.join()
-        self._writer = None
+        """Write every queued request and stop the thread."""
+        self._queue.close()
 
     def read(self, *, features: bool = False) -> Iterator[LoggedRequest]:
         """Logged requests in order; with ``features`` only those that kept theirs."""
@@ -236,48 +226,27 @@ class RequestLog:
             raise StorageError(f"{self.path}: requests were not erased: {error}") from None
         return changed
 
-    def _start(self) -> None:
-        with self._starting:
-            if self._writer is None:
-                self._closing.clear()
-                self._writer = threading.Thread(target=self._write, name="request-log", daemon=True)
-                self._writer.start()
-                atexit.register(self.close)
-
-    def _write(self) -> None:
-        """Take what is queued, a batch a transaction, until closed; looks instead of being woken,
-        and waits for more between two looks: both would take the interpreter from the requests.
-        """
-        tidied = -_TIDY_SECONDS
-        while True:
-            closing = self._closing.wait(_SECONDS)
-            batch = [self._waiting.popleft() for _ in range(len(self._waiting))]
-            if not batch:
-                if closing:
-                    return
-                continue
-            given = (self._redacted(row) for row in batch if isinstance(row, LoggedRequest))
-            rows = [_encoded(row) for row in given if row is not None]
-            repeats = _grouped([row for row in batch if isinstance(row, tuple)])
-            try:
-                with _Transaction(self.path) as connection:
-                    connection.executescript(_SCHEMA)
-                    connection.executemany(
-                        "INSERT OR IGNORE INTO requests "
-                        "(recommendation_id, micros, release, body, features) VALUES (?, ?, ?, ?, ?)",
-                        rows,
-                    )
-                    connection.executemany("INSERT INTO repeated VALUES (?, ?, ?)", repeats)
+    def _write(self, batch: list[LoggedRequest | tuple[str, str]]) -> None:
+        logged = (self._redacted(row) for row in batch if isinstance(row, LoggedRequest))
+        rows = [_encoded(row) for row in logged if row is not None]
+        repeats = _grouped([row for row in batch if isinstance(row, tuple)])
+        try:
+            with _Transaction(self.path) as connection:
+                connection.executescript(_SCHEMA)
+                connection.executemany(
+                    "INSERT OR IGNORE INTO requests "
+                    "(recommendation_id, micros, release, body, features) VALUES (?, ?, ?, ?, ?)",
+                    rows,
+                )
+                connection.executemany("INSERT INTO repeated VALUES (?, ?, ?)", repeats)
+                if time.monotonic() - self._tidied > _TIDY_SECONDS:
+                    self._tidied = time.monotonic()
                     oldest = time.time() * 1e6 - self.settings.log_days * MICROSECONDS_PER_DAY
-                    if time.monotonic() - tidied > _TIDY_SECONDS:
-                        tidied = time.monotonic()
-                        for table in ("requests", "repeated"):
-                            connection.execute(
-                                f"DELETE FROM {table} WHERE micros < ?", (int(oldest),)
-                            )
-            except sqlite3.Error as error:
-                self.lost += len(batch)
-                _log.warning("%s: %d requests were not logged: %s", self.path, len(batch), error)
+                    for table in ("requests", "repeated"):
+                        connection.execute(f"DELETE FROM {table} WHERE micros < ?", (int(oldest),))
+        except sqlite3.Error as error:
+            self._failed += len(batch)
+            _log.warning("%s: %d requests were not logged: %s", self.path, len(batch), error)
 
 
 def _grouped(repeats: Sequence[tuple[str, str]]) -> list[tuple[str, int, bytes]]:

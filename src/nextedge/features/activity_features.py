@@ -9,7 +9,7 @@ import numpy as np
 from nextedge.features.feature import Columns, Feature, FeatureInput, feature_group
 from nextedge.graph.attributes import Number
 from nextedge.graph.decay import faded_degrees, history_span
-from nextedge.graph.scope import Scope
+from nextedge.graph.scope import Scope, cached_per_snapshot
 from nextedge.schema import POLICY_FLAGS, ColumnKind
 from nextedge.types import MICROSECONDS_PER_DAY, FloatArray, IntArray
 
@@ -37,7 +37,7 @@ def activity(given: FeatureInput) -> Columns:
     if not given.scope.timed:
         return {}
     scope = given.scope
-    table = scope.derived("activity", lambda: _activity_tables(scope))
+    table = _activity_tables(scope)
     columns: Columns = {}
     query = np.maximum(given.query, 0)
     for name, (by_query, by_candidate) in table.items():
@@ -46,6 +46,7 @@ def activity(given: FeatureInput) -> Columns:
     return columns
 
 
+@cached_per_snapshot
 def _activity_tables(scope: Scope) -> dict[str, tuple[FloatArray, FloatArray]]:
     """Per name: the value of each query and of each candidate."""
     graph, reverse = scope.graph, scope.reverse_graph
@@ -123,37 +124,4 @@ def numbers(given: FeatureInput) -> Columns:
             columns[name] = values[given.candidate]
         else:
             columns[name] = np.where(given.query >= 0, values[query], np.nan)
-    return columns
-
-
-def _sources(scope: Scope) -> Iterator[Feature]:
-    from nextedge.retrieval.source import source_classes
-    from nextedge.types import ROUGH, rank_column, score_column, standard_column
-
-    for name, source in source_classes().items():
-        if scope.relation in source.relations and source.usable(scope):
-            yield Feature(score_column(name), f"score of the source {name}", "candidates")
-            yield Feature(rank_column(name), f"ln of the rank in the source {name}", "candidates")
-            yield Feature(
-                standard_column(score_column(name)),
-                f"{score_column(name)} in standard deviations over the query's candidates",
-                "candidates",
-            )
-    yield Feature(ROUGH, "what the ranks in all sources are worth together", "candidates")
-    yield Feature(
-        standard_column(ROUGH),
-        f"{ROUGH} in standard deviations over the query's candidates",
-        "candidates",
-    )
-
-
-@feature_group("sources", _sources)
-def sources(given: FeatureInput) -> Columns:
-    """Every source's score and rank of the candidate, and the merged rough score."""
-    columns: Columns = {}
-    for name, values in given.candidates.columns.items():
-        if name.endswith("_rank"):
-            columns[name] = np.where(values == 32767, np.nan, np.log(values.astype(np.float32)))
-        elif name.endswith(("_score", "_standard")):
-            columns[name] = values
     return columns

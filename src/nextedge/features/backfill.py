@@ -103,7 +103,7 @@ def backfill(
 def _by_position(
     counter: DecayedCounter, kind: str, edges: Edges, sizes: Sizes, as_of: int
 ) -> FloatArray:
-    """float32[users or items]: the counter as ``folded`` and ``dense`` give it, to the last bit.
+    """float32[users or items]: the counter as ``folded`` gives it, to the last bit.
 
     The same sums in the same order, on arrays by position: the users that a batch names are few
     beside all, and a table of all of them would be made anew with every batch.

@@ -23,7 +23,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nextedge.types import MICROSECONDS_PER_DAY, FloatArray
+from nextedge.types import MICROSECONDS_PER_DAY
 
 KIND, TIME, VALUE, USER, ITEM, CATEGORY = "kind", "time", "value", "user", "item", "category"
 NEVER = np.iinfo(np.int64).min
@@ -198,15 +198,6 @@ def folded(aggregate: Aggregate[State], batches: Iterable[pa.RecordBatch]) -> St
     for facts in batches:
         state = aggregate.update(state, facts)
     return state
-
-
-def dense(counter: DecayedCounter, state: Counts, size: int, as_of: int) -> FloatArray:
-    """float32[size]: values as of an instant by position, for a counter whose key is one position."""
-    values = np.zeros(size, np.float32)
-    if state.rows is not None:
-        rows = counter.at(state, as_of)
-        values[np.asarray(rows.column(counter.key[0]))] = np.asarray(rows.column(VALUE))
-    return values
 
 
 DAY, WEEK = 1.0, 7.0

@@ -10,7 +10,7 @@ import numpy as np
 from nextedge.features.feature import Columns, Feature, FeatureInput, feature_group
 from nextedge.graph.decay import faded_weights, history_span
 from nextedge.graph.propagate import SparseRows, pair_products
-from nextedge.graph.scope import Scope, entry_places, graph_rows
+from nextedge.graph.scope import Scope, cached_per_snapshot, entry_places, graph_rows
 from nextedge.graph.two_hop import bipartite_pair_scores, pair_scores
 from nextedge.types import CONNECTS, ENGAGES
 
@@ -80,7 +80,7 @@ def recent_wedges(given: FeatureInput) -> Columns:
     graph = given.scope.graph
     if not given.scope.timed:
         return {}
-    matrix, half_life = given.scope.derived("recent_wedges", lambda: _decayed(given.scope))
+    matrix, half_life = _decayed(given.scope)
     rows = graph_rows(graph, given.requests.query)
     last = graph.last[entry_places(graph, given.requests.query, rows.indptr)]
     age = np.maximum(given.scope.snapshot.as_of - last, 0)
@@ -89,6 +89,7 @@ def recent_wedges(given: FeatureInput) -> Columns:
     return {"recent_adamic_adar": score}
 
 
+@cached_per_snapshot
 def _decayed(scope: Scope) -> tuple[SparseRows, float]:
     """Each edge's fading weight over the log degree of where it starts, and the half-life."""
     graph, half_life = scope.graph, history_span(scope) * 0.1

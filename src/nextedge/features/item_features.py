@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 
 import numpy as np
 
 from nextedge.features.feature import Columns, Feature, FeatureInput, feature_group
 from nextedge.features.sparse_pairs import neighborhood_dots
 from nextedge.graph.attributes import Tags, Text
-from nextedge.graph.decay import place_from_end
+from nextedge.graph.decay import latest_first
 from nextedge.graph.propagate import SparseRows, pair_products
-from nextedge.graph.scope import Scope, graph_rows
+from nextedge.graph.scope import Scope, cached_per_release, graph_rows
 from nextedge.graph.similarity import similar_items
 from nextedge.schema import ColumnKind
 from nextedge.types import ENGAGES, FloatArray
@@ -43,7 +42,7 @@ def sequence(given: FeatureInput) -> Columns:
     if not (scope.timed and scope.graph.edges):
         return {}
     similar = similar_to(scope)
-    place = scope.derived("place_from_end", lambda: place_from_end(scope.graph))
+    place = latest_first(scope)
     columns: Columns = {}
     weights = {f"{name}_similarity": (place < size) for name, size in _RECENT.items()}
     weights["sequence_similarity"] = np.where(place < _SEQUENCE, 0.9**place, 0.0)
@@ -53,13 +52,10 @@ def sequence(given: FeatureInput) -> Columns:
     return columns
 
 
+@cached_per_release
 def similar_to(scope: Scope) -> SparseRows:
-    """For each item its most similar items, computed once for the scope."""
-
-    def compute() -> SparseRows:
-        return similar_items(scope, neighbours=300, shrinkage=1.0, user_power=0.5, normalise=True)
-
-    return scope.derived("similar_items", compute, lasting=True)
+    """For each item its most similar items."""
+    return similar_items(scope, neighbors=300, shrinkage=1.0, user_power=0.5, normalise=True)
 
 
 def _content_columns(scope: Scope) -> list[str]:
@@ -83,16 +79,24 @@ def content(given: FeatureInput) -> Columns:
     for name in _content_columns(scope):
         column = scope.candidate_attributes.columns[name]
         assert isinstance(column, Tags | Text)
-        rows = column.rows
-        scale = scope.derived(f"unit_scale_{name}", partial(_unit_scale, rows), lasting=True)
+        scale = _unit_scale(scope, name)
         columns[f"{name}_affinity"] = neighborhood_dots(
-            scope.graph, rows, scale, given.requests.query, candidates.indptr, candidates.candidate
+            scope.graph,
+            column.rows,
+            scale,
+            given.requests.query,
+            candidates.indptr,
+            candidates.candidate,
         )
     return columns
 
 
-def _unit_scale(rows: SparseRows) -> FloatArray:
-    """float32[N]: what makes each row one of unit length."""
+@cached_per_release
+def _unit_scale(scope: Scope, name: str) -> FloatArray:
+    """float32[N]: the factors that make the rows of a column unit length."""
+    column = scope.candidate_attributes.columns[name]
+    assert isinstance(column, Tags | Text)
+    rows = column.rows
     row = np.repeat(np.arange(len(rows.indptr) - 1), np.diff(rows.indptr))
     squares = np.bincount(row, np.square(rows.values), minlength=len(rows.indptr) - 1)
     return (1.0 / np.maximum(np.sqrt(squares), 1e-9)).astype(np.float32)

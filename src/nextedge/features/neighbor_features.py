@@ -15,7 +15,7 @@ from nextedge.features.feature import Columns, Feature, FeatureInput, feature_gr
 from nextedge.graph.attributes import Attributes, Category, Number
 from nextedge.graph.csr import Graph
 from nextedge.graph.decay import place_from_end
-from nextedge.graph.scope import Scope, entry_places
+from nextedge.graph.scope import Scope, cached_per_snapshot, entry_places
 from nextedge.graph.threads import run_blocks
 from nextedge.schema import ColumnKind
 from nextedge.types import MICROSECONDS_PER_DAY, FloatArray, IndexArray, IntArray
@@ -107,7 +107,7 @@ def neighbor_values(given: FeatureInput) -> Columns:
             columns[f"{name}_latest_affinity"], columns[f"{name}_idle_days"] = latest, idle
     reverse = scope.reverse_graph
     for name, column in _categories(scope.query_attributes):
-        base = scope.derived(f"share_of_values_{name}", lambda c=column: _shares(scope, c))  # type: ignore[misc]
+        base = _shares(scope, name)
         out = np.zeros(rows, np.float32)
         run_blocks(
             _around_candidate,
@@ -133,8 +133,11 @@ def _places(graph: Graph, query: IndexArray) -> tuple[IntArray, FloatArray]:
     return indptr, place_from_end(own)
 
 
-def _shares(scope: Scope, column: Category) -> FloatArray:
+@cached_per_snapshot
+def _shares(scope: Scope, name: str) -> FloatArray:
     """float32[values]: share of the queries that have edges, by value."""
+    column = scope.query_attributes.columns[name]
+    assert isinstance(column, Category)
     codes = column.codes[(scope.graph.degree > 0) & (column.codes >= 0)]
     count = np.bincount(codes, minlength=max(len(column.values), 1)) + 1.0
     return (count / count.sum()).astype(np.float32)
@@ -180,10 +183,7 @@ def neighbor_amounts(given: FeatureInput) -> Columns:
     scope = given.scope
     if not scope.graph.edges:
         return {}
-    reverse = scope.reverse_graph
-    popularity = scope.derived(
-        "popularity_log", lambda: np.log1p(scope.candidate_degree).astype(np.float32)
-    )
+    popularity = _popularity_log(scope)
     columns: Columns = {}
     for name, column in _numbers(scope.candidate_attributes):
         values = np.asarray(column.values, np.float32)
@@ -193,12 +193,11 @@ def neighbor_amounts(given: FeatureInput) -> Columns:
     columns["popularity_distance"] = popularity[given.candidate] - mean
     if not scope.relation.self_typed:
         columns["query_neighbor_popularity"] = mean
-        activity = scope.derived(
-            "query_activity_log", lambda: np.log1p(scope.graph.degree).astype(np.float32)
+        columns["candidate_neighbor_activity"] = _means(
+            scope.reverse_graph, given.candidate, _activity_log(scope)
         )
-        columns["candidate_neighbor_activity"] = _means(reverse, given.candidate, activity)
     if scope.timed:
-        first = scope.derived("first_edge_days", lambda: _first_days(reverse))
+        first = _first_days(scope)
         mean = _row_mean(given, _means(scope.graph, given.requests.query, first))
         columns["first_edge_distance_days"] = first[given.candidate] - mean
     return columns
@@ -215,8 +214,22 @@ def _means(graph: Graph, rows: IndexArray, values: FloatArray) -> FloatArray:
     return out
 
 
-def _first_days(reverse: Graph) -> FloatArray:
+@cached_per_snapshot
+def _popularity_log(scope: Scope) -> FloatArray:
+    """float32[candidates]: ln(1 + edges)."""
+    return np.log1p(scope.candidate_degree).astype(np.float32)
+
+
+@cached_per_snapshot
+def _activity_log(scope: Scope) -> FloatArray:
+    """float32[queries]: ln(1 + edges)."""
+    return np.log1p(scope.graph.degree).astype(np.float32)
+
+
+@cached_per_snapshot
+def _first_days(scope: Scope) -> FloatArray:
     """float32[candidates]: day of the first edge, counted from the first of all; NaN: none."""
+    reverse = scope.reverse_graph
     first = np.full(len(reverse), np.nan)
     filled = np.flatnonzero(reverse.degree)
     if len(filled):

@@ -10,7 +10,7 @@ import numpy as np
 from nextedge.features.feature import Columns, Feature, FeatureInput, feature_group
 from nextedge.graph.paths import pair_path_products
 from nextedge.graph.propagate import SparseRows
-from nextedge.graph.scope import Scope, graph_rows
+from nextedge.graph.scope import Scope, cached_per_release, cached_per_snapshot, graph_rows
 from nextedge.types import CONNECTS, FloatArray
 
 
@@ -31,17 +31,14 @@ def three_hop(given: FeatureInput) -> Columns:
     return {"three_hop_paths": found}
 
 
+@cached_per_snapshot
 def _normalised_edges(scope: Scope) -> SparseRows:
     """The connections, each weighing 1 / √(degree × degree)."""
-
-    def compute() -> SparseRows:
-        graph = scope.graph
-        values = np.empty(graph.edges, np.float32)
-        root = 1.0 / np.sqrt(np.maximum(graph.degree, 1))
-        _products(graph.indptr, graph.indices, root, values)
-        return SparseRows(graph.indptr, graph.indices, values, graph.targets)
-
-    return scope.derived("normalised_edges", compute)
+    graph = scope.graph
+    values = np.empty(graph.edges, np.float32)
+    root = 1.0 / np.sqrt(np.maximum(graph.degree, 1))
+    _products(graph.indptr, graph.indices, root, values)
+    return SparseRows(graph.indptr, graph.indices, values, graph.targets)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -72,19 +69,21 @@ def _neighbor_degrees(scope: Scope) -> Iterator[Feature]:
 @feature_group("neighbor_degrees", _neighbor_degrees, (CONNECTS,))
 def neighbor_degrees(given: FeatureInput) -> Columns:
     """How well connected the connections of either side are."""
-
-    def compute() -> FloatArray:
-        graph = given.scope.graph
-        total = np.zeros(len(graph))
-        _sums(graph.indptr, graph.indices, graph.degree, total)
-        return np.log1p(total / np.maximum(graph.degree, 1)).astype(np.float32)
-
-    values = given.scope.derived("neighbor_degree_log", compute)
+    values = _neighbor_degree_log(given.scope)
     query = np.where(given.query >= 0, values[np.maximum(given.query, 0)], np.nan)
     return {
         "query_neighbor_degree_log": query.astype(np.float32),
         "candidate_neighbor_degree_log": values[given.candidate],
     }
+
+
+@cached_per_snapshot
+def _neighbor_degree_log(scope: Scope) -> FloatArray:
+    """float32[U]: ln(1 + mean degree of a user's connections)."""
+    graph = scope.graph
+    total = np.zeros(len(graph))
+    _sums(graph.indptr, graph.indices, graph.degree, total)
+    return np.log1p(total / np.maximum(graph.degree, 1)).astype(np.float32)
 
 
 def _communities(scope: Scope) -> Iterator[Feature]:
@@ -105,15 +104,17 @@ def shared_communities(given: FeatureInput) -> Columns:
     of = given.scope.snapshot.communities
     query, candidate = of[np.maximum(given.query, 0)], of[given.candidate]
     same = (query == candidate) & (candidate >= 0) & (given.query >= 0)[:, None]
-
-    def sizes() -> FloatArray:
-        members = np.bincount(of[:, 1] + 1, minlength=1)
-        members[0] = 0
-        return np.log1p(members).astype(np.float32)
-
-    size = given.scope.derived("community_size_log", sizes, lasting=True)
+    size = _community_size_log(given.scope)
     return {
         "same_small_community": same[:, 0].astype(np.float32),
         "same_large_community": same[:, 1].astype(np.float32),
         "candidate_community_size_log": size[candidate[:, 1] + 1],
     }
+
+
+@cached_per_release
+def _community_size_log(scope: Scope) -> FloatArray:
+    """float32[1 + communities]: ln(1 + people) of each large community, 0 for none first."""
+    members = np.bincount(scope.snapshot.communities[:, 1] + 1, minlength=1)
+    members[0] = 0
+    return np.log1p(members).astype(np.float32)

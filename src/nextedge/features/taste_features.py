@@ -11,7 +11,7 @@ from nextedge.features.sparse_pairs import candidate_dots
 from nextedge.graph.csr import Graph
 from nextedge.graph.paths import pair_path_products
 from nextedge.graph.propagate import SparseRows
-from nextedge.graph.scope import Scope, graph_rows, rows_of
+from nextedge.graph.scope import Scope, cached_per_snapshot, graph_rows, rows_of
 from nextedge.graph.two_hop import bipartite_pair_scores
 from nextedge.types import CONNECTS, FloatArray
 
@@ -75,48 +75,40 @@ def tastes(given: FeatureInput) -> Columns:
     return columns
 
 
+@cached_per_snapshot
 def _taste_rows(scope: Scope) -> tuple[SparseRows, SparseRows]:
     """Unit tf-idf rows of the users over items, and the same entries as rows of the items."""
-
-    def compute() -> tuple[SparseRows, SparseRows]:
-        engaged, engaged_by = scope.snapshot.engagements, scope.snapshot.engaged_by
-        users = max(int((engaged.degree > 0).sum()), 1)
-        rarity = np.log(users / np.maximum(engaged_by.degree, 1))
-        rarity = np.where(engaged_by.degree > _HUB, 0.0, rarity)
-        values = np.log1p(np.maximum(engaged.weight, 0)) * rarity[engaged.indices]
-        user = np.repeat(np.arange(len(engaged)), engaged.degree)
-        length = np.sqrt(np.bincount(user, values**2, minlength=len(engaged)))
-        scale = 1.0 / np.where(length > 0, length, 1.0)
-        by_item = np.log1p(np.maximum(engaged_by.weight, 0)) * scale[engaged_by.indices]
-        by_item *= np.repeat(rarity, engaged_by.degree)
-        return _rows(engaged, values * scale[user]), _rows(engaged_by, by_item)
-
-    return scope.derived("taste_rows", compute)
+    engaged, engaged_by = scope.snapshot.engagements, scope.snapshot.engaged_by
+    users = max(int((engaged.degree > 0).sum()), 1)
+    rarity = np.log(users / np.maximum(engaged_by.degree, 1))
+    rarity = np.where(engaged_by.degree > _HUB, 0.0, rarity)
+    values = np.log1p(np.maximum(engaged.weight, 0)) * rarity[engaged.indices]
+    user = np.repeat(np.arange(len(engaged)), engaged.degree)
+    length = np.sqrt(np.bincount(user, values**2, minlength=len(engaged)))
+    scale = 1.0 / np.where(length > 0, length, 1.0)
+    by_item = np.log1p(np.maximum(engaged_by.weight, 0)) * scale[engaged_by.indices]
+    by_item *= np.repeat(rarity, engaged_by.degree)
+    return _rows(engaged, values * scale[user]), _rows(engaged_by, by_item)
 
 
 def _rows(graph: Graph, values: np.ndarray) -> SparseRows:
     return SparseRows(graph.indptr, graph.indices, values.astype(np.float32), graph.targets)
 
 
+@cached_per_snapshot
 def _mean_weights(scope: Scope) -> FloatArray:
     """float32[E]: 1 / degree at each connection, so that a row sums to one."""
     graph = scope.snapshot.connections
-    return scope.derived(
-        "mean_weights",
-        lambda: np.repeat(1.0 / np.maximum(graph.degree, 1), graph.degree).astype(np.float32),
-    )
+    return np.repeat(1.0 / np.maximum(graph.degree, 1), graph.degree).astype(np.float32)
 
 
+@cached_per_snapshot
 def _amounts(scope: Scope) -> tuple[FloatArray, FloatArray]:
     """float32[U]: ln(1 + items) and ln(1 + weight of the interactions) of each user."""
-
-    def compute() -> tuple[FloatArray, FloatArray]:
-        engaged = scope.snapshot.engagements
-        user = np.repeat(np.arange(len(engaged)), engaged.degree)
-        weight = np.bincount(user, np.maximum(engaged.weight, 0), minlength=len(engaged))
-        return np.log1p(engaged.degree).astype(np.float32), np.log1p(weight).astype(np.float32)
-
-    return scope.derived("engagement_amounts", compute)
+    engaged = scope.snapshot.engagements
+    user = np.repeat(np.arange(len(engaged)), engaged.degree)
+    weight = np.bincount(user, np.maximum(engaged.weight, 0), minlength=len(engaged))
+    return np.log1p(engaged.degree).astype(np.float32), np.log1p(weight).astype(np.float32)
 
 
 def _occasions(scope: Scope) -> Iterator[Feature]:

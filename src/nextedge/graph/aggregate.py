@@ -15,7 +15,7 @@ from nextedge.types import FloatArray, IndexArray, IntArray
 
 @dataclass(frozen=True, eq=False)
 class Neighbors:
-    """Who is beside whom: all that sums over neighbours read of a graph.
+    """The adjacency of a graph without weights and times.
 
     Attributes:
         indptr, indices: see ``nextedge.graph.csr.Graph``; int64[N + 1] and int32[E].
@@ -26,7 +26,7 @@ class Neighbors:
 
     @classmethod
     def of(cls, graph: Graph) -> Neighbors:
-        """The neighbours in a graph; its arrays are shared, not copied."""
+        """The neighbours in a graph; both share the arrays."""
         return cls(graph.indptr, graph.indices)
 
     def __len__(self) -> int:
@@ -52,20 +52,21 @@ def neighbor_means(
     """
     stop = len(graph) if stop is None else stop
     out = np.zeros((stop - start, x.shape[1]), np.float32)
-    rows = plain(np.ascontiguousarray(x, np.float32), np.float32)
-    indptr, indices = plain(graph.indptr, np.int64), plain(graph.indices, np.int32)
-    run_blocks(_means, len(out), indptr, indices, rows, start, out)
+    adjacency = plain(graph.indptr, np.int64), plain(graph.indices, np.int32)
+    vectors = plain(np.ascontiguousarray(x, np.float32), np.float32)
+    run_blocks(_means, len(out), adjacency, vectors, start, out)
     return out
 
 
 @numba.njit(cache=True, nogil=True)
-def _means(block, blocks, indptr, indices, x, start, out):  # type: ignore[no-untyped-def]
+def _means(block, blocks, adjacency, x, start, out):  # type: ignore[no-untyped-def]
+    indptr, indices = adjacency
     width = x.shape[1]
     for row in range(block, len(out), blocks):
         low, high = indptr[start + row], indptr[start + row + 1]
         total = out[row]
-        for place in range(low, high):
-            other = x[indices[place]]
+        for entry in range(low, high):
+            other = x[indices[entry]]
             for axis in range(width):
                 total[axis] += other[axis]
         if high > low:

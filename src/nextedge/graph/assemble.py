@@ -1,10 +1,9 @@
-"""Rows of a graph out of lists of edges, in memory or straight into files.
+"""Rows of a graph from lists of edges, in memory or straight into files.
 
-The entries of a block of rows are placed by counting, ordered within each row, and merged
-where a pair is repeated: O(n) for each pass over the edges, then O(n log degree). Edges are read
-where they lie, so that those of mapped files take no memory; what is held is one block, 24
-bytes an entry (plus 12 an entry of the longest row). In memory there is one block, and it is the
-graph.
+A counting sort puts the entries of a block of rows in their rows; each row is then sorted and
+repeated pairs are merged: O(n) for each pass over the edges, then O(n log degree). Edges of mapped
+files take no memory; a block takes 24 bytes an entry (plus 12 an entry of the longest row). A graph
+in memory is one block.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from nextedge.storage.arrays import ArrayFiles, mapped, mapped_file, plain
 from nextedge.types import BoolArray, IndexArray, IntArray
 
 BLOCK_ENTRIES = 8_000_000
-"""Entries of a block of rows that is made for a file; about 200 MiB, and there is one a core."""
+"""Entries of a block of rows that goes to a file; about 200 MiB, one block a core."""
 _ENTRIES = ("indices", "weight", "first", "last")
 
 
@@ -36,8 +35,8 @@ class EdgeList:
         source, target: int32[n].
         weight: float32[n], or None for 1 each.
         first, last: int64[n], microseconds; ``last`` None is ``first``, ``first`` None is 0.
-        kept: bool[n], which of them count; None for all.
-        mirrored: each edge stands for both directions; first all as given, then all reversed.
+        kept: bool[n], edges that count; None for all.
+        mirrored: each edge counts in both directions; first all as given, then all reversed.
     """
 
     source: IndexArray
@@ -51,60 +50,41 @@ class EdgeList:
     def degrees(self, sources: int) -> IntArray:
         """int64[sources]: entries of each row, before repeated pairs are merged."""
         degree = np.zeros(sources, np.int64)
-        _count(*self._ends, self.mirrored, degree)
+        _count(self._ends, self.mirrored, degree)
         return degree
 
     @property
     def _ends(self) -> tuple[IndexArray, IndexArray, BoolArray]:
-        return (
-            plain(self.source, np.int32),
-            plain(self.target, np.int32),
-            plain(self.kept, np.bool_),
-        )
+        source, target = plain(self.source, np.int32), plain(self.target, np.int32)
+        return source, target, plain(self.kept, np.bool_)
 
     def block(self, degree: IntArray, begin: int) -> Block:
-        """The rows from ``begin`` on whose entries before the merge number ``degree``."""
-        place = np.concatenate((np.zeros(1, np.int64), np.cumsum(degree)))
-        entries = int(place[-1])
-        block = Block(
-            np.zeros(len(degree) + 1, np.int64),
-            np.empty(entries, np.int32),
-            np.empty(entries, np.float32),
-            np.empty(entries, np.int64),
-            np.empty(entries, np.int64),
-        )
-        _place(
-            *self._ends,
-            plain(self.weight, np.float32),
-            plain(self.first, np.int64),
-            plain(self.last, np.int64),
-            self.mirrored,
-            begin,
-            place[:-1].copy(),
-            block.indices,
-            block.weight,
-            block.first,
-            block.last,
-        )
+        """The rows from ``begin`` on, which have ``degree`` entries before the merge."""
+        start = np.concatenate((np.zeros(1, np.int64), np.cumsum(degree)))
+        indptr, entries = np.zeros(len(degree) + 1, np.int64), _empty_entries(int(start[-1]))
+        weight = plain(self.weight, np.float32)
+        times = plain(self.first, np.int64), plain(self.last, np.int64)
+        _fill(self._ends, weight, times, self.mirrored, begin, start[:-1].copy(), entries)
         longest = int(degree.max(initial=0))
         _order_and_merge(
-            place,
-            block.indptr,
-            block.indices,
-            block.weight,
-            block.first,
-            block.last,
-            np.empty(longest, np.uint64),
-            np.empty(longest, np.float32),
-            np.empty(longest, np.int64),
-            np.empty(longest, np.int64),
+            start, indptr, entries, np.empty(longest, np.uint64), _empty_entries(longest)[1:]
         )
-        return block
+        return Block(indptr, *entries)
+
+
+def _empty_entries(size: int) -> tuple[IndexArray, npt.NDArray[np.float32], IntArray, IntArray]:
+    """Targets, weights, first and last times."""
+    return (
+        np.empty(size, np.int32),
+        np.empty(size, np.float32),
+        np.empty(size, np.int64),
+        np.empty(size, np.int64),
+    )
 
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Rows that follow each other: ``indptr`` int64[rows + 1] from 0, and the arrays of entries."""
+    """Neighbouring rows: ``indptr`` int64[rows + 1] from 0, and the arrays of entries."""
 
     indptr: IntArray
     indices: IndexArray
@@ -113,11 +93,11 @@ class Block:
     last: IntArray
 
     def shrunk(self) -> Block:
-        """Without the room that merged entries left behind."""
+        """The block without the space that merged entries left over."""
         size = int(self.indptr[-1])
         for part in (self.indices, self.weight, self.first, self.last):
             if len(part) > size:
-                part.resize(size, refcheck=False)  # in place: nothing else looks at them
+                part.resize(size, refcheck=False)  # in place: nothing else refers to it
         return self
 
 
@@ -133,7 +113,7 @@ def assemble_into(
 
     Args:
         run: makes blocks of rows, here or on other machines.
-        scratch: folder that all of them see, for what of the edges is no file yet; the caller's.
+        scratch: folder of the caller that all machines see, for arrays that are no files yet.
     """
     degree = edges.degrees(sources)
     np.save(scratch / "degree.npy", degree)
@@ -153,14 +133,14 @@ def assemble_into(
 
 @dataclass(frozen=True)
 class FiledEdges:
-    """An ``EdgeList`` whose arrays are files; None where it has none of that name."""
+    """An ``EdgeList`` whose arrays are files, by name."""
 
     arrays: tuple[tuple[str, Path], ...]
     mirrored: bool
 
     @classmethod
     def of(cls, edges: EdgeList, folder: Path) -> FiledEdges:
-        """Arrays that are mapped files stay where they lie; the others are written to ``folder``."""
+        """Refer to arrays that are mapped files; write the others to ``folder``."""
         arrays = []
         for name in ("source", "target", "weight", "first", "last", "kept"):
             values = getattr(edges, name)
@@ -205,12 +185,12 @@ def _one_list(values: npt.NDArray[np.generic]) -> pa.Array:
 
 
 def _values(table: pa.Table, name: str) -> npt.NDArray[np.generic]:
-    found: npt.NDArray[np.generic] = table[name].chunk(0).flatten().to_numpy()
-    return found
+    values: npt.NDArray[np.generic] = table[name].chunk(0).flatten().to_numpy()
+    return values
 
 
 def _ranges(degree: IntArray) -> Iterator[pa.Table]:
-    """Ranges of rows of about ``BLOCK_ENTRIES`` entries; one of no row where there is none."""
+    """Ranges of rows of about ``BLOCK_ENTRIES`` entries; one empty range where there is no row."""
     ends = np.cumsum(degree)
     begin = 0
     while begin < len(degree) or begin == 0:
@@ -224,7 +204,8 @@ def _ranges(degree: IntArray) -> Iterator[pa.Table]:
 
 
 @numba.njit(cache=True, nogil=True)
-def _count(source, target, kept, mirrored, degree):  # type: ignore[no-untyped-def]
+def _count(ends, mirrored, degree):  # type: ignore[no-untyped-def]
+    source, target, kept = ends
     for edge in range(len(source)):
         if len(kept) == 0 or kept[edge]:
             degree[source[edge]] += 1
@@ -233,78 +214,69 @@ def _count(source, target, kept, mirrored, degree):  # type: ignore[no-untyped-d
 
 
 @numba.njit(cache=True, nogil=True)
-def _place(  # type: ignore[no-untyped-def]
-    source,
-    target,
-    kept,
-    weight,
-    first,
-    last,
-    mirrored,
-    begin,
-    place,
-    out_target,
-    out_weight,
-    out_first,
-    out_last,
-):
-    rows = len(place)
+def _fill(ends, weight, times, mirrored, begin, start, entries):  # type: ignore[no-untyped-def]
+    """Write each edge into its row; ``start`` moves to the end of each row."""
+    source, target, kept = ends
+    first, last = times
+    out_target, out_weight, out_first, out_last = entries
+    rows = len(start)
     for side in range(2 if mirrored else 1):
         for edge in range(len(source)):
             row = (target[edge] if side else source[edge]) - begin
             if row < 0 or row >= rows or (len(kept) and not kept[edge]):
                 continue
-            at = place[row]
-            place[row] = at + 1
-            out_target[at] = source[edge] if side else target[edge]
-            out_weight[at] = weight[edge] if len(weight) else 1.0
-            out_first[at] = first[edge] if len(first) else 0
-            out_last[at] = last[edge] if len(last) else out_first[at]
+            entry = start[row]
+            start[row] = entry + 1
+            out_target[entry] = source[edge] if side else target[edge]
+            out_weight[entry] = weight[edge] if len(weight) else 1.0
+            out_first[entry] = first[edge] if len(first) else 0
+            out_last[entry] = last[edge] if len(last) else out_first[entry]
 
 
 @numba.njit(cache=True, nogil=True)
-def _order_and_merge(  # type: ignore[no-untyped-def]
-    place, indptr, target, weight, first, last, key, weights, firsts, lasts
-):
-    """Order each row by its targets, equal ones as they came; then make one entry of those.
+def _order_and_merge(start, indptr, entries, key, row_values):  # type: ignore[no-untyped-def]
+    """Sort each row by target, equal ones in their order; then merge those into one entry.
 
     Entries move towards the front, never past one that is still to be read.
     """
+    target, weight, first, last = entries
+    weights, firsts, lasts = row_values
     size = 0
-    for row in range(len(place) - 1):
-        low, high = place[row], place[row + 1]
+    for row in range(len(start) - 1):
+        low, high = start[row], start[row + 1]
         count = high - low
         for entry in range(count):
             key[entry] = np.uint64(target[low + entry]) << np.uint64(32) | np.uint64(entry)
-        _sort(key[:count])
+        sort_keys(key[:count])
         for entry in range(count):
             weights[entry] = weight[low + entry]
             firsts[entry] = first[low + entry]
             lasts[entry] = last[low + entry]
         begin = size
-        for entry in range(count):
-            other = np.int32(key[entry] >> np.uint64(32))
-            own = key[entry] & np.uint64(0xFFFFFFFF)
+        for rank in range(count):
+            other = np.int32(key[rank] >> np.uint64(32))
+            entry = key[rank] & np.uint64(0xFFFFFFFF)
             if size > begin and target[size - 1] == other:
-                weight[size - 1] += weights[own]
-                first[size - 1] = min(first[size - 1], firsts[own])
-                last[size - 1] = max(last[size - 1], lasts[own])
+                weight[size - 1] += weights[entry]
+                first[size - 1] = min(first[size - 1], firsts[entry])
+                last[size - 1] = max(last[size - 1], lasts[entry])
             else:
                 target[size] = other
-                weight[size] = weights[own]
-                first[size] = firsts[own]
-                last[size] = lasts[own]
+                weight[size] = weights[entry]
+                first[size] = firsts[entry]
+                last[size] = lasts[entry]
                 size += 1
         indptr[row + 1] = size
 
 
 @numba.njit(cache=True, nogil=True)
-def _sort(key):  # type: ignore[no-untyped-def]
+def sort_keys(key):  # type: ignore[no-untyped-def]
+    """Sort uint64 keys in place: by insertion where they are few, as most rows are."""
     if len(key) > 24:
         key.sort()
         return
-    for place in range(1, len(key)):
-        moved, hole = key[place], place
+    for rank in range(1, len(key)):
+        moved, hole = key[rank], rank
         while hole > 0 and key[hole - 1] > moved:
             key[hole] = key[hole - 1]
             hole -= 1

@@ -1,4 +1,4 @@
-"""A graph with some pairs taken out and some records added: the same as one that is built anew."""
+"""A graph without some pairs and with new records: equal to one that is built anew."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import numba
 import numpy as np
 
 from nextedge.graph.csr import Graph, build_graph
+from nextedge.storage.arrays import plain
 from nextedge.types import FloatArray, IndexArray, IntArray
 
 
 @dataclass(frozen=True, eq=False)
 class EdgeChanges:
-    """Edges to add, a row each; rows of one pair come together.
+    """Edges to add, a row each; rows of one pair merge.
 
     Attributes:
         source, target: int32[n] positions.
@@ -46,9 +47,9 @@ class EdgeChanges:
 def changed(
     graph: Graph, added: EdgeChanges, removed: tuple[IndexArray, IndexArray] | None = None
 ) -> Graph:
-    """The graph without the removed pairs (int32[m] sources and targets), then with what is added.
+    """The graph without the removed pairs (int32[m] sources and targets), plus the added edges.
 
-    A record of a pair that is there adds its weight and widens its times, as in ``build_graph``.
+    A record of an existing pair adds its weight and widens its times, as in ``build_graph``.
 
     Cost: one copy of the graph, O(E) at the speed of memory, and O(d) for each changed row.
     """
@@ -57,59 +58,36 @@ def changed(
     new = build_graph(
         added.source, added.target, len(graph), graph.targets, added.weight, added.time
     )
-    touched = np.flatnonzero((new.degree > 0) | (gone.degree > 0))
-    most = graph.edges + new.edges
-    indptr, indices = np.empty(len(graph) + 1, np.int64), np.empty(most, np.int32)
-    weight = np.empty(most, np.float32)
-    first, last = np.empty(most, np.int64), np.empty(most, np.int64)
+    changed_rows = np.flatnonzero((new.degree > 0) | (gone.degree > 0))
+    size = graph.edges + new.edges
+    indptr, indices = np.empty(len(graph) + 1, np.int64), np.empty(size, np.int32)
+    weight = np.empty(size, np.float32)
+    first, last = np.empty(size, np.int64), np.empty(size, np.int64)
     size = _changed(
-        graph.indptr,
-        graph.indices,
-        graph.weight,
-        graph.first,
-        graph.last,
-        touched,
-        gone.indptr,
-        gone.indices,
-        new.indptr,
-        new.indices,
-        new.weight,
-        new.first,
-        new.last,
-        indptr,
-        indices,
-        weight,
-        first,
-        last,
+        _arrays(graph),
+        changed_rows,
+        gone.adjacency,
+        _arrays(new),
+        (indptr, indices, weight, first, last),
     )
     return Graph(indptr, indices[:size], weight[:size], first[:size], last[:size], graph.targets)
 
 
+def _arrays(graph: Graph) -> tuple[np.ndarray, ...]:
+    times = plain(graph.first, np.int64), plain(graph.last, np.int64)
+    return *graph.adjacency, plain(graph.weight, np.float32), *times
+
+
 @numba.njit(cache=True, nogil=True)
-def _changed(  # type: ignore[no-untyped-def]
-    indptr,
-    indices,
-    weight,
-    first,
-    last,
-    touched,
-    gone_indptr,
-    gone_indices,
-    new_indptr,
-    new_indices,
-    new_weight,
-    new_first,
-    new_last,
-    out_indptr,
-    out_indices,
-    out_weight,
-    out_first,
-    out_last,
-):
-    """Fill the arrays that begin with ``out``; returns how many edges there are."""
+def _changed(graph, changed_rows, gone_rows, new_rows, out):  # type: ignore[no-untyped-def]
+    """Fill the arrays of ``out``; returns how many entries they have."""
+    indptr, indices, weight, first, last = graph
+    gone_indptr, gone_indices = gone_rows
+    new_indptr, new_indices, new_weight, new_first, new_last = new_rows
+    out_indptr, out_indices, out_weight, out_first, out_last = out
     out_indptr[0], size, row = 0, 0, 0
-    for place in range(len(touched) + 1):
-        stop = touched[place] if place < len(touched) else len(indptr) - 1
+    for number in range(len(changed_rows) + 1):
+        stop = changed_rows[number] if number < len(changed_rows) else len(indptr) - 1
         begin, end = indptr[row], indptr[stop]  # rows from ``row`` to ``stop`` stay as they are
         out_indices[size : size + end - begin] = indices[begin:end]
         out_weight[size : size + end - begin] = weight[begin:end]
@@ -118,7 +96,7 @@ def _changed(  # type: ignore[no-untyped-def]
         for same in range(row, stop):
             out_indptr[same + 1] = size + indptr[same + 1] - begin
         size += end - begin
-        if place == len(touched):
+        if number == len(changed_rows):
             break
         old, old_end = indptr[stop], indptr[stop + 1]
         new, new_end = new_indptr[stop], new_indptr[stop + 1]

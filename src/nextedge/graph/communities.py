@@ -1,7 +1,7 @@
-"""Communities by modularity: Louvain's two phases over a symmetric graph, deterministic.
+"""Communities by modularity: the two phases of Louvain over a symmetric graph, deterministic.
 
 Blondel, Guillaume, Lambiotte, Lefebvre, "Fast unfolding of communities in large networks",
-Journal of Statistical Mechanics 2008. Cost: O(entries) a sweep, few sweeps a level.
+Journal of Statistical Mechanics 2008, section 2. Cost: O(entries) a sweep, few sweeps a level.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Weights = npt.NDArray[np.float64]
 _SWEEPS = 12
 _LEVELS = 8
 _MERGED = 16_000_000
-"""Entries of communities that are merged at once; about 200 MiB."""
+"""Entries of communities that one call merges; about 200 MiB."""
 
 
 def communities(graph: Graph) -> tuple[IndexArray, IndexArray]:
@@ -27,7 +27,7 @@ def communities(graph: Graph) -> tuple[IndexArray, IndexArray]:
 
     Returns:
         ``inner`` int32[N], the communities of the first level, and ``outer`` int32[N], those
-        where modularity stops rising; -1 for nodes without edges. Numbered by first member.
+        at which modularity stops rising; -1 for nodes without edges. Numbered by first member.
     """
     indptr, indices = plain(graph.indptr, np.int64), plain(graph.indices, np.int32)
     weight: Weights = np.zeros(0)
@@ -60,80 +60,55 @@ def _merged(
     label: IndexArray,
     count: int,
 ) -> tuple[IntArray, IndexArray, Weights, Weights]:
-    """The graph whose nodes are the communities, edges within them as loops.
-
-    Communities are merged one after the other, those of so many entries at a time: memory is
-    what they come to, not what they are made of.
-    """
+    """The graph whose nodes are the communities, edges within them as loops."""
     order = np.argsort(label, kind="stable").astype(np.int32)
     start = np.concatenate(([0], np.cumsum(np.bincount(label, minlength=count))))
     entries = np.bincount(label, np.diff(indptr), minlength=count).astype(np.int64)
     merged_loops = np.bincount(label, loops, minlength=count).astype(np.float64)
     ends = np.zeros(count + 1, np.int64)
-    total, touched = np.zeros(count), np.empty(count, np.int32)
+    scratch = np.zeros(count), np.empty(count, np.int32)
     parts = []
     begin = 0
     while begin < count:
-        held = np.cumsum(entries[begin : begin + _MERGED])
-        until = begin + max(1, int(np.searchsorted(held, _MERGED, side="right")))
-        room = int(held[until - begin - 1])
-        column, value = np.empty(room, np.int32), np.empty(room)
-        size = _merge_rows(
-            indptr,
-            indices,
-            weight,
-            label,
-            order,
-            start,
-            begin,
-            until,
-            total,
-            touched,
-            ends,
-            merged_loops,
-            column,
-            value,
+        # A range of communities at a time: memory is that of the result, not of all entries.
+        total = np.cumsum(entries[begin : begin + _MERGED])
+        until = begin + max(1, int(np.searchsorted(total, _MERGED, side="right")))
+        size = int(total[until - begin - 1])
+        merged = np.empty(size, np.int32), np.empty(size)
+        used = _merge_rows(
+            (indptr, indices, weight),
+            (label, order, start),
+            (begin, until),
+            scratch,
+            (ends, merged_loops),
+            merged,
         )
-        parts.append((column[:size].copy(), value[:size].copy()))
+        parts.append([part[:used].copy() for part in merged])
         begin = until
-    return (
-        np.cumsum(ends),
-        np.concatenate([column for column, _ in parts]),
-        np.concatenate([value for _, value in parts]),
-        merged_loops,
-    )
+    column, value = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return np.cumsum(ends), column, value, merged_loops
 
 
 @numba.njit(cache=True, nogil=True)
-def _merge_rows(  # type: ignore[no-untyped-def]
-    indptr,
-    indices,
-    weight,
-    label,
-    order,
-    start,
-    begin,
-    until,
-    total,
-    touched,
-    ends,
-    loops,
-    column,
-    value,
-):
+def _merge_rows(graph, members, bounds, scratch, sums, merged):  # type: ignore[no-untyped-def]
     """Sum the entries of each community's members by the neighbours' communities, ascending."""
+    indptr, indices, weight = graph
+    label, order, start = members
+    total, nonzero = scratch
+    ends, loops = sums
+    column, value = merged
     size = 0
-    for group in range(begin, until):
+    for group in range(bounds[0], bounds[1]):
         count = 0
-        for place in range(start[group], start[group + 1]):
-            node = order[place]
+        for member in range(start[group], start[group + 1]):
+            node = order[member]
             for entry in range(indptr[node], indptr[node + 1]):
                 other = label[indices[entry]]
                 if total[other] == 0.0:
-                    touched[count] = other
+                    nonzero[count] = other
                     count += 1
                 total[other] += weight[entry] if len(weight) else 1.0
-        for other in np.sort(touched[:count]):
+        for other in np.sort(nonzero[:count]):
             if other == group:
                 loops[group] += total[other]
             else:
@@ -154,33 +129,36 @@ def _moves(indptr, indices, weight, loops, sweeps):  # type: ignore[no-untyped-d
     label = np.arange(nodes).astype(np.int32)
     strength = loops.copy()
     for node in range(nodes):
-        for place in range(indptr[node], indptr[node + 1]):
-            strength[node] += weight[place] if len(weight) else 1.0
+        for entry in range(indptr[node], indptr[node + 1]):
+            strength[node] += weight[entry] if len(weight) else 1.0
     total, within = strength.copy(), np.zeros(nodes)
     everything = max(strength.sum(), 1e-12)
-    touched = np.empty(nodes, np.int32)
+    nonzero = np.empty(nodes, np.int32)
     for _ in range(sweeps):
         moves = 0
         for node in range(nodes):
-            own, count = label[node], 0
-            for place in range(indptr[node], indptr[node + 1]):
-                other = label[indices[place]]
+            current, count = label[node], 0
+            for entry in range(indptr[node], indptr[node + 1]):
+                other = label[indices[entry]]
                 if within[other] == 0.0:
-                    touched[count] = other
+                    nonzero[count] = other
                     count += 1
-                within[other] += weight[place] if len(weight) else 1.0
-            total[own] -= strength[node]
-            best, best_gain = own, within[own] - strength[node] * total[own] / everything
-            for place in range(count):
-                other = touched[place]
+                within[other] += weight[entry] if len(weight) else 1.0
+            total[current] -= strength[node]
+            best, best_gain = (
+                current,
+                within[current] - strength[node] * total[current] / everything,
+            )
+            for position in range(count):
+                other = nonzero[position]
                 gain = within[other] - strength[node] * total[other] / everything
                 if gain > best_gain + 1e-9 or (gain > best_gain - 1e-9 and other < best):
                     best, best_gain = other, gain
-            for place in range(count):
-                within[touched[place]] = 0.0
+            for position in range(count):
+                within[nonzero[position]] = 0.0
             total[best] += strength[node]
             label[node] = best
-            moves += best != own
+            moves += best != current
         if moves * 1000 < nodes:
             break
     return label

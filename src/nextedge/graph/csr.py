@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nextedge.graph.assemble import EdgeList, assemble
-from nextedge.storage.arrays import mapped
+from nextedge.storage.arrays import mapped, plain
 from nextedge.types import FloatArray, IndexArray, IntArray
 
 _PARTS = ("indptr", "indices", "weight", "first", "last")
@@ -24,8 +24,8 @@ class Graph:
     Attributes:
         indptr: int64[N + 1]; row u is ``indices[indptr[u]:indptr[u + 1]]``.
         indices: int32[E], neighbours ascending in each row, no repeats.
-        weight: float32[E], summed weight of the pair's records.
-        first, last: int64[E], microseconds UTC of the pair's first and last record, or 0.
+        weight: float32[E], summed weight of the records of a pair.
+        first, last: int64[E], microseconds UTC of the first and last record of a pair, or 0.
         targets: M, the number of possible neighbours.
     """
 
@@ -45,15 +45,20 @@ class Graph:
         return len(self.indices)
 
     @cached_property
+    def adjacency(self) -> tuple[IntArray, IndexArray]:
+        """``indptr`` and ``indices`` as kernels take them, read-only."""
+        return plain(self.indptr, np.int64), plain(self.indices, np.int32)
+
+    @cached_property
     def degree(self) -> IntArray:
         """int64[N], neighbours of each source."""
         return np.diff(self.indptr)
 
     @cached_property
     def target_degree(self) -> IntArray:
-        """int64[M], sources that have each target."""
+        """int64[M], sources of each target."""
         degree = np.zeros(self.targets, np.int64)
-        _count(self.indices, degree)  # np.bincount would copy the indices as int64
+        _count(self.adjacency[1], degree)  # np.bincount would copy the indices as int64
         return degree
 
     @cached_property
@@ -77,19 +82,26 @@ class Graph:
 
     def contains(self, row: IndexArray, target: IndexArray) -> npt.NDArray[np.bool_]:
         """bool[n]: whether each (row, target) pair is an edge; rows below 0 have none."""
-        return _contains(self.indptr, self.indices, row, target)
+        entry = _entries(self.adjacency, row, target)
+        return entry >= 0
 
     def weights(self, row: IndexArray, target: IndexArray) -> FloatArray:
         """float32[n]: weight of each (row, target) pair, 0 where it is no edge."""
-        return _values(self.indptr, self.indices, self.weight, row, target)
+        return self._values(self.weight, row, target)
 
     def last_times(self, row: IndexArray, target: IndexArray) -> IntArray:
         """int64[n]: time of the last record of each (row, target) pair, 0 where it is no edge."""
-        return _values(self.indptr, self.indices, self.last, row, target)
+        return self._values(self.last, row, target)
+
+    def _values(self, values: npt.NDArray, row: IndexArray, target: IndexArray) -> npt.NDArray:
+        entry = _entries(self.adjacency, row, target)
+        found = np.zeros(len(entry), values.dtype)
+        found[entry >= 0] = values[entry[entry >= 0]]
+        return found
 
     def gather(self, rows: IndexArray) -> tuple[IntArray, IndexArray]:
         """Ragged neighbours of the given rows: (indptr int64[n + 1], indices); rows < 0 empty."""
-        return _gather(self.indptr, self.indices, rows)
+        return _gather(self.adjacency, rows)
 
     def save(self, directory: Path) -> None:
         """Write the arrays as ``.npy`` files into an existing folder."""
@@ -100,10 +112,8 @@ class Graph:
     @classmethod
     def load(cls, directory: Path) -> Graph:
         """Memory-map a graph that ``save`` wrote."""
-        arrays = [mapped(directory / f"{part}.npy") for part in _PARTS]
-        indptr, indices, weight, first, last = arrays
-        targets = int(np.load(directory / "targets.npy"))
-        return cls(indptr, indices, weight, first, last, targets)
+        arrays = {part: mapped(directory / f"{part}.npy") for part in _PARTS}
+        return cls(**arrays, targets=int(np.load(directory / "targets.npy")))
 
 
 def build_graph(
@@ -128,9 +138,8 @@ def build_graph(
 
 
 def graph_of(edges: EdgeList, sources: int, targets: int) -> Graph:
-    """``build_graph`` of edges that may be mirrored, or count in part."""
-    block = assemble(edges, sources)
-    return Graph(block.indptr, block.indices, block.weight, block.first, block.last, targets)
+    """``build_graph`` of edges that may be mirrored, or of which some do not count."""
+    return Graph(**vars(assemble(edges, sources)), targets=targets)
 
 
 def mirrored(
@@ -151,38 +160,30 @@ def _count(indices, degree):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _contains(indptr, indices, row, target):  # type: ignore[no-untyped-def]
-    found = np.zeros(len(row), np.bool_)
+def _entries(adjacency, row, target):  # type: ignore[no-untyped-def]
+    """int64[n]: the entry of each (row, target) pair, -1 where it is no edge."""
+    indptr, indices = adjacency
+    entry = np.full(len(row), -1, np.int64)
     for pair in range(len(row)):
         if row[pair] >= 0:
             low, high = indptr[row[pair]], indptr[row[pair] + 1]
-            place = low + np.searchsorted(indices[low:high], target[pair])
-            found[pair] = place < high and indices[place] == target[pair]
-    return found
+            at = low + np.searchsorted(indices[low:high], target[pair])
+            if at < high and indices[at] == target[pair]:
+                entry[pair] = at
+    return entry
 
 
 @numba.njit(cache=True, nogil=True)
-def _values(indptr, indices, values, row, target):  # type: ignore[no-untyped-def]
-    found = np.zeros(len(row), values.dtype)
-    for pair in range(len(row)):
-        if row[pair] >= 0:
-            low, high = indptr[row[pair]], indptr[row[pair] + 1]
-            place = low + np.searchsorted(indices[low:high], target[pair])
-            if place < high and indices[place] == target[pair]:
-                found[pair] = values[place]
-    return found
-
-
-@numba.njit(cache=True, nogil=True)
-def _gather(indptr, indices, rows):  # type: ignore[no-untyped-def]
-    out_indptr = np.zeros(len(rows) + 1, np.int64)
-    for place in range(len(rows)):
-        row = rows[place]
+def _gather(adjacency, rows):  # type: ignore[no-untyped-def]
+    indptr, indices = adjacency
+    ends = np.zeros(len(rows) + 1, np.int64)
+    for number in range(len(rows)):
+        row = rows[number]
         size = indptr[row + 1] - indptr[row] if row >= 0 else 0
-        out_indptr[place + 1] = out_indptr[place] + size
-    out = np.empty(out_indptr[-1], np.int32)
-    for place in range(len(rows)):
-        row = rows[place]
+        ends[number + 1] = ends[number] + size
+    gathered = np.empty(ends[-1], np.int32)
+    for number in range(len(rows)):
+        row = rows[number]
         if row >= 0:
-            out[out_indptr[place] : out_indptr[place + 1]] = indices[indptr[row] : indptr[row + 1]]
-    return out_indptr, out
+            gathered[ends[number] : ends[number + 1]] = indices[indptr[row] : indptr[row + 1]]
+    return ends, gathered

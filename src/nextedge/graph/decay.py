@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from nextedge.data.order import quantile
 from nextedge.graph.csr import Graph
-from nextedge.graph.scope import Scope
+from nextedge.graph.scope import Scope, cached_per_snapshot
 from nextedge.types import MICROSECONDS_PER_DAY, FloatArray
 
 _ENTRIES = 2_000_000
@@ -82,12 +82,15 @@ def _place_in_rows(indptr, last, place):  # type: ignore[no-untyped-def]
                 place[begin + order[rank]] = rank
 
 
+@cached_per_snapshot
+def latest_first(scope: Scope) -> FloatArray:
+    """float32[E]: 0 for each query's latest edge, 1 for the one before, …"""
+    return place_from_end(scope.graph)
+
+
+@cached_per_snapshot
 def history_span(scope: Scope) -> float:
     """Microseconds from the first decile of edge times to the snapshot: a scale for decay."""
-
-    def span() -> float:
-        first = scope.graph.first
-        start = quantile(first, 0.1) if len(first) else 0.0
-        return max(scope.snapshot.as_of - start, float(MICROSECONDS_PER_DAY))
-
-    return scope.derived("history_span", span)
+    first = scope.graph.first
+    start = quantile(first, 0.1) if len(first) else 0.0
+    return max(scope.snapshot.as_of - start, float(MICROSECONDS_PER_DAY))

@@ -1,6 +1,6 @@
 """Random walk with restart (personalised PageRank) by forward push.
 
-Andersen, Chung, Lang: "Local Graph Partitioning using PageRank Vectors", FOCS 2006, §3:
+Andersen, Chung, Lang: "Local Graph Partitioning using PageRank Vectors", FOCS 2006, section 3:
 push the residual of a node to its estimate and its neighbours until every residual is below
 ``tolerance`` × degree. Cost per query is at most 1 / (restart × tolerance) edge steps,
 whatever the size of the graph.
@@ -11,8 +11,9 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from nextedge.graph.propagate import keep_best
-from nextedge.graph.threads import Scratch, run_blocks
+from nextedge.graph.propagate import Ragged, keep_best
+from nextedge.graph.threads import Scratch, run_blocks, run_lists
+from nextedge.storage.arrays import plain
 from nextedge.types import Candidates, FloatArray, IndexArray, IntArray
 
 
@@ -22,47 +23,36 @@ def top_walk(
     queries: IndexArray,
     *,
     n: int,
-    exclude: tuple[IntArray, IndexArray],
+    exclude: Ragged,
     low: int = 0,
     high: int | None = None,
     restart: float = 0.15,
     tolerance: float = 1e-5,
 ) -> Candidates:
-    """The n nodes most visited by walks that restart at each query; column ``score``.
+    """The n nodes that walks restarting at a query visit most; column ``score``.
 
     Args:
         indptr, indices: symmetric adjacency of N nodes (walks move to a uniform neighbour).
         queries: int32[Q] nodes; a negative one gives no candidates.
         n: most candidates per query.
-        exclude: ragged int32 nodes to leave out, Q rows; the query itself is left out too.
+        exclude: int32 nodes to leave out, Q rows; the query itself is left out too.
         low, high: only nodes in [low, high) are candidates (default all).
         restart: probability of returning to the query at each step.
         tolerance: residual per degree at which pushing stops.
     """
-    high = len(indptr) - 1 if high is None else high
-    size = np.zeros(len(queries), np.int64)
-    target = np.empty((len(queries), n), np.int32)
-    score = np.empty((len(queries), n), np.float32)
-    run_blocks(
+    nodes = len(indptr) - 1
+    ends, target, score = run_lists(
         _top_walk,
         len(queries),
-        indptr,
-        indices,
+        n,
+        (plain(indptr, np.int64), plain(indices, np.int32)),
         queries,
-        *exclude,
-        low,
-        high,
-        restart,
-        tolerance,
-        size,
-        target,
-        score,
-        scratch=_room(len(indptr) - 1),
+        exclude,
+        (low, nodes if high is None else high),
+        (restart, tolerance),
+        scratch=_walk_scratch(nodes),
     )
-    filled = np.arange(n)[None, :] < size[:, None]
-    return Candidates(
-        np.concatenate(([0], np.cumsum(size))), target[filled], {"score": score[filled]}
-    )
+    return Candidates(ends, target, {"score": score})
 
 
 def pair_walk(
@@ -80,21 +70,18 @@ def pair_walk(
     run_blocks(
         _pair_walk,
         len(queries),
-        indptr,
-        indices,
+        (plain(indptr, np.int64), plain(indices, np.int32)),
         queries,
-        pair_indptr,
-        pair_candidates,
-        restart,
-        tolerance,
+        (pair_indptr, pair_candidates),
+        (restart, tolerance),
         score,
-        scratch=_room(len(indptr) - 1),
+        scratch=_walk_scratch(len(indptr) - 1),
     )
     return score
 
 
-def _room(nodes: int) -> tuple[Scratch, ...]:
-    """For every node's estimate and residual, the queue, who is in it, and who was touched."""
+def _walk_scratch(nodes: int) -> tuple[Scratch, ...]:
+    """Estimate and residual of every node, the queue, its members, and the nodes visited."""
     return (
         Scratch(nodes, np.float64),
         Scratch(nodes, np.float64),
@@ -105,11 +92,13 @@ def _room(nodes: int) -> tuple[Scratch, ...]:
 
 
 @numba.njit(cache=True, nogil=True)
-def _push(indptr, indices, query, restart, tolerance, estimate, residual, queue, queued, touched):  # type: ignore[no-untyped-def]
-    """Forward push from one node; returns how many nodes were touched."""
+def _push(adjacency, query, settings, estimate, residual, queue, queued, visited):  # type: ignore[no-untyped-def]
+    """Forward push from one node; returns how many nodes ``visited`` lists."""
+    indptr, indices = adjacency
+    restart, tolerance = settings
     capacity = len(queue)
     count = 1
-    touched[0] = query
+    visited[0] = query
     residual[query] = 1.0
     queue[0] = query
     queued[query] = True
@@ -126,103 +115,87 @@ def _push(indptr, indices, query, restart, tolerance, estimate, residual, queue,
         if degree == 0:
             continue
         share = (1.0 - restart) * mass / degree
-        for place in range(indptr[node], indptr[node + 1]):
-            neighbour = indices[place]
-            before = residual[neighbour]
-            if before == 0.0 and estimate[neighbour] == 0.0:
-                touched[count] = neighbour
+        for entry in range(indptr[node], indptr[node + 1]):
+            neighbor = indices[entry]
+            before = residual[neighbor]
+            if before == 0.0 and estimate[neighbor] == 0.0:
+                visited[count] = neighbor
                 count += 1
-            residual[neighbour] = before + share
-            if not queued[neighbour] and before + share > tolerance * (
-                indptr[neighbour + 1] - indptr[neighbour]
+            residual[neighbor] = before + share
+            if not queued[neighbor] and before + share > tolerance * (
+                indptr[neighbor + 1] - indptr[neighbor]
             ):
                 tail = head + waiting
-                queue[tail if tail < capacity else tail - capacity] = neighbour
-                queued[neighbour] = True
+                queue[tail if tail < capacity else tail - capacity] = neighbor
+                queued[neighbor] = True
                 waiting += 1
-    return count
-
-
-@numba.njit(cache=True, nogil=True)
-def _settle(residual, touched, count, restart, estimate):  # type: ignore[no-untyped-def]
-    """Count what was left unpushed as one stop, so that scores keep their order near zero."""
-    for place in range(count):
-        node = touched[place]
+    # The residual counts as one stop, so that scores keep their order near zero.
+    for position in range(count):
+        node = visited[position]
         estimate[node] += restart * residual[node]
         residual[node] = 0.0
+    return count
 
 
 @numba.njit(cache=True, nogil=True)
 def _top_walk(  # type: ignore[no-untyped-def]
     block,
     blocks,
-    indptr,
-    indices,
+    adjacency,
     queries,
-    x_indptr,
-    x_indices,
-    low,
-    high,
-    restart,
-    tolerance,
-    size,
-    target,
-    score,
+    exclude,
+    bounds,
+    settings,
+    lists,
     estimate,
     residual,
     queue,
     queued,
-    touched,
+    visited,
 ):
-    nodes, n = len(indptr) - 1, target.shape[1]
+    x_indptr, x_indices = exclude
+    low, high = bounds
+    size, target, score = lists
     for q in range(block, len(queries), blocks):
         query = queries[q]
         if query < 0:
             continue
-        count = _push(
-            indptr, indices, query, restart, tolerance, estimate, residual, queue, queued, touched
-        )
-        _settle(residual, touched, count, restart, estimate)
+        count = _push(adjacency, query, settings, estimate, residual, queue, queued, visited)
         estimate[query] = -1.0
-        for place in range(x_indptr[q], x_indptr[q + 1]):
-            if estimate[x_indices[place]] > 0.0:
-                estimate[x_indices[place]] = -1.0
-        if low > 0 or high < nodes:
-            for place in range(count):
-                if touched[place] < low or touched[place] >= high:
-                    estimate[touched[place]] = -1.0
-        size[q] = keep_best(estimate, touched, count, n, target[q], score[q])
-        for place in range(count):
-            estimate[touched[place]] = 0.0
+        for entry in range(x_indptr[q], x_indptr[q + 1]):
+            if estimate[x_indices[entry]] > 0.0:
+                estimate[x_indices[entry]] = -1.0
+        if low > 0 or high < len(adjacency[0]) - 1:
+            for position in range(count):
+                if visited[position] < low or visited[position] >= high:
+                    estimate[visited[position]] = -1.0
+        size[q] = keep_best(estimate, visited, count, target.shape[1], target[q], score[q])
+        for position in range(count):
+            estimate[visited[position]] = 0.0
 
 
 @numba.njit(cache=True, nogil=True)
 def _pair_walk(  # type: ignore[no-untyped-def]
     block,
     blocks,
-    indptr,
-    indices,
+    adjacency,
     queries,
-    pair_indptr,
-    pair_candidates,
-    restart,
-    tolerance,
+    pairs,
+    settings,
     score,
     estimate,
     residual,
     queue,
     queued,
-    touched,
+    visited,
 ):
+    indptr, candidate = pairs
     for q in range(block, len(queries), blocks):
         query = queries[q]
         if query < 0:
             continue
-        count = _push(
-            indptr, indices, query, restart, tolerance, estimate, residual, queue, queued, touched
-        )
-        _settle(residual, touched, count, restart, estimate)
-        for row in range(pair_indptr[q], pair_indptr[q + 1]):
-            score[row] = estimate[pair_candidates[row]]
-        for place in range(count):
-            estimate[touched[place]] = 0.0
+        count = _push(adjacency, query, settings, estimate, residual, queue, queued, visited)
+        for row in range(indptr[q], indptr[q + 1]):
+            score[row] = estimate[candidate[row]]
+        for position in range(count):
+            estimate[visited[position]] = 0.0

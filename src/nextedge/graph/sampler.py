@@ -1,8 +1,7 @@
-"""Neighbour sampling for graph networks: a few neighbours of each node, never a batch's targets.
+"""Neighbour sampling for graph networks: a few neighbours of each node.
 
 Hamilton, Ying, Leskovec: "Inductive Representation Learning on Large Graphs", NeurIPS 2017,
-section 3.1. Plain Numba: nothing to compile, the same on every machine. Cost: O(fanout) a node,
-whatever its degree.
+section 3.1. Cost: O(fanout) a node, whatever its degree.
 """
 
 from __future__ import annotations
@@ -13,27 +12,18 @@ import numpy as np
 from nextedge.graph.csr import Graph
 from nextedge.types import IndexArray, IntArray
 
-_NONE = np.zeros(0, np.int64)
-
 
 def sample_neighbors(
-    graph: Graph,
-    nodes: IndexArray,
-    fanout: int,
-    seed: int,
-    forbidden: IntArray | None = None,
-    first: int = 0,
+    graph: Graph, nodes: IndexArray, fanout: int, seed: int, first: int = 0
 ) -> tuple[IntArray, IndexArray]:
     """Up to ``fanout`` distinct neighbours of each node, uniformly.
 
     Args:
         graph: adjacency of N sources.
         nodes: int32[n], which have rows in the graph.
-        fanout: most neighbours of a node; those with fewer give all.
+        fanout: most neighbours of a node; a node with fewer gives all.
         seed: of the draw; the same seed gives the same neighbours.
-        forbidden: int64 keys ``source << 32 | target``, ascending: edges that must not be
-            walked, because the batch is to predict them.
-        first: node that the graph's first row is of, where it holds a part of the rows.
+        first: node of the first row of the graph, where it stores a part of the rows.
 
     Returns:
         Ragged (indptr int64[n + 1], neighbours int32).
@@ -43,23 +33,10 @@ def sample_neighbors(
     >>> sample_neighbors(graph, np.int32([0, 2]), 5, seed=0)[1].tolist()
     [1, 2]
     """
-    room = np.empty(len(nodes) * max(fanout, 1), np.int32)
-    indptr = _sample(
-        graph.indptr,
-        graph.indices,
-        nodes.astype(np.int32),
-        fanout,
-        np.uint64(seed & 0xFFFFFFFF),
-        _NONE if forbidden is None else forbidden,
-        first,
-        room,
-    )
-    return indptr, room[: indptr[-1]].copy()
-
-
-def edge_keys(source: IndexArray, target: IndexArray) -> IntArray:
-    """int64 ``source << 32 | target``, ascending and distinct."""
-    return np.unique((source.astype(np.int64) << 32) | target.astype(np.int64))
+    sampled = np.empty(len(nodes) * max(fanout, 1), np.int32)
+    seed_bits = np.uint64(seed & 0xFFFFFFFF)
+    indptr = _sample(graph.adjacency, nodes.astype(np.int32), fanout, seed_bits, first, sampled)
+    return indptr, sampled[: indptr[-1]].copy()
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
@@ -72,42 +49,31 @@ def _next(state):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _sample(indptr, indices, nodes, fanout, seed, forbidden, first, room):  # type: ignore[no-untyped-def]
-    out = np.zeros(len(nodes) + 1, np.int64)
+def _sample(adjacency, nodes, fanout, seed, first, sampled):  # type: ignore[no-untyped-def]
+    indptr, indices = adjacency
+    ends = np.zeros(len(nodes) + 1, np.int64)
     size = 0
     for row in range(len(nodes)):
         node = np.int64(nodes[row])
         low, degree = indptr[node - first], indptr[node - first + 1] - indptr[node - first]
-        # Every node has a stream of its own, so that its draw depends on nothing else.
+        # Each node has its own stream, so that its draw does not depend on the batch.
         state = seed * np.uint64(0xD1B54A32D192ED03) + np.uint64(node)
-        begin = size
         if degree <= fanout:
-            for place in range(degree):
-                if not _is_forbidden(forbidden, node, indices[low + place]):
-                    room[size] = indices[low + place]
-                    size += 1
+            for entry in range(degree):
+                sampled[size] = indices[low + entry]
+                size += 1
         else:
             chosen = np.empty(fanout, np.int64)
             for count in range(fanout):  # Floyd's distinct draw (CACM 30(9), 1987)
                 top = degree - fanout + count
                 state, mixed = _next(state)
                 draw = np.int64(mixed % np.uint64(top + 1))
-                for place in range(count):
-                    if chosen[place] == draw:
+                for earlier in range(count):
+                    if chosen[earlier] == draw:
                         draw = top
                         break
                 chosen[count] = draw
-                if not _is_forbidden(forbidden, node, indices[low + draw]):
-                    room[size] = indices[low + draw]
-                    size += 1
-        out[row + 1] = out[row] + size - begin
-    return out
-
-
-@numba.njit(cache=True, nogil=True)
-def _is_forbidden(forbidden, source, target):  # type: ignore[no-untyped-def]
-    if len(forbidden) == 0:
-        return False
-    key = (source << 32) | np.int64(target)
-    place = np.searchsorted(forbidden, key)
-    return place < len(forbidden) and forbidden[place] == key
+                sampled[size] = indices[low + draw]
+                size += 1
+        ends[row + 1] = size
+    return ends

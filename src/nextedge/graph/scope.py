@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any, TypeVar, cast
+from functools import cached_property, update_wrapper
+from typing import Any, Generic, TypeVar, TypeVarTuple, cast
 
 import numpy as np
 
@@ -15,7 +15,8 @@ from nextedge.graph.propagate import SparseRows
 from nextedge.graph.snapshot import Snapshot
 from nextedge.types import BoolArray, FloatArray, IndexArray, IntArray, Relation, Requests
 
-Derived = TypeVar("Derived")
+Arguments = TypeVarTuple("Arguments")
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,26 +25,12 @@ class Scope:
 
     snapshot: Snapshot
     relation: Relation
-    _derived: dict[str, Any] = field(default_factory=dict, repr=False)
-    _lasting: dict[str, Any] = field(default_factory=dict, repr=False)
-
-    def derived(
-        self, name: str, compute: Callable[[], Derived], *, lasting: bool = False
-    ) -> Derived:
-        """What ``compute`` returns, computed once for this scope and kept under ``name``.
-
-        Args:
-            lasting: it holds for ``over`` other edges too, being made of attributes alone or, as
-                what was fitted, of the release.
-        """
-        kept = self._lasting if lasting else self._derived
-        if name not in kept:
-            kept[name] = compute()
-        return cast(Derived, kept[name])
+    _of_snapshot: dict[Any, Any] = field(default_factory=dict, repr=False)
+    _of_release: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def over(self, snapshot: Snapshot) -> Scope:
         """The same relation over a snapshot of the same entities with other edges."""
-        return Scope(snapshot, self.relation, {}, self._lasting)
+        return Scope(snapshot, self.relation, {}, self._of_release)
 
     @property
     def graph(self) -> Graph:
@@ -71,8 +58,8 @@ class Scope:
         return self.snapshot.entities.user_attributes
 
     @property
-    def known(self) -> BoolArray:
-        """bool[candidates]: who or what could be recommended as of the snapshot."""
+    def recommendable(self) -> BoolArray:
+        """bool[candidates]: whether a candidate could be recommended as of the snapshot."""
         own = self.relation.self_typed
         return self.snapshot.known_users if own else self.snapshot.known_items
 
@@ -93,6 +80,41 @@ class Scope:
             return indptr, indices
         own = np.maximum(requests.query, 0)  # an unknown query has no edge to leave out either
         return indptr + np.arange(len(indptr)), np.insert(indices, indptr[1:], own)
+
+
+class Derived(Generic[*Arguments, Value]):
+    """A function of a scope, and of hashable arguments, that is computed once for each scope."""
+
+    def __init__(self, compute: Callable[[Scope, *Arguments], Value], values: str) -> None:
+        self._compute, self._values = compute, values
+        update_wrapper(self, compute)
+
+    def __call__(self, scope: Scope, *arguments: *Arguments) -> Value:
+        values = getattr(scope, self._values)
+        key = (self, *arguments)
+        # Two threads may compute one value at once: both get the same, so no lock is needed.
+        if key not in values:
+            values[key] = self._compute(scope, *arguments)
+        return cast(Value, values[key])
+
+    def put(self, value: Value, scope: Scope, *arguments: *Arguments) -> None:
+        """Let a scope use a value that was computed elsewhere."""
+        getattr(scope, self._values)[(self, *arguments)] = value
+
+
+def cached_per_snapshot(
+    compute: Callable[[Scope, *Arguments], Value],
+) -> Derived[*Arguments, Value]:
+    """Compute a function of a scope once for each snapshot."""
+    return Derived(compute, "_of_snapshot")
+
+
+def cached_per_release(compute: Callable[[Scope, *Arguments], Value]) -> Derived[*Arguments, Value]:
+    """Compute a function of a scope once, also for the scopes ``over`` newer edges.
+
+    For values of attributes alone, and for those that stay as the release was built.
+    """
+    return Derived(compute, "_of_release")
 
 
 def graph_rows(graph: Graph, query: IndexArray, values: FloatArray | None = None) -> SparseRows:

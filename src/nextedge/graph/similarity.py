@@ -1,4 +1,4 @@
-"""Similarity of two nodes of one side by the nodes that both are joined to on the other.
+"""Similarity of two nodes of one side by their common neighbours on the other side.
 
 ``similarity(i, j) = Σ_{u joined to i and j} weight_u / (left_i · right_j + shrinkage)``
 
@@ -14,7 +14,7 @@ import numpy as np
 from nextedge.graph.csr import Graph
 from nextedge.graph.propagate import SparseRows, keep_best
 from nextedge.graph.scope import Scope
-from nextedge.graph.threads import run_blocks
+from nextedge.graph.threads import run_lists
 from nextedge.types import FloatArray
 
 
@@ -31,78 +31,58 @@ def co_engagement(
 
     Args:
         graph: edges of N sources and M targets.
-        weight: float32[N], what each source counts; one of 0 costs nothing.
-        left, right: float32[M], by which a row and a column are divided.
-        shrinkage: added to the divisor, so that similarities resting on little are small.
-        neighbors: most kept of a row; a target is never its own neighbour.
+        weight: float32[N] of each source; a source of weight 0 costs nothing.
+        left, right: float32[M], divisors of rows and columns.
+        shrinkage: added to the divisor, so that similarities that rest on little are small.
+        neighbors: most neighbours of a target; a target is never its own neighbour.
     """
     back = graph.reverse
-    size = np.zeros(len(back), np.int64)
-    width = max(1, min(neighbors, len(back)))
-    target = np.empty((len(back), width), np.int32)
-    score = np.empty((len(back), width), np.float32)
-    run_blocks(
-        _co_engagement,
-        len(back),
-        back.indptr,
-        back.indices,
-        graph.indptr,
-        graph.indices,
-        weight.astype(np.float32),
-        left.astype(np.float32),
-        right.astype(np.float32),
-        np.float32(shrinkage),
-        size,
-        target,
-        score,
+    scales = tuple(x.astype(np.float32) for x in (weight, left, right))
+    return SparseRows(
+        *run_lists(
+            _co_engagement,
+            len(back),
+            max(1, min(neighbors, len(back))),
+            back.adjacency,
+            graph.adjacency,
+            scales,
+            np.float32(shrinkage),
+        ),
+        columns=len(back),
     )
-    filled = np.arange(width)[None, :] < size[:, None]
-    indptr = np.concatenate(([0], np.cumsum(size)))
-    return SparseRows(indptr, target[filled], score[filled], len(back))
 
 
 @numba.njit(cache=True, nogil=True)
-def _co_engagement(  # type: ignore[no-untyped-def]
-    block,
-    blocks,
-    by_indptr,
-    by_indices,
-    of_indptr,
-    of_indices,
-    weight,
-    left,
-    right,
-    shrinkage,
-    size,
-    target,
-    score,
-):
-    items = len(by_indptr) - 1
-    total = np.zeros(items, np.float32)
-    touched = np.empty(items, np.int32)
-    for item in range(block, items, blocks):
+def _co_engagement(block, blocks, by_item, by_user, scales, shrinkage, lists):  # type: ignore[no-untyped-def]
+    user_indptr, users = by_item
+    item_indptr, items = by_user
+    weight, left, right = scales
+    size, target, score = lists
+    total = np.zeros(len(size), np.float32)
+    nonzero = np.empty(len(size), np.int32)
+    for item in range(block, len(size), blocks):
         count = 0
-        for place in range(by_indptr[item], by_indptr[item + 1]):
-            user = by_indices[place]
+        for entry in range(user_indptr[item], user_indptr[item + 1]):
+            user = users[entry]
             if weight[user] == 0.0:
                 continue
-            for entry in range(of_indptr[user], of_indptr[user + 1]):
-                other = of_indices[entry]
+            for other_entry in range(item_indptr[user], item_indptr[user + 1]):
+                other = items[other_entry]
                 if total[other] == 0.0:
-                    touched[count] = other
+                    nonzero[count] = other
                     count += 1
                 total[other] += weight[user]
         total[item] = 0.0
-        for place in range(count):
-            other = touched[place]
+        for position in range(count):
+            other = nonzero[position]
             total[other] /= left[item] * right[other] + shrinkage
-        size[item] = keep_best(total, touched, count, target.shape[1], target[item], score[item])
-        for place in range(count):
-            total[touched[place]] = 0.0
+        size[item] = keep_best(total, nonzero, count, target.shape[1], target[item], score[item])
+        for position in range(count):
+            total[nonzero[position]] = 0.0
 
 
 def similar_items(
-    scope: Scope, *, neighbours: int, shrinkage: float, user_power: float, normalise: bool
+    scope: Scope, *, neighbors: int, shrinkage: float, user_power: float, normalise: bool
 ) -> SparseRows:
     """For each item its most similar items.
 
@@ -116,5 +96,5 @@ def similar_items(
     norm = np.bincount(graph.indices, by_user, minlength=graph.targets).astype(np.float32)
     left, right = (np.sqrt(norm), np.sqrt(norm)) if normalise else (norm, np.ones_like(norm))
     return co_engagement(
-        graph, weight.astype(np.float32), left, right, shrinkage=shrinkage, neighbors=neighbours
+        graph, weight.astype(np.float32), left, right, shrinkage=shrinkage, neighbors=neighbors
     )

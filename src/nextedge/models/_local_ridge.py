@@ -1,7 +1,7 @@
-"""Ridge regression of every candidate on a small neighbourhood of its own.
+"""Ridge regression of every candidate on the few candidates near it.
 
-Column j asks for b in ``(G_SS + λI) b = C_Sj`` where S are the m candidates near j: N systems of
-m unknowns, gathered from sparse G and C and solved in batches. O(N m³) time, O(N m) memory.
+Column j solves ``(G_SS + λI) b = C_Sj`` where S are the m candidates near j: N systems of m
+unknowns, gathered from sparse G and C and solved in batches. O(N m³) time, O(N m) memory.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from nextedge.graph.propagate import SparseRows
 from nextedge.types import FloatArray
 
 BLOCK_VALUES = 1 << 23
-"""Values of the small systems that a thread holds at once: 32 MiB."""
+"""Values of the small systems in a batch of a thread: 32 MiB."""
 
 
 def local_ridge(
@@ -33,8 +33,8 @@ def local_ridge(
 
     Args:
         gram: N × N, symmetric and not negative: G.
-        goal: N × N, row j holds C_ij for all i (the column of C that j is to be found from).
-        near: N rows, whom each candidate is regressed on.
+        goal: N × N, row j is the column C_ij of the targets of j.
+        near: N rows, the candidates that each candidate is regressed on.
         penalty: λ, above 0.
     """
     values = np.zeros(len(near.indices), np.float32)
@@ -46,26 +46,14 @@ def local_ridge(
         stop = min(start + step, near.columns)
         system = np.zeros((stop - start, width, width), np.float32)
         wanted = np.zeros((stop - start, width, 1), np.float32)
-        _gather_systems(
-            start,
-            gram.indptr,
-            gram.indices,
-            gram.data,
-            goal.indptr,
-            goal.indices,
-            goal.data,
-            near.indptr,
-            near.indices,
-            np.float32(penalty),
-            system,
-            wanted,
-        )
+        sparse_rows = _parts(gram), _parts(goal), (near.indptr, near.indices)
+        _gather_systems(start, *sparse_rows, np.float32(penalty), system, wanted)
         weights = np.linalg.solve(system, wanted)[:, :, 0]
         size = np.diff(near.indptr[start : stop + 1])
         filled = np.arange(width)[None, :] < size[:, None]
         values[near.indptr[start] : near.indptr[stop]] = weights[filled]
 
-    # Each system is small: a thread of ours a batch, and none of the linear algebra's own.
+    # Each system is small: threads of the linear algebra library would only wait for each other.
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(thread_count()) as pool:
         for done, _ in enumerate(pool.map(solve, starts)):
             progress(done + 1, len(starts))
@@ -73,7 +61,7 @@ def local_ridge(
 
 
 def by_history(near: SparseRows, values: FloatArray) -> dict[str, np.ndarray]:
-    """Weights of each candidate's neighbours as rows of the neighbours: an artifact's arrays."""
+    """An artifact's arrays: the weights of each candidate's neighbours as rows of the neighbours."""
     by_column = sparse.csr_matrix((values, near.indices, near.indptr), (near.columns,) * 2)
     weights = by_column.T.tocsr()
     weights.eliminate_zeros()
@@ -84,38 +72,32 @@ def by_history(near: SparseRows, values: FloatArray) -> dict[str, np.ndarray]:
     }
 
 
+def _parts(matrix: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return matrix.indptr, matrix.indices, matrix.data
+
+
 @numba.njit(cache=True, nogil=True)
-def _gather_systems(  # type: ignore[no-untyped-def]
-    start,
-    g_indptr,
-    g_indices,
-    g_data,
-    c_indptr,
-    c_indices,
-    c_data,
-    indptr,
-    near,
-    penalty,
-    system,
-    goal,
-):
+def _gather_systems(start, gram, goal_rows, near_rows, penalty, system, goal):  # type: ignore[no-untyped-def]
+    g_indptr, g_indices, g_data = gram
+    c_indptr, c_indices, c_data = goal_rows
+    indptr, near = near_rows
     slot = np.full(len(indptr), -1, np.int32)
     for row in range(len(system)):
         low, high = indptr[start + row], indptr[start + row + 1]
-        for place in range(low, high):
-            slot[near[place]] = place - low
-        for place in range(low, high):
-            other = near[place]
-            for entry in range(g_indptr[other], g_indptr[other + 1]):
-                at = slot[g_indices[entry]]
-                if at >= 0:
-                    system[row, place - low, at] = g_data[entry]
-            system[row, place - low, place - low] += penalty
-        for entry in range(c_indptr[start + row], c_indptr[start + row + 1]):
-            at = slot[c_indices[entry]]
-            if at >= 0:
-                goal[row, at, 0] = c_data[entry]
-        for place in range(high - low, system.shape[1]):
-            system[row, place, place] = 1.0
-        for place in range(low, high):
-            slot[near[place]] = -1
+        for entry in range(low, high):
+            slot[near[entry]] = entry - low
+        for entry in range(low, high):
+            other = near[entry]
+            for g in range(g_indptr[other], g_indptr[other + 1]):
+                column = slot[g_indices[g]]
+                if column >= 0:
+                    system[row, entry - low, column] = g_data[g]
+            system[row, entry - low, entry - low] += penalty
+        for c in range(c_indptr[start + row], c_indptr[start + row + 1]):
+            column = slot[c_indices[c]]
+            if column >= 0:
+                goal[row, column, 0] = c_data[c]
+        for unused in range(high - low, system.shape[1]):
+            system[row, unused, unused] = 1.0
+        for entry in range(low, high):
+            slot[near[entry]] = -1

@@ -1,4 +1,4 @@
-"""What a fitted model leaves: an immutable folder of arrays beside a JSON manifest."""
+"""The artifact of a fitted model: an immutable folder of arrays beside a JSON manifest."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel
 
 from nextedge.errors import ReleaseError
+from nextedge.graph.csr import Graph
 from nextedge.storage.arrays import mapped
 
 MANIFEST = "model.json"
@@ -22,14 +24,14 @@ FORMAT = 1
 
 @dataclass(frozen=True, eq=False)
 class Artifact:
-    """Arrays of a fitted model, and what they were fitted with.
+    """Arrays of a fitted model, its settings and the facts of its training.
 
     Attributes:
         model: name of the model.
         config: its settings, as JSON.
-        arrays: array name → array. By convention ``query`` and ``candidate`` are float32
-            embeddings whose dot product is the score, ``similar_indptr``, ``similar_indices``
-            and ``similar_values`` are sparse candidate × candidate weights.
+        arrays: array name → array. ``query`` and ``candidate`` are float32 embeddings whose dot
+            product is the score; ``similar_indptr``, ``similar_indices`` and ``similar_values``
+            are sparse candidate × candidate weights.
         about: seed, metrics, training log, fingerprint of the data.
     """
 
@@ -38,11 +40,24 @@ class Artifact:
     arrays: Mapping[str, np.ndarray]
     about: Mapping[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def of_graph(
+        cls,
+        model: str,
+        config: BaseModel,
+        graph: Graph,
+        seed: int,
+        arrays: Mapping[str, np.ndarray],
+    ) -> Artifact:
+        """The artifact of a model in closed form, with the fingerprint of its graph."""
+        about = {"seed": seed, "data": fingerprint(graph.indptr, graph.indices)}
+        return cls(model, config.model_dump(), arrays, about)
+
     def save(self, directory: Path) -> None:
-        """Write into a new folder, which appears whole or not at all.
+        """Write a new folder, which appears whole or not at all.
 
         Raises:
-            FileExistsError: the folder is there already; artifacts are never changed.
+            FileExistsError: the folder exists; an artifact never changes.
         """
         if directory.exists():
             raise FileExistsError(f"{directory}: an artifact is written once")
@@ -51,15 +66,11 @@ class Artifact:
             partial.mkdir(parents=True)
             for name, values in self.arrays.items():
                 np.save(partial / f"{name}.npy", values, allow_pickle=False)
-            shapes = {
-                name: {"shape": list(values.shape), "dtype": str(values.dtype)}
-                for name, values in self.arrays.items()
-            }
             manifest = {
                 "format": FORMAT,
                 "model": self.model,
                 "config": dict(self.config),
-                "arrays": shapes,
+                "arrays": {name: _shape(values) for name, values in self.arrays.items()},
                 "about": dict(self.about),
             }
             (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
@@ -69,7 +80,7 @@ class Artifact:
 
     @classmethod
     def load(cls, directory: Path) -> Artifact:
-        """Memory-map what ``save`` wrote.
+        """Memory-map a folder that ``save`` wrote.
 
         Raises:
             ReleaseError: the folder is incomplete, altered, or of another format.
@@ -90,13 +101,26 @@ class Artifact:
                 arrays[name] = mapped(file)
             except (OSError, ValueError) as error:
                 raise ReleaseError(f"{file}: cannot be read: {error}") from None
-            if [list(arrays[name].shape), str(arrays[name].dtype)] != list(expected.values()):
+            if _shape(arrays[name]) != expected:
                 raise ReleaseError(f"{file}: not the array that {MANIFEST} describes")
         return cls(manifest["model"], manifest["config"], arrays, manifest["about"])
 
 
+def _shape(values: np.ndarray) -> dict[str, Any]:
+    return {"shape": list(values.shape), "dtype": str(values.dtype)}
+
+
+def arrays_below(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    """The arrays whose names begin with a prefix, by the rest of their names.
+
+    >>> arrays_below({"weight.a": np.zeros(1), "seen": np.ones(1)}, "weight.")
+    {'a': array([0.])}
+    """
+    return {name[len(prefix) :]: arrays[name] for name in arrays if name.startswith(prefix)}
+
+
 def fingerprint(*arrays: np.ndarray) -> str:
-    """Hash of the arrays that a model is fitted on."""
+    """Hash of arrays, with their shapes and types."""
     digest = hashlib.sha256()
     for values in arrays:
         digest.update(str((values.shape, values.dtype)).encode())

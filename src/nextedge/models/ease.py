@@ -1,4 +1,4 @@
-"""Item-item regression in closed form, each candidate on its own neighbourhood.
+"""Item-item regression in closed form, each candidate on the candidates most similar to it.
 
 Steck: "Embarrassingly Shallow Autoencoders for Sparse Data", WWW 2019, minimises
 ``‖X − XB‖² + λ‖B‖²`` with a zero diagonal through one inverse of all N × N co-occurrences:
@@ -18,9 +18,9 @@ from nextedge.errors import TrainingError
 from nextedge.graph.csr import Graph
 from nextedge.graph.similarity import co_engagement
 from nextedge.models._local_ridge import by_history, local_ridge
-from nextedge.models.artifact import Artifact, fingerprint
+from nextedge.models.artifact import Artifact
 from nextedge.models.model import Model, ModelConfig, ModelProgress, TrainingData
-from nextedge.types import FloatArray
+from nextedge.types import ENGAGES, FloatArray
 
 
 class EaseConfig(ModelConfig):
@@ -31,33 +31,34 @@ class EaseConfig(ModelConfig):
     penalty: float = Field(2.5, gt=0)
     """λ: L2 penalty on the weights, in multiples of the mean edges of a candidate."""
     query_exponent: float = Field(0.4, ge=0)
-    """How much a query with many edges counts for less; 0 is the published form."""
+    """Exponent by which a query's weight falls with its edges; 0 is the published form."""
     longest: int = Field(5000, ge=1)
-    """Queries with more edges than this say little of any pair and cost the square of their
-    number: they are left out."""
+    """Queries with more edges are left out: they tell little of a pair and cost the square of
+    their edges."""
     target_exponent: float = Field(0.1, ge=0)
-    """How much the scores of candidates with many edges are lowered; 0 is the published form."""
+    """Exponent by which scores fall with the edges of a candidate; 0 is the published form."""
 
 
-class Ease(Model):
+class Ease(Model[EaseConfig]):
     """Sparse weights between candidates, positive and negative."""
 
     name = "ease"
-    config_class = EaseConfig
+    relations = (ENGAGES,)
+    reason = "because_you_liked"
+    enabled = True
 
-    def fit(self, data: TrainingData, config: ModelConfig, progress: ModelProgress) -> Artifact:
+    def fit(self, data: TrainingData, config: EaseConfig, progress: ModelProgress) -> Artifact:
         """Solve every candidate's regression.
 
         Raises:
             TrainingError: the graph has no edge.
         """
-        assert isinstance(config, EaseConfig)
         graph = data.graph
         if graph.edges == 0:
             raise TrainingError("ease: the graph has no edge to learn from; give it interactions")
         weight = np.maximum(graph.degree, 1).astype(np.float32) ** -config.query_exponent
         weight[graph.degree > config.longest] = 0.0
-        # Weights are scaled to a mean of 1 an edge, so that the penalty stays in edges.
+        # A mean weight of 1 an edge keeps the unit of the penalty: edges.
         weight *= graph.edges / max(float(weight @ graph.degree), 1e-12)
         common = _co_occurrences(graph, weight)
         length = np.sqrt(np.maximum(common.diagonal(), 1e-12)).astype(np.float32)
@@ -70,16 +71,11 @@ class Ease(Model):
         )
         degree = np.maximum(graph.target_degree, 1).astype(np.float32)
         values *= np.repeat(degree**-config.target_exponent, np.diff(near.indptr))
-        return Artifact(
-            self.name,
-            config.model_dump(),
-            by_history(near, values),
-            {"seed": data.seed, "data": fingerprint(graph.indptr, graph.indices)},
-        )
+        return Artifact.of_graph(self.name, config, graph, data.seed, by_history(near, values))
 
 
 def affordable(config: EaseConfig, graph: Graph) -> int:
-    """The neighbours of each candidate: fewer in huge catalogues, so that a fit stays minutes.
+    """Neighbours of each candidate: fewer in huge catalogues, so that a fit takes minutes.
 
     N systems of m unknowns cost N m³; 2e12 is a quarter of an hour on two cores.
     """
@@ -87,7 +83,7 @@ def affordable(config: EaseConfig, graph: Graph) -> int:
 
 
 def _co_occurrences(graph: Graph, weight: FloatArray) -> sparse.csr_matrix:
-    """N × N: Σ of the weights of the queries that have both candidates."""
+    """N × N: sum of the weights of the queries that have edges to both candidates."""
     by_edge = np.sqrt(np.repeat(weight, graph.degree)).astype(np.float32)
     shape = (len(graph), graph.targets)
     rows = sparse.csr_matrix((by_edge, graph.indices, graph.indptr), shape, copy=True)

@@ -1,8 +1,8 @@
-"""A closed-form low-pass filter of the bipartite graph, kept as sparse similarities.
+"""A closed-form low-pass filter of the bipartite graph, stored as sparse similarities.
 
 The first-order filter of normalised adjacency, ``R̃ᵀR̃`` (Shen et al.: "How Powerful is Graph
-Convolution for Recommendation?", CIKM 2021, section 4), with candidates' degrees entering
-unevenly on the two sides (as in Park et al.: "Turbo-CF", SIGIR 2024, section 3.2):
+Convolution for Recommendation?", CIKM 2021, section 4), with other exponents of the candidates'
+degrees on either side (as in Park et al.: "Turbo-CF", SIGIR 2024, section 3.2):
 
 ``P(i, j) = n_i^(β-1) n_j^(-β) · Σ_{q has i and j} deg(q)^(-γ)``
 
@@ -17,36 +17,41 @@ from pydantic import Field
 
 from nextedge.errors import TrainingError
 from nextedge.graph.similarity import co_engagement
-from nextedge.models.artifact import Artifact, fingerprint
+from nextedge.models.artifact import Artifact
 from nextedge.models.model import Model, ModelConfig, ModelProgress, TrainingData
+from nextedge.types import ENGAGES
 
 
 class GraphFilterConfig(ModelConfig):
     """Settings of the graph filter."""
 
     neighbors: int = Field(400, ge=1)
-    """Similarities kept of each candidate."""
+    """Most similarities of a candidate."""
     target_exponent: float = Field(0.2, ge=0, le=1)
-    """β: how much a popular candidate is divided by its number of edges."""
+    """β: exponent by which scores fall with the edges of a candidate."""
     query_exponent: float = Field(1.0, ge=0)
-    """γ: how much a query with many edges counts for less."""
+    """γ: exponent by which a query's weight falls with its edges."""
     longest: int = Field(10_000, ge=1)
-    """Queries with more edges are left out: they cost their square, and say little of a pair."""
+    """Queries with more edges are left out: they tell little of a pair and cost the square of
+    their edges."""
 
 
-class GraphFilter(Model):
+class GraphFilter(Model[GraphFilterConfig]):
     """Sparse similarities between candidates; nothing is trained."""
 
     name = "graph_filter"
-    config_class = GraphFilterConfig
+    relations = (ENGAGES,)
+    reason = "because_you_liked"
+    enabled = True
 
-    def fit(self, data: TrainingData, config: ModelConfig, progress: ModelProgress) -> Artifact:
+    def fit(
+        self, data: TrainingData, config: GraphFilterConfig, progress: ModelProgress
+    ) -> Artifact:
         """Count and normalise.
 
         Raises:
             TrainingError: the graph has no edge.
         """
-        assert isinstance(config, GraphFilterConfig)
         graph = data.graph
         if graph.edges == 0:
             raise TrainingError("graph_filter: the graph has no edge; give it interactions")
@@ -63,13 +68,9 @@ class GraphFilter(Model):
             neighbors=config.neighbors,
         )
         progress("graph filter", 1, 1)
-        return Artifact(
-            self.name,
-            config.model_dump(),
-            {
-                "similar_indptr": similar.indptr,
-                "similar_indices": similar.indices,
-                "similar_values": similar.values,
-            },
-            {"seed": data.seed, "data": fingerprint(graph.indptr, graph.indices)},
-        )
+        arrays: dict[str, np.ndarray] = {
+            "similar_indptr": similar.indptr,
+            "similar_indices": similar.indices,
+            "similar_values": similar.values,
+        }
+        return Artifact.of_graph(self.name, config, graph, data.seed, arrays)

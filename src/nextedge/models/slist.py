@@ -1,10 +1,10 @@
-"""Sequences in closed form: what comes next, regressed on what came before.
+"""Sequences in closed form: the next items, regressed on the items before.
 
 SLIT of Choi, Kim, Lee, Shim, Lee: "Session-aware Linear Item-Item Models for Session-based
 Recommendation", WWW 2021, section 3.3: with X the histories before every step of every sequence
-and Y what follows, each item fading with its distance from the step, ``B = (XᵀX + λI)⁻¹ XᵀY``.
+and Y the items after, each item fading with its distance from the step, ``B = (XᵀX + λI)⁻¹ XᵀY``.
 Each column is solved on the m candidates that precede it most, as in ``ease``. The score of a
-candidate is ``Σ_{i in history} decay^(place from the end) · B(i, c)``.
+candidate is ``Σ_{i in history} decay^(position from the end) · B(i, c)``.
 Cost: one pass over pairs of items at most ``window`` steps apart, then O(N m³).
 """
 
@@ -18,8 +18,9 @@ from nextedge.errors import TrainingError
 from nextedge.graph.csr import Graph
 from nextedge.graph.propagate import SparseRows
 from nextedge.models._local_ridge import by_history, local_ridge
-from nextedge.models.artifact import Artifact, fingerprint
+from nextedge.models.artifact import Artifact
 from nextedge.models.model import Model, ModelConfig, ModelProgress, TrainingData
+from nextedge.types import ENGAGES
 
 
 class SlistConfig(ModelConfig):
@@ -30,26 +31,28 @@ class SlistConfig(ModelConfig):
     penalty: float = Field(15.0, gt=0)
     """λ: L2 penalty on the weights, in multiples of the mean of XᵀX's diagonal."""
     window: int = Field(20, ge=1)
-    """Items before and after a step that are looked at."""
+    """Items before and after a step that count."""
     decay: float = Field(0.7, gt=0, le=1)
     """Weight of an item relative to the one a step nearer."""
     query_exponent: float = Field(0.4, ge=0)
-    """How much a query with many edges counts for less."""
+    """Exponent by which a query's weight falls with its edges."""
 
 
-class Slist(Model):
+class Slist(Model[SlistConfig]):
     """Sparse weights from items of a history to candidates."""
 
     name = "slist"
-    config_class = SlistConfig
+    relations = (ENGAGES,)
+    reason = "because_you_liked"
+    enabled = True
+    needs_times = True
 
-    def fit(self, data: TrainingData, config: ModelConfig, progress: ModelProgress) -> Artifact:
+    def fit(self, data: TrainingData, config: SlistConfig, progress: ModelProgress) -> Artifact:
         """Solve every candidate's regression.
 
         Raises:
             TrainingError: the graph has no edge.
         """
-        assert isinstance(config, SlistConfig)
         graph = data.graph
         if graph.edges == 0:
             raise TrainingError("slist: the graph has no edge to learn from; give it interactions")
@@ -62,54 +65,49 @@ class Slist(Model):
         values = local_ridge(
             gram, forward, near, penalty, lambda *done: progress("slist regressions", *done)
         )
-        return Artifact(
-            self.name,
-            config.model_dump(),
-            {**by_history(near, values), "decay": np.array(config.decay)},
-            {"seed": data.seed, "data": fingerprint(graph.indptr, graph.indices)},
-        )
+        arrays = {**by_history(near, values), "decay": np.array(config.decay)}
+        return Artifact.of_graph(self.name, config, graph, data.seed, arrays)
 
 
 def _steps(graph: Graph, config: SlistConfig) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
-    """Steps × items: what came before each step, and what follows, fading with distance."""
+    """Steps × items, twice: the items before and after each step, fading with distance."""
     row = np.repeat(np.arange(len(graph)), graph.degree)
     order = np.lexsort((graph.indices, graph.last, row))
     item, row = graph.indices[order], row[order]
     weight = np.sqrt(np.maximum(graph.degree, 1).astype(np.float64) ** -config.query_exponent)
     steps = len(item)
-    parts: dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {"before": [], "after": []}
+    entries: tuple[list[tuple[np.ndarray, ...]], ...] = ([], [])
     for distance in range(config.window):
         fade = config.decay**distance
         step = np.arange(distance + 1, steps)  # step s lies between item s - 1 and item s
-        held = row[step - 1 - distance] == row[step]
-        step = step[held]
-        parts["before"].append((step, item[step - 1 - distance], fade * weight[row[step]]))
+        step = step[row[step - 1 - distance] == row[step]]
+        entries[0].append((step, item[step - 1 - distance], fade * weight[row[step]]))
         step = np.arange(1, steps - distance)
-        held = (row[step + distance] == row[step]) & (row[step - 1] == row[step])
-        step = step[held]
-        parts["after"].append((step, item[step + distance], fade * weight[row[step]]))
-    made = []
-    for entries in parts.values():
-        rows, columns, values = (np.concatenate(column) for column in zip(*entries, strict=True))
-        shape = (steps, graph.targets)
-        made.append(sparse.csr_matrix((values.astype(np.float32), (rows, columns)), shape))
-    return made[0], made[1]
+        step = step[(row[step + distance] == row[step]) & (row[step - 1] == row[step])]
+        entries[1].append((step, item[step + distance], fade * weight[row[step]]))
+    before, after = (
+        sparse.csr_matrix((values.astype(np.float32), (rows, columns)), (steps, graph.targets))
+        for rows, columns, values in (
+            map(np.concatenate, zip(*parts, strict=True)) for parts in entries
+        )
+    )
+    return before, after
 
 
 def _most_preceding(forward: sparse.csr_matrix, diagonal: np.ndarray, neighbors: int) -> SparseRows:
-    """For each candidate those that precede it most, relative to how much they precede at all."""
+    """The candidates that precede each candidate most, relative to how often they precede any."""
     scale = 1.0 / np.sqrt(np.maximum(diagonal, 1e-12))
     counts = np.diff(forward.indptr)
     row = np.repeat(np.arange(forward.shape[0]), counts)
     strength = forward.data * scale[forward.indices]
     order = np.lexsort((-strength, row))
-    place = np.arange(len(order)) - np.repeat(forward.indptr[:-1].astype(np.int64), counts)
-    kept = order[place < neighbors]
+    rank = np.arange(len(order)) - np.repeat(forward.indptr[:-1].astype(np.int64), counts)
+    best = order[rank < neighbors]
     size = np.minimum(counts, neighbors)
     indptr = np.concatenate(([0], np.cumsum(size)))
     return SparseRows(
         indptr,
-        forward.indices[kept].astype(np.int32),
-        strength[kept].astype(np.float32),
+        forward.indices[best].astype(np.int32),
+        strength[best].astype(np.float32),
         forward.shape[0],
     )

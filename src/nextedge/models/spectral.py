@@ -2,8 +2,7 @@
 
 ``D_q^-½ A D_c^-½ ≈ U Σ Vᵀ`` (Ng, Jordan, Weiss, NIPS 2001, for the normalisation; Halko,
 Martinsson, Tropp, SIAM Review 2011, for the randomised decomposition). Two nodes are near when
-many short paths join them, whether or not they share a neighbour. Cost: O(E · d) a power
-iteration.
+many short paths join them, with or without a common neighbour. Cost: O(E · d) a power iteration.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from scipy import sparse
 from nextedge.errors import TrainingError
 from nextedge.graph.aggregate import Neighbors
 from nextedge.graph.csr import Graph
-from nextedge.models.artifact import Artifact, fingerprint
+from nextedge.models.artifact import Artifact
 from nextedge.models.model import Model, ModelConfig, ModelProgress, TrainingData
 from nextedge.types import FloatArray
 
@@ -28,25 +27,24 @@ class SpectralConfig(ModelConfig):
 
     dimensions: int = Field(128, ge=1)
     power: float = Field(0.5, ge=0)
-    """Exponent of the singular values that each side of the score gets."""
+    """Exponent of the singular values on each side of the score."""
     degree_exponent: float = Field(0.5, ge=0, le=0.5)
-    """How much a candidate's degree raises its score; 0.5 gives the plain low-rank adjacency."""
+    """Exponent by which scores rise with degree; 0.5 gives the plain low-rank adjacency."""
     iterations: int = Field(4, ge=1)
 
 
-class Spectral(Model):
+class Spectral(Model[SpectralConfig]):
     """Query and candidate embeddings from one randomised decomposition."""
 
     name = "spectral"
-    config_class = SpectralConfig
+    reason = "close_in_network"
 
-    def fit(self, data: TrainingData, config: ModelConfig, progress: ModelProgress) -> Artifact:
+    def fit(self, data: TrainingData, config: SpectralConfig, progress: ModelProgress) -> Artifact:
         """Decompose.
 
         Raises:
             TrainingError: the graph has no edge.
         """
-        assert isinstance(config, SpectralConfig)
         graph = data.graph
         if graph.edges == 0:
             raise TrainingError("spectral: the graph has no edge to decompose")
@@ -57,12 +55,8 @@ class Spectral(Model):
         scale = (value**config.power).astype(np.float32)
         degree = np.maximum(graph.target_degree, 1).astype(np.float32) ** config.degree_exponent
         progress("spectral decomposition", 1, 1)
-        return Artifact(
-            self.name,
-            config.model_dump(),
-            {"query": left * scale, "candidate": right * scale * degree[:, None]},
-            {"seed": data.seed, "data": fingerprint(graph.indptr, graph.indices)},
-        )
+        arrays = {"query": left * scale, "candidate": right * scale * degree[:, None]}
+        return Artifact.of_graph(self.name, config, graph, data.seed, arrays)
 
 
 def decompose(
@@ -77,7 +71,7 @@ def decompose(
     from sklearn.utils.extmath import randomized_svd
 
     normalised = normalised_adjacency(graph)
-    # More vectors than that would only write down the edges that are there.
+    # More vectors would only reproduce the existing edges.
     size = max(1, min(dimensions, min(normalised.shape) // 8))
     left, value, right = randomized_svd(
         normalised, size, n_iter=iterations, random_state=seed, flip_sign=True

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import numba
 import numpy as np
 
 from nextedge.graph.attributes import Category, Tags
 from nextedge.graph.propagate import SparseRows
-from nextedge.graph.scope import Scope, graph_rows
+from nextedge.graph.scope import Scope, cached_per_release, graph_rows
 from nextedge.retrieval.source import Source
 from nextedge.schema import ColumnKind
 from nextedge.types import NO_RANK, Candidates, IndexArray, IntArray, Requests, rank_column
@@ -51,7 +50,7 @@ class Reason:
 class Reasons:
     """Gives each row of a final list its reason."""
 
-    sources: dict[str, Source]
+    sources: dict[str, Source[Any]]
     display: Display
 
     def explain(self, requests: Requests, chosen: Candidates, evidence: Evidence) -> list[Reason]:
@@ -72,7 +71,7 @@ class Reasons:
             seen = np.zeros(0, np.int32)
             if query >= 0:
                 own = graph.row(int(query))
-                seen = np.setdiff1d(own[scope.known[own]], blocks.row(int(query)))
+                seen = np.setdiff1d(own[scope.recommendable[own]], blocks.row(int(query)))
                 seen = evidence.witnesses(int(query), seen)
             ends, both = _common(graph.indptr, graph.indices, seen, chosen.candidate[rows])
             for place in range(rows.start, rows.stop):
@@ -128,7 +127,7 @@ class Reasons:
             )
             both = np.intersect1d(own, theirs)
             if len(both) > best[0]:
-                size = scope.derived(f"tag_sizes_{name}", partial(_sizes, column), lasting=True)
+                size = _sizes(scope, name)
                 both = both[np.argsort(size[both], kind="stable")]
                 best = (len(both), name, [column.values[int(code)].as_py() for code in both])
         count, name, values = best
@@ -212,8 +211,11 @@ def _common(indptr, indices, seen, candidate):  # type: ignore[no-untyped-def]
     return ends, both[:count]
 
 
-def _sizes(column: Tags) -> IntArray:
-    """int64[values]: how many have each."""
+@cached_per_release
+def _sizes(scope: Scope, name: str) -> IntArray:
+    """int64[values]: number of users with each value of a tag column."""
+    column = scope.query_attributes.columns[name]
+    assert isinstance(column, Tags)
     return np.bincount(column.rows.indices, minlength=len(column.values))
 
 

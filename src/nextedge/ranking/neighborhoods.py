@@ -13,7 +13,7 @@ import numba
 import numpy as np
 
 from nextedge.graph.csr import Graph
-from nextedge.graph.scope import Scope
+from nextedge.graph.scope import Scope, cached_per_release
 from nextedge.models.rankers.cross_attention import RELATION, TOKEN, Neighborhoods
 from nextedge.models.spectral import decompose
 from nextedge.types import MICROSECONDS_PER_DAY, FloatArray, IndexArray
@@ -29,19 +29,12 @@ class Vectors:
     query: FloatArray
     candidate: FloatArray
 
-    @classmethod
-    def of(cls, scope: Scope) -> Vectors:
-        """The leading singular vectors of a scope's graph, computed once for it."""
 
-        def compute() -> Vectors:
-            left, value, right = decompose(scope.graph, DIMENSIONS)
-            return cls(_unit(left * np.sqrt(value)), _unit(right * np.sqrt(value)))
-
-        return scope.derived("neighborhood_vectors", compute, lasting=True)
-
-    def keep_in(self, scope: Scope) -> None:
-        """Let a scope use these, which were computed when it was built."""
-        scope.derived("neighborhood_vectors", lambda: self, lasting=True)
+@cached_per_release
+def neighborhood_vectors(scope: Scope) -> Vectors:
+    """The leading singular vectors of a scope's graph."""
+    left, value, right = decompose(scope.graph, DIMENSIONS)
+    return Vectors(_unit(left * np.sqrt(value)), _unit(right * np.sqrt(value)))
 
 
 def sampled(
@@ -74,7 +67,7 @@ def neighborhoods(
 
     Cost: O(P · T² · (d + ln degree)).
     """
-    graph, vectors = scope.graph, Vectors.of(scope)
+    graph, vectors = scope.graph, neighborhood_vectors(scope)
     own = scope.relation.self_typed
     behind = scope.reverse_graph
     left, left_place = sampled(graph, query, neighbors, timed=scope.timed)

@@ -14,7 +14,7 @@ import numpy as np
 from nextedge.config import RerankerConfig
 from nextedge.graph.scope import Scope
 from nextedge.models.rankers.cross_attention import MANIFEST, CrossAttention, HeadList, head_numbers
-from nextedge.ranking.neighborhoods import Vectors, neighborhoods
+from nextedge.ranking.neighborhoods import Vectors, neighborhood_vectors, neighborhoods
 from nextedge.storage.arrays import mapped
 from nextedge.types import Candidates, FloatArray, Requests
 
@@ -49,7 +49,7 @@ class Reranker:
         """Write the model, and the vectors of the scope that is served, into a new folder."""
         directory.mkdir()
         self.model.save(directory)
-        vectors = Vectors.of(served)
+        vectors = neighborhood_vectors(served)
         np.save(directory / "query.npy", vectors.query)
         np.save(directory / "candidate.npy", vectors.candidate)
 
@@ -64,7 +64,7 @@ class Reranker:
             return None
         if served:
             arrays = (mapped(directory / f"{n}.npy") for n in ("query", "candidate"))
-            Vectors(*arrays).keep_in(scope)
+            neighborhood_vectors.put(Vectors(*arrays), scope)
         return cls(scope, CrossAttention.load(directory))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache, partial
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from nextedge.errors import InputError, nearest
 from nextedge.graph.attributes import Attributes, Category, Number, Tags
 from nextedge.graph.propagate import SparseRows
-from nextedge.graph.scope import Scope
+from nextedge.graph.scope import Scope, cached_per_snapshot
 from nextedge.types import BoolArray, Filter, Requests
 
 _KEPT = 64
@@ -23,21 +24,30 @@ def eligible(scope: Scope, requests: Requests) -> BoolArray:
         InputError: a filter names no column of the candidates, or one that cannot be filtered by.
     """
     if not requests.filters:
-        return scope.known
-    masks = scope.derived("filter_masks", lambda: lru_cache(_KEPT)(partial(_mask, scope)))
-    return masks(requests.filters)
+        return scope.recommendable
+    return _masks(scope)(requests.filters)
 
 
 def share_eligible(scope: Scope, requests: Requests) -> float:
     """Share of the known candidates that pass the filters."""
     if not requests.filters:
         return 1.0
-    known = scope.derived("known_count", lambda: int(np.count_nonzero(scope.known)))
-    return np.count_nonzero(eligible(scope, requests)) / max(known, 1)
+    return np.count_nonzero(eligible(scope, requests)) / max(_count(scope), 1)
+
+
+@cached_per_snapshot
+def _count(scope: Scope) -> int:
+    return int(np.count_nonzero(scope.recommendable))
+
+
+@cached_per_snapshot
+def _masks(scope: Scope) -> Callable[[tuple[Filter, ...]], BoolArray]:
+    """The masks of the filters that requests of a snapshot used last."""
+    return lru_cache(_KEPT)(partial(_mask, scope))
 
 
 def _mask(scope: Scope, filters: tuple[Filter, ...]) -> BoolArray:
-    mask = np.array(scope.known)
+    mask = np.array(scope.recommendable)
     for each in filters:
         mask &= _passing(scope.candidate_attributes, each)
     return mask

@@ -9,9 +9,8 @@ import numpy as np
 from nextedge.errors import InputError, UnknownItemError, UnknownUserError
 from nextedge.events.state.overlay import Overlay
 from nextedge.retrieval.item_knn import ItemKnn
-from nextedge.serving.deadline import NO_DEADLINE
-from nextedge.serving.rank_with_deadline import retrieved
-from nextedge.serving.release import LoadedRelease, LoadedSurface
+from nextedge.serving.rank_with_deadline import NO_DEADLINE, retrieved
+from nextedge.serving.release.loaded import LoadedRelease, LoadedSurface
 from nextedge.types import BoolArray, FloatArray, Identifier, IndexArray, Requests
 
 
@@ -93,7 +92,7 @@ def embedding(release: LoadedRelease, overlay: Overlay, kind: str, given: Identi
 
 def _allowed(surface: LoadedSurface, overlay: Overlay, ids) -> BoolArray:  # type: ignore[no-untyped-def]
     """bool[candidates]: who may be shown to anyone, by the release and live state."""
-    allowed = np.array(surface.line.scope.known)
+    allowed = np.array(surface.line.scope.recommendable)
     gone = overlay.unavailable if surface.candidate_table == "items" else overlay.absent
     places = ids.positions(sorted(gone))
     allowed[places[places >= 0]] = False

@@ -13,13 +13,14 @@ import numpy as np
 
 from nextedge.errors import UnknownItemError, UnknownUserError
 from nextedge.events.state.overlay import Overlay
+from nextedge.policy.lists import category_codes
 from nextedge.ranking.pipeline import SCORE
 from nextedge.retrieval.eligibility import eligible
 from nextedge.retrieval.merge import gather_sources
 from nextedge.serving.messages import RecommendationRequest
 from nextedge.serving.prepare import prepare
 from nextedge.serving.rank_with_deadline import ranked_candidates
-from nextedge.serving.release import LoadedRelease, LoadedSurface
+from nextedge.serving.release.loaded import LoadedRelease, LoadedSurface
 from nextedge.types import Candidates, Identifier, Requests
 
 
@@ -91,7 +92,7 @@ class _Path:
         ids = release.entities.users if people else release.entities.items
         self.candidate = int(ids.positions([candidate_id])[0])
         overlay.catch_up()
-        known = int(release.entities.users.positions(overlay.askers([user_id]))[0])
+        known = int(release.entities.users.positions(overlay.query_ids([user_id]))[0])
         for place, error, given in (
             (known, UnknownUserError, user_id),
             (self.candidate, UnknownUserError if people else UnknownItemError, candidate_id),
@@ -118,7 +119,7 @@ class _Path:
 
     def _eligible(self) -> tuple[str, str] | None:
         scope = self.surface.line.scope
-        if not scope.known[self.candidate]:
+        if not scope.recommendable[self.candidate]:
             return "eligible", "opted out, unavailable or not there yet as of the release"
         for each in self.requests.filters:
             if not eligible(scope, replace(self.requests, filters=(each,)))[self.candidate]:
@@ -194,7 +195,7 @@ class _Path:
     def _ruled(self) -> tuple[str, str]:
         policy, rank = self.surface.settings.policy, self.details["rank"]
         for name, most in policy.max_per.items():
-            codes = self.surface.policy.codes(name)
+            codes = category_codes(self.surface.line.scope, name)
             alike = int((codes[self.chosen.candidate] == codes[self.candidate]).sum())
             if codes[self.candidate] >= 0 and alike >= most:
                 return (

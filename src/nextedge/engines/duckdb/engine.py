@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import itertools
 import os
 import shutil
 import tempfile
@@ -16,25 +15,17 @@ from typing import TYPE_CHECKING, Any
 from nextedge.cores import thread_count
 from nextedge.engines.base import BlockFunction, Engine
 from nextedge.engines.blocks import run_here
+from nextedge.engines.duckdb.session import DuckDBSession, literal
 from nextedge.errors import DataError, StorageError
 from nextedge.storage.duckdb_errors import refuses_writing
 
 if TYPE_CHECKING:
-    import duckdb
     import ibis
     import pyarrow as pa
 
 _REFUSED = {
-    errno.ENOSPC,
-    errno.EFBIG,
-    errno.EDQUOT,
-    errno.EROFS,
-    errno.EACCES,
-    errno.ENOTDIR,
-    errno.EEXIST,
+    getattr(errno, name) for name in "ENOSPC EFBIG EDQUOT EROFS EACCES ENOTDIR EEXIST".split()
 }
-# types that Ibis has no name for, and what stands for them
-_STAND_INS = {"TIMESTAMPTZ_NS": "TIMESTAMPTZ", "UHUGEINT": "VARCHAR", "BIT": "VARCHAR"}
 _RESTING = "64MiB"
 
 
@@ -42,8 +33,7 @@ class LocalEngine(Engine):
     """DuckDB behind Ibis.
 
     Args:
-        temp_directory: where DuckDB spills what does not fit in memory; default a folder of its
-            own among the system's temporary ones, removed on close.
+        temp_directory: folder into which DuckDB spills; default a temporary one, removed on close.
         memory_limit: such as ``"8GB"``; default DuckDB's own (80 % of the machine).
         threads: default all cores.
 
@@ -62,79 +52,53 @@ class LocalEngine(Engine):
         memory_limit: str | None = None,
         threads: int | None = None,
     ) -> None:
-        import ibis
-
         self._own_directory = (
             Path(tempfile.mkdtemp(prefix="nextedge-")) if temp_directory is None else None
         )
-        settings: dict[str, Any] = {
-            "temp_directory": str(temp_directory or self._own_directory),
-            "memory_limit": memory_limit,
-            "threads": threads,
-        }
-        self._ibis = ibis.duckdb.connect(
-            **{name: value for name, value in settings.items() if value is not None}
+        self.session = DuckDBSession(
+            {
+                "temp_directory": str(temp_directory or self._own_directory),
+                "memory_limit": memory_limit,
+                "threads": threads,
+            }
         )
-        self.connection: duckdb.DuckDBPyConnection = self._ibis.con
-        self.connection.execute("SET TimeZone = 'UTC'")
-        self.connection.execute("SET preserve_insertion_order = true")
-        self.connection.execute("SET enable_progress_bar = false")
-        # what it read of files stays in the system's cache, not in this process as well
-        self.connection.execute("SET enable_external_file_cache = false")
-        self._names = (f"nextedge_{number}" for number in itertools.count())
+        self.connection = self.session.connection
         self._frames: dict[str, pa.Table] = {}
         self.cores = thread_count()
 
     def read(self, table: str, location: str, base: Path) -> ibis.Table:
-        """See ``Engine.read``; the forms of a location are in ``nextedge.storage.locations``."""
+        """See ``Engine.read``; ``nextedge.storage.locations`` has the forms of a location."""
         from nextedge.engines.duckdb.readers import read_location
 
         try:
             with _storage_errors(f"the temporary copy of {table}"):
-                return read_location(self, location, base)
+                return read_location(self.session, location, base)
         except DataError as error:
             raise DataError(f"{table}: {error}") from None
 
     def register(self, table: str, rows: Any) -> ibis.Table:
-        """See ``Engine.register``; Arrow buffers are used where they lie, not copied."""
+        """See ``Engine.register``; DuckDB reads the Arrow buffers without a copy."""
         import ibis
 
         from nextedge.engines.duckdb.frames import to_arrow_table
 
         if isinstance(rows, ibis.Table):
             return rows
-        name = next(self._names)
-        self._frames[name] = to_arrow_table(rows, table)
+        frame = to_arrow_table(rows, table)
         with _storage_errors(table):
-            self.connection.register(name, self._frames[name])
-        select = f"SELECT * FROM {name}"
-        known = self._with_known_types(select)
-        return self._ibis.table(name) if known == select else self.define(select)
-
-    def define(self, select: str, *, materialise: bool = False) -> ibis.Table:
-        """Name a DuckDB SELECT as a view, or as a table when it is to be evaluated once."""
-        name = next(self._names)
-        kind = "TABLE" if materialise else "VIEW"
-        self.connection.execute(f"CREATE {kind} {name} AS {self._with_known_types(select)}")
-        return self._ibis.table(name)
-
-    def _with_known_types(self, select: str) -> str:
-        casts = []
-        for name, kind, *_ in self.connection.execute(f"DESCRIBE {select}").fetchall():
-            if wanted := _STAND_INS.get(kind):
-                quoted = '"' + name.replace('"', '""') + '"'
-                casts.append(f"CAST({quoted} AS {wanted}) AS {quoted}")
-        return f"SELECT * REPLACE ({', '.join(casts)}) FROM ({select})" if casts else select
+            name, registered = self.session.register(frame)
+        self._frames[name] = frame
+        return registered
 
     def write(self, table: ibis.Table, path: Path) -> int:
         """See ``Engine.write``."""
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        target = str(part).replace("'", "''")
+        target = literal(str(part))
         with _storage_errors(str(path)):
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 rows = self.connection.execute(
-                    f"COPY ({self._compile(table)}) TO '{target}' (FORMAT parquet, CODEC zstd)"
+                    f"COPY ({self._compile(table)}) TO {target} (FORMAT parquet, CODEC zstd)"
                 ).fetchone()
                 part.replace(path)
             finally:
@@ -147,20 +111,23 @@ class LocalEngine(Engine):
             return self.connection.sql(self._compile(table)).to_arrow_table()
 
     def to_batches(self, table: ibis.Table, rows: int = 1_000_000) -> Iterator[pa.RecordBatch]:
-        """See ``Engine.to_batches``; runs on a cursor, so that others may run meanwhile."""
+        """See ``Engine.to_batches``; runs on a cursor, beside other queries."""
         with _storage_errors("the temporary folder"), self.connection.cursor() as cursor:
             cursor.execute("SET TimeZone = 'UTC'")
-            for name, frame in self._frames.items():  # frames are known to one cursor only
+            for (
+                name,
+                frame,
+            ) in self._frames.items():  # a cursor does not know frames of the connection
                 cursor.register(name, frame)
             yield from cursor.sql(self._compile(table)).to_arrow_reader(rows)
 
     def cache(self, table: ibis.Table) -> ibis.Table:
         """See ``Engine.cache``; the copy spills to the temporary folder when memory is short."""
         with _storage_errors("the temporary folder"):
-            return self.define(self._compile(table), materialise=True)
+            return self.session.define(self._compile(table), materialise=True)
 
-    def place(self, table: ibis.Table) -> Any:
-        """See ``Engine.place``; DuckDB gives rows in the order in which they were read."""
+    def row_number(self, table: ibis.Table) -> Any:
+        """See ``Engine.row_number``; DuckDB gives rows in the order in which they were read."""
         import ibis
 
         return ibis.row_number()
@@ -168,36 +135,35 @@ class LocalEngine(Engine):
     def map_blocks(
         self, function: BlockFunction, blocks: Iterable[pa.Table], keep: Path | None = None
     ) -> Iterator[pa.Table]:
-        """See ``Engine.map_blocks``; one after the other, unless each has one core only."""
+        """See ``Engine.map_blocks``; one after the other, unless a block takes one core only."""
         threads = self.cores if getattr(function, "one_core", False) else 1
         return run_here(function, blocks, keep, threads=threads)
 
     def rest(self) -> None:
-        """See ``Engine.rest``: what DuckDB keeps of former queries goes, as under a low limit."""
+        """See ``Engine.rest``: a low limit for a moment makes DuckDB release its buffers."""
         import duckdb
 
         setting = self.connection.execute("SELECT current_setting('memory_limit')")
         ((limit,),) = setting.fetchall()
-        with contextlib.suppress(duckdb.Error):  # tables that were cached do not fit
+        with contextlib.suppress(duckdb.Error):  # cached tables do not fit
             self.connection.execute(f"SET memory_limit = '{_RESTING}'")
         self.connection.execute(f"SET memory_limit = '{limit}'")
 
     def close(self) -> None:
         """See ``Engine.close``."""
-        self._ibis.disconnect()
+        self.session.ibis.disconnect()
         self._frames.clear()
         if self._own_directory is not None:
             shutil.rmtree(self._own_directory, ignore_errors=True)
 
     def _compile(self, table: ibis.Table) -> str:
-        # some of Ibis's own ways to run a query call what DuckDB 2 has dropped: compile there,
-        # run here
-        return str(self._ibis.compile(table))
+        # some of Ibis's own ways to run a query call functions that DuckDB 2 has dropped
+        return str(self.session.ibis.compile(table))
 
 
 @contextmanager
 def _storage_errors(where: str) -> Iterator[None]:
-    """Tell a disk that is full or closed from a file that cannot be read."""
+    """Raise StorageError for a full or read-only disk, DataError for an unreadable table."""
     import duckdb
 
     try:
@@ -219,7 +185,7 @@ def _storage_errors(where: str) -> Iterator[None]:
 
 
 def _at_fault() -> tuple[type[Exception], ...]:
-    """DuckDB's errors that come of what is in a table, not of how a query is written."""
+    """DuckDB's errors that come from the data, not from the query."""
     import duckdb
 
     return (

@@ -1,7 +1,7 @@
-"""Read one location into an Ibis table on the local engine.
+"""Read one location into an Ibis table on the local session.
 
-Parquet and DuckDB tables are read lazily, as views. Text, SQLite and PostgreSQL are streamed
-once into DuckDB, typed, because every later question would parse or fetch them again.
+Parquet and DuckDB tables are views. Text, SQLite and PostgreSQL are streamed once into DuckDB,
+typed, because every later query would parse or fetch them again.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import duckdb
 
 from nextedge.engines.duckdb.databases import read_database
 from nextedge.engines.duckdb.objects import find_objects, register, store_fault
+from nextedge.engines.duckdb.session import DuckDBSession, literal
 from nextedge.engines.duckdb.text import read_csv, read_jsonl
 from nextedge.errors import DataError
 from nextedge.storage.duckdb_errors import refuses_writing
@@ -24,10 +25,8 @@ from nextedge.storage.opening import is_bucket
 if TYPE_CHECKING:
     import ibis.expr.types as ir
 
-    from nextedge.engines.duckdb.engine import LocalEngine
 
-
-def read_location(engine: LocalEngine, location: str, base: Path) -> ir.Table:
+def read_location(session: DuckDBSession, location: str, base: Path) -> ir.Table:
     """Open a table; ``nextedge.storage.locations`` lists the forms of a location.
 
     Raises:
@@ -35,13 +34,13 @@ def read_location(engine: LocalEngine, location: str, base: Path) -> ir.Table:
         BucketError: its store is not reached, or fails for now; another try may help.
         MissingDependencyError: a driver that the URL needs is not installed.
     """
-    place = parse_location(location, base)
+    source = parse_location(location, base)
     try:
-        if isinstance(place, DatabaseTable):
-            return read_database(engine, place)
-        if place.remote:
-            place = _find_objects(engine, place)
-        return _read_files(engine, place)
+        if isinstance(source, DatabaseTable):
+            return read_database(session, source)
+        if source.remote:
+            source = _find_objects(session, source)
+        return _read_files(session, source)
     except FileNotFoundError as error:
         raise DataError(f"{shown(location)}: no such file ({error})") from None
     except PermissionError as error:
@@ -49,12 +48,12 @@ def read_location(engine: LocalEngine, location: str, base: Path) -> ir.Table:
     except duckdb.Error as error:
         if refuses_writing(error):
             raise
-        said = store_fault(location, error) if is_bucket(location) else None
-        raise said or DataError(unreadable(shown(location), error)) from None
+        fault = store_fault(location, error) if is_bucket(location) else None
+        raise fault or DataError(unreadable(shown(location), error)) from None
 
 
 def unreadable(where: str, error: Exception) -> str:
-    """Message for a file that DuckDB refuses, in its first line's words."""
+    """The message for a file that DuckDB refuses, with its own first line."""
     reason = str(error).strip().splitlines()[0].split("Error: ", 1)[-1]
     reason = reason.split(" Detail: Python exception")[0].rstrip(". ")
     return (
@@ -63,29 +62,29 @@ def unreadable(where: str, error: Exception) -> str:
     )
 
 
-def _read_files(engine: LocalEngine, files: Files) -> ir.Table:
+def _read_files(session: DuckDBSession, files: Files) -> ir.Table:
     if files.format == "csv":
-        return read_csv(engine, files)
+        return read_csv(session, files)
     if files.format == "jsonl":
-        return read_jsonl(engine, files)
-    listed = ", ".join("'" + path.replace("'", "''") + "'" for path in files.paths)
-    return engine.define(f"SELECT * FROM read_parquet([{listed}], union_by_name = true)")
+        return read_jsonl(session, files)
+    listed = ", ".join(map(literal, files.paths))
+    return session.define(f"SELECT * FROM read_parquet([{listed}], union_by_name = true)")
 
 
-def _find_objects(engine: LocalEngine, files: Files) -> Files:
+def _find_objects(session: DuckDBSession, files: Files) -> Files:
     """The objects that a URL or a pattern names, in the order of their names."""
     (location,) = files.paths
-    store = register(engine.connection, files.remote)
+    store = register(session.connection, files.remote)
     if is_bucket(location):
         return replace(files, paths=tuple(url for url, _ in find_objects(location)))
     try:
         pattern = glob.has_magic(location)
-        found = store.glob(location) if pattern else [location] * store.exists(location)
+        names = store.glob(location) if pattern else [location] * store.exists(location)
     except Exception as error:  # each store's library has errors of its own
         raise DataError(
             f"{shown(location)}: the store cannot be asked: {error}; check the name, the "
             f"credentials and the network"
         ) from error
-    if not found:
+    if not names:
         raise DataError(f"{shown(location)}: no such object; check the setting in [data]")
-    return replace(files, paths=tuple(store.unstrip_protocol(name) for name in sorted(found)))
+    return replace(files, paths=tuple(store.unstrip_protocol(name) for name in sorted(names)))

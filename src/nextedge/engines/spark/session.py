@@ -43,6 +43,8 @@ def open_session() -> SparkSession:
     if running is None:
         builder: Any = SparkSession.builder.appName("nextedge build")
         if not os.environ.get("MASTER") and "PYSPARK_GATEWAY_PORT" not in os.environ:
+            # Spark looks up the host's own name otherwise, which not every machine can resolve
+            os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
             builder = builder.master(f"local[{os.cpu_count()},4]")
             builder = builder.config("spark.driver.memory", f"{_driver_mib()}m")
             for name, value in _AT_START.items():

@@ -1,9 +1,9 @@
-"""The processes that train one model together: who computes which rows, and what all have in sum.
+"""Shares of a batch, and sums over the processes that train one model together.
 
-Every process (a rank) works on the same batches with the same parameters and computes its share
-of their rows. Where the rows of a batch meet (in-batch negatives, statistics of batch norm) ranks
-exchange what they computed, so that the loss and its gradients are those of one process up to the
-order of sums. A process that trains alone is the only rank, and nothing is exchanged.
+Every process (a rank) reads the same batches with the same parameters and computes its share of
+their rows. Where the rows of a batch meet (in-batch negatives, statistics of batch norm) the ranks
+exchange their results, so that the loss and its gradients equal those of one process up to the
+order of sums. A process that trains alone is the only rank and exchanges nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Share:
     """The rows of a batch that this process computes.
 
     Attributes:
-        rows: their places in the batch.
+        rows: their positions in the batch.
         total: rows of the whole batch.
     """
 
@@ -40,8 +40,8 @@ class Share:
     def part(self) -> float:
         """Share of the batch's rows, 0 to 1."""
         rows = self.rows
-        own = rows.stop - rows.start if isinstance(rows, slice) else len(rows)
-        return float(own / self.total)
+        count = rows.stop - rows.start if isinstance(rows, slice) else len(rows)
+        return float(count / self.total)
 
     @property
     def whole(self) -> bool:
@@ -53,9 +53,9 @@ class Ranks:
     """This process among those that train together.
 
     Attributes:
-        rank: its place, from 0.
+        rank: its number, from 0.
         size: number of processes.
-        sent_bytes: what it has given to collective operations so far.
+        sent_bytes: bytes that it has sent in collective operations so far.
         steps: batches that it took part in.
     """
 
@@ -67,7 +67,7 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that validates, writes and tells."""
+        """Whether this process validates, writes and reports progress."""
         return self.rank == 0
 
     def share(self, total: int) -> Share:
@@ -81,7 +81,7 @@ class Ranks:
                 f"{self.size} processes share batches of {total} rows: expected a row for each or "
                 "more; set [training] processes lower, or the model's batch higher"
             )
-        begin, end = (total * place // self.size for place in (self.rank, self.rank + 1))
+        begin, end = (total * rank // self.size for rank in (self.rank, self.rank + 1))
         return Share(slice(begin, end), total)
 
     def sum(self, x: Tensor) -> Tensor:
@@ -92,14 +92,13 @@ class Ranks:
         return _sum_of_all().apply(x)
 
     def whole(self, part: Tensor, share: Share, dim: int = 0) -> Tensor:
-        """All ranks' rows (or columns, with ``dim`` 1) in their places; gradients flow back."""
+        """The rows of all ranks (or columns, with ``dim`` 1) in order; gradients flow back."""
         if self.size == 1:
             return part
         shape = list(part.shape)
         shape[dim] = share.total
-        place = (slice(None),) * dim + (share.rows,)
         full = part.new_zeros(shape)
-        full[place] = part
+        full[(slice(None),) * dim + (share.rows,)] = part
         return self.sum(full)
 
     def total(self, value: Tensor) -> Tensor:
@@ -114,7 +113,7 @@ class Ranks:
         return value
 
     def from_first(self, values: np.ndarray) -> np.ndarray:
-        """The first rank's array; the others give one of its shape and type."""
+        """The array of the first rank; the other ranks pass one of its shape and type."""
         if self.size == 1:
             return values
         import torch
@@ -127,7 +126,7 @@ class Ranks:
         return sent.numpy().view(values.dtype).reshape(values.shape)
 
     def ids(self, values: IndexArray) -> list[IndexArray]:
-        """Every rank's int32[n], of lengths of their own."""
+        """Every rank's int32[n]; the lengths may differ."""
         if self.size == 1:
             return [values]
         import torch
@@ -139,19 +138,19 @@ class Ranks:
         received = [torch.empty_like(sent) for _ in range(self.size)]
         dist.all_gather(received, sent)
         self.sent_bytes += 4 * sent.numel() + 8
-        return [got.numpy()[:size] for got, size in zip(received, count, strict=True)]
+        return [ids.numpy()[:size] for ids, size in zip(received, count, strict=True)]
 
     def swap(self, parts: list[Tensor], sizes: list[int]) -> list[Tensor]:
-        """Give each rank its tensor [n, d] of ``parts`` and get [sizes[r], d] from each rank r."""
+        """Send each rank its tensor [n, d] of ``parts``; receive [sizes[r], d] from each rank r."""
         import torch
         import torch.distributed as dist
 
         width = parts[0].shape[1:]
-        got = torch.empty((sum(sizes), *width), dtype=parts[0].dtype)
-        own = parts[self.rank]
-        self.sent_bytes += sum(p.numel() * p.element_size() for p in parts if p is not own)
-        dist.all_to_all_single(got, torch.cat(parts), sizes, [len(part) for part in parts])
-        return list(got.split(sizes))
+        received = torch.empty((sum(sizes), *width), dtype=parts[0].dtype)
+        others = [part for rank, part in enumerate(parts) if rank != self.rank]
+        self.sent_bytes += sum(part.numel() * part.element_size() for part in others)
+        dist.all_to_all_single(received, torch.cat(parts), sizes, [len(part) for part in parts])
+        return list(received.split(sizes))
 
     def numbers(self, value: int) -> list[int]:
         """Every rank's number."""
@@ -160,16 +159,9 @@ class Ranks:
         import torch
         import torch.distributed as dist
 
-        got = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
-        dist.all_gather(got, torch.tensor([value]))
-        return [int(each) for each in got]
-
-    def wait(self) -> None:
-        """Until all ranks are here."""
-        if self.size > 1:
-            import torch.distributed as dist
-
-            dist.barrier()
+        received = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
+        dist.all_gather(received, torch.tensor([value]))
+        return [int(number) for number in received]
 
 
 _ALONE = Ranks()
@@ -177,7 +169,7 @@ _joined: tuple[Any, Ranks] | None = None
 
 
 def current_ranks() -> Ranks:
-    """This process among those of PyTorch's process group; alone where there is none."""
+    """The ranks of PyTorch's process group; one rank where there is no group."""
     global _joined
     if "torch" not in sys.modules:
         return _ALONE
@@ -191,18 +183,23 @@ def current_ranks() -> Ranks:
     return _joined[1]
 
 
-def shared_by(facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """What an artifact tells of processes that trained it together; nothing of one alone."""
+def training_processes(footprint: Mapping[str, Any]) -> dict[str, Any]:
+    """The entry ``processes`` of an artifact's facts; none where one process trained it.
+
+    Args:
+        footprint: facts of this process; the entry lists numbers for all processes.
+    """
     ranks = current_ranks()
     if ranks.size == 1:
         return {}
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    sent = round(ranks.sent_bytes / max(ranks.steps, 1))
-    own = {"sent_bytes_a_step": sent, "peak_memory_bytes": peak}
-    own |= {name: value for name, value in (facts or {}).items() if isinstance(value, int)}
-    told = {n: v for n, v in (facts or {}).items() if not isinstance(v, int)}
-    every = {name: ranks.numbers(value) for name, value in own.items()}
-    return {"processes": {"number": ranks.size, **told, **every}}
+    numbers = {
+        "sent_bytes_a_step": round(ranks.sent_bytes / max(ranks.steps, 1)),
+        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+    numbers |= {name: value for name, value in footprint.items() if isinstance(value, int)}
+    words = {name: value for name, value in footprint.items() if not isinstance(value, int)}
+    by_rank = {name: ranks.numbers(value) for name, value in numbers.items()}
+    return {"processes": {"number": ranks.size, **words, **by_rank}}
 
 
 @cache
@@ -211,7 +208,7 @@ def _sum_of_all() -> Any:
     import torch.distributed as dist
 
     class SumOfAll(torch.autograd.Function):
-        """Each rank's loss depends on every rank's tensor: the gradients add up as well."""
+        """A sum over ranks; as every rank's loss reads it, its gradients add up as well."""
 
         @staticmethod
         def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -229,40 +226,39 @@ def _sum_of_all() -> Any:
 
 
 def dropout(x: Tensor, rate: float, share: Share, *, training: bool) -> Tensor:
-    """Dropout of a share's rows as one process would draw it for the whole batch.
-
-    Every rank draws for all rows and takes its own, which also keeps the ranks' generators alike.
+    """Dropout of the rows of a share, as one process would draw it for the whole batch.
 
     Args:
-        x: [n, …], the share's rows.
+        x: [n, …], the rows of the share.
     """
     import torch
 
     if share.whole or not training or rate == 0.0:
         return torch.nn.functional.dropout(x, rate, training)
-    kept = x.new_empty((share.total, *x.shape[1:])).bernoulli_(1.0 - rate).div_(1.0 - rate)
+    # Every rank draws for all rows, which also keeps the generators of the ranks in step.
+    scale = x.new_empty((share.total, *x.shape[1:])).bernoulli_(1.0 - rate).div_(1.0 - rate)
     rows = share.rows
-    return x * kept[rows if isinstance(rows, slice) else torch.from_numpy(rows).to(x.device)]
+    return x * scale[rows if isinstance(rows, slice) else torch.from_numpy(rows).to(x.device)]
 
 
 def batch_norm(
     layer: nn.BatchNorm1d, x: Tensor, ranks: Ranks, weight: Tensor | None = None
 ) -> Tensor:
-    """Batch norm over the rows of all ranks (PyTorch's own of this kind needs CUDA).
+    """Batch norm over the rows of all ranks (PyTorch's SyncBatchNorm needs CUDA).
 
     Args:
-        x: [n, d], this rank's rows.
-        weight: [n], what each row counts: 1 / (ranks that have it), or None where all count 1.
+        x: [n, d], the rows of this rank.
+        weight: [n], weight of each row: 1 / (ranks that have it); None: 1.
     """
     if ranks.size == 1 or not layer.training:
         return layer(x)
     import torch
 
-    each = x.new_ones(len(x), 1) if weight is None else weight[:, None]
-    count = ranks.total(each.sum())
-    mean = ranks.sum((x * each).sum(dim=0)) / count
+    weight = x.new_ones(len(x), 1) if weight is None else weight[:, None]
+    count = ranks.total(weight.sum())
+    mean = ranks.sum((x * weight).sum(dim=0)) / count
     centred = x - mean
-    variance = ranks.sum((centred.square() * each).sum(dim=0)) / count
+    variance = ranks.sum((centred.square() * weight).sum(dim=0)) / count
     with torch.no_grad():
         assert layer.running_mean is not None and layer.running_var is not None
         assert layer.momentum is not None and layer.num_batches_tracked is not None

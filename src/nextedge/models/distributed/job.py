@@ -52,7 +52,7 @@ def write_job(folder: Path, model: Model, data: TrainingData, config: ModelConfi
 
 def clear_job(folder: Path) -> None:
     """Delete everything of a job but its checkpoint."""
-    for name in (DATA, ARTIFACT, LOGS, "layout"):
+    for name in (DATA, ARTIFACT, LOGS, "training_graph"):
         shutil.rmtree(folder / name, ignore_errors=True)
     for path in (
         folder / JOB,

@@ -25,7 +25,7 @@ from typing import Any
 from nextedge.errors import NextEdgeError, TrainingError
 from nextedge.models.distributed.collectives import Ranks, current_ranks
 from nextedge.models.distributed.job import ENDED, LOGS, run_job, write_failure
-from nextedge.models.neural.trainer import import_torch
+from nextedge.models.pytorch import import_torch
 
 LAUNCHED = "NEXTEDGE_LAUNCHED"
 """Set for a launcher that must not outlive the process that started it."""

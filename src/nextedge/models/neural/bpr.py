@@ -6,12 +6,9 @@ Implicit Feedback", UAI 2009.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
-
 from pydantic import Field
 
-from nextedge.models.model import ModelConfig
-from nextedge.models.neural.lightgcn import LightGcn, LightGcnConfig
+from nextedge.models.neural.lightgcn import GraphLoss, LightGcn, LightGcnConfig
 from nextedge.models.neural.negatives import CurriculumConfig
 
 
@@ -19,7 +16,7 @@ class BprConfig(LightGcnConfig):
     """Settings of the factorisation."""
 
     layers: int = Field(0, ge=0, le=0)
-    loss: Literal["bpr", "softmax"] = "bpr"
+    loss: GraphLoss = "bpr"
     penalty: float = Field(1e-3, ge=0)
     curriculum: CurriculumConfig = CurriculumConfig(negatives=64)
 
@@ -28,4 +25,4 @@ class Bpr(LightGcn):
     """Query and candidate embeddings that order each query's candidates."""
 
     name = "bpr"
-    config_class: ClassVar[type[ModelConfig]] = BprConfig
+    config_class = BprConfig

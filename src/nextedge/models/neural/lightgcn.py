@@ -1,16 +1,18 @@
 """LightGCN: an embedding for every node, smoothed over the graph; and its contrastive form.
 
-He, Deng, Wang, Li, Zhang, Wang: "LightGCN", SIGIR 2020: ``E = mean_l (D^-½ A D^-½)^l E_0`` with
-nothing learned but E_0, and the BPR loss. With ``contrast`` above 0, two noisy views of every
-node of a batch are pulled together against all others (SimGCL: Yu et al., "Are Graph
-Augmentations Necessary?", SIGIR 2022, section 3). Without layers it is matrix factorisation:
-see ``bpr``. Cost: every batch smooths all nodes, O(layers · E · d); large batches pay.
+He, Deng, Wang, Li, Zhang, Wang: "LightGCN", SIGIR 2020, section 3.1:
+``E = mean_l (D^-½ A D^-½)^l E_0``, where only E_0 is learned, and the BPR loss (section 3.3). With
+``contrast`` above 0, the loss pulls two noisy views of every node of a batch together against all
+other nodes (SimGCL: Yu et al., "Are Graph Augmentations Necessary?", SIGIR 2022, section 3).
+Without layers it is matrix factorisation: see ``bpr``. Cost: every batch smooths all nodes,
+O(layers · E · d), so large batches pay.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 from pydantic import Field
@@ -18,28 +20,31 @@ from pydantic import Field
 from nextedge.errors import TooLittleDataError
 from nextedge.graph.csr import Graph, build_graph
 from nextedge.models.artifact import Artifact
-from nextedge.models.distributed.collectives import Share, current_ranks, shared_by
+from nextedge.models.distributed.collectives import Share, current_ranks
 from nextedge.models.inference import IN_PROCESS, Inference, Layer, unit_rows
 from nextedge.models.model import Model, ModelConfig, ModelProgress, TrainingData
-from nextedge.models.neural.losses import bpr, log_frequency, sampled_softmax, scores_of_drawn
+from nextedge.models.neural.full_ranking import full_ranking_ndcg
+from nextedge.models.neural.losses import bpr, edge_loss, log_frequency, negative_scores
 from nextedge.models.neural.negatives import CurriculumConfig, Negatives
 from nextedge.models.neural.trainer import (
     EdgeBatch,
     Task,
     TrainerConfig,
     edge_batches,
-    import_torch,
-    train,
-    training_facts,
+    fit_by_gradients,
 )
-from nextedge.models.rankers.ndcg import full_ranking_ndcg
+from nextedge.models.pytorch import as_index
 from nextedge.models.spectral import Normalised, normalised_adjacency
 from nextedge.types import FloatArray, IndexArray
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_FEWEST = 50
+_MIN_EDGES = 50
+Edges = tuple[IndexArray, IndexArray]
+"""Sources and targets, int32[E] each."""
+GraphLoss = Literal["bpr", "softmax", "bce", "triplet"]
+"""BPR, or one of ``losses.EdgeLoss``, where ``softmax`` is ``in_batch``."""
 
 
 class LightGcnConfig(ModelConfig):
@@ -47,29 +52,36 @@ class LightGcnConfig(ModelConfig):
 
     dimensions: int = Field(64, ge=1)
     layers: int = Field(3, ge=0)
-    loss: Literal["bpr", "softmax"] = "softmax"
+    loss: GraphLoss = "softmax"
     temperature: float = Field(0.2, gt=0)
-    """Of the softmax loss, over embeddings of unit length."""
+    """Divides cosines in the softmax loss, dot products in ``bce``."""
+    margin: float = Field(0.2, gt=0)
+    """Of the triplet loss: cosine by which an edge shall be above its hardest negative."""
     penalty: float = Field(1e-4, ge=0)
-    """L2 penalty on the first embeddings of a batch's nodes."""
+    """L2 penalty on E_0 of the nodes of a batch."""
     contrast: float = Field(0.0, ge=0)
-    """Weight of the contrastive loss; 0 = off."""
+    """Weight of the contrastive loss; 0 turns it off."""
     noise: float = Field(0.1, gt=0)
-    """Length of the noise that is added in each layer of a contrasted view."""
+    """Length of the noise that each layer of a contrasted view adds."""
     validation_share: float = Field(0.05, gt=0, lt=0.5)
     trainer: TrainerConfig = TrainerConfig(learning_rate=5e-3, epochs=30, weight_decay=0.0)
     curriculum: CurriculumConfig = CurriculumConfig(negatives=256)
 
+    @property
+    def unit_length(self) -> bool:
+        """Whether embeddings have unit length: these losses compare cosines."""
+        return self.loss in ("softmax", "triplet")
 
-class LightGcn(Model):
+
+class LightGcn(Model[LightGcnConfig]):
     """Query and candidate embeddings over the whole graph."""
 
     name = "lightgcn"
-    config_class: ClassVar[type[ModelConfig]] = LightGcnConfig
+    reason = "people_like_you"
     extra = "train"
     trained = True
 
-    def fit(self, data: TrainingData, config: ModelConfig, progress: ModelProgress) -> Artifact:
+    def fit(self, data: TrainingData, config: LightGcnConfig, progress: ModelProgress) -> Artifact:
         """Train by gradients; the same seed gives the same embeddings.
 
         Raises:
@@ -77,47 +89,28 @@ class LightGcn(Model):
             TrainingError: the training diverged.
             MissingDependencyError: torch is not installed.
         """
-        assert isinstance(config, LightGcnConfig)
-        torch = import_torch(self.name)
-        kept, training, validation = _split(data, config)
-        if len(training[0]) < _FEWEST:
-            raise TooLittleDataError(
-                f"{self.name}: {len(training[0])} edges to learn from, expected {_FEWEST} or more"
-            )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(data.seed)
-            task, module = _task(data, kept, training, validation, config)
-            log = train(
-                task,
-                config.trainer,
-                facts=training_facts(self.name, config, data),
-                directory=data.directory,
-                progress=progress,
-            )
-        first = module.weight.detach().cpu().numpy()
-        fitted = Artifact(
-            self.name,
-            config.model_dump(mode="json"),
-            {"first": first},
-            {"seed": data.seed, "log": log.to_json(), **shared_by()},
+        return fit_by_gradients(
+            self, data, config, progress, partial(_task, data, config, self.name)
         )
-        return self.embed(fitted, data) if current_ranks().first else fitted
 
     def embed(
         self, artifact: Artifact, data: TrainingData, inference: Inference = IN_PROCESS
     ) -> Artifact:
-        layers, first = int(artifact.config["layers"]), np.asarray(artifact.arrays["first"])
-        unit, own = artifact.config["loss"] == "softmax", data.relation.self_typed
+        config = cast(LightGcnConfig, self.config_class.model_validate(artifact.config))
+        first = np.asarray(artifact.arrays["first"])
         query, candidate = smoothed(
-            data.graph, first, layers, own=own, unit=unit, inference=inference
+            data.graph,
+            first,
+            config.layers,
+            self_typed=data.relation.self_typed,
+            unit_length=config.unit_length,
+            inference=inference,
         )
-        made = {"first": first, "query": query, "candidate": candidate}
-        return Artifact(self.name, artifact.config, made, artifact.about)
+        arrays = {"first": first, "query": query, "candidate": candidate}
+        return Artifact(self.name, artifact.config, arrays, artifact.about)
 
 
-def _split(
-    data: TrainingData, config: LightGcnConfig
-) -> tuple[Graph, tuple[IndexArray, IndexArray], tuple[IndexArray, IndexArray]]:
+def _split(data: TrainingData, config: LightGcnConfig) -> tuple[Graph, Edges, Edges]:
     """The graph to smooth over while training, its edges, and those that decide when to stop."""
     graph = data.graph
     source = np.repeat(np.arange(len(graph), dtype=np.int32), graph.degree)
@@ -125,26 +118,36 @@ def _split(
     low, high = source.astype(np.int64), target.astype(np.int64)
     if data.relation.symmetric:  # both directions of a pair lie on one side of the cut
         low, high = np.minimum(low, high), np.maximum(low, high)
-    mixed = (low * 0x9E3779B1 + high * 0x85EBCA77 + data.seed) % 1_000_003
-    held = mixed < config.validation_share * 1_000_003
-    kept = build_graph(source[~held], target[~held], len(graph), graph.targets)
-    return kept, (source[~held], target[~held]), (source[held], target[held])
+    hashed = (low * 0x9E3779B1 + high * 0x85EBCA77 + data.seed) % 1_000_003
+    validates = hashed < config.validation_share * 1_000_003
+    training = source[~validates], target[~validates]
+    validation = source[validates], target[validates]
+    return build_graph(*training, len(graph), graph.targets), training, validation
 
 
-def _adjacency(graph: Graph, *, own: bool) -> Any:
-    """Normalised square adjacency over all nodes, queries first."""
+def _adjacency(graph: Graph, *, self_typed: bool) -> Tensor:
+    """Normalised square adjacency over all nodes, queries first; a sparse tensor."""
+    import torch
     from scipy import sparse
 
     normal = normalised_adjacency(graph)
-    return normal if own else sparse.bmat([[None, normal], [normal.T, None]]).tocsr()
+    square = normal if self_typed else sparse.bmat([[None, normal], [normal.T, None]]).tocsr()
+    matrix = square.tocoo()
+    return torch.sparse_coo_tensor(
+        torch.from_numpy(np.stack((matrix.row, matrix.col)).astype(np.int64)),
+        torch.from_numpy(matrix.data.astype(np.float32)),
+        matrix.shape,
+        check_invariants=True,
+        is_coalesced=True,
+    )
 
 
 @dataclass(frozen=True, eq=False)
 class Smoothed(Layer):
-    """What each node's neighbours have, weighted by the normalised adjacency.
+    """Sums of the neighbours' vectors, weighted by the normalised adjacency.
 
     Attributes:
-        adjacency: N nodes by the M that they hear.
+        adjacency: N nodes by M neighbours.
         x: float32[M, d].
     """
 
@@ -161,10 +164,10 @@ class Smoothed(Layer):
 
 @dataclass(frozen=True, eq=False)
 class LayerMean(Layer):
-    """The mean over layers, float32[N, d] each; of unit length where that is wanted."""
+    """The mean over layers, float32[N, d] each, with ``unit_length`` if so wanted."""
 
     layers: tuple[FloatArray, ...]
-    unit: bool
+    unit_length: bool
 
     def __len__(self) -> int:
         return len(self.layers[0])
@@ -175,7 +178,7 @@ class LayerMean(Layer):
         for layer in self.layers[1:]:
             total += layer[start:stop]
         total /= np.float32(len(self.layers))
-        return unit_rows(total) if self.unit else total
+        return unit_rows(total) if self.unit_length else total
 
 
 def smoothed(
@@ -183,70 +186,62 @@ def smoothed(
     first: FloatArray,
     layers: int,
     *,
-    own: bool,
-    unit: bool,
+    self_typed: bool,
+    unit_length: bool,
     inference: Inference = IN_PROCESS,
 ) -> tuple[FloatArray, FloatArray]:
-    """float32[Q, d] of queries and float32[N, d] of candidates: means over ever wider layers.
+    """float32[Q, d] of queries and float32[N, d] of candidates: means over all layers.
 
     Args:
-        first: float32[nodes, d], the queries' first unless ``own``, which has one vector a node.
-        own: whether queries and candidates are the same nodes.
-        unit: whether vectors are brought to unit length.
+        first: float32[nodes, d], the vectors of the queries first; queries and candidates are the
+            same nodes where ``self_typed``.
+        unit_length: whether to scale the vectors to unit length.
     """
     queries = len(graph)
-    kinds = {"query": first[:queries]} | ({} if own else {"candidate": first[queries:]})
-    found = {kind: [values] for kind, values in kinds.items()}
-    if layers:
-        adjacency = {"query": Normalised.of(graph)}
-        if not own:
+    by_kind = {"query": [first[:queries]]}
+    adjacency, neighbors_of = {"query": Normalised.of(graph)}, {"query": "query"}
+    if not self_typed:
+        by_kind["candidate"] = [first[queries:]]
+        neighbors_of = {"query": "candidate", "candidate": "query"}
+        if layers:  # the reverse of a graph costs a pass over its edges
             adjacency["candidate"] = Normalised.reversed_of(graph)
-        heard = {"query": "query"} if own else {"query": "candidate", "candidate": "query"}
-        for number in range(1, layers + 1):
-            x = {kind: parts[-1] for kind, parts in found.items()}
-            for kind, other in heard.items():
-                layer = Smoothed(adjacency[kind], x[other])
-                found[kind].append(inference.run(f"layer-{number}-{kind}", layer))
-    made = {
-        kind: inference.run(f"embedded-{kind}", LayerMean(tuple(parts), unit))
-        for kind, parts in found.items()
+    for number in range(1, layers + 1):
+        x = {kind: parts[-1] for kind, parts in by_kind.items()}
+        for kind, other in neighbors_of.items():
+            layer = Smoothed(adjacency[kind], x[other])
+            by_kind[kind].append(inference.run(f"layer-{number}-{kind}", layer))
+    vectors = {
+        kind: inference.run(f"embedded-{kind}", LayerMean(tuple(parts), unit_length))
+        for kind, parts in by_kind.items()
     }
-    return made["query"], made["query" if own else "candidate"]
+    return vectors["query"], vectors["query" if self_typed else "candidate"]
 
 
-def _task(
-    data: TrainingData,
-    kept: Graph,
-    training: tuple[IndexArray, IndexArray],
-    validation: tuple[IndexArray, IndexArray],
-    config: LightGcnConfig,
-) -> tuple[Task, Any]:
+def _task(data: TrainingData, config: LightGcnConfig, name: str) -> Task:
     import torch
     from torch.nn.functional import normalize
 
-    own, queries = data.relation.self_typed, len(data.graph)
-    nodes = queries if own else queries + data.graph.targets
-    offset = 0 if own else queries
+    message_graph, training, validation = _split(data, config)
+    edges = len(training[0])
+    if edges < _MIN_EDGES:
+        raise TooLittleDataError(
+            f"{name}: {edges} edges to learn from, expected {_MIN_EDGES} or more"
+        )
+    self_typed, queries = data.relation.self_typed, len(data.graph)
+    offset = 0 if self_typed else queries
+    nodes = queries if self_typed else queries + data.graph.targets
     module = torch.nn.Embedding(nodes, config.dimensions)
     torch.nn.init.normal_(module.weight, std=0.1)
-    matrix = _adjacency(kept, own=own).tocoo()
-    places = torch.from_numpy(np.stack((matrix.row, matrix.col)).astype(np.int64))
-    adjacency = torch.sparse_coo_tensor(
-        places,
-        torch.from_numpy(matrix.data.astype(np.float32)),
-        matrix.shape,
-        check_invariants=True,
-        is_coalesced=True,
-    )
-    size = min(config.trainer.batch, max(256, len(training[0]) // 32), len(training[0]))
+    adjacency = _adjacency(message_graph, self_typed=self_typed)
+    size = min(config.trainer.batch, max(256, edges // 32), edges)
     frequency = log_frequency(training[1], data.graph.targets)
     negatives = Negatives(data.graph, config.curriculum)
-
     ranks = current_ranks()
+    # Smoothing never mixes columns, so each process smooths its share of them.
     columns = ranks.share(config.dimensions)
 
     def smooth(noise: float = 0.0) -> Tensor:
-        """Vectors of all nodes, of the columns that this process computes: none needs another's."""
+        """Vectors of all nodes, this process's columns of them."""
         layer = total = module.weight[:, columns.rows]
         for _ in range(config.layers):
             layer = torch.sparse.mm(adjacency, layer)
@@ -264,51 +259,64 @@ def _task(
         seed, source, target = batch
         drawn = negatives.draw(source, seed, done, embed_now, data.seed)
         vectors = smooth()
-        left = torch.from_numpy(source.astype(np.int64))
-        right = torch.from_numpy(target.astype(np.int64))
-        other = torch.from_numpy(drawn.ravel().astype(np.int64))
+        left, right, other = as_index(source), as_index(target), as_index(drawn.ravel())
         share = ranks.share(len(left))
         query = of(vectors, left)[share.rows]
         candidate, extra = of(vectors, right + offset), of(vectors, other + offset)
         if drawn.ndim == 2:
             extra = extra.reshape(*drawn.shape, -1)[share.rows].flatten(0, 1)
             drawn = drawn[share.rows]
-        if config.loss == "bpr":
-            drawn_score = scores_of_drawn(query, extra, drawn)
-            assert drawn_score is not None, "the BPR loss needs negatives that are drawn"
-            value = bpr((query * candidate[share.rows]).sum(dim=1), drawn_score) * share.part
-        else:
+        if config.unit_length:
             query, candidate = normalize(query, dim=1), normalize(candidate, dim=1)
-            shared = scores_of_drawn(query, normalize(extra, dim=1), drawn)
-            value = sampled_softmax(
+            extra = normalize(extra, dim=1)
+        negative = negative_scores(query, extra, drawn)
+        if config.loss == "bpr":
+            assert negative is not None, "the BPR loss needs negatives that are drawn"
+            value = bpr((query * candidate[share.rows]).sum(dim=1), negative) * share.part
+        else:
+            value = edge_loss(
+                "in_batch" if config.loss == "softmax" else config.loss,
                 query,
                 candidate,
-                left,
                 right,
                 frequency[right],
                 temperature=config.temperature,
-                extra=shared,
+                margin=config.margin,
+                extra=negative,
                 share=share,
             )
         first = module.weight[:, columns.rows][torch.cat((left, right + offset))]
         value = value + config.penalty * first.pow(2).sum() / len(left)
         if config.contrast:
             nodes = torch.unique(torch.cat((left, right + offset)))
-            one, other_view = (of(smooth(config.noise), nodes) for _ in range(2))
-            value = value + config.contrast * contrastive(one, other_view, ranks.share(len(nodes)))
+            one_view, other_view = (of(smooth(config.noise), nodes) for _ in range(2))
+            contrast = contrastive(one_view, other_view, ranks.share(len(nodes)))
+            value = value + config.contrast * contrast
         return value
 
     def embed_now() -> tuple[FloatArray, FloatArray]:
-        first = module.weight.detach().numpy()
-        return smoothed(kept, first, config.layers, own=own, unit=config.loss == "softmax")
+        return smoothed(
+            message_graph,
+            module.weight.detach().numpy(),
+            config.layers,
+            self_typed=self_typed,
+            unit_length=config.unit_length,
+        )
 
     def validate() -> float:
         positives = build_graph(*validation, queries, data.graph.targets)
-        return full_ranking_ndcg(*embed_now(), kept, positives, own=own, seed=data.seed)
+        return full_ranking_ndcg(
+            *embed_now(), message_graph, positives, self_typed=self_typed, seed=data.seed
+        )
 
     return Task(
-        module, edge_batches(training, size, data.seed), len(training[0]) // size, loss, validate
-    ), module
+        module,
+        edge_batches(training, size, data.seed),
+        edges // size,
+        loss,
+        validate,
+        arrays=lambda: {"first": module.weight.detach().cpu().numpy()},
+    )
 
 
 def contrastive(left: Tensor, right: Tensor, share: Share, temperature: float = 0.2) -> Tensor:

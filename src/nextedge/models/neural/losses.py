@@ -1,11 +1,12 @@
 """Losses of the trained models, over scores of pairs or over embeddings of a batch.
 
-All take tensors and return a scalar tensor. B pairs, d dimensions, N negatives a pair.
+All take tensors and return a scalar tensor. B pairs, b the pairs of this process's share,
+d dimensions, N negatives of a pair.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -15,17 +16,21 @@ from nextedge.types import IndexArray
 if TYPE_CHECKING:
     from torch import Tensor
 
+EdgeLoss = Literal["in_batch", "bce", "triplet"]
+"""Softmax over the candidates of the batch, binary cross-entropy, or the triplet margin."""
+
 
 def binary_cross_entropy(positive: Tensor, negative: Tensor) -> Tensor:
-    """Mean of ``-ln σ(positive) - ln σ(-negative)``.
+    """Mean of ``-ln σ(positive)`` plus, over each row's negatives, the mean of ``-ln σ(-negative)``.
 
     Args:
         positive: [B] scores of edges.
-        negative: [B, N] scores of pairs that are none.
+        negative: [B, N] scores of other pairs; -inf is left out.
     """
     from torch.nn.functional import softplus
 
-    return softplus(-positive).mean() + softplus(negative).mean()
+    count = negative.isfinite().sum(dim=1).clamp_min(1)
+    return softplus(-positive).mean() + (softplus(negative).sum(dim=1) / count).mean()
 
 
 def bpr(positive: Tensor, negative: Tensor) -> Tensor:
@@ -36,69 +41,112 @@ def bpr(positive: Tensor, negative: Tensor) -> Tensor:
 
 
 def triplet_margin(positive: Tensor, negative: Tensor, margin: float) -> Tensor:
-    """Mean of ``max(0, margin - positive + hardest negative)``; shapes [B], [B, N]."""
+    """Mean of ``max(0, margin - positive + hardest negative)``; shapes [B], [B, N].
+
+    Schroff, Kalenichenko, Philbin: "FaceNet", CVPR 2015, with the hardest negative of the batch.
+    """
     return (margin - positive + negative.amax(dim=1)).clamp_min(0.0).mean()
 
 
 def sampled_softmax(
     query: Tensor,
     candidate: Tensor,
-    query_id: Tensor,
     candidate_id: Tensor,
     log_frequency: Tensor,
-    known: Tensor | None = None,
     *,
     temperature: float,
     extra: Tensor | None = None,
     share: Share | None = None,
 ) -> Tensor:
-    """Softmax over the candidates of the batch, and of further negatives.
+    """Softmax over the candidates of the batch, and over further negatives.
 
     A candidate enters a batch as often as it has edges, so its logit is lowered by the log of
     its frequency (Yi et al.: "Sampling-Bias-Corrected Neural Modeling for Large Corpus Item
-    Recommendations", RecSys 2019, section 3.2). Other rows with the same candidate, or the
-    query itself, or an edge that is known, are no negatives and are masked.
+    Recommendations", RecSys 2019, section 3.2). Other rows with the same candidate are masked.
 
     Args:
-        query, candidate: [B, d], row by row an edge; of ``query`` the share's rows alone.
-        query_id, candidate_id: int64[B].
+        query: [b, d], the share's rows.
+        candidate: [B, d], row by row the candidate of an edge.
+        candidate_id: int64[B].
         log_frequency: [B], ln of the share of all edges that each candidate has.
-        known: bool[B, B], where row's query and column's candidate are an edge, or None.
-        temperature: by which dot products are divided.
-        extra: [B, N] dot products with negatives drawn elsewise, not corrected, or None; of
-            the share's rows alone.
+        temperature: divides dot products.
+        extra: [b, N] dot products with further negatives, not corrected, or None.
         share: rows whose part of the mean over the batch is wanted; None = all.
     """
     import torch
 
+    position = torch.arange(len(candidate), device=query.device)
+    goal = position if share is None else position[share.rows]
     logit = query @ candidate.T / temperature - log_frequency[None, :]
-    place = torch.arange(len(candidate), device=query.device)
-    goal = place if share is None else place[share.rows]
     same = candidate_id[goal][:, None] == candidate_id[None, :]
-    if known is not None:
-        same = same | known
-    logit = logit.masked_fill(same & (goal[:, None] != place[None, :]), float("-inf"))
+    logit = logit.masked_fill(same & (goal[:, None] != position[None, :]), float("-inf"))
     if extra is not None:
         logit = torch.cat((logit, extra / temperature - log_frequency.mean()), dim=1)
     mean = torch.nn.functional.cross_entropy(logit, goal)
     return mean if share is None else mean * share.part
 
 
+def edge_loss(
+    kind: EdgeLoss,
+    query: Tensor,
+    candidate: Tensor,
+    candidate_id: Tensor,
+    log_frequency: Tensor,
+    *,
+    temperature: float,
+    margin: float,
+    extra: Tensor | None,
+    share: Share,
+) -> Tensor:
+    """This process's part of the loss of a batch of edges; arguments as of ``sampled_softmax``.
+
+    Negatives of ``bce`` and ``triplet`` are the candidates of the other rows, and ``extra``.
+
+    Args:
+        temperature: divides dot products in ``in_batch`` and ``bce``.
+        margin: of ``triplet``, by which an edge shall score above its hardest negative.
+    """
+    import torch
+
+    if kind == "in_batch":
+        return sampled_softmax(
+            query,
+            candidate,
+            candidate_id,
+            log_frequency,
+            temperature=temperature,
+            extra=extra,
+            share=share,
+        )
+    goal = torch.arange(len(candidate), device=query.device)[share.rows]
+    score = query @ candidate.T
+    positive = score[torch.arange(len(goal), device=query.device), goal]
+    same = candidate_id[goal][:, None] == candidate_id[None, :]
+    negative = score.masked_fill(same, float("-inf"))
+    if extra is not None:
+        negative = torch.cat((negative, extra), dim=1)
+    if kind == "bce":
+        value = binary_cross_entropy(positive / temperature, negative / temperature)
+    else:
+        value = triplet_margin(positive, negative, margin)
+    return value * share.part
+
+
 def log_frequency(target: IndexArray, targets: int) -> Tensor:
-    """float32[M]: ln of each candidate's share of the edges, one more counted for each."""
+    """float32[M]: ln of each candidate's share of the edges, with one edge added to each."""
     import torch
 
     count = np.bincount(target, minlength=targets) + 1.0
     return torch.from_numpy(np.log(count / count.sum()).astype(np.float32))
 
 
-def scores_of_drawn(query: Tensor, candidate: Tensor, drawn: IndexArray) -> Tensor | None:
+def negative_scores(query: Tensor, candidate: Tensor, drawn: IndexArray) -> Tensor | None:
     """[B, N] dot products with negatives that were drawn, or None where none were.
 
     Args:
         query: [B, d].
         candidate: vectors of ``drawn``, flat.
-        drawn: int32[N] shared by the batch, or int32[B, N] a row's own.
+        drawn: int32[N] shared by the batch, or int32[B, N], one row for each query.
     """
     import torch
 

@@ -1,8 +1,8 @@
-"""What networks over graphs read: the edges kept for messages, and the inputs of every node.
+"""Inputs of every node for networks over graphs, and the edges that carry messages.
 
-What is learned must not be read off the input: the edges to predict are taken out of the graph
-before messages, degrees and spectral inputs are made from it (the latest share where edges carry
-times, a random one elsewhere; Zhu et al.: "Pitfalls in Link Prediction with Graph Neural
+A network must not read its labels off its input: the edges to predict leave the graph before
+messages, degrees and spectral inputs are made from it. These are the latest share where edges
+carry times, a random share elsewhere (Zhu et al.: "Pitfalls in Link Prediction with Graph Neural
 Networks", 2024).
 """
 
@@ -17,12 +17,19 @@ from pydantic import Field
 
 from nextedge.graph.aggregate import Neighbors, neighbor_means
 from nextedge.graph.csr import Graph, build_graph
+from nextedge.models.artifact import arrays_below
 from nextedge.models.inference import IN_PROCESS, Inference, Layer
 from nextedge.models.model import ModelConfig, TrainingData
+from nextedge.models.neural.losses import EdgeLoss
 from nextedge.models.neural.negatives import CurriculumConfig
 from nextedge.models.neural.trainer import TrainerConfig
 from nextedge.models.spectral import Normalised, decompose
 from nextedge.types import FloatArray, IndexArray, IntArray
+
+Edges = tuple[IndexArray, IndexArray]
+"""Sources and targets, int32[E] each."""
+Inputs = Mapping[str, FloatArray]
+"""float32[N, F] of each kind of node."""
 
 
 class GraphSageConfig(ModelConfig):
@@ -32,37 +39,37 @@ class GraphSageConfig(ModelConfig):
     dimensions: int = Field(128, ge=1)
     fanout: int = Field(10, ge=1)
     dropout: float = Field(0.3, ge=0, lt=1)
+    loss: EdgeLoss = "in_batch"
+    """Softmax over the candidates of a batch, binary cross-entropy, or the triplet margin."""
     temperature: float = Field(0.07, gt=0)
+    """Divides cosines in ``in_batch`` and ``bce``."""
+    margin: float = Field(0.2, gt=0)
+    """Cosine by which ``triplet`` wants an edge above its hardest negative."""
     spectral: int = Field(128, ge=0)
     """Spectral inputs of each node, beside its features and degrees."""
     predicted_share: float = Field(0.3, gt=0, lt=1)
-    """Edges taken out of the graph, to be predicted."""
+    """Share of the edges that leave the graph and are predicted."""
     validation_share: float = Field(0.15, gt=0, lt=1)
     """Share of those that decides when to stop."""
     messages: Literal["predicted", "others", "both"] = "both"
     """Relations whose edges carry messages: the predicted one, the others, or both."""
     expansion: float = Field(1.5, ge=0)
-    """Weight of the mean of a query's neighbours beside its own vector, for people; 0 = off."""
+    """Weight of the neighbours' mean beside the vector of a query, for people; 0 turns it off."""
     trainer: TrainerConfig = TrainerConfig(learning_rate=5e-4)
     curriculum: CurriculumConfig = CurriculumConfig()
 
 
 @dataclass(frozen=True)
 class Messages:
-    """Edges along which nodes of kind ``into`` hear from nodes of kind ``out_of``."""
+    """Edges along which nodes of kind ``out_of`` send messages to nodes of kind ``into``."""
 
     into: str
     out_of: str
     graph: Graph
 
 
-Inputs = Mapping[str, FloatArray]
-
-
-def take_out(
-    data: TrainingData, config: GraphSageConfig
-) -> tuple[Graph, tuple[IndexArray, IndexArray], tuple[IndexArray, IndexArray]]:
-    """The graph without the edges to predict, those to train on, and those to validate on."""
+def split_edges(data: TrainingData, config: GraphSageConfig) -> tuple[Graph, Edges, Edges]:
+    """The graph without the edges to predict, and those for training and for validation."""
     graph = data.graph
     source = np.repeat(np.arange(len(graph), dtype=np.int32), graph.degree)
     target, first = np.asarray(graph.indices), np.asarray(graph.first)
@@ -72,100 +79,100 @@ def take_out(
     timed = len(first) > 0 and float((first > 0).mean()) > 0.99
     order = shuffled[np.argsort(first[shuffled], kind="stable")] if timed else shuffled
     predicted = int(len(order) * config.predicted_share)
-    held = int(predicted * config.validation_share)
-    parts = np.split(order, [len(order) - predicted, len(order) - held])
-    kept, training, validation = ((source[part], target[part]) for part in parts)
+    validating = int(predicted * config.validation_share)
+    parts = np.split(order, [len(order) - predicted, len(order) - validating])
+    sides = [(source[part], target[part]) for part in parts]
     if data.relation.symmetric:
-        both = np.concatenate(kept), np.concatenate(kept[::-1])
-        training = np.concatenate(training), np.concatenate(training[::-1])
-        validation = np.concatenate(validation), np.concatenate(validation[::-1])
-    else:
-        both = kept
-    return build_graph(*both, len(graph), graph.targets), training, validation
+        sides = [(np.concatenate(side), np.concatenate(side[::-1])) for side in sides]
+    messages, training, validation = sides
+    return build_graph(*messages, len(graph), graph.targets), training, validation
 
 
 def messages_of(data: TrainingData, graph: Graph, config: GraphSageConfig) -> list[Messages]:
-    own = data.relation.self_typed
-    found = []
+    """The relations whose edges carry messages.
+
+    Args:
+        graph: edges of the predicted relation that carry messages.
+    """
+    self_typed = data.relation.self_typed
+    messages = []
     if config.messages != "others":
-        if own:
-            found.append(Messages("query", "query", graph))
+        if self_typed:
+            messages.append(Messages("query", "query", graph))
         else:
-            found.append(Messages("query", "candidate", graph))
-            found.append(Messages("candidate", "query", graph.reverse))
+            messages.append(Messages("query", "candidate", graph))
+            messages.append(Messages("candidate", "query", graph.reverse))
     if config.messages != "predicted":
         for name, other in sorted(data.others.items()):
             if other.edges == 0:
                 continue
-            if own and name == "engagements":
-                found.append(Messages("query", "item", other))
-                found.append(Messages("item", "query", other.reverse))
+            if self_typed and name == "engagements":
+                messages.append(Messages("query", "item", other))
+                messages.append(Messages("item", "query", other.reverse))
             elif name == "connections":
-                found.append(Messages("query", "query", other))
-    return found
+                messages.append(Messages("query", "query", other))
+    return messages
 
 
 @dataclass(frozen=True)
-class Preparation:
-    """How inputs are made of any graph as they were of the training's: bases and scaling."""
+class InputTransform:
+    """Spectral bases and scaling of the training's inputs, applied to those of any graph."""
 
     basis: dict[str, tuple[FloatArray, FloatArray]]
     center: dict[str, FloatArray]
     scale: dict[str, FloatArray]
 
     def arrays(self) -> dict[str, FloatArray]:
-        """All of it by name, to be kept with the model."""
-        found = {f"center.{kind}": values for kind, values in self.center.items()}
-        found |= {f"scale.{kind}": values for kind, values in self.scale.items()}
+        """All arrays by name, for the model's artifact."""
+        arrays = {f"center.{kind}": values for kind, values in self.center.items()}
+        arrays |= {f"scale.{kind}": values for kind, values in self.scale.items()}
         for name, (left, right) in self.basis.items():
-            found |= {f"basis_into.{name}": left, f"basis_out_of.{name}": right}
-        return found
+            arrays |= {f"basis_into.{name}": left, f"basis_out_of.{name}": right}
+        return arrays
 
     @classmethod
-    def of(cls, arrays: Mapping[str, np.ndarray]) -> Preparation:
-        """What ``arrays`` kept."""
-
-        def named(prefix: str) -> dict[str, FloatArray]:
-            return {n[len(prefix) :]: v for n, v in arrays.items() if n.startswith(prefix)}
-
-        into, out_of = named("basis_into."), named("basis_out_of.")
+    def of(cls, arrays: Mapping[str, np.ndarray]) -> InputTransform:
+        """The transform whose ``arrays`` these are."""
+        into, out_of = arrays_below(arrays, "basis_into."), arrays_below(arrays, "basis_out_of.")
         basis = {name: (into[name], out_of[name]) for name in into}
-        return cls(basis, named("center."), named("scale."))
+        return cls(basis, arrays_below(arrays, "center."), arrays_below(arrays, "scale."))
 
 
-def prepare(data: TrainingData, messages: list[Messages], config: GraphSageConfig) -> Preparation:
+def fit_inputs(
+    data: TrainingData, messages: list[Messages], config: GraphSageConfig
+) -> InputTransform:
+    """Fit bases and scaling to the graph of a training."""
     basis = {}
     for part in messages:
         if config.spectral and f"{part.out_of}-{part.into}" not in basis and part.graph.edges:
             left, _, right = decompose(part.graph, config.spectral, seed=data.seed)
             basis[f"{part.into}-{part.out_of}"] = left, right
     raw = {
-        kind: _beside([part.rows(0, len(part)) for part in columns])
+        kind: np.concatenate([part.rows(0, len(part)) for part in columns], axis=1)
         for kind, columns in _columns(data, messages, basis).items()
     }
     center = {kind: x.mean(axis=0) for kind, x in raw.items()}
     scale = {kind: 1.0 / np.maximum(x.std(axis=0), 1e-3) for kind, x in raw.items()}
-    return Preparation(basis, center, scale)
+    return InputTransform(basis, center, scale)
 
 
 def node_inputs(
     data: TrainingData,
     messages: list[Messages],
-    prepared: Preparation,
+    transform: InputTransform,
     inference: Inference = IN_PROCESS,
 ) -> Inputs:
     """float32[N, F] of each kind: features, log degrees, spectral vectors; normalised."""
+    center, scale = transform.center, transform.scale
     return {
-        kind: inference.run(
-            f"inputs-{kind}", InputRows(tuple(columns), prepared.center[kind], prepared.scale[kind])
-        )
-        for kind, columns in _columns(data, messages, prepared.basis).items()
+        kind: inference.run(f"inputs-{kind}", InputRows(tuple(parts), center[kind], scale[kind]))
+        for kind, parts in _columns(data, messages, transform.basis).items()
     }
 
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """What is known of nodes, float32[N, F]; 0 where it is not."""
+    """Features of nodes, float32[N, F]; missing values read as 0."""
 
     values: FloatArray
 
@@ -211,7 +218,7 @@ Columns = Features | LogDegrees | Projected
 
 @dataclass(frozen=True, eq=False)
 class InputRows(Layer):
-    """Inputs of the nodes of one kind, scaled as those of the training's were."""
+    """Inputs of the nodes of one kind, scaled as those of the training."""
 
     columns: tuple[Columns, ...]
     center: FloatArray
@@ -222,16 +229,13 @@ class InputRows(Layer):
 
     def rows(self, start: int, stop: int) -> FloatArray:
         """float32[stop - start, F]."""
-        raw = _beside([part.rows(start, stop) for part in self.columns])
+        raw = np.concatenate([part.rows(start, stop) for part in self.columns], axis=1)
         return np.clip((raw - self.center) * self.scale, -8, 8).astype(np.float32)
 
 
 def _columns(
     data: TrainingData, messages: list[Messages], basis: Mapping[str, tuple[FloatArray, FloatArray]]
 ) -> dict[str, list[Columns]]:
-    """Spectral vectors are projections on the training graph's basis, so that those of a
-    larger graph, or of a node that is new, lie in the same space.
-    """
     columns: dict[str, list[Columns]] = {"query": [], "candidate": []}
     if data.query_features is not None:
         columns["query"].append(Features(data.query_features))
@@ -239,22 +243,24 @@ def _columns(
         columns["candidate"].append(Features(data.candidate_features))
     for part in messages:
         columns.setdefault(part.into, []).append(LogDegrees(part.graph.indptr))
-        found = basis.get(f"{part.into}-{part.out_of}")
-        if found is not None:
-            columns[part.into].append(Projected(Normalised.of(part.graph), found[1]))
+        bases = basis.get(f"{part.into}-{part.out_of}")
+        if bases is not None:
+            # Projections on the basis of the training graph: the spectral vectors of a larger
+            # graph, and of new nodes, lie in the space that the network was trained on.
+            columns[part.into].append(Projected(Normalised.of(part.graph), bases[1]))
             if part.out_of != part.into:
-                other = Projected(Normalised.reversed_of(part.graph), found[0])
+                other = Projected(Normalised.reversed_of(part.graph), bases[0])
                 columns.setdefault(part.out_of, []).append(other)
     return {kind: parts for kind, parts in columns.items() if parts}
 
 
 @dataclass(frozen=True, eq=False)
-class Heard:
-    """What nodes hear from those of one kind.
+class NeighborVectors:
+    """The neighbours of N nodes among M nodes of one kind, and the vectors of these.
 
     Attributes:
-        neighbors: N nodes over M of the other kind.
-        x: float32[M, d], vectors of those.
+        neighbors: N rows over M columns.
+        x: float32[M, d].
     """
 
     neighbors: Neighbors
@@ -263,37 +269,30 @@ class Heard:
 
 @dataclass(frozen=True, eq=False)
 class Neighborhood:
-    """Vectors of the nodes of one kind, float32[N, d], and what these hear, relation by relation."""
+    """Vectors of the nodes of one kind, float32[N, d], and of their neighbours by relation."""
 
-    own: FloatArray
-    heard: tuple[Heard, ...]
+    x: FloatArray
+    neighbors: tuple[NeighborVectors, ...]
 
     @classmethod
     def of(cls, kind: str, x: Inputs, messages: list[Messages]) -> Neighborhood:
-        """Of the nodes of a kind, from the vectors of all kinds."""
-        heard = [
-            Heard(Neighbors.of(part.graph), x[part.out_of])
-            for part in messages
-            if part.into == kind
-        ]
-        return cls(x[kind], tuple(heard))
+        """The neighbourhood of the nodes of a kind, from the vectors of all kinds."""
+        into = [part for part in messages if part.into == kind]
+        neighbors = (NeighborVectors(Neighbors.of(part.graph), x[part.out_of]) for part in into)
+        return cls(x[kind], tuple(neighbors))
 
     def __len__(self) -> int:
-        return len(self.own)
+        return len(self.x)
 
     def rows(self, start: int, stop: int) -> list[FloatArray]:
-        """float32[stop - start, …] each: own vectors, then a mean for every relation."""
-        means = [neighbor_means(part.neighbors, part.x, start, stop) for part in self.heard]
-        return [self.own[start:stop], *means]
+        """float32[stop - start, …] each: the nodes' vectors, then the mean of every relation."""
+        means = [neighbor_means(part.neighbors, part.x, start, stop) for part in self.neighbors]
+        return [self.x[start:stop], *means]
 
 
-def with_means(x: Inputs, messages: list[Messages]) -> dict[str, FloatArray]:
-    """Each node's vector beside the means over its neighbours, relation by relation."""
+def with_neighbor_means(x: Inputs, messages: list[Messages]) -> dict[str, FloatArray]:
+    """The vector of each node beside the means over its neighbours, by relation."""
     return {
-        kind: _beside(Neighborhood.of(kind, x, messages).rows(0, len(values)))
+        kind: np.concatenate(Neighborhood.of(kind, x, messages).rows(0, len(values)), axis=1)
         for kind, values in x.items()
     }
-
-
-def _beside(parts: list[FloatArray]) -> FloatArray:
-    return np.concatenate(parts, axis=1)

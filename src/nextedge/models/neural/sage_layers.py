@@ -1,4 +1,4 @@
-"""GraphSAGE's layers over all nodes, by NumPy alone: what ``graphsage`` trains, made row by row."""
+"""The layers that ``graphsage`` trains, over all nodes and row by row, by NumPy alone."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ import numpy as np
 
 from nextedge.graph.aggregate import neighbor_means
 from nextedge.models.inference import IN_PROCESS, Inference, Layer, unit_rows
-from nextedge.models.neural.node_inputs import Heard, Inputs, Messages, Neighborhood
+from nextedge.models.neural.node_inputs import Inputs, Messages, Neighborhood, NeighborVectors
 from nextedge.types import FloatArray
 
 
 @dataclass(frozen=True, eq=False)
 class Linear:
-    """A linear map of each node's vector beside its neighbours' means.
+    """A linear map of the vector of each node beside the means of its neighbours.
 
     Attributes:
         weight: float32[out, in], columns in the order of ``Neighborhood.rows``.
         bias: float32[out].
     """
 
-    near: Neighborhood
+    neighborhood: Neighborhood
     weight: FloatArray
     bias: FloatArray
 
     def rows(self, start: int, stop: int) -> FloatArray:
         """float32[stop - start, out]."""
-        parts = self.near.rows(start, stop)
+        parts = self.neighborhood.rows(start, stop)
         ends = np.cumsum([0, *(part.shape[1] for part in parts)])
         raw: FloatArray = self.bias + parts[0] @ self.weight[:, : ends[1]].T
         for part, low, high in zip(parts[1:], ends[1:-1], ends[2:], strict=True):
@@ -45,7 +45,7 @@ class Hidden(Layer):
     shift: FloatArray
 
     def __len__(self) -> int:
-        return len(self.linear.near)
+        return len(self.linear.neighborhood)
 
     def rows(self, start: int, stop: int) -> FloatArray:
         """float32[stop - start, out]."""
@@ -54,12 +54,12 @@ class Hidden(Layer):
 
 @dataclass(frozen=True, eq=False)
 class Embedded(Layer):
-    """The second layer: linear, brought to unit length."""
+    """The second layer: linear, then scaled to unit length."""
 
     linear: Linear
 
     def __len__(self) -> int:
-        return len(self.linear.near)
+        return len(self.linear.neighborhood)
 
     def rows(self, start: int, stop: int) -> FloatArray:
         """float32[stop - start, out]."""
@@ -68,18 +68,18 @@ class Embedded(Layer):
 
 @dataclass(frozen=True, eq=False)
 class Expanded(Layer):
-    """Each vector beside its neighbours' mean, brought to unit length.
+    """Each vector plus the weighted mean of its neighbours, scaled to unit length.
 
-    Query expansion: searching with the neighbours' vectors too finds candidates whom the
-    query's own vector, made of few edges, does not reach (Shi et al.: "Embedding Based Retrieval
-    in Friend Recommendation", SIGIR 2023; and FriendSeedSelection, SIGIR 2024).
+    Query expansion: a search that includes the neighbours' vectors finds candidates that the
+    vector of a query with few edges does not reach (Shi et al.: "Embedding Based Retrieval in
+    Friend Recommendation", SIGIR 2023; and FriendSeedSelection, SIGIR 2024).
 
     Attributes:
-        near: each node's neighbours, and the vectors of all.
-        weight: of the mean beside the own vector, of weight 1.
+        near: neighbours of each node, and the vectors of all.
+        weight: of the mean; the vector itself has weight 1.
     """
 
-    near: Heard
+    near: NeighborVectors
     weight: float
 
     def __len__(self) -> int:
@@ -102,17 +102,17 @@ def embed_all(
     """Unit vectors of all nodes, layer by layer over the whole graph.
 
     Args:
-        weights: the network's parameters by name.
-        inputs: float32[N, F] of each kind, normalised.
+        weights: parameters of the network by name.
+        inputs: normalised.
         messages: all edges.
-        inference: where the layers are run.
-        kinds: whose vectors are wanted; default all.
+        inference: runs the layers.
+        kinds: kinds of nodes to embed; default all.
     """
 
     def linear(name: str, kind: str, x: Inputs) -> Linear:
         layer = f"{kind}.{name}"
-        near = Neighborhood.of(kind, x, messages)
-        return Linear(near, weights[f"{layer}.weight"], weights[f"{layer}.bias"])
+        neighborhood = Neighborhood.of(kind, x, messages)
+        return Linear(neighborhood, weights[f"{layer}.weight"], weights[f"{layer}.bias"])
 
     hidden = {}
     for kind in inputs:

@@ -1,17 +1,18 @@
-"""A sequential tower: what a query engaged with last, read by self-attention, meets a candidate.
+"""A sequential tower: self-attention over a query's latest candidates, and a candidate vector.
 
 Kang, McAuley: "Self-Attentive Sequential Recommendation", ICDM 2018, section 3: blocks of causal
-self-attention over the last ``window`` candidates, tied input and output vectors. Trained with a
+self-attention over the last ``window`` candidates, tied input and output vectors. The loss is a
 softmax over candidates instead of one negative (Klenitskiy, Vasilev: "Turning Dross Into Gold
-Loss", RecSys 2023), over all of them where they are few. A candidate's vector is its own plus a
-linear map of its features (categories, tags, texts), and only the latter where it was never seen
-in training; a query's features are added to its state, which is all that one without history has.
-Cost of an epoch: O(E d (window + candidates compared)).
+Loss", RecSys 2023), over all of them where they are few. The vector of a candidate is its embedding
+plus a linear map of its features (categories, tags, texts); a candidate that training never saw
+has only the latter. The features of a query are added to its state, and are the state of a query
+without history. Cost of an epoch: O(E d (window + candidates compared)).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,27 +20,27 @@ from pydantic import Field
 
 from nextedge.errors import TooLittleDataError
 from nextedge.graph.csr import Graph, build_graph
-from nextedge.models.artifact import Artifact
-from nextedge.models.distributed.collectives import Share, current_ranks, dropout, shared_by
+from nextedge.models.artifact import Artifact, arrays_below
+from nextedge.models.distributed.collectives import Share, current_ranks, dropout
 from nextedge.models.inference import IN_PROCESS, Inference
 from nextedge.models.model import Model, ModelConfig, ModelProgress, TrainingData
+from nextedge.models.neural.full_ranking import full_ranking_ndcg
 from nextedge.models.neural.negatives import CurriculumConfig, Negatives
 from nextedge.models.neural.trainer import (
     EPOCH,
     Task,
     TrainerConfig,
-    import_torch,
-    train,
-    training_facts,
+    fit_by_gradients,
+    stored_parameters,
 )
-from nextedge.models.rankers.ndcg import full_ranking_ndcg
-from nextedge.types import FloatArray, IndexArray
+from nextedge.models.pytorch import as_index, import_torch, load_parameters
+from nextedge.types import ENGAGES, FloatArray, IndexArray
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-_FEWEST = 50
-_FAR = -1e9
+_MIN_EDGES = 50
+_MASKED = -1e9
 _BATCHES_SORTED = 16
 
 
@@ -50,10 +51,10 @@ class SasRecConfig(ModelConfig):
     blocks: int = Field(2, ge=1)
     heads: int = Field(2, ge=1)
     window: int = Field(50, ge=1)
-    """Latest candidates of a query that are read."""
+    """Latest candidates of a query that the tower reads."""
     dropout: float = Field(0.3, ge=0, lt=1)
     compare_all_below: int = Field(4_000, ge=0)
-    """Up to so many candidates the softmax is over all; else over the batch's and draws."""
+    """Most candidates for a softmax over all; above, it is over those of the batch and draws."""
     validation_share: float = Field(0.1, gt=0, lt=0.5)
     """Share of the queries whose latest edge decides when to stop."""
     trainer: TrainerConfig = TrainerConfig(
@@ -62,15 +63,17 @@ class SasRecConfig(ModelConfig):
     curriculum: CurriculumConfig = CurriculumConfig(negatives=1024)
 
 
-class SasRec(Model):
+class SasRec(Model[SasRecConfig]):
     """Query embeddings from ordered histories, candidate embeddings from ids and features."""
 
     name = "sasrec"
-    config_class = SasRecConfig
+    relations = (ENGAGES,)
+    reason = "because_you_liked"
+    needs_times = True
     extra = "train"
     trained = True
 
-    def fit(self, data: TrainingData, config: ModelConfig, progress: ModelProgress) -> Artifact:
+    def fit(self, data: TrainingData, config: SasRecConfig, progress: ModelProgress) -> Artifact:
         """Train on every step of every history.
 
         Raises:
@@ -78,73 +81,36 @@ class SasRec(Model):
             TrainingError: the training diverged.
             MissingDependencyError: torch is not installed.
         """
-        assert isinstance(config, SasRecConfig)
-        torch = import_torch(self.name)
-        if data.graph.edges < _FEWEST:
-            raise TooLittleDataError(
-                f"{self.name}: {data.graph.edges} edges to learn from, expected {_FEWEST} or more"
-            )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(data.seed)
-            module = _module(data, config)
-            log = train(
-                _task(module, data, config),
-                config.trainer,
-                facts=training_facts(self.name, config, data),
-                directory=data.directory,
-                progress=progress,
-            )
-        weights = {
-            f"weight.{name}": value.detach().cpu().numpy()
-            for name, value in module.state_dict().items()
-        }
-        seen = data.graph.target_degree > 0
-        fitted = Artifact(
-            self.name,
-            config.model_dump(mode="json"),
-            {**weights, "seen": seen},
-            {"seed": data.seed, "log": log.to_json(), **shared_by()},
-        )
-        return self.embed(fitted, data) if current_ranks().first else fitted
+        return fit_by_gradients(self, data, config, progress, partial(_task, data, config))
 
     def embed(
         self, artifact: Artifact, data: TrainingData, inference: Inference = IN_PROCESS
     ) -> Artifact:
-        """See ``Model.embed``; always in this process, since its blocks of attention are torch's."""
-        torch = import_torch(self.name)
+        """See ``Model.embed``; runs in this process, since PyTorch computes the attention."""
+        torch = import_torch(f"the model {self.name!r}")
         config = SasRecConfig.model_validate(artifact.config)
         module = _module(data, config)
-        module.load_state_dict(
-            {
-                name.removeprefix("weight."): torch.from_numpy(np.array(values))
-                for name, values in artifact.arrays.items()
-                if name.startswith("weight.")
-            }
-        )
+        load_parameters(module, arrays_below(artifact.arrays, "weight."))
         module.eval()
+        histories = _histories(data.graph, config.window)
         with torch.no_grad():
-            made = _embeddings(
-                module,
-                data,
-                _histories(data.graph, config.window),
-                np.array(artifact.arrays["seen"]),
-            )
-        return Artifact(self.name, artifact.config, {**artifact.arrays, **made}, artifact.about)
+            vectors = _embeddings(module, data, histories, np.array(artifact.arrays["seen"]))
+        return Artifact(self.name, artifact.config, {**artifact.arrays, **vectors}, artifact.about)
 
 
 def _histories(graph: Graph, window: int, skip: int = 0) -> IndexArray:
-    """int32[Q, window]: each query's latest candidates, oldest first, -1 before the first.
+    """int32[Q, window]: the latest candidates of each query, oldest first, -1 before the first.
 
     Args:
-        skip: so many of the latest are left out.
+        skip: number of latest candidates to leave out.
     """
     row = np.repeat(np.arange(len(graph)), graph.degree)
     order = np.lexsort((graph.indices, graph.last, row))
     from_end = np.repeat(graph.indptr[1:], graph.degree) - 1 - np.arange(graph.edges) - skip
-    kept = (from_end >= 0) & (from_end < window)
-    found = np.full((len(graph), window), -1, np.int32)
-    found[row[kept], window - 1 - from_end[kept]] = graph.indices[order][kept]
-    return found
+    inside = (from_end >= 0) & (from_end < window)
+    history_QL = np.full((len(graph), window), -1, np.int32)
+    history_QL[row[inside], window - 1 - from_end[inside]] = graph.indices[order][inside]
+    return history_QL
 
 
 def _features(values: FloatArray | None, rows: int) -> FloatArray:
@@ -158,7 +124,7 @@ def _features(values: FloatArray | None, rows: int) -> FloatArray:
 
 
 def _module(data: TrainingData, config: SasRecConfig) -> nn.Module:
-    """The tower; ``states`` reads histories, ``vectors`` gives candidates."""
+    """The tower: ``states`` reads histories, ``vectors`` gives candidates."""
     import torch
     from torch import nn
     from torch.nn import functional
@@ -168,7 +134,7 @@ def _module(data: TrainingData, config: SasRecConfig) -> nn.Module:
     items = torch.from_numpy(_features(data.candidate_features, data.graph.targets))
 
     class Block(nn.Module):
-        """Causal self-attention and a pointwise network, each normalised first."""
+        """Causal self-attention and a pointwise network, with layer norm before each."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -177,11 +143,11 @@ def _module(data: TrainingData, config: SasRecConfig) -> nn.Module:
             self.wide, self.narrow = nn.Linear(width, width), nn.Linear(width, width)
 
         def forward(self, x: Tensor, mask: Tensor, drop: Callable[[Tensor], Tensor]) -> Tensor:
-            """[B, L, d] → [B, L, d]; ``mask`` [B, 1, L, L] is added to the logits."""
+            """[B, L, d] → [B, L, d]; the logits add ``mask`` [B, 1, L, L]."""
             parts = self.joint(self.first(x)).chunk(3, dim=-1)
             query, key, value = (p.unflatten(-1, (config.heads, -1)).transpose(1, 2) for p in parts)
-            seen = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-            x = x + drop(self.out(seen.transpose(1, 2).flatten(-2)))
+            attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+            x = x + drop(self.out(attended.transpose(1, 2).flatten(-2)))
             inner = functional.gelu(self.wide(self.second(x)))
             return x + drop(self.narrow(drop(inner)))
 
@@ -203,8 +169,8 @@ def _module(data: TrainingData, config: SasRecConfig) -> nn.Module:
 
         def vectors(self, ids: Tensor) -> Tensor:
             """[…] → […, d]."""
-            own = self.own(ids)
-            return own if self.of_item is None else own + self.of_item(items[ids])
+            embedding = self.own(ids)
+            return embedding if self.of_item is None else embedding + self.of_item(items[ids])
 
         def states(self, history: Tensor, query: Tensor, share: Share) -> Tensor:
             """[B, L] candidates (-1 none) and [B] queries of a batch's share → [B, L, d]."""
@@ -215,9 +181,10 @@ def _module(data: TrainingData, config: SasRecConfig) -> nn.Module:
             present = history >= 0
             length = history.shape[1]
             earlier = torch.ones(length, length, dtype=torch.bool).tril()
+            # A row that masks everything has no softmax: each position always sees itself.
             itself = torch.eye(length, dtype=torch.bool)
             mask = (earlier & present[:, None, :]) | itself  # [B, L, L]
-            bias = torch.where(mask, 0.0, _FAR)[:, None]
+            bias = torch.where(mask, 0.0, _MASKED)[:, None]
             x = self.vectors(history.clamp_min(0)) + self.place.weight[-length:]
             x = drop(x) * present[..., None]
             for block in self.blocks:
@@ -237,90 +204,105 @@ def _embeddings(
 
     query = np.empty((len(histories), module.place.weight.shape[1]), np.float32)
     for start in range(0, len(histories), block):
-        part = torch.from_numpy(histories[start : start + block].astype(np.int64))
+        part = as_index(histories[start : start + block])
         ids = torch.arange(start, start + len(part))
         whole = Share(slice(0, len(part)), len(part))
         query[start : start + len(part)] = module.states(part, ids, whole)[:, -1].detach().numpy()
     ids = torch.arange(data.graph.targets)
-    own = module.own.weight.detach() * torch.from_numpy(seen)[:, None]
+    embedding = module.own.weight.detach() * torch.from_numpy(seen)[:, None]
     described = 0.0 if module.of_item is None else module.vectors(ids).detach() - module.own(ids)
-    return {"query": query, "candidate": (own + described).detach().numpy()}
+    return {"query": query, "candidate": (embedding + described).detach().numpy()}
 
 
-def _task(module: Any, data: TrainingData, config: SasRecConfig) -> Task:
+def _task(data: TrainingData, config: SasRecConfig) -> Task:
     import torch
 
     graph = data.graph
+    if graph.edges < _MIN_EDGES:
+        raise TooLittleDataError(
+            f"{SasRec.name}: {graph.edges} edges to learn from, expected {_MIN_EDGES} or more"
+        )
+    module: Any = _module(data, config)
     random = np.random.default_rng([data.seed, 5])
-    held = (random.random(len(graph)) < config.validation_share) & (graph.degree > 1)
+    validates = (random.random(len(graph)) < config.validation_share) & (graph.degree > 1)
     sequences = np.where(
-        held[:, None],
+        validates[:, None],
         _histories(graph, config.window + 1, skip=1),
         _histories(graph, config.window + 1),
     )
     known, latest = sequences[:, 1:], _histories(graph, 1)[:, 0]
-    rows = np.flatnonzero(held).astype(np.int32)
-    positives = build_graph(rows, latest[held], len(graph), graph.targets)
-    source, place = np.nonzero(known >= 0)
-    kept = build_graph(source.astype(np.int32), known[source, place], len(graph), graph.targets)
+    rows = np.flatnonzero(validates).astype(np.int32)
+    positives = build_graph(rows, latest[validates], len(graph), graph.targets)
+    source, position = np.nonzero(known >= 0)
+    training = build_graph(
+        source.astype(np.int32), known[source, position], len(graph), graph.targets
+    )
     length = (sequences >= 0).sum(axis=1)
     learners = np.flatnonzero(length > 1)
     size = max(1, min(config.trainer.batch, len(learners)))
     negatives = Negatives(graph, config.curriculum)
     frequency = graph.target_degree / max(graph.edges, 1)
-    every = graph.targets <= config.compare_all_below
+    compares_all = graph.targets <= config.compare_all_below
+    seen = graph.target_degree > 0
     ranks = current_ranks()
 
     def batches(epoch: int) -> Iterator[tuple[int, IndexArray]]:
         random = np.random.default_rng([data.seed, epoch])
         order = random.permutation(learners)
-        # histories of like length share a batch, which then holds little padding
+        # Histories of similar length share a batch, which then holds little padding.
         pool = np.arange(len(order)) // (size * _BATCHES_SORTED)
         order = order[np.lexsort((length[order], pool))]
-        for place, step in enumerate(random.permutation(len(order) // size)):
-            yield epoch * EPOCH + place, order[step * size : (step + 1) * size]
+        for number, step in enumerate(random.permutation(len(order) // size)):
+            yield epoch * EPOCH + number, order[step * size : (step + 1) * size]
 
     def loss(batch: tuple[int, IndexArray], done: float) -> Tensor:
         seed, queries = batch
         longest = int(length[queries].max())
-        history = torch.from_numpy(sequences[queries, -longest:].astype(np.int64))
+        history = as_index(sequences[queries, -longest:])
         goal = history[:, 1:]
-        asked = (goal >= 0) & (history[:, :-1] >= 0)
-        wanted = goal[asked]
+        is_step = (goal >= 0) & (history[:, :-1] >= 0)
+        goals = goal[is_step]
         share = ranks.share(len(queries))
-        mine = torch.zeros(len(queries), dtype=torch.bool)
-        mine[share.rows] = True
-        own = (mine[:, None] & asked)[asked]  # which of the batch's steps are of the share
-        state = module.states(
-            history[share.rows, :-1], torch.from_numpy(queries[share.rows].astype(np.int64)), share
-        )[asked[share.rows]]
-        if every:
+        in_share = torch.zeros(len(queries), dtype=torch.bool)
+        in_share[share.rows] = True
+        step_in_share = (in_share[:, None] & is_step)[is_step]
+        state = module.states(history[share.rows, :-1], as_index(queries[share.rows]), share)
+        state = state[is_step[share.rows]]
+        if compares_all:
             logit = state @ module.vectors(torch.arange(graph.targets)).T
         else:
             drawn = negatives.draw(queries, seed, done, embed_now, data.seed).ravel()
-            pool, wanted = torch.unique(
-                torch.cat((wanted, torch.from_numpy(drawn.astype(np.int64)))), return_inverse=True
-            )
-            wanted = wanted[: len(own)]
-            # how likely each was to be in the pool: the popular are in it by the batch alone
-            here = frequency[pool.numpy()]
-            chance = 1.0 - (1.0 - here) ** len(own) * (1.0 - 1.0 / graph.targets) ** len(drawn)
+            pool, goals = torch.unique(torch.cat((goals, as_index(drawn))), return_inverse=True)
+            goals = goals[: len(step_in_share)]
+            # The chance of each candidate to be in the pool: the batch alone brings popular ones.
+            in_batch = frequency[pool.numpy()]
+            chance = 1.0 - (1.0 - in_batch) ** len(step_in_share) * (
+                1.0 - 1.0 / graph.targets
+            ) ** len(drawn)
             logit = state @ module.vectors(pool).T - torch.from_numpy(
                 np.log(np.maximum(chance, 1e-12)).astype(np.float32)
             )
-        mean = torch.nn.functional.cross_entropy(logit, wanted[own])
-        return mean * (len(state) / len(own))
+        mean = torch.nn.functional.cross_entropy(logit, goals[step_in_share])
+        return mean * (len(state) / len(step_in_share))
 
     def embed_now() -> tuple[FloatArray, FloatArray]:
-        training = module.training
+        was_training = module.training
         module.eval()
         with torch.no_grad():
-            found = _embeddings(module, data, known, graph.target_degree > 0)
-        module.train(training)
-        return found["query"], found["candidate"]
+            vectors = _embeddings(module, data, known, seen)
+        module.train(was_training)
+        return vectors["query"], vectors["candidate"]
 
     def validate() -> float:
-        own = data.relation.self_typed
-        return full_ranking_ndcg(*embed_now(), kept, positives, own=own, seed=data.seed)
+        return full_ranking_ndcg(
+            *embed_now(), training, positives, self_typed=data.relation.self_typed, seed=data.seed
+        )
 
-    return Task(module, batches, len(learners) // size, loss, validate)
+    return Task(
+        module,
+        batches,
+        len(learners) // size,
+        loss,
+        validate,
+        arrays=lambda: {**stored_parameters(module), "seen": seen},
+    )

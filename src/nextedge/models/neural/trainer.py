@@ -1,9 +1,10 @@
 """Gradient training of any module: schedule, early stopping, checkpoints, exact resume.
 
-AdamW, a linear warm-up into a cosine decay, gradient clipping, bf16 where the device has it.
-A checkpoint is a file of plain arrays written after every epoch; a run that finds one of the
-same settings and data goes on as if it had not been interrupted. Processes that train together
-(see ``ranks``) take a share of every batch each; the first validates and writes.
+AdamW, a linear warm-up into a cosine decay, gradient clipping, bfloat16 where the device has it.
+After every epoch the trainer writes a checkpoint, a file of plain arrays. A training that finds a
+checkpoint of the same settings and data continues as if nothing had interrupted it. Processes that
+train together (see ``collectives``) take a share of every batch each; the first one validates and
+writes.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,10 +21,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from nextedge.errors import MissingDependencyError, TrainingError
-from nextedge.models.artifact import fingerprint
-from nextedge.models.distributed.collectives import current_ranks
-from nextedge.models.model import ModelConfig, ModelProgress, TrainingData
+from nextedge.errors import TrainingError
+from nextedge.models.artifact import Artifact, arrays_below, fingerprint
+from nextedge.models.distributed.collectives import current_ranks, training_processes
+from nextedge.models.model import Model, ModelConfig, ModelProgress, TrainingData
+from nextedge.models.pytorch import import_torch, load_parameters, parameter_arrays
 from nextedge.types import IndexArray
 
 if TYPE_CHECKING:
@@ -31,7 +33,9 @@ if TYPE_CHECKING:
 
 CHECKPOINT = "checkpoint.npz"
 EPOCH = 1_000_003
-"""A batch's seed is its epoch times this, plus its place."""
+"""The seed of a batch is its epoch times this, plus its position in the epoch."""
+EdgeBatch = tuple[int, IndexArray, IndexArray]
+"""Seed of a batch, and its edges: int32[B] sources and targets."""
 
 
 class TrainerConfig(ModelConfig):
@@ -53,16 +57,18 @@ class TrainerConfig(ModelConfig):
 
 @dataclass(frozen=True)
 class Task:
-    """What is trained.
+    """A module to train.
 
     Attributes:
-        module: whose parameters are fitted.
-        batches: epoch → batches, the same for the same epoch.
+        module: its parameters are fitted.
+        batches: epoch → batches, the same ones each time for the same epoch.
         steps: batches of an epoch.
-        loss: this process's share of a batch's loss: those of all processes add up to it. Told
-            how much of the training is done, from 0 to 1.
-        validate: ranking quality, higher is better; called after every epoch, on the first
-            process alone.
+        loss: (batch, share of the training that is done, 0 to 1) → this process's share of the
+            loss; the shares of all processes add up to the loss of the batch.
+        validate: ranking quality, higher is better; the first process calls it after every epoch.
+        arrays: of the trained module, as its artifact stores them; None: ``weight.`` and its name
+            for each parameter.
+        footprint: facts about what this process stores of the graph; see ``training_processes``.
     """
 
     module: nn.Module
@@ -70,53 +76,78 @@ class Task:
     steps: int
     loss: Callable[[Any, float], Tensor]
     validate: Callable[[], float]
+    arrays: Callable[[], Mapping[str, np.ndarray]] | None = None
+    footprint: Mapping[str, int | str] = field(default_factory=dict)
 
 
 @dataclass
 class TrainingLog:
-    """What happened, epoch by epoch."""
+    """Loss and validation, epoch by epoch."""
 
     loss: list[float] = field(default_factory=list)
     validation: list[float] = field(default_factory=list)
     best_epoch: int = -1
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
+
+def fit_by_gradients(
+    model: Model,
+    data: TrainingData,
+    config: Any,
+    progress: ModelProgress,
+    make_task: Callable[[], Task],
+) -> Artifact:
+    """Train the task of a model, then embed all nodes by it; the same seed gives the same bits.
+
+    Args:
+        config: settings of the model, with the trainer's as ``trainer``.
+        make_task: draws the first parameters from PyTorch's generator, which the seed sets.
+
+    Raises:
+        TrainingError: the training diverged.
+        MissingDependencyError: torch is not installed.
+    """
+    torch = import_torch(f"the model {model.name!r}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(data.seed)
+        task = make_task()
+        log = train(
+            task,
+            config.trainer,
+            facts=training_facts(model.name, config, data),
+            directory=data.directory,
+            progress=progress,
+        )
+    arrays = stored_parameters(task.module) if task.arrays is None else task.arrays()
+    about = {"seed": data.seed, "log": asdict(log), **training_processes(task.footprint)}
+    fitted = Artifact(model.name, config.model_dump(mode="json"), arrays, about)
+    # Only the first process writes the artifact: the others need no embeddings.
+    return model.embed(fitted, data) if current_ranks().first else fitted
 
 
-def import_torch(model: str) -> Any:
-    """The ``torch`` module; raises MissingDependencyError that names what to install."""
-    try:
-        import torch
-    except ImportError:
-        raise MissingDependencyError("torch", "train", f"training the model {model!r}") from None
-    return torch
+def stored_parameters(module: nn.Module) -> dict[str, np.ndarray]:
+    """The parameters of a module by their names in an artifact."""
+    return {f"weight.{name}": values for name, values in parameter_arrays(module).items()}
 
 
 def training_facts(model: str, config: ModelConfig, data: TrainingData) -> dict[str, Any]:
-    """What decides a training beside the trainer's own settings: see ``train``."""
+    """The facts beside the trainer's settings that decide a training: see ``train``."""
     graph, ranks = data.graph, current_ranks()
-    mark = np.zeros(20, np.uint8)
-    if ranks.first:  # a look at all of the data, which the others need not take
+    digest = np.zeros(20, np.uint8)
+    if ranks.first:  # it takes a pass over the data, which one process makes for all
         known = fingerprint(graph.indptr, graph.indices, graph.last)
-        mark = np.frombuffer(known.encode(), np.uint8)
+        digest = np.frombuffer(known.encode(), np.uint8)
     return {
         "model": model,
         "settings": config.model_dump(mode="json", exclude={"trainer"}),
         "seed": data.seed,
-        "data": ranks.from_first(mark).tobytes().decode(),
+        "data": ranks.from_first(digest).tobytes().decode(),
     }
-
-
-EdgeBatch = tuple[int, IndexArray, IndexArray]
-"""Seed of a batch, and its edges: int32[B] sources and targets."""
 
 
 def edge_batches(
     edges: tuple[IndexArray, IndexArray], size: int, seed: int
 ) -> Callable[[int], Iterator[EdgeBatch]]:
-    """Epoch → whole batches of the edges, in another order each epoch."""
+    """Epoch → whole batches of the edges, in a new order each epoch."""
 
     def batches(epoch: int) -> Iterator[EdgeBatch]:
         order = np.random.default_rng([seed, epoch]).permutation(len(edges[0]))
@@ -135,12 +166,12 @@ def train(
     directory: Path | None,
     progress: ModelProgress,
 ) -> TrainingLog:
-    """Fit the module in place; it ends with the parameters of its best epoch.
+    """Fit the module in place and leave it with the parameters of its best epoch.
 
     Args:
-        facts: what else decides the result (model settings, seed, fingerprint of the data);
-            a checkpoint of other facts is refused.
-        directory: where the checkpoint is kept, or None.
+        facts: all else that decides the result (model settings, seed, fingerprint of the data); a
+            checkpoint of other facts is refused.
+        directory: folder of the checkpoint, or None for none.
 
     Raises:
         TrainingError: the loss is not finite, the checkpoint is of another configuration, or
@@ -156,7 +187,7 @@ def train(
 
 @contextmanager
 def _deterministic() -> Iterator[None]:
-    """Sums in one order, so that the same seed gives the same parameters."""
+    """Add in one order, so that the same seed gives the same parameters."""
     import torch
 
     before = torch.are_deterministic_algorithms_enabled()
@@ -184,16 +215,15 @@ def _epochs(
 
 
 def data_parallel(task: Task) -> nn.Module:
-    """The task's loss as a module under PyTorch's DistributedDataParallel.
+    """The loss of a task as a module under PyTorch's DistributedDataParallel.
 
-    Models call their layers by hand, so that what is wrapped is the whole loss: its backward
-    averages the parameters' gradients, bucket by bucket, as soon as they are there. A group of
-    its own keeps these sums apart from those that the loss makes itself.
+    Its backward averages the gradients of the parameters over all processes, bucket by bucket.
     """
     import torch
     import torch.distributed as dist
     from torch.nn.parallel import DistributedDataParallel
 
+    # Models call their layers one by one, so the wrapped module is the whole loss.
     class Loss(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -202,12 +232,11 @@ def data_parallel(task: Task) -> nn.Module:
         def forward(self, batch: Any, done: float) -> Tensor:
             return task.loss(batch, done)
 
-    # Statistics of batch norm are alike on all ranks; layers of a kind may be out of use.
     return DistributedDataParallel(
         Loss(),
-        process_group=dist.new_group(),
-        forward_sync_buffers=False,
-        find_unused_parameters=True,
+        process_group=dist.new_group(),  # apart from the sums that the loss itself exchanges
+        forward_sync_buffers=False,  # statistics of batch norm are equal on all ranks
+        find_unused_parameters=True,  # a batch may lack nodes of a kind
         gradient_as_bucket_view=True,
     )
 
@@ -229,12 +258,12 @@ class _Run:
             self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay
         )
         self.device = self.parameters[0].device
-        self.best = self._state()
+        self.best = self._parameters()
         self._parallel: Any = None
 
     @property
     def finished(self) -> bool:
-        """Whether all epochs are done, or the best is too long ago."""
+        """Whether all epochs are done, or the best one is more than ``patience`` epochs ago."""
         done = len(self.log.loss)
         waited = done - 1 - self.log.best_epoch
         return done >= self.config.epochs or (done > 0 and waited >= self.config.patience)
@@ -250,17 +279,17 @@ class _Run:
             and torch.cuda.is_bf16_supported()
         )
         self.task.module.train()
-        share = self._share_of_loss()
-        for place, batch in enumerate(self.task.batches(number)):
-            step = number * self.task.steps + place
+        share_of_loss = self._share_of_loss()
+        for position, batch in enumerate(self.task.batches(number)):
+            step = number * self.task.steps + position
             for group in self.optimizer.param_groups:
                 group["lr"] = self.config.learning_rate * self._rate(step)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
-                loss = share(batch, step / (self.task.steps * self.config.epochs))
+                loss = share_of_loss(batch, step / (self.task.steps * self.config.epochs))
             value = float(self.ranks.total(loss.detach()))
             if not math.isfinite(value):
                 raise TrainingError(
-                    f"training diverged: the loss of epoch {number + 1}, step {place + 1} is "
+                    f"training diverged: the loss of epoch {number + 1}, step {position + 1} is "
                     f"{value}; lower learning_rate (given: {self.config.learning_rate})"
                 )
             self.optimizer.zero_grad(set_to_none=True)
@@ -275,11 +304,11 @@ class _Run:
         self.log.validation.append(quality)
         if quality >= max(self.log.validation):
             self.log.best_epoch = number
-            self.best = self._state()
+            self.best = self._parameters()
         self._save()
 
     def _share_of_loss(self) -> Callable[[Any, float], Tensor]:
-        """The task's loss; backward through it averages gradients over all ranks."""
+        """The loss of the task; its backward averages gradients over all ranks."""
         if self.ranks.size == 1:
             return self.task.loss
         if self._parallel is None:
@@ -288,8 +317,8 @@ class _Run:
 
     def _count_step(self) -> None:
         if self.ranks.size > 1:
-            given = [p.grad for p in self.parameters if p.grad is not None]
-            self.ranks.sent_bytes += sum(g.numel() * g.element_size() for g in given)
+            gradients = [p.grad for p in self.parameters if p.grad is not None]
+            self.ranks.sent_bytes += sum(g.numel() * g.element_size() for g in gradients)
             self.ranks.steps += 1
 
     def _validate(self) -> float:
@@ -302,14 +331,14 @@ class _Run:
         return float(self.ranks.from_first(quality)[0])
 
     def finish(self) -> None:
-        """Take the best epoch's parameters and drop the checkpoint."""
-        self._restore(self.best)
+        """Restore the parameters of the best epoch and delete the checkpoint."""
+        load_parameters(self.task.module, self.best)
         self.task.module.eval()
         if self.path is not None and self.ranks.first:
             self.path.unlink(missing_ok=True)
 
     def resume(self) -> None:
-        """Go on from a checkpoint, if there is one."""
+        """Continue from a checkpoint, if there is one."""
         self._load()
         done = len(self.log.loss)
         ahead = int(self.ranks.from_first(np.array([done]))[0])
@@ -338,14 +367,12 @@ class _Run:
                     "delete it, or go back to its configuration"
                 )
             self.log = TrainingLog(**about["log"])
-            now = {n[4:]: arrays[n] for n in arrays.files if n.startswith("now/")}
-            self.best = {n[5:]: arrays[n] for n in arrays.files if n.startswith("best/")}
-            self._restore(now)
-            state = self.optimizer.state
-            for place, parameter in enumerate(self.parameters):
-                if f"adam/{place}/step" in arrays.files:
-                    state[parameter] = {
-                        part: torch.from_numpy(np.array(arrays[f"adam/{place}/{part}"])).to(
+            self.best = arrays_below(arrays, "best/")
+            load_parameters(self.task.module, arrays_below(arrays, "now/"))
+            for number, parameter in enumerate(self.parameters):
+                if f"adam/{number}/step" in arrays.files:
+                    self.optimizer.state[parameter] = {
+                        part: torch.from_numpy(np.array(arrays[f"adam/{number}/{part}"])).to(
                             "cpu" if part == "step" else self.device
                         )
                         for part in ("step", "exp_avg", "exp_avg_sq")
@@ -357,13 +384,13 @@ class _Run:
             return
         import torch
 
-        arrays = {f"now/{name}": values for name, values in self._state().items()}
+        arrays = {f"now/{name}": values for name, values in self._parameters().items()}
         arrays |= {f"best/{name}": values for name, values in self.best.items()}
-        for place, parameter in enumerate(self.parameters):
+        for number, parameter in enumerate(self.parameters):
             for part, value in self.optimizer.state.get(parameter, {}).items():
-                arrays[f"adam/{place}/{part}"] = value.detach().cpu().numpy()
+                arrays[f"adam/{number}/{part}"] = value.detach().cpu().numpy()
         arrays["random"] = torch.get_rng_state().numpy()
-        arrays["about"] = np.array(json.dumps({"facts": self.facts, "log": self.log.to_json()}))
+        arrays["about"] = np.array(json.dumps({"facts": self.facts, "log": asdict(self.log)}))
         self.path.parent.mkdir(parents=True, exist_ok=True)
         partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.npz")
         try:
@@ -372,18 +399,9 @@ class _Run:
         finally:
             partial.unlink(missing_ok=True)
 
-    def _state(self) -> dict[str, np.ndarray]:
-        return {
-            name: value.detach().cpu().numpy().copy()
-            for name, value in self.task.module.state_dict().items()
-        }
-
-    def _restore(self, state: dict[str, np.ndarray]) -> None:
-        import torch
-
-        self.task.module.load_state_dict(
-            {name: torch.from_numpy(np.array(value)) for name, value in state.items()}
-        )
+    def _parameters(self) -> dict[str, np.ndarray]:
+        # The optimiser changes the parameters in place, so they are copied.
+        return {name: x.copy() for name, x in parameter_arrays(self.task.module).items()}
 
     def _rate(self, step: int) -> float:
         total = self.task.steps * self.config.epochs

@@ -1,4 +1,4 @@
-"""What a training over a graph reads, made once for all processes that share the training."""
+"""The graph and node inputs of a training, made once for all processes that share it."""
 
 from __future__ import annotations
 
@@ -8,73 +8,71 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import numpy as np
 
 from nextedge.errors import TooLittleDataError, TrainingError
 from nextedge.graph.csr import Graph
+from nextedge.models.artifact import arrays_below
 from nextedge.models.distributed.collectives import current_ranks
 from nextedge.models.model import TrainingData
 from nextedge.models.neural.node_inputs import (
+    Edges,
+    GraphSageConfig,
     Inputs,
+    InputTransform,
     Messages,
-    Preparation,
+    fit_inputs,
     messages_of,
     node_inputs,
-    prepare,
-    take_out,
-    with_means,
+    split_edges,
+    with_neighbor_means,
 )
-from nextedge.types import IndexArray
 
-if TYPE_CHECKING:
-    from nextedge.models.neural.node_inputs import GraphSageConfig
-
-FOLDER = "layout"
-ABOUT = "layout.json"
-FEWEST_EDGES = 200
-"""Edges to predict below which nothing can be learned and told from chance."""
+FOLDER = "training_graph"
+ABOUT = "training_graph.json"
+MIN_EDGES = 200
+"""Fewest edges to predict; of fewer, a model learns nothing that differs from chance."""
 
 
 @dataclass(frozen=True, eq=False)
-class Layout:
+class TrainingGraph:
     """A graph without its edges to predict, and the inputs of its nodes.
 
     Attributes:
-        kept: the graph without the edges to predict.
-        training, validation: int32[E] sources and targets of those edges.
-        messages: edges along which nodes hear from each other.
-        prepared: how the inputs were made.
+        graph: the graph without the edges to predict.
+        training, validation: the edges to predict.
+        messages: edges that carry messages.
+        transform: of the inputs, for later graphs.
         inputs: float32[N, F] of each kind of node.
         means: float32[N, …]: the inputs beside their means over the neighbours.
     """
 
-    kept: Graph
-    training: tuple[IndexArray, IndexArray]
-    validation: tuple[IndexArray, IndexArray]
+    graph: Graph
+    training: Edges
+    validation: Edges
     messages: list[Messages]
-    prepared: Preparation
+    transform: InputTransform
     inputs: Inputs
     means: Inputs
 
     def save(self, directory: Path) -> None:
-        """Write into a new folder, which appears whole or not at all."""
+        """Write a new folder, which appears whole or not at all."""
         partial = directory.with_name(f".{directory.name}.{os.getpid()}")
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(directory, ignore_errors=True)
         partial.mkdir(parents=True)
-        graphs = [self.kept]
-        parts = []
+        graphs, parts = [self.graph], []
         for part in self.messages:
             if not any(part.graph is graph for graph in graphs):
                 graphs.append(part.graph)
-            place = next(i for i, graph in enumerate(graphs) if graph is part.graph)
-            parts.append([part.into, part.out_of, place])
-        for place, graph in enumerate(graphs):
-            (partial / f"graph-{place}").mkdir()
-            graph.save(partial / f"graph-{place}")
-        arrays = {f"prepared.{name}": x for name, x in self.prepared.arrays().items()}
+            number = next(n for n, graph in enumerate(graphs) if graph is part.graph)
+            parts.append([part.into, part.out_of, number])
+        for number, graph in enumerate(graphs):
+            (partial / f"graph-{number}").mkdir()
+            graph.save(partial / f"graph-{number}")
+        arrays = {f"transform.{name}": x for name, x in self.transform.arrays().items()}
         for name in ("training", "validation"):
             arrays[f"{name}.source"], arrays[f"{name}.target"] = getattr(self, name)
         for name in ("inputs", "means"):
@@ -87,54 +85,50 @@ class Layout:
 
     @classmethod
     def load(cls, directory: Path) -> Self:
-        """Memory-map what ``save`` wrote."""
+        """Memory-map a folder that ``save`` wrote."""
         about = json.loads((directory / ABOUT).read_text())
-        graphs = [Graph.load(directory / f"graph-{place}") for place in range(about["graphs"])]
+        graphs = [Graph.load(directory / f"graph-{number}") for number in range(about["graphs"])]
         arrays = {name: _mapped(directory / f"{name}.npy") for name in about["arrays"]}
-
-        def named(prefix: str) -> dict[str, np.ndarray]:
-            return {n[len(prefix) :]: x for n, x in arrays.items() if n.startswith(prefix)}
-
         return cls(
-            graphs[0],
-            (arrays["training.source"], arrays["training.target"]),
-            (arrays["validation.source"], arrays["validation.target"]),
-            [Messages(into, out_of, graphs[place]) for into, out_of, place in about["messages"]],
-            Preparation.of(named("prepared.")),
-            named("inputs."),
-            named("means."),
+            graph=graphs[0],
+            training=(arrays["training.source"], arrays["training.target"]),
+            validation=(arrays["validation.source"], arrays["validation.target"]),
+            messages=[Messages(into, out_of, graphs[n]) for into, out_of, n in about["messages"]],
+            transform=InputTransform.of(arrays_below(arrays, "transform.")),
+            inputs=arrays_below(arrays, "inputs."),
+            means=arrays_below(arrays, "means."),
         )
 
 
-def lay_out(model: str, data: TrainingData, config: GraphSageConfig) -> Layout:
-    """Lay out a training; the first of several processes does it for all, by files.
+def training_graph(model: str, data: TrainingData, config: GraphSageConfig) -> TrainingGraph:
+    """The training graph of a model; the first of several processes makes it for all, by files.
 
     Raises:
         TooLittleDataError: too few edges.
         TrainingError: no edge carries messages though the model needs them.
     """
 
-    def make() -> Layout:
-        kept, training, validation = take_out(data, config)
-        if len(training[0]) < FEWEST_EDGES:
+    def make() -> TrainingGraph:
+        graph, training, validation = split_edges(data, config)
+        if len(training[0]) < MIN_EDGES:
             raise TooLittleDataError(
-                f"{model}: {len(training[0])} edges to learn from, expected {FEWEST_EDGES} or more"
+                f"{model}: {len(training[0])} edges to learn from, expected {MIN_EDGES} or more"
             )
-        messages = messages_of(data, kept, config)
+        messages = messages_of(data, graph, config)
         if not messages and model == "graphsage":
             raise TrainingError(
                 f"{model}: no edges carry messages (messages = {config.messages!r}); "
                 "give the tables of other relations, or take messages = 'predicted'"
             )
-        prepared = prepare(data, messages, config)
-        inputs = node_inputs(data, messages, prepared)
-        means = with_means(inputs, messages)
-        return Layout(kept, training, validation, messages, prepared, inputs, means)
+        transform = fit_inputs(data, messages, config)
+        inputs = node_inputs(data, messages, transform)
+        means = with_neighbor_means(inputs, messages)
+        return TrainingGraph(graph, training, validation, messages, transform, inputs, means)
 
     return _once(None if data.directory is None else data.directory / FOLDER, make)
 
 
-def _once(directory: Path | None, make: Callable[[], Layout]) -> Layout:
+def _once(directory: Path | None, make: Callable[[], TrainingGraph]) -> TrainingGraph:
     ranks = current_ranks()
     if ranks.size == 1 or directory is None:
         return make()
@@ -143,13 +137,13 @@ def _once(directory: Path | None, make: Callable[[], Layout]) -> Layout:
         try:
             make().save(directory)
         except BaseException:
-            ranks.from_first(np.ones(1))  # else the others would wait for nothing
+            ranks.from_first(np.ones(1))  # else the other ranks wait for a broadcast for ever
             raise
     if ranks.from_first(failed)[0]:
-        raise TrainingError("process 0 could not lay the training out; its own error says why")
-    return Layout.load(directory)
+        raise TrainingError("process 0 could not prepare the training; its own error says why")
+    return TrainingGraph.load(directory)
 
 
 def _mapped(path: Path) -> np.ndarray:
-    """Memory-mapped, and writable without being written: PyTorch takes no read-only arrays."""
+    # Copy on write: PyTorch takes no read-only arrays, and nothing writes to these.
     return np.asarray(np.load(path, mmap_mode="c", allow_pickle=False))

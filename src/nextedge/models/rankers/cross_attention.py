@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from nextedge.config import RerankerConfig
-from nextedge.models.neural.trainer import import_torch
+from nextedge.models.pytorch import import_torch
 from nextedge.models.rankers.ndcg import ndcg_of_rows
 from nextedge.types import BoolArray, FloatArray
 
@@ -104,7 +104,7 @@ class CrossAttention:
         Raises:
             MissingDependencyError: PyTorch is not installed.
         """
-        torch = import_torch("cross_attention")
+        torch = import_torch("the model 'cross_attention'")
         random = np.random.default_rng(settings.seed)
         start = _initial(settings.dimensions, random)
         parameters = {name: torch.tensor(v, requires_grad=True) for name, v in start.items()}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from nextedge.graph.csr import Graph
 from nextedge.types import FloatArray, IntArray
 
 
@@ -37,47 +36,6 @@ def ndcg_of_rows(
             k,
         )
     )
-
-
-def full_ranking_ndcg(
-    query: FloatArray,
-    candidate: FloatArray,
-    known: Graph,
-    positives: Graph,
-    *,
-    own: bool,
-    k: int = 20,
-    most: int = 2000,
-    seed: int = 0,
-) -> float:
-    """Mean NDCG@k of embeddings over all candidates but known edges (and self, where ``own``).
-
-    Args:
-        query, candidate: float32[Q, d] and [N, d]; scores are dot products.
-        known, positives: edges to leave out, and to find.
-        most: queries measured; more are drawn from by seed.
-    """
-    queries = np.flatnonzero(positives.degree).astype(np.int32)
-    if len(queries) > most:
-        queries = np.sort(np.random.default_rng(seed).choice(queries, most, replace=False))
-    discount = 1.0 / np.log2(np.arange(k) + 2.0)
-    ideal = np.cumsum(discount)
-    gains = []
-    for start in range(0, len(queries), 512):
-        rows = queries[start : start + 512]
-        score = query[rows] @ candidate.T
-        indptr, edges = known.gather(rows)
-        score[np.repeat(np.arange(len(rows)), np.diff(indptr)), edges] = -np.inf
-        if own:
-            score[np.arange(len(rows)), rows] = -np.inf
-        width = min(k, score.shape[1])
-        top = np.argpartition(-score, width - 1, axis=1)[:, :width]
-        value = np.take_along_axis(score, top, axis=1)
-        top = np.take_along_axis(top, np.argsort(-value, axis=1, kind="stable"), axis=1)
-        hit = positives.contains(np.repeat(rows, width), top.ravel().astype(np.int32))
-        gain = (hit.reshape(top.shape) * discount[:width]).sum(axis=1)
-        gains.append(gain / ideal[np.minimum(positives.degree[rows], k) - 1])
-    return float(np.concatenate(gains).mean()) if gains else 0.0
 
 
 @numba.njit(cache=True, nogil=True)

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from nextedge.models.neural.trainer import import_torch
-from nextedge.models.rankers.gbdt import LabelledRows
+from nextedge.models.pytorch import import_torch
+from nextedge.models.rankers.labelled_rows import LabelledRows
 from nextedge.models.rankers.linear import LinearBlend
-from nextedge.models.rankers.ranker import MANIFEST, CalibratedRanker, Calibrator
+from nextedge.models.rankers.ranker import MANIFEST, CalibratedRanker, Calibrator, ranked_shares
 from nextedge.types import FloatArray
 
 HIDDEN = 128
@@ -55,7 +55,7 @@ class TwoTowerRanker(CalibratedRanker):
         Raises:
             MissingDependencyError: PyTorch is not installed.
         """
-        torch = import_torch("two_tower")
+        torch = import_torch("the model 'two_tower'")
         scaling = LinearBlend.scaling(rows.matrix, features)
         ranker = cls(features, scaling, {})
         with torch.random.fork_rng():
@@ -100,8 +100,7 @@ class TwoTowerRanker(CalibratedRanker):
             moved = np.abs(self.towers[side]["hidden_weight"]).sum(axis=0)
             share[self._columns[side]] = moved
         share /= max(float(share.sum()), 1e-12)
-        ranked = sorted(zip(self.features, share, strict=True), key=lambda pair: -pair[1])
-        return {name: round(float(value), 6) for name, value in ranked}
+        return ranked_shares(self.features, share)
 
     def save(self, directory: Path) -> None:
         self.scaling.save(directory)

@@ -10,29 +10,23 @@ features 430 kB where there are 94; those that events change are computed again 
 from __future__ import annotations
 
 import logging
-import queue
-import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nextedge.config import Config
-from nextedge.data.partition import Part
 from nextedge.errors import CorruptValueError, ShardError, StoreError
+from nextedge.storage.write_behind import WriteBehind
 from nextedge.stores.packing import pack, unpack
 from nextedge.stores.partitioned import open_stores
 from nextedge.stores.store import Key, Store
-from nextedge.types import ROUGH, Candidates, FloatArray, IndexArray
-
-if TYPE_CHECKING:
-    from nextedge.serving.release import LoadedRelease
+from nextedge.types import ROUGH, Candidates, FloatArray
 
 _log = logging.getLogger("nextedge")
 _FILE = "candidates.sqlite"
-_PREFIX = "candidates"
+PREFIX = "candidates"
 _FEATURES = "features"
 MIXED = "mixed"
 """What ``edges`` says of candidates and features of two sets of live edges."""
@@ -55,6 +49,9 @@ class CachedCandidates:
     edges: str = ""
 
 
+Find = Callable[[], CachedCandidates]
+
+
 class PublishedCandidates:
     """Candidates of one user and surface of a release, in a store."""
 
@@ -66,23 +63,22 @@ class PublishedCandidates:
         self.an_hour = an_hour
         self._hour, self._added = 0, 0
         self.failed = 0
-        """Reads and writes that the store refused, and values that were damaged."""
-        self.dropped = 0
+        """Reads and writes that the store refused, and damaged values."""
         self._hits = self._misses = 0
-        self._waiting: queue.Queue[
-            tuple[str, CachedCandidates | Callable[[], CachedCandidates]] | None
-        ]
-        self._waiting = queue.Queue(_WAITING)
+        self._queue = WriteBehind("nextedge-publish", self._write, _WAITING, batch=1)
         self._refreshing: set[str] = set()
-        self._writer = threading.Thread(target=self._write, name="nextedge-publish", daemon=True)
-        self._writer.start()
+
+    @property
+    def dropped(self) -> int:
+        """Values that a full queue did not take."""
+        return self._queue.dropped
 
     def get(self, name: str) -> CachedCandidates | None:
         """What was kept under the name of a list (``LoadedRelease.list_name``), or None.
 
         A store that fails or a damaged value is as good as none.
         """
-        key = _key(name)
+        key = store_key(name)
         try:
             (value,) = self.store.get_many([key])
             found = None if value is None else _unpacked(key, value)
@@ -104,9 +100,9 @@ class PublishedCandidates:
 
     def put(self, name: str, found: CachedCandidates) -> None:
         """Keep the candidates of one query, sooner or later; never waits."""
-        self._queue(_key(name), found)
+        self._enqueue(store_key(name), found)
 
-    def renew(self, lists: Sequence[tuple[str, str, Callable[[], CachedCandidates]]]) -> None:
+    def renew(self, lists: Sequence[tuple[str, str, Find]]) -> None:
         """Find lists anew in the background, where there is one under its former name, which goes.
 
         Args:
@@ -114,7 +110,7 @@ class PublishedCandidates:
         """
         if not lists:
             return
-        formers: list[Key] = [_key(former) for _, former, _ in lists]
+        formers: list[Key] = [store_key(former) for _, former, _ in lists]
         try:
             kept = self.store.get_many(formers)
             gone = [key for key, value in zip(formers, kept, strict=True) if value is not None]
@@ -126,41 +122,36 @@ class PublishedCandidates:
             if value is not None:
                 self.refresh(name, find)
 
-    def refresh(self, name: str, find: Callable[[], CachedCandidates]) -> None:
+    def refresh(self, name: str, find: Find) -> None:
         """Find the candidates of one query in the background, as there was no time; never waits."""
-        key = _key(name)
+        key = store_key(name)
         if key not in self._refreshing:
             self._refreshing.add(key)
-            if not self._queue(key, find):
+            if not self._enqueue(key, find):
                 self._refreshing.discard(key)
 
-    def _queue(self, key: str, found: CachedCandidates | Callable[[], CachedCandidates]) -> bool:
+    def _enqueue(self, key: str, found: CachedCandidates | Find) -> bool:
         hour = int(time.monotonic() // 3600)
         self._hour, self._added = hour, self._added + 1 if hour == self._hour else 1
-        if self._added > self.an_hour:
-            return False
-        try:
-            self._waiting.put_nowait((key, found))
-        except queue.Full:
-            self.dropped += 1
-            return False
-        return True
+        return self._added <= self.an_hour and self._queue.put((key, found))
+
+    def flush(self) -> None:
+        """Write every queued value now."""
+        self._queue.flush()
 
     def close(self) -> None:
-        """Write what waits, and let go of the store."""
-        self._waiting.put(None)
-        self._writer.join()
+        """Write every queued value, and close the store."""
+        self._queue.close()
         self.store.close()
 
-    def _write(self) -> None:
-        while (waiting := self._waiting.get()) is not None:
-            key, found = waiting
+    def _write(self, batch: list[tuple[str, CachedCandidates | Find]]) -> None:
+        for key, found in batch:
             try:
-                kept = found if isinstance(found, CachedCandidates) else found()
-                self.store.put_many({key: packed(key, kept)}, self.seconds)
+                value = found if isinstance(found, CachedCandidates) else found()
+                self.store.put_many({key: packed(key, value)}, self.seconds)
             except (StoreError, ShardError) as error:
                 self._count(error)
-            except Exception:  # of a source: the thread goes on for the others
+            except Exception:  # of a source: the thread goes on with the others
                 _log.exception("candidates were not found")
             finally:
                 self._refreshing.discard(key)
@@ -195,60 +186,6 @@ def published_candidates(config: Config) -> PublishedCandidates:
     )
 
 
-def publish(
-    release: LoadedRelease,
-    store: Store,
-    find: Callable[[str, IndexArray], tuple[Candidates, FloatArray | None]],
-    *,
-    seconds: float,
-    features: bool = False,
-    most: int | None = None,
-    part: Part | None = None,
-    in_use: Collection[str] = (),
-    batch: int = 64,
-) -> Iterator[tuple[str, int, int]]:
-    """Keep the candidates of users; yields (surface, users done, users) as it goes on.
-
-    Users who have theirs are skipped, so that an interrupted run goes on where it was. Last of
-    all the values of releases go that are neither this one nor in use.
-
-    Args:
-        features: whether a value without features is as none.
-        most: users at most, those first who were active last; None = all.
-        part: only those of them who are of this part of all users; None = all.
-        in_use: ids of other releases whose values stay.
-        find: (surface, int32[Q] positions) to their merged candidates, and features or None.
-
-    Raises:
-        StoreError: the store is not reached, or is full.
-    """
-    order = most_active(release, most)
-    if part is not None:
-        order = order[part.holds(release.entities.users.identifiers(order).to_pylist())]
-    for surface in release.surfaces:
-        for start in range(0, len(order), batch):
-            positions = order[start : start + batch]
-            keys = [_key(release.list_name(surface, int(position))) for position in positions]
-            kept = store.get_many(keys)
-            missing = [
-                row
-                for row, (key, value) in enumerate(zip(keys, kept, strict=True))
-                if not _is_whole(key, value, features)
-            ]
-            if missing:
-                parts = _each(*find(surface, positions[missing]), release.edges)
-                values: dict[Key, bytes] = {
-                    keys[row]: packed(keys[row], part)
-                    for row, part in zip(missing, parts, strict=True)
-                }
-                store.put_many(values, seconds)
-            yield surface, start + len(positions), len(order)
-    kept_ids = {release.id, *in_use}
-    found_ids = {key.split(b"/")[1].decode() for key in store.keys(f"{_PREFIX}/")}
-    for release_id in sorted(found_ids - kept_ids):
-        store.delete_prefix(f"{_PREFIX}/{release_id}/")
-
-
 def unpublish(config: Config) -> None:
     """Delete the candidates of every release: their positions or features tell of people.
 
@@ -260,15 +197,9 @@ def unpublish(config: Config) -> None:
         return
     store = open_candidates(config)
     try:
-        store.delete_prefix(f"{_PREFIX}/")
+        store.delete_prefix(f"{PREFIX}/")
     finally:
         store.close()
-
-
-def most_active(release: LoadedRelease, most: int | None) -> IndexArray:
-    """int32: positions of the users, those first who were active last."""
-    latest = release.snapshot.last_activity
-    return np.lexsort((np.arange(len(latest)), -latest))[:most].astype(np.int32)
 
 
 def packed(key: str, found: CachedCandidates) -> bytes:
@@ -299,7 +230,7 @@ def _unpacked(key: str, value: bytes) -> CachedCandidates:
     return CachedCandidates(Candidates(indptr, candidate, arrays), matrix, edges)
 
 
-def _is_whole(key: str, value: bytes | None, features: bool) -> bool:
+def is_complete(key: str, value: bytes | None, features: bool) -> bool:
     """Whether a value holds what is wanted."""
     try:
         found = None if value is None else _unpacked(key, value)
@@ -308,7 +239,9 @@ def _is_whole(key: str, value: bytes | None, features: bool) -> bool:
     return found is not None and (found.matrix is not None or not features)
 
 
-def _each(found: Candidates, matrix: FloatArray | None, edges: str) -> Iterator[CachedCandidates]:
+def split_queries(
+    found: Candidates, matrix: FloatArray | None, edges: str
+) -> Iterator[CachedCandidates]:
     for rows in found.rows():
         columns: Mapping[str, np.ndarray] = {n: values[rows] for n, values in found.columns.items()}
         size = rows.stop - rows.start
@@ -316,5 +249,5 @@ def _each(found: Candidates, matrix: FloatArray | None, edges: str) -> Iterator[
         yield CachedCandidates(own, None if matrix is None else matrix[rows], edges)
 
 
-def _key(name: str) -> str:
-    return f"{_PREFIX}/{name}"
+def store_key(name: str) -> str:
+    return f"{PREFIX}/{name}"

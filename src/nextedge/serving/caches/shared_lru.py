@@ -7,13 +7,12 @@ What live state hides is left out after either level, as always.
 
 from __future__ import annotations
 
-import atexit
 import hashlib
 import json
 import logging
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Hashable, Mapping
 from typing import Any
 from urllib.parse import quote
@@ -24,18 +23,16 @@ from nextedge.config import Config
 from nextedge.errors import CorruptValueError, StoreError
 from nextedge.ranking.pipeline import SCORE
 from nextedge.serving.caches.lru import Cache
-from nextedge.serving.rank_with_deadline import RankedList
+from nextedge.serving.caches.ranked_list import RankedList
+from nextedge.storage.write_behind import WriteBehind
 from nextedge.stores.packing import Array, pack, unpack
 from nextedge.stores.store import Key, Store, open_store
 from nextedge.types import Candidates
 
 _log = logging.getLogger("nextedge")
 _BATCH = 100
-_SECONDS = 0.05
 _WAITING = 1000
 """Lists that may wait to be written."""
-_USER = 2
-"""Place of the user in a key."""
 _COLUMN = "column:"
 
 COUNTED = (
@@ -53,77 +50,48 @@ class TwoLevelCache(Cache[RankedList]):
     """A ``Cache`` of ranked lists with a store behind it.
 
     Keys are ``(release, surface, user, …)``: a new release never meets the lists of an old one,
-    which end by their age. Neither level shows a list longer than ``seconds`` after it was made.
+    which end by their age. Neither level gives a list later than ``seconds`` after it was made.
 
     Args:
-        size: lists of this process; 0 keeps none, and asks the store each time.
-        seconds: how long a list may be shown.
+        size: lists of this process; 0 caches none, and reads the store each time.
+        seconds: lifetime of a list.
         waiting: lists that may wait to be written; more are dropped and counted.
     """
 
     def __init__(self, size: int, seconds: float, store: Store, waiting: int = _WAITING) -> None:
         super().__init__(size, seconds)
         self.store = store
-        self.waiting = waiting
+        self._queue = WriteBehind("ranked-store", self._write, waiting, _BATCH)
         self._counts: Counter[str] = Counter()
-        self._queue: deque[tuple[Hashable, int, RankedList]] = deque()
-        self._queueing = threading.Lock()
-        self._writing = threading.Lock()
-        self._closing = threading.Event()
-        self._writer: threading.Thread | None = None
+        self._counting = threading.Lock()
+        self._closed = False
         self._failing: set[str] = set()
 
     def get(self, key: Hashable) -> RankedList | None:
         """The list of a key from this process, else from the store, or None."""
-        kept = super().get(key)
-        return self._fetch(key) if kept is None and not self._closing.is_set() else kept
+        cached = super().get(key)
+        return self._fetch(key) if cached is None and not self._closed else cached
 
     def put(self, key: Hashable, value: RankedList, seconds: float | None = None) -> None:
-        """Keep a list here and queue it for the store; never waits, never raises."""
+        """Cache a list here and queue it for the store; never waits, never raises."""
         super().put(key, value, seconds)
-        if self._closing.is_set():
-            return
-        with self._queueing:
-            if self._writer is None:
-                self._start()
-            if len(self._queue) < self.waiting:
-                self._queue.append((key, _now(), value))
-                return
-            self._counts["dropped_writes"] += 1
+        if not self._closed:
+            self._queue.put((key, _now(), value))
 
     def counts(self) -> Mapping[str, int]:
-        """What became of reads and writes of the store, by the names in ``COUNTED``."""
-        with self._queueing:
-            return {name: self._counts[name] for name in COUNTED}
-
-    def delete_user(self, user: str) -> int:
-        """Forget the lists of a user, as keys name them, here and in the store; returns how many
-        the store had.
-
-        Other processes may hold theirs for up to ``seconds`` more.
-
-        Raises:
-            StoreError: the store was not reached; its lists are still there.
-        """
-        with self._writing:
-            with self._queueing:
-                self._queue = deque(each for each in self._queue if _user(each[0]) != user)
-            self.drop(lambda key: _user(key) == user)
-            return self.store.delete_prefix(_user_prefix(user))
+        """Reads and writes of the store by their outcome, by the names in ``COUNTED``."""
+        with self._counting:
+            counts = {name: self._counts[name] for name in COUNTED}
+        return {**counts, "dropped_writes": self._queue.dropped}
 
     def flush(self) -> None:
-        """Write all that is queued, as far as the store takes it."""
-        while self._write_batch():
-            pass
+        """Write every queued list, as far as the store takes it."""
+        self._queue.flush()
 
     def close(self) -> None:
-        """Write what is queued and let go of the store; afterwards only this process' lists are used."""
-        self._closing.set()
-        if self._writer is not None:
-            self._writer.join()
-            self._writer = None
-            atexit.unregister(self.close)
-        self.flush()
+        """Write every queued list and close the store; later only this process' lists answer."""
+        self._closed = True
+        self._queue.close()
         self.store.close()
 
     def _fetch(self, key: Hashable) -> RankedList | None:
@@ -131,7 +99,7 @@ class TwoLevelCache(Cache[RankedList]):
             packed = self.store.get_many([store_key(key)])[0]
         except StoreError as error:
             self._count("failed_reads")
-            self._tell("read", error)
+            self._warn_once("read", error)
             return None
         self._failing.discard("read")
         if packed is None:
@@ -151,41 +119,24 @@ class TwoLevelCache(Cache[RankedList]):
         super().put(key, ranked, left)
         return ranked
 
-    def _start(self) -> None:
-        self._writer = threading.Thread(target=self._write, name="ranked-store", daemon=True)
-        self._writer.start()
-        atexit.register(self.close)
-
-    def _write(self) -> None:
-        """Write what is queued until closed; looks instead of being woken, as the request log does."""
-        while not self._closing.wait(_SECONDS):
-            self.flush()
-
-    def _write_batch(self) -> bool:
-        """Pack and write some of what is queued; whether there was any."""
-        with self._writing:
-            with self._queueing:
-                batch = [self._queue.popleft() for _ in range(min(_BATCH, len(self._queue)))]
-            if not batch:
-                return False
-            try:
-                values: dict[Key, bytes] = {
-                    store_key(key): pack_ranked(key, made, ranked) for key, made, ranked in batch
-                }
-                self.store.put_many(values, self.seconds)
-                self._count("written", len(batch))
-                self._failing.discard("written")
-            except (StoreError, TypeError, ValueError) as error:
-                self._count("failed_writes", len(batch))
-                self._tell("written", error)
-            return True
+    def _write(self, batch: list[tuple[Hashable, int, RankedList]]) -> None:
+        try:
+            values: dict[Key, bytes] = {
+                store_key(key): pack_ranked(key, made, ranked) for key, made, ranked in batch
+            }
+            self.store.put_many(values, self.seconds)
+            self._count("written", len(batch))
+            self._failing.discard("written")
+        except (StoreError, TypeError, ValueError) as error:
+            self._count("failed_writes", len(batch))
+            self._warn_once("written", error)
 
     def _count(self, name: str, number: int = 1) -> None:
-        with self._queueing:
+        with self._counting:
             self._counts[name] += number
 
-    def _tell(self, what: str, error: Exception) -> None:
-        """Log the first failure of a row, not each."""
+    def _warn_once(self, what: str, error: Exception) -> None:
+        """Log the first failure of a row of failures."""
         if what not in self._failing:
             self._failing.add(what)
             _log.warning("ranked lists are not %s in the store for now: %s", what, error)
@@ -213,7 +164,7 @@ def store_key(key: Hashable) -> str:
     parts: Any = key
     release, surface, user, *rest = parts
     digest = hashlib.blake2b(_text(rest).encode(), digest_size=16).hexdigest()
-    return f"{_user_prefix(user)}{_quoted(release)}/{_quoted(surface)}/{digest}"
+    return f"ranked/{_quoted(user)}/{_quoted(release)}/{_quoted(surface)}/{digest}"
 
 
 def pack_ranked(key: Hashable, made_micros: int, ranked: RankedList) -> bytes:
@@ -261,15 +212,6 @@ def _fits(found: Candidates) -> bool:
         and SCORE in found.columns
         and all(values.shape == rows for values in listed)
     )
-
-
-def _user(key: Hashable) -> str:
-    parts: Any = key
-    return str(parts[_USER])
-
-
-def _user_prefix(user: str) -> str:
-    return f"ranked/{_quoted(user)}/"
 
 
 def _quoted(part: str) -> str:

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from nextedge.events.state.overlay import Overlay
 from nextedge.graph.attributes import Attributes, Category, Tags
 from nextedge.graph.propagate import SparseRows, top_products
+from nextedge.graph.scope import Scope, cached_per_release
 from nextedge.policy.reasons import Reason, best_middle, mutual_reason
 from nextedge.retrieval.item_knn import ItemKnn
 from nextedge.retrieval.popular import value_members
@@ -25,7 +26,7 @@ from nextedge.retrieval.profile import homophily
 from nextedge.schema import ColumnKind
 from nextedge.serving.cold_start.merge import NOTHING, Seeded, SeededBatch, SeedEvidence
 from nextedge.serving.contacts.address_books import Contacts
-from nextedge.serving.release import LoadedRelease, LoadedSurface
+from nextedge.serving.release.loaded import LoadedRelease, LoadedSurface
 from nextedge.types import UNKNOWN, Candidates, Identifier, IndexArray, Requests
 
 _MOST = 1000
@@ -64,10 +65,10 @@ def seeded(
     evidence = tuple(each for each in given if each is not None)
     if not evidence:
         return NOTHING
-    total = np.zeros(len(surface.line.scope.known))
+    total = np.zeros(len(surface.line.scope.recommendable))
     for each in evidence:
         total[each.candidate] += each.score
-    total[~np.asarray(surface.line.scope.known)] = 0
+    total[~np.asarray(surface.line.scope.recommendable)] = 0
     order = _best(total, max(_MOST, 2 * k))
     return Seeded(order, total[order].astype(np.float32), evidence)
 
@@ -120,7 +121,7 @@ def contact_matches(user: _User, contacts: Contacts | None) -> SeedEvidence | No
     matches = contacts.matches(user.name)
     places = user.release.entities.users.positions([match.user_id for match in matches])
     hidden = np.union1d(user.people(set(user.overlay.absent)), user.severed(user.name))
-    known = user.surface.line.scope.known
+    known = user.surface.line.scope.recommendable
     shown = (places >= 0) & ~np.isin(places, hidden)
     shown[shown] = known[places[shown]]
     in_book = np.array([match.in_book for match in matches], bool)
@@ -212,14 +213,16 @@ def sharing(user: _User, context: Mapping[str, str], source: str) -> SeedEvidenc
     for name, values in _stated(user, context, scope.candidate_attributes).items():
         for value in values:
             members, written = _members(user.surface, name, value)
-            members = members[scope.known[members]]
+            members = members[scope.recommendable[members]]
             if len(members) and own not in members:
-                weight = _lift(user.surface, name) * np.log1p(len(scope.known) / len(members))
+                weight = _lift(user.surface, name) * np.log1p(
+                    len(scope.recommendable) / len(members)
+                )
                 shared.append(_Value(float(weight), name, written, members))
     if not shared:
         return None
     shared.sort(key=lambda each: (-each.weight, each.column, each.value))
-    total = np.zeros(len(scope.known))
+    total = np.zeros(len(scope.recommendable))
     for each in reversed(shared):
         popularity = _popularity(user.surface, each.members)
         total[each.members] = each.weight + _TIE * popularity
@@ -234,12 +237,13 @@ def _lift(surface: LoadedSurface, name: str) -> float:
     scope = surface.line.scope
     if not scope.relation.self_typed or not scope.graph.edges:
         return 1.0
+    return _measured_lift(scope, name)
 
-    def measured() -> float:
-        sets = value_members(scope.candidate_attributes, [name])
-        return max(homophily(scope, sets, _SAMPLED_EDGES), _LEAST_LIFT)
 
-    return scope.derived(f"homophily_{name}", measured, lasting=True)
+@cached_per_release
+def _measured_lift(scope: Scope, name: str) -> float:
+    sets = value_members(scope.candidate_attributes, [name])
+    return max(homophily(scope, sets, _SAMPLED_EDGES), _LEAST_LIFT)
 
 
 def _shared_reason(shared: Sequence[_Value], surface: LoadedSurface, found: int) -> Reason:
@@ -260,7 +264,7 @@ def _stated(
     user: _User, context: Mapping[str, str], attributes: Attributes
 ) -> dict[str, tuple[str, ...]]:
     """Stated values by column; those of the request go before those of events."""
-    stated = dict(user.overlay.stated.get(user.name, {}))
+    stated = dict(user.overlay.profiles.get(user.name, {}))
     for name, text in context.items():
         tags = attributes.kinds.get(name) is ColumnKind.TAGS
         stated[name] = (
@@ -275,8 +279,8 @@ def _members(surface: LoadedSurface, name: str, value: str) -> tuple[IndexArray,
     scope = surface.line.scope
     column = scope.candidate_attributes.columns[name]
     assert isinstance(column, Category | Tags)
-    folded = scope.derived(f"folded_{name}", lambda: _folded(column.values), lasting=True)
-    wanted = _folded(pa.array([value]))[0]
+    folded = _folded_values(scope, name)
+    wanted = _folded(pa.scalar(value))
     codes = np.flatnonzero(np.asarray(pc.fill_null(pc.equal(folded, wanted), False)))
     if not len(codes):
         return np.zeros(0, np.int32), value
@@ -286,7 +290,14 @@ def _members(surface: LoadedSurface, name: str, value: str) -> tuple[IndexArray,
     return rows.astype(np.int32), str(column.values[int(codes[0])].as_py())
 
 
-def _folded(values: pa.Array) -> pa.Array:
+@cached_per_release
+def _folded_values(scope: Scope, name: str) -> pa.Array:
+    column = scope.candidate_attributes.columns[name]
+    assert isinstance(column, Category | Tags)
+    return _folded(column.values)
+
+
+def _folded(values: pa.Array | pa.Scalar) -> pa.Array | pa.Scalar:
     """Values without the difference of blanks around them and of case."""
     return pc.utf8_lower(
         pc.utf8_trim_whitespace(pc.utf8_normalize(values.cast(pa.string()), "NFKC"))
@@ -330,6 +341,6 @@ def seeded_batch(
             seeded(release, overlay, contacts, surface, user, requests.context, requests.k)
             if place == UNKNOWN or degree[place] == 0
             else None
-            for user, place in zip(overlay.askers(user_ids), requests.query, strict=True)
+            for user, place in zip(overlay.query_ids(user_ids), requests.query, strict=True)
         )
     )

@@ -1,9 +1,9 @@
-"""How replicas know of every event without asking: leases that Redis keeps, and who waits for whom.
+"""Leases, by which replicas know of every event without a round trip.
 
 A *replica* is a process that answers requests. Its follower thread holds a lease: it registers
 under a name and renews, again and again. Redis answers a renewal with the log's state as of then.
-While the lease holds, ``changes`` is answered from memory. Once it does not, Redis is asked, and
-where that fails nobody is shown anything.
+While the lease holds, ``changes`` is answered from memory. Afterwards the replica asks Redis; where
+that fails, it recommends nothing.
 
 **An event that is acknowledged is seen.** Say an append is stored at the moment S, and a call of
 ``changes`` begins after the append has returned. The append returns only when each registered
@@ -14,7 +14,7 @@ earlier still. Its lease is counted from before it was sent and ends ``LEASE`` a
 S + ``LEASE``, and the append has waited longer. A renewal that Redis ran after S tells of the event,
 and the state and the new end of the lease are taken over in one assignment.
 
-**Whoever is not registered has no lease.** The first renewal registers, and only its answer begins
+**Without a registration there is no lease.** The first renewal registers, and only its answer begins
 the lease. If Redis forgot who was registered (it was started again without its data, emptied, or a
 copy of it took over), it has another run id, or the log another id. The first append to such a home
 that a process makes waits until the home is ``WAITED`` old to that process: leases of the home
@@ -42,23 +42,20 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 from nextedge.errors import StorageError, StoreError
-
-if TYPE_CHECKING:
-    from nextedge.events.logs.redis.log import RedisLog
+from nextedge.events.logs.redis.stream import RedisStream, State
 
 LEASE = 0.9
-"""Seconds for which a replica answers by what the last renewal told."""
+"""Seconds for which a replica answers by the state of its last renewal."""
 WAITED = 1.0
 """Seconds that an append waits at most for a replica that does not confirm."""
 _RENEWED = 0.25
 """Seconds after which a replica renews its lease where there is no event."""
 _AGAIN = 0.1
-"""Seconds after which a follower asks again that was not answered."""
+"""Seconds after which a follower that had no answer asks again."""
 _SHORTEST, _LONGEST = 0.0005, 0.005
-"""Seconds between two looks at who has confirmed."""
+"""Seconds between two looks at which replicas have confirmed."""
 _log = logging.getLogger("nextedge.events")
 
 now: Callable[[], float] = (
@@ -70,35 +67,8 @@ now: Callable[[], float] = (
 
 
 @dataclass(frozen=True, slots=True)
-class State:
-    """What Redis says of a log: the server's run, the log's id, its generation and last position."""
-
-    run: str
-    log: str
-    generation: int
-    last: str
-
-    @classmethod
-    def of(cls, head: list[bytes]) -> State:
-        """From the head of a script's answer."""
-        run, log, generation, last = (each.decode() for each in head)
-        return cls(run, log, int(generation), last)
-
-    @property
-    def home(self) -> str:
-        """Where leases are kept; another home knows nothing of them."""
-        return f"{self.run}/{self.log}"
-
-
-def place(position: str) -> tuple[int, int]:
-    """A position as numbers, which can be compared."""
-    milliseconds, _, number = position.partition("-")
-    return int(milliseconds), int(number)
-
-
-@dataclass(frozen=True, slots=True)
 class Known:
-    """What a replica may answer by, and until when."""
+    """A state that a replica may answer by, and until when."""
 
     until: float
     state: State
@@ -107,13 +77,14 @@ class Known:
 
 
 class Follower:
-    """The thread of a replica that hears of events and holds its lease."""
+    """The thread of a replica that waits for events and holds its lease."""
 
-    def __init__(self, log: RedisLog) -> None:
+    def __init__(self, stream: RedisStream, known: Callable[[State, float], Known]) -> None:
         self.known: Known | None = None
-        """Replaced as a whole, so that nobody reads half of it."""
+        """Replaced as a whole, so that no thread reads half of it."""
         self.name = uuid.uuid4().hex
-        self._log = log
+        self._stream = stream
+        self._read = known
         self._renewals = 0
         self._lost = False
         self._stop = threading.Event()
@@ -121,12 +92,12 @@ class Follower:
         self._thread.start()
 
     def fresh(self) -> Known | None:
-        """What is known, if the lease holds now."""
-        known = self.known  # read before the clock: what is known later holds longer
+        """The known state, if the lease holds now."""
+        known = self.known  # read before the clock: a later state holds longer
         return known if known is not None and now() < known.until else None
 
     def close(self) -> None:
-        """Answer by nothing any more, then say so."""
+        """End the lease, then tell Redis."""
         self._stop.set()
         self._thread.join()
 
@@ -141,25 +112,25 @@ class Follower:
                 self._lost = True
                 self._stop.wait(_AGAIN)
         self.known = None
-        with contextlib.suppress(StoreError):  # else appends find out that it is gone
-            self._log.evict([self.name.encode(), b"%d" % self._renewals])
+        with contextlib.suppress(StoreError):  # then appends wait for it once, and evict it
+            self._stream.evict([self.name.encode(), b"%d" % self._renewals])
 
     def _renew(self) -> None:
-        """Confirm what is known, learn what is there; unless that is the same, do not wait."""
+        """Confirm the known state and get that of now; where both are the same, wait for an event."""
         seen = None if self.known is None else self.known.state
         self._renewals += 1
         sent = now()
-        state = self._log.renew(self.name, self._renewals, seen)
-        self.known = self._log.known(state, sent + LEASE)
+        state = self._stream.renew(self.name, self._renewals, seen)
+        self.known = self._read(state, sent + LEASE)
         if state != seen:
             return
-        last = self._log.wait_for_event(state.last, _RENEWED)
+        last = self._stream.wait_for_event(state.last, _RENEWED)
         if last is not None:
-            self.known = self._log.known(replace(state, last=last), sent + LEASE)
+            self.known = self._read(replace(state, last=last), sent + LEASE)
 
 
 class Homes:
-    """Since when this process knows the homes that it has appended to, or read."""
+    """The times since which this process knows the homes that it has appended to, or read."""
 
     def __init__(self) -> None:
         self._since: dict[str, float] = {}
@@ -169,7 +140,9 @@ class Homes:
         return self._since.setdefault(home, now()) + WAITED - now()
 
 
-def wait_for_replicas(log: RedisLog, state: State, laggards: list[bytes], stored: float) -> None:
+def wait_for_replicas(
+    stream: RedisStream, state: State, laggards: list[bytes], stored: float
+) -> None:
     """Return when no replica can answer without what has been stored.
 
     Args:
@@ -184,12 +157,12 @@ def wait_for_replicas(log: RedisLog, state: State, laggards: list[bytes], stored
     while laggards and (left := stored + WAITED - now()) > 0:
         time.sleep(min(pause, left))
         pause = min(pause * 1.5, _LONGEST)
-        found, laggards = log.laggards(state)
+        found, laggards = stream.laggards(state)
         if found.home != state.home:
             raise StorageError(
-                f"{log.shown}: was started again while events were stored; send them again"
+                f"{stream.shown}: was started again while events were stored; send them again"
             )
-    # who has not renewed since holds no lease; who has is only slow, and is waited for again
+    # a replica without a renewal since holds no lease; one with a renewal is only slow
     gone = [part for name in laggards[::2] if name in first for part in (name, first[name])]
     if gone:
-        log.evict(gone)
+        stream.evict(gone)

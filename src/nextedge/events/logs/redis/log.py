@@ -1,9 +1,8 @@
 """The Redis log: one stream a tenant, that replicas on several machines share.
 
-All keys of a tenant have its hash tag. Beside the stream stand the hashes of the event ids that
-were taken, which stay when an event is erased: they tell nothing, and keep a repeated delivery of
-an erased event out. ``redis_replicas`` says why no replica answers by less than what was
-acknowledged.
+Beside the stream are the hashes of all event ids. They stay when an event is erased, name nobody,
+and keep a repeated delivery of an erased event out. ``leases`` explains why every replica answers
+with every acknowledged event.
 """
 
 from __future__ import annotations
@@ -17,36 +16,29 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from nextedge.errors import EventError, LiveStateError, LogFullError, StoreError
-from nextedge.events.event import Event, stored_event
-from nextedge.events.logs.log import BEGINNING, Consumer, DeadLetter, Lag, LiveLog, Position
+from nextedge.errors import LiveStateError, LogFullError, StoreError
+from nextedge.events.event import Event, readable_event
+from nextedge.events.logs.log import (
+    BEGINNING,
+    Consumer,
+    DeadLetter,
+    Delivery,
+    Lag,
+    LiveLog,
+    Position,
+)
 from nextedge.events.logs.redis import lua as scripts
 from nextedge.events.logs.redis.consumer import RedisConsumer
-from nextedge.events.logs.redis.durability import Durability
-from nextedge.events.logs.redis.leases import (
-    Follower,
-    Homes,
-    Known,
-    State,
-    now,
-    place,
-    wait_for_replicas,
-)
+from nextedge.events.logs.redis.leases import Follower, Homes, Known, now, wait_for_replicas
 from nextedge.events.logs.redis.purge import erase
-from nextedge.stores.breaker import CircuitBreaker
-from nextedge.stores.redis_client import RedisClient
+from nextedge.events.logs.redis.stream import RedisStream, State, numbers
 
 if TYPE_CHECKING:
     from nextedge.config import Config
 
-_READ_SECONDS = 1.0
-"""How long a request waits for Redis."""
-_WRITE_SECONDS = 5.0
-_REST_SECONDS = 0.5
-"""How long Redis is left alone after several failures in a row."""
 _PAGE = 1000
 _LOOKED_AT = 10_000
-"""Events that Redis looks at in one step, for a rewind."""
+"""Events that Redis reads in one step of a rewind."""
 
 
 class RedisLog(LiveLog):
@@ -60,14 +52,8 @@ class RedisLog(LiveLog):
     schemes = ("redis", "rediss")
 
     def __init__(self, url: str, tenant: str, most: int) -> None:
-        self._reader = RedisClient(url, "events.log", _READ_SECONDS)
-        self._writer = RedisClient(url, "events.log", _WRITE_SECONDS)
-        for client in (self._reader, self._writer):
-            client.breaker = CircuitBreaker(seconds=_REST_SECONDS)
-        self.shown = self._reader.shown
-        self._prefix = f"ne:{{{tenant}}}:events:"
+        self._stream = RedisStream(url, tenant)
         self._most = most
-        self._durability = Durability(self._writer)
         self._homes = Homes()
         self._seen = _Seen()
         self._follower: Follower | None = None
@@ -75,28 +61,18 @@ class RedisLog(LiveLog):
 
     @classmethod
     def open(cls, url: str | None, config: Config) -> RedisLog:
-        """The tenant's stream; nothing is connected to yet."""
         assert url is not None
         return cls(url, config.tenant, config.events.max_backlog)
 
-    def key(self, name: str) -> str:
-        """A key of this log, as it is written."""
-        return self._prefix + name
-
     def append(self, events: Sequence[Event], *, relayed: bool = False) -> int:
-        """Store a batch in one step, durably, and wait until every replica sees it.
-
-        Raises:
-            LogFullError: too many events wait for a group.
-            StorageError: Redis is not reached or refuses; the batch may be appended again.
-        """
+        """See ``Log.append``: one step of Redis, then a wait until every replica sees the batch."""
         if not events:
             return 0
         rows: list[Any] = [uuid.uuid4().hex, 0 if relayed else self._most, int(relayed)]
         for event in events:
             rows += (_hash(event.event_id), event.micros, event.model_dump_json())
         keys = ("log", "stream", "ids", "replicas")
-        head, stored, *rest = self._run_durably(scripts.APPEND, keys, rows)
+        head, stored, *rest = self._stream.write_durably(scripts.APPEND, keys, rows)
         if stored < 0:
             group, waiting = rest
             raise LogFullError(
@@ -107,15 +83,14 @@ class RedisLog(LiveLog):
         return int(stored)
 
     def _spread(self, state: State, laggards: list[bytes]) -> None:
-        """Return when nobody answers without what was just stored."""
+        """Return when no replica answers without what was just stored."""
         stored = now()
         time.sleep(max(0.0, self._homes.meet(state.home)))
-        wait_for_replicas(self, state, laggards, stored)
+        wait_for_replicas(self._stream, state, laggards, stored)
 
     def read(
         self, after: Position = BEGINNING, limit: int | None = None
     ) -> Iterator[tuple[Position, Event]]:
-        """Events after a position, in order, with their positions, read page by page."""
         known = self._fresh()
         if after and known is not None and known.state.last == after:
             return
@@ -124,7 +99,7 @@ class RedisLog(LiveLog):
             rows = self._page(after)
             for position, fields in rows:
                 after = position.decode()
-                event = _readable(fields.get(b"body", b""))
+                event = readable_event(fields.get(b"body", b""))
                 if event is not None and left != 0:
                     yield after, event
                     left = None if left is None else left - 1
@@ -134,31 +109,26 @@ class RedisLog(LiveLog):
     def _page(self, after: Position) -> list[Any]:
         first = f"({after}" if after else "-"
         with self._reading():
-            rows: list[Any] = self._reader.call(
-                lambda client: client.xrange(self.key("stream"), first, count=_PAGE)
+            rows: list[Any] = self._stream.reader.call(
+                lambda client: client.xrange(self._stream.key("stream"), first, count=_PAGE)
             )
         return rows
 
     def last_position(self) -> Position:
-        """Position of the latest event; empty when there is none."""
         with self._reading():
-            rows = self._reader.call(lambda client: client.xrevrange(self.key("stream"), count=1))
+            rows = self._stream.reader.call(
+                lambda client: client.xrevrange(self._stream.key("stream"), count=1)
+            )
         return rows[0][0].decode() if rows else BEGINNING
 
     def follow(self) -> None:
-        """Hear of events from now on, and answer ``changes`` by it once that is safe."""
+        """Take a lease, by which ``changes`` is answered without a round trip."""
         with self._starting:
             if self._follower is None:
-                self._follower = Follower(self)
+                self._follower = Follower(self._stream, self._known)
 
     def changes(self, *, quick: bool = False) -> object:
-        """Differs whenever anyone has stored events, or taken some out.
-
-        No round trip while this process' lease holds.
-
-        Args:
-            quick: answers requests, so is worth a lease: the first such call takes one.
-        """
+        """See ``LiveLog.changes``; the first ``quick`` call takes a lease."""
         known = self._fresh()
         if known is None:
             if quick:
@@ -167,7 +137,7 @@ class RedisLog(LiveLog):
         return known.changes
 
     def generation(self) -> object:
-        """Differs when events have been taken out, or Redis holds another log, or less of it."""
+        """See ``LiveLog.generation``; differs too where Redis has lost events."""
         known = self._fresh() or self._ask()
         return known.generation
 
@@ -177,130 +147,81 @@ class RedisLog(LiveLog):
 
     def _ask(self) -> Known:
         with self._reading():
-            head = self._run(self._reader, scripts.STATE, ("log",), [])[0]
-        return self.known(State.of(head), 0.0)
+            state = self._stream.state()
+        return self._known(state, 0.0)
 
-    def known(self, state: State, until: float) -> Known:
-        """What a state means to those who read, and until when it may be used."""
+    def _known(self, state: State, until: float) -> Known:
+        """A state of the log as readers use it, and until when they may."""
         self._homes.meet(state.home)
         generation = state.log, self._seen.losses(state), state.generation
         return Known(until, state, generation, (generation, state.last))
 
-    def renew(self, name: str, renewal: int, seen: State | None) -> State:
-        """Renew the lease of a replica that has seen a state; returns that of now."""
-        given = seen or State("", "", 0, "0-0")
-        rows = [name, given.home, renewal, given.generation, given.last]
-        return State.of(self._run(self._reader, scripts.RENEW, ("log", "replicas"), rows)[0])
-
-    def wait_for_event(self, after: Position, seconds: float) -> Position | None:
-        """Position of the first event after one, or None when there is none in time."""
-        found = self._reader.call(
-            lambda client: client.xread(
-                {self.key("stream"): after}, count=1, block=max(1, int(seconds * 1000))
-            )
-        )
-        return found[0][1][0][0].decode() if found else None
-
-    def laggards(self, state: State) -> tuple[State, list[bytes]]:
-        """Names and renewals of the replicas that have not seen a state."""
-        rows = [state.generation, state.last]
-        head, names = self._run(self._reader, scripts.LAGGARDS, ("log", "replicas"), rows)
-        return State.of(head), names
-
-    def evict(self, renewals: Sequence[bytes]) -> None:
-        """Forget replicas, by name and renewal, unless they have renewed since."""
-        self._run(self._reader, scripts.EVICT, ("log", "replicas"), renewals)
-
     def consumer(self, group: str) -> Consumer:
-        """A new member of a group, of which one has the stream at a time."""
-        return RedisConsumer(self, group)
+        return RedisConsumer(self._stream, group, self._bury)
 
     def lag(self, group: str) -> Lag:
-        """Events not committed; the age of the oldest by when it was stored."""
+        """See ``Log.lag``; the age is the time since the oldest event was stored."""
         with self._reading():
-            found = self._run(self._reader, scripts.LAG, ("log", "stream"), [group])
+            found = self._stream.read(scripts.LAG, ("log", "stream"), [group])
         if not found[0]:
             return Lag(0, 0.0)
         count, seconds, micros, oldest = found
         clock = int(seconds) + int(micros) / 1e6
-        return Lag(count, max(0.0, clock - place(oldest.decode())[0] / 1e3))
+        return Lag(count, max(0.0, clock - numbers(oldest.decode())[0] / 1e3))
 
     def groups(self) -> list[str]:
-        """Names of the stream's groups, as ``XINFO GROUPS`` has them."""
         with self._reading():
-            names = self._run(self._reader, scripts.GROUPS, ("log", "stream"), [])
+            names = self._stream.read(scripts.GROUPS, ("log", "stream"), [])
         return sorted(name.decode() for name in names)
 
     def rewind(self, group: str, since_micros: int) -> None:
-        """Let a group go on before the first event of the stream that is not older than so.
-
-        Events arrive out of the order of their times, and by clocks of others, so Redis looks
-        through the stream from its beginning: no bound on how late or early they are is taken for
-        granted. From there on a group has all events again, older ones too.
-        """
+        """See ``Log.rewind``; from the first event that is not older, all events come again."""
+        # events arrive out of the order of their times, by clocks of other machines, so that only
+        # a look through the whole stream finds the first
         found, last, before, *first = 0, b"0-0", 0, b""
         while not found:
             rows = [last, before, since_micros, _LOOKED_AT]
-            found, last, before, *first = self.run(scripts.FIND, ("log", "stream"), rows)
+            found, last, before, *first = self._stream.write(scripts.FIND, ("log", "stream"), rows)
         if found > 0:
             rows = [group, last, before, first[0]]
-            self.run(scripts.REWIND, ("log", "stream"), rows)
+            self._stream.write(scripts.REWIND, ("log", "stream"), rows)
 
     def drop(self, group: str) -> None:
-        """Forget how far a group is; its dead letters stay."""
-        self.run(scripts.DROP, ("stream",), [group])
+        self._stream.write(scripts.DROP, ("stream",), [group])
 
     def dead_letters(self) -> list[DeadLetter]:
-        """What groups gave up, oldest first."""
         with self._reading():
-            kept = self._reader.call(lambda client: client.hgetall(self.key("dead")))
+            fields = self._stream.reader.call(
+                lambda client: client.hgetall(self._stream.key("dead"))
+            )
         letters = []
-        for field, value in kept.items():
+        for field, value in fields.items():
             position, _, group = field.decode().partition(" ")
             head, _, body = value.partition(b"\n")
             letters.append(
                 DeadLetter(group=group, position=position, body=body, **json.loads(head))
             )
-        return sorted(letters, key=lambda each: (each.micros, place(each.position)))
+        return sorted(letters, key=lambda letter: (letter.micros, numbers(letter.position)))
 
-    def bury(self, group: str, position: Position, body: bytes, reason: str) -> None:
+    def _bury(self, group: str, delivery: Delivery, reason: str) -> None:
         """Keep a dead letter, once a group and position, durably."""
         head = json.dumps({"reason": reason, "micros": time.time_ns() // 1000}).encode()
-        rows = [position, f"{position} {group}", head + b"\n" + body]
-        self._run_durably(scripts.REJECT, ("log", "stream", "dead"), rows)
+        position = delivery.position
+        rows = [position, f"{position} {group}", head + b"\n" + delivery.body]
+        self._stream.write_durably(scripts.REJECT, ("log", "stream", "dead"), rows)
 
     def purge(self, doomed: Sequence[Position]) -> None:
-        """Take events out, of Redis' memory and of its files.
-
-        Raises:
-            StorageError: Redis is not reached or refuses, or another purge is under way.
-        """
-        state, laggards = erase(self, doomed)
+        """See ``LiveLog.purge``; refuses while another purge is under way."""
+        state, laggards = erase(self._stream, doomed)
         self._spread(state, laggards)
-        self._durability.write_files_anew()
+        self._stream.durability.write_files_anew()
 
     def close(self) -> None:
-        """Give up the lease and let go of connections; a later call connects anew."""
         with self._starting:
             follower, self._follower = self._follower, None
         if follower is not None:
             follower.close()
-        self._reader.close()
-        self._writer.close()
-
-    def run(self, script: str, keys: Sequence[str], rows: Sequence[Any]) -> Any:
-        """A script's answer, with the patience of who writes."""
-        return self._run(self._writer, script, keys, rows)
-
-    def _run(
-        self, client: RedisClient, script: str, keys: Sequence[str], rows: Sequence[Any]
-    ) -> Any:
-        full = [self.key(name) for name in keys]
-        return client.call(lambda redis: redis.register_script(script)(full, rows))
-
-    def _run_durably(self, script: str, keys: Sequence[str], rows: Sequence[Any]) -> Any:
-        """The answer of a script that writes, and begins its answer with the state, once on disk."""
-        return self._durability.run(script, [self.key(name) for name in keys], rows)
+        self._stream.close()
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -323,7 +244,7 @@ class _Seen:
 
     def losses(self, state: State) -> int:
         """How often the server was started again with less than was there before."""
-        last = place(state.last)
+        last = numbers(state.last)
         with self._lock:
             if state.run not in self._runs:
                 self._runs.add(state.run)
@@ -331,13 +252,6 @@ class _Seen:
                 self._furthest = last
             self._furthest = max(self._furthest, last)
             return self._losses
-
-
-def _readable(body: bytes) -> Event | None:
-    try:
-        return stored_event(body)
-    except EventError:
-        return None
 
 
 def _hash(event_id: str) -> bytes:
