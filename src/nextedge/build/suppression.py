@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ def suppress(tables: Path, events: Iterable[Event]) -> None:
     departed, opted_out, hidden = _fold(events)
     for name, columns in _USER_COLUMNS.items():
         if departed:
-            _rewrite(tables, name, lambda rows, c=columns: _without(rows, c, departed))
+            _rewrite(tables, name, partial(_without, columns=columns, ids=departed))
     if opted_out:
         _rewrite(tables, schema.USERS, lambda rows: _undiscoverable(rows, opted_out))
     _hide(tables, hidden)
