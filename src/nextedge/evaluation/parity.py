@@ -1,8 +1,8 @@
-"""Whether a request alone meets the same candidates and features as the batch that trains.
+"""Parity: whether a single request has the same candidates and features as a batch.
 
 Training, evaluation and ``recommend --all`` compute features for many queries at once, serving for
-one. They call the same functions; this shows that nothing (batching, threads, order, caches of
-the process) makes the numbers differ. Values are compared bit for bit; NaN equals NaN.
+one, by the same functions. This check finds any difference by batching, threads, order or caches.
+It compares values bit for bit; NaN equals NaN.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from nextedge.types import Candidates, FloatArray, Requests
 
 @dataclass(frozen=True)
 class Mismatch:
-    """A column that differed.
+    """A column that differs.
 
     Attributes:
         column: feature, or ``candidates`` or ``score``.
-        rows: how many rows differed.
+        rows: number of differing rows.
         largest: the largest absolute difference, NaN where a value was missing on one side.
-        query: position of the first query that showed it.
+        query: position of the first differing query.
     """
 
     column: str
@@ -35,7 +35,7 @@ class Mismatch:
 
 @dataclass
 class Differences:
-    """The columns of one surface that differed, and how many rows were compared."""
+    """The differing columns of one surface, and the number of compared rows."""
 
     surface: str
     rows: int = 0
@@ -43,7 +43,7 @@ class Differences:
 
     @property
     def equal(self) -> bool:
-        """Whether everything was equal bit for bit."""
+        """Whether all rows are equal bit for bit."""
         return not self.mismatches
 
     def to_json(self) -> dict[str, Any]:
@@ -61,7 +61,7 @@ class Differences:
         }
 
     def add(self, column: str, rows: int, largest: float, query: int) -> None:
-        """Note a difference, joined with those of the same column."""
+        """Add a difference to those of the same column."""
         before = self.mismatches.get(column)
         if before is not None:
             rows, query = rows + before.rows, before.query
@@ -80,7 +80,7 @@ class Differences:
 
 @dataclass
 class ParityReport(Differences):
-    """What was compared of single requests and the batch on one surface."""
+    """The comparison of single requests with a batch on one surface."""
 
     queries: int = 0
     features: int = 0
