@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from nextedge.ranking.pipeline import RankingPipeline
-from nextedge.types import Candidates, FloatArray, Requests
+from nextedge.types import FloatArray, Requests
 
 
 @dataclass(frozen=True)
@@ -87,53 +87,31 @@ class ParityReport(Differences):
 
 
 def check_parity(
-    line: RankingPipeline, surface: str, now: int, queries: int = 200, seed: int = 0
+    pipeline: RankingPipeline, surface: str, now: int, queries: int = 200, seed: int = 0
 ) -> ParityReport:
     """Compare seeded queries one by one with the same queries in one batch.
 
     Args:
         now: microseconds UTC, of both.
     """
-    known = np.flatnonzero(line.scope.snapshot.known_users)
+    known = np.flatnonzero(pipeline.scope.snapshot.known_users)
     size = min(queries, len(known))
     chosen = np.sort(np.random.default_rng(seed).choice(known, size, replace=False))
-    report = ParityReport(surface, queries=size, features=len(line.features.names))
+    report = ParityReport(surface, queries=size, features=len(pipeline.features.names))
     batch = Requests(chosen.astype(np.int32), now, 20)
-    together = line.retrieve(batch)
-    matrix, score = line.matrix(batch, together), line.score(batch, together)
-    for place, query in enumerate(chosen):
-        rows = slice(int(together.indptr[place]), int(together.indptr[place + 1]))
+    together = pipeline.retrieve(batch)
+    matrix, score = pipeline.matrix(batch, together), pipeline.score(batch, together)
+    for row, query in enumerate(chosen):
+        rows = slice(int(together.indptr[row]), int(together.indptr[row + 1]))
         alone = Requests(np.array([query], np.int32), now, 20)
-        found = line.retrieve(alone)
+        found = pipeline.retrieve(alone)
         report.rows += len(found)
-        _compare(
-            report,
-            line,
-            alone,
-            found,
-            int(query),
-            together.candidate[rows],
-            matrix[rows],
-            score[rows],
-        )
+        if not np.array_equal(found.candidate, together.candidate[rows]):
+            differing = len(np.setxor1d(found.candidate, together.candidate[rows]))
+            report.add("candidates", max(differing, 1), float("nan"), int(query))
+            continue
+        features = pipeline.matrix(alone, found)
+        for column, name in enumerate(pipeline.features.names):
+            report.compare(name, features[:, column], matrix[rows, column], int(query))
+        report.compare("score", pipeline.score(alone, found), score[rows], int(query))
     return report
-
-
-def _compare(
-    report: ParityReport,
-    line: RankingPipeline,
-    alone: Requests,
-    found: Candidates,
-    query: int,
-    candidates: np.ndarray,
-    matrix: FloatArray,
-    score: FloatArray,
-) -> None:
-    if not np.array_equal(found.candidate, candidates):
-        differing = len(np.setxor1d(found.candidate, candidates))
-        report.add("candidates", max(differing, 1), float("nan"), query)
-        return
-    mine = line.matrix(alone, found)
-    for column, name in enumerate(line.features.names):
-        report.compare(name, mine[:, column], matrix[:, column], query)
-    report.compare("score", line.score(alone, found), score, query)
