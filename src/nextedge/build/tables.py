@@ -19,7 +19,7 @@ from nextedge.build.cache.fingerprint import objects_fingerprint
 from nextedge.build.step import Step
 from nextedge.build.suppression import SuppressedUsers, concealed, withhold
 from nextedge.config import Config, RankerConfig
-from nextedge.data.erased_users import Forgotten
+from nextedge.data.erased_users import ErasedUsers
 from nextedge.data.report import CheckReport, Finding
 from nextedge.data.validation import validate
 from nextedge.engines.base import Engine
@@ -71,7 +71,7 @@ class TablesStep(Step):
             "fingerprint": self.fingerprint,
             "create_users": self.config.events.create_users,
             "patience": _patience(self.config),
-            "forgotten": Forgotten(self.config.state_path).fingerprint(),
+            "forgotten": ErasedUsers(self.config.state_path).fingerprint(),
         }
 
     def run(self, inputs: Mapping[str, Path], output: Path, progress: Progress) -> None:
@@ -124,7 +124,7 @@ class TablesStep(Step):
         """What was recorded, but for the forgotten, and for strangers where none are taken."""
         events = recorded_events(self.config)
         ids = {str(i) for e in events for i in (e.user_id, e.candidate_id) if i is not None}
-        left_out = set(Forgotten(self.config.state_path).among(ids))
+        left_out = set(ErasedUsers(self.config.state_path).among(ids))
         users = output / f"{schema.USERS}.parquet"
         dropped = self.config.data.dangling == "drop" and not self.config.events.create_users
         if dropped and users.exists():

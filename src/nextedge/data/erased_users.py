@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 FILE = "forgotten.json"
 
 
-class Forgotten:
+class ErasedUsers:
     """The forgotten people of one state folder; read again when the file changes."""
 
     def __init__(self, state: Path) -> None:
@@ -91,8 +91,8 @@ class Forgotten:
             self._stamp = stamp
 
 
-def without_forgotten(
-    engine: Engine, name: str, table: Table, forgotten: Forgotten
+def without_erased_users(
+    engine: Engine, name: str, table: Table, forgotten: ErasedUsers
 ) -> tuple[Table, tuple[Finding, ...]]:
     """A table without the rows of forgotten people, and how many those were."""
     if not len(forgotten):
