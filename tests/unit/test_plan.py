@@ -27,7 +27,7 @@ from nextedge.errors import InputError
 from nextedge.planning import steps as planned_steps
 from nextedge.planning.coefficients import Coefficients, Law, load_coefficients
 from nextedge.planning.degrees import counted, lognormal, power_law, read_degrees
-from nextedge.planning.online import RequestLoad, busy_share, stores_gib
+from nextedge.planning.online import RequestLoad, busy_share, computed_ms, stores_gib
 from nextedge.planning.plan import EXTRAPOLATED, make_plan
 from nextedge.planning.steps import Step, steps_of, surface_drivers
 from nextedge.planning.workload import Machine, Size, Traffic, Workload, number, surfaces_for
@@ -307,6 +307,13 @@ def test_kept_features_take_more_room_and_less_time(shipped: Coefficients) -> No
     first, second = (stores_gib(each, shipped) for each in (plain, kept))
     assert second > 2 * first
     assert load_of(kept, shipped).cpu_ms < load_of(plain, shipped).cpu_ms
+
+
+def test_a_computed_request_pays_for_its_walk_and_not_for_a_batch(shipped: Coefficients) -> None:
+    small, large = workload(2e4, 30), workload(1e8, 200)
+    published = load_of(small, shipped).cpu_ms
+    assert published < computed_ms("people", small, shipped) < 2 * published
+    assert computed_ms("people", large, shipped) > 1.5 * computed_ms("people", small, shipped)
 
 
 # Plans --------------------------------------------------------------------------------------
