@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import re
 import sys
 from dataclasses import replace
 from itertools import pairwise
@@ -364,6 +365,16 @@ def test_a_worker_is_told_as_busy_as_it_is(shipped: Coefficients) -> None:
 
     assert runs(1.0).startswith("1 workers, 1% busy")
     assert runs(0.0) == "no requests"
+
+
+def test_a_worker_that_no_machine_holds_is_named(shipped: Coefficients) -> None:
+    given = workload(1e14, 10, machine=Machine(memory_gib=1))
+    plan = make_plan(given, shipped)
+    row = next(row for row in plan.rows if row.stage == "requests people")
+    assert math.isinf(row.machines) and not row.possible
+    assert re.match(r"not by this code: a worker takes .* GiB", row.runs)
+    stages = {stage["stage"]: stage for stage in plan.to_json()["stages"]}
+    assert stages["requests people"]["machines"] is None
 
 
 def test_prices_and_periods_count(shipped: Coefficients) -> None:
