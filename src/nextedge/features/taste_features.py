@@ -132,10 +132,8 @@ def shared_occasions(given: FeatureInput) -> Columns:
     if not forward.edges:
         return {}
     found = bipartite_pair_scores(
-        forward.indptr,
-        forward.indices,
-        backward.indptr,
-        backward.indices,
+        forward.adjacency,
+        backward.adjacency,
         given.requests.query,
         given.candidates.indptr,
         given.candidate,

@@ -24,16 +24,14 @@ class SharedItems(Source):
         forward, backward = self.scope.snapshot.engagements, self.scope.snapshot.engaged_by
         connections, options = self.scope.graph, self.options
         found = top_bipartite(
-            forward.indptr,
-            forward.indices,
-            backward.indptr,
-            backward.indices,
+            forward.adjacency,
+            backward.adjacency,
             requests.query,
             n=limit,
             min_common=int(options["min_common"]),
             score=str(options["score"]),
             hub_cap=int(options["hub_cap"]) or None,
-            exclude=(connections.indptr, connections.indices),
+            exclude=connections.adjacency,
         )
         return Candidates(
             found.indptr, found.candidate, {"score": getattr(found, str(options["score"]))}
@@ -42,10 +40,8 @@ class SharedItems(Source):
     def pair_scores(self, requests: Requests, candidates: Candidates) -> FloatArray:
         forward, backward = self.scope.snapshot.engagements, self.scope.snapshot.engaged_by
         found = bipartite_pair_scores(
-            forward.indptr,
-            forward.indices,
-            backward.indptr,
-            backward.indices,
+            forward.adjacency,
+            backward.adjacency,
             requests.query,
             candidates.indptr,
             candidates.candidate,

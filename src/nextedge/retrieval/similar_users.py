@@ -30,10 +30,8 @@ class SimilarUsers(Source):
     def _neighbours(self, requests: Requests) -> SparseRows:
         forward, backward = self.scope.snapshot.engagements, self.scope.snapshot.engaged_by
         found = top_bipartite(
-            forward.indptr,
-            forward.indices,
-            backward.indptr,
-            backward.indices,
+            forward.adjacency,
+            backward.adjacency,
             requests.query,
             n=int(self.options["neighbours"]),
             min_common=1,
