@@ -26,9 +26,6 @@ from object_store import Proxy, S3Server, moto_server
 from redis_server import RedisServer
 from shared_builds import own_copy
 
-from nextedge import Recommender
-from nextedge.data.synthetic import SyntheticConfig, generate_tenant
-
 LONGEST_FIRST = (
     "e2e/test_recommender.py",
     "parity/test_engines.py",
@@ -85,6 +82,9 @@ def tenant(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
 
     def build(folder: Path) -> None:
+        from nextedge import Recommender
+        from nextedge.data.synthetic import SyntheticConfig, generate_tenant
+
         generate_tenant(folder, SyntheticConfig(users=600, items=200, seed=3))
         (folder / "nextedge.toml").write_text(SETTINGS)
         Recommender(folder).build()

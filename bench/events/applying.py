@@ -21,7 +21,7 @@ from typing import Any
 
 from nextedge.events.event import Event, parse_event
 from nextedge.events.logs.sqlite.log import LocalLog
-from nextedge.events.state.checkpoint import Snapshots
+from nextedge.events.state.checkpoint import Checkpoints
 from nextedge.events.state.overlay import Overlay
 
 MIX = {
@@ -79,7 +79,7 @@ def timed(overlay: Overlay) -> float:
 def measure(events: int, users: int) -> dict[str, Any]:
     """Events folded a second of CPU, bytes an event and a user, snapshots."""
     with tempfile.TemporaryDirectory() as folder:
-        log, snapshots = LocalLog(Path(folder)), Snapshots(Path(folder) / "overlay")
+        log, snapshots = LocalLog(Path(folder)), Checkpoints(Path(folder) / "overlay")
         made = mixed(events, users)
         for start in range(0, len(made), 5000):
             log.append(made[start : start + 5000])

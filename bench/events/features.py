@@ -30,9 +30,10 @@ from nextedge.build.rank import RankStep
 from nextedge.build.snapshot import SnapshotStep
 from nextedge.build.step import StepRunner
 from nextedge.build.tables import TablesStep
+from nextedge.build.windows import WindowsStep
 from nextedge.config import RankerConfig, load_config
 from nextedge.engines.duckdb.engine import LocalEngine
-from nextedge.models.rankers.gbdt import LabelledRows
+from nextedge.models.rankers.labelled_rows import LabelledRows
 from nextedge.models.rankers.learners import learners
 from nextedge.models.rankers.ndcg import ndcg_of_rows
 from nextedge.progress import quiet
@@ -57,12 +58,16 @@ def measure(name: str, data: Path) -> dict[str, object]:
             own = {"entities": done["entities"]}
             done["snapshot"] = shop.complete(SnapshotStep(engine), own)
             own |= {"snapshot": done["snapshot"]}
+            done["windows"] = shop.complete(WindowsStep(config, engine, surface), own)
+            own |= {"windows": done["windows"]}
             done["embed"] = shop.complete(EmbedStep(config, engine, surface), own)
             inputs = {step: path for step, (_, path) in done.items()}
-            learned = RankStep(config, engine, surface).labelled(inputs, folder / "windows", quiet)
-        parts = [part for part in learned.parts if (part.label > 0).any()]
-        names = learned.lines.features.names
-        live = list(learned.lines.features.live)
+            learned = RankStep(config, engine, surface).training_set(
+                inputs, folder / "windows", quiet
+            )
+        parts = [part for part in learned.rows if (part.label > 0).any()]
+        names = learned.pipelines.features.names
+        live = list(learned.pipelines.features.live)
         dropped = {"none": live, "all": []}
         dropped |= {f"only {each}": [other for other in live if other != each] for each in live}
         if set(live) >= PAIRED:

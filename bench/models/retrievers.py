@@ -22,7 +22,7 @@ import polars as pl
 import torch
 from scipy import sparse
 
-from nextedge.evaluation import rank_metrics
+from nextedge.evaluation.ranking import rank_metrics
 from nextedge.graph.csr import Graph, build_graph
 from nextedge.models.model import TrainingData, model_classes
 from nextedge.models.scoring import top_candidates

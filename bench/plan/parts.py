@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from nextedge.build import embed, evaluate, rank
-from nextedge.build import snapshot as publishable
-from nextedge.build.evaluation.ranked_lists import RankedQueries
+from nextedge.build import evaluate, rank, snapshot
+from nextedge.build.evaluation.ranked_lists import RankQueries
 from nextedge.build.step import StepRunner
-from nextedge.build.time_split import window_pipeline as lines
+from nextedge.build.time_split import surface_history
+from nextedge.build.training_set import training_set
 from nextedge.models.neural.graphsage import GraphSage
 from nextedge.retrieval.source import source_classes
 
@@ -103,23 +103,19 @@ def watch(clock: Clock) -> None:
             return complete(self, given, inputs)
 
     StepRunner.complete = step  # type: ignore[method-assign]
-    for module, function in (
-        (lines, "window_snapshot"),
-        (embed, "window_snapshot"),
-        (publishable, "serving_snapshot"),
-    ):
+    for module, function in ((surface_history, "window_snapshot"), (snapshot, "serving_snapshot")):
         setattr(module, function, clock.wrapped("graphs", getattr(module, function)))
-    for function, part in (
-        ("learn_fusion", "fusion"),
-        ("label_rows", "labels"),
-        ("train", "training"),
+    for module, function, part in (
+        (training_set, "learn_fusion", "fusion"),
+        (training_set, "label_rows", "labels"),
+        (rank, "train", "training"),
     ):
-        setattr(rank, function, clock.wrapped(f"{part} {{}}", getattr(rank, function)))
-    for owner, method in ((RankedQueries, "__call__"), (evaluate._Collected, "report")):
+        setattr(module, function, clock.wrapped(f"{part} {{}}", getattr(module, function)))
+    for owner, method in ((RankQueries, "__call__"), (evaluate._Evaluation, "report")):
         setattr(owner, method, clock.wrapped("queries {}", getattr(owner, method)))
     GraphSage.fit = clock.wrapped("network graphsage", GraphSage.fit)  # type: ignore[method-assign]
     fits = {name: cls.fit for name, cls in source_classes().items()}
     for name, cls in source_classes().items():
         cls.fit = staticmethod(clock.wrapped(f"fit {{}} {name}", fits[name]))  # type: ignore[assignment]
-    rank.positives_of = clock.counting("labelled", rank.positives_of)
+    training_set.positives_of = clock.counting("labelled", training_set.positives_of)
     evaluate.positives_of = clock.counting("evaluated", evaluate.positives_of)

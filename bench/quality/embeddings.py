@@ -25,7 +25,7 @@ from rich.console import Console
 from run import HOME, SETS, Split, random_edges, ranked
 
 from nextedge import Recommender
-from nextedge.evaluation import paired_bootstrap
+from nextedge.evaluation.bootstrap import paired_bootstrap
 from nextedge.serving.messages import RecommendationRequest
 
 COLD = " cold"

@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import scipy.sparse as sp
 
-from nextedge.evaluation import rank_metrics
-from nextedge.evaluation.ranking import RankMetrics
+from nextedge.evaluation.ranking import RankMetrics, rank_metrics
 from nextedge.graph.csr import Graph, build_graph
 
 BATCH = 256

@@ -29,8 +29,8 @@ from rich.table import Table
 from nextedge import Recommender
 from nextedge.build.evaluation.ranked_lists import HEURISTICS
 from nextedge.build.time_split.window_pipeline import batches
-from nextedge.evaluation import bootstrap_interval, paired_bootstrap, rank_metrics
-from nextedge.evaluation.ranking import RankMetrics
+from nextedge.evaluation.bootstrap import bootstrap_interval, paired_bootstrap
+from nextedge.evaluation.ranking import RankMetrics, rank_metrics
 from nextedge.graph.csr import Graph, build_graph, mirrored
 from nextedge.retrieval.merge import gather_sources, merge_candidates
 from nextedge.types import Candidates

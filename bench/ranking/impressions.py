@@ -21,8 +21,8 @@ import polars as pl
 from rich.console import Console
 
 from nextedge import Recommender
-from nextedge.evaluation import off_policy_value
 from nextedge.evaluation.impressions import Choice, best_of_each, measure_shown
+from nextedge.evaluation.off_policy import off_policy_value
 from nextedge.serving.messages import RecommendationRequest
 
 HOME = Path(__file__).parents[2]

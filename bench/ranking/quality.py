@@ -27,16 +27,19 @@ sys.path.append(str(Path(__file__).parents[1] / "quality"))
 from run import HOME, SETS, _commit
 
 from nextedge import Recommender
-from nextedge.build.rank import LabelledWindows, RankStep
+from nextedge.build.rank import RankStep
 from nextedge.build.time_split.window_pipeline import batches
 from nextedge.build.training_set.reranker import train_reranker
+from nextedge.build.training_set.training_set import TrainingSet
 from nextedge.config import RankerConfig
 from nextedge.data.ids import IdMap
 from nextedge.engines.duckdb.engine import LocalEngine
-from nextedge.evaluation import classification_metrics, paired_bootstrap, rank_metrics
+from nextedge.evaluation.bootstrap import paired_bootstrap
+from nextedge.evaluation.classification import classification_metrics
+from nextedge.evaluation.ranking import rank_metrics
 from nextedge.features.feature import feature_groups
 from nextedge.graph.csr import Graph, build_graph, mirrored
-from nextedge.models.rankers.gbdt import LabelledRows
+from nextedge.models.rankers.labelled_rows import LabelledRows
 from nextedge.models.rankers.learners import learners
 from nextedge.models.rankers.ndcg import ndcg_of_rows
 from nextedge.models.rankers.training import train
@@ -72,9 +75,12 @@ def measure(name: str, data: Path, *, ablate: bool) -> dict[str, object]:
         )
         recommender.build([surface])
         work = folder / "state" / "work"
-        inputs = {step: next(work.glob(f"{step}-*")) for step in ("entities", "snapshot", "embed")}
+        steps = ("entities", "snapshot", "windows", "embed")
+        inputs = {step: next(work.glob(f"{step}-*")) for step in steps}
         with LocalEngine() as engine:
-            learned = RankStep(config, engine, surface).labelled(inputs, folder / "windows", quiet)
+            learned = RankStep(config, engine, surface).training_set(
+                inputs, folder / "windows", quiet
+            )
         about = {"set": name, "code": _commit(), "surface": surface}
         found = _rankers(recommender, surface, reranked, learned, test)
         if ablate:
@@ -100,7 +106,7 @@ def _test_pairs(recommender: Recommender, surface: str, test: pl.DataFrame) -> G
     return build_graph(left[usable], right[usable], len(scope.graph), scope.graph.targets)
 
 
-def _rankers(recommender, surface, settings, learned: LabelledWindows, test) -> dict[str, object]:  # type: ignore[no-untyped-def]
+def _rankers(recommender, surface, settings, learned: TrainingSet, test) -> dict[str, object]:  # type: ignore[no-untyped-def]
     line = recommender.release.surface(surface).line
     positives = _test_pairs(recommender, surface, test)
     queries = np.flatnonzero(positives.degree).astype(np.int32)
@@ -110,14 +116,14 @@ def _rankers(recommender, surface, settings, learned: LabelledWindows, test) -> 
     for kind in RANKERS:
         started = time.perf_counter()
         ranker, about = train(
-            learned.parts, learned.lines.features.names, RankerConfig(model=kind, compare=())
+            learned.rows, learned.pipelines.features.names, RankerConfig(model=kind, compare=())
         )
         seconds[kind] = round(time.perf_counter() - started, 1)
         rankers[kind], comparison[kind] = ranker, about["ndcg"].get(kind)
         trees = about["trees"] if kind == "lightgbm" else 0
         if kind == "lightgbm":
             started = time.perf_counter()
-            model, rerank = train_reranker(learned.latest, ranker, trees, settings)
+            model, rerank = train_reranker(learned.reranker_windows, ranker, trees, settings)
             seconds["reranker"] = round(time.perf_counter() - started, 1)
     second = None if model is None else Reranker(line.scope, model)
     lists: dict[str, list] = {}
@@ -148,8 +154,8 @@ def _rankers(recommender, surface, settings, learned: LabelledWindows, test) -> 
     quality = classification_metrics(np.concatenate(labels), np.concatenate(scores))
     return {
         "queries": len(queries),
-        "features": len(learned.lines.features.names),
-        "rows": sum(len(part.label) for part in learned.parts),
+        "features": len(learned.pipelines.features.names),
+        "rows": sum(len(part.label) for part in learned.rows),
         "ndcg@20": {kind: round(float(np.nanmean(v)), 4) for kind, v in ndcg.items()},
         "lightgbm_over": {
             kind: _ratio(ndcg["lightgbm"], v) for kind, v in ndcg.items() if kind != "lightgbm"
@@ -167,13 +173,11 @@ def _ratio(one: np.ndarray, other: np.ndarray) -> list[float]:
     return [round(value, 3) for value in (ratio.mean, ratio.low, ratio.high)]
 
 
-def _ablation(
-    recommender: Recommender, surface: str, learned: LabelledWindows
-) -> dict[str, object]:
+def _ablation(recommender: Recommender, surface: str, learned: TrainingSet) -> dict[str, object]:
     """NDCG@20 of the last label window, and its ratio where features are left out."""
-    parts = [part for part in learned.parts if (part.label > 0).any()]
+    parts = [part for part in learned.rows if (part.label > 0).any()]
     training, later = _some(LabelledRows.joined(parts[:-1])), parts[-1]
-    names = learned.lines.features.names
+    names = learned.pipelines.features.names
     scope = recommender.release.surface(surface).line.scope
     groups = {
         group.name: [f.name for f in group.declare(scope) if f.name in names]

@@ -24,7 +24,7 @@ import lightgbm
 import numpy as np
 import xgboost
 
-from nextedge.models.rankers.gbdt import LabelledRows
+from nextedge.models.rankers.labelled_rows import LabelledRows
 from nextedge.models.rankers.mlp import MlpRanker
 from nextedge.models.rankers.tree_scorer import Forest
 

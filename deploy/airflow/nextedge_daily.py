@@ -34,7 +34,7 @@ USERS = int(os.environ.get("NEXTEDGE_PUBLISHED_USERS", "100000"))
 NEXTEDGE = os.environ.get("NEXTEDGE", "nextedge")
 
 SHARED = ("tables", "entities", "snapshot")
-OF_SURFACE = ("embed", "sources", "index", "rank", "evaluate")
+OF_SURFACE = ("windows", "embed", "sources", "index", "rank", "evaluate")
 BUILD = f'build -c {CONFIG} --run "$RUN" --wait 3600'
 BAD_INPUT = 2
 

@@ -14,6 +14,9 @@ ITEMS = "items"
 INTERACTIONS = "interactions"
 IMPRESSIONS = "impressions"
 BLOCKS = "blocks"
+HIDDEN_CONNECTIONS = "hidden_connections"
+"""A table that a build derives: pairs, ids as text, that are not recommended to each other. A user
+who hides all of their connections is a pair with themselves."""
 
 USER_ID = "user_id"
 ITEM_ID = "item_id"

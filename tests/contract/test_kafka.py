@@ -204,6 +204,7 @@ def test_a_user_has_one_partition_and_messages_say_what_they_are(mock: KafkaMock
 
 @pytest.mark.parametrize("known", [True, False], ids=["connected before", "never connected"])
 @pytest.mark.parametrize("fault", ["down", "stalled"])
+@pytest.mark.slow
 def test_an_append_without_brokers_fails_and_can_be_repeated(
     mock: KafkaMock, fault: str, known: bool, impatience: None
 ) -> None:
@@ -261,6 +262,7 @@ def test_more_than_brokers_take_is_refused(mock: KafkaMock) -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_consumer_outlives_brokers_that_are_gone_for_a_while(mock: KafkaMock) -> None:
     log = opened(mock.servers)
     log.append(events_of(["a", "b"], 5))
@@ -283,6 +285,7 @@ def test_a_consumer_outlives_brokers_that_are_gone_for_a_while(mock: KafkaMock) 
     assert log.lag("group").events == 0
 
 
+@pytest.mark.slow
 def test_a_commit_that_fails_goes_back(mock: KafkaMock) -> None:
     log = opened(mock.servers)
     log.append(events_of(["a", "b"], 5))
@@ -300,6 +303,7 @@ def test_a_commit_that_fails_goes_back(mock: KafkaMock) -> None:
     assert log.lag("group").events == 0
 
 
+@pytest.mark.slow
 def test_brokers_that_hang_do_not_hold_a_commit(mock: KafkaMock) -> None:
     log = opened(mock.servers, f"{QUICK}&{IMPATIENT}")
     log.append(events_of(["a"], 5))
@@ -312,6 +316,7 @@ def test_brokers_that_hang_do_not_hold_a_commit(mock: KafkaMock) -> None:
     assert len(again(lambda: log.consumer("group"), 5)) == 5
 
 
+@pytest.mark.slow
 def test_what_a_member_loses_is_not_committed(mock: KafkaMock) -> None:
     log = opened(mock.servers)
     users = [f"u{n}" for n in range(40)]  # in every partition
@@ -353,6 +358,7 @@ def test_a_dead_letter_that_is_too_large_is_cut(mock: KafkaMock) -> None:
     assert letter.reason == "no event (cut: it has 500,000 bytes)"
 
 
+@pytest.mark.slow
 def test_a_topic_that_is_not_there_says_how_to_make_it(mock: KafkaMock, impatience: None) -> None:
     mock.tell("refuse", "events", UNKNOWN_TOPIC)
     log = opened(mock.servers)
@@ -361,6 +367,7 @@ def test_a_topic_that_is_not_there_says_how_to_make_it(mock: KafkaMock, impatien
             ask()
 
 
+@pytest.mark.slow
 def test_a_group_with_members_is_not_rewound(mock: KafkaMock) -> None:
     log = opened(mock.servers)
     log.append(events_of([f"u{n}" for n in range(40)], 1))

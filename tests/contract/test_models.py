@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,14 +11,16 @@ from nextedge.errors import TrainingError
 from nextedge.graph.csr import build_graph
 from nextedge.models.model import model_classes
 from nextedge.models.scoring import top_candidates
-from nextedge.testing.models import RELATIONS, check_model, planted
+from nextedge.testing.models import RELATIONS, ModelContract, PlantedFit, fit_planted, planted
 from nextedge.types import ENGAGES, Relation
 
 
-@pytest.mark.parametrize("relation", RELATIONS, ids=lambda relation: relation.name)
-@pytest.mark.parametrize("name", sorted(model_classes()))
-def test_model_keeps_its_contract(name: str, relation: Relation, tmp_path: Path) -> None:
-    check_model(model_classes()[name](), relation, tmp_path)
+@pytest.mark.parametrize("relation", RELATIONS, ids=lambda each: each.name, scope="class")
+@pytest.mark.parametrize("name", sorted(model_classes()), scope="class")
+class TestModel(ModelContract):
+    @pytest.fixture(scope="class")
+    def planted_fit(self, name: str, relation: Relation) -> PlantedFit:
+        return fit_planted(model_classes()[name](), relation)
 
 
 @pytest.mark.parametrize("name", sorted(n for n, m in model_classes().items() if m.trained))

@@ -9,7 +9,8 @@ import pytest
 
 from nextedge.config import RankerConfig
 from nextedge.errors import ReleaseError, TrainingError
-from nextedge.models.rankers.gbdt import BoostedBlend, LabelledRows, ndcg_of
+from nextedge.models.rankers.gbdt import BoostedBlend
+from nextedge.models.rankers.labelled_rows import LabelledRows, ndcg_of
 from nextedge.models.rankers.learners import learners, load_rankers
 from nextedge.models.rankers.ranker import MANIFEST, Calibrator
 from nextedge.models.rankers.training import train

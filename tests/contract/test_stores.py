@@ -20,7 +20,7 @@ from nextedge.stores.partitioned import PartitionedStore, open_stores
 from nextedge.stores.redis import RedisStore
 from nextedge.stores.sqlite import SQLiteStore
 from nextedge.stores.store import Store, open_store, store_classes
-from nextedge.testing.stores import check_store
+from nextedge.testing.stores import Make, StoreContract
 
 StartRedis = Callable[..., RedisServer]
 SCHEMES = {scheme for cls in store_classes().values() for scheme in cls.schemes}
@@ -88,13 +88,23 @@ def encrypted(start_redis: StartRedis, directory: Path) -> str:
 
 
 @pytest.mark.parametrize("url", sorted(SCHEMES), indirect=True)
-def test_store_keeps_its_contract(url: str) -> None:
-    check_store(lambda namespace: open_store(url, namespace, timeout_seconds=20))
+class TestStore(StoreContract):
+    """Every store that is discovered, by its scheme."""
+
+    @pytest.fixture
+    def make(self, url: str) -> Make:
+        return lambda namespace: open_store(url, namespace, timeout_seconds=20)
 
 
-def test_several_stores_together_keep_the_contract(tmp_path: Path) -> None:
+class TestPartitionedStore(StoreContract):
+    @pytest.fixture
+    def make(self, tmp_path: Path) -> Make:
+        urls = [f"sqlite:///{tmp_path}/store{number}.sqlite" for number in range(3)]
+        return lambda namespace: open_stores(urls, namespace, timeout_seconds=20)
+
+
+def test_each_key_lies_in_the_store_of_its_part(tmp_path: Path) -> None:
     urls = [f"sqlite:///{tmp_path}/store{number}.sqlite" for number in range(3)]
-    check_store(lambda namespace: open_stores(urls, namespace, timeout_seconds=20))
     stores = [open_store(url, "acme", timeout_seconds=20) for url in urls]
     together = PartitionedStore(stores)
     keys = [f"key {number}".encode() for number in range(300)]

@@ -20,11 +20,15 @@ from nextedge import Recommender
 
 def small_tenant(folder: Path, settings: str = "") -> Path:
     """A built tenant of forty people with whole numbers as ids, named as its folder."""
-    Recommender(small_tables(folder, settings)).build()
+    Recommender(small_tables(folder, settings + QUICK)).build()
     return folder
 
 
-def small_tables(folder: Path, settings: str = "") -> Path:
+QUICK = '[surfaces.people.ranker]\ncompare = ["best_source"]\n'
+"""For tests of the line: no ranker is trained, the best source's order is served."""
+
+
+def small_tables(folder: Path, settings: str = QUICK) -> Path:
     """Tables and settings of such a tenant."""
     folder.mkdir(parents=True)
     edges = np.random.default_rng(len(folder.name)).integers(0, 40, (300, 2))

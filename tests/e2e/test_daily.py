@@ -207,8 +207,9 @@ def until_said(log: Path, text: str, after: int = 0) -> int:
     pytest.fail(f"{text!r} was not said: {said}")
 
 
+@pytest.mark.slow
 def test_a_run_of_cron_that_is_killed_goes_on(tmp_path: Path) -> None:
-    folder, log = small_tables(tmp_path / "acme"), tmp_path / "log"
+    folder, log = small_tables(tmp_path / "acme", settings=""), tmp_path / "log"
     first = subprocess.Popen(
         [str(DAILY), str(folder)], env=settings(tmp_path, LOG=str(log)), start_new_session=True
     )
@@ -289,6 +290,7 @@ def tools() -> Path:
     return Path(python).parent
 
 
+@pytest.mark.slow
 def test_the_schedules_are_what_their_readers_take(tools: Path) -> None:
     job = subprocess.run(
         [tools / "kubernetes-validate", "--strict", CRONJOB],
@@ -328,10 +330,11 @@ def killed_once(tmp_path: Path) -> Iterator[threading.Event]:
     thread.join()
 
 
+@pytest.mark.slow
 def test_airflow_runs_the_dag_over_a_kill(
     tools: Path, tmp_path: Path, killed_once: threading.Event
 ) -> None:
-    folder = small_tables(tmp_path / "acme")
+    folder = small_tables(tmp_path / "acme", settings="")
     environment = {
         **os.environ,
         "PATH": f"{tools}:{os.environ['PATH']}",

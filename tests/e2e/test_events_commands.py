@@ -22,7 +22,7 @@ from nextedge.cli import record as commands
 from nextedge.cli.main import app
 from nextedge.errors import EventError, StorageError
 from nextedge.events.logs.sqlite.log import LocalLog
-from nextedge.events.state.checkpoint import Snapshots, canonical
+from nextedge.events.state.checkpoint import Checkpoints, canonical
 
 WHEN = datetime(2026, 3, 1, 12, 0, 0, 5, tzinfo=UTC)
 EVENTS: list[dict[str, Any]] = [
@@ -219,7 +219,7 @@ def test_a_replay_counts_and_compares(folder: Path, tmp_path: Path) -> None:
     recorded(folder, str(as_jsonl(tmp_path / "events")))
     recommender = Recommender(folder)
     recommender.keep_snapshot()
-    snapshots = Snapshots(folder / "state" / "overlay")
+    snapshots = Checkpoints(folder / "state" / "overlay")
     assert len(snapshots.paths()) == 1
     found = replayed(folder, "2026-01-01")
     assert found["events"] == {"connect": 1, "opt_out": 1, "profile_update": 1, "purchase": 1}
@@ -245,7 +245,7 @@ def test_a_replay_finds_a_state_that_was_wrong_and_mends_it(folder: Path, tmp_pa
     wrong = recommender.overlay
     wrong.catch_up()
     wrong._opted.stamps["ann"] = 1
-    Snapshots(folder / "state" / "overlay").write(wrong)
+    Checkpoints(folder / "state" / "overlay").write(wrong)
     assert replayed(folder, "2026-01-01", code=1)["equal"] is False
     fresh = Recommender(folder).overlay
     fresh.catch_up()
@@ -349,7 +349,7 @@ def test_a_process_starts_with_the_snapshot_and_forgetting_erases_it(built: Path
     assert started.overlay.folded == 0
     assert canonical(started.overlay) == canonical(recommender.overlay)
     started.forget(someone)
-    assert Snapshots(built / "state" / "overlay").paths() == []
+    assert Checkpoints(built / "state" / "overlay").paths() == []
     for process in (started, recommender):
         process.overlay.catch_up()
         assert not process.overlay.blocked.of(str(other))

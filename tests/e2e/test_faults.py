@@ -42,6 +42,11 @@ Recommender(directory).build(progress=lambda text, *_: print(text, flush=True))
 """
 
 
+QUICK = "".join(
+    f'[surfaces.{name}.ranker]\ncompare = ["best_source"]\n' for name in ("people", "items")
+)
+
+
 def write_tables(directory: Path, seed: int) -> None:
     random = np.random.default_rng(seed)
     for name, left, right in (
@@ -79,6 +84,7 @@ def steps_in_order(directory: Path) -> list[str]:
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("faults")
     write_tables(directory, 1)
+    (directory / "nextedge.toml").write_text(QUICK)
     Recommender(directory).build()
     return directory
 
@@ -92,18 +98,25 @@ def changed(built: Path, tmp_path: Path) -> Path:
     return directory
 
 
+@pytest.mark.parametrize(
+    "every", [pytest.param(1, marks=pytest.mark.slow), 4], ids=["each step", "one step in four"]
+)
 def test_a_kill_at_any_step_leaves_the_old_release_and_what_was_done(
-    built: Path, changed: Path
+    built: Path, changed: Path, every: int
 ) -> None:
+    """Slow: a process a step."""
     before, served = answers(changed), Recommender(changed).release.id
     steps = steps_in_order(built)
     assert set(steps) == set(STEPS)
-    for place, victim in enumerate([*steps, "publish"]):
+    finished: list[str] = []
+    for victim in [*steps[::every], "publish"]:
         command = [sys.executable, "-c", DIES, str(changed), victim]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == -signal.SIGKILL, f"{victim}: {done.stderr}"
-        for finished in steps[: max(place - 1, 0)]:  # the last victim's own work was lost
-            assert f"{finished}: unchanged" in done.stdout, f"{finished} ran again in {victim}"
+        for step in finished:
+            assert f"{step}: unchanged" in done.stdout, f"{step} ran again in {victim}"
+        # The victim's own work is lost.
+        finished = steps[: steps.index(victim)] if victim in steps else steps
         assert Recommender(changed).release.id == served
         assert answers(changed) == before
     done = cli("build", changed, "--json")
@@ -130,7 +143,9 @@ def small_disk(changed: Path, tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
-@pytest.mark.parametrize("free_kib", [0, 24, 120])
+@pytest.mark.parametrize(
+    "free_kib", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (24, 120))]
+)
 def test_a_full_disk_is_said_and_harms_nothing(small_disk: Path, free_kib: int) -> None:
     tenant, ballast = small_disk / "tenant", small_disk / "ballast"
     before = answers(tenant)

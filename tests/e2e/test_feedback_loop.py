@@ -17,8 +17,8 @@ import pytest
 
 from nextedge import Recommender
 from nextedge.build.tables import REPORT, TablesStep
-from nextedge.build.time_split.windows import History
-from nextedge.build.training_set.impressions import ImpressionOutcomes, shown_between
+from nextedge.build.time_split.history import History
+from nextedge.build.training_set.impression_outcomes import ImpressionOutcomes, outcomes_between
 from nextedge.config import RankerConfig
 from nextedge.engines.duckdb.engine import LocalEngine
 from nextedge.progress import quiet
@@ -113,7 +113,7 @@ def impressions(folder: Path) -> dict[tuple[str, str], dict[str, Any]]:
 def shown(folder: Path, relation: Relation) -> ImpressionOutcomes:
     history = History.load(work(folder, "entities"))
     start, end = (int(ago(days).timestamp() * 1e6) for days in (100, 0.1))
-    found = shown_between(history, relation, start, end, RankerConfig())
+    found = outcomes_between(history, relation, start, end, RankerConfig())
     assert found is not None
     return found
 
@@ -259,7 +259,7 @@ def test_actions_alone_tell_what_was_seen_of_a_logged_list(built: Path, tmp_path
     folder = tmp_path / "tenant"
     recommender = serving(built, folder)
     answer = recommender.recommend("u003", "items")
-    log = recommender.request_log
+    log = recommender.session.request_log
     assert log is not None
     log.repeat("ab" * 16, answer.recommendation_id)
     targets = [each.id for each in answer.recommendations]

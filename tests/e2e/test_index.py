@@ -19,7 +19,7 @@ def indexed(tenant: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(tenant, folder)
     text = (folder / "nextedge.toml").read_text() if (folder / "nextedge.toml").exists() else ""
     (folder / "nextedge.toml").write_text(
-        text + "\n[surfaces.items.index]\nkind = 'hnsw'\nexact_below = 10\n"
+        text + "\n[surfaces.items.index]\nkind = 'hnsw'\nexact_search_max_items = 10\n"
     )
     return folder
 

@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 from nextedge import Recommender
 from nextedge.api.app import create_app
 from nextedge.graph.csr import Graph
-from nextedge.serving.release import LoadedRelease
+from nextedge.serving.release.loaded import LoadedRelease
 from nextedge.types import Identifier, Requests
 
 EVENTS = 120
@@ -201,7 +201,7 @@ def test_kept_candidates_of_both_and_of_neighbours_are_renewed_before_anybody_as
     near = sorted({*graph.row(one).tolist(), *graph.row(other).tolist()} - {one, other})[:5]
     recommender.start_serving()
     try:
-        published = recommender.published
+        published = recommender.session.published
         assert published is not None
 
         def kept(position: int) -> bool:

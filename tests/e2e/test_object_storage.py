@@ -186,7 +186,7 @@ def test_an_object_that_changes_while_it_is_read(tenant: Tenant, s3_proxy: Proxy
 def test_tables_that_a_store_does_not_give(tenant: Tenant, s3_proxy: Proxy) -> None:
     def said(location: str) -> str:
         with LocalEngine() as engine, pytest.raises(DataError) as caught:
-            read_location(engine, location, tenant.folder).to_pyarrow()
+            read_location(engine.session, location, tenant.folder).to_pyarrow()
         assert "secret" not in str(caught.value)
         return str(caught.value)
 
@@ -211,7 +211,7 @@ def test_an_outage_is_tried_again_and_a_refusal_is_not(
     def exit_code(rule: Callable[[str, str], int | None]) -> int:
         with s3_proxy.obeying(rule), LocalEngine() as engine:
             with pytest.raises(NextEdgeError) as caught:
-                read_location(engine, location, tenant.folder).to_pyarrow()
+                read_location(engine.session, location, tenant.folder).to_pyarrow()
             return caught.value.exit_code
 
     assert exit_code(lambda method, path: 503 if "list-type" in path else None) == 1
@@ -219,6 +219,7 @@ def test_an_outage_is_tried_again_and_a_refusal_is_not(
     assert exit_code(lambda method, path: 403) == 2
 
 
+@pytest.mark.slow
 def test_workers_follow_what_another_machine_promotes(tenant: Tenant, tmp_path: Path) -> None:
     other = tenant.on("b")
     first = other.releases.current_id()

@@ -135,7 +135,7 @@ def test_excluded_ids_are_not_shown_and_the_list_is_as_long(recommender: Recomme
 
 @pytest.mark.parametrize("surface", ["people", "items"])
 def test_pages_together_are_the_long_list(recommender: Recommender, surface: str) -> None:
-    recommender.cache = None
+    recommender.session.cache = None
     whole = recommender.recommend(USER, surface, 60)
     cursor, pages = None, []
     for _ in range(4):

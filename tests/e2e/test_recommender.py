@@ -24,6 +24,8 @@ from nextedge.errors import (
 )
 from nextedge.releases.lock import build_lock
 
+QUICK = '[surfaces.people.ranker]\ncompare = ["best_source"]\n'
+
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "nextedge", *map(str, arguments)]
@@ -236,6 +238,7 @@ def test_releases_roll_back_and_refuse_altered_files(tmp_path: Path) -> None:
     pq.write_table(
         pa.table({"src": edges[:, 0], "dst": edges[:, 1]}), tmp_path / "connections.parquet"
     )
+    (tmp_path / "nextedge.toml").write_text(QUICK)
     recommender = Recommender(tmp_path)
     first = recommender.build()
     second = recommender.build()
@@ -258,6 +261,7 @@ def test_a_killed_build_resumes_and_leaves_the_old_release(tmp_path: Path) -> No
     pq.write_table(
         pa.table({"src": edges[:, 0], "dst": edges[:, 1]}), tmp_path / "connections.parquet"
     )
+    (tmp_path / "nextedge.toml").write_text(QUICK)
     recommender = Recommender(tmp_path)
     whole = recommender.build()
     seen: list[str] = []
@@ -293,6 +297,7 @@ def test_events_are_in_the_next_build(tmp_path: Path) -> None:
     moment = pa.array([1_700_000_000_000_000], pa.timestamp("us", "UTC"))
     blocks = pa.table({"user_id": [1], "other_id": [2], "timestamp": moment, "note": ["spam"]})
     pq.write_table(blocks, tmp_path / "blocks.parquet")
+    (tmp_path / "nextedge.toml").write_text(QUICK)
     recommender = Recommender(tmp_path)
     recommender.build()
     recommender.record({"type": "connect", "user_id": 3, "candidate_id": 777})

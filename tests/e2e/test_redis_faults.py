@@ -58,7 +58,7 @@ def serve(tenant: Path) -> Iterator[Callable[..., Replica]]:
         recommender = Recommender(config.model_copy(update={"serving": settings}))
         recommender.start_serving()
         serving.append(recommender)
-        cache = recommender.cache
+        cache = recommender.session.cache
         assert isinstance(cache, TwoLevelCache)
         assert isinstance(cache.store, RedisStore)
         cache.store.breaker.seconds = 0.05
@@ -145,6 +145,7 @@ def test_redis_is_killed_and_comes_back(
     recovers(cache, recommender, expected)
 
 
+@pytest.mark.slow
 def test_a_server_starts_before_its_redis(
     start_redis: StartRedis, serve: Callable[..., Replica], expected: Lists
 ) -> None:
@@ -156,6 +157,7 @@ def test_a_server_starts_before_its_redis(
     recovers(cache, recommender, expected)
 
 
+@pytest.mark.slow
 def test_redis_is_full(
     start_redis: StartRedis, serve: Callable[..., Replica], expected: Lists
 ) -> None:
@@ -170,6 +172,7 @@ def test_redis_is_full(
 
 
 @pytest.mark.parametrize("how", ["stalled", "paused"])
+@pytest.mark.slow
 def test_redis_is_slow(
     how: str, start_redis: StartRedis, serve: Callable[..., Replica], expected: Lists
 ) -> None:

@@ -22,8 +22,8 @@ from nextedge.errors import ConfigError, LiveStateError, StorageError
 from nextedge.events.event import Event
 from nextedge.events.logs.log import open_live_log
 from nextedge.events.logs.redis import consumer as redis_consumer
-from nextedge.events.logs.redis.leases import place
 from nextedge.events.logs.redis.log import RedisLog
+from nextedge.events.logs.redis.stream import numbers
 from nextedge.recommender import Recommender
 
 StartRedis = Callable[..., RedisServer]
@@ -108,6 +108,7 @@ def open_log() -> Iterator[Callable[[RedisServer], RedisLog]]:
         log.close()
 
 
+@pytest.mark.slow
 def test_what_was_acknowledged_is_seen_by_every_replica_at_once(
     start_redis: StartRedis, open_log: Any, replicate: Any
 ) -> None:
@@ -134,6 +135,7 @@ def test_what_was_acknowledged_is_seen_by_every_replica_at_once(
         assert client.hgetall("ne:{acme}:events:replicas") == {}, "who leaves is not waited for"
 
 
+@pytest.mark.slow
 def test_a_stopped_replica_does_not_answer_by_what_it_knew(
     start_redis: StartRedis, open_log: Any, replicate: Any
 ) -> None:
@@ -171,13 +173,13 @@ def test_a_slow_replica_stays_registered(start_redis: StartRedis, open_log: Any)
     log, slow = open_log(server), open_log(server)
     log.append([event("first")])
     state = slow._ask().state
-    slow.renew("slow", 1, state)
-    slow.renew("dead", 1, state)
+    slow._stream.renew("slow", 1, state)
+    slow._stream.renew("dead", 1, state)
     appending = threading.Thread(target=log.append, args=([event("second")],))
     appending.start()
     while slow._ask().state == state:
         time.sleep(0.001)
-    slow.renew("slow", 2, state)
+    slow._stream.renew("slow", 2, state)
     appending.join()
     with server.client() as client:
         assert client.hkeys("ne:{acme}:events:replicas") == [b"slow"]
@@ -212,6 +214,7 @@ def test_redis_dies_and_comes_back(start_redis: StartRedis, open_log: Any, repli
     assert [each.event_id for _, each in log.read()] == ["before", "after"]
 
 
+@pytest.mark.slow
 def test_redis_that_forgot_everything_is_noticed(
     start_redis: StartRedis, open_log: Any, replicate: Any
 ) -> None:
@@ -255,6 +258,7 @@ def test_redis_that_lost_its_latest_is_read_anew(
     assert [each.event_id for _, each in log.read()] == ["kept"]
 
 
+@pytest.mark.slow
 def test_no_acknowledged_event_is_lost_when_redis_is_killed(
     start_redis: StartRedis, open_log: Any
 ) -> None:
@@ -381,7 +385,7 @@ def test_an_erased_event_leaves_no_byte_and_stays_out(
     log.purge([position for position, _ in left])
     assert list(log.read()) == []
     log.append([event("next")])
-    assert place(log.last_position()) > place(rows[-1][0])
+    assert numbers(log.last_position()) > numbers(rows[-1][0])
 
 
 def test_what_redis_does_not_promise_is_said_once(

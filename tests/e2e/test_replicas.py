@@ -108,6 +108,7 @@ def test_what_one_replica_acknowledged_no_other_shows(
     assert hits >= 30, "or this shows nothing"
 
 
+@pytest.mark.slow
 def test_no_request_under_load_shows_who_was_blocked(
     replicas: tuple[RedisServer, Caller, Caller],
 ) -> None:
@@ -146,6 +147,7 @@ def test_no_request_under_load_shows_who_was_blocked(
     assert asked[0] >= 30
 
 
+@pytest.mark.slow
 def test_redis_is_down_and_comes_back(replicas: tuple[RedisServer, Caller, Caller]) -> None:
     redis, one, other = replicas
     shown = {caller: caller.warm(3) for caller in (one, other)}

@@ -31,7 +31,11 @@ class Service:
         return self.client.get("/pymk/recommendations", params={"user_id": user, "limit": 10})
 
 
-@pytest.fixture(scope="module", params=[1, 2], ids=["one_worker", "two_workers"])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(1, marks=pytest.mark.slow), 2],
+    ids=["one_worker", "two_workers"],
+)
 def service(
     request: pytest.FixtureRequest, tenant: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Service]:

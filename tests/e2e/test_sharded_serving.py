@@ -222,6 +222,7 @@ def test_answers_are_those_of_an_index_in_one_process(
         each.close()
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_left_out_until_it_is_back(
     shards: list[ShardProcess], front: Running
 ) -> None:
@@ -242,6 +243,7 @@ def test_a_killed_process_is_left_out_until_it_is_back(
     assert ask(front)["degraded"] == ["no_index_shard_0"]
 
 
+@pytest.mark.slow
 def test_a_stopped_process_is_not_waited_for_beyond_the_deadline(
     shards: list[ShardProcess], front: Running
 ) -> None:
@@ -254,6 +256,7 @@ def test_a_stopped_process_is_not_waited_for_beyond_the_deadline(
     assert 3 <= late < 8, "after three late answers in a row it is not asked"
 
 
+@pytest.mark.slow
 def test_releases_roll_over_without_a_gap(
     shards: list[ShardProcess], front: Running, folder: Path
 ) -> None:

@@ -29,7 +29,8 @@ from nextedge.errors import (
 from nextedge.releases import current, lease
 from nextedge.releases.repository import Releases
 from nextedge.releases.shared import SharedReleases
-from nextedge.serving.active_release import ServedReleases
+from nextedge.serving import active_release
+from nextedge.serving.active_release import WatchedReleases
 from nextedge.storage.bucket import Bucket
 
 FILES = {"a/numbers.npy": b"1" * 5000, "b.json": b"{}", "empty": b""}
@@ -117,6 +118,7 @@ def test_a_trial_is_seen_everywhere_and_keeps_its_release(machines: Machines) ->
     assert not [name for name in machines.objects() if second in name]
 
 
+@pytest.mark.slow
 def test_no_promotion_is_lost_and_current_always_names_a_whole_release(machines: Machines) -> None:
     """Four publish at once while a fifth reads; all that was promoted is in the history."""
     done, faults, read = threading.Event(), [], []
@@ -217,6 +219,7 @@ with releases.building():
 """
 
 
+@pytest.mark.slow
 def test_a_publisher_killed_in_the_middle_leaves_nothing_visible(
     machines: Machines, s3_proxy: Proxy
 ) -> None:
@@ -292,6 +295,7 @@ def _refuses(*given: object) -> None:
     raise BucketError("refused")
 
 
+@pytest.mark.slow
 def test_requests_that_fail_now_and_then_are_made_again(
     machines: Machines, s3_proxy: Proxy
 ) -> None:
@@ -319,6 +323,7 @@ def test_requests_that_fail_now_and_then_are_made_again(
         (503, "cannot be written: SlowDown"),
     ],
 )
+@pytest.mark.slow
 def test_a_bucket_that_refuses_an_upload(
     machines: Machines, s3_proxy: Proxy, monkeypatch: pytest.MonkeyPatch, status: int, said: str
 ) -> None:
@@ -332,6 +337,7 @@ def test_a_bucket_that_refuses_an_upload(
     assert machines.machine("there").current()[0].id == served
 
 
+@pytest.mark.slow
 def test_what_is_served_goes_on_while_the_bucket_refuses(
     machines: Machines,
     s3_proxy: Proxy,
@@ -343,11 +349,17 @@ def test_what_is_served_goes_on_while_the_bucket_refuses(
     here, there = machines.machine("here"), machines.machine("there")
     first, second = machines.publish(here), machines.publish(here, promote=False)
 
-    def load(release_id: str | None) -> str:
-        return (there.get(release_id) if release_id else there.current()[0]).id
+    class Loader:
+        repository = there
 
-    served = ServedReleases(there, load, lambda: None, lambda release: release)  # type: ignore[arg-type, return-value]
-    served.watch()
+        def load(self, release_id: str | None) -> str:
+            return (there.get(release_id) if release_id else there.current()[0]).id
+
+        def over_live_edges(self, release: str) -> str:
+            return release
+
+    monkeypatch.setattr(active_release, "warm_up", lambda *_: None)
+    served = WatchedReleases(Loader())  # type: ignore[arg-type]
     try:
         assert served.current == first
         with (
@@ -410,6 +422,7 @@ def test_large_files_go_in_parts(machines: Machines, s3_proxy: Proxy) -> None:
     assert (release.path / "more").read_bytes() == large
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_said_and_leaves_nothing(machines: Machines) -> None:
     machines.publish(machines.machine("here"), more=b"x" * 500_000)
     there = machines.machine("there")

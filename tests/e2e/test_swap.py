@@ -95,7 +95,7 @@ def test_the_files_may_go_while_they_are_served(recommender: Recommender) -> Non
     before = recommender.recommend(USERS[3], "people", 5)
     shutil.rmtree(recommender.releases.directory / before.release)
     time.sleep(0.3)
-    recommender.cache = None
+    recommender.session.cache = None
     again = recommender.recommend(USERS[3], "people", 5)
     assert [e.id for e in again.recommendations] == [e.id for e in before.recommendations]
 
@@ -137,7 +137,7 @@ def test_a_trial_that_cannot_be_read_is_none(
 def test_encoded_answers_follow_the_arm_of_their_user(recommender: Recommender) -> None:
     with TestClient(create_app(recommender)) as client:
         recommender.releases.start_trial(OTHER, 0.5, "half")
-        assert soon(lambda: recommender.served.of_user(USERS[0])[1] is not None)
+        assert soon(lambda: recommender.session.active.now().of_user(USERS[0])[1] is not None)
         time.sleep(0.2)  # what is looked at ten times a second
         release = recommender.release
         places = release.entities.users.positions(USERS)

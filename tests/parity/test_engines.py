@@ -37,6 +37,8 @@ from nextedge.serving.caches.precomputed import open_candidates
 from nextedge.serving.messages import RecommendationRequest
 from nextedge.testing.blocks import Broken, Reads, Twice
 
+pytestmark = pytest.mark.xdist_group("spark")  # they share a JVM, which starts slowly
+
 WITHIN = 1e-6
 USUAL = ("manifest.json", "build.json")  # when it was made, and what that took
 
@@ -101,6 +103,7 @@ def contents(release: Release) -> dict[str, Path]:
     return {name: path for name, path in files.items() if path.is_file() and name not in USUAL}
 
 
+@pytest.mark.slow
 def test_every_file_of_the_release_is_the_same(local: Release, spark: Release) -> None:
     ours, theirs = contents(local), contents(spark)
     assert ours.keys() == theirs.keys()
@@ -124,6 +127,7 @@ def test_every_file_of_the_release_is_the_same(local: Release, spark: Release) -
     assert not differing
 
 
+@pytest.mark.slow
 def test_what_a_release_cost_has_sparks_stages(local: Release, spark: Release) -> None:
     ours = {(s["step"], s.get("surface")): s for s in local.costs()}
     theirs = {(s["step"], s.get("surface")): s for s in spark.costs()}
@@ -177,6 +181,7 @@ def test_everybody_is_recommended_the_same(
     assert np.allclose(ours["score"], theirs["score"], rtol=WITHIN)
 
 
+@pytest.mark.slow
 def test_everybodys_candidates_are_kept_once(local: Release, engine: SparkEngine) -> None:
     recommender = Recommender(local.path.parents[2])
     users, surfaces = len(recommender.release.entities.users), len(local.surfaces)
@@ -246,6 +251,7 @@ session.stop()
 """
 
 
+@pytest.mark.slow
 def test_a_killed_executor_costs_its_tasks_only() -> None:
     """A cluster of two executors in processes of their own; one is killed among its blocks."""
     done = subprocess.run(
@@ -255,6 +261,7 @@ def test_a_killed_executor_costs_its_tasks_only() -> None:
     assert f"{[2 * x for x in range(8)]} True" in done.stdout, done.stderr[-2000:]
 
 
+@pytest.mark.slow
 def test_a_build_stopped_by_kill_goes_on_where_it_was(tenant: Path, tmp_path: Path) -> None:
     """SIGKILL of the driver among the blocks of the ranker; the next build keeps those it has."""
     folder = tmp_path / "tenant"

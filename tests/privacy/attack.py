@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 
 from nextedge import Recommender
 from nextedge.api.app import create_app
-from nextedge.serving.live_graphs import live_edges
+from nextedge.serving.release.live_edges import live_edges
 
 VICTIM = person(86)
 ATTACKERS = [person(place) for place in (110, 111, 112, 114)]

@@ -143,7 +143,7 @@ def test_loops_of_one_group_hand_over_when_one_ends(log: LocalLog, tmp_path: Pat
 def test_a_silent_consumer_loses_its_group_and_is_told(
     log: LocalLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nextedge.events.logs.sqlite.groups._LEASE_SECONDS", 0.2)
+    monkeypatch.setattr("nextedge.events.logs.sqlite.consumer._LEASE_SECONDS", 0.2)
     log.append(events_of(["a"], 5))
     with log.consumer("group") as silent, LocalLog(tmp_path).consumer("group") as other:
         assert len(silent.poll(3)) == 3

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nextedge.build.time_split.windows import EdgeRecords
+from nextedge.build.time_split.history import EdgeRecords
 from nextedge.features.backfill import Sizes, backfill, without_user
 from nextedge.features.counters import (
     CATEGORY,

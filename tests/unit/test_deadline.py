@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 
-from nextedge.serving.deadline import NO_DEADLINE, Deadline, StageLatency
+from nextedge.serving.rank_with_deadline import NO_DEADLINE, Deadline
+from nextedge.serving.release.loaded import StageLatency
 
 
 def test_a_stage_is_begun_only_if_it_and_what_follows_fit() -> None:

@@ -71,6 +71,7 @@ def check_same(fitted: Artifact, alone: Artifact) -> None:
         np.testing.assert_allclose(fitted.arrays[side], alone.arrays[side], atol=NOISE)
 
 
+@pytest.mark.slow
 def test_torchrun_gives_every_model_what_one_process_gives(tmp_path: Path) -> None:
     script = str(Path(fit_models.__file__))
     subprocess.run([*TORCHRUN, script, str(tmp_path)], check=True, env=ENVIRONMENT, timeout=400)
@@ -117,6 +118,7 @@ def children(rank: int | None = None) -> list[psutil.Process]:
     return found
 
 
+@pytest.mark.slow
 def test_what_an_interrupt_and_a_kill_leave_is_gone_on_with_by_another_number(
     tmp_path: Path,
 ) -> None:
@@ -151,6 +153,7 @@ def test_what_an_interrupt_and_a_kill_leave_is_gone_on_with_by_another_number(
     check_same(fitted, GraphSage().fit(replace(data, directory=None), CONFIG, remember))
 
 
+@pytest.mark.slow
 def test_an_error_of_a_process_is_told_as_by_one(tmp_path: Path) -> None:
     few = build_graph(np.int32([0, 1]), np.int32([1, 0]), 5, 5)
     data = replace(planted(CONNECTS)[0], graph=few, directory=tmp_path)
@@ -236,6 +239,7 @@ def test_training_data_comes_back_as_it_was_written(tmp_path: Path) -> None:
 # TorchDistributor leaves the pipe of its torchrun to the garbage collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("local", [True, False], ids=["driver", "barrier"])
+@pytest.mark.slow
 def test_spark_starts_the_processes(
     data: TrainingData,
     alone: Artifact,

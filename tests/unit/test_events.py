@@ -16,7 +16,7 @@ from nextedge.errors import EventError
 from nextedge.events.clock import Clock
 from nextedge.events.event import Event, parse_event, stored_event
 from nextedge.events.schemas import EVENTS, documented, json_schema
-from nextedge.events.state import facts
+from nextedge.events.state import folded_state
 
 DOCS = Path(__file__).parents[2] / "docs"
 IDS = {"user_id": 1, "candidate_id": "b", "item_id": 7}
@@ -43,7 +43,7 @@ def test_what_a_type_needs_is_enough_and_no_less(name: str) -> None:
 
 
 def test_every_type_has_a_handler_and_a_place_in_the_documents() -> None:
-    assert facts._HANDLERS.keys() == EVENTS.keys()
+    assert folded_state._HANDLERS.keys() == EVENTS.keys()
     page = (DOCS / "events.md").read_text(encoding="utf-8")
     assert documented(page) == page
     assert all(f"| `{name}` |" in page for name in EVENTS)

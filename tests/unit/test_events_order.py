@@ -1,4 +1,4 @@
-"""The state is that of the events' times: order, repetition, clocks and snapshots change nothing."""
+"""The state is that of the events' times: order, repetition, clocks and checkpoints change nothing."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from nextedge.events.event import Event, parse_event
 from nextedge.events.logs.sqlite.log import LocalLog
 from nextedge.events.schemas import EVENTS
-from nextedge.events.state.checkpoint import SnapshotKeeper, Snapshots, canonical, renew
-from nextedge.events.state.facts import FoldedState
+from nextedge.events.state.checkpoint import Checkpoints, canonical
+from nextedge.events.state.checkpoint_writer import CheckpointWriter, write_checkpoint
+from nextedge.events.state.folded_state import FoldedState
 from nextedge.events.state.overlay import Overlay
 
 USERS, ITEMS, DAY = ("a", "b", "c", 1), ("x", 2), 86_400_000_000
@@ -76,14 +77,14 @@ def views(facts: FoldedState) -> dict[str, Any]:
                 "opted_out",
                 "departed",
                 "unavailable",
-                "shown",
+                "impressions",
             )
         }
         | {
             name: {str(user): set(getattr(facts, name).of(str(user))) for user in USERS}
             for name in ("blocked", "hidden_connections", "requested")
         }
-        | {"stated": {user: found for user, found in facts.stated.items() if found}}
+        | {"profiles": {user: found for user, found in facts.profiles.items() if found}}
     )
 
 
@@ -163,11 +164,11 @@ def test_no_more_is_kept_of_what_was_shown_than_needed() -> None:
     facts = FoldedState(2)
     for place in range(2100):
         facts.add(shown(place, str(place)))
-    assert len(facts.shown["items", "1"]) == 2000
-    assert facts.shown["items", "1"][0][1] == "100"
+    assert len(facts.impressions["items", "1"]) == 2000
+    assert facts.impressions["items", "1"][0][1] == "100"
     facts.add(shown(4 * DAY, "late"))
     facts.add(shown(1, "too old"))
-    assert [target for _, target in facts.shown["items", "1"]] == ["late"]
+    assert [target for _, target in facts.impressions["items", "1"]] == ["late"]
 
 
 folders = itertools.count()
@@ -184,21 +185,21 @@ def new_log(folder: Path, events: Sequence[Event] = ()) -> LocalLog:
     return log
 
 
-def overlay(log: LocalLog, snapshots: Snapshots | None = None) -> Overlay:
-    found = Overlay(log, snapshots)
+def overlay(log: LocalLog, checkpoints: Checkpoints | None = None) -> Overlay:
+    found = Overlay(log, checkpoints)
     found.catch_up()
     return found
 
 
 @given(events=some_events, place=st.integers(0, 40))
-def test_a_snapshot_and_the_rest_are_the_whole(
+def test_a_checkpoint_and_the_rest_are_the_whole(
     folder: Path, events: list[Event], place: int
 ) -> None:
     log = new_log(folder, events[:place])
-    snapshots = Snapshots(log.path.parent / "overlay")
-    assert renew(lambda: Overlay(log, snapshots), snapshots)
+    checkpoints = Checkpoints(log.path.parent / "overlay")
+    assert write_checkpoint(lambda: Overlay(log, checkpoints), checkpoints)
     log.append(events[place:])
-    resumed, whole = overlay(log, snapshots), overlay(log)
+    resumed, whole = overlay(log, checkpoints), overlay(log)
     assert resumed.folded == len(events[place:])
     assert canonical(resumed) == canonical(whole)
     assert views(resumed) == views(whole)
@@ -214,16 +215,16 @@ def log(tmp_path: Path) -> Iterator[LocalLog]:
     log.close()
 
 
-def snapshot_of(log: LocalLog) -> Snapshots:
-    snapshots = Snapshots(log.path.parent / "overlay")
-    snapshots.write(overlay(log))
-    return snapshots
+def checkpoint_of(log: LocalLog) -> Checkpoints:
+    checkpoints = Checkpoints(log.path.parent / "overlay")
+    checkpoints.write(overlay(log))
+    return checkpoints
 
 
-def test_a_damaged_snapshot_is_ignored(log: LocalLog) -> None:
-    snapshots = snapshot_of(log)
-    (path,) = snapshots.paths()
-    assert overlay(log, snapshots).folded == 0
+def test_a_damaged_checkpoint_is_ignored(log: LocalLog) -> None:
+    checkpoints = checkpoint_of(log)
+    (path,) = checkpoints.paths()
+    assert overlay(log, checkpoints).folded == 0
     whole, unpacked = path.read_bytes(), gzip.decompress(path.read_bytes())
     lines = unpacked.splitlines(keepends=True)
     newer = json.dumps({**json.loads(lines[0]), "format": 99}).encode()
@@ -241,17 +242,17 @@ def test_a_damaged_snapshot_is_ignored(log: LocalLog) -> None:
         gzip.compress(newer + b"\n" + b"".join(lines[1:])),
     ):
         path.write_bytes(damaged)
-        found = overlay(log, snapshots)
+        found = overlay(log, checkpoints)
         assert found.folded == 8
         assert canonical(found) == canonical(overlay(log))
 
 
-def test_a_snapshot_of_another_log_is_ignored(log: LocalLog, tmp_path: Path) -> None:
-    snapshots = snapshot_of(log)
-    (path,) = snapshots.paths()
+def test_a_checkpoint_of_another_log_is_ignored(log: LocalLog, tmp_path: Path) -> None:
+    checkpoints = checkpoint_of(log)
+    (path,) = checkpoints.paths()
     other = LocalLog(tmp_path / "other")
     other.append([event_of(100 + n, ("opt_out", n % 4, 0, 0, n, None)) for n in range(9)])
-    assert overlay(other, snapshots).folded == 9
+    assert overlay(other, checkpoints).folded == 9
     header, rest = gzip.decompress(path.read_bytes()).split(b"\n", 1)
     # the same identity, as when a file system gives a number again: the events tell
     generation = json.dumps(other.generation())
@@ -262,49 +263,49 @@ def test_a_snapshot_of_another_log_is_ignored(log: LocalLog, tmp_path: Path) -> 
 
     last = json.dumps({"sha256": sha256(content).hexdigest()}).encode()
     path.write_bytes(gzip.compress(content + last + b"\n"))
-    assert overlay(other, snapshots).folded == 9
+    assert overlay(other, checkpoints).folded == 9
     other.close()
 
 
-def test_a_purge_makes_snapshots_worthless(log: LocalLog) -> None:
-    snapshots = snapshot_of(log)
+def test_a_purge_makes_checkpoints_worthless(log: LocalLog) -> None:
+    checkpoints = checkpoint_of(log)
     first = next(position for position, _ in log.read())
     log.purge([first])
-    found = overlay(log, snapshots)
+    found = overlay(log, checkpoints)
     assert found.folded == 7
-    snapshots.write(found)
-    assert len(snapshots.paths()) == 1  # the one of before may hold who was forgotten
+    checkpoints.write(found)
+    assert len(checkpoints.paths()) == 1  # the one of before may hold who was forgotten
 
 
 def test_two_are_kept_and_one_writes_at_a_time(log: LocalLog) -> None:
-    snapshots = snapshot_of(log)
+    checkpoints = checkpoint_of(log)
     for _ in range(3):
-        snapshots.write(overlay(log))
-    newest, second = snapshots.paths()
+        checkpoints.write(overlay(log))
+    newest, second = checkpoints.paths()
     newest.write_bytes(b"cut")
-    assert overlay(log, snapshots).folded == 0  # the one before is as good
-    with snapshots.lock():
-        assert not renew(lambda: Overlay(log, snapshots), snapshots)
-    assert snapshots.paths() == [newest, second]
-    assert snapshots.drop() == 2
-    assert snapshots.paths() == []
+    assert overlay(log, checkpoints).folded == 0  # the one before is as good
+    with checkpoints.lock():
+        assert not write_checkpoint(lambda: Overlay(log, checkpoints), checkpoints)
+    assert checkpoints.paths() == [newest, second]
+    assert checkpoints.drop() == 2
+    assert checkpoints.paths() == []
 
 
 def test_a_serving_process_renews_it_after_many_events(log: LocalLog) -> None:
-    snapshots = Snapshots(log.path.parent / "overlay")
-    serving = overlay(log, snapshots)
-    keeper = SnapshotKeeper(serving, serving.emptied, every=10)
+    checkpoints = Checkpoints(log.path.parent / "overlay")
+    serving = overlay(log, checkpoints)
+    writer = CheckpointWriter(serving, serving.emptied, every=10)
     try:
-        assert not keeper.look()
+        assert not writer.write_if_due()
         log.append([event_of(50 + n, ("connect", n % 4, 0, 0, n, None)) for n in range(5)])
         serving.catch_up()
-        assert keeper.look()
-        assert not keeper.look()
-        assert overlay(log, snapshots).folded == 0
+        assert writer.write_if_due()
+        assert not writer.write_if_due()
+        assert overlay(log, checkpoints).folded == 0
         log.purge([next(position for position, _ in log.read())])
         serving.catch_up()
-        assert keeper.look()  # who was taken out stands in no snapshot any more
-        assert len(snapshots.paths()) == 1
-        assert overlay(log, snapshots).folded == 0
+        assert writer.write_if_due()  # who was taken out stands in no checkpoint any more
+        assert len(checkpoints.paths()) == 1
+        assert overlay(log, checkpoints).folded == 0
     finally:
-        keeper.stop()
+        writer.stop()

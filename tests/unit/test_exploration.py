@@ -88,7 +88,7 @@ def test_new_candidates_get_the_last_places(tenant: Path, name: str) -> None:
     assert share[1].exposure_new.mean > share[0].exposure_new.mean
 
 
-def test_caps_hold_for_what_is_drawn(tenant: Path) -> None:
+def test_caps_hold_for_what_issample_rows(tenant: Path) -> None:
     recommender = Recommender(tenant)
     found, scope, _ = lists(
         recommender,

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from nextedge.build.training_set.impressions import ImpressionOutcomes, shown_between
-from nextedge.build.training_set.label_rows import _with_refusals
+from nextedge.build.training_set.impression_outcomes import ImpressionOutcomes, outcomes_between
+from nextedge.build.training_set.label_rows import weigh_refusals
 from nextedge.config import RankerConfig
 from nextedge.schema import ACTIONS
 from nextedge.types import CONNECTS, ENGAGES, Candidates
@@ -49,7 +49,7 @@ def shown(
     entities = SimpleNamespace(users=range(10), items=range(8))
     history = SimpleNamespace(directory=tmp_path, entities=entities)
     relation = ENGAGES if items else CONNECTS
-    found = shown_between(history, relation, START, end, settings or RankerConfig())  # type: ignore[arg-type]
+    found = outcomes_between(history, relation, START, end, settings or RankerConfig())  # type: ignore[arg-type]
     assert found is not None
     return found
 
@@ -156,8 +156,8 @@ def test_what_was_taken_where_few_look_counts_for_more(tmp_path: Path) -> None:
 
 def test_without_times_or_impressions_there_is_nothing(tmp_path: Path) -> None:
     history = SimpleNamespace(directory=tmp_path, entities=None)
-    assert shown_between(history, CONNECTS, START, END, RankerConfig()) is None  # type: ignore[arg-type]
-    assert shown_between(history, CONNECTS, None, None, RankerConfig()) is None  # type: ignore[arg-type]
+    assert outcomes_between(history, CONNECTS, START, END, RankerConfig()) is None  # type: ignore[arg-type]
+    assert outcomes_between(history, CONNECTS, None, None, RankerConfig()) is None  # type: ignore[arg-type]
 
 
 def test_refusals_have_their_share_of_a_querys_negatives() -> None:
@@ -165,8 +165,8 @@ def test_refusals_have_their_share_of_a_querys_negatives() -> None:
     label = np.float32([1, 0, 0, 0, 0, 1, 0, 0])
     weight = np.float32([1, 1, 1, 10, 10, 1, 4, 4])
     refused = np.float32([0, 1, 3, 0, 0, 0, 0, 0])  # the second counts for three
-    found = _with_refusals(candidates, label, weight, refused, RankerConfig(refused_share=0.5))
+    found = weigh_refusals(candidates, label, weight, refused, RankerConfig(refused_share=0.5))
     np.testing.assert_allclose(found, [1, 5, 15, 10, 10, 1, 4, 4])
     assert found[[1, 2]].sum() == found[[3, 4]].sum()
-    plain = _with_refusals(candidates, label, weight, refused, RankerConfig(refused_share=0.0))
+    plain = weigh_refusals(candidates, label, weight, refused, RankerConfig(refused_share=0.0))
     np.testing.assert_allclose(plain, [1, 1, 3, 10, 10, 1, 4, 4])

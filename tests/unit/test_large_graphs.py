@@ -14,8 +14,8 @@ from nextedge.build import entities as entities_step
 from nextedge.build.cache.memory_budget import NEEDS, Need, require
 from nextedge.build.step import StepRunner
 from nextedge.build.tables_to_graph import edges as interning
+from nextedge.build.time_split.history import EdgeRecords
 from nextedge.build.time_split.pairs import Pairs
-from nextedge.build.time_split.windows import EdgeRecords
 from nextedge.data import ids as id_maps
 from nextedge.data import order as order_statistics
 from nextedge.engines.duckdb.engine import LocalEngine

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nextedge.events.event import Event
+from nextedge.events.interaction import interaction_weight
 from nextedge.events.projections.live_edges import LiveEdges
-from nextedge.events.to_tables.interactions import interaction_weight, with_interactions
+from nextedge.events.to_tables.interactions import with_interactions
 from nextedge.events.to_tables.rows import event_rows
 from nextedge.graph.changes import EdgeChanges, changed
 from nextedge.graph.csr import Graph, build_graph

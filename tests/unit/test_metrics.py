@@ -16,20 +16,51 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 
-from nextedge import evaluation
 from nextedge.errors import InputError
-from nextedge.evaluation import (
-    BootstrapConfig,
+from nextedge.evaluation import bootstrap
+from nextedge.evaluation.beyond_accuracy import (
     Catalogue,
-    Comparison,
-    EvaluationReport,
+    category_diversity,
+    gini,
+    list_mean,
+    measure_beyond_accuracy,
+    popularity_percentile,
+    self_information,
+)
+from nextedge.evaluation.bootstrap import (
+    BootstrapConfig,
     Interval,
     PairedInterval,
+    bootstrap_interval,
+    bootstrap_intervals,
+    paired_bootstrap,
+)
+from nextedge.evaluation.candidate_recall import (
     PositivePairs,
+    measure_candidate_recall,
+    positive_hits,
+)
+from nextedge.evaluation.classification import (
+    auc,
+    classification_metrics,
+    expected_calibration_error,
+)
+from nextedge.evaluation.ranking import RankMetrics, hit_matrix, rank_metrics
+from nextedge.evaluation.report import (
+    Comparison,
+    EvaluationReport,
     Protocol,
-    RankMetrics,
-    SystemReport,
-    bootstrap,
+    compare,
+    system_report,
+)
+from nextedge.evaluation.slices import degree_bucket, slice_metrics
+from nextedge.evaluation.tables import (
+    candidate_recall_rows,
+    comparison_rows,
+    fit,
+    report_rows,
+    slice_rows,
+    system_rows,
 )
 
 FEW = BootstrapConfig(resamples=50, seed=3)
@@ -42,7 +73,7 @@ def ragged(lists: Lists) -> tuple[np.ndarray, np.ndarray]:
 
 
 def measured(candidates: Lists, positives: Lists, k: int) -> RankMetrics:
-    return evaluation.rank_metrics(*ragged(candidates), *ragged(positives), k=k)
+    return rank_metrics(*ragged(candidates), *ragged(positives), k=k)
 
 
 identifiers = st.lists(st.integers(0, 14), unique=True, max_size=12)
@@ -118,14 +149,10 @@ def test_rank_metrics_equal_trec_eval_and_the_definitions(
 
 @settings(max_examples=40, deadline=None)
 @given(queries, st.integers(1, 16))
-def test_hits_in_both_forms_equal_membership(
-    pairs: list[tuple[list[int], list[int]]], k: int
-) -> None:
+def test_hits_equal_membership(pairs: list[tuple[list[int], list[int]]], k: int) -> None:
     candidates, positives = [c for c, _ in pairs], [p for _, p in pairs]
     expected = [[c in p for c in cs] for cs, p in zip(candidates, positives, strict=True)]
-    flat = evaluation.hit_flags(*ragged(candidates), *ragged(positives))
-    assert flat.tolist() == list(itertools.chain.from_iterable(expected))
-    matrix = evaluation.hit_matrix(*ragged(candidates), *ragged(positives), k)
+    matrix = hit_matrix(*ragged(candidates), *ragged(positives), k)
     assert matrix.tolist() == [(row + [False] * k)[:k] for row in expected]
 
 
@@ -134,14 +161,14 @@ def test_blocks_of_queries_give_the_same_as_one_pass(monkeypatch: pytest.MonkeyP
     candidates = [random.permutation(30)[: random.integers(0, 20)].tolist() for _ in range(57)]
     positives = [sorted(random.permutation(30)[:4].tolist()) for _ in range(57)]
     whole = measured(candidates, positives, 10).named()
-    caught = evaluation.caught_flags(*ragged(candidates), *ragged(positives))
+    hits = positive_hits(*ragged(candidates), PositivePairs(*ragged(positives)))
     monkeypatch.setattr("nextedge.evaluation.ranking.BLOCK_VALUES", 70)
     monkeypatch.setattr("nextedge.evaluation._ragged.query_blocks.__defaults__", (70,))
     for name, column in measured(candidates, positives, 10).named().items():
         np.testing.assert_array_equal(column, whole[name])
-    assert caught.any()
-    again = evaluation.caught_flags(*ragged(candidates), *ragged(positives))
-    np.testing.assert_array_equal(again, caught)
+    assert hits.any()
+    again = positive_hits(*ragged(candidates), PositivePairs(*ragged(positives)))
+    np.testing.assert_array_equal(again, hits)
 
 
 def test_all_hit_no_hit_and_a_list_shorter_than_k() -> None:
@@ -189,7 +216,7 @@ def test_malformed_lists_are_refused(
 
 def test_indptr_that_does_not_fit_is_refused() -> None:
     with pytest.raises(InputError, match="rise from 0"):
-        evaluation.rank_metrics(np.array([0, 3]), np.array([1]), *ragged([[1]]))
+        rank_metrics(np.array([0, 3]), np.array([1]), *ragged([[1]]))
 
 
 # Bootstrap
@@ -197,17 +224,17 @@ def test_indptr_that_does_not_fit_is_refused() -> None:
 
 def test_bootstrap_is_decided_by_the_seed_and_shared_between_columns() -> None:
     values = np.random.default_rng(0).random(400)
-    first = evaluation.bootstrap_interval(values, seed=7)
-    assert first == evaluation.bootstrap_interval(values, seed=7)
-    assert first != evaluation.bootstrap_interval(values, seed=8)
+    first = bootstrap_interval(values, seed=7)
+    assert first == bootstrap_interval(values, seed=7)
+    assert first != bootstrap_interval(values, seed=8)
     gaps = np.where(np.arange(400) % 3 == 0, np.nan, values)
-    several = evaluation.bootstrap_intervals(
+    several = bootstrap_intervals(
         {"a": values, "gaps": gaps, "b": 2 * values}, BootstrapConfig(seed=7)
     )
     assert list(several) == ["a", "gaps", "b"]
     assert dataclasses.astuple(several["a"]) == pytest.approx(dataclasses.astuple(first))
     assert several["b"].low == pytest.approx(2 * first.low)
-    alone = evaluation.bootstrap_interval(gaps[~np.isnan(gaps)], seed=7)
+    alone = bootstrap_interval(gaps[~np.isnan(gaps)], seed=7)
     assert dataclasses.astuple(several["gaps"]) == pytest.approx(dataclasses.astuple(alone))
 
 
@@ -215,7 +242,7 @@ def test_bootstrap_intervals_cover_the_true_mean_about_as_often_as_they_say() ->
     random = np.random.default_rng(11)
     covered = 0
     for trial in range(300):
-        interval = evaluation.bootstrap_interval(
+        interval = bootstrap_interval(
             random.exponential(size=150), resamples=300, seed=trial, level=0.9
         )
         covered += interval.low <= 1.0 <= interval.high
@@ -225,7 +252,7 @@ def test_bootstrap_intervals_cover_the_true_mean_about_as_often_as_they_say() ->
 @pytest.mark.parametrize("queries", [2_000, 100_000])
 def test_bootstrap_width_is_that_of_the_normal_interval(queries: int) -> None:
     values = np.random.default_rng(2).random(queries)
-    interval = evaluation.bootstrap_interval(values, resamples=600, seed=1)
+    interval = bootstrap_interval(values, resamples=600, seed=1)
     normal = 2 * 1.96 * values.std() / math.sqrt(queries)
     assert interval.mean == pytest.approx(values.mean(), rel=1e-12)
     assert interval.high - interval.low == pytest.approx(normal, rel=0.15)
@@ -240,17 +267,17 @@ def test_many_queries_are_dealt_into_groups_of_equal_size_to_one() -> None:
 
 
 def test_bootstrap_of_one_value_constant_values_and_nothing() -> None:
-    assert evaluation.bootstrap_interval([0.25]) == Interval(0.25, 0.25, 0.25)
-    assert evaluation.bootstrap_interval(np.full(9, 2.0)) == Interval(2.0, 2.0, 2.0)
+    assert bootstrap_interval([0.25]) == Interval(0.25, 0.25, 0.25)
+    assert bootstrap_interval(np.full(9, 2.0)) == Interval(2.0, 2.0, 2.0)
     for empty in ([], [math.nan, math.nan]):
-        assert all(np.isnan(dataclasses.astuple(evaluation.bootstrap_interval(empty))))
+        assert all(np.isnan(dataclasses.astuple(bootstrap_interval(empty))))
 
 
 @pytest.mark.parametrize(("setting", "value"), [("resamples", 0), ("level", 1.0), ("level", 95)])
 def test_bootstrap_settings_out_of_range_are_refused(setting: str, value: float) -> None:
     config: dict[str, Any] = {setting: value}
     with pytest.raises(InputError, match=setting):
-        evaluation.bootstrap_interval([1.0], **config)
+        bootstrap_interval([1.0], **config)
 
 
 def test_paired_bootstrap_sees_what_unpaired_intervals_hide() -> None:
@@ -258,28 +285,28 @@ def test_paired_bootstrap_sees_what_unpaired_intervals_hide() -> None:
     hardness = random.random(500)
     b = hardness + 0.01 * random.standard_normal(500)
     a = 1.02 * hardness + 0.01 * random.standard_normal(500)
-    paired = evaluation.paired_bootstrap(a, b, seed=5)
+    paired = paired_bootstrap(a, b, seed=5)
     assert paired.difference.low > 0 and paired.ratio.low > 1
     assert paired.difference.mean == pytest.approx(a.mean() - b.mean())
     assert paired.ratio.mean == pytest.approx(a.mean() / b.mean())
-    one, other = (evaluation.bootstrap_interval(each, seed=5) for each in (a, b))
+    one, other = (bootstrap_interval(each, seed=5) for each in (a, b))
     assert one.low < other.high
 
 
 def test_paired_bootstrap_of_equal_missing_and_zero_systems() -> None:
     values = np.array([0.1, 0.5, math.nan, 0.9])
-    same = evaluation.paired_bootstrap(values, values)
+    same = paired_bootstrap(values, values)
     assert same == PairedInterval(Interval(0.0, 0.0, 0.0), Interval(1.0, 1.0, 1.0))
-    hidden = evaluation.paired_bootstrap([1.0, math.nan, 3.0], [1.0, 50.0, 3.0])
+    hidden = paired_bootstrap([1.0, math.nan, 3.0], [1.0, 50.0, 3.0])
     assert hidden.ratio.mean == 1.0
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        beaten = evaluation.paired_bootstrap([1.0, 1.0], [0.0, 0.0])
+        beaten = paired_bootstrap([1.0, 1.0], [0.0, 0.0])
         assert beaten.ratio == Interval(math.inf, math.inf, math.inf)
-        nothing = evaluation.paired_bootstrap([], [])
+        nothing = paired_bootstrap([], [])
     assert math.isnan(nothing.difference.mean)
     with pytest.raises(InputError, match="same queries"):
-        evaluation.paired_bootstrap([1.0], [1.0, 2.0])
+        paired_bootstrap([1.0], [1.0, 2.0])
 
 
 # Classification
@@ -295,7 +322,7 @@ labelled = st.lists(
 @given(labelled)
 def test_classification_equals_scikit_learn(pairs: list[tuple[bool, float]]) -> None:
     label, probability = (np.array(column) for column in zip(*pairs, strict=True))
-    found = evaluation.classification_metrics(label, probability)
+    found = classification_metrics(label, probability)
     assert found.auc == pytest.approx(sklearn_metrics.roc_auc_score(label, probability), abs=1e-12)
     assert found.log_loss == pytest.approx(sklearn_metrics.log_loss(label, probability), abs=1e-9)
     brier = sklearn_metrics.brier_score_loss(label, probability)
@@ -310,7 +337,7 @@ def test_weighted_classification_equals_scikit_learn(
 ) -> None:
     label, probability = (np.array(column) for column in zip(*pairs, strict=True))
     weight = np.random.default_rng(seed).exponential(size=len(pairs)) + 0.01
-    found = evaluation.classification_metrics(label, probability, weight)
+    found = classification_metrics(label, probability, weight)
     expected = {
         "auc": sklearn_metrics.roc_auc_score(label, probability, sample_weight=weight),
         "log_loss": sklearn_metrics.log_loss(label, probability, sample_weight=weight),
@@ -328,23 +355,23 @@ def test_a_whole_weight_equals_that_many_copies_of_the_pair(
     label, probability = (np.array(column) for column in zip(*pairs, strict=True))
     weight = np.random.default_rng(seed).integers(0, 4, size=len(pairs))
     copies = np.repeat(label, weight), np.repeat(probability, weight)
-    weighted = evaluation.classification_metrics(label, probability, weight, bins=bins)
-    copied = evaluation.classification_metrics(*copies, bins=bins)
+    weighted = classification_metrics(label, probability, weight, bins=bins)
+    copied = classification_metrics(*copies, bins=bins)
     for name in ("auc", "log_loss", "brier"):
         expected = pytest.approx(getattr(copied, name), abs=1e-12, nan_ok=True)
         assert getattr(weighted, name) == expected, name
     # A bin may end inside a pair's copies, not inside the pair: equal where pairs are ties.
     tied = np.round(probability)
-    error = evaluation.expected_calibration_error(label, tied, weight, bins=1)
-    again = evaluation.expected_calibration_error(copies[0], np.round(copies[1]), bins=1)
+    error = expected_calibration_error(label, tied, weight, bins=1)
+    again = expected_calibration_error(copies[0], np.round(copies[1]), bins=1)
     assert error == pytest.approx(again, abs=1e-12, nan_ok=True)
 
 
 def test_calibration_bins_hold_equal_weights() -> None:
     probability, label = [0.1, 0.2, 0.6, 0.9], [0, 1, 0, 1]
-    found = evaluation.expected_calibration_error(label, probability, [3, 1, 1, 3], bins=2)
+    found = expected_calibration_error(label, probability, [3, 1, 1, 3], bins=2)
     assert found == pytest.approx((abs(0.3 + 0.2 - 1) + abs(0.6 + 2.7 - 3)) / 8)
-    uneven = evaluation.expected_calibration_error(label, probability, [1, 1, 1, 3], bins=2)
+    uneven = expected_calibration_error(label, probability, [1, 1, 1, 3], bins=2)
     assert uneven == pytest.approx((abs(0.1 - 0.8 + 0.6) + abs(2.7 - 3)) / 6)
 
 
@@ -353,13 +380,13 @@ def test_calibration_bins_hold_equal_weights() -> None:
 )
 def test_malformed_weights_are_refused(weight: list[float], words: str) -> None:
     with pytest.raises(InputError, match=words):
-        evaluation.auc([0, 1], [0.1, 0.2], weight)
+        auc([0, 1], [0.1, 0.2], weight)
 
 
 def test_a_class_of_no_weight_is_no_class() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = evaluation.classification_metrics([0, 1], [0.1, 0.2], [0.0, 1.0])
+        found = classification_metrics([0, 1], [0.1, 0.2], [0.0, 1.0])
     assert math.isnan(found.auc) and math.isnan(found.calibration_error)
     assert (found.pairs, found.positives) == (1, 1)
 
@@ -368,13 +395,13 @@ def test_calibration_error_by_hand_with_ties_and_in_any_order() -> None:
     probability = np.array([0.1, 0.1, 0.3, 0.3, 0.8, 0.8])
     label = np.array([0, 0, 0, 1, 1, 1])
     by_bin = (abs(0.1 - 0.0) + abs(0.3 - 0.5) + abs(0.8 - 1.0)) / 3
-    found = evaluation.expected_calibration_error(label, probability, bins=3)
+    found = expected_calibration_error(label, probability, bins=3)
     assert found == pytest.approx(by_bin)
-    whole = evaluation.expected_calibration_error(label, probability, bins=1)
+    whole = expected_calibration_error(label, probability, bins=1)
     assert whole == pytest.approx(abs(probability.mean() - label.mean()))
     tied = np.full(6, 0.5)
     for order in itertools.permutations(label):
-        assert evaluation.expected_calibration_error(order, tied, bins=3) == 0.0
+        assert expected_calibration_error(order, tied, bins=3) == 0.0
 
 
 @settings(max_examples=60, deadline=None)
@@ -390,7 +417,7 @@ def test_calibration_error_equals_a_loop_over_bins(
             end += 1
         expected += abs(sum(probability - label for label, probability in ordered[taken:end]))
         taken = end
-    found = evaluation.expected_calibration_error(*zip(*pairs, strict=True), bins=bins)
+    found = expected_calibration_error(*zip(*pairs, strict=True), bins=bins)
     assert found == pytest.approx(expected / len(ordered), abs=1e-12)
 
 
@@ -398,8 +425,8 @@ def test_calibrated_probabilities_have_a_small_error_and_shifted_ones_their_shif
     random = np.random.default_rng(6)
     probability = random.random(60_000) * 0.5
     label = random.random(60_000) < probability
-    assert evaluation.expected_calibration_error(label, probability) < 0.01
-    shifted = evaluation.expected_calibration_error(label, probability + 0.2)
+    assert expected_calibration_error(label, probability) < 0.01
+    shifted = expected_calibration_error(label, probability + 0.2)
     assert shifted == pytest.approx(0.2, abs=0.01)
 
 
@@ -407,7 +434,7 @@ def test_calibrated_probabilities_have_a_small_error_and_shifted_ones_their_shif
 def test_labels_of_one_class_give_nan_without_a_warning(label: list[int]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = evaluation.classification_metrics(label, np.linspace(0, 1, len(label)))
+        found = classification_metrics(label, np.linspace(0, 1, len(label)))
     for value in (found.auc, found.log_loss, found.calibration_error, found.brier):
         assert math.isnan(value)
 
@@ -425,7 +452,7 @@ def test_labels_and_probabilities_out_of_range_are_refused(
     label: list[int], probability: list[float], words: str
 ) -> None:
     with pytest.raises(InputError, match=words):
-        evaluation.classification_metrics(label, probability)
+        classification_metrics(label, probability)
 
 
 # Beyond accuracy
@@ -438,36 +465,26 @@ ten_items = st.lists(st.lists(st.integers(0, 9), unique=True, max_size=8), min_s
 def test_diversity_equals_a_loop_over_pairs(lists: Lists, seed: int) -> None:
     random = np.random.default_rng(seed)
     category = random.integers(-1, 3, size=10)
-    embedding = random.standard_normal((10, 3))
-    embedding[0] = 0.0
-    by_category = evaluation.category_diversity(*ragged(lists), category)
-    by_embedding = evaluation.embedding_diversity(*ragged(lists), embedding)
-
-    def cosine(i: int, j: int) -> float:
-        norms = float(np.linalg.norm(embedding[i]) * np.linalg.norm(embedding[j]))
-        return float(embedding[i] @ embedding[j]) / norms if norms else 0.0
-
+    by_category = category_diversity(*ragged(lists), category)
     for query, items in enumerate(lists):
         pairs = list(itertools.combinations(items, 2))
         if not pairs:
-            assert np.isnan(by_category[query]) and np.isnan(by_embedding[query])
+            assert np.isnan(by_category[query])
             continue
         same = [category[i] == category[j] and category[i] >= 0 for i, j in pairs]
         assert by_category[query] == pytest.approx(1 - np.mean(same))
-        distance = np.mean([1 - cosine(i, j) for i, j in pairs])
-        assert by_embedding[query] == pytest.approx(distance, abs=1e-9)
 
 
 def test_novelty_percentiles_and_gini_by_hand() -> None:
     popularity = np.array([6, 0, 0, 6])
     np.testing.assert_allclose(
-        evaluation.self_information(popularity), [-math.log2(7 / 16), 4, 4, -math.log2(7 / 16)]
+        self_information(popularity), [-math.log2(7 / 16), 4, 4, -math.log2(7 / 16)]
     )
-    assert evaluation.popularity_percentile(popularity).tolist() == [0.75, 0.25, 0.25, 0.75]
-    assert evaluation.gini(np.array([5, 5, 5])) == 0.0
-    assert evaluation.gini(np.array([0, 0, 0, 8])) == 0.75
-    assert evaluation.gini(np.array([1, 3])) == pytest.approx(0.25)
-    means = evaluation.list_mean(*ragged([[0, 1], [], [1]]), np.array([1.0, 2.0]))
+    assert popularity_percentile(popularity).tolist() == [0.75, 0.25, 0.25, 0.75]
+    assert gini(np.array([5, 5, 5])) == 0.0
+    assert gini(np.array([0, 0, 0, 8])) == 0.75
+    assert gini(np.array([1, 3])) == pytest.approx(0.25)
+    means = list_mean(*ragged([[0, 1], [], [1]]), np.array([1.0, 2.0]))
     np.testing.assert_array_equal(means, [1.5, math.nan, 2.0])
 
 
@@ -475,24 +492,21 @@ def test_beyond_accuracy_joins_its_parts_over_the_first_k() -> None:
     lists = ragged([[0, 1, 3], [0, 2, 3], []])
     popularity, category = np.array([9, 3, 1, 0]), np.array([0, 0, 1, 1])
     catalogue = Catalogue(popularity, category)
-    found = evaluation.measure_beyond_accuracy(
-        lists, ragged([[3], [], [1]]), catalogue, k=2, config=FEW
-    )
+    found = measure_beyond_accuracy(lists, ragged([[3], [], [1]]), catalogue, k=2, config=FEW)
     assert found.catalogue_coverage == 0.75
-    assert evaluation.catalogue_coverage(*lists, 4, k=2) == 0.75
     assert found.intra_list_diversity.mean == 0.5
     assert found.popularity_recommended.mean == pytest.approx((0.75 + 0.625) / 2)
     assert found.popularity_positive.mean == pytest.approx((0.125 + 0.625) / 2)
     assert found.popularity_bias.mean == pytest.approx(0.75 - 0.125)
-    assert found.exposure_gini == evaluation.gini(np.array([2, 1, 1, 0]))
+    assert found.exposure_gini == gini(np.array([2, 1, 1, 0]))
     with pytest.raises(InputError, match="catalogue ends at 3"):
-        evaluation.measure_beyond_accuracy(ragged([[4]]), ragged([[]]), catalogue)
+        measure_beyond_accuracy(ragged([[4]]), ragged([[]]), catalogue)
 
 
 def test_beyond_accuracy_of_nothing_is_nan_without_a_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = evaluation.measure_beyond_accuracy(
+        found = measure_beyond_accuracy(
             ragged([]), ragged([]), Catalogue(np.array([], dtype=np.int64)), config=FEW
         )
     assert math.isnan(found.catalogue_coverage) and math.isnan(found.exposure_gini)
@@ -510,7 +524,7 @@ PAIRS = PositivePairs(
 
 
 def test_candidate_recall_by_source_neighbours_and_degree() -> None:
-    found = evaluation.measure_candidate_recall(SOURCES, PAIRS, FEW)
+    found = measure_candidate_recall(SOURCES, PAIRS, FEW)
     table = {
         (row.breakdown, row.bucket): (
             row.positives,
@@ -531,64 +545,18 @@ def test_candidate_recall_by_source_neighbours_and_degree() -> None:
     assert found.candidates_per_query == {"two_hop": 1.0, "popular": 4 / 3}
 
 
-@settings(max_examples=30, deadline=None)
-@given(queries, st.integers(0, 2**32 - 1))
-def test_candidate_recall_of_a_merged_list_equals_that_of_its_sources(
-    pairs: list[tuple[list[int], list[int]]], seed: int
-) -> None:
-    merged, positives = ragged([c for c, _ in pairs]), ragged([p for _, p in pairs])
-    random = np.random.default_rng(seed)
-    flags = {name: random.random(len(merged[1])) < 0.5 for name in ("one", "two")}
-    rows = np.repeat(np.arange(len(pairs)), np.diff(merged[0]))
-    sources = {
-        name: ragged([merged[1][flag & (rows == q)].tolist() for q in range(len(pairs))])
-        for name, flag in flags.items()
-    }
-    found = evaluation.candidate_recall_of_merged(merged, flags, PositivePairs(*positives), FEW)
-    assert repr(found) == repr(
-        evaluation.measure_candidate_recall(sources, PositivePairs(*positives), FEW)
-    )
-    expected = [
-        positive in merged[1][(rows == q) & (flags["one"] | flags["two"])]
-        for q, (_, positive_list) in enumerate(pairs)
-        for positive in positive_list
-    ]
-    united = found.rows[0].recall["united"].mean
-    assert united == pytest.approx(np.mean(expected)) if expected else math.isnan(united)
-
-
-def test_candidate_recall_of_flags_equals_that_of_the_lists() -> None:
-    flags = evaluation.found_by_source(SOURCES, PAIRS)
-    assert flags.tolist() == [[True, False], [True, True], [False, False], [False, True]]
-    found = evaluation.candidate_recall_of_found(flags, tuple(SOURCES), PAIRS, FEW)
-    by_lists = evaluation.measure_candidate_recall(SOURCES, PAIRS, FEW)
-    assert repr((found.rows, found.only)) == repr((by_lists.rows, by_lists.only))
-    for names, words in ((("two_hop",), "shape"), (("a", "a"), "name of its own")):
-        with pytest.raises(InputError, match=words):
-            evaluation.candidate_recall_of_found(flags, names, PAIRS, FEW)
+def test_hits_of_positives_by_source() -> None:
+    hits = [positive_hits(*lists, PAIRS).tolist() for lists in SOURCES.values()]
+    assert hits == [[True, True, False, False], [False, True, False, True]]
 
 
 def test_candidate_recall_without_positives_or_with_a_reserved_name() -> None:
-    nothing = evaluation.measure_candidate_recall(
-        SOURCES, PositivePairs(*ragged([[], [], []])), FEW
-    )
+    nothing = measure_candidate_recall(SOURCES, PositivePairs(*ragged([[], [], []])), FEW)
     assert math.isnan(nothing.rows[0].recall["united"].mean)
     with pytest.raises(InputError, match="united"):
-        evaluation.measure_candidate_recall({"united": SOURCES["popular"]}, PAIRS, FEW)
+        measure_candidate_recall({"united": SOURCES["popular"]}, PAIRS, FEW)
     with pytest.raises(InputError, match="degree"):
         PositivePairs(*ragged([[1]]), degree=np.array([1, 2]))
-
-
-def test_common_neighbours_equal_set_intersections(monkeypatch: pytest.MonkeyPatch) -> None:
-    random = np.random.default_rng(8)
-    lists = [sorted(random.permutation(40)[: random.integers(0, 15)].tolist()) for _ in range(40)]
-    src, dst = random.integers(0, 40, size=(2, 200))
-    expected = [len(set(lists[i]) & set(lists[j])) for i, j in zip(src, dst, strict=True)]
-    assert evaluation.common_neighbours(*ragged(lists), src, dst).tolist() == expected
-    monkeypatch.setattr("nextedge.evaluation.candidate_recall.BLOCK_VALUES", 60)
-    assert evaluation.common_neighbours(*ragged(lists), src, dst).tolist() == expected
-    with pytest.raises(InputError, match="src names nodes"):
-        evaluation.common_neighbours(*ragged(lists), src + 40, dst)
 
 
 # Slices
@@ -596,14 +564,14 @@ def test_common_neighbours_equal_set_intersections(monkeypatch: pytest.MonkeyPat
 
 def test_slices_split_at_degree_five_and_buckets_at_their_edges() -> None:
     values = {"ndcg@20": np.array([1.0, 0.0, 0.5, math.nan])}
-    found = evaluation.slice_metrics(values, np.array([4, 0, 5, 3]), FEW)
+    found = slice_metrics(values, np.array([4, 0, 5, 3]), FEW)
     assert found["cold"].queries == 2 and found["cold"].metrics["ndcg@20"].mean == 0.5
     assert found["warm"].queries == 1
     assert found["warm"].metrics["ndcg@20"] == Interval(0.5, 0.5, 0.5)
     edges = np.array([0, 1, 4, 5, 19, 20, 99, 100, 10_000])
-    assert evaluation.degree_bucket(edges).tolist() == [0, 1, 1, 2, 2, 3, 3, 4, 4]
+    assert degree_bucket(edges).tolist() == [0, 1, 1, 2, 2, 3, 3, 4, 4]
     with pytest.raises(InputError, match="one of each"):
-        evaluation.slice_metrics(values, np.array([4]), FEW)
+        slice_metrics(values, np.array([4]), FEW)
 
 
 # The report
@@ -614,24 +582,22 @@ def example_report() -> EvaluationReport:
     positives = [[1, 2, 9], [7], []]
     metrics = [measured(each, positives, 20) for each in candidates]
     degree = np.array([4, 0, 100])
-    one = evaluation.system_report("two_hop", "source", metrics[0], degree, FEW)
-    two = evaluation.system_report("full line", "full_line", metrics[1], degree, FEW)
+    one = system_report("two_hop", "source", metrics[0], degree, FEW)
+    two = system_report("full line", "full_line", metrics[1], degree, FEW)
     two = dataclasses.replace(
         two,
-        classification=evaluation.classification_metrics([0, 0], [0.5, 0.5]),
-        beyond_accuracy=evaluation.measure_beyond_accuracy(
+        classification=classification_metrics([0, 0], [0.5, 0.5]),
+        beyond_accuracy=measure_beyond_accuracy(
             ragged(candidates[1]), ragged(positives), Catalogue(np.arange(10)), config=FEW
         ),
     )
-    versus = evaluation.compare(
-        ("full line", metrics[1].ndcg), ("two_hop", metrics[0].ndcg), "ndcg@20", FEW
-    )
-    endless = Comparison("a", "b", "mrr@20", evaluation.paired_bootstrap([1.0], [0.0]))
+    versus = compare(("full line", metrics[1].ndcg), ("two_hop", metrics[0].ndcg), "ndcg@20", FEW)
+    endless = Comparison("a", "b", "mrr@20", paired_bootstrap([1.0], [0.0]))
     return EvaluationReport(
         surface="people",
         protocol=Protocol("time", 20, 2, bootstrap=FEW, text="edges after the cut"),
         systems=(one, two),
-        candidate_recall=evaluation.measure_candidate_recall(SOURCES, PAIRS, FEW),
+        candidate_recall=measure_candidate_recall(SOURCES, PAIRS, FEW),
         comparisons=(versus, endless),
     )
 
@@ -672,56 +638,39 @@ def test_an_altered_report_is_refused_by_place(
 
 def test_tables_put_main_metrics_first_and_mark_the_best() -> None:
     report = example_report()
-    table = evaluation.system_rows(report)
+    table = system_rows(report)
     assert table.header[:4] == ("system", "kind", "ndcg@20", "recall@20")
     assert table.best == 0 and [row[0] for row in table.rows] == ["two_hop *", "full line"]
     assert "AUC" not in table.header and "coverage" in table.header
     assert table.rows[0][table.header.index("coverage")] == "-"
     assert "seed 3" in table.title and "95% intervals of 50" in table.title
-    for each in (
-        table,
-        evaluation.slice_rows(report),
-        evaluation.candidate_recall_rows(report),
-        evaluation.comparison_rows(report),
-    ):
+    for each in (table, slice_rows(report), candidate_recall_rows(report), comparison_rows(report)):
         assert each.rows and {len(row) for row in each.rows} == {len(each.header)}
-    assert evaluation.candidate_recall_rows(report).rows[0][2].startswith("0.5000 [")
+    assert candidate_recall_rows(report).rows[0][2].startswith("0.5000 [")
 
 
 def test_tables_are_cut_to_the_width_of_a_terminal_and_lose_nothing() -> None:
     report = example_report()
-    whole = evaluation.system_rows(report)
-    parts = evaluation.fit(whole)
+    whole = system_rows(report)
+    parts = fit(whole)
     assert whole.width > 100 and all(part.width <= 100 for part in parts)
-    assert evaluation.report_rows(report) == parts[0]
+    assert report_rows(report) == parts[0]
     assert parts[0].header[:4] == ("system", "kind", "ndcg@20", "recall@20")
     assert [name for part in parts for name in part.header[2:]] == list(whole.header[2:])
     for place, row in enumerate(whole.rows):
         assert [cell for part in parts for cell in part.rows[place][2:]] == list(row[2:])
         assert {part.rows[place][:2] for part in parts} == {row[:2]}
-    narrow = evaluation.fit(whole, width=1)
+    narrow = fit(whole, width=1)
     assert [len(part.header) for part in narrow] == [3] * (len(whole.header) - 2)
-    for table in (evaluation.slice_rows(report), evaluation.candidate_recall_rows(report)):
-        assert all(part.width <= 100 for part in evaluation.fit(table))
+    for table in (slice_rows(report), candidate_recall_rows(report)):
+        assert all(part.width <= 100 for part in fit(table))
 
 
 def test_tables_of_an_empty_report_have_no_rows() -> None:
     bare = EvaluationReport("items", Protocol("last", 20, 0), ())
-    for make in (
-        evaluation.report_rows,
-        evaluation.slice_rows,
-        evaluation.candidate_recall_rows,
-        evaluation.comparison_rows,
-    ):
+    for make in (report_rows, slice_rows, candidate_recall_rows, comparison_rows):
         assert make(bare).rows == ()
-    assert evaluation.fit(evaluation.system_rows(bare))[0].header == ("system", "kind")
-    unmeasured = evaluation.system_report("popular", "source", measured([[1]], [[]], 20))
-    table = evaluation.report_rows(dataclasses.replace(bare, systems=(unmeasured,)))
+    assert fit(system_rows(bare))[0].header == ("system", "kind")
+    unmeasured = system_report("popular", "source", measured([[1]], [[]], 20))
+    table = report_rows(dataclasses.replace(bare, systems=(unmeasured,)))
     assert table.best is None and set(table.rows[0][2:]) == {"-"}
-
-
-def test_every_public_name_exists_and_is_listed_once() -> None:
-    assert sorted(set(evaluation.__all__)) == sorted(evaluation.__all__)
-    for name in evaluation.__all__:
-        assert hasattr(evaluation, name), name
-    assert SystemReport.__name__ in evaluation.__all__

@@ -18,8 +18,9 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from nextedge.build import evaluate, rank
-from nextedge.build.evaluation import impressions as shown
+from nextedge.build import evaluate
+from nextedge.build.evaluation import impression_metrics
+from nextedge.build.training_set import training_set
 from nextedge.cli.main import app
 from nextedge.config import RankerConfig, SourceConfig, SurfaceConfig
 from nextedge.errors import InputError
@@ -168,10 +169,13 @@ def test_degrees_are_read_from_a_file(tmp_path: Path) -> None:
 def test_bounds_are_those_of_the_steps() -> None:
     from nextedge.planning import drivers
 
-    assert shown.MOST_ROWS == SHOWN
+    assert impression_metrics.MOST_ROWS == SHOWN
     assert evaluate.MAX_QUERIES == EVALUATED
-    assert rank.FUSION_QUERIES == drivers.FUSION
-    assert (rank.COLD_SHARE, rank.COLD_PARTS) == (drivers.COLD_SHARE, drivers.COLD_PARTS)
+    assert training_set.FUSION_QUERIES == drivers.FUSION
+    assert (training_set.COLD_SHARE, training_set.COLD_PARTS) == (
+        drivers.COLD_SHARE,
+        drivers.COLD_PARTS,
+    )
 
 
 def test_training_does_not_grow_beyond_its_bound(shipped: Coefficients) -> None:

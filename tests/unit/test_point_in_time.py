@@ -12,17 +12,19 @@ from hypothesis import strategies as st
 
 from nextedge.build.entities import EntitiesStep
 from nextedge.build.tables import TablesStep
+from nextedge.build.time_split.history import History
 from nextedge.build.time_split.pairs import Pairs
-from nextedge.build.time_split.split import Window
-from nextedge.build.time_split.window_pipeline import WindowPipelines
-from nextedge.build.time_split.windows import History, serving_snapshot, window_snapshot
+from nextedge.build.time_split.split import TimeSplit, Window
+from nextedge.build.time_split.surface_history import SurfaceHistory
+from nextedge.build.time_split.window_pipeline import WindowPipelineFactory
+from nextedge.build.time_split.window_snapshot import serving_snapshot, window_snapshot
 from nextedge.config import parse_config
 from nextedge.data.synthetic import SyntheticConfig, generate_tenant
 from nextedge.engines.duckdb.engine import LocalEngine
 from nextedge.graph.scope import Scope
 from nextedge.graph.snapshot import relation_of
 from nextedge.progress import quiet
-from nextedge.ranking.pipeline import RankingPipeline, declared_features
+from nextedge.ranking.pipeline import RankingPipeline
 from nextedge.types import CONNECTS, FloatArray, Requests
 
 TABLES = ("connections", "interactions", "impressions")
@@ -71,11 +73,11 @@ def computed(
     pairs = Pairs.of(scope.graph, relation)
     before = pairs.first <= as_of
     window = Window("label_0", as_of, before, ~before)
-    features = declared_features(scope, config.surface(surface))
+    cut = SurfaceHistory(history, relation, scope, pairs, TimeSplit("time", "", [window]))
     settings = config.surface(surface)
     with LocalEngine(temp_directory=work / "spill") as engine:
-        lines = WindowPipelines(engine, work, settings, history, pairs, features, {})
-        line = lines.line(window).open()
+        lines = WindowPipelineFactory(engine, work, settings, cut, {})
+        line = lines.pipeline(window).open()
     requests = Requests(QUERIES, as_of, 20)
     return line, line.matrix(requests, line.retrieve(requests))
 

@@ -11,6 +11,7 @@ from nextedge.config import load_config
 from nextedge.errors import ConfigError, CorruptValueError, StoreError
 from nextedge.serving.caches import shared_lru as ranked_store
 from nextedge.serving.caches.lru import Cache
+from nextedge.serving.caches.ranked_list import RankedList
 from nextedge.serving.caches.shared_lru import (
     TwoLevelCache,
     pack_ranked,
@@ -18,7 +19,6 @@ from nextedge.serving.caches.shared_lru import (
     store_key,
     unpack_ranked,
 )
-from nextedge.serving.rank_with_deadline import RankedList
 from nextedge.stores.memory import MemoryStore
 from nextedge.stores.packing import pack
 from nextedge.types import Candidates

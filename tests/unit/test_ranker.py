@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import ndcg_score
 
-from nextedge.build.training_set.label_rows import _drawn
+from nextedge.build.training_set.label_rows import sample_rows
 from nextedge.config import RankerConfig
-from nextedge.models.rankers.gbdt import LabelledRows, _Softmax, boost
+from nextedge.models.rankers.gbdt import _Softmax, boost
+from nextedge.models.rankers.labelled_rows import LabelledRows
 from nextedge.models.rankers.linear import LinearBlend
 from nextedge.models.rankers.ndcg import ndcg_of_rows
 from nextedge.models.rankers.ranker import Calibrator
@@ -82,7 +83,7 @@ def test_drawn_rows_stand_for_all():
     candidates = Candidates(indptr, np.arange(sizes.sum(), dtype=np.int32))
     label = random.random(len(candidates)) < 0.01
     label[indptr[2] : indptr[3]] = False
-    kept, weight = _drawn(candidates, label, RankerConfig(), random)
+    kept, weight = sample_rows(candidates, label, RankerConfig(), random)
     assert not kept[indptr[2] : indptr[3]].any(), "queries without a positive teach nothing"
     assert kept[label].all() and (weight[label] == 1).all()
     for query in (0, 1, 3):

@@ -12,7 +12,8 @@ import pytest
 
 from nextedge.build.entities import EntitiesStep
 from nextedge.build.tables import TablesStep
-from nextedge.build.time_split.windows import History, serving_snapshot
+from nextedge.build.time_split.history import History
+from nextedge.build.time_split.window_snapshot import serving_snapshot
 from nextedge.config import parse_config
 from nextedge.data.synthetic import SyntheticConfig, generate_tenant
 from nextedge.engines.duckdb.engine import LocalEngine
@@ -24,7 +25,7 @@ from nextedge.features.feature import FeatureInput, FeatureSet, feature_groups
 from nextedge.graph.scope import Scope
 from nextedge.graph.snapshot import Snapshot
 from nextedge.progress import quiet
-from nextedge.serving.live_counters import LiveFacts
+from nextedge.serving.release.live_counters import LiveFacts
 from nextedge.types import CONNECTS, ENGAGES, Candidates, Relation, Requests
 
 TABLES = ("users", "items", "connections", "interactions")

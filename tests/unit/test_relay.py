@@ -24,11 +24,11 @@ from nextedge.testing.logs import assert_ordered, event, events_of
 _RELAY = """
 import sys, threading, time
 from pathlib import Path
-from nextedge.events.logs.sqlite import groups as local_groups
+from nextedge.events.logs.sqlite import consumer as local_consumer
 from nextedge.events.logs.sqlite.log import LocalLog
 from nextedge.events.logs.relay import Relay
 
-local_groups._LEASE_SECONDS = 0.3
+local_consumer._LEASE_SECONDS = 0.3
 source, target = LocalLog(Path(sys.argv[1])), LocalLog(Path(sys.argv[2]))
 append = target.append
 

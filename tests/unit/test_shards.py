@@ -28,7 +28,8 @@ from nextedge.index.sharded import saved_bounds
 from nextedge.index.vector_index import VectorIndex
 from nextedge.releases.manifest import Release
 from nextedge.releases.repository import Releases
-from nextedge.serving.deadline import Deadline, StageLatency
+from nextedge.serving.rank_with_deadline import Deadline
+from nextedge.serving.release.loaded import StageLatency
 from nextedge.serving.shards import protocol
 from nextedge.serving.shards.client import RemoteIndex, ShardClient
 from nextedge.serving.shards.indexes import KEPT_RELEASES, PartIndexes, held

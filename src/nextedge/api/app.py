@@ -150,9 +150,9 @@ def _metrics(app: FastAPI, tenants: Tenants) -> None:
     def prometheus(request: Request) -> Response:
         """Metrics as Prometheus reads them: of the key's tenant, for the operator of all."""
         for tenant in tenants:
-            log = tenant.recommender.request_log
+            log = tenant.recommender.session.request_log
             tenants.metrics.lost(tenant.name, 0 if log is None else log.lost)
-            for of, counts in tenant.recommender.store_counts().items():
+            for of, counts in tenant.recommender.session.store_counts().items():
                 tenants.metrics.stored(tenant.name, of, counts)
             tenants.metrics.events(tenant.name, tenant.recommender.overlay.log)
         own = request.scope[CALLER].tenant

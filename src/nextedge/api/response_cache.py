@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from nextedge.api.metrics import Metrics
     from nextedge.api.tenants import Caller, Tenant, Tenants
     from nextedge.recommender import Recommender
-    from nextedge.serving.release import LoadedRelease
+    from nextedge.serving.release.loaded import LoadedRelease
     from nextedge.types import Identifier, IndexArray
 
 KEY = "nextedge.hot"
@@ -98,14 +98,14 @@ class HotAnswers:
                 return None
             self._answers.put(key, replace(kept, narrowed=narrowed))
         recommendation_id = os.urandom(16).hex()
-        log = self.recommender.request_log
+        log = self.recommender.session.request_log
         if log is not None:
             log.repeat(recommendation_id, kept.recommendation_id)
         return kept.before + recommendation_id.encode() + kept.after, kept
 
     def _release_of(self, user_id: Identifier) -> LoadedRelease | None:
         try:
-            return self.recommender.served.of_user(user_id)[0]
+            return self.recommender.session.active.now().of_user(user_id)[0]
         except NextEdgeError:
             return None
 
@@ -118,7 +118,7 @@ class HotAnswers:
         now = time.monotonic()
         if now - self._looked <= _SECONDS:
             return
-        self._looked, served = now, self.recommender.served.stamp
+        self._looked, served = now, self.recommender.session.active.stamp
         if served != self._served:
             self._answers.clear()  # none of them is sent again
         self._served = served

@@ -42,8 +42,8 @@ class Tenant:
             recommender.config.serving, None if shared is None else shared / f"{self.name}.quota"
         )
         self._metrics = metrics
-        if recommender.shards is not None:
-            recommender.shards.tell = partial(metrics.shard, self.name)
+        if recommender.session.shards is not None:
+            recommender.session.shards.tell = partial(metrics.shard, self.name)
         collector = recommender.config.serving.traces
         self.traces = None if collector is None else tracer_provider(collector)
 

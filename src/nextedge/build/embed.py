@@ -1,9 +1,12 @@
-"""Step: train the models that are worth training once, for all windows to use.
+"""Step 5: train the models that are worth training once, for all windows to use.
 
-The training graph holds the edges that no window holds back, so that no label of any window has
-been seen. An inductive model is trained once and embeds every later graph with the same
-parameters: the ranker meets the same space when it is trained and when it serves. Models with
-an embedding for each node of its own are trained again for the evaluation and for serving.
+Inputs: the records, the snapshot, and the windows. Output: ``<graph>/<source>/`` artifacts, and
+``embed.json``, which names the models that were left out and says why.
+
+The ``common`` graph holds the edges that are no label of any window. An inductive model is trained
+on it once and embeds every later graph with the same parameters: the ranker meets the same space
+when it is trained and when it serves. A transductive model, which has one embedding a node, is
+trained again for the evaluation and for serving.
 """
 
 from __future__ import annotations
@@ -11,20 +14,16 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from nextedge.build.step import SurfaceStep
-from nextedge.build.time_split.split import Window
-from nextedge.build.time_split.windows import History, cut, window_snapshot
+from nextedge.build.time_split.surface_history import SurfaceHistory
 from nextedge.errors import TooLittleDataError
 from nextedge.graph.scope import Scope
-from nextedge.graph.snapshot import Snapshot, relation_of
 from nextedge.models.artifact import fingerprint
 from nextedge.models.distributed.launcher import fit
-from nextedge.models.model import TrainingData
 from nextedge.progress import Progress
 from nextedge.ranking.pipeline import enabled_sources
 from nextedge.retrieval.model_source import ModelSource, training_data
@@ -36,7 +35,7 @@ SERVE = "serve"
 
 
 class EmbedStep(SurfaceStep):
-    """``<graph>/<source>/`` artifacts of trained models, and ``embed.json`` on what was left out."""
+    """Trains every enabled model of one surface that is trained, not fitted for each graph."""
 
     name = "embed"
 
@@ -45,36 +44,30 @@ class EmbedStep(SurfaceStep):
         return {
             "sources": surface.model_dump()["sources"],
             "kind": surface.kind,
-            "split": self.config.split.model_dump(),
             "torch": _has_torch(),
         }
 
     def run(self, inputs: Mapping[str, Path], output: Path, progress: Progress) -> None:
-        history = History.load(inputs["entities"])
         surface = self.config.surface(self.surface)
-        relation = relation_of(surface)
-        served = Scope(Snapshot.load(inputs["snapshot"], history.entities), relation)
+        history = SurfaceHistory.load(inputs, surface)
         sources = [
             source
-            for source in enabled_sources(served, surface).values()
+            for source in enabled_sources(history.served, surface).values()
             if issubclass(source, ModelSource) and source.model_class().trained
         ]
         left_out: dict[str, str] = {}
         (output / COMMON).mkdir()
         if sources:
-            pairs, windows, _, _ = cut(history, relation, self.config.split, served.graph)
-            seen = np.logical_and.reduce([window.graph for window in windows])
-            common = Window(COMMON, windows[0].as_of, seen, np.zeros_like(seen))
             with vanishing(output) as folder:
-                scopes = {SERVE: served}
-                for name, window in ((COMMON, common), (EVALUATION, windows[-1])):
-                    (folder / name).mkdir()
-                    snapshot = window_snapshot(
-                        history, relation, pairs, window, folder / name, self.engine
-                    )
-                    scopes[name] = Scope(snapshot, relation)
+                scopes = {SERVE: history.served}
+                for window in (history.split.common(), history.split.evaluation):
+                    (folder / window.name).mkdir()
+                    snapshot = history.snapshot(window, folder / window.name, self.engine)
+                    scopes[window.name] = Scope(snapshot, history.relation)
                 for source in sources:
-                    self._train(source, scopes, output, progress, left_out)
+                    reason = self._train(source, scopes, output, progress)
+                    if reason:
+                        left_out[source.name] = reason
         (output / "embed.json").write_text(json.dumps({"left_out": left_out}, indent=1))
 
     def _train(
@@ -83,43 +76,33 @@ class EmbedStep(SurfaceStep):
         scopes: Mapping[str, Scope],
         output: Path,
         progress: Progress,
-        left_out: dict[str, str],
-    ) -> None:
+    ) -> str:
+        """Train a model for every graph that needs its own; returns why it is left out, or ""."""
         setting = self.config.surface(self.surface).sources.get(source.name)
         config = source.config(setting.options if setting else {})
         model = source.model_class()()
         if model.extra == "train" and not _has_torch():
-            left_out[source.name] = "torch is not installed: pip install 'nextedge[train]'"
-            return
-        graphs = [COMMON] if model.inductive else [COMMON, EVALUATION, SERVE]
-        for graph in graphs:
+            return "torch is not installed: pip install 'nextedge[train]'"
+        for graph in [COMMON] if model.inductive else [COMMON, EVALUATION, SERVE]:
             data = training_data(scopes[graph])
+            # By the graph's content, not the step's key: other settings go on with the same epochs.
             mark = fingerprint(data.graph.indptr, data.graph.indices)
-            checkpoints = output.parent / "checkpoints" / f"{source.name}-{mark}"
-            data = TrainingData(
-                data.relation,
-                data.graph,
-                data.query_features,
-                data.candidate_features,
-                data.others,
-                data.seed,
-                checkpoints,
-            )
+            data = replace(data, directory=output.parent / "checkpoints" / f"{source.name}-{mark}")
 
-            def told(text: str, done: int, total: int, graph: str = graph) -> None:
+            def report(text: str, done: int, total: int, graph: str = graph) -> None:
                 progress(f"embed {self.surface}: {text} ({graph})", done, total)
 
             try:
-                fitted = fit(model, data, config, told, self.config.training)
+                artifact = fit(model, data, config, report, self.config.training)
             except TooLittleDataError as error:
-                left_out[source.name] = str(error)
-                return
+                return str(error)
             (output / graph).mkdir(exist_ok=True)
-            fitted.save(output / graph / source.name)
+            artifact.save(output / graph / source.name)
+        return ""
 
 
 def trained_models(directory: Path, graph: str) -> dict[str, Path]:
-    """Folders of the trained models by source, as a graph's line uses them."""
+    """Folders of the trained models by source, as the pipeline of a graph uses them."""
     folders = [directory / name for name in (COMMON, graph) if (directory / name).exists()]
     return {path.name: path for folder in folders for path in sorted(folder.iterdir())}
 

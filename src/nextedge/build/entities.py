@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 
 from nextedge import schema
 from nextedge.build.step import Step
-from nextedge.build.suppression import HIDDEN
 from nextedge.build.tables_to_graph.columns import EncodeColumns, in_order, write_order
 from nextedge.build.tables_to_graph.edges import close_ids, intern, intern_hidden
 from nextedge.config import Config
@@ -74,8 +73,12 @@ class EntitiesStep(Step):
         for name in RECORDS:
             if (tables / f"{name}.parquet").exists():
                 intern(self.engine, tables / f"{name}.parquet", name, entities, output / name)
-        if (tables / f"{HIDDEN}.parquet").exists():
-            intern_hidden(tables / f"{HIDDEN}.parquet", ids[schema.USERS], output / HIDDEN)
+        if (tables / f"{schema.HIDDEN_CONNECTIONS}.parquet").exists():
+            intern_hidden(
+                tables / f"{schema.HIDDEN_CONNECTIONS}.parquet",
+                ids[schema.USERS],
+                output / schema.HIDDEN_CONNECTIONS,
+            )
         close_ids()
 
     def _columns(

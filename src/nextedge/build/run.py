@@ -1,4 +1,8 @@
-"""The offline line: tables → entities → snapshot → embed → sources → index → rank → evaluate → publish."""
+"""Run the offline line: read the tables, run every step that is not done yet, publish a release.
+
+The steps, in order: ``tables``, ``entities``, ``snapshot``, then for each surface ``windows``,
+``embed``, ``sources``, ``index``, ``rank``, ``evaluate``.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +14,17 @@ from typing import TYPE_CHECKING
 
 from nextedge.build.cache.fingerprint import fingerprint, objects_fingerprint
 from nextedge.build.cache.named_run import NamedRun
-from nextedge.build.cache.remote import RemoteStepCache
+from nextedge.build.cache.remote_step_cache import RemoteStepCache
 from nextedge.build.embed import EmbedStep
 from nextedge.build.entities import EntitiesStep
 from nextedge.build.evaluate import EvaluateStep
 from nextedge.build.index import IndexStep
 from nextedge.build.rank import RankStep
-from nextedge.build.snapshot import SnapshotStep, SourcesStep
-from nextedge.build.step import Step, StepRunner
+from nextedge.build.snapshot import SnapshotStep
+from nextedge.build.sources import SourcesStep
+from nextedge.build.step import Step, StepOutput, StepRunner
 from nextedge.build.tables import TablesStep
+from nextedge.build.windows import WindowsStep
 from nextedge.config import Config
 from nextedge.engines.base import Engine
 from nextedge.errors import InputError, nearest
@@ -32,18 +38,16 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-Kept = tuple[str, Path]
-"""Key and folder of a step's output."""
-
 SHARED = (TablesStep.name, EntitiesStep.name, SnapshotStep.name)
 OF_SURFACE = (
-    (EmbedStep, ("entities", "snapshot")),
+    (WindowsStep, ("entities", "snapshot")),
+    (EmbedStep, ("entities", "snapshot", "windows")),
     (SourcesStep, ("entities", "snapshot", "embed")),
     (IndexStep, ("sources",)),
-    (RankStep, ("entities", "snapshot", "embed")),
-    (EvaluateStep, ("entities", "snapshot", "embed", "rank")),
+    (RankStep, ("entities", "snapshot", "windows", "embed")),
+    (EvaluateStep, ("entities", "snapshot", "windows", "embed", "rank")),
 )
-"""The steps of a surface in their order, and whose outputs each one reads."""
+"""The steps of a surface in order, each with the steps whose outputs it reads."""
 STEPS = (*SHARED, *(step.name for step, _ in OF_SURFACE))
 """Names of all steps, in the order in which they run."""
 
@@ -53,11 +57,12 @@ class BuildOptions:
     """How one build runs.
 
     Attributes:
-        surfaces: only these; none = all.
+        surfaces: only these; none means all.
         fresh: run every step anew.
         promote: serve the release.
-        until: the last step that runs, and nothing is published; None = all, and publish.
-        run: name under which calls go on with the inputs of the first, see ``NamedRun``.
+        until: the last step to run, without a release; None runs all steps and publishes.
+        run: name of a build that several calls continue with the inputs of the first, see
+            ``NamedRun``.
         wait_seconds: how long to wait while another build holds the lock.
     """
 
@@ -87,7 +92,7 @@ def build(
         BuildLockedError: another build runs on the same state folder.
         DataError: the tables cannot be used.
         MemoryBoundError: a step needs more memory than ``build.memory_gib``.
-        StorageError: the disk is full. What was served before goes on being served.
+        StorageError: the disk is full. The served release stays served.
     """
     names = options.surfaces or tuple(config.surfaces)
     for name in names:
@@ -104,31 +109,32 @@ def build(
                 if options.promote:
                     releases.promote(published)
                 return published
-        workshop = StepRunner(
+        runner = StepRunner(
             state / "work",
             progress,
             fresh=options.fresh,
-            spent=engine.spent,
-            shelf=None if bucket is None else RemoteStepCache(bucket, progress),
+            engine_costs=engine.spent,
+            remote=None if bucket is None else RemoteStepCache(bucket, progress),
             memory_bytes=bound_bytes(config.build.memory_gib),
         )
-        first = _tables_step(config, engine, frames, workshop, run)
-        done = _shared(config, engine, first, workshop, options.until)
-        if options.until in done:
+        tables = _tables_step(config, engine, frames, runner, run)
+        shared = _run_shared(config, engine, tables, runner, options.until)
+        if options.until in shared:
             return None
-        of_surface = {
-            name: _surface(config, engine, name, workshop, done, options.until) for name in names
+        surfaces = {
+            name: _run_surface(config, engine, name, runner, shared, options.until)
+            for name in names
         }
         if options.until:
             return None
-        parts = _parts(done, of_surface)
+        parts = _parts(shared, surfaces)
         parts[COSTS] = state / "work" / COSTS
         with writing(parts[COSTS]):
-            parts[COSTS].write_text(json.dumps({"steps": workshop.usage}, indent=1))
+            parts[COSTS].write_text(json.dumps({"steps": runner.usage}, indent=1))
         release = releases.publish(config, names, parts, promote=options.promote, progress=progress)
         if run:
             run.finish(releases, release)
-        workshop.tidy()
+        runner.tidy()
     progress(f"release {release}", 1, 1)
     return release
 
@@ -137,14 +143,14 @@ def _tables_step(
     config: Config,
     engine: Engine,
     frames: dict[str, pa.Table] | None,
-    workshop: StepRunner,
+    runner: StepRunner,
     run: NamedRun | None,
 ) -> Step:
-    """The first step, over the inputs of now, or over those that a named run began with."""
+    """The first step, over the present inputs, or over those that a named run began with."""
     objects = objects_fingerprint(config, frames)
-    if run and run.inputs and not workshop.fresh:
+    if run and run.inputs and not runner.fresh:
         step = TablesStep(config, engine, run.inputs, frames, objects)
-        if workshop.has(step, {}):
+        if runner.has(step, {}):
             return step
     inputs = fingerprint(config, frames)
     if run:
@@ -152,34 +158,34 @@ def _tables_step(
     return TablesStep(config, engine, inputs, frames, objects)
 
 
-def _shared(
-    config: Config, engine: Engine, first: Step, workshop: StepRunner, until: str | None
-) -> dict[str, Kept]:
-    """The steps that all surfaces share, as far as ``until``; returns the outputs by step."""
-    done = {first.name: workshop.complete(first, {})}
+def _run_shared(
+    config: Config, engine: Engine, tables: Step, runner: StepRunner, until: str | None
+) -> dict[str, StepOutput]:
+    """Run the steps that all surfaces share, as far as ``until``; returns outputs by step."""
+    outputs = {tables.name: runner.complete(tables, {})}
     for step, needed in (
         (EntitiesStep(config, engine), "tables"),
         (SnapshotStep(engine), "entities"),
     ):
-        if until in done:
+        if until in outputs:
             break
-        done[step.name] = workshop.complete(step, {needed: done[needed]})
-    return done
+        outputs[step.name] = runner.complete(step, {needed: outputs[needed]})
+    return outputs
 
 
-def _surface(
+def _run_surface(
     config: Config,
     engine: Engine,
-    name: str,
-    workshop: StepRunner,
-    done: Mapping[str, Kept],
+    surface: str,
+    runner: StepRunner,
+    shared: Mapping[str, StepOutput],
     until: str | None,
-) -> dict[str, Kept]:
-    """The steps of one surface, as far as ``until``; returns the outputs by step."""
-    outputs = dict(done)
-    for step, needs in OF_SURFACE:
-        outputs[step.name] = workshop.complete(
-            step(config, engine, name), {each: outputs[each] for each in needs}
+) -> dict[str, StepOutput]:
+    """Run the steps of one surface, as far as ``until``; returns outputs by step."""
+    outputs = dict(shared)
+    for step, inputs in OF_SURFACE:
+        outputs[step.name] = runner.complete(
+            step(config, engine, surface), {name: outputs[name] for name in inputs}
         )
         if step.name == until:
             break
@@ -187,21 +193,21 @@ def _surface(
 
 
 def _parts(
-    done: Mapping[str, Kept], of_surface: Mapping[str, Mapping[str, Kept]]
+    shared: Mapping[str, StepOutput], surfaces: Mapping[str, Mapping[str, StepOutput]]
 ) -> dict[str, Path]:
-    """What goes into the release, by place."""
+    """The files and folders of a release, by their path in it."""
     parts = {
-        "tables/check.json": done["tables"][1] / "check.json",
-        "entities": done["entities"][1] / "entities",
-        "snapshot": done["snapshot"][1],
+        "tables/check.json": shared["tables"].folder / "check.json",
+        "entities": shared["entities"].folder / "entities",
+        "snapshot": shared["snapshot"].folder,
     }
-    for name, outputs in of_surface.items():
-        place = f"surfaces/{name}"
+    for name, outputs in surfaces.items():
+        path = f"surfaces/{name}"
         parts |= {
-            f"{place}/sources": outputs["sources"][1],
-            f"{place}/index": outputs["index"][1],
-            f"{place}/ranker": outputs["rank"][1] / "ranker",
-            f"{place}/training.json": outputs["rank"][1] / "training.json",
-            f"{place}/evaluation.json": outputs["evaluate"][1] / "evaluation.json",
+            f"{path}/sources": outputs["sources"].folder,
+            f"{path}/index": outputs["index"].folder,
+            f"{path}/ranker": outputs["rank"].folder / "ranker",
+            f"{path}/training.json": outputs["rank"].folder / "training.json",
+            f"{path}/evaluation.json": outputs["evaluate"].folder / "evaluation.json",
         }
     return parts

@@ -1,4 +1,8 @@
-"""Steps that make what is served: the snapshot of everything, and the fitted sources."""
+"""Step 3: the graphs of all records, as requests read them.
+
+Input: the records of the entities step. Output: one folder a graph, memory-mapped by every server
+process, beside the communities and the real-time features.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nextedge.build.embed import SERVE, trained_models
-from nextedge.build.fit_sources import FitSources
-from nextedge.build.step import Step, SurfaceStep, checkpoints
-from nextedge.build.time_split.windows import History, serving_snapshot
+from nextedge.build.step import Step
+from nextedge.build.time_split.history import History
+from nextedge.build.time_split.window_snapshot import serving_snapshot
 from nextedge.engines.base import Engine
 from nextedge.progress import Progress
 
 
 class SnapshotStep(Step):
-    """The graphs of all records, memory-mapped by whoever serves."""
+    """Makes the snapshot that is served."""
 
     name = "snapshot"
     version = 4
@@ -30,23 +33,3 @@ class SnapshotStep(Step):
         progress("snapshot: graphs", 0, 1)
         history = History.load(inputs["entities"])
         serving_snapshot(history, output, self.engine).save(output)
-
-
-class SourcesStep(SurfaceStep):
-    """The fitted arrays of every source of one surface, over the serving snapshot."""
-
-    name = "sources"
-
-    def settings(self) -> Mapping[str, Any]:
-        surface = self.config.surface(self.surface)
-        return {"sources": surface.model_dump()["sources"], "kind": surface.kind}
-
-    def run(self, inputs: Mapping[str, Path], output: Path, progress: Progress) -> None:
-        progress(f"sources {self.surface}", 0, 1)
-        FitSources(
-            inputs["entities"] / "entities",
-            inputs["snapshot"],
-            self.config.surface(self.surface),
-            trained_models(inputs["embed"], SERVE),
-            output,
-        ).run(self.engine, checkpoints(output) / "layers")

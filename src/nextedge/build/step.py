@@ -1,4 +1,4 @@
-"""What a step is, and how its output is kept so that an unchanged step is never run twice."""
+"""What a step is, and how its output is kept so that an unchanged step never runs twice."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from nextedge.build.cache.memory_budget import require
-from nextedge.build.cache.remote import DONE, RemoteStepCache
+from nextedge.build.cache.remote_step_cache import DONE, RemoteStepCache
 from nextedge.build.cache.resource_usage import measured
 from nextedge.config import Config
 from nextedge.engines.base import Engine
@@ -23,11 +23,18 @@ from nextedge.storage.files import writing
 CHECKPOINTS = "checkpoints"
 
 
+class StepOutput(NamedTuple):
+    """Key and folder of a step's output."""
+
+    key: str
+    folder: Path
+
+
 class Step(ABC):
     """One unit of the offline line: inputs and settings in, one folder out.
 
-    The output is keyed by a hash of the step's version, settings and inputs' keys: the same
-    work is found again, a killed step leaves nothing that could be mistaken for an output.
+    The output is keyed by a hash of the step's version, settings and inputs' keys, so that a
+    build finds the same work again.
     """
 
     name: ClassVar[str]
@@ -44,9 +51,8 @@ class Step(ABC):
     def key(self, inputs: Mapping[str, str]) -> str:
         """Hash of everything that decides the output."""
         facts = [self.name, self.version, self.settings(), sorted(inputs.items())]
-        return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[
-            :20
-        ]
+        text = json.dumps(facts, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
 class SurfaceStep(Step):
@@ -59,7 +65,7 @@ class SurfaceStep(Step):
 
 
 def checkpoints(output: Path) -> Path:
-    """Folder in which a step keeps what it has of ``output``, for the run after one that stopped."""
+    """The folder in which a step keeps parts of ``output``, for the build after one that stopped."""
     folder = output.parent / CHECKPOINTS / output.name.split(".")[1]
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -67,7 +73,14 @@ def checkpoints(output: Path) -> Path:
 
 
 class StepRunner:
-    """Keeps the outputs of steps under ``work`` in the state folder."""
+    """Runs steps, and keeps their outputs under ``work`` in the state folder.
+
+    Attributes:
+        engine_costs: returns what the engine took since the last call, beside this process.
+        memory_bytes: memory that a step may take; a step that needs more is refused. None: any.
+        used: names of the output folders that this build needs.
+        usage: cost of each step when it ran, in order; ``reused`` where an earlier build ran it.
+    """
 
     def __init__(
         self,
@@ -75,67 +88,65 @@ class StepRunner:
         progress: Progress,
         *,
         fresh: bool = False,
-        spent: Callable[[], Mapping[str, Any]] = dict,
+        engine_costs: Callable[[], Mapping[str, Any]] = dict,
         memory_bytes: int | None = None,
-        shelf: RemoteStepCache | None = None,
+        remote: RemoteStepCache | None = None,
     ) -> None:
         self.directory = directory
-        self.shelf = shelf
+        self.remote = remote
         self.progress = progress
         self.fresh = fresh
-        self.spent = spent
-        """What an engine took since it was last asked, beside this process."""
+        self.engine_costs = engine_costs
         self.memory_bytes = memory_bytes
-        """What a step may take; one that needs more is refused. None is no bound."""
         self.used: set[str] = set()
         self.usage: list[dict[str, Any]] = []
-        """What each step cost when it ran, in order; ``reused`` where an earlier build ran it."""
 
-    def complete(self, step: Step, inputs: Mapping[str, tuple[str, Path]]) -> tuple[str, Path]:
-        """Run a step unless its output is there already; returns (key, folder).
+    def complete(self, step: Step, inputs: Mapping[str, StepOutput]) -> StepOutput:
+        """Run a step unless its output is there already.
 
         Raises:
             MemoryBoundError: it would need more memory than it may take.
         """
-        key, output = self._place(step, inputs)
+        key, output = self._output(step, inputs)
         self.used.add(output.name)
         if (output / DONE).exists() and not self.fresh:
             self.progress(f"{step.name}: unchanged", 1, 1)
             self._note(step, output, reused=True)
-            return key, output
-        require(step.name, {name: path for name, (_, path) in inputs.items()}, self.memory_bytes)
+            return StepOutput(key, output)
+        folders = {name: folder for name, (_, folder) in inputs.items()}
+        require(step.name, folders, self.memory_bytes)
         for left in self.directory.glob(f".{output.name}.*"):  # by builds that were killed
             shutil.rmtree(left, ignore_errors=True)
+        # Under another name until it is whole: a killed step must not look like an output.
         partial = self.directory / f".{output.name}.{os.getpid()}"
         if self.fresh:
             shutil.rmtree(checkpoints(partial), ignore_errors=True)
         try:
             with writing(output):
                 partial.mkdir(parents=True)
-                fetched = (
-                    self.shelf is not None
-                    and not self.fresh
-                    and self.shelf.fetch(output.name, partial)
-                )
+                fetched = not self.fresh and self._fetch(output.name, partial)
                 if not fetched:
                     partial.mkdir(exist_ok=True)
-                    self._run(step, key, {n: path for n, (_, path) in inputs.items()}, partial)
+                    self._run(step, key, folders, partial)
                 shutil.rmtree(output, ignore_errors=True)
                 os.replace(partial, output)
-                if self.shelf is not None and not fetched:
-                    self.shelf.keep(output.name, output)
+                if self.remote is not None and not fetched:
+                    self.remote.keep(output.name, output)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(checkpoints(partial), ignore_errors=True)
         self._note(step, output, reused=fetched)
-        return key, output
+        return StepOutput(key, output)
+
+    def _fetch(self, name: str, folder: Path) -> bool:
+        return self.remote is not None and self.remote.fetch(name, folder)
 
     def _run(self, step: Step, key: str, inputs: Mapping[str, Path], output: Path) -> None:
         with measured(output) as usage:
             step.run(inputs, output, self.progress)
         give_back()
-        took = {**usage.to_json(), **self.spent()}
-        (output / DONE).write_text(json.dumps({"step": step.name, "key": key, "usage": took}))
+        costs = {**usage.to_json(), **self.engine_costs()}
+        (output / DONE).write_text(json.dumps({"step": step.name, "key": key, "usage": costs}))
 
     def _note(self, step: Step, output: Path, *, reused: bool) -> None:
         done = json.loads((output / DONE).read_text())
@@ -143,18 +154,18 @@ class StepRunner:
         of = {"surface": surface} if surface else {}
         self.usage.append({"step": step.name, **of, "reused": reused, **done.get("usage", {})})
 
-    def has(self, step: Step, inputs: Mapping[str, tuple[str, Path]]) -> bool:
+    def has(self, step: Step, inputs: Mapping[str, StepOutput]) -> bool:
         """Whether the output of a step is there."""
-        return (self._place(step, inputs)[1] / DONE).exists()
+        return (self._output(step, inputs).folder / DONE).exists()
 
-    def _place(self, step: Step, inputs: Mapping[str, tuple[str, Path]]) -> tuple[str, Path]:
+    def _output(self, step: Step, inputs: Mapping[str, StepOutput]) -> StepOutput:
         key = step.key({name: key for name, (key, _) in inputs.items()})
-        return key, self.directory / f"{step.name}-{key}"
+        return StepOutput(key, self.directory / f"{step.name}-{key}")
 
     def tidy(self) -> None:
-        """Drop outputs that the last build did not use."""
+        """Delete outputs that the last build did not use."""
         for path in self.directory.iterdir() if self.directory.exists() else ():
             if path.name not in self.used:
                 shutil.rmtree(path, ignore_errors=True)
-        if self.shelf is not None:
-            self.shelf.drop_all_but(self.used)
+        if self.remote is not None:
+            self.remote.drop_all_but(self.used)

@@ -18,11 +18,9 @@ import pyarrow.parquet as pq
 
 from nextedge import schema
 from nextedge.events.event import Event
-from nextedge.events.state.facts import FoldedState
+from nextedge.events.state.folded_state import FoldedState
 from nextedge.types import BoolArray, IntArray
 
-HIDDEN = "hidden_connections"
-"""Name of the table of hidden pairs, ids as text; whoever hides all of them is a pair alone."""
 _FAVOURS = ("accept", "connect")
 _WITHHOLDING = ("leave", "opt_out", "opt_in", "hide_connection", "unhide_connection")
 _PEOPLE_COLUMNS = {
@@ -175,7 +173,7 @@ def _hide(tables: Path, pairs: list[tuple[str, str]]) -> None:
     )
     taken = _in_pairs(pa.table({schema.SRC: text[0], schema.DST: text[1]}), marked)
     pq.write_table(rows.filter(pa.array(~taken)), path, compression="zstd")
-    pq.write_table(marked, tables / f"{HIDDEN}.parquet", compression="zstd")
+    pq.write_table(marked, tables / f"{schema.HIDDEN_CONNECTIONS}.parquet", compression="zstd")
     _rewrite(tables, schema.IMPRESSIONS, lambda shown: _without_answers(shown, marked))
 
 

@@ -87,7 +87,8 @@ def build(
 
     A build that was stopped resumes where it stopped.
 
-    Steps: tables, entities, snapshot, then of each surface embed, sources, index, rank, evaluate.
+    Steps: tables, entities, snapshot, then of each surface windows, embed, sources,
+    index, rank, evaluate.
     """
     from nextedge.build.run import BuildOptions
 

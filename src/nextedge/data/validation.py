@@ -50,6 +50,14 @@ def validate(config: Config, engine: Engine, frames: Mapping[str, Any] | None = 
     return validated
 
 
+def check_data(config: Config, frames: Mapping[str, Any] | None = None) -> CheckReport:
+    """The report of ``inspect_data`` on an engine of its own."""
+    from nextedge.engines.duckdb.engine import LocalEngine
+
+    with LocalEngine() as engine:
+        return inspect_data(config, engine, frames).report
+
+
 def inspect_data(
     config: Config, engine: Engine, frames: Mapping[str, Any] | None = None
 ) -> Validated:

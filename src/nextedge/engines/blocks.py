@@ -8,11 +8,13 @@ from __future__ import annotations
 import itertools
 import os
 import socket
+import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import pyarrow as pa
 
@@ -73,6 +75,37 @@ def wait_for_result(path: Path) -> pa.Table:
             )
         time.sleep(_LOOK_AGAIN_SECONDS)
     return read_result(path)
+
+
+Key = TypeVar("Key", bound=Hashable)
+Value = TypeVar("Value")
+
+
+class OpenedFiles(Generic[Key, Value]):
+    """What a block function has opened in this process, for its next block; at most ``size``.
+
+    A class variable of the block function: engines send its instances to other processes anew for
+    each block, the class stays there.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._values: dict[Key, Value] = {}
+        self._lock = threading.Lock()
+
+    def get(self, key: Key, open_files: Callable[[], Value]) -> Value:
+        """The value of a key, opened where it is not yet; the least recently used one goes."""
+        with self._lock:
+            value = self._values.pop(key) if key in self._values else open_files()
+            self._values[key] = value
+            for old in list(self._values)[: -self.size]:
+                del self._values[old]
+            return value
+
+    def clear(self) -> None:
+        """Let go of all values: their memory and their mapped files."""
+        with self._lock:
+            self._values.clear()
 
 
 @dataclass

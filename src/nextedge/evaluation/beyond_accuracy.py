@@ -1,4 +1,4 @@
-"""What a list is like besides being right: coverage, novelty, diversity, popularity bias.
+"""Measures of lists beside accuracy: coverage, novelty, diversity, popularity bias.
 
 Per-query values are NaN for an empty list (for fewer than two candidates, in diversity).
 Axes: Q queries, R candidates, N catalogue, D embedding dimensions.
@@ -15,14 +15,12 @@ from scipy import sparse
 from nextedge.config import NEW_BELOW
 from nextedge.errors import InputError
 from nextedge.evaluation._ragged import (
-    BLOCK_VALUES,
     BoolArray,
     FloatArray,
     IntArray,
     check_k,
     check_ragged,
     check_same_queries,
-    cut,
     row_of,
     top_k,
 )
@@ -42,33 +40,31 @@ NOT_A_NUMBER = float("nan")
 class Catalogue:
     """All N candidates that could be recommended, numbered from 0.
 
-    ``popularity[N]`` counts each one's edges at the time of the features. Diversity is
-    measured by ``category int[N]`` (negative: unknown) or else by ``embedding float[N, D]``.
+    ``popularity[N]`` counts the edges of each at the time of the features. ``category int[N]``
+    (negative: unknown) measures diversity.
     """
 
     popularity: npt.NDArray[np.number]
     category: IntArray | None = None
-    embedding: npt.NDArray[np.floating] | None = None
 
     def __post_init__(self) -> None:
         size = len(self.popularity)
-        for name, given in (("category", self.category), ("embedding", self.embedding)):
-            if given is not None and len(given) != size:
-                raise InputError(f"{name} has {len(given)} rows; popularity has {size}")
+        if self.category is not None and len(self.category) != size:
+            raise InputError(f"category has {len(self.category)} rows; popularity has {size}")
 
 
 @dataclass(frozen=True, slots=True)
 class BeyondAccuracy:
     """Means with intervals over queries; coverage and Gini are of the whole system.
 
-    ``popularity_bias`` is the mean percentile of the recommended less that of the positives
-    over the queries that have both: above 0, the system leans to the popular.
+    ``popularity_bias`` is the mean popularity percentile of the recommended candidates minus that
+    of the positives, over the queries that have both: above 0, the system prefers popular ones.
 
-    ``exposure_new`` is the share of a list's exposure, 1 / log2(1 + rank) a place, that new
-    candidates get (those of fewer than ``NEW_BELOW`` edges), ``positive_new`` their share of the
-    positives. ``fairness_new`` is the first over the second: exposure in proportion to merit is
-    1, below it the new are shown less than they are wanted (Singh, Joachims: "Fairness of
-    Exposure in Rankings", KDD 2018, section 4.2).
+    ``exposure_new`` is the share of a list's exposure, 1 / log2(1 + rank) a position, that new
+    candidates get (of fewer than ``NEW_BELOW`` edges), ``positive_new`` their share of the
+    positives. ``fairness_new`` is the first over the second: 1 where exposure is in proportion to
+    merit, less where new candidates get too little (Singh, Joachims: "Fairness of Exposure in
+    Rankings", KDD 2018, section 4.2).
     """
 
     catalogue_coverage: float
@@ -114,9 +110,8 @@ def measure_beyond_accuracy(
     positive_new_Q = list_mean(*positives, new_N.astype(np.float64))
     columns |= {"exposure_new": exposure_Q, "positive_new": positive_new_Q}
     both = np.isfinite(exposure_Q) & np.isfinite(positive_new_Q)
-    diversity_Q = _diversity(indptr, candidate, catalogue)
-    if diversity_Q is not None:
-        columns["diversity"] = diversity_Q
+    if catalogue.category is not None:
+        columns["diversity"] = category_diversity(indptr, candidate, catalogue.category)
     interval = bootstrap_intervals(columns, config)
     exposure_N = np.bincount(candidate, minlength=len(catalogue.popularity))
     return BeyondAccuracy(
@@ -149,7 +144,7 @@ def exposure_share(indptr: IntArray, candidate: IntArray, marked: BoolArray) -> 
 
 
 def _ratio(above_Q: FloatArray, below_Q: FloatArray, config: BootstrapConfig) -> Interval:
-    """Ratio of the means; unknown where nothing is below."""
+    """Ratio of the means; unknown where the second is 0."""
     if not len(below_Q) or below_Q.sum() == 0:
         return UNKNOWN
     return paired_bootstrap(
@@ -157,18 +152,10 @@ def _ratio(above_Q: FloatArray, below_Q: FloatArray, config: BootstrapConfig) ->
     ).ratio
 
 
-def catalogue_coverage(indptr: IntArray, candidate: IntArray, size: int, k: int = 20) -> float:
-    """Return the share of the ``size`` candidates that stand in anyone's first ``k``."""
-    check_k(k)
-    _check_ids("candidates", indptr, candidate, size)
-    shown = np.bincount(top_k(indptr, candidate, k)[1], minlength=size)
-    return float((shown > 0).mean()) if size else NOT_A_NUMBER
-
-
 def self_information(popularity: npt.NDArray[np.number]) -> FloatArray:
     """Return −log2 p of each candidate in bits, float64[N] (Zhou et al., 2010).
 
-    p = (popularity + 1) / (total + N): the added one keeps what nobody has chosen finite.
+    p = (popularity + 1) / (total + N); without the 1 a candidate without edges would be infinite.
     """
     smoothed_N = popularity.astype(np.float64) + 1
     return np.asarray(-np.log2(smoothed_N / smoothed_N.sum()), dtype=np.float64)
@@ -203,44 +190,14 @@ def category_diversity(indptr: IntArray, candidate: IntArray, category: IntArray
     return np.asarray(1 - same_Q / _ordered_pairs(indptr), dtype=np.float64)
 
 
-def embedding_diversity(
-    indptr: IntArray, candidate: IntArray, embedding: npt.NDArray[np.floating]
-) -> FloatArray:
-    """Return float64[Q]: the mean cosine distance over pairs of a list (Ziegler et al., 2005).
-
-    From |Σ u|² = Σ |u|² + Σ over ordered pairs of u · v, so cost is linear in the list. A
-    zero vector lies at distance 1 of all.
-    """
-    _check_ids("candidates", indptr, candidate, len(embedding))
-    norm_N = np.linalg.norm(embedding, axis=1).astype(np.float64)
-    unit_ND = embedding / np.where(norm_N > 0, norm_N, 1.0)[:, None]
-    similar_Q = np.empty(len(indptr) - 1)
-    step = max(1, BLOCK_VALUES // max(1, embedding.shape[1]))
-    for start in range(0, len(similar_Q), step):
-        stop = min(start + step, len(similar_Q))
-        member = _membership(*cut(indptr, candidate, start, stop), len(embedding))
-        sum_QD = member @ unit_ND
-        itself_Q = member @ (norm_N > 0).astype(np.float64)
-        similar_Q[start:stop] = np.square(sum_QD).sum(axis=1) - itself_Q
-    return np.asarray(1 - similar_Q / _ordered_pairs(indptr), dtype=np.float64)
-
-
 def gini(exposure: npt.NDArray[np.number]) -> float:
-    """Return the Gini coefficient of counts: 0 when all are shown alike, near 1 when one is."""
+    """Return the Gini coefficient of counts: 0 for equal counts, near 1 where one candidate has all."""
     total = float(exposure.sum())
     if total == 0:
         return NOT_A_NUMBER
     size = len(exposure)
     weight = 2.0 * np.arange(1, size + 1) - size - 1
     return float(weight @ np.sort(exposure) / (size * total))
-
-
-def _diversity(indptr: IntArray, candidate: IntArray, catalogue: Catalogue) -> FloatArray | None:
-    if catalogue.category is not None:
-        return category_diversity(indptr, candidate, catalogue.category)
-    if catalogue.embedding is not None:
-        return embedding_diversity(indptr, candidate, catalogue.embedding)
-    return None
 
 
 def _membership(indptr: IntArray, candidate: IntArray, size: int) -> sparse.csr_array:

@@ -75,8 +75,8 @@ def rank_metrics(
     """Return the metrics of every query, in memory bounded whatever the number of queries.
 
     ``indptr int64[Q+1]`` cuts ``candidate int32[R]``, best first, and ``positive_indptr
-    int64[Q+1]`` cuts ``positive int32[P]``, ascending. A query without positives is kept in
-    its place and flagged NaN. Raises InputError when the arrays do not have this form.
+    int64[Q+1]`` cuts ``positive int32[P]``, ascending. A query without positives has NaN at
+    its place. Raises InputError when the arrays do not have this form.
 
     >>> import numpy as np
     >>> metrics = rank_metrics(
@@ -85,13 +85,16 @@ def rank_metrics(
     >>> metrics.recall.tolist(), metrics.mrr.tolist()
     ([0.5, 0.0], [0.5, 0.0])
     """
-    _check(indptr, candidate, positive_indptr, positive, k)
+    check_ragged("candidates", indptr, candidate)
+    check_ragged("positives", positive_indptr, positive)
+    check_same_queries(indptr, positive_indptr)
+    check_k(k)
     queries = len(indptr) - 1
     table = np.empty((6, queries), dtype=np.float64)
     step = max(1, BLOCK_VALUES // k)
     for start in range(0, queries, step):
         stop = min(start + step, queries)
-        hit_QK = _hit_matrix(
+        hit_QK = hit_matrix(
             *cut(indptr, candidate, start, stop), *cut(positive_indptr, positive, start, stop), k
         )
         table[:, start:stop] = _metrics_of(hit_QK, np.diff(positive_indptr[start : stop + 1]))
@@ -99,40 +102,9 @@ def rank_metrics(
 
 
 def hit_matrix(
-    indptr: IntArray,
-    candidate: IntArray,
-    positive_indptr: IntArray,
-    positive: IntArray,
-    k: int = 20,
-) -> BoolArray:
-    """Return bool[Q, k]: whether the candidate at each rank is a positive of its query.
-
-    False past the end of a list. The arrays are those of :func:`rank_metrics`.
-    """
-    _check(indptr, candidate, positive_indptr, positive, k)
-    return _hit_matrix(indptr, candidate, positive_indptr, positive, k)
-
-
-def hit_flags(
-    indptr: IntArray, candidate: IntArray, positive_indptr: IntArray, positive: IntArray
-) -> BoolArray:
-    """Return bool[R]: whether each candidate is a positive of its query (a label)."""
-    _check(indptr, candidate, positive_indptr, positive, 1)
-    return locate(indptr, candidate, positive_indptr, positive) >= 0
-
-
-def _check(
-    indptr: IntArray, candidate: IntArray, positive_indptr: IntArray, positive: IntArray, k: int
-) -> None:
-    check_ragged("candidates", indptr, candidate)
-    check_ragged("positives", positive_indptr, positive)
-    check_same_queries(indptr, positive_indptr)
-    check_k(k)
-
-
-def _hit_matrix(
     indptr: IntArray, candidate: IntArray, positive_indptr: IntArray, positive: IntArray, k: int
 ) -> BoolArray:
+    """Return bool[Q, k]: whether the candidate at each rank is a positive of its query."""
     top_indptr, top_candidate = top_k(indptr, candidate, k)
     row_R = row_of(top_indptr)
     rank_R = np.arange(len(top_candidate)) - top_indptr[row_R]

@@ -10,7 +10,7 @@ from typing import Any
 
 from nextedge.errors import InputError
 from nextedge.events.logs.log import LiveLog, Position
-from nextedge.events.state.checkpoint import Snapshots, canonical
+from nextedge.events.state.checkpoint import Checkpoints, canonical
 from nextedge.events.state.overlay import Overlay
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -43,7 +43,7 @@ class EventsReplayed:
 
 
 def replay_events(
-    log: LiveLog, snapshots: Snapshots, make: Callable[[], Overlay], since: str
+    log: LiveLog, snapshots: Checkpoints, make: Callable[[], Overlay], since: str
 ) -> EventsReplayed:
     """Fold the log anew and rewind its consumers.
 

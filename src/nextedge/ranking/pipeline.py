@@ -50,6 +50,11 @@ def blank_of(name: str, values: np.ndarray) -> float | int:
     return np.nan if values.dtype.kind == "f" else int(np.iinfo(values.dtype).max)
 
 
+def ordered(candidates: Candidates, score: FloatArray) -> Candidates:
+    """The candidates of each query with a ``score`` (float32[R]), best first."""
+    return candidates.with_columns(**{SCORE: score}).sorted_by(SCORE)
+
+
 def ranked_as(ranked: Candidates, lists: Sequence[IndexArray]) -> Candidates:
     """The given candidates of each query, in their order, with their columns in ``ranked``.
 
@@ -115,13 +120,22 @@ class RankingPipeline:
         """
         if not self.sources:
             return Candidates.empty(len(requests))
+        return self.merge(requests, self.search(requests, run))
+
+    def search(
+        self, requests: Requests, run: RunSource = lambda _, search: search()
+    ) -> dict[str, Candidates]:
+        """Each source's own candidates, best first; ``run`` as of ``retrieve``."""
         wider = min(1.0 / max(share_eligible(self.scope, requests), 1e-9), _WIDEST)
-        nothing = Candidates.empty(len(requests)).with_columns(score=np.zeros(0, np.float32))
+        empty = Candidates.empty(len(requests)).with_columns(score=np.zeros(0, np.float32))
         found = {}
         for name, source in self.sources.items():
-            limit = int(self.limits[name] * wider)
-            part = run(name, partial(source.candidates, requests, limit))
-            found[name] = nothing if part is None else part
+            part = run(name, partial(source.candidates, requests, int(self.limits[name] * wider)))
+            found[name] = empty if part is None else part
+        return found
+
+    def merge(self, requests: Requests, found: Mapping[str, Candidates]) -> Candidates:
+        """The union of the sources' candidates, by rough score, without those that a filter drops."""
         return merge_candidates(found, eligible(self.scope, requests), self.size, self.fusion)
 
     def consider(self, requests: Requests, given: Candidates) -> Candidates:
@@ -202,8 +216,10 @@ class RankingPipeline:
         Args:
             matrix: the features, where they are at hand.
         """
-        score = self.score(requests, candidates, matrix)
-        ranked = candidates.with_columns(**{SCORE: score}).sorted_by(SCORE)
+        return self.rerank(requests, ordered(candidates, self.score(requests, candidates, matrix)))
+
+    def rerank(self, requests: Requests, ranked: Candidates) -> Candidates:
+        """Ranked candidates, the head of each list in the re-ranker's order where there is one."""
         return ranked if self.reranker is None else self.reranker.rerank(requests, ranked, SCORE)
 
     def run(self, requests: Requests) -> Candidates:

@@ -1,8 +1,7 @@
-"""Which release answers whom: the promoted one, and beside it one on trial for a share of users.
+"""Which release answers which user: the promoted one, and a canary for a share of the users.
 
-While a server runs, a thread of low priority watches what is promoted, by any process. It loads
-and warms up the new release, and then swaps it in: requests under way end on the release they
-began with, and none waits.
+A server follows promotions by a thread of low priority. The thread loads the new release, warms it
+up, and swaps it in: requests under way end on the release they began with, and none waits.
 """
 
 from __future__ import annotations
@@ -14,69 +13,57 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from nextedge.errors import NextEdgeError, ReleaseError
 from nextedge.releases.pointers import Trial
-from nextedge.releases.repository import Releases
-from nextedge.serving.release import LoadedRelease
+from nextedge.serving.caches.lru import Cache
+from nextedge.serving.caches.precomputed import PublishedCandidates
+from nextedge.serving.caches.ranked_list import RankedList
+from nextedge.serving.messages import RecommendationRequest
+from nextedge.serving.publish import derive, refresh_lists
+from nextedge.serving.release.loaded import LoadedRelease
+from nextedge.serving.release.loader import ReleaseLoader
+from nextedge.serving.request import answer
 from nextedge.types import Identifier
 
 _log = logging.getLogger("nextedge")
 _SECONDS = 0.1
 _NICE = 10
 _RESTING = 4
-"""Times as long as a renewal took is rested after it."""
+"""Pause after a renewal of the live edges, as a multiple of the time that it took."""
 _REST = 20
-"""Looks after a swap until the last request on the old release has ended, as good as certainly."""
+"""Looks after a swap until the last request on the old release has ended, almost certainly."""
 Stamp = tuple[str | None, int, Trial | None, int]
 
 
 @dataclass(frozen=True)
-class _Served:
-    """What is served as of one look at the releases."""
+class Active:
+    """The active releases as of one look at the repository."""
 
     stamp: Stamp
     release: LoadedRelease
     trial: Trial | None = None
-    tried: LoadedRelease | None = None
+    canary: LoadedRelease | None = None
 
     def of_user(self, user_id: Identifier) -> tuple[LoadedRelease, str | None]:
-        """The release that answers a user, and the arm of the trial that they are in."""
-        if self.trial is None or self.tried is None:
+        """The release that answers a user, and the user's arm of the trial."""
+        if self.trial is None or self.canary is None:
             return self.release, None
         if in_trial(self.trial, user_id):
-            return self.tried, f"{self.trial.name}:treatment"
+            return self.canary, f"{self.trial.name}:treatment"
         return self.release, f"{self.trial.name}:control"
 
 
-class ServedReleases:
-    """The served releases of one tenant.
+class ActiveReleases:
+    """The active releases of one tenant; each use looks at the repository first."""
 
-    Args:
-        load: makes a release ready for requests.
-        swapped: told after every swap.
-        renew: the same release over the edges of now; itself where they are as they were.
-    """
-
-    def __init__(
-        self,
-        releases: Releases,
-        load: Callable[[str | None], LoadedRelease],
-        swapped: Callable[[], None],
-        renew: Callable[[LoadedRelease], LoadedRelease],
-    ) -> None:
-        self.releases = releases
-        self._load = load
-        self._swapped = swapped
-        self._renew = renew
-        self._renew_at = 0.0
-        self._served: _Served | None = None
+    def __init__(self, loader: ReleaseLoader) -> None:
+        self.loader = loader
+        self._active: Active | None = None
         self._refused: Stamp | None = None
-        self._told = False
-        self._stopping = threading.Event()
-        self._watching: threading.Thread | None = None
+        self._trial_fault_logged = False
         self._loading = threading.Lock()
 
     @property
@@ -85,61 +72,163 @@ class ServedReleases:
 
         Raises:
             NoReleaseError: nothing was promoted yet.
-            ReleaseError: nothing that was promoted can be used.
+            ReleaseError: no promoted release can be used.
         """
-        return self._now().release
-
-    def of_user(self, user_id: Identifier) -> tuple[LoadedRelease, str | None]:
-        """The release that answers a user, and the arm of the trial that they are in."""
-        return self._now().of_user(user_id)
-
-    def of_users(self, user_ids: Sequence[Identifier]) -> list[tuple[LoadedRelease, str | None]]:
-        """``of_user`` of many, by one look at what is served."""
-        served = self._now()
-        return [served.of_user(user_id) for user_id in user_ids]
+        return self.now().release
 
     @property
     def stamp(self) -> object:
-        """Differs whenever what is served does."""
+        """Differs whenever other releases are active."""
         try:
-            return self._now().stamp
+            return self.now().stamp
         except NextEdgeError:
             return None
 
-    def watch(self) -> None:
-        """Follow promotions in the background from now on."""
-        with contextlib.suppress(NextEdgeError):  # the first may be built later
-            self.refresh()
-        self._watching = threading.Thread(target=self._follow, name="nextedge-watch", daemon=True)
-        self._watching.start()
+    def of_users(self, user_ids: Sequence[Identifier]) -> list[tuple[LoadedRelease, str | None]]:
+        """The release and the arm of the trial of each user, by one look."""
+        active = self.now()
+        return [active.of_user(user_id) for user_id in user_ids]
 
-    def stop(self) -> None:
-        """End the watch."""
-        self._stopping.set()
-        if self._watching is not None:
-            self._watching.join()
-
-    def _now(self) -> _Served:
-        if self._watching is not None and self._served is not None:
-            return self._served
+    def now(self) -> Active:
+        """The active releases, with the current live edges."""
         self.refresh()
         return self.renew()
 
-    def renew(self) -> _Served:
-        """Bring what is served to the live edges of now."""
+    def renew(self) -> Active:
+        """Merge the current live edges into the graphs of the active releases."""
         with self._loading:
-            served = self._served
-            assert served is not None
-            release, tried = served.release, served.tried
-            fresh = self._renew(release), None if tried is None else self._renew(tried)
-            if fresh != (release, tried):
-                self._served = served = replace(served, release=fresh[0], tried=fresh[1])
-        return served
+            active = self._active
+            assert active is not None
+            release, canary = active.release, active.canary
+            fresh = (
+                self._over_live_edges(release),
+                None if canary is None else self._over_live_edges(canary),
+            )
+            if fresh != (release, canary):
+                self._active = active = replace(active, release=fresh[0], canary=fresh[1])
+        return active
+
+    def refresh(self) -> bool:
+        """Load the promoted release and the canary where others are; whether it loaded any."""
+        stamp = self._stamp()
+        if self._is_known(stamp):
+            return False
+        with self._loading:
+            if self._is_known(stamp):
+                return False
+            self._refused = stamp
+            self._active = self._loaded(stamp, self._active)
+            self._refused = None
+        return True
+
+    def stop(self) -> None:
+        """End what follows promotions: nothing here."""
+
+    def _is_known(self, stamp: Stamp) -> bool:
+        active = self._active
+        return active is not None and stamp in (active.stamp, self._refused)
+
+    def _load(self, release_id: str | None) -> LoadedRelease:
+        return self.loader.load(release_id)
+
+    def _over_live_edges(self, release: LoadedRelease) -> LoadedRelease:
+        return self.loader.over_live_edges(release)
+
+    def _loaded(self, stamp: Stamp, active: Active | None) -> Active:
+        same = active is not None and active.stamp[:2] == stamp[:2]
+        release = active.release if active is not None and same else self._load(None)
+        trial = stamp[2]
+        if trial is None:
+            return Active(stamp, release)
+        try:
+            return Active(stamp, release, trial, self._load(trial.release))
+        except NextEdgeError as error:
+            _log.warning("the release on trial is not served: %s", error)
+            return Active(stamp, release)
+
+    def _stamp(self) -> Stamp:
+        """Differs whenever other releases are to be active, or their files were replaced."""
+        repository = self.loader.repository
+        current, trial = repository.current_id(), self._trial()
+        versions = [
+            repository.version(name) if name else 0 for name in (current, trial and trial.release)
+        ]
+        return current, versions[0], trial, versions[1]
+
+    def _trial(self) -> Trial | None:
+        """The trial; None where its file cannot be read, which must not stop the service."""
+        try:
+            trial = self.loader.repository.trial()
+        except ReleaseError as error:
+            if not self._trial_fault_logged:
+                _log.warning("no trial: %s", error)
+            self._trial_fault_logged = True
+            return None
+        self._trial_fault_logged = False
+        return trial
+
+
+class WatchedReleases(ActiveReleases):
+    """Active releases that a background thread keeps up to date; a request never looks itself.
+
+    Args:
+        before: active releases that are loaded already.
+        cache: of ranked lists; a swap clears it.
+        published: candidates that it finds anew where live edges change them; None = none.
+    """
+
+    def __init__(
+        self,
+        loader: ReleaseLoader,
+        before: ActiveReleases | None = None,
+        cache: Cache[RankedList] | None = None,
+        published: PublishedCandidates | None = None,
+    ) -> None:
+        super().__init__(loader)
+        self._active = None if before is None else before._active
+        self._cache = cache
+        self._published = published
+        self._renew_at = 0.0
+        self._stopping = threading.Event()
+        with contextlib.suppress(NextEdgeError):  # the first release may be built later
+            self.refresh()
+        self._thread = threading.Thread(target=self._follow, name="nextedge-watch", daemon=True)
+        self._thread.start()
+
+    def now(self) -> Active:
+        """The active releases, as the thread left them."""
+        return super().now() if self._active is None else self._active
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stopping.set()
+        self._thread.join()
+
+    def refresh(self) -> bool:
+        """Load the promoted release and the canary where others are; whether it loaded any."""
+        swapped = super().refresh()
+        if swapped and self._cache is not None:
+            self._cache.clear()  # no other release reads its lists
+        return swapped
+
+    def _load(self, release_id: str | None) -> LoadedRelease:
+        release = super()._load(release_id)
+        warm_up(release, self.loader)
+        return release
+
+    def _over_live_edges(self, release: LoadedRelease) -> LoadedRelease:
+        live = super()._over_live_edges(release)
+        if live is not release and release.live_as_of is not None:
+            derive(live)
+            if self._published is not None:
+                most = self.loader.config.events.neighbors_refreshed
+                refresh_lists(release, live, self._published, most)
+        return live
 
     def _renew_in_turn(self) -> None:
-        """Renew, at most so much of the time that requests keep nearly all of a core."""
+        """Renew, at most so often that requests keep nearly all of a core."""
         began = time.monotonic()
-        if self._served is None or began < self._renew_at:
+        if self._active is None or began < self._renew_at:
             return
         self.renew()
         took = time.monotonic() - began
@@ -148,72 +237,39 @@ class ServedReleases:
     def _follow(self) -> None:
         with contextlib.suppress(OSError, AttributeError):  # where threads have no priority
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
-        served, rest = self._served, 0
+        active, rest = self._active, 0
         while not self._stopping.wait(_SECONDS):
-            if self._served is not served:
-                served, rest = self._served, _REST
+            if self._active is not active:
+                active, rest = self._active, _REST
             rest -= 1
             if rest == 0:
-                gc.collect()  # what was served before holds itself in cycles, and much memory
+                gc.collect()  # the old release holds itself in cycles, and much memory
             try:
                 self.refresh()
                 self._renew_in_turn()
             except NextEdgeError as error:
                 _log.warning("the release that was promoted is not served: %s", error)
-            except Exception:  # a watch that ends would leave the server with what it has for ever
+            except Exception:  # without the thread the server would keep this release for ever
                 _log.exception("watching for releases")
 
-    def refresh(self) -> _Served:
-        """Look at the releases now, and load what has changed."""
-        stamp = self._stamp()
-        served = self._served
-        if served is not None and stamp in (served.stamp, self._refused):
-            return served
-        with self._loading:
-            served = self._served
-            if served is not None and stamp in (served.stamp, self._refused):
-                return served
-            self._refused = stamp
-            fresh = self._loaded(stamp, served)
-            self._served, self._refused = fresh, None
-        self._swapped()
-        return fresh
 
-    def _loaded(self, stamp: Stamp, served: _Served | None) -> _Served:
-        same = served is not None and served.stamp[:2] == stamp[:2]
-        release = served.release if served is not None and same else self._load(None)
-        trial = stamp[2]
-        if trial is None:
-            return _Served(stamp, release)
-        try:
-            return _Served(stamp, release, trial, self._load(trial.release))
-        except NextEdgeError as error:
-            _log.warning("the release on trial is not served: %s", error)
-            return _Served(stamp, release)
-
-    def _stamp(self) -> Stamp:
-        """Differs whenever other releases are to be served, or their files were replaced."""
-        current, trial = self.releases.current_id(), self._trial()
-        versions = [
-            self.releases.version(name) if name else 0
-            for name in (current, trial and trial.release)
-        ]
-        return current, versions[0], trial, versions[1]
-
-    def _trial(self) -> Trial | None:
-        """The trial; none where its file cannot be read, which must not stop what is served."""
-        try:
-            found = self.releases.trial()
-        except ReleaseError as error:
-            if not self._told:
-                _log.warning("no trial: %s", error)
-            self._told = True
-            return None
-        self._told = False
-        return found
+def warm_up(release: LoadedRelease, loader: ReleaseLoader) -> None:
+    """Answer a known user and an unknown one, so that no request pays for what is derived from the
+    release, or compiled, at first use.
+    """
+    degree = release.snapshot.connections.degree + release.snapshot.engagements.degree
+    if not len(degree):
+        return
+    overlay = loader.live.overlay
+    busiest = release.entities.users.identifiers([int(degree.argmax())])[0].as_py()
+    for name, surface in release.surfaces.items():
+        for user in (busiest, "a stranger"):
+            answer(release, overlay, [user], RecommendationRequest(name))
+        surface.pace.expected_ms.clear()  # times that include compiling
+        answer(release, overlay, [busiest], RecommendationRequest(name))
 
 
 def in_trial(trial: Trial, user_id: Identifier) -> bool:
-    """Whether a user is among the share; the same on every replica and at every request."""
+    """Whether a user is in the trial's share; the same on every replica and at every request."""
     digest = hashlib.blake2b(f"{trial.name}\0{user_id}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") < trial.share * 2**64

@@ -15,7 +15,7 @@ from nextedge.data.erased_users import Forgotten
 from nextedge.events.event import Event
 from nextedge.events.logs.log import LiveLog
 from nextedge.events.request_log import RequestLog
-from nextedge.events.state.checkpoint import OVERLAY, Snapshots
+from nextedge.events.state.checkpoint import OVERLAY, Checkpoints
 from nextedge.releases.erasure import erase_from_releases
 from nextedge.releases.repository import Releases
 from nextedge.storage.files import writing
@@ -60,9 +60,9 @@ def forget(
                 told.unlink()
         doomed = [position for position, event in log.read() if _names(event, str(user_id))]
         log.purge(doomed)
-        snapshots = Snapshots(state / OVERLAY)
-        with snapshots.lock():  # one that is being written may have been folded before the purge
-            snapshots.drop()
+        checkpoints = Checkpoints(state / OVERLAY)
+        with checkpoints.lock():  # one that is being written may have been folded before the purge
+            checkpoints.drop()
         return Erased(erased, len(doomed), requests.forget())
 
 

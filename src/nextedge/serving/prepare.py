@@ -14,7 +14,7 @@ from nextedge.events.state.overlay import Overlay
 from nextedge.retrieval.eligibility import eligible
 from nextedge.serving.cursor import Cursor
 from nextedge.serving.messages import RecommendationRequest
-from nextedge.serving.release import LoadedRelease, LoadedSurface
+from nextedge.serving.release.loaded import LoadedRelease, LoadedSurface
 from nextedge.types import (
     MAX_LIMIT,
     MOST_FILTER_VALUES,
@@ -27,6 +27,29 @@ from nextedge.types import (
 )
 
 _NONE = np.zeros(0, np.int32)
+
+
+@dataclass(frozen=True)
+class LiveEvidence:
+    """Live state by the positions of a release, as reasons ask for it."""
+
+    release: LoadedRelease
+    overlay: Overlay
+
+    def witnesses(self, query: int, others: IndexArray) -> IndexArray:
+        """Those of others (ascending) who are not gone, and with whom the query's link still holds."""
+        out = np.union1d(self.release.gone(self.overlay, "people"), self.severed(query))
+        return others[~np.isin(others, out)] if len(out) else others
+
+    def severed(self, candidate: int) -> IndexArray:
+        """Whom a candidate blocked or is blocked by, left, or is connected to in secret."""
+        ids = self.release.entities.users
+        name = ids.identifier(candidate)
+        names = self.overlay.severed(name) if name is not None else None
+        if not names:
+            return _NONE
+        places = ids.positions(sorted(names))
+        return places[places >= 0]
 
 
 @dataclass(frozen=True)
@@ -58,7 +81,7 @@ def prepare(
     if not 1 <= k <= MAX_LIMIT:
         raise InputError(f"k = {k}: expected 1 to {MAX_LIMIT}")
     overlay.catch_up()
-    requests = _requests(release, surface, overlay, overlay.askers(user_ids), k, question)
+    requests = _requests(release, surface, overlay, overlay.query_ids(user_ids), k, question)
     kind, days = surface.settings.kind, surface.policy_in(name).settings.recently_shown_days
     ids = release.entities.users if kind == "people" else release.entities.items
 
@@ -70,7 +93,9 @@ def prepare(
 
     @cache
     def recently_shown(row: int) -> IndexArray:
-        names = overlay.shown_since(kind, user_ids[row], requests.now, days) if days else set()
+        names = (
+            overlay.impressions_since(kind, user_ids[row], requests.now, days) if days else set()
+        )
         return positions(names)
 
     @cache

@@ -1,4 +1,9 @@
-"""Candidates of a request, ranked, as far as its deadline allows."""
+"""Ranked candidates of a request, as far as its deadline allows.
+
+A stage cannot be stopped once it runs, so each starts only if its latest times fit into the rest
+of the deadline. A request thus overruns its deadline by no more than what one stage takes longer
+than usual.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +15,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from nextedge.ranking.pipeline import SCORE
-from nextedge.serving.deadline import NO_DEADLINE, Deadline, StageLatency
-from nextedge.serving.release import LoadedSurface
+from nextedge.serving.caches.ranked_list import RankedList
+from nextedge.serving.release.loaded import LoadedSurface, StageLatency
 from nextedge.types import ROUGH, Candidates, FloatArray, Requests, Waiting, rank_column
 
 ROW = "row"
@@ -19,27 +24,62 @@ KEPT = 200
 """Rows of a ranked list that a cache keeps."""
 _AFTER_SOURCES = ("features", "ranking", "policy", "reasons")
 _AFTER_FEATURES = _AFTER_SOURCES[1:]
+_WAITED_SHARE = 0.5
+_PATIENCE_SECONDS = 5.0
 _log = logging.getLogger("nextedge")
 
 
 @dataclass(frozen=True)
-class RankedList:
-    """What the line makes of a batch, before the policy.
+class Deadline:
+    """When an answer is due.
 
     Attributes:
-        candidates: best first, with a ``score``, and in ``ROW`` their row in ``matrix``.
-        matrix: float32[R, F] features of the candidates, None where nothing ranked them.
-        degraded: what went wrong on the way.
+        at: in seconds of ``time.perf_counter``; None = never.
+        pace: of the surface.
     """
 
-    candidates: Candidates
-    matrix: FloatArray | None
-    degraded: tuple[str, ...]
+    at: float | None
+    pace: StageLatency
 
-    def kept(self, sources: Iterable[str]) -> RankedList:
-        """What a cache holds of it: the best, with what policy and reasons read."""
-        head = _slim(self.candidates, (SCORE,), sources).head(KEPT)
-        return RankedList(head, None, self.degraded)
+    @classmethod
+    def after(cls, started: float, milliseconds: float | None, pace: StageLatency) -> Deadline:
+        """So long after the start; None or 0: never."""
+        return cls(started + milliseconds / 1e3 if milliseconds else None, pace)
+
+    def allows(self, stage: str, *, reserve: tuple[str, ...] = ()) -> bool:
+        """Whether a stage, and those for which time must be left, will probably be done by then."""
+        if self.at is None:
+            return True
+        stages = (stage, *reserve)
+        expected = sum(self.pace.expected_ms.get(name, 0.0) for name in stages)
+        if time.perf_counter() + expected / 1e3 <= self.at:
+            return True
+        self.pace.missed(stages)
+        return False
+
+    def wait_until(self, reserve: tuple[str, ...]) -> float:
+        """Until when other processes are waited for: half of the time that is to spare.
+
+        Args:
+            reserve: stages for which time must be left.
+
+        Returns:
+            Seconds of ``time.perf_counter``.
+        """
+        now = time.perf_counter()
+        if self.at is None:
+            return now + _PATIENCE_SECONDS
+        expected = sum(self.pace.expected_ms.get(name, 0.0) for name in reserve)
+        return now + max(0.0, self.at - expected / 1e3 - now) * _WAITED_SHARE
+
+
+NO_DEADLINE = Deadline(None, StageLatency())
+
+
+def cacheable(ranked: RankedList, sources: Iterable[str]) -> RankedList:
+    """The head of a ranked list, with the columns that policy and reasons read."""
+    head = _slim(ranked.candidates, (SCORE,), sources).head(KEPT)
+    return RankedList(head, None, ranked.degraded)
 
 
 def _slim(found: Candidates, names: Iterable[str], sources: Iterable[str]) -> Candidates:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nextedge.config import Config
 from nextedge.evaluation.parity import Differences
-from nextedge.events.request_log import LoggedRequest
-from nextedge.serving.release import LoadedRelease, LoadedSurface
+from nextedge.events.request_log import LoggedRequest, RequestLog
+from nextedge.serving.release.loaded import LoadedRelease, LoadedSurface
 from nextedge.types import Requests
 
 _COMPANY = 15
@@ -29,6 +30,12 @@ class ReplayReport(Differences):
     requests: int = 0
     other_releases: int = 0
     other_edges: int = 0
+
+
+def replay_requests(release: LoadedRelease, config: Config, most: int) -> list[ReplayReport]:
+    """``replay_features`` of the tenant's request log, on every surface of a release."""
+    logged = list(RequestLog(config.state_path, config.serving).read(features=True))
+    return [replay_features(release, name, logged, most) for name in release.surfaces]
 
 
 def replay_features(

@@ -19,23 +19,23 @@ from nextedge.ranking.pipeline import SCORE
 from nextedge.retrieval.merge import with_standard_scores
 from nextedge.serving.caches.lru import Cache
 from nextedge.serving.caches.precomputed import MIXED, CachedCandidates, PublishedCandidates
+from nextedge.serving.caches.ranked_list import RankedList
 from nextedge.serving.cold_start.candidates import seeded_batch
 from nextedge.serving.cold_start.merge import SeededBatch
 from nextedge.serving.contacts.address_books import Contacts
 from nextedge.serving.cursor import Cursor
-from nextedge.serving.deadline import Deadline
-from nextedge.serving.evidence import LiveEvidence
 from nextedge.serving.messages import Recommendation, RecommendationRequest, RecommendationResponse
-from nextedge.serving.prepare import prepare
+from nextedge.serving.prepare import LiveEvidence, prepare
 from nextedge.serving.rank_with_deadline import (
     KEPT,
     ROW,
-    RankedList,
+    Deadline,
     Watch,
+    cacheable,
     ranked_candidates,
     retrieved,
 )
-from nextedge.serving.release import LoadedRelease, LoadedSurface
+from nextedge.serving.release.loaded import LoadedRelease, LoadedSurface
 from nextedge.types import (
     MOST_SHOWN,
     NO_RANK,
@@ -94,7 +94,7 @@ def answer(
     if ranked is None:
         ranked, edges = _computed(release, surface, requests, watch, deadline, published, whole)
     if cache is not None and key is not None and cached is None and not ranked.degraded:
-        cache.put(key, ranked.kept(surface.line.sources))
+        cache.put(key, cacheable(ranked, surface.line.sources))
     policy = surface.policy_in(question.context.get("context")).with_seen(question.allow_seen)
     chosen = policy.apply(requests, seeds.merged(ranked.candidates), hidden)
     watch("policy")

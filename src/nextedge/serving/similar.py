@@ -9,9 +9,8 @@ import numpy as np
 from nextedge.errors import InputError, UnknownItemError, UnknownUserError
 from nextedge.events.state.overlay import Overlay
 from nextedge.retrieval.item_knn import ItemKnn
-from nextedge.serving.deadline import NO_DEADLINE
-from nextedge.serving.rank_with_deadline import retrieved
-from nextedge.serving.release import LoadedRelease, LoadedSurface
+from nextedge.serving.rank_with_deadline import NO_DEADLINE, retrieved
+from nextedge.serving.release.loaded import LoadedRelease, LoadedSurface
 from nextedge.types import BoolArray, FloatArray, Identifier, IndexArray, Requests
 
 

@@ -19,7 +19,7 @@ from nextedge.retrieval.merge import gather_sources
 from nextedge.serving.messages import RecommendationRequest
 from nextedge.serving.prepare import prepare
 from nextedge.serving.rank_with_deadline import ranked_candidates
-from nextedge.serving.release import LoadedRelease, LoadedSurface
+from nextedge.serving.release.loaded import LoadedRelease, LoadedSurface
 from nextedge.types import Candidates, Identifier, Requests
 
 
@@ -91,7 +91,7 @@ class _Path:
         ids = release.entities.users if people else release.entities.items
         self.candidate = int(ids.positions([candidate_id])[0])
         overlay.catch_up()
-        known = int(release.entities.users.positions(overlay.askers([user_id]))[0])
+        known = int(release.entities.users.positions(overlay.query_ids([user_id]))[0])
         for place, error, given in (
             (known, UnknownUserError, user_id),
             (self.candidate, UnknownUserError if people else UnknownItemError, candidate_id),

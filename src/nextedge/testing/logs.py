@@ -28,24 +28,13 @@ from typing import Any
 from nextedge.config import Config, EventsConfig
 from nextedge.errors import LogFullError, StorageError
 from nextedge.events.event import Event
-from nextedge.events.logs.log import BEGINNING, Consumer, Delivery, LiveLog, Log, open_log
+from nextedge.events.logs.log import BEGINNING, Consumer, Delivery, LiveLog, Log, Position, open_log
 
 _PATIENCE_SECONDS = 90.0
-"""How long a check waits for what must happen at some time: leases end, groups settle."""
+"""How long a test waits for leases to end and groups to settle."""
 _START = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=1)
 _ODD_IDS: tuple[int | str, ...] = (
-    1,
-    "1",
-    -7,
-    2**62,
-    "ü/日本",
-    "' OR 1=1 --",
-    "line\nend",
-    "{a}:b",
-    "*",
-    "tab\tend",
-    " ",
-    "🙂",
+    *(1, "1", -7, 2**62, "ü/日本", "' OR 1=1 --", "line\nend", "{a}:b", "*", "tab\tend", " ", "🙂"),
 )
 
 
@@ -96,104 +85,117 @@ class LaterEvent(Event):
     type: str
 
 
+def recorded(log: Log, users: Sequence[int | str], count: int) -> list[Event]:
+    """Append so many events of each user; returns them."""
+    events = events_of(users, count)
+    log.append(events)
+    return events
+
+
 class LogContract:
     """Append, read, groups, dead letters, lag: what brokers and live logs have in common."""
 
-    def test_events_are_read_as_they_were_recorded(self, open_log: OpenLog) -> None:
+    def test_an_empty_log_has_no_event_and_no_position(self, open_log: OpenLog) -> None:
         log: Log = open_log()
+        assert log.append([]) == 0
         assert not log.last_position()
         assert list(log.read()) == []
-        assert log.append([]) == 0
-        given = events_of(["a", "b", 3], 5)
-        assert log.append(given[:1]) == 1
-        assert log.append(given[1:]) == 14
-        read = [each for _, each in log.read()]
-        assert sorted(read, key=_id) == sorted(given, key=_id)
+
+    def test_events_are_read_as_they_were_recorded(self, open_log: OpenLog) -> None:
+        log: Log = open_log()
+        events = events_of(["a", "b", 3], 5)
+        assert log.append(events[:1]) == 1
+        assert log.append(events[1:]) == 14
+        read = [event for _, event in log.read()]
+        assert sorted(read, key=_id) == sorted(events, key=_id)
         assert_ordered(read)
 
-    def test_positions_say_where_to_go_on(self, open_log: OpenLog) -> None:
+    def test_reading_goes_on_after_any_position(self, open_log: OpenLog) -> None:
         log: Log = open_log()
-        log.append(events_of(["a", "b"], 4))
+        recorded(log, ["a", "b"], 4)
         read = list(log.read())
-        positions = [position for position, _ in read]
-        assert len(set(positions)) == 8
-        assert BEGINNING not in positions
-        for place, position in enumerate(positions):
-            rest = {_id(each) for _, each in log.read(position)}
-            assert rest == {_id(each) for _, each in read[place + 1 :]}
+        assert len({position for position, _ in read} - {BEGINNING}) == 8
+        for number, (position, _) in enumerate(read, 1):
+            assert _read_ids(log, position) == [_id(event) for _, event in read[number:]]
+
+    def test_the_last_position_is_the_end(self, open_log: OpenLog) -> None:
+        log: Log = open_log()
+        recorded(log, ["a", "b"], 4)
         last = log.last_position()
         assert list(log.read(last)) == []
         log.append([event("a", 9)])
-        assert [_id(each) for _, each in log.read(last)] == ["a/9"]
+        assert _read_ids(log, last) == ["a/9"]
         assert log.last_position() != last
-        assert len(list(log.read(BEGINNING, 3))) == 3
-        assert [_id(each) for _, each in log.read(positions[2], 2)] == [
-            _id(each) for _, each in read[3:5]
-        ]
-        assert len(list(log.read(BEGINNING, 100))) == 9
-        assert list(log.read(BEGINNING, 0)) == []
+
+    def test_a_limit_bounds_what_is_read(self, open_log: OpenLog) -> None:
+        log: Log = open_log()
+        recorded(log, ["a", "b"], 4)
+        read = list(log.read())
+        assert _read_ids(log, read[2][0], 2) == [_id(event) for _, event in read[3:5]]
+        assert [len(_read_ids(log, BEGINNING, limit)) for limit in (0, 3, 100)] == [0, 3, 8]
 
     def test_unknown_fields_and_any_id_are_kept(self, open_log: OpenLog) -> None:
         log: Log = open_log()
         more = {"note": "ü 🙂 \x00", "score": 0.1, "deep": {"list": [1, None, {"x": True}]}}
-        given = [
-            event(user, 0, event_id=f"odd {place} ü", candidate_id=f"c{user}", **more)
-            for place, user in enumerate(_ODD_IDS)
+        events = [
+            event(user, 0, event_id=f"odd {number} ü", candidate_id=f"c{user}", **more)
+            for number, user in enumerate(_ODD_IDS)
         ]
-        assert log.append(given) == len(given)
-        read = {_id(each): each for _, each in log.read()}
-        for each in given:
-            found = read[each.event_id]
-            assert found == each
-            assert type(found.user_id) is type(each.user_id), "an id stays a number or a text"
-            assert found.model_extra == each.model_extra
+        assert log.append(events) == len(events)
+        read = {_id(found): found for _, found in log.read()}
+        for expected in events:
+            found = read[expected.event_id]
+            assert found == expected
+            assert type(found.user_id) is type(expected.user_id), "an id stays a number or a text"
+            assert found.model_extra == expected.model_extra
 
     def test_large_batches_and_large_events(self, open_log: OpenLog) -> None:
         log: Log = open_log()
         large = event("large", 0, note="x" * 200_000)
         assert log.append([*events_of([f"u{n}" for n in range(30)], 100), large]) == 3001
-        read = [each for _, each in log.read()]
+        read = [found for _, found in log.read()]
         assert len(read) == 3001
         assert_ordered(read)
         assert large in read
 
-    def test_tenants_see_nothing_of_each_other(self, open_log: OpenLog) -> None:
-        names = ("a", "ab", "a.b", "a-b", "A")
-        logs: dict[str, Log] = {name: open_log(name) for name in names}
+    def test_tenants_read_only_their_own_events(self, open_log: OpenLog) -> None:
+        logs: dict[str, Log] = {name: open_log(name) for name in ("a", "ab", "a.b", "a-b", "A")}
         for name, log in logs.items():
-            log.append([event(name, 0), event(name, 1)])
+            recorded(log, [name], 2)
         for name, log in logs.items():
-            assert {_id(each) for _, each in log.read()} == {f"{name}/0", f"{name}/1"}
+            assert {_id(found) for _, found in log.read()} == {f"{name}/0", f"{name}/1"}
             with log.consumer("group") as consumer:
-                got = collect(consumer, 2)
-                assert {each.event.user_id for each in got if each.event} == {name}
-                if name == "a":
-                    consumer.reject(got[0], "of a")
-                    consumer.commit()
-        assert logs["a"].lag("group").events == 0
-        assert len(logs["a"].dead_letters()) == 1
-        for name in names[1:]:
-            assert logs[name].lag("group").events == 2
-            assert logs[name].dead_letters() == []
+                assert _users(collect(consumer, 2)) == {name}
 
-    def test_groups_get_everything_each(self, open_log: OpenLog) -> None:
-        log: Log = open_log()
-        with log.consumer("empty") as consumer:
+    def test_groups_of_tenants_are_apart(self, open_log: OpenLog) -> None:
+        one, other = open_log("a"), open_log("a-b")
+        for log in (one, other):
+            recorded(log, ["user"], 2)
+        with one.consumer("group") as consumer:
+            consumer.reject(collect(consumer, 2)[0], "of a")
+            consumer.commit()
+        assert (one.lag("group").events, other.lag("group").events) == (0, 2)
+        assert (len(one.dead_letters()), other.dead_letters()) == (1, [])
+
+    def test_an_empty_log_delivers_nothing(self, open_log: OpenLog) -> None:
+        with open_log().consumer("empty") as consumer:
             assert consumer.poll(10, 0.05) == []
-        given = events_of(["a", "b", "c"], 20)
-        log.append(given)
+
+    def test_every_group_gets_every_event_once(self, open_log: OpenLog) -> None:
+        log: Log = open_log()
+        events = recorded(log, ["a", "b", "c"], 20)
         for group in ("one", "two"):
             with log.consumer(group) as consumer:
-                got = collect(consumer, 60)
+                deliveries = collect(consumer, 60)
                 consumer.commit()
-                assert_ordered(each.event for each in got)
-                assert sorted(_ids(got)) == sorted(map(_id, given)), "each once"
-                assert all(each.fault is None and each.position for each in got)
+                assert_ordered(delivery.event for delivery in deliveries)
+                assert sorted(_ids(deliveries)) == sorted(map(_id, events))
+                assert all(found.fault is None and found.position for found in deliveries)
         assert {"one", "two"} <= set(log.groups())
 
-    def test_what_is_not_committed_comes_again(self, open_log: OpenLog) -> None:
+    def test_uncommitted_events_come_again(self, open_log: OpenLog) -> None:
         log: Log = open_log()
-        log.append(events_of(["a", "b"], 10))
+        recorded(log, ["a", "b"], 10)
         with log.consumer("group") as consumer:
             first = consumer.poll(5, _PATIENCE_SECONDS)
             assert 0 < len(first) <= 5
@@ -202,7 +204,13 @@ class LogContract:
         with log.consumer("group") as consumer:
             again = collect(consumer, 20 - len(first))
             assert sorted(_ids(again)) == sorted(_ids(second))
-            assert_ordered(each.event for each in again)
+            assert_ordered(delivery.event for delivery in again)
+
+    def test_committed_events_do_not_come_again(self, open_log: OpenLog) -> None:
+        log: Log = open_log()
+        recorded(log, ["a"], 3)
+        with log.consumer("group") as consumer:
+            collect(consumer, 3)
             consumer.commit()
             log.append([event("a", 10)])
             assert _ids(collect(consumer, 1)) == ["a/10"]
@@ -221,136 +229,151 @@ class LogContract:
             later.join()
             consumer.commit()
 
-    def test_a_dead_consumers_events_go_to_the_next(self, open_log: OpenLog) -> None:
+    def test_events_of_a_killed_consumer_go_to_the_next(self, open_log: OpenLog) -> None:
         log: Log = open_log()
-        log.append(events_of(["a", "b"], 10))
+        events = recorded(log, ["a", "b"], 10)
         with _process(_poll_and_stay, open_log) as (child, polled):
             assert polled.wait(_PATIENCE_SECONDS)
             child.kill()
             child.join()
         with log.consumer("group") as consumer:
-            got = collect(consumer, 20)
-            assert sorted(_ids(got)) == sorted(f"{u}/{n}" for u in "ab" for n in range(10))
-            assert_ordered(each.event for each in got)
+            deliveries = collect(consumer, 20)
+            assert sorted(_ids(deliveries)) == sorted(map(_id, events))
+            assert_ordered(delivery.event for delivery in deliveries)
             consumer.commit()
         assert log.lag("group").events == 0
 
     def test_a_user_is_with_one_consumer_at_a_time(self, open_log: OpenLog) -> None:
         log: Log = open_log()
-        log.append(events_of([f"u{n}" for n in range(8)], 5))
+        recorded(log, [f"u{n}" for n in range(8)], 5)
         with log.consumer("group") as first, open_log().consumer("group") as second:
-            mine = first.poll(20, _PATIENCE_SECONDS)
-            theirs = second.poll(40, 1.0)
-            if _users(mine) & _users(theirs):
+            of_first = first.poll(20, _PATIENCE_SECONDS)
+            of_second = second.poll(40, 1.0)
+            if _users(of_first) & _users(of_second):
                 _assert_raises(StorageError, first.commit)
             else:
                 first.commit()
                 second.commit()
 
-    def test_members_share_and_lose_nothing(self, open_log: OpenLog) -> None:
-        given = events_of([f"u{n}" for n in range(10)], 40)
+    def test_members_share_events_and_lose_none(self, open_log: OpenLog) -> None:
         log: Log = open_log()
-        log.append(given)
-        done: list[Event | None] = []
-        wanted, lock = set(map(_id, given)), threading.Lock()
-        until = time.monotonic() + _PATIENCE_SECONDS
+        expected = set(map(_id, recorded(log, [f"u{n}" for n in range(10)], 40)))
+        done: list[Event] = []
+        lock, until = threading.Lock(), time.monotonic() + _PATIENCE_SECONDS
 
         def work() -> None:
             own: Log = open_log()
             with own.consumer("group") as consumer:
-                while time.monotonic() < until and {_id(e) for e in done if e} != wanted:
-                    got = consumer.poll(25, 0.2)
+                while time.monotonic() < until and set(map(_id, done)) != expected:
+                    deliveries = consumer.poll(25, 0.2)
                     with contextlib.suppress(StorageError), lock:
                         consumer.commit()
-                        done.extend(each.event for each in got)
+                        done.extend(found.event for found in deliveries if found.event)
             own.close()
 
         _in_threads([work, work, work])
-        assert {_id(each) for each in done if each} == wanted
-        assert_ordered({_id(each): each for each in done if each}.values())
+        assert set(map(_id, done)) == expected
+        assert_ordered({_id(found): found for found in done}.values())
         assert log.lag("group").events == 0
 
-    def test_dead_letters_keep_the_reason(self, open_log: OpenLog) -> None:
+    def test_a_dead_letter_has_reason_position_and_body(self, open_log: OpenLog) -> None:
         log: Log = open_log()
         assert log.dead_letters() == []
-        log.append(events_of(["a"], 3))
+        recorded(log, ["a"], 3)
         before = time.time_ns() // 1000
         with log.consumer("group") as consumer:
-            got = collect(consumer, 3)
-            consumer.reject(got[1], "no such user: ü")
+            rejected = collect(consumer, 3)[1]
+            consumer.reject(rejected, "no such user: ü")
             consumer.commit()
-        with log.consumer("group") as consumer:
-            assert consumer.poll(10, 0.2) == [], "a commit passes what was rejected"
         log.close()
         (letter,) = open_log().dead_letters()
         assert (letter.group, letter.reason) == ("group", "no such user: ü")
-        assert (letter.position, letter.body) == (got[1].position, got[1].body)
+        assert (letter.position, letter.body) == (rejected.position, rejected.body)
         assert before - 10_000_000 < letter.micros < time.time_ns() // 1000 + 10_000_000
-        with log.consumer("other") as consumer:
-            assert len(collect(consumer, 3)) == 3, "another group has its own opinion"
 
-    def test_what_cannot_be_read_is_delivered_as_a_fault(self, open_log: OpenLog) -> None:
+    def test_a_commit_passes_rejected_events_of_its_group_alone(self, open_log: OpenLog) -> None:
         log: Log = open_log()
-        poison = LaterEvent(type="teleport", user_id="a", event_id="poison", item_id="x")
-        log.append([event("a", 0), poison, event("a", 1)])
-        assert [_id(each) for _, each in log.read()] == ["a/0", "a/1"]
-        assert list(log.read(log.last_position())) == []
+        recorded(log, ["a"], 3)
         with log.consumer("group") as consumer:
-            got = collect(consumer, 3)
-            assert [each.event and each.event.event_id for each in got] == ["a/0", None, "a/1"]
-            assert b"teleport" in got[1].body
-            assert got[1].fault
-            assert "type" in got[1].fault, "the fault names the field"
-            consumer.reject(got[1], got[1].fault)
+            consumer.reject(collect(consumer, 3)[1], "for a test")
+            consumer.commit()
+        with log.consumer("group") as consumer:
+            assert consumer.poll(10, 0.2) == []
+        with log.consumer("other") as consumer:
+            assert len(collect(consumer, 3)) == 3
+
+    def test_reading_leaves_unreadable_events_out(self, open_log: OpenLog) -> None:
+        log: Log = open_log()
+        log.append([event("a", 0), _unreadable(), event("a", 1)])
+        assert _read_ids(log) == ["a/0", "a/1"]
+        assert list(log.read(log.last_position())) == []
+
+    def test_an_unreadable_event_is_delivered_with_its_fault(self, open_log: OpenLog) -> None:
+        log: Log = open_log()
+        log.append([event("a", 0), _unreadable(), event("a", 1)])
+        with log.consumer("group") as consumer:
+            first, unreadable, last = collect(consumer, 3)
+            assert _ids([first, last]) == ["a/0", "a/1"]
+            assert unreadable.event is None
+            assert b"teleport" in unreadable.body
+            assert unreadable.fault
+            assert "type" in unreadable.fault, "the fault names the field"
+            consumer.reject(unreadable, unreadable.fault)
             consumer.commit()
         assert b"teleport" in log.dead_letters()[0].body
 
-    def test_lag_is_what_is_not_committed(self, open_log: OpenLog) -> None:
+    def test_lag_is_the_number_of_uncommitted_events(self, open_log: OpenLog) -> None:
         log: Log = open_log()
         assert log.lag("group").events == 0
-        now = datetime.now(UTC)
-        log.append([event("a", n, timestamp=now) for n in range(10)])
-        assert log.lag("group").events == 10
-        time.sleep(0.01)
+        recorded(log, ["a"], 10)
         with log.consumer("group") as consumer:
-            got = consumer.poll(4, _PATIENCE_SECONDS)
-            behind = log.lag("group")
-            assert behind.events == 10
-            assert 0 < behind.seconds < 600
+            polled = consumer.poll(4, _PATIENCE_SECONDS)
+            assert log.lag("group").events == 10
             consumer.commit()
-            assert log.lag("group").events == 10 - len(got)
-            collect(consumer, 10 - len(got))
+            assert log.lag("group").events == 10 - len(polled)
+            collect(consumer, 10 - len(polled))
             consumer.commit()
         assert (log.lag("group").events, log.lag("group").seconds) == (0, 0)
         assert log.lag("another").events == 10
 
-    def test_a_group_can_have_events_again(self, open_log: OpenLog) -> None:
+    def test_lag_has_the_age_of_the_oldest_event(self, open_log: OpenLog) -> None:
         log: Log = open_log()
-        given = events_of(["a", "b"], 10)
-        log.append(given)
+        log.append([event("a", 0, timestamp=datetime.now(UTC))])
+        time.sleep(0.01)
         with log.consumer("group") as consumer:
-            collect(consumer, 20)
-            consumer.commit()
-        since = given[10].micros
-        log.rewind("group", since)
+            collect(consumer, 1)
+            assert 0 < log.lag("group").seconds < 600
+
+    def test_a_rewound_group_has_events_again(self, open_log: OpenLog) -> None:
+        log: Log = open_log()
+        events = recorded(log, ["a", "b"], 10)
+        _consume(log, 20)
+        log.rewind("group", events[10].micros)
         assert log.lag("group").events == 10
         with log.consumer("group") as consumer:
-            got = collect(consumer, 10)
-            assert sorted(_ids(got)) == sorted(map(_id, given[10:]))
-            consumer.commit()
-        log.append([event("a", 3, event_id="late"), event("b", 20)])  # out of order
+            assert sorted(_ids(collect(consumer, 10))) == sorted(map(_id, events[10:]))
+
+    def test_a_rewind_finds_events_out_of_order(self, open_log: OpenLog) -> None:
+        log: Log = open_log()
+        recorded(log, ["a", "b"], 10)
+        _consume(log, 20)
+        log.append([event("a", 3, event_id="late"), event("b", 20)])
         log.rewind("group", 0)
         with log.consumer("group") as consumer:
             assert len(collect(consumer, 22)) == 22
-            consumer.poll(10, 0.1)
-        log.rewind("group", given[-1].micros)
-        assert log.lag("group").events == 22, "nothing that was not committed is skipped"
+
+    def test_a_rewind_skips_no_uncommitted_event(self, open_log: OpenLog) -> None:
+        log: Log = open_log()
+        events = recorded(log, ["a", "b"], 10)
+        with log.consumer("group") as consumer:
+            collect(consumer, 20)
+        log.rewind("group", events[-1].micros)
+        assert log.lag("group").events == 20
 
     def test_concurrent_appends_lose_nothing(self, open_log: OpenLog) -> None:
         def work(name: str) -> None:
             own: Log = open_log()
-            for start in range(0, 60, 6):
-                own.append([event(name, number) for number in range(start, start + 6)])
+            _append_in_batches(own, name)
             own.close()
 
         log: Log = open_log()
@@ -359,27 +382,33 @@ class LogContract:
             _in_threads([partial(work, name) for name in "abcd"])
             child.join(_PATIENCE_SECONDS)
             assert child.exitcode == 0
-        read = [each for _, each in log.read()]
+        read = [found for _, found in log.read()]
         assert len(read) == 1 + 4 * 60 + 60
-        assert len({_id(each) for each in read}) == len(read)
+        assert len({_id(found) for found in read}) == len(read)
         assert_ordered(read)
 
-    def test_everything_outlives_the_object(self, open_log: OpenLog) -> None:
+    def test_events_and_groups_outlive_the_object(self, open_log: OpenLog) -> None:
         log: Log = open_log()
-        log.append(events_of(["a"], 6))
+        recorded(log, ["a"], 6)
         with log.consumer("group") as consumer:
-            got = consumer.poll(2, _PATIENCE_SECONDS)
+            polled = consumer.poll(2, _PATIENCE_SECONDS)
             consumer.commit()
         position = log.last_position()
-        log.close()
         log.close()
         again: Log = open_log()
         assert again.last_position() == position
         assert len(list(again.read())) == 6
-        assert again.lag("group").events == 6 - len(got)
+        assert again.lag("group").events == 6 - len(polled)
         assert "group" in again.groups()
-        assert log.append([event("a", 6)]) == 1, "a log that was closed connects anew"
-        assert len(list(again.read(position))) == 1
+
+    def test_a_closed_log_connects_anew(self, open_log: OpenLog) -> None:
+        log: Log = open_log()
+        recorded(log, ["a"], 6)
+        position = log.last_position()
+        log.close()
+        log.close()
+        assert log.append([event("a", 6)]) == 1
+        assert _read_ids(open_log(), position) == ["a/6"]
 
 
 class LiveLogContract(LogContract):
@@ -387,14 +416,17 @@ class LiveLogContract(LogContract):
 
     def test_positions_are_one_order_for_all(self, open_log: OpenLog) -> None:
         log: LiveLog = open_log()
-        given = events_of(["a", "b", "c"], 20)
-        log.append(given)
-        assert [each for _, each in log.read()] == given
-        assert [each for _, each in open_log().read()] == given
-        read = list(log.read(BEGINNING, 7))
-        assert [each for _, each in read] == given[:7]
-        assert [each for _, each in log.read(read[-1][0])] == given[7:]
+        events = recorded(log, ["a", "b", "c"], 20)
+        for reader in (log, open_log()):
+            assert [found for _, found in reader.read()] == events
         assert list(log.read())[-1][0] == log.last_position()
+
+    def test_pages_follow_one_another(self, open_log: OpenLog) -> None:
+        log: LiveLog = open_log()
+        events = recorded(log, ["a", "b", "c"], 20)
+        page = list(log.read(BEGINNING, 7))
+        assert [found for _, found in page] == events[:7]
+        assert [found for _, found in log.read(page[-1][0])] == events[7:]
 
     def test_an_event_id_counts_once(self, open_log: OpenLog) -> None:
         log: LiveLog = open_log()
@@ -403,127 +435,185 @@ class LiveLogContract(LogContract):
         assert log.append([event("a", 1), event("a", 0)]) == 0
         assert log.append([event("z", 9, event_id="a/1")]) == 0
         assert open_log().append([event("a", 1), event("a", 2)]) == 1
-        assert [_id(each) for _, each in log.read()] == ["a/0", "a/1", "a/2"]
-        assert next(each for _, each in log.read(last)).event_id == "a/2"
+        assert _read_ids(log) == ["a/0", "a/1", "a/2"]
+        assert _read_ids(log, last) == ["a/2"]
+
+    def test_of_appends_at_the_same_time_one_counts(self, open_log: OpenLog) -> None:
         stored: list[int] = []
 
         def work() -> None:
-            stored.append(open_log().append([event("many", n) for n in range(50)]))
+            stored.append(open_log().append(events_of(["many"], 50)))
 
         _in_threads([work] * 6)
-        assert sum(stored) == 50, "of appends at the same time one counts"
-        assert len(list(log.read())) == 53
+        assert sum(stored) == 50
+        assert len(_read_ids(open_log())) == 50
 
-    def test_changes_tell_of_every_append(self, open_log: OpenLog) -> None:
+    def test_changes_differ_only_after_an_append(self, open_log: OpenLog) -> None:
+        log: LiveLog = open_log()
+        for quick in (False, True):
+            before = log.changes(quick=quick)
+            assert log.changes(quick=quick) == before
+            log.append([event("own", int(quick))])
+            assert log.changes(quick=quick) != before
+
+    def test_changes_tell_of_other_objects_and_threads(self, open_log: OpenLog) -> None:
         log: LiveLog = open_log()
         other: LiveLog = open_log()
         for quick in (False, True):
-            seen = log.changes(quick=quick)
-            assert log.changes(quick=quick) == seen
-            log.append([event("own", int(quick))])
-            own = log.changes(quick=quick)
-            assert own != seen
+            before = log.changes(quick=quick)
             other.append([event("other", int(quick))])
-            others = log.changes(quick=quick)
-            assert others != own
+            between = log.changes(quick=quick)
+            assert between != before
             _in_threads([partial(other.append, [event("thread", int(quick))])])
-            assert log.changes(quick=quick) != others
-        seen = log.changes(quick=True)
+            assert log.changes(quick=quick) != between
+
+    def test_changes_tell_of_other_processes(self, open_log: OpenLog) -> None:
+        log: LiveLog = open_log()
+        before = log.changes(quick=True)
         with _process(_append_many, open_log) as (child, _):
             child.join(_PATIENCE_SECONDS)
-        assert log.changes(quick=True) != seen
+        assert log.changes(quick=True) != before
 
-    def test_what_came_from_a_broker_is_remembered(self, open_log: OpenLog) -> None:
+    def test_who_recorded_an_event_first_is_remembered(self, open_log: OpenLog) -> None:
         log: LiveLog = open_log()
         log.append([event("a", 0)])
         assert log.append([event("a", 0), event("a", 1)], relayed=True) == 1
         log.append([event("a", 1), event("a", 2)])
         log.close()
         with open_log().consumer("group") as consumer:
-            got = [(each.event and _id(each.event), each.relayed) for each in collect(consumer, 3)]
-        assert got == [("a/0", False), ("a/1", True), ("a/2", False)], "who was first counts"
-        read = [each for _, each in log.read()]
-        assert read == [event("a", 0), event("a", 1), event("a", 2)], "an event is kept as it was"
+            relayed = [delivery.relayed for delivery in collect(consumer, 3)]
+        assert relayed == [False, True, False]
+        assert [found for _, found in log.read()] == events_of(["a"], 3), "unchanged by the mark"
 
-    def test_purged_events_leave_nothing(self, open_log: OpenLog) -> None:
+    def test_a_purge_changes_the_generation(self, open_log: OpenLog) -> None:
         log: LiveLog = open_log()
-        secret = "0f47ac10b58cc4372a5670e02b2c3d479"
-        given = [event("a", 0), event("a", 1, note=secret), event("b", 2, note=secret)]
-        log.append(given)
-        with log.consumer("group") as consumer:
-            for each in collect(consumer, 3):
-                consumer.reject(each, "for a test")
-            consumer.commit()
+        recorded(log, ["a"], 2)
         generation, changes = log.generation(), log.changes()
-        doomed = [position for position, each in log.read() if (each.model_extra or {}).get("note")]
-        log.purge(doomed)
+        log.purge([log.last_position()])
         assert log.generation() != generation
         assert open_log().generation() == log.generation()
         assert log.changes() != changes
-        assert [_id(each) for _, each in log.read()] == ["a/0"]
-        assert [secret in each.body.decode() for each in log.dead_letters()] == [False]
+
+    def test_purged_events_leave_nothing(self, open_log: OpenLog) -> None:
+        log, secret = _with_purged_events(open_log)
+        assert _read_ids(log) == ["a/0"]
+        assert [secret in letter.body.decode() for letter in log.dead_letters()] == [False]
+        for path in open_log.folder.rglob("*"):
+            assert not path.is_file() or secret.encode() not in path.read_bytes(), path
+
+    def test_purged_events_are_not_delivered(self, open_log: OpenLog) -> None:
+        log, _ = _with_purged_events(open_log)
         with log.consumer("new") as consumer:
             assert _ids(consumer.poll(10, _PATIENCE_SECONDS)) == ["a/0"]
             assert consumer.poll(10, 0.1) == []
-        for path in open_log.folder.rglob("*"):
-            assert not path.is_file() or secret.encode() not in path.read_bytes(), path
+
+    def test_a_position_is_not_given_twice_after_a_purge(self, open_log: OpenLog) -> None:
+        log, _ = _with_purged_events(open_log)
         log.append([event("a", 3)])
         with log.consumer("group") as consumer:
-            assert _ids(collect(consumer, 1)) == ["a/3"], "a position is not given twice"
+            assert _ids(collect(consumer, 1)) == ["a/3"]
             consumer.commit()
         assert log.lag("group").events == 0
 
-    def test_more_is_refused_while_too_much_waits(self, open_log: OpenLog) -> None:
+    def test_a_full_log_takes_events_after_a_commit(self, open_log: OpenLog) -> None:
         log: LiveLog = open_log(max_backlog=10)
-        log.append([event("before", n) for n in range(30)])  # nobody waits for them
+        log.append(events_of(["before"], 30))  # no group waits for them yet
         with log.consumer("group") as consumer:
             collect(consumer, 30)
             _assert_full(log, event("a", 0))
             consumer.commit()
             assert log.append(events_of(["a"], 10)) == 10
             _assert_full(log, event("a", 10))
-            _assert_full(open_log(max_backlog=10), event("a", 10))
             collect(consumer, 10)
             _assert_full(log, event("a", 10))
             consumer.commit()
             assert log.append(events_of(["b"], 10)) == 10
-            given = [event("a", n, event_id=f"relayed {n}") for n in (11, 12)]
-            assert log.append(given, relayed=True) == 2, "what came from a broker is taken"
-            _assert_full(log, event("a", 13))
-        assert len(list(log.read())) == 52, "what was refused is not stored"
+        assert len(_read_ids(log)) == 50, "refused events are not stored"
+
+    def test_a_full_log_is_full_for_its_tenant_alone(self, open_log: OpenLog) -> None:
+        log = _full(open_log)
+        _assert_full(open_log(max_backlog=10), event("a", 10))
+        assert open_log("other", max_backlog=10).append(events_of(["b"], 11)) == 11
+        assert len(_read_ids(log)) == 10
+
+    def test_a_full_log_takes_relayed_events(self, open_log: OpenLog) -> None:
+        log = _full(open_log)
+        assert log.append([event("a", 11), event("a", 12)], relayed=True) == 2
+        _assert_full(log, event("a", 13))
+
+    def test_nothing_waits_for_a_dropped_group(self, open_log: OpenLog) -> None:
+        log = _full(open_log)
         log.drop("group")
         log.drop("group")
         assert log.groups() == []
-        assert log.append([event("a", 13)]) == 1, "nothing waits for a group that was dropped"
-        assert log.lag("group").events == 53
-        assert open_log("other", max_backlog=10).append(events_of(["b"], 11)) == 11
+        assert log.append([event("a", 13)]) == 1
+        assert log.lag("group").events == 11
+
+
+def _unreadable() -> Event:
+    return LaterEvent(type="teleport", user_id="a", event_id="poison", item_id="x")
+
+
+def _consume(log: Log, count: int) -> None:
+    """Let the group ``group`` commit so many events."""
+    with log.consumer("group") as consumer:
+        collect(consumer, count)
+        consumer.commit()
+
+
+def _full(open_log: OpenLog) -> LiveLog:
+    """A log for whose group so many events wait that it takes no more."""
+    log: LiveLog = open_log(max_backlog=10)
+    with log.consumer("group") as consumer:
+        consumer.poll(1, 0.1)
+        log.append(events_of(["a"], 10))
+        collect(consumer, 10)
+    _assert_full(log, event("a", 10))
+    return log
+
+
+def _with_purged_events(open_log: OpenLog) -> tuple[LiveLog, str]:
+    """A log out of which two of three events, rejected by a group, were taken; their secret."""
+    log: LiveLog = open_log()
+    secret = "0f47ac10b58cc4372a5670e02b2c3d479"
+    log.append([event("a", 0), event("a", 1, note=secret), event("b", 2, note=secret)])
+    with log.consumer("group") as consumer:
+        for delivery in collect(consumer, 3):
+            consumer.reject(delivery, "for a test")
+        consumer.commit()
+    log.purge([position for position, found in log.read() if found.given("note")])
+    return log, secret
 
 
 def collect(consumer: Consumer, count: int) -> list[Delivery]:
     """Poll until so many were delivered; fails if they do not come, or more do."""
-    found: list[Delivery] = []
+    deliveries: list[Delivery] = []
     until = time.monotonic() + _PATIENCE_SECONDS
-    while len(found) < count:
-        assert time.monotonic() < until, f"{len(found)} of {count} events came"
-        found += consumer.poll(1000, 0.5)
-    assert len(found) == count
-    return found
+    while len(deliveries) < count:
+        assert time.monotonic() < until, f"{len(deliveries)} of {count} events came"
+        deliveries += consumer.poll(1000, 0.5)
+    assert len(deliveries) == count
+    return deliveries
 
 
 def assert_ordered(events: Iterable[Event | None]) -> None:
     """Each user's events are in the order of their numbers."""
     last: dict[Any, int] = {}
-    for each in events:
-        assert each is not None
-        number = (each.model_extra or {})["number"]
-        assert last.get(each.user_id, -1) < number, f"{each.user_id}: out of order"
-        last[each.user_id] = number
+    for found in events:
+        assert found is not None
+        number = found.given("number")
+        assert last.get(found.user_id, -1) < number, f"{found.user_id}: out of order"
+        last[found.user_id] = number
+
+
+def _append_in_batches(log: Log, user: str) -> None:
+    for start in range(0, 60, 6):
+        log.append([event(user, number) for number in range(start, start + 6)])
 
 
 def _append_many(url: str | None, folder: Path, _: Signal) -> None:
     log = OpenLog(url, folder)()
-    for start in range(0, 60, 6):
-        log.append([event("child", number) for number in range(start, start + 6)])
+    _append_in_batches(log, "child")
     log.close()
 
 
@@ -571,16 +661,20 @@ def _in_threads(works: Sequence[Callable[[], object]]) -> None:
         raise faults[0]
 
 
-def _id(each: Event) -> str:
-    return each.event_id
+def _id(event: Event) -> str:
+    return event.event_id
 
 
 def _ids(deliveries: Iterable[Delivery]) -> list[str]:
-    return [each.event.event_id for each in deliveries if each.event is not None]
+    return [found.event.event_id for found in deliveries if found.event is not None]
+
+
+def _read_ids(log: Log, after: Position = BEGINNING, limit: int | None = None) -> list[str]:
+    return [_id(event) for _, event in log.read(after, limit)]
 
 
 def _users(deliveries: Iterable[Delivery]) -> set[Any]:
-    return {each.event.user_id for each in deliveries if each.event is not None}
+    return {found.event.user_id for found in deliveries if found.event is not None}
 
 
 def _assert_full(log: Log, refused: Event) -> None:

@@ -1,7 +1,12 @@
-"""The contract of a model: what every model found by ``model_classes`` keeps."""
+"""The contract of a model: what every model found by ``model_classes`` keeps.
+
+A model is checked by a test class that derives from ``ModelContract`` and has a fixture
+``planted_fit``: what ``fit_planted`` gives for the model and a relation.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +15,7 @@ from nextedge.graph.csr import build_graph, mirrored
 from nextedge.models.artifact import Artifact
 from nextedge.models.model import Model, TrainingData
 from nextedge.models.scoring import pair_scores, top_candidates
-from nextedge.types import CONNECTS, ENGAGES, Relation
+from nextedge.types import CONNECTS, ENGAGES, Candidates, Relation
 
 
 def planted(
@@ -39,38 +44,82 @@ def planted(
     return TrainingData(relation, graph), of_query, of_candidate
 
 
-def check_model(model: Model, relation: Relation, directory: Path) -> None:
-    """Fit on a planted graph and check everything a model promises.
+@dataclass(frozen=True)
+class PlantedFit:
+    """A model fitted on the planted graph of a relation, and what it told on the way."""
 
-    Raises:
-        AssertionError: not reproducible, not saved whole, scores that disagree with each
-            other, or lists no better than chance.
-    """
+    model: Model
+    data: TrainingData
+    of_query: np.ndarray
+    of_candidate: np.ndarray
+    artifact: Artifact
+    progress: list[tuple[str, int, int]]
+
+
+def fit_planted(model: Model, relation: Relation) -> PlantedFit:
+    """Fit a model, with its default configuration, on the planted graph of a relation."""
+    progress: list[tuple[str, int, int]] = []
     data, of_query, of_candidate = planted(relation)
-    config = model.config_class()
-    told: list[tuple[str, int, int]] = []
-    fitted = model.fit(data, config, lambda *said: told.append(said))
-    again = model.fit(data, config, lambda *_: None)
-    for name, values in fitted.arrays.items():
-        assert values.dtype != object
-        assert np.isfinite(values).all(), name
-        np.testing.assert_allclose(values, again.arrays[name], rtol=1e-4, atol=1e-5)
-    assert all(0 <= done <= total for _, done, total in told)
-    fitted.save(directory / model.name)
-    loaded = Artifact.load(directory / model.name)
-    query = np.array([0, 7, 30, -1], np.int32)
-    exclude = data.graph.gather(query)
-    top = top_candidates(loaded, data.graph, query, 10, exclude)
-    assert top.queries == len(query)
-    assert np.diff(top.indptr)[-1] == 0  # an unknown query has neither history nor embedding
-    hidden = np.repeat(query, np.diff(top.indptr))
-    assert not data.graph.contains(hidden, top.candidate).any()
-    score = pair_scores(loaded, data.graph, query, top.indptr, top.candidate)
-    np.testing.assert_allclose(score, top.columns["score"], rtol=1e-3, atol=1e-4)
-    everyone = np.arange(len(data.graph), dtype=np.int32)
-    lists = top_candidates(loaded, data.graph, everyone, 5, data.graph.gather(everyone))
-    same = of_query[lists.row_query] == of_candidate[lists.candidate]
-    assert same.mean() > 0.6, f"{same.mean():.2f} of the best are of the query's group; chance 0.25"
+    artifact = model.fit(data, model.config_class(), lambda *step: progress.append(step))
+    return PlantedFit(model, data, of_query, of_candidate, artifact, progress)
+
+
+class ModelContract:
+    """One test a promise; ``planted_fit`` is a fixture of the class that derives from this one."""
+
+    QUERIES = np.array([0, 7, 30, -1], np.int32)
+    """The last is unknown."""
+
+    def test_values_are_finite_numbers(self, planted_fit: PlantedFit) -> None:
+        for name, values in planted_fit.artifact.arrays.items():
+            assert values.dtype != object
+            assert np.isfinite(values).all(), name
+
+    def test_a_second_fit_gives_the_same(self, planted_fit: PlantedFit) -> None:
+        model = planted_fit.model
+        again = model.fit(planted_fit.data, model.config_class(), lambda *_: None)
+        for name, values in planted_fit.artifact.arrays.items():
+            np.testing.assert_allclose(values, again.arrays[name], rtol=1e-4, atol=1e-5)
+
+    def test_progress_stays_within_its_total(self, planted_fit: PlantedFit) -> None:
+        assert all(0 <= done <= total for _, done, total in planted_fit.progress)
+
+    def test_a_saved_model_gives_the_same_lists(
+        self, planted_fit: PlantedFit, tmp_path: Path
+    ) -> None:
+        planted_fit.artifact.save(tmp_path / planted_fit.model.name)
+        loaded = Artifact.load(tmp_path / planted_fit.model.name)
+        saved, fitted = (self._lists(each, planted_fit) for each in (loaded, planted_fit.artifact))
+        np.testing.assert_array_equal(saved.candidate, fitted.candidate)
+        np.testing.assert_array_equal(saved.columns["score"], fitted.columns["score"])
+
+    def test_an_unknown_query_has_no_candidates(self, planted_fit: PlantedFit) -> None:
+        lists = self._lists(planted_fit.artifact, planted_fit)
+        assert lists.queries == len(self.QUERIES)
+        assert np.diff(lists.indptr)[-1] == 0
+
+    def test_edges_of_the_graph_are_no_candidates(self, planted_fit: PlantedFit) -> None:
+        lists = self._lists(planted_fit.artifact, planted_fit)
+        query = np.repeat(self.QUERIES, np.diff(lists.indptr))
+        assert not planted_fit.data.graph.contains(query, lists.candidate).any()
+
+    def test_pair_scores_are_the_scores_of_the_lists(self, planted_fit: PlantedFit) -> None:
+        artifact, graph = planted_fit.artifact, planted_fit.data.graph
+        lists = self._lists(artifact, planted_fit)
+        score = pair_scores(artifact, graph, self.QUERIES, lists.indptr, lists.candidate)
+        np.testing.assert_allclose(score, lists.columns["score"], rtol=1e-3, atol=1e-4)
+
+    def test_most_candidates_are_of_the_querys_group(self, planted_fit: PlantedFit) -> None:
+        graph = planted_fit.data.graph
+        everyone = np.arange(len(graph), dtype=np.int32)
+        lists = top_candidates(planted_fit.artifact, graph, everyone, 5, graph.gather(everyone))
+        group = planted_fit.of_candidate[lists.candidate]
+        share = (planted_fit.of_query[lists.row_query] == group).mean()
+        assert share > 0.6, f"{share:.2f} of the best are of the query's group; chance 0.25"
+
+    def _lists(self, artifact: Artifact, planted_fit: PlantedFit) -> Candidates:
+        graph = planted_fit.data.graph
+        return top_candidates(artifact, graph, self.QUERIES, 10, graph.gather(self.QUERIES))
 
 
 RELATIONS = (CONNECTS, ENGAGES)

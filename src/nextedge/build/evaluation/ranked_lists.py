@@ -1,24 +1,25 @@
-"""Ranked lists of every system over evaluation queries: sources, heuristics, and the full line."""
+"""Ranked lists of every system over evaluation queries: sources, heuristics, the whole pipeline."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
 
 from nextedge.build.time_split.window_pipeline import WindowPipeline
+from nextedge.engines.blocks import OpenedFiles
 from nextedge.evaluation.report import SystemKind
 from nextedge.graph.csr import Graph
-from nextedge.graph.scope import Scope, cached_per_snapshot
 from nextedge.models.rankers.learners import load_rankers
 from nextedge.models.rankers.ranker import CalibratedRanker
-from nextedge.ranking.pipeline import SCORE, RankingPipeline
+from nextedge.ranking.pipeline import RankingPipeline, ordered
 from nextedge.ranking.reranker import FOLDER as RERANKER
 from nextedge.ranking.reranker import Reranker
-from nextedge.retrieval.merge import gather_sources, merge_candidates
 from nextedge.types import ROUGH, Candidates, FloatArray, Requests
 
 HEURISTICS = (
@@ -38,67 +39,61 @@ _SCHEMA = pa.schema(
         "score": pa.list_(pa.float32()),
     }
 )
+Rankers = tuple[CalibratedRanker, CalibratedRanker | None]
 
 
 @dataclass(frozen=True)
-class RankedQueries:
+class RankQueries:
     """The block function: queries in, ranked lists of every system out.
 
     Attributes:
-        rankers: folder of the rankers, or None where there are none.
-        positives: folder of a graph, the edges to be found.
+        rankers: folder of the rankers, which may be empty.
+        positives: folder of a graph, the window's new edges.
         k: length of the lists.
     """
 
-    line: WindowPipeline
+    opened: ClassVar[OpenedFiles[Path, Rankers | None]] = OpenedFiles(1)
+    pipeline: WindowPipeline
     rankers: Path
     positives: Path
     k: int
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        """One row a system; ``labels`` holds the places of the new edges, and the scores of all."""
-        line, positives = self.open(), Graph.load(self.positives)
-        requests = Requests(block["query"].to_numpy(), line.scope.snapshot.as_of, self.k)
+        """One row a system; ``labels`` has the rows of the new edges, and the scores of all rows."""
+        pipeline, positives = self.open(), Graph.load(self.positives)
+        requests = Requests(block["query"].to_numpy(), pipeline.scope.snapshot.as_of, self.k)
         rows = _Rows(self.k)
-        found = gather_sources(line.sources, line.limits, requests)
-        merged = merge_candidates(found, line.scope.recommendable, line.size, line.fusion)
+        found = pipeline.search(requests)
         for name, candidates in found.items():
             bare = Candidates(candidates.indptr, candidates.candidate)
-            usable = bare.keep(line.scope.recommendable[candidates.candidate])
+            usable = bare.keep(pipeline.scope.recommendable[candidates.candidate])
             rows.add(name, _FOUND, usable)
             rows.head(name, "source", usable)
-        matrix, names = line.matrix(requests, merged), line.features.names
-        for name in (each for each in HEURISTICS if each in names):
-            score = np.nan_to_num(matrix[:, names.index(name)])
-            rows.head(name, "baseline", merged.with_columns(score=score).sorted_by(SCORE))
+        merged = pipeline.merge(requests, found)
+        matrix, names = pipeline.matrix(requests, merged), pipeline.features.names
+        for name in (heuristic for heuristic in HEURISTICS if heuristic in names):
+            values = np.nan_to_num(matrix[:, names.index(name)])
+            rows.head(name, "baseline", ordered(merged, values))
         rows.head(ROUGH, "baseline", merged)
-        score = line.score(requests, merged, matrix)
-        if line.ranker is not None:
+        score = pipeline.score(requests, merged, matrix)
+        if pipeline.ranker is not None:
             new = positives.contains(requests.query[merged.row_query], merged.candidate)
-            rows.add(
-                "", _LABELS, Candidates(merged.indptr, np.flatnonzero(new).astype(np.int32)), score
-            )
-        ranked = merged.with_columns(score=score).sorted_by(SCORE)
-        if line.reranker is not None:
+            labels = Candidates(merged.indptr, np.flatnonzero(new).astype(np.int32))
+            rows.add("", _LABELS, labels, score)
+        ranked = ordered(merged, score)
+        if pipeline.reranker is not None:
             rows.head("ranker", "ranker", ranked)
-            ranked = line.reranker.rerank(requests, ranked, SCORE)
-        rows.head("full_line", "full_line", ranked)
+        rows.head("full_line", "full_line", pipeline.rerank(requests, ranked))
         return rows.table()
 
     def open(self) -> RankingPipeline:
-        """The line with its rankers."""
-        line = self.line.open()
-        rankers = _rankers(line.scope, self.rankers)
+        """The pipeline with its rankers."""
+        pipeline = self.pipeline.open()
+        rankers = self.opened.get(self.rankers, lambda: load_rankers(self.rankers))
         if rankers is None:
-            return line
-        reranker = Reranker.load(self.rankers / RERANKER, line.scope, served=False)
-        return replace(line.with_ranker(*rankers), reranker=reranker)
-
-
-@cached_per_snapshot
-def _rankers(_: Scope, folder: Path) -> tuple[CalibratedRanker, CalibratedRanker | None] | None:
-    """The rankers of a folder, loaded once for the blocks of one window."""
-    return load_rankers(folder)
+            return pipeline
+        reranker = Reranker.load(self.rankers / RERANKER, pipeline.scope, served=False)
+        return replace(pipeline.with_ranker(*rankers), reranker=reranker)
 
 
 class _Rows:
@@ -109,7 +104,7 @@ class _Rows:
         self.rows: list[dict[str, object]] = []
 
     def add(self, name: str, kind: str, lists: Candidates, score: FloatArray | None = None) -> None:
-        """Whole lists."""
+        """Add whole lists."""
         self.rows.append(
             {
                 "name": name,
@@ -121,7 +116,7 @@ class _Rows:
         )
 
     def head(self, name: str, kind: SystemKind, ranked: Candidates) -> None:
-        """The first k of each list."""
+        """Add the first k of each list."""
         self.add(name, kind, Candidates(ranked.indptr, ranked.candidate).head(self.k))
 
     def table(self) -> pa.Table:
@@ -129,14 +124,14 @@ class _Rows:
 
 
 @dataclass
-class Lists:
+class RankedLists:
     """The lists of all blocks, by system.
 
     Attributes:
-        kinds: what each system is.
-        tops: its first k.
-        found: by source all that it found.
-        labels, scores: of every candidate that was ranked.
+        kinds: kind of each system.
+        tops: first k candidates of each query.
+        found: all candidates of each source.
+        labels, scores: of every ranked candidate.
     """
 
     kinds: dict[str, SystemKind] = field(default_factory=dict)
@@ -146,11 +141,11 @@ class Lists:
     scores: list[np.ndarray] = field(default_factory=list)
 
     @classmethod
-    def of(cls, tables: Iterable[pa.Table]) -> Lists:
-        """Join the blocks' tables."""
+    def of(cls, tables: Iterable[pa.Table]) -> RankedLists:
+        """Join the tables of blocks."""
         lists = cls()
-        tops: dict[str, list[Candidates]] = {}
-        found: dict[str, list[Candidates]] = {}
+        tops: dict[str, list[Candidates]] = defaultdict(list)
+        found: dict[str, list[Candidates]] = defaultdict(list)
         for name, kind, part, score in (row for table in tables for row in _read(table)):
             if kind == _LABELS:
                 label = np.zeros(len(score), bool)
@@ -158,10 +153,10 @@ class Lists:
                 lists.labels.append(label)
                 lists.scores.append(score)
             elif kind == _FOUND:
-                found.setdefault(name, []).append(part)
+                found[name].append(part)
             else:
                 lists.kinds[name] = kind  # type: ignore[assignment]
-                tops.setdefault(name, []).append(part)
+                tops[name].append(part)
         lists.tops = {name: _joined(parts) for name, parts in tops.items()}
         lists.found = {name: _joined(parts) for name, parts in found.items()}
         return lists

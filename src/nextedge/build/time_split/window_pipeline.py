@@ -1,29 +1,31 @@
-"""A window's line as files: any process that sees the folder opens the same line from it.
+"""The pipeline of a window as files: every process that sees the folder opens the same pipeline.
 
-Graphs and fitted arrays are mapped from disk, so that a window takes memory only while it is made,
-and a build that was stopped finds the windows that it had.
+Graphs and fitted arrays are memory-mapped, so that a window takes memory only while it is made,
+and a resumed build finds the windows of the build that was stopped.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
-from nextedge.build.fit_sources import FitSources
-from nextedge.build.time_split.pairs import Pairs
 from nextedge.build.time_split.split import Window
-from nextedge.build.time_split.windows import History, window_snapshot
+from nextedge.build.time_split.surface_history import SurfaceHistory
 from nextedge.config import SurfaceConfig
 from nextedge.engines.base import Engine
+from nextedge.engines.blocks import OpenedFiles
 from nextedge.features.feature import FeatureSet
 from nextedge.graph.scope import Scope
 from nextedge.graph.snapshot import Entities, Snapshot, relation_of
-from nextedge.ranking.pipeline import RankingPipeline, build_pipeline
+from nextedge.ranking.fit_sources import FitSources
+from nextedge.ranking.pipeline import RankingPipeline, build_pipeline, declared_features
 from nextedge.retrieval.fusion import Fusion
 from nextedge.retrieval.source import load_sources
 from nextedge.retrieval.two_hop import TwoHop
@@ -32,89 +34,85 @@ from nextedge.storage.files import writing
 from nextedge.types import Requests
 
 BATCH = 256
-_OPENED = 2
-_opened: dict[Path, RankingPipeline] = {}
-"""Lines of this process by folder, the latest last; what they derive of their graphs goes with them."""
 
 
 @dataclass(frozen=True)
 class WindowPipeline:
-    """Where a line lies, and what of it is no file.
+    """The pipeline of one window, without rankers.
 
     Attributes:
         entities: folder of the users and items.
         folder: ``snapshot/`` and ``sources/`` of the window.
         fusion: what a rank in each source is worth.
-        found: folder of what an engine's join found for some queries (``nextedge.build.training_set.joined_two_hop``).
+        two_hop: folder of two-hop candidates that an engine joined (see ``two_hop_join``).
     """
 
+    opened: ClassVar[OpenedFiles[Path, RankingPipeline]] = OpenedFiles(2)
     entities: Path
     folder: Path
     surface: SurfaceConfig
     features: FeatureSet
     fusion: Fusion
-    found: Path | None = None
+    two_hop: Path | None = None
 
     def open(self) -> RankingPipeline:
-        """The line; opened once in a process."""
-        line = _opened.pop(self.folder, None)
-        if line is None:
-            snapshot = Snapshot.load(self.folder / "snapshot", Entities.load(self.entities))
-            scope = Scope(snapshot, relation_of(self.surface))
-            arrays = load_sources(self.folder / "sources")
-            line = build_pipeline(scope, self.surface, arrays, features=self.features)
-        _opened[self.folder] = line
-        for folder in list(_opened)[:-_OPENED]:
-            del _opened[folder]
-        line = replace(line, fusion=self.fusion)
-        return line if self.found is None else self._with_found(line, self.found)
+        """The pipeline over the files, which a process opens once."""
+        pipeline = replace(self.opened.get(self.folder, self._open), fusion=self.fusion)
+        if self.two_hop is None:
+            return pipeline
+        arrays = {file.stem: mapped(file) for file in sorted(self.two_hop.glob("*.npy"))}
+        options = pipeline.sources[TwoHop.name].options
+        joined = TwoHop(pipeline.scope, options, arrays)
+        return replace(pipeline, sources={**pipeline.sources, TwoHop.name: joined})
+
+    def _open(self) -> RankingPipeline:
+        snapshot = Snapshot.load(self.folder / "snapshot", Entities.load(self.entities))
+        scope, arrays = (
+            Scope(snapshot, relation_of(self.surface)),
+            load_sources(self.folder / "sources"),
+        )
+        return build_pipeline(scope, self.surface, arrays, features=self.features)
 
     def remove(self) -> None:
-        """Delete the files of a window that is done with: each takes the room of its graphs."""
-        _opened.pop(self.folder, None)
+        """Delete the files of a window that is done with: they take as much disk as its graphs."""
+        self.opened.clear()
         shutil.rmtree(self.folder)
-
-    def _with_found(self, line: RankingPipeline, folder: Path) -> RankingPipeline:
-        """The line with what two-hop found before, in place of its walks."""
-        arrays = {file.stem: mapped(file) for file in sorted(folder.glob("*.npy"))}
-        own = line.sources[TwoHop.name]
-        sources = {**line.sources, TwoHop.name: TwoHop(line.scope, own.options, arrays)}
-        return replace(line, sources=sources)
 
 
 @dataclass(frozen=True, eq=False)
-class WindowPipelines:
-    """Makes the lines of one surface's windows, each in a folder of its own below ``folder``.
+class WindowPipelineFactory:
+    """Makes the pipelines of one surface's windows, each in its folder below ``folder``.
 
     Attributes:
-        pairs: of the relation that the surface predicts.
         trained: folders of trained models by source, whose embeddings every window computes anew.
+        exclude: names of features to leave out.
     """
 
     engine: Engine
     folder: Path
     surface: SurfaceConfig
-    history: History
-    pairs: Pairs
-    features: FeatureSet
+    history: SurfaceHistory
     trained: Mapping[str, Path]
+    exclude: Sequence[str] = ()
 
-    def line(self, window: Window) -> WindowPipeline:
-        """The line over a window's snapshot, made unless a stopped build did."""
-        folder, entities = self.folder / window.name, self.history.directory / "entities"
+    @cached_property
+    def features(self) -> FeatureSet:
+        """The features of every window: declared on the whole history, so that all have the same."""
+        return declared_features(self.history.served, self.surface, self.exclude)
+
+    def pipeline(self, window: Window) -> WindowPipeline:
+        """The pipeline over a window's snapshot, as a stopped build left it or made anew."""
+        folder, entities = self.folder / window.name, self.history.history.directory / "entities"
         if not folder.exists():
             partial = folder.with_name(f".{folder.name}.{os.getpid()}")
             shutil.rmtree(partial, ignore_errors=True)
             with writing(folder):
-                place, sources = partial / "snapshot", partial / "sources"
-                place.mkdir(parents=True)
+                snapshot, sources = partial / "snapshot", partial / "sources"
+                snapshot.mkdir(parents=True)
                 sources.mkdir()
-                window_snapshot(
-                    self.history, relation_of(self.surface), self.pairs, window, place, self.engine
-                ).save(place)
-                layers = folder.with_name(f"{folder.name}-layers")
-                fits = FitSources(entities, place, self.surface, self.trained, sources)
-                fits.run(self.engine, layers)
+                self.history.snapshot(window, snapshot, self.engine).save(snapshot)
+                fit = FitSources(entities, snapshot, self.surface, self.trained, sources)
+                fit.run(self.engine, folder.with_name(f"{folder.name}-layers"))
                 os.replace(partial, folder)
         return WindowPipeline(entities, folder, self.surface, self.features, Fusion())
 

@@ -10,54 +10,54 @@ import numpy as np
 import pyarrow as pa
 
 from nextedge.build.time_split.window_pipeline import BATCH, WindowPipeline, batches
-from nextedge.build.training_set.impressions import ImpressionOutcomes
-from nextedge.build.training_set.joined_two_hop import QUERIES, with_found
+from nextedge.build.training_set.impression_outcomes import ImpressionOutcomes
+from nextedge.build.training_set.two_hop_join import QUERIES, with_joined_two_hop
 from nextedge.config import RankerConfig
 from nextedge.engines.base import Engine
 from nextedge.graph.csr import Graph
-from nextedge.models.rankers.gbdt import LabelledRows
-from nextedge.progress import Progress
+from nextedge.models.rankers.labelled_rows import LabelledRows
 from nextedge.ranking.pipeline import RankingPipeline
 from nextedge.types import BoolArray, Candidates, FloatArray, Requests
 
 
 @dataclass(frozen=True)
-class LabelledQueries:
+class LabelQueries:
     """The block function: queries in, labelled rows out.
 
-    A candidate is positive when it became an edge, or was shown and taken. What was shown and
-    refused is kept for certain; what was shown and may yet be answered is left out, as
-    neither. Every positive and the best of the rest are kept; of the others some are drawn, and stand
-    for all of them by their weight: without it, a positive that the sources rank low would
-    stand among fewer negatives than it meets when served, and be overrated.
+    A candidate is positive when it became an edge, or was taken as an impression. Impressions that
+    are still open are left out. Every positive, every refused impression and the best of the rest
+    are kept; the others are sampled, and stand for all of them by their weight: without it, a
+    positive that the sources rank low would meet fewer negatives than when it is served, and be
+    overrated.
 
     Attributes:
-        positives, shown: folders of graphs; ``shown`` None where nothing was.
-        seed: of the window; what is drawn of a batch is its own.
+        positives: folder of a graph.
+        impressions: folder of the outcomes of impressions, or None.
+        seed: of the window; each batch draws by it and by its own number.
     """
 
-    line: WindowPipeline
+    pipeline: WindowPipeline
     positives: Path
-    shown: Path | None
+    impressions: Path | None
     settings: RankerConfig
     seed: int
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        """Columns ``query`` (place in the block), ``label``, ``weight`` and ``features``."""
-        line, number = self.line.open(), block["batch"][0].as_py()
-        random = np.random.default_rng([self.settings.seed, self.seed, number])
+        """Columns ``query`` (index in the block), ``label``, ``weight`` and ``features``."""
+        pipeline, batch = self.pipeline.open(), block["batch"][0].as_py()
+        random = np.random.default_rng([self.settings.seed, self.seed, batch])
         positives = Graph.load(self.positives)
-        shown = None if self.shown is None else ImpressionOutcomes.load(self.shown)
+        outcomes = None if self.impressions is None else ImpressionOutcomes.load(self.impressions)
         query = block["query"].to_numpy()
-        requests = Requests(query, line.scope.snapshot.as_of, 1)
-        candidates, label, refused = _labelled(line, requests, positives, shown)
-        kept, weight = _drawn(candidates, label, self.settings, random, refused)
-        candidates, label, weight = candidates.keep(kept), label[kept], weight[kept]
-        if shown is not None:
+        requests = Requests(query, pipeline.scope.snapshot.as_of, 1)
+        candidates, label, refused = _labelled(pipeline, requests, positives, outcomes)
+        sampled, weight = sample_rows(candidates, label, self.settings, random, refused)
+        candidates, label, weight = candidates.keep(sampled), label[sampled], weight[sampled]
+        if outcomes is not None:
             pair = query[candidates.row_query], candidates.candidate
-            refusals = shown.refused.weights(*pair)
-            weight = _with_refusals(candidates, label, weight, refusals, self.settings)
-        matrix = np.ascontiguousarray(line.matrix(requests, candidates), np.float32)
+            refusals = outcomes.refused.weights(*pair)
+            weight = weigh_refusals(candidates, label, weight, refusals, self.settings)
+        matrix = np.ascontiguousarray(pipeline.matrix(requests, candidates), np.float32)
         features = pa.FixedSizeListArray.from_arrays(
             pa.array(matrix.reshape(-1)), max(matrix.shape[1], 1)
         )
@@ -73,85 +73,110 @@ class LabelledQueries:
 
 def label_rows(
     engine: Engine,
-    line: WindowPipeline,
+    pipeline: WindowPipeline,
     positives: Graph,
     settings: RankerConfig,
     seed: int,
-    shown: ImpressionOutcomes | None = None,
-    progress: Progress = lambda *_: None,
+    outcomes: ImpressionOutcomes | None = None,
 ) -> LabelledRows:
     """Labelled rows of as many label queries, in an order drawn by seed, as ``max_rows`` allows.
 
-    Kept beside the line, so that a stopped build goes on with the next block.
+    Keeps the rows of each block beside the pipeline, so that a resumed build goes on with the
+    next block.
     """
-    folder = line.folder.with_name(f"{line.folder.name}-rows-{seed}")
-    folder.mkdir(exist_ok=True)
-    function = LabelledQueries(
-        line,
-        _saved(positives, folder / "positives"),
-        None if shown is None else _saved_shown(shown, folder / "shown"),
-        settings,
-        seed,
-    )
-    wanted = positives.degree if shown is None else positives.degree + shown.taken.degree
+    folder = pipeline.folder.with_name(f"{pipeline.folder.name}-rows-{seed}")
+    (folder / "positives").mkdir(parents=True, exist_ok=True)
+    positives.save(folder / "positives")
+    impressions, wanted = None, positives.degree
+    if outcomes is not None:
+        impressions, wanted = folder / "impressions", wanted + outcomes.taken.degree
+        outcomes.save(impressions)
     queries = np.random.default_rng([settings.seed, seed]).permutation(np.flatnonzero(wanted))
+    function = LabelQueries(pipeline, folder / "positives", impressions, settings, seed)
     tables, rows = [], 0
     for table in _tables(engine, function, queries, folder):
         tables.append(table)
         rows += len(table)
-        progress("rows", min(rows, settings.max_rows), settings.max_rows)
         if rows >= settings.max_rows:
             break
-    return _joined(tables, len(line.features.names))
+    return _joined(tables, len(pipeline.features.names))
 
 
 def _tables(
-    engine: Engine, function: LabelledQueries, queries: np.ndarray, folder: Path
+    engine: Engine, function: LabelQueries, queries: np.ndarray, folder: Path
 ) -> Iterator[pa.Table]:
-    for number, (line, group) in enumerate(with_found(engine, function.line, queries)):
+    for number, (pipeline, group) in enumerate(
+        with_joined_two_hop(engine, function.pipeline, queries)
+    ):
         blocks = _blocks(group, first=number * QUERIES // BATCH)
         keep = folder / f"blocks-{number}"
-        yield from engine.map_blocks(replace(function, line=line), blocks, keep=keep)
+        yield from engine.map_blocks(replace(function, pipeline=pipeline), blocks, keep=keep)
 
 
 def _blocks(queries: np.ndarray, first: int) -> Iterator[pa.Table]:
     for number, requests in enumerate(batches(queries, 0, 1), first):
-        number_Q = np.full(len(requests), number, np.int32)
-        yield pa.table({"query": requests.query, "batch": number_Q})
+        batch_Q = np.full(len(requests), number, np.int32)
+        yield pa.table({"query": requests.query, "batch": batch_Q})
 
 
 def _joined(tables: list[pa.Table], width: int) -> LabelledRows:
-    """The rows of all blocks; each is let go once it is copied."""
+    """The rows of all blocks, in one array a column."""
     size = sum(map(len, tables))
     matrix = np.empty((size, width), np.float32)
     label, weight = np.empty(size, np.float32), np.empty(size, np.float32)
     groups, start = [np.zeros(0, np.int64)], 0
-    for place, table in enumerate(tables):
-        if not len(table):  # nobody of the block caught a new edge
+    for number, table in enumerate(tables):
+        if not len(table):  # no query of the block has a candidate with a label
             continue
         rows = slice(start, start + len(table))
         features = table["features"].combine_chunks()
         matrix[rows] = features.flatten().to_numpy().reshape(len(table), -1)[:, :width]
         label[rows], weight[rows] = table["label"].to_numpy(), table["weight"].to_numpy()
         groups.append(np.bincount(table["query"].to_numpy()))
-        tables[place], start = table.slice(0, 0), rows.stop
+        tables[number], start = table.slice(0, 0), rows.stop  # frees the block once it is copied
     group = np.concatenate(groups)
     return LabelledRows(matrix, label, group[group > 0], weight)
 
 
-def _saved(graph: Graph, folder: Path) -> Path:
-    folder.mkdir(exist_ok=True)
-    graph.save(folder)
-    return folder
+def _labelled(
+    pipeline: RankingPipeline,
+    requests: Requests,
+    positives: Graph,
+    outcomes: ImpressionOutcomes | None,
+) -> tuple[Candidates, FloatArray, BoolArray]:
+    """Candidates of a batch, the label of each, and which are refused impressions."""
+    candidates = pipeline.retrieve(requests)
+    pair = requests.query[candidates.row_query], candidates.candidate
+    label = positives.weights(*pair)
+    if outcomes is None:
+        return candidates, label, np.zeros(len(label), bool)
+    label = np.maximum(label, outcomes.taken.weights(*pair))
+    decided = (label > 0) | ~outcomes.open.contains(*pair)
+    refused = outcomes.refused.contains(*pair) & (label == 0)
+    return candidates.keep(decided), label[decided], refused[decided]
 
 
-def _saved_shown(shown: ImpressionOutcomes, folder: Path) -> Path:
-    folder.mkdir(exist_ok=True)
-    shown.save(folder)
-    return folder
+def sample_rows(
+    candidates: Candidates,
+    label: FloatArray,
+    settings: RankerConfig,
+    random: np.random.Generator,
+    refused: BoolArray | None = None,
+) -> tuple[BoolArray, FloatArray]:
+    """Rows to keep (bool[R]) of queries with a positive, and how many candidates each stands for."""
+    has_positive = np.bincount(candidates.row_query, label, minlength=candidates.queries) > 0
+    certain = (label > 0) | (candidates.position() < settings.top_negatives)
+    certain |= False if refused is None else refused
+    others = np.bincount(candidates.row_query, ~certain, minlength=candidates.queries)
+    rate = np.minimum(settings.sampled_negatives / np.maximum(others, 1), 1.0)[candidates.row_query]
+    sampled = certain | (random.random(len(candidates)) < rate)
+    return (
+        sampled & has_positive[candidates.row_query],
+        np.where(certain, 1.0, 1.0 / rate).astype(np.float32),
+    )
 
 
-def _with_refusals(
+def weigh_refusals(
     candidates: Candidates,
     label: FloatArray,
     weight: FloatArray,
@@ -160,45 +185,13 @@ def _with_refusals(
 ) -> FloatArray:
     """float32[R] weights in which a query's refusals have ``refused_share`` of its negatives'.
 
-    Those who were shown something and refused it say for certain what the many who were never
-    asked do not; one by one they would be lost among them.
+    A refused impression is a certain negative, a candidate without an impression is not; one by
+    one the refusals would be lost among the many others.
     """
     row, queries = candidates.row_query, candidates.queries
-    shown = (refused > 0) & (label == 0)
-    others = np.bincount(row, np.where(shown | (label > 0), 0.0, weight), minlength=queries)
-    own = np.bincount(row, np.where(shown, refused, 0.0), minlength=queries)
+    refusal = (refused > 0) & (label == 0)
+    others = np.bincount(row, np.where(refusal | (label > 0), 0.0, weight), minlength=queries)
+    refusals = np.bincount(row, np.where(refusal, refused, 0.0), minlength=queries)
     share = settings.refused_share
-    scale = np.maximum(others * share / (1.0 - share) / np.maximum(own, 1e-9), 1.0)
-    return np.where(shown, refused * scale[row], weight).astype(np.float32)
-
-
-def _labelled(
-    line: RankingPipeline, requests: Requests, positives: Graph, shown: ImpressionOutcomes | None
-) -> tuple[Candidates, FloatArray, BoolArray]:
-    """Candidates of a batch, what each counts as positive, and which were shown and refused."""
-    candidates = line.retrieve(requests)
-    pair = requests.query[candidates.row_query], candidates.candidate
-    label = positives.weights(*pair)
-    if shown is None:
-        return candidates, label, np.zeros(len(label), bool)
-    label = np.maximum(label, shown.taken.weights(*pair))
-    known = (label > 0) | ~shown.open.contains(*pair)
-    refused = shown.refused.contains(*pair) & (label == 0)
-    return candidates.keep(known), label[known], refused[known]
-
-
-def _drawn(
-    candidates: Candidates,
-    label: FloatArray,
-    settings: RankerConfig,
-    random: np.random.Generator,
-    refused: BoolArray | None = None,
-) -> tuple[BoolArray, FloatArray]:
-    """Which rows of queries with a positive to keep (bool[R]), and what each stands for."""
-    caught = np.bincount(candidates.row_query, label, minlength=candidates.queries) > 0
-    certain = (label > 0) | (candidates.position() < settings.top_negatives)
-    certain |= False if refused is None else refused
-    others = np.bincount(candidates.row_query, ~certain, minlength=candidates.queries)
-    rate = np.minimum(settings.sampled_negatives / np.maximum(others, 1), 1.0)[candidates.row_query]
-    kept = (certain | (random.random(len(candidates)) < rate)) & caught[candidates.row_query]
-    return kept, np.where(certain, 1.0, 1.0 / rate).astype(np.float32)
+    scale = np.maximum(others * share / (1.0 - share) / np.maximum(refusals, 1e-9), 1.0)
+    return np.where(refusal, refused * scale[row], weight).astype(np.float32)

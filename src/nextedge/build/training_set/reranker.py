@@ -17,7 +17,7 @@ from nextedge.config import SurfaceConfig
 from nextedge.evaluation.bootstrap import paired_bootstrap
 from nextedge.graph.csr import Graph
 from nextedge.models.rankers.cross_attention import CrossAttention, HeadList
-from nextedge.models.rankers.gbdt import LabelledRows
+from nextedge.models.rankers.labelled_rows import LabelledRows
 from nextedge.models.rankers.learners import learners
 from nextedge.models.rankers.ranker import CalibratedRanker
 from nextedge.ranking.pipeline import SCORE, RankingPipeline

@@ -11,10 +11,9 @@ import pyarrow as pa
 
 from nextedge.data.synthetic.config import START, SyntheticConfig
 from nextedge.data.synthetic.draw import Doubles, event_times, normal, pick, uniform, zipf
-from nextedge.data.synthetic.item_words import CATEGORIES, REGIONS, SERIES
 from nextedge.data.synthetic.people import FACTORS, factor_vectors
 from nextedge.data.synthetic.profiles import identifiers, join, words
-from nextedge.data.synthetic.words import INDUSTRIES
+from nextedge.data.synthetic.words import CATEGORIES, INDUSTRIES, REGIONS, SERIES
 from nextedge.data.synthetic.writer import TIMESTAMP, timestamps
 from nextedge.types import IndexArray, IntArray
 

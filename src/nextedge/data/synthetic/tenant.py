@@ -65,24 +65,24 @@ def generate_tenant(
             TableWriter(folder, BLOCKS, BLOCKS_SCHEMA) as blocks,
         ):
             network = grow_connections(
-                people,
-                config,
-                ids,
-                connections,
-                impressions,
-                blocks,
-                lambda done, total: tell(CONNECTIONS, done, total),
+                people=people,
+                config=config,
+                user_ids=ids,
+                connections=connections,
+                impressions=impressions,
+                blocks=blocks,
+                report=lambda done, total: tell(CONNECTIONS, done, total),
             )
         with TableWriter(folder, INTERACTIONS, INTERACTIONS_SCHEMA) as interactions:
             make_interactions(
-                people,
-                network,
-                catalogue,
-                config,
-                ids,
-                interactions,
-                impressions,
-                lambda done, total: tell(INTERACTIONS, done, total),
+                people=people,
+                network=network,
+                catalogue=catalogue,
+                config=config,
+                user_ids=ids,
+                interactions=interactions,
+                impressions=impressions,
+                report=lambda done, total: tell(INTERACTIONS, done, total),
             )
     return rows | {
         CONNECTIONS: connections.rows,

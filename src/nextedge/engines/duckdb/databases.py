@@ -15,31 +15,30 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pyarrow as pa
 
+from nextedge.engines.duckdb.session import DuckDBSession, quoted
 from nextedge.errors import DataError, MissingDependencyError, nearest
 from nextedge.storage.locations import DatabaseTable
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
 
-    from nextedge.engines.duckdb.engine import LocalEngine
-
 _BATCH_ROWS = 100_000
 
 
-def read_database(engine: LocalEngine, place: DatabaseTable) -> ir.Table:
+def read_database(session: DuckDBSession, place: DatabaseTable) -> ir.Table:
     """Open a database's table; DataError when the database or the table is not there."""
     readers = {"duckdb": _read_duckdb, "sqlite": _read_sqlite, "postgresql": _read_postgresql}
-    return readers[place.kind](engine, place)
+    return readers[place.kind](session, place)
 
 
-def _read_duckdb(engine: LocalEngine, place: DatabaseTable) -> ir.Table:
+def _read_duckdb(session: DuckDBSession, place: DatabaseTable) -> ir.Table:
     alias = f"attached_{abs(hash(place.url))}"
     path = place.url.replace("'", "''")
     schema, _, name = place.table.rpartition(".")
     try:
-        engine.connection.execute(f"ATTACH IF NOT EXISTS '{path}' AS {alias} (READ_ONLY)")
+        session.connection.execute(f"ATTACH IF NOT EXISTS '{path}' AS {alias} (READ_ONLY)")
         tables = _names(
-            engine.connection.execute(
+            session.connection.execute(
                 "SELECT table_schema, table_name FROM information_schema.tables "
                 "WHERE table_catalog = ?",
                 [alias],
@@ -49,10 +48,10 @@ def _read_duckdb(engine: LocalEngine, place: DatabaseTable) -> ir.Table:
     except duckdb.Error as error:
         raise DataError(f"{place.shown}: not readable as a DuckDB database: {error}") from None
     _require_table(place, tables)
-    return engine.define(f"SELECT * FROM {alias}.{_quoted(schema or 'main')}.{_quoted(name)}")
+    return session.define(f"SELECT * FROM {alias}.{quoted(schema or 'main')}.{quoted(name)}")
 
 
-def _read_sqlite(engine: LocalEngine, place: DatabaseTable) -> ir.Table:
+def _read_sqlite(session: DuckDBSession, place: DatabaseTable) -> ir.Table:
     uri = f"{Path(place.url).resolve().as_uri()}?mode=ro"
     try:
         # DuckDB pulls the batches from a thread of its own, one at a time
@@ -63,19 +62,17 @@ def _read_sqlite(engine: LocalEngine, place: DatabaseTable) -> ir.Table:
             _require_table(place, [name for (name,) in found])
             schema = _sqlite_schema(connection, place.table)
             batches = _sqlite_batches(connection, place.table, schema)
-            return _load(engine, pa.RecordBatchReader.from_batches(schema, batches))
+            return _load(session, pa.RecordBatchReader.from_batches(schema, batches))
     except sqlite3.Error as error:
         raise DataError(f"{place.shown}: not readable as an SQLite database: {error}") from None
 
 
 def _sqlite_schema(connection: sqlite3.Connection, table: str) -> pa.Schema:
     """Types of the values that are stored: SQLite's declared types bind nothing."""
-    names = [row[1] for row in connection.execute(f"PRAGMA table_info({_quoted(table)})")]
+    names = [row[1] for row in connection.execute(f"PRAGMA table_info({quoted(table)})")]
     fields = []
     for name in names:
-        stored = connection.execute(
-            f"SELECT DISTINCT typeof({_quoted(name)}) FROM {_quoted(table)}"
-        )
+        stored = connection.execute(f"SELECT DISTINCT typeof({quoted(name)}) FROM {quoted(table)}")
         fields.append(pa.field(name, _arrow_type({kind for (kind,) in stored} - {"null"})))
     return pa.schema(fields)
 
@@ -92,10 +89,10 @@ def _sqlite_batches(
     connection: sqlite3.Connection, table: str, schema: pa.Schema
 ) -> Iterator[pa.RecordBatch]:
     columns = ", ".join(
-        f"CAST({_quoted(field.name)} AS TEXT)" if field.type == pa.string() else _quoted(field.name)
+        f"CAST({quoted(field.name)} AS TEXT)" if field.type == pa.string() else quoted(field.name)
         for field in schema
     )
-    cursor = connection.execute(f"SELECT {columns} FROM {_quoted(table)}")
+    cursor = connection.execute(f"SELECT {columns} FROM {quoted(table)}")
     while rows := cursor.fetchmany(_BATCH_ROWS):
         yield pa.RecordBatch.from_arrays(
             [
@@ -106,7 +103,7 @@ def _sqlite_batches(
         )
 
 
-def _read_postgresql(engine: LocalEngine, place: DatabaseTable) -> ir.Table:
+def _read_postgresql(session: DuckDBSession, place: DatabaseTable) -> ir.Table:
     try:
         import adbc_driver_postgresql.dbapi as adbc
     except ImportError:
@@ -115,7 +112,7 @@ def _read_postgresql(engine: LocalEngine, place: DatabaseTable) -> ir.Table:
         ) from None
     try:
         with adbc.connect(place.url) as connection, connection.cursor() as cursor:
-            return _fetch_postgresql(engine, cursor, place)
+            return _fetch_postgresql(session, cursor, place)
     except adbc.Error as error:
         reason = str(error).replace(place.url, place.shown).splitlines()[0]
         raise DataError(
@@ -124,24 +121,24 @@ def _read_postgresql(engine: LocalEngine, place: DatabaseTable) -> ir.Table:
         ) from None
 
 
-def _fetch_postgresql(engine: LocalEngine, cursor: Any, place: DatabaseTable) -> ir.Table:
+def _fetch_postgresql(session: DuckDBSession, cursor: Any, place: DatabaseTable) -> ir.Table:
     cursor.execute(
         "SELECT table_schema::text, table_name::text FROM information_schema.tables "
         "WHERE table_schema NOT IN ('pg_catalog', 'information_schema')"
     )
     _require_table(place, _names(cursor.fetchall(), "public"))
     schema, _, name = place.table.rpartition(".")
-    cursor.execute(f"SELECT * FROM {_quoted(schema or 'public')}.{_quoted(name)}")
-    return _load(engine, cursor.fetch_record_batch())
+    cursor.execute(f"SELECT * FROM {quoted(schema or 'public')}.{quoted(name)}")
+    return _load(session, cursor.fetch_record_batch())
 
 
-def _load(engine: LocalEngine, reader: pa.RecordBatchReader) -> ir.Table:
+def _load(session: DuckDBSession, reader: pa.RecordBatchReader) -> ir.Table:
     """Stream batches into DuckDB, so that only one of them is in Python at a time."""
-    engine.connection.register("incoming", reader)
+    session.connection.register("incoming", reader)
     try:
-        return engine.define("SELECT * FROM incoming", materialise=True)
+        return session.define("SELECT * FROM incoming", materialise=True)
     finally:
-        engine.connection.unregister("incoming")
+        session.connection.unregister("incoming")
 
 
 def _names(rows: list[tuple[str, str]], default_schema: str) -> list[str]:
@@ -152,7 +149,3 @@ def _require_table(place: DatabaseTable, tables: list[str]) -> None:
     bare = place.table.removeprefix("main.").removeprefix("public.")
     if bare not in tables and place.table not in tables:
         raise DataError(f"{place.shown}: no table {place.table!r}; {nearest(place.table, tables)}")
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

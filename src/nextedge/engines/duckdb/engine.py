@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import itertools
 import os
 import shutil
 import tempfile
@@ -16,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 from nextedge.cores import thread_count
 from nextedge.engines.base import BlockFunction, Engine
 from nextedge.engines.blocks import run_here
+from nextedge.engines.duckdb.session import DuckDBSession, literal
 from nextedge.errors import DataError, StorageError
 from nextedge.storage.duckdb_errors import refuses_writing
 
 if TYPE_CHECKING:
-    import duckdb
     import ibis
     import pyarrow as pa
 
@@ -33,8 +32,6 @@ _REFUSED = {
     errno.ENOTDIR,
     errno.EEXIST,
 }
-# types that Ibis has no name for, and what stands for them
-_STAND_INS = {"TIMESTAMPTZ_NS": "TIMESTAMPTZ", "UHUGEINT": "VARCHAR", "BIT": "VARCHAR"}
 _RESTING = "64MiB"
 
 
@@ -62,26 +59,17 @@ class LocalEngine(Engine):
         memory_limit: str | None = None,
         threads: int | None = None,
     ) -> None:
-        import ibis
-
         self._own_directory = (
             Path(tempfile.mkdtemp(prefix="nextedge-")) if temp_directory is None else None
         )
-        settings: dict[str, Any] = {
-            "temp_directory": str(temp_directory or self._own_directory),
-            "memory_limit": memory_limit,
-            "threads": threads,
-        }
-        self._ibis = ibis.duckdb.connect(
-            **{name: value for name, value in settings.items() if value is not None}
+        self.session = DuckDBSession(
+            {
+                "temp_directory": str(temp_directory or self._own_directory),
+                "memory_limit": memory_limit,
+                "threads": threads,
+            }
         )
-        self.connection: duckdb.DuckDBPyConnection = self._ibis.con
-        self.connection.execute("SET TimeZone = 'UTC'")
-        self.connection.execute("SET preserve_insertion_order = true")
-        self.connection.execute("SET enable_progress_bar = false")
-        # what it read of files stays in the system's cache, not in this process as well
-        self.connection.execute("SET enable_external_file_cache = false")
-        self._names = (f"nextedge_{number}" for number in itertools.count())
+        self.connection = self.session.connection
         self._frames: dict[str, pa.Table] = {}
         self.cores = thread_count()
 
@@ -91,7 +79,7 @@ class LocalEngine(Engine):
 
         try:
             with _storage_errors(f"the temporary copy of {table}"):
-                return read_location(self, location, base)
+                return read_location(self.session, location, base)
         except DataError as error:
             raise DataError(f"{table}: {error}") from None
 
@@ -103,38 +91,21 @@ class LocalEngine(Engine):
 
         if isinstance(rows, ibis.Table):
             return rows
-        name = next(self._names)
-        self._frames[name] = to_arrow_table(rows, table)
+        frame = to_arrow_table(rows, table)
         with _storage_errors(table):
-            self.connection.register(name, self._frames[name])
-        select = f"SELECT * FROM {name}"
-        known = self._with_known_types(select)
-        return self._ibis.table(name) if known == select else self.define(select)
-
-    def define(self, select: str, *, materialise: bool = False) -> ibis.Table:
-        """Name a DuckDB SELECT as a view, or as a table when it is to be evaluated once."""
-        name = next(self._names)
-        kind = "TABLE" if materialise else "VIEW"
-        self.connection.execute(f"CREATE {kind} {name} AS {self._with_known_types(select)}")
-        return self._ibis.table(name)
-
-    def _with_known_types(self, select: str) -> str:
-        casts = []
-        for name, kind, *_ in self.connection.execute(f"DESCRIBE {select}").fetchall():
-            if wanted := _STAND_INS.get(kind):
-                quoted = '"' + name.replace('"', '""') + '"'
-                casts.append(f"CAST({quoted} AS {wanted}) AS {quoted}")
-        return f"SELECT * REPLACE ({', '.join(casts)}) FROM ({select})" if casts else select
+            name, registered = self.session.register(frame)
+        self._frames[name] = frame
+        return registered
 
     def write(self, table: ibis.Table, path: Path) -> int:
         """See ``Engine.write``."""
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        target = str(part).replace("'", "''")
+        target = literal(str(part))
         with _storage_errors(str(path)):
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 rows = self.connection.execute(
-                    f"COPY ({self._compile(table)}) TO '{target}' (FORMAT parquet, CODEC zstd)"
+                    f"COPY ({self._compile(table)}) TO {target} (FORMAT parquet, CODEC zstd)"
                 ).fetchone()
                 part.replace(path)
             finally:
@@ -157,7 +128,7 @@ class LocalEngine(Engine):
     def cache(self, table: ibis.Table) -> ibis.Table:
         """See ``Engine.cache``; the copy spills to the temporary folder when memory is short."""
         with _storage_errors("the temporary folder"):
-            return self.define(self._compile(table), materialise=True)
+            return self.session.define(self._compile(table), materialise=True)
 
     def place(self, table: ibis.Table) -> Any:
         """See ``Engine.place``; DuckDB gives rows in the order in which they were read."""
@@ -184,7 +155,7 @@ class LocalEngine(Engine):
 
     def close(self) -> None:
         """See ``Engine.close``."""
-        self._ibis.disconnect()
+        self.session.ibis.disconnect()
         self._frames.clear()
         if self._own_directory is not None:
             shutil.rmtree(self._own_directory, ignore_errors=True)
@@ -192,7 +163,7 @@ class LocalEngine(Engine):
     def _compile(self, table: ibis.Table) -> str:
         # some of Ibis's own ways to run a query call what DuckDB 2 has dropped: compile there,
         # run here
-        return str(self._ibis.compile(table))
+        return str(self.session.ibis.compile(table))
 
 
 @contextmanager

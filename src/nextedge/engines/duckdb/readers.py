@@ -1,4 +1,4 @@
-"""Read one location into an Ibis table on the local engine.
+"""Read one location into an Ibis table on the local session.
 
 Parquet and DuckDB tables are read lazily, as views. Text, SQLite and PostgreSQL are streamed
 once into DuckDB, typed, because every later question would parse or fetch them again.
@@ -15,6 +15,7 @@ import duckdb
 
 from nextedge.engines.duckdb.databases import read_database
 from nextedge.engines.duckdb.objects import find_objects, register, store_fault
+from nextedge.engines.duckdb.session import DuckDBSession, literal
 from nextedge.engines.duckdb.text import read_csv, read_jsonl
 from nextedge.errors import DataError
 from nextedge.storage.duckdb_errors import refuses_writing
@@ -24,10 +25,8 @@ from nextedge.storage.opening import is_bucket
 if TYPE_CHECKING:
     import ibis.expr.types as ir
 
-    from nextedge.engines.duckdb.engine import LocalEngine
 
-
-def read_location(engine: LocalEngine, location: str, base: Path) -> ir.Table:
+def read_location(session: DuckDBSession, location: str, base: Path) -> ir.Table:
     """Open a table; ``nextedge.storage.locations`` lists the forms of a location.
 
     Raises:
@@ -38,10 +37,10 @@ def read_location(engine: LocalEngine, location: str, base: Path) -> ir.Table:
     place = parse_location(location, base)
     try:
         if isinstance(place, DatabaseTable):
-            return read_database(engine, place)
+            return read_database(session, place)
         if place.remote:
-            place = _find_objects(engine, place)
-        return _read_files(engine, place)
+            place = _find_objects(session, place)
+        return _read_files(session, place)
     except FileNotFoundError as error:
         raise DataError(f"{shown(location)}: no such file ({error})") from None
     except PermissionError as error:
@@ -63,19 +62,19 @@ def unreadable(where: str, error: Exception) -> str:
     )
 
 
-def _read_files(engine: LocalEngine, files: Files) -> ir.Table:
+def _read_files(session: DuckDBSession, files: Files) -> ir.Table:
     if files.format == "csv":
-        return read_csv(engine, files)
+        return read_csv(session, files)
     if files.format == "jsonl":
-        return read_jsonl(engine, files)
-    listed = ", ".join("'" + path.replace("'", "''") + "'" for path in files.paths)
-    return engine.define(f"SELECT * FROM read_parquet([{listed}], union_by_name = true)")
+        return read_jsonl(session, files)
+    listed = ", ".join(map(literal, files.paths))
+    return session.define(f"SELECT * FROM read_parquet([{listed}], union_by_name = true)")
 
 
-def _find_objects(engine: LocalEngine, files: Files) -> Files:
+def _find_objects(session: DuckDBSession, files: Files) -> Files:
     """The objects that a URL or a pattern names, in the order of their names."""
     (location,) = files.paths
-    store = register(engine.connection, files.remote)
+    store = register(session.connection, files.remote)
     if is_bucket(location):
         return replace(files, paths=tuple(url for url, _ in find_objects(location)))
     try:

@@ -19,14 +19,13 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 import duckdb
 
+from nextedge.engines.duckdb.session import DuckDBSession, literal, quoted
 from nextedge.errors import DataError
 from nextedge.storage.duckdb_errors import refuses_writing
 from nextedge.storage.locations import Files
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
-
-    from nextedge.engines.duckdb.engine import LocalEngine
 
 DELIMITERS = ",\t;|"
 INTEGER = r"^ *(0|-?[1-9][0-9]{0,18}) *$"
@@ -41,31 +40,31 @@ _FLAG = r"^(true|false|True|False|TRUE|FALSE)$"
 _TIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9:.]+ ?(Z|UTC|[+-][0-9:]+)?)?$"
 
 
-def read_csv(engine: LocalEngine, files: Files) -> ir.Table:
+def read_csv(session: DuckDBSession, files: Files) -> ir.Table:
     """Read CSV files with a header row; commas, tabs, semicolons or bars between values.
 
     Raises:
         DataError: a row is broken or not UTF-8, or the header names a column twice; the
             message names file and line.
     """
-    parts = [_csv_select(engine, path, remote=bool(files.remote)) for path in files.paths]
+    parts = [_csv_select(session, path, remote=bool(files.remote)) for path in files.paths]
     try:
-        table = engine.define(" UNION ALL BY NAME ".join(parts), materialise=True)
+        table = session.define(" UNION ALL BY NAME ".join(parts), materialise=True)
     except duckdb.InvalidInputException as error:
         raise DataError(_csv_fault(files, error)) from None
-    return _typed(engine, table)
+    return _typed(session, table)
 
 
-def _csv_select(engine: LocalEngine, path: str, *, remote: bool) -> str:
+def _csv_select(session: DuckDBSession, path: str, *, remote: bool) -> str:
     """A SELECT over one file, every column as text, its dialect taken from the header."""
     header = _header_line(path, remote=remote)
     bare = re.sub(r'"[^"]*"', "", header)
     delimiter = max(DELIMITERS, key=bare.count) if bare else ","
     names = _header_names(path, header, delimiter)
-    columns = ", ".join(f"{_text(name)}: 'VARCHAR'" for name in names)
+    columns = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in names)
     return (
-        f"SELECT * FROM read_csv({_text(path)}, auto_detect = false, header = true, "
-        f"delim = {_text(delimiter)}, quote = '\"', escape = '\"', columns = {{{columns}}})"
+        f"SELECT * FROM read_csv({literal(path)}, auto_detect = false, header = true, "
+        f"delim = {literal(delimiter)}, quote = '\"', escape = '\"', columns = {{{columns}}})"
     )
 
 
@@ -140,35 +139,35 @@ def _csv_fault(files: Files, error: Exception) -> str:
     return f"{where}{row}: {fault}{given}"
 
 
-def read_jsonl(engine: LocalEngine, files: Files) -> ir.Table:
+def read_jsonl(session: DuckDBSession, files: Files) -> ir.Table:
     """Read JSON lines: one object a line, columns by name, absent ones null.
 
     Raises:
         DataError: a line is not a JSON object or not UTF-8; the message names file and line.
     """
-    listed = ", ".join(_text(path) for path in files.paths)
+    listed = ", ".join(map(literal, files.paths))
     options = "format = 'newline_delimited', union_by_name = true, sample_size = -1"
     # objects whose keys differ from line to line are objects still, not maps
     source = f"read_json([{listed}], {options}, map_inference_threshold = -1"
     try:
-        described = engine.connection.execute(f"DESCRIBE SELECT * FROM {source})").fetchall()
+        described = session.connection.execute(f"DESCRIBE SELECT * FROM {source})").fetchall()
         kinds = {name: kind for name, kind, *_ in described}
         if list(kinds) == ["json"]:  # what DuckDB calls a line that is no object
             _find_broken_line(files)
         if kinds == {"json": "JSON"}:
             raise DataError(f"{files.paths[0]}: empty; expected one JSON object a line")
         columns = ", ".join(
-            f"{_text(name)}: {_text(_json_type(kind))}" for name, kind in kinds.items()
+            f"{literal(name)}: {literal(_json_type(kind))}" for name, kind in kinds.items()
         )
         select = f"SELECT * FROM {source}, columns = {{{columns}}})"
-        table = engine.define(select, materialise=True)
+        table = session.define(select, materialise=True)
     except duckdb.Error as error:
         if refuses_writing(error):
             raise
         _find_broken_line(files)
         reason = str(error).splitlines()[0].split("Error: ", 1)[-1].rstrip(". ")
         raise DataError(f"{files.paths[0]}: {reason}; expected one JSON object a line") from None
-    return _typed(engine, table, {name for name, kind in kinds.items() if kind == "DOUBLE"})
+    return _typed(session, table, {name for name, kind in kinds.items() if kind == "DOUBLE"})
 
 
 def _json_type(kind: str) -> str:
@@ -206,40 +205,40 @@ def _require_object(path: str, number: int, raw: bytes) -> None:
     raise DataError(f"{path}, line {number}: {fault} (given: {raw[:80].strip()!r})")
 
 
-def _typed(engine: LocalEngine, table: ir.Table, only: set[str] | None = None) -> ir.Table:
+def _typed(session: DuckDBSession, table: ir.Table, only: set[str] | None = None) -> ir.Table:
     """Give each text column (or each of ``only``) the narrowest type that all its values have."""
     name = table.get_name()
     spelled = [column for column in table.columns if only is None or column in only]
     if not spelled:
         return table
     counts = ", ".join(_count_shapes(column) for column in spelled)
-    row = engine.connection.execute(f"SELECT {counts} FROM {name}").fetchone() or ()
+    row = session.connection.execute(f"SELECT {counts} FROM {name}").fetchone() or ()
     typed = {
         column: _select_as(column, *row[5 * index : 5 * index + 5])
         for index, column in enumerate(spelled)
     }
-    chosen = [typed.get(column, _name(column)) for column in table.columns]
-    return engine.define(f"SELECT {', '.join(chosen)} FROM {name}")
+    chosen = [typed.get(column, quoted(column)) for column in table.columns]
+    return session.define(f"SELECT {', '.join(chosen)} FROM {name}")
 
 
 def _count_shapes(column: str) -> str:
-    quoted = _name(column)
-    digits = f"regexp_matches({quoted}, {_text(_DIGITS)})"
+    name = quoted(column)
+    digits = f"regexp_matches({name}, {literal(_DIGITS)})"
     integer = (
-        f"regexp_matches({quoted}, {_text(INTEGER)}) AND TRY_CAST({quoted} AS BIGINT) IS NOT NULL"
+        f"regexp_matches({name}, {literal(INTEGER)}) AND TRY_CAST({name} AS BIGINT) IS NOT NULL"
     )
-    exact = f"abs(TRY_CAST({quoted} AS DOUBLE)) < {_EXACT}"
-    real = f"regexp_matches({quoted}, {_text(_REAL)}) AND (NOT {digits} OR ({integer} AND {exact}))"
-    parsed = f"TRY_CAST({quoted} AS TIMESTAMPTZ)"
-    time = f"regexp_matches({quoted}, {_text(_TIME)}) AND {parsed} IS NOT NULL"
+    exact = f"abs(TRY_CAST({name} AS DOUBLE)) < {_EXACT}"
+    real = f"regexp_matches({name}, {literal(_REAL)}) AND (NOT {digits} OR ({integer} AND {exact}))"
+    parsed = f"TRY_CAST({name} AS TIMESTAMPTZ)"
+    time = f"regexp_matches({name}, {literal(_TIME)}) AND {parsed} IS NOT NULL"
     return (
-        f"count({quoted}), count_if({integer}), count_if({real}), "
-        f"count_if(regexp_matches({quoted}, {_text(_FLAG)})), count_if({time})"
+        f"count({name}), count_if({integer}), count_if({real}), "
+        f"count_if(regexp_matches({name}, {literal(_FLAG)})), count_if({time})"
     )
 
 
 def _select_as(column: str, present: int, integer: int, real: int, flag: int, time: int) -> str:
-    quoted = _name(column)
+    name = quoted(column)
     for count, kind in (
         (integer, "BIGINT"),
         (real, "DOUBLE"),
@@ -247,13 +246,5 @@ def _select_as(column: str, present: int, integer: int, real: int, flag: int, ti
         (time, "TIMESTAMPTZ"),
     ):
         if present and count == present:
-            return f"CAST({quoted} AS {kind}) AS {quoted}"
-    return quoted
-
-
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
-
-
-def _name(value: str) -> str:
-    return '"' + value.replace('"', '""') + '"'
+            return f"CAST({name} AS {kind}) AS {name}"
+    return name

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -56,6 +56,10 @@ class Delivery:
             return cls(position, body, parse_event(json.loads(body)), None, relayed)
         except (EventError, ValueError, TypeError, OverflowError, RecursionError) as error:
             return cls(position, body, None, str(error) or type(error).__name__, relayed)
+
+
+Bury = Callable[[str, Delivery, str], None]
+"""Keeps a delivery of a group as a dead letter, with the reason."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
-"""The facts that real-time features count, out of the events, for every release to take its part of.
+"""The events that real-time features count, in the order of their arrival, for every release.
 
-A release has counted the facts up to its own ``as_of``. What it adds of these is what is later, by
-the time of the fact, so that nothing counts twice. A fact that arrives late, older than ``as_of``
-and after the build, is missed until the next build.
+A release has counted the facts up to its own ``as_of`` and adds only later ones, by the time of
+the fact, so that none counts twice. A fact that arrives after the build but is older than
+``as_of`` is missed until the next build.
 """
 
 from __future__ import annotations
@@ -11,21 +11,23 @@ import threading
 from typing import Any, NamedTuple
 
 from nextedge.events.event import Event
+from nextedge.events.interaction import interaction_weight
 from nextedge.events.projections.projection import Projection
-from nextedge.events.to_tables.interactions import interaction_weight
 from nextedge.features.counters import CONNECT, INTERACT
-
-
-def fact_kind(event: Event) -> str | None:
-    """Which kind of fact an event is, None where it is none."""
-    if event.type in ("connect", "accept"):
-        return CONNECT
-    return None if interaction_weight(event) is None else INTERACT
-
 
 Pair = tuple[str, str]
 KEPT = 500_000
-"""Facts that are kept at least, the latest: for a release that is loaded later, or a restart."""
+"""The latest facts that stay at least: for a release that is loaded later, or a restart."""
+_CONNECTION = ""
+"""Key of a pair's connection among its stamps; the other keys are user ids, which are not empty."""
+_NARROWS = {
+    "connect": False,
+    "accept": False,
+    "disconnect": True,
+    "hide_connection": True,
+    "unhide_connection": False,
+}
+"""Events of two users, and whether they narrow."""
 
 
 class Fact(NamedTuple):
@@ -45,8 +47,8 @@ class Fact(NamedTuple):
 class CountedFacts(Projection):
     """The latest facts in the order of their arrival.
 
-    A connection counts once, at the time it was made last, while it lasts and is not hidden. What
-    holds of a pair is as its latest event says, by event time; of two at once the one that narrows.
+    A connection counts once, at the time it was made last, while it lasts and is not hidden. The
+    latest event of a pair decides, by event time; of two at once the one that narrows.
     """
 
     name = "counted"
@@ -60,34 +62,34 @@ class CountedFacts(Projection):
 
     @property
     def added(self) -> int:
-        """Facts since the log began."""
+        """Number of facts since the log began."""
         return self._first + len(self._facts)
 
     def since(self, number: int) -> tuple[list[Fact], int]:
-        """The facts from one number on, as far as they are kept, and the number after them."""
+        """The facts from a number on that are still here, and the number after them."""
         with self._lock:
             return self._facts[max(number - self._first, 0) :], self.added
 
     def apply(self, event: Event) -> None:
-        """Add what an event tells."""
-        if fact_kind(event) == INTERACT:
+        """Add the fact of an interaction, or what a connection's events now amount to."""
+        if interaction_weight(event) is not None:
             self._add(Fact(INTERACT, event.micros, str(event.user_id), str(event.item_id)))
             return
-        narrows = _OF_PAIRS.get(event.type)
+        narrows = _NARROWS.get(event.type)
         if narrows is None:
             return
         by, other = str(event.user_id), str(event.candidate_id)
         pair = (by, other) if by < other else (other, by)
         stamps = self._stamps.setdefault(pair, {})
-        of = by if event.type.endswith("hide_connection") else _TIE
-        stamps[of] = max(stamps.get(of, 0), 2 * event.micros + narrows)
+        key = by if event.type.endswith("hide_connection") else _CONNECTION
+        stamps[key] = max(stamps.get(key, 0), 2 * event.micros + narrows)
         self._settle(pair, stamps)
 
     def _settle(self, pair: Pair, stamps: dict[str, int]) -> None:
-        """Count a pair as it stands now: what is odd narrows."""
+        """Take back the fact of a pair and add it anew where it has changed; odd stamps narrow."""
         before = self._counted.pop(pair, None)
-        stands = _TIE in stamps and not any(stamp % 2 for stamp in stamps.values())
-        now = stamps[_TIE] // 2 if stands else None
+        lasts = _CONNECTION in stamps and not any(stamp % 2 for stamp in stamps.values())
+        now = stamps[_CONNECTION] // 2 if lasts else None
         if now is not None:
             self._counted[pair] = now
         if now == before:
@@ -100,12 +102,13 @@ class CountedFacts(Projection):
     def _add(self, fact: Fact) -> None:
         with self._lock:
             self._facts.append(fact)
+            # half is dropped at a time, so that the copy is rare
             if len(self._facts) > 2 * KEPT:
                 self._first += len(self._facts) - KEPT
                 del self._facts[:-KEPT]
 
     def dump(self) -> dict[str, Any]:
-        """Plain values."""
+        """See ``Projection.dump``."""
         return {
             "facts": [list(fact) for fact in self._facts],
             "first": self._first,
@@ -114,19 +117,8 @@ class CountedFacts(Projection):
         }
 
     def load(self, dumped: dict[str, Any]) -> None:
-        """Take over what ``dump`` gave."""
-        self._facts = [Fact(*each) for each in dumped["facts"]]
+        """See ``Projection.load``."""
+        self._facts = [Fact(*row) for row in dumped["facts"]]
         self._first = dumped["first"]
         self._stamps = {(a, b): stamps for a, b, stamps in dumped["stamps"]}
         self._counted = {(a, b): time for a, b, time in dumped["counted"]}
-
-
-_TIE = ""  # no user has an empty id
-_OF_PAIRS = {
-    "connect": False,
-    "accept": False,
-    "disconnect": True,
-    "hide_connection": True,
-    "unhide_connection": False,
-}
-"""Events of two people, and whether they narrow."""

@@ -1,7 +1,7 @@
-"""Interactions that events made, as the graphs of a release take them in.
+"""Interactions that events made, as columns that become rows of a release's graphs.
 
-Columns to which every event adds a row, so that all of them become positions and graph rows in
-a few array operations: 20 bytes an interaction, beside the ids that are new.
+Every event adds a row, so that all of them become positions and graph rows in a few array
+operations. An interaction takes 20 bytes, beside new ids.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from nextedge.events.event import Event
+from nextedge.events.interaction import interaction_weight
 from nextedge.events.projections.projection import Projection
-from nextedge.events.to_tables.interactions import interaction_weight
 
 _OF_PEOPLE = frozenset(
     {"connect", "accept", "disconnect", "hide_connection", "unhide_connection", "leave"}
 )
-"""Events that change the graphs by what the overlay itself keeps of them."""
+"""Events that change the graphs by the overlay's own state."""
 
 
 class Names:
@@ -30,7 +30,7 @@ class Names:
         self._number = {name: number for number, name in enumerate(self.all)}
 
     def number(self, identifier: object) -> int:
-        """The number of an id, a new one for one that is new."""
+        """The number of an id; a new id gets the next one."""
         name = str(identifier)
         number = self._number.get(name)
         if number is None:
@@ -49,12 +49,12 @@ class Columns:
         return len(next(iter(self._columns.values())))
 
     def add(self, *row: Any) -> None:
-        """One more row, in the order of the columns."""
+        """Add one row, in the order of the columns."""
         for column, value in zip(self._columns.values(), row, strict=True):
             column.append(value)
 
     def copy(self) -> dict[str, np.ndarray]:
-        """The columns as they are now."""
+        """The columns as they are now, as arrays of their own."""
         return {name: np.array(column) for name, column in self._columns.items()}
 
     def dump(self) -> dict[str, list[float]]:

@@ -1,7 +1,7 @@
-"""What the overlay folds events into beside its own state: one class a file, found by its name.
+"""State that the overlay derives from events beside its own: one class a file, found by name.
 
-A fold is a pure function of the events in their order, so that a replay gives the same. It is
-kept with the overlay's own state, and loaded before the events after it are folded in.
+A projection is a pure function of the events in their order, so that a replay gives the same. A
+checkpoint has its state; the overlay loads it before it folds the events after the checkpoint.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ class Projection(ABC):
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
-    """Of what ``dump`` gives; another one folds the whole log anew."""
+    """Of what ``dump`` gives; a checkpoint of another version is ignored."""
 
     @abstractmethod
     def apply(self, event: Event) -> None:
-        """Add one event; each is given once."""
+        """Add one event; the overlay passes each event once."""
 
     @abstractmethod
     def dump(self) -> dict[str, Any]:
@@ -30,10 +30,10 @@ class Projection(ABC):
 
     @abstractmethod
     def load(self, dumped: dict[str, Any]) -> None:
-        """Take over what ``dump`` gave; the fold is empty before."""
+        """Take over what ``dump`` gave; nothing was applied before."""
 
 
 def new_projections() -> dict[str, Projection]:
-    """An empty fold of every kind, by name."""
+    """An empty projection of every kind, by name."""
     import_modules("nextedge.events.projections")
     return {name: cls() for name, cls in named_subclasses(Projection).items()}  # type: ignore[type-abstract]

@@ -1,8 +1,8 @@
-"""Snapshots of the overlay: its state as of a position, so that only the rest is folded.
+"""Checkpoints of the overlay: its state as of a position, so that only the rest is folded.
 
-A file holds JSON lines, compressed: what it is of, the state in parts, and last a checksum of all
-of it. One that is damaged, of another log or of another version is ignored: the whole log is
-folded instead, which gives the same.
+A file has JSON lines, compressed: a header, the state in parts, and last a checksum of all before.
+A file that is damaged, of another log or of another version is ignored: then the whole log is
+folded, which gives the same state.
 """
 
 from __future__ import annotations
@@ -13,47 +13,42 @@ import hashlib
 import json
 import logging
 import os
-import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
-from nextedge.errors import NextEdgeError
+from nextedge.events.state.folded_log import FoldedLog
 from nextedge.storage.files import writing
-
-if TYPE_CHECKING:
-    from nextedge.events.state.overlay import Overlay
 
 _log = logging.getLogger("nextedge")
 OVERLAY = "overlay"
-"""Folder of the snapshots in the state folder."""
+"""Folder of the checkpoints in the state folder."""
 FORMAT = 1
-_FACTS = ""
-"""Name of the overlay's own state among the folds'."""
-_PART = 2000
-"""Rows a line: no line takes so long that other threads wait for it."""
-_KEPT = 2
-_EVERY_EVENTS = 20_000
-_LOOK_SECONDS = 5.0
-_NICE = 10
+_STATE = ""
+"""Name of the folded state among those of the projections."""
+_ROWS_A_LINE = 2000
+"""So few that encoding a line does not make other threads wait."""
+_NEWEST = 2
+"""Files that stay."""
 State = dict[str, dict[str, Any]]
-"""By fold and part what ``dump`` gave."""
+"""What ``dump`` gave, by projection and part."""
+Folded = TypeVar("Folded", bound=FoldedLog)
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a snapshot is of.
+    """What a checkpoint was made of.
 
     Attributes:
         generation: of the log.
         position, previous: of the last event in it, and of the one before.
         event_id: of the last event in it.
-        micros: when it was written.
-        shown_days: how long impressions are kept in it.
-        folds: version of every fold by name.
+        micros: the time at which it was written.
+        shown_days: days for which it has impressions.
+        folds: version of every projection by name.
         format: of the file.
     """
 
@@ -67,8 +62,8 @@ class Header:
     format: int = FORMAT
 
 
-class Snapshots:
-    """The snapshots in one folder; one process at a time writes or deletes them."""
+class Checkpoints:
+    """The checkpoints in one folder; one process at a time writes or deletes them."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -79,7 +74,7 @@ class Snapshots:
 
     @contextlib.contextmanager
     def lock(self, *, wait: bool = True) -> Iterator[bool]:
-        """Keep others from writing; gives whether it is held, which it always is after waiting."""
+        """Keep other processes from writing; gives False where one has the lock and ``wait`` is off."""
         import fcntl
 
         with writing(self.directory):
@@ -93,15 +88,17 @@ class Snapshots:
                 return
             yield True
 
-    def loaded(self, empty: Overlay) -> Overlay:
-        """An overlay as of the newest snapshot that fits its log; the empty one where none does.
+    def load(self, make: Callable[[], Folded]) -> Folded | None:
+        """The state of the newest checkpoint that fits the log; None where none does.
+
+        Args:
+            make: an empty one, with the generation of its log.
 
         Raises:
             LiveStateError: the log cannot be read.
         """
         for path in self.paths():
-            fresh = empty.emptied()
-            fresh.generation = empty.generation
+            fresh = make()
             try:
                 header, state = _read(path)
             except FileNotFoundError:  # a newer one has replaced it
@@ -113,30 +110,35 @@ class Snapshots:
                 _log.info("%s is ignored: %s", path, fault)
                 continue
             try:
-                fresh.load(state.pop(_FACTS))
-                for name, fold in fresh.folds.items():
-                    fold.load(state[name])
-            except Exception as error:  # each fold's own; the log has it all
+                fresh.load(state.pop(_STATE))
+                for name, projection in fresh.projections.items():
+                    projection.load(state[name])
+            except Exception as error:  # of a projection's own kind; the log has all events
                 _log.warning("%s is ignored: %s: %s", path, type(error).__name__, error)
                 continue
             fresh.position, fresh.previous = header.position, header.previous
             fresh.last_event_id = header.event_id
             return fresh
-        return empty
+        return None
 
-    def write(self, overlay: Overlay) -> Path | None:
-        """Keep the state of an overlay that no other thread uses; None where it has no event.
+    def write(self, folded: FoldedLog) -> Path | None:
+        """Write a state that no other thread changes; None where it has no event.
 
-        Those of another generation of the log go: they may hold somebody who was forgotten.
+        Checkpoints of another generation are deleted: they may hold a user who was erased.
 
         Raises:
             StorageError: the disk refuses.
         """
-        if not overlay.last_event_id:
+        if not folded.last_event_id:
             return None
         header = Header(
-            _generation(overlay), overlay.position, overlay.previous, overlay.last_event_id,
-            time.time_ns() // 1000, overlay.shown_days, _folds(overlay),
+            generation=_generation(folded),
+            position=folded.position,
+            previous=folded.previous,
+            event_id=folded.last_event_id,
+            micros=time.time_ns() // 1000,
+            shown_days=folded.shown_days,
+            folds=_versions(folded),
         )
         older = self.paths()
         number = 1 + max((int(path.name.split(".")[0]) for path in older), default=0)
@@ -147,18 +149,18 @@ class Snapshots:
             descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "wb") as file:
                 with gzip.GzipFile(fileobj=file, mode="wb", compresslevel=1, mtime=0) as packed:
-                    _write(packed, header, overlay)
+                    _write(packed, header, folded)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(partial, path)
             _sync(self.directory)
-        for place, old in enumerate(older, 1):
-            if place >= _KEPT or _generation_of(old) != header.generation:
+        for rank, old in enumerate(older, 1):
+            if rank >= _NEWEST or _generation_of(old) != header.generation:
                 old.unlink(missing_ok=True)
         return path
 
     def drop(self, where: Callable[[Header], bool] = lambda header: True) -> int:
-        """Delete the snapshots that a condition holds of, and the damaged; returns how many."""
+        """Delete the checkpoints that a condition holds of, and the damaged; returns how many."""
         dropped = 0
         for path in self.paths():
             header = _header_of(path)
@@ -172,157 +174,84 @@ class Snapshots:
         return dropped
 
 
-def renew(make: Callable[[], Overlay], snapshots: Snapshots) -> bool:
-    """Write a snapshot of now; whether it was, as somebody else may be at it.
-
-    The state is folded apart from the one that serves, so that no request waits.
-
-    Raises:
-        LiveStateError: the log cannot be read.
-        StorageError: the disk refuses.
-    """
-    with snapshots.lock(wait=False) as held:
-        if not held:
-            return False
-        overlay = make()
-        overlay.catch_up()
-        snapshots.write(overlay)
-        return True
+def canonical(folded: FoldedLog) -> State:
+    """The whole state with its rows sorted: equal where two states are."""
+    state = {name: dump() for name, dump in _dumps(folded)}
+    in_order = {part: sorted(rows) for part, rows in state[_STATE].items()}
+    plain: State = json.loads(json.dumps({**state, _STATE: in_order}))
+    return plain
 
 
-class SnapshotKeeper:
-    """A thread that renews the snapshot whenever a serving process has folded many events.
-
-    Args:
-        serving: the overlay that answers.
-        make: a new one of the same log.
-    """
-
-    def __init__(
-        self, serving: Overlay, make: Callable[[], Overlay], every: int = _EVERY_EVENTS
-    ) -> None:
-        self.serving = serving
-        self.make = make
-        self.every = every
-        self._since = 0
-        self._generation = serving.generation
-        self._newest = self._found()
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name="nextedge-overlay", daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End the thread."""
-        self._stopping.set()
-        self._thread.join()
-
-    def _keep(self) -> None:
-        with contextlib.suppress(OSError, AttributeError):  # where threads have no priority
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
-        while not self._stopping.wait(_LOOK_SECONDS):
-            try:
-                self.look()
-            except NextEdgeError as error:
-                _log.warning("no snapshot of the overlay: %s", error)
-            except Exception:  # without the thread there would never be one again
-                _log.exception("writing a snapshot of the overlay")
-        self.serving.log.close()
-
-    def look(self) -> bool:
-        """Write a snapshot if it is time to; whether it was written."""
-        snapshots, serving = self.serving.snapshots, self.serving
-        if snapshots is None:
-            return False
-        newest = self._found()
-        purged = self._generation is not None and serving.generation != self._generation
-        if newest != self._newest and not purged:  # another process has written one meanwhile
-            self._newest, self._since = newest, serving.folded
-        self._generation = serving.generation
-        if not purged and serving.folded - self._since < self.every:
-            return False
-        written = renew(self.make, snapshots)
-        self._newest, self._since = self._found(), serving.folded
-        return written
-
-    def _found(self) -> Path | None:
-        snapshots = self.serving.snapshots
-        return None if snapshots is None else next(iter(snapshots.paths()), None)
-
-
-def canonical(overlay: Overlay) -> State:
-    """The whole state of an overlay, rows in an order of their own: equal where the states are."""
-    state = {
-        _FACTS: overlay.dump(),
-        **{name: fold.dump() for name, fold in overlay.folds.items()},
-    }
-    in_order = {part: sorted(rows) for part, rows in state[_FACTS].items()}
-    return {**json.loads(json.dumps(state)), _FACTS: json.loads(json.dumps(in_order))}
-
-
-def _unfit(header: Header, overlay: Overlay) -> str | None:
-    """Why a snapshot is none of the overlay's log, or None."""
-    if header.generation != _generation(overlay):
+def _unfit(header: Header, folded: FoldedLog) -> str | None:
+    """Why a checkpoint is none of the log, or None."""
+    if header.generation != _generation(folded):
         return "events were taken out of the log since, or it is another log"
-    if header.folds != _folds(overlay):
+    if header.folds != _versions(folded):
         return "another version of NextEdge wrote it"
-    if header.shown_days < overlay.shown_days:
+    if header.shown_days < folded.shown_days:
         return "impressions are to be kept for longer"
-    found = next(iter(overlay.log.read(header.previous, 1)), None)
-    if found is None or (found[0], found[1].event_id) != (header.position, header.event_id):
+    last = next(iter(folded.log.read(header.previous, 1)), None)
+    if last is None or (last[0], last[1].event_id) != (header.position, header.event_id):
         return "the log has another event where it ends"
     return None
 
 
-def _generation(overlay: Overlay) -> str:
-    return json.dumps(overlay.generation, default=str)
+def _generation(folded: FoldedLog) -> str:
+    return json.dumps(folded.generation, default=str)
 
 
-def _folds(overlay: Overlay) -> dict[str, int]:
-    return {name: fold.version for name, fold in overlay.folds.items()}
+def _versions(folded: FoldedLog) -> dict[str, int]:
+    return {name: projection.version for name, projection in folded.projections.items()}
 
 
-def _write(file: gzip.GzipFile, header: Header, overlay: Overlay) -> None:
+def _dumps(folded: FoldedLog) -> list[tuple[str, Callable[[], dict[str, Any]]]]:
+    """Name and ``dump`` of the state and of every projection."""
+    projections = folded.projections.items()
+    return [(_STATE, folded.dump), *((name, each.dump) for name, each in projections)]
+
+
+def _write(file: gzip.GzipFile, header: Header, folded: FoldedLog) -> None:
     checksum = hashlib.sha256()
-    for row in _rows(header, overlay):
+    for row in _rows(header, folded):
         line = json.dumps(row, separators=(",", ":")).encode() + b"\n"
         checksum.update(line)
         file.write(line)
     file.write(json.dumps({"sha256": checksum.hexdigest()}).encode() + b"\n")
 
 
-def _rows(header: Header, overlay: Overlay) -> Iterator[Any]:
-    """The lines of a file but the last: the header, then [fold, part, some of its content]."""
+def _rows(header: Header, folded: FoldedLog) -> Iterator[Any]:
+    """The lines of a file but the last: the header, then [projection, part, rows of it]."""
     yield vars(header)
-    dumps = [(_FACTS, overlay.dump), *((name, fold.dump) for name, fold in overlay.folds.items())]
-    for name, dump in dumps:
+    for name, dump in _dumps(folded):
         for part, content in dump().items():
             if isinstance(content, list | dict) and content:
-                yield from ([name, part, some] for some in _parts(content))
+                yield from ([name, part, rows] for rows in _parts(content))
             else:
                 yield [name, part, content]
 
 
 def _parts(content: list[Any] | dict[str, Any]) -> Iterator[Any]:
     """A long list or table in parts of about equal length, lists inside it counted."""
-    some: list[Any] = []
+    table = isinstance(content, dict)
+    rows: list[Any] = []
     weight = 0
-    for each in content.items() if isinstance(content, dict) else content:
-        some.append(each)
-        weight += 1 + _length(each)
-        if weight >= _PART:
-            yield dict(some) if isinstance(content, dict) else some
-            some, weight = [], 0
-    if some:
-        yield dict(some) if isinstance(content, dict) else some
+    for row in content.items() if isinstance(content, dict) else content:
+        rows.append(row)
+        weight += 1 + _length(row)
+        if weight >= _ROWS_A_LINE:
+            yield dict(rows) if table else rows
+            rows, weight = [], 0
+    if rows:
+        yield dict(rows) if table else rows
 
 
 def _length(row: Any) -> int:
     parts = row if isinstance(row, list | tuple) else ()
-    return sum(len(each) for each in parts if isinstance(each, list | dict))
+    return sum(len(part) for part in parts if isinstance(part, list | dict))
 
 
 def _read(path: Path) -> tuple[Header, State]:
-    """A snapshot; raises ValueError and what reading raises where it is damaged."""
+    """A checkpoint; raises ValueError and what reading raises where it is damaged."""
     checksum = hashlib.sha256()
     state: State = {}
     with gzip.open(path) as file:
@@ -346,20 +275,20 @@ def _read(path: Path) -> tuple[Header, State]:
                 parts[part].update(content)
         else:
             raise ValueError("its end is missing")
-    for name in (_FACTS, *header.folds):
+    for name in (_STATE, *header.folds):
         state.setdefault(name, {})
     return header, state
 
 
 def _header(line: bytes) -> Header:
-    found = json.loads(line)
-    if found["format"] != FORMAT:
-        raise ValueError(f"its format is {found['format']}; this version reads {FORMAT}")
-    return Header(**found)
+    fields = json.loads(line)
+    if fields["format"] != FORMAT:
+        raise ValueError(f"its format is {fields['format']}; this version reads {FORMAT}")
+    return Header(**fields)
 
 
 def _header_of(path: Path) -> Header | None:
-    """What a file is of, None where that cannot be read."""
+    """The header of a file, None where it cannot be read."""
     try:
         with gzip.open(path) as file:
             return _header(file.readline())

@@ -1,4 +1,4 @@
-"""What events state of users and items, as rows of their tables: the latest by event time holds."""
+"""Attributes that events state of users and items, as rows of their tables; the latest holds."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from nextedge.events.to_tables.rows import ids_as
 from nextedge.schema import ColumnKind
 
 _FLAGS = {"discoverable": True, "available": True, "unsafe": False}
-"""What holds of a new row where nothing is said."""
+"""Values of a new row where no event states them."""
 _CREATED = "created_at"
 _MAGNITUDES = ((1e11, 1), (1e14, 1_000), (1e17, 1_000_000), (math.inf, 1_000_000_000))
 """Numbers below the first are seconds since 1970, of which one has so many: as in the tables."""
@@ -37,20 +37,20 @@ _TYPES = {
 
 @dataclass
 class UpdatedRows:
-    """A table with what was stated, and the values that could not be taken, by column."""
+    """A table with the stated attributes, and the number of unreadable values by column."""
 
     rows: pa.Table
     unreadable: Counter[str] = field(default_factory=Counter)
 
 
 def with_profiles(rows: pa.Table, events: Iterable[Event]) -> UpdatedRows:
-    """Users with the attributes that they stated; those without a row get none here."""
+    """Users with the attributes that they stated; users without a row get no row here."""
     updates = [event for event in events if event.type == "profile_update"]
     return _restated(rows, schema.USERS, _statements(updates, "user_id"), set())
 
 
 def with_newcomers(rows: pa.Table, events: pa.Table) -> pa.Table:
-    """Users with a row for everybody whom events name, without attributes.
+    """Users with a row for every user that events name, without attributes.
 
     Args:
         events: as ``event_rows`` gives them.
@@ -96,7 +96,7 @@ def with_items(
 
 
 _Statement = tuple[str, int, str, Mapping[str, Any]]
-"""Id, time in µs, event id, and what is stated by column."""
+"""Id, time in µs, event id, and the stated values by column."""
 
 
 def _statements(events: Iterable[Event], key: str) -> list[_Statement]:
@@ -106,35 +106,24 @@ def _statements(events: Iterable[Event], key: str) -> list[_Statement]:
     ]
 
 
-_OWN = frozenset(
-    {
-        "type",
-        "user_id",
-        "candidate_id",
-        "item_id",
-        "surface",
-        "timestamp",
-        "event_id",
-        "recommendation_id",
-        "position",
-        "version",
-        "schema_version",
-    }
+_OF_EVENT = frozenset(
+    "type user_id candidate_id item_id surface timestamp event_id recommendation_id position "
+    "version schema_version".split()
 )
-"""Fields that say something of the event, not of what it is about."""
+"""Fields that describe the event itself, not the user or item."""
 
 
 def _declared(event: Event) -> dict[str, Any]:
-    """Fields that this version declares, and that are given: they may be columns as well."""
+    """Fields that ``Event`` declares and the event has: they may be columns as well."""
     return {
         n: getattr(event, n)
         for n in event.model_fields_set
-        if n in Event.model_fields and n not in _OWN
+        if n in Event.model_fields and n not in _OF_EVENT
     }
 
 
 def _empty_items(upserts: Iterable[Event], id_type: pa.DataType) -> pa.Table:
-    """A table of items with the columns that the schema knows and somebody states."""
+    """A table of items with the columns of the schema that events state."""
     stated = {name for event in upserts for name in (event.model_extra or {})}
     spec = schema.TABLES[schema.ITEMS]
     fields = [
@@ -146,56 +135,58 @@ def _empty_items(upserts: Iterable[Event], id_type: pa.DataType) -> pa.Table:
 
 
 def _restated(
-    rows: pa.Table, name: str, statements: list[_Statement], makers: set[str]
+    rows: pa.Table, name: str, statements: list[_Statement], new: set[str]
 ) -> UpdatedRows:
-    """A table with its columns as they were stated last; ids among ``makers`` get a row."""
+    """A table with its columns as they were stated last; ids among ``new`` get a row."""
     if not statements:
         return UpdatedRows(rows)
     spec, unreadable = schema.TABLES[name], Counter[str]()
     key = spec.key[0]
     latest: dict[str, dict[str, Any]] = {}
     first: dict[str, int] = {}
-    for who, micros, _, fields in sorted(statements, key=lambda each: each[:3]):
-        if who in makers:
-            first.setdefault(who, micros)
-        own = latest.setdefault(who, {})
+    for identifier, micros, _, fields in sorted(statements, key=lambda stated: stated[:3]):
+        if identifier in new:
+            first.setdefault(identifier, micros)
+        values = latest.setdefault(identifier, {})
         for column in fields.keys() & set(rows.column_names) - {key}:
             value, fits = _value(
                 fields[column], rows.schema.field(column).type, spec.kind_of(column)
             )
             unreadable[column] += not fits
             flag = spec.kind_of(column) is ColumnKind.FLAG
-            if fits or not flag:  # a flag that cannot be read leaves what was said before
-                own[column] = _FLAGS.get(column) if value is None and flag else value
-    known = set(rows[key].cast(pa.string()).to_pylist()) if makers else set()
+            if fits or not flag:  # an unreadable flag leaves the value from before
+                values[column] = _FLAGS.get(column) if value is None and flag else value
+    known = set(rows[key].cast(pa.string()).to_pylist()) if new else set()
     fresh = sorted(first.keys() - known)
     rows = _appended(
         rows, name, pa.array(fresh, pa.string()), pa.array([first[i] for i in fresh], pa.int64())
     )
     ids = pa.array(list(latest), pa.string())
-    place = pc.index_in(rows[key].cast(pa.string()), value_set=ids)
+    position = pc.index_in(rows[key].cast(pa.string()), value_set=ids)
     for at, column in enumerate(rows.column_names):
-        said = [i for i, own in enumerate(latest.values()) if column in own]
-        if said:
-            values = [own[column] for own in latest.values() if column in own]
+        stated = [i for i, values in enumerate(latest.values()) if column in values]
+        if stated:
+            new_values = [values[column] for values in latest.values() if column in values]
             rows = rows.set_column(
                 at,
                 rows.schema.field(at).with_nullable(True),
-                _with(rows.column(at), place, said, values),
+                _with_values(rows.column(at), position, stated, new_values),
             )
     return UpdatedRows(rows, +unreadable)
 
 
-def _with(
-    column: pa.ChunkedArray, place: pa.ChunkedArray, said: list[int], values: list[Any]
+def _with_values(
+    column: pa.ChunkedArray, position: pa.ChunkedArray, stated: list[int], values: list[Any]
 ) -> pa.ChunkedArray:
     """A column with other values in some rows.
 
     Args:
-        place: of each row, which of the stated ids it is.
-        said: the ids of whom this column is stated, as places among them, ascending.
+        position: of each row's id among the ids that anything is stated of.
+        stated: positions among these ids of those that this column is stated of, ascending.
     """
-    number = np.asarray(pc.fill_null(pc.index_in(place, value_set=pa.array(said, place.type)), -1))
+    number = np.asarray(
+        pc.fill_null(pc.index_in(position, value_set=pa.array(stated, position.type)), -1)
+    )
     if pa.types.is_timestamp(column.type):
         new = pa.array(values, pa.int64()).cast(TIME).cast(column.type)
     else:
@@ -207,7 +198,7 @@ def _with(
 def _appended(
     rows: pa.Table, name: str, ids: pa.Array | pa.ChunkedArray, micros: pa.Array | pa.ChunkedArray
 ) -> pa.Table:
-    """A table with rows for further ids: no attribute but when they were first heard of."""
+    """A table with rows for further ids, without attributes but the time of their first event."""
     key = schema.TABLES[name].key[0]
     columns = {key: ids_as(ids, rows.schema.field(key).type)}
     if _CREATED in rows.column_names and pa.types.is_timestamp(rows.schema.field(_CREATED).type):
@@ -217,12 +208,12 @@ def _appended(
             columns[flag] = pa.array([value] * len(ids), pa.bool_())
     more = pa.table(columns)
     more = more.filter(pc.is_valid(more[key]))
-    nullable = pa.schema([each.with_nullable(True) for each in rows.schema])
+    nullable = pa.schema([field.with_nullable(True) for field in rows.schema])
     return pa.concat_tables([rows.cast(nullable), more], promote_options="default")
 
 
 def _value(given: Any, kind: pa.DataType, meaning: ColumnKind | None) -> tuple[Any, bool]:
-    """A stated value as one of a column's type, and whether it could be taken; None takes it back."""
+    """A stated value in a column's type, and whether it fits; None takes a value back."""
     if given is None or given == [] or given == "":
         return None, True
     try:
@@ -307,8 +298,8 @@ def _as_micros(given: Any) -> int:
     if isinstance(given, bool):
         raise ValueError(given)
     if isinstance(given, int | float):
-        each = next(parts for bound, parts in _MAGNITUDES if abs(given) < bound)
-        return round(given * (1_000_000 / each))
+        a_second = next(parts for bound, parts in _MAGNITUDES if abs(given) < bound)
+        return round(given * (1_000_000 / a_second))
     time = given if isinstance(given, datetime) else datetime.fromisoformat(given)
     time = time.replace(tzinfo=UTC) if time.tzinfo is None else time
     return round(time.timestamp() * 1e6)

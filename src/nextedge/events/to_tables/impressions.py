@@ -1,13 +1,13 @@
-"""What was shown and what came of it: recorded events as rows of the impressions of the next build.
+"""Recorded impressions and actions as rows of the impressions of the next build.
 
-The rows are a function of the set of events: neither their order nor repeats of them matter. What
-belongs together is joined in one go, by DuckDB; each step below is one of its tables.
+The rows are a function of the set of events: neither their order nor repeats of them matter.
+DuckDB joins all events at once; each step below is one of its tables.
 
-- ``given``: the tenant's own impressions. ``seen``: impressions that clients sent, a recommendation
-  id and target once. ``logged``: what the request log knows of the recommendation ids.
-- ``revealed``: an action on a place of a logged list tells that the list was seen down to there.
-- ``shown``: the three together. ``answers``: which action belongs to which of them.
-- ``outcome``: the one action that a row of them ends up with, and its time.
+- ``table_rows``: the tenant's own impressions. ``reported``: impressions that clients sent, a
+  recommendation id and target once. ``logged``: the lists of these ids in the request log.
+- ``revealed``: an action on a position of a logged list implies impressions down to there.
+- ``exposures``: the three together. ``answers``: which action belongs to which of them.
+- ``outcome``: the one action that an exposure ends up with, and its time.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ STRENGTH = {
     "block": 2,
     "dismiss": 1,
 }
-"""Of several actions in favour, or several against, the strongest tells."""
+"""Of several actions in favour, or several against, the strongest decides."""
 AGAINST = ("dismiss", "block")
 LOGGED = pa.schema(
     [
@@ -46,7 +46,7 @@ LOGGED = pa.schema(
         ("micros", pa.int64()),
     ]
 )
-"""One row a place of a list: the recommendation id it was sent under, its place from 1, and when."""
+"""One row a position of a logged list: its recommendation id, its position from 1, and its time."""
 _COLUMNS = pa.schema(
     [
         (schema.TIMESTAMP, UTC),
@@ -70,9 +70,9 @@ def with_impressions(
     """The impressions of the next build; None where there are none.
 
     Args:
-        given: the impressions there are; they keep all that events do not change.
-        events: as ``event_rows`` gives them, without those that may leave no trace.
-        logged: what the request log knows of the events' recommendation ids, as ``LOGGED``.
+        given: the impressions of the table; columns that events do not change stay as they are.
+        events: as ``event_rows`` gives them, without those of erased users.
+        logged: positions that the request log has for the events' recommendation ids, as ``LOGGED``.
         patience: µs after an impression in which an action answers it, by kind.
         id_types: of users and of items.
     """
@@ -80,9 +80,13 @@ def with_impressions(
 
     rows = _completed(given, id_types)
     with duckdb.connect() as connection:
-        for name, table in (("events", events), ("logged_rows", logged), ("given", _text(rows))):
+        for name, table in (
+            ("events", events),
+            ("logged_rows", logged),
+            ("table_rows", _keys(rows)),
+        ):
             connection.register(name, table)
-        for table in (_ACTS, _SHOWN, _ANSWERS.format(**patience), _OUTCOME, _JOINED):
+        for table in (_ACTS, _EXPOSURES, _ANSWERS.format(**patience), _OUTCOME, _JOINED):
             connection.execute(table)
         joined = connection.sql("SELECT * FROM joined ORDER BY row").to_arrow_table()
     if not len(joined):
@@ -91,8 +95,8 @@ def with_impressions(
     changed, more = joined.filter(pc.invert(fresh)), joined.filter(fresh)
     columns: dict[str, Any] = {
         schema.USER_ID: more["usr"],
-        schema.CANDIDATE_ID: _where(more, "people"),
-        schema.ITEM_ID: _where(more, "items"),
+        schema.CANDIDATE_ID: _targets(more, "people"),
+        schema.ITEM_ID: _targets(more, "items"),
         schema.TIMESTAMP: more["micros"].cast(UTC),
         "recommendation_id": more["rid"],
         "position": more["position"],
@@ -108,13 +112,12 @@ def with_impressions(
 
 def recommendation_ids(events: pa.Table) -> list[str]:
     """The recommendation ids that impressions and actions among the events name."""
-    shown_or_acted = pc.is_in(events["type"], value_set=pa.array(["impression", *_ACTING]))
-    ids = events.filter(shown_or_acted)["rid"].unique().to_pylist()
-    return [each for each in ids if each]
+    types = pc.is_in(events["type"], value_set=pa.array(["impression", *_ACTING]))
+    return [rid for rid in events.filter(types)["rid"].unique().to_pylist() if rid]
 
 
 def _completed(given: pa.Table | None, id_types: Mapping[str, pa.DataType]) -> pa.Table:
-    """The given impressions with every column that rows of events fill, empty ones added."""
+    """The impressions with every column that events fill; missing ones are added empty."""
     ids = {
         schema.USER_ID: schema.USERS,
         schema.CANDIDATE_ID: schema.USERS,
@@ -130,8 +133,8 @@ def _completed(given: pa.Table | None, id_types: Mapping[str, pa.DataType]) -> p
     return given
 
 
-def _text(rows: pa.Table) -> pa.Table:
-    """The keys of given impressions as the events have them."""
+def _keys(rows: pa.Table) -> pa.Table:
+    """The keys and actions of impressions, named as the events have them."""
     people, items = (rows[name].cast(pa.string()) for name in (schema.CANDIDATE_ID, schema.ITEM_ID))
     return pa.table(
         {
@@ -147,14 +150,14 @@ def _text(rows: pa.Table) -> pa.Table:
     )
 
 
-def _where(more: pa.Table, kind: str) -> pa.ChunkedArray:
+def _targets(more: pa.Table, kind: str) -> pa.ChunkedArray:
     return pc.if_else(pc.equal(more["kind"], kind), more["target"], pa.scalar(None, pa.string()))
 
 
 def _answered(rows: pa.Table, changed: pa.Table) -> pa.Table:
-    """The given rows with the actions that they have now; places and chances where they had none."""
-    place = pc.index_in(pa.array(np.arange(len(rows))), value_set=changed["number"])
-    told = pc.is_valid(changed["action"].take(place))
+    """The table's rows with their actions; positions and propensities where they had none."""
+    position = pc.index_in(pa.array(np.arange(len(rows))), value_set=changed["number"])
+    acted = pc.is_valid(changed["action"].take(position))
     for name, source in (
         ("action", "action"),
         ("action_timestamp", "acted"),
@@ -163,8 +166,8 @@ def _answered(rows: pa.Table, changed: pa.Table) -> pa.Table:
     ):
         at, kind = rows.column_names.index(name), rows.schema.field(name).type
         before, now = rows.column(at), changed[source]
-        now = (now.cast(UTC) if source == "acted" else now).cast(kind).take(place)
-        decided = told if name.startswith("action") else pc.is_null(before)
+        now = (now.cast(UTC) if source == "acted" else now).cast(kind).take(position)
+        decided = acted if name.startswith("action") else pc.is_null(before)
         rows = rows.set_column(at, pa.field(name, kind), pc.if_else(decided, now, before))
     return rows
 
@@ -180,24 +183,24 @@ FROM events
 WHERE usr IS NOT NULL AND target IS NOT NULL AND type IN {_ACTING!r}
   AND (type <> 'interact' OR event IN {schema.ACTIONS!r});
 """
-_SHOWN = """
-CREATE TEMP TABLE seen AS
+_EXPOSURES = """
+CREATE TEMP TABLE reported AS
 SELECT kind, usr, target, rid, min(micros) AS micros,
        first(position ORDER BY micros, event_id) FILTER (position IS NOT NULL) AS position
 FROM (SELECT *, CASE WHEN rid = '' THEN micros ELSE 0 END AS alone FROM events
       WHERE type = 'impression' AND usr IS NOT NULL AND target IS NOT NULL)
 GROUP BY kind, usr, target, rid, alone;
 
--- of the tenant's own rows only those that an event may be about
-CREATE TEMP TABLE concerned AS
-SELECT given.* FROM given
-SEMI JOIN (SELECT kind, usr, target FROM acts UNION SELECT kind, usr, target FROM seen)
+-- only rows of the table that an event may be about
+CREATE TEMP TABLE matching AS
+SELECT table_rows.* FROM table_rows
+SEMI JOIN (SELECT kind, usr, target FROM acts UNION SELECT kind, usr, target FROM reported)
 USING (kind, usr, target);
 
 CREATE TEMP TABLE logged AS SELECT DISTINCT ON (rid, kind, usr, target) * FROM logged_rows
 ORDER BY rid, kind, usr, target, position;
 
--- where a client tells itself what was seen of a list, only what was acted on is added
+-- where a client tells itself what was reported of a list, only what was acted on is added
 CREATE TEMP TABLE revealed AS
 SELECT l.kind, l.usr, l.target, l.rid, any_value(l.micros) AS micros,
        any_value(l.position) AS position, min(acts.micros) AS arrived
@@ -205,24 +208,24 @@ FROM acts
 JOIN logged AS acted USING (rid, kind, usr, target)
 JOIN logged AS l ON l.rid = acted.rid AND l.position <= acted.position
 WHERE l.position = acted.position
-   OR acted.rid NOT IN (SELECT rid FROM seen UNION SELECT rid FROM given)
+   OR acted.rid NOT IN (SELECT rid FROM reported UNION SELECT rid FROM table_rows)
 GROUP BY l.kind, l.usr, l.target, l.rid;
 
-CREATE TEMP TABLE shown AS
+CREATE TEMP TABLE exposures AS
 WITH known AS (
     SELECT kind, usr, target, rid, CASE WHEN rid = '' THEN micros ELSE 0 END AS alone
-    FROM concerned
+    FROM matching
 ), sent AS (
-    SELECT * FROM (SELECT *, CASE WHEN rid = '' THEN micros ELSE 0 END AS alone FROM seen)
+    SELECT * FROM (SELECT *, CASE WHEN rid = '' THEN micros ELSE 0 END AS alone FROM reported)
     ANTI JOIN known USING (kind, usr, target, rid, alone)
 ), implied AS (
     SELECT * FROM revealed ANTI JOIN known USING (kind, usr, target, rid)
-    ANTI JOIN seen USING (kind, usr, target, rid)
+    ANTI JOIN reported USING (kind, usr, target, rid)
 )
 SELECT row_number() OVER (ORDER BY number, micros, kind, usr, rid, position, target) AS row, *
 FROM (
     SELECT number, kind, usr, target, rid, micros, NULL AS position, NULL AS arrived,
-           action AS own, coalesce(acted, micros) AS own_acted FROM concerned
+           action AS own, coalesce(acted, micros) AS own_acted FROM matching
     UNION ALL
     SELECT NULL, kind, usr, target, rid, micros, position, micros, NULL, NULL FROM sent
     UNION ALL
@@ -233,17 +236,17 @@ FROM (
 _ANSWERS = """
 CREATE TEMP TABLE direct AS
 WITH by_id AS (
-    SELECT shown.row, shown.kind, shown.usr, shown.target, acts.action, acts.micros,
-           acts.event_id, shown.micros AS since
-    FROM acts JOIN shown USING (rid, kind, usr, target)
+    SELECT exposures.row, exposures.kind, exposures.usr, exposures.target, acts.action, acts.micros,
+           acts.event_id, exposures.micros AS since
+    FROM acts JOIN exposures USING (rid, kind, usr, target)
     WHERE rid <> ''
     QUALIFY row_number() OVER (
         PARTITION BY acts.event_id
-        ORDER BY shown.micros > acts.micros, abs(shown.micros - acts.micros), shown.row) = 1
+        ORDER BY exposures.micros > acts.micros, abs(exposures.micros - acts.micros), exposures.row) = 1
 ), latest AS (
     SELECT s.row, a.kind, a.usr, a.target, a.action, a.micros, a.event_id, s.micros AS since
     FROM (SELECT * FROM acts WHERE rid = '') AS a
-    ASOF JOIN (SELECT kind, usr, target, micros, max(row) AS row FROM shown
+    ASOF JOIN (SELECT kind, usr, target, micros, max(row) AS row FROM exposures
                WHERE micros IS NOT NULL GROUP BY kind, usr, target, micros) AS s
     ON a.kind = s.kind AND a.usr = s.usr AND a.target = s.target AND a.micros >= s.micros
 )
@@ -280,7 +283,7 @@ CREATE TEMP TABLE outcome AS
 WITH whole AS (
     SELECT row, kind, action, micros, event_id, late FROM answers
     UNION ALL
-    SELECT row, kind, own, own_acted, '', false FROM shown
+    SELECT row, kind, own, own_acted, '', false FROM exposures
     WHERE own IS NOT NULL AND row IN (SELECT row FROM answers)
 ), judged AS (
     SELECT *, {_IN_FAVOUR} AS favour, action IN {AGAINST!r} AS against FROM whole
@@ -302,10 +305,10 @@ QUALIFY row_number() OVER (
 """
 _JOINED = """
 CREATE TEMP TABLE joined AS
-SELECT row, number, kind, usr, target, nullif(rid, '') AS rid, shown.micros,
-       coalesce(shown.position, logged.position)::BIGINT AS position, action, acted,
+SELECT row, number, kind, usr, target, nullif(rid, '') AS rid, exposures.micros,
+       coalesce(exposures.position, logged.position)::BIGINT AS position, action, acted,
        CASE WHEN propensity > 0 AND propensity <= 1 THEN propensity END AS propensity,
        arrived::BIGINT AS arrived
-FROM shown LEFT JOIN outcome USING (row) LEFT JOIN logged USING (rid, kind, usr, target)
+FROM exposures LEFT JOIN outcome USING (row) LEFT JOIN logged USING (rid, kind, usr, target)
 WHERE number IS NULL OR action IS NOT NULL OR propensity IS NOT NULL;
 """

@@ -7,63 +7,55 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nextedge import schema
-from nextedge.events.event import Event
+from nextedge.events.interaction import AGAINST, INTERACTIONS
 from nextedge.events.to_tables.rows import UTC, appended
 
-_RECORDED = ("interact", "click", "purchase")
-_AGAINST = ("dismiss", "block")
 _SAME = "in_table"
-
-
-def interaction_weight(event: Event) -> float | None:
-    """What one event adds to the edge of a user and an item; None where it is no interaction.
-
-    The same as ``with_interactions`` makes of it, for who cannot wait for tables.
-    """
-    if event.type not in _RECORDED or event.item_id is None:
-        return None
-    if event.type == "interact" and event.given("event") in _AGAINST:
-        return None
-    weight = event.given("weight")
-    return 1.0 if weight is None else float(weight)
 
 
 def with_interactions(rows: pa.Table, events: pa.Table) -> pa.Table:
     """Interactions with those that events recorded, of weight 1 where they state none.
 
-    A click or a purchase has its type as ``event``, an ``interact`` the one that it states. What
-    the table holds already, with the same event and time, is not counted again.
+    A click or a purchase has its type as ``event``, an ``interact`` the one that it names. A row
+    that the table has already, with the same event and time, is not counted again.
 
     Args:
         events: as ``event_rows`` gives them.
     """
     recorded = pc.and_(
-        pc.is_in(events["type"], value_set=pa.array(_RECORDED)), pc.equal(events["kind"], "items")
+        pc.is_in(events["type"], value_set=pa.array(INTERACTIONS)),
+        pc.equal(events["kind"], "items"),
     )
-    found = events.filter(pc.and_(recorded, pc.is_valid(events["target"])))
+    interactions = events.filter(pc.and_(recorded, pc.is_valid(events["target"])))
     of_type = pc.if_else(
-        pc.equal(found["type"], "interact"), pa.scalar(None, pa.string()), found["type"]
+        pc.equal(interactions["type"], "interact"),
+        pa.scalar(None, pa.string()),
+        interactions["type"],
     )
-    found = found.set_column(
-        found.column_names.index("event"), "event", pc.coalesce(of_type, found["event"])
+    interactions = interactions.set_column(
+        interactions.column_names.index("event"),
+        "event",
+        pc.coalesce(of_type, interactions["event"]),
     )
-    found = found.filter(pc.invert(pc.is_in(found["event"], value_set=pa.array(_AGAINST))))
-    found = found.filter(pc.invert(_held(rows, found)))
+    interactions = interactions.filter(
+        pc.invert(pc.is_in(interactions["event"], value_set=pa.array(AGAINST)))
+    )
+    interactions = interactions.filter(pc.invert(_in_table(rows, interactions)))
     columns = {
-        schema.USER_ID: found["usr"],
-        schema.ITEM_ID: found["target"],
-        "event": found["event"],
-        schema.WEIGHT: pc.fill_null(found["weight"], 1.0),
-        schema.TIMESTAMP: found["micros"].cast(UTC),
+        schema.USER_ID: interactions["usr"],
+        schema.ITEM_ID: interactions["target"],
+        "event": interactions["event"],
+        schema.WEIGHT: pc.fill_null(interactions["weight"], 1.0),
+        schema.TIMESTAMP: interactions["micros"].cast(UTC),
     }
-    return appended(rows, columns, (schema.USER_ID, schema.ITEM_ID)) if len(found) else rows
+    return appended(rows, columns, (schema.USER_ID, schema.ITEM_ID)) if len(interactions) else rows
 
 
-def _held(rows: pa.Table, found: pa.Table) -> pa.Array:
-    """Whether each found row is in the table: same ends, event and time."""
+def _in_table(rows: pa.Table, interactions: pa.Table) -> pa.Array:
+    """Whether each interaction is in the table: same user, item, event and time."""
     if schema.TIMESTAMP not in rows.column_names or "event" not in rows.column_names:
-        return pa.array([False] * len(found), pa.bool_())
-    given = pa.table(
+        return pa.array([False] * len(interactions), pa.bool_())
+    table = pa.table(
         {
             "usr": rows[schema.USER_ID].cast(pa.string()),
             "target": rows[schema.ITEM_ID].cast(pa.string()),
@@ -72,12 +64,12 @@ def _held(rows: pa.Table, found: pa.Table) -> pa.Array:
             _SAME: pa.array([True] * len(rows), pa.bool_()),
         }
     )
-    earliest = pc.min(found["micros"])
-    given = given.filter(pc.greater_equal(given["micros"], earliest))
+    earliest = pc.min(interactions["micros"])
+    table = table.filter(pc.greater_equal(table["micros"], earliest))
     keys = ["usr", "target", "event", "micros"]
-    given = given.group_by(keys).aggregate([(_SAME, "any")])
-    own = found.select(["usr", "target", "micros"])
-    own = own.append_column("event", pc.fill_null(found["event"], ""))
-    own = own.append_column("place", pa.array(np.arange(len(own))))
-    joined = own.join(given, keys, join_type="left outer").sort_by("place")
+    table = table.group_by(keys).aggregate([(_SAME, "any")])
+    keys_of_events = interactions.select(["usr", "target", "micros"])
+    keys_of_events = keys_of_events.append_column("event", pc.fill_null(interactions["event"], ""))
+    keys_of_events = keys_of_events.append_column("row", pa.array(np.arange(len(keys_of_events))))
+    joined = keys_of_events.join(table, keys, join_type="left outer").sort_by("row")
     return pc.fill_null(joined[f"{_SAME}_any"], False)

@@ -1,4 +1,4 @@
-"""Recorded events as one Arrow table, which joins read at once instead of one event at a time."""
+"""Recorded events as one Arrow table, for joins instead of a loop over events."""
 
 from __future__ import annotations
 
@@ -15,30 +15,20 @@ from nextedge.data.ids import is_int64
 from nextedge.events.event import Event
 
 UTC = pa.timestamp("us", "UTC")
-_MOST_PLACES = 1_000_000
+_MOST_POSITIONS = 1_000_000
 OF_PEOPLE = frozenset(
-    {
-        "connect",
-        "disconnect",
-        "accept",
-        "request",
-        "decline",
-        "withdraw",
-        "block",
-        "unblock",
-        "hide_connection",
-        "unhide_connection",
-    }
+    "connect disconnect accept request decline withdraw block unblock hide_connection "
+    "unhide_connection".split()
 )
-"""Types of events that are about two people, whatever else they carry."""
+"""Types of events that are about two users, whatever other ids they have."""
 
 
 def event_rows(events: Iterable[Event]) -> pa.Table:
-    """One row an event, sorted by time and id, an event id once: whatever order they came in.
+    """One row an event, sorted by time and id, an event id once, in whatever order they came.
 
     Columns: ``type``, ``event_id``; ``micros`` (UTC); ``usr``, ``kind`` (people or items) and
     ``target``, ids as text; ``rid``, the recommendation id, empty where there is none;
-    ``position`` (from 1) and ``weight``, null where they are not given or cannot be; ``event``.
+    ``position`` (from 1) and ``weight``, null where they are missing or invalid; ``event``.
     """
     columns = tuple(zip(*map(_row, events), strict=True)) or ((),) * len(_SCHEMA)
     rows = pa.table(
@@ -48,8 +38,8 @@ def event_rows(events: Iterable[Event]) -> pa.Table:
     at = rows.column_names.index("micros")
     rows = rows.set_column(at, "micros", rows["micros"].cast(pa.int64()))
     rows = rows.sort_by([(name, "ascending") for name in rows.column_names])
-    first = pa.table({"id": rows["event_id"], "place": pa.array(np.arange(len(rows)))})
-    kept = first.group_by("id").aggregate([("place", "min")])["place_min"]
+    first = pa.table({"id": rows["event_id"], "row": pa.array(np.arange(len(rows)))})
+    kept = first.group_by("id").aggregate([("row", "min")])["row_min"]
     return rows if len(kept) == len(rows) else rows.take(kept.take(pc.sort_indices(kept)))
 
 
@@ -70,10 +60,11 @@ _SCHEMA = pa.schema(
 
 
 def _row(event: Event) -> tuple[Any, ...]:
-    """One event, in one look at it: a million objects are far apart in memory."""
+    """The values of ``_SCHEMA`` of one event."""
+    # each event is looked at once: a million objects are far apart in memory
     more = event.model_extra
     fields = {**vars(event), **more} if more else vars(event)
-    given, item = fields.get, event.item_id
+    field, item = fields.get, event.item_id
     of_item = item is not None and event.type not in OF_PEOPLE
     return (
         event.timestamp,
@@ -82,10 +73,10 @@ def _row(event: Event) -> tuple[Any, ...]:
         _text(event.user_id),
         "items" if of_item else "people",
         _text(item if of_item else event.candidate_id),
-        _recommendation(given("recommendation_id")),
-        _place(given("position")),
-        _name(given("event")),
-        _weight(given("weight")),
+        _recommendation(field("recommendation_id")),
+        _position(field("position")),
+        _name(field("event")),
+        _weight(field("weight")),
     )
 
 
@@ -97,9 +88,9 @@ def _recommendation(value: object) -> str:
     return str(value) if isinstance(value, str | int) else ""
 
 
-def _place(value: object) -> int | None:
+def _position(value: object) -> int | None:
     whole = isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1
-    return int(value) if whole and 0 <= value <= _MOST_PLACES else None  # type: ignore[operator, call-overload]
+    return int(value) if whole and 0 <= value <= _MOST_POSITIONS else None  # type: ignore[operator, call-overload]
 
 
 def _name(value: object) -> str | None:
@@ -119,17 +110,17 @@ def ids_as(text: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> pa.Array | pa
 
 
 def appended(rows: pa.Table, columns: dict[str, Any], needed: Sequence[str]) -> pa.Table:
-    """Rows with others after them, in the table's types; rows without a ``needed`` value are left out.
+    """A table with further rows of its own types; rows without a ``needed`` value are left out.
 
-    Columns that the table does not have are left out; those that are not given are null.
+    Columns that the table lacks are left out; columns that are not passed are null.
     """
-    given = {}
+    typed = {}
     for name, values in columns.items():
         if name in rows.column_names:
             kind = rows.schema.field(name).type
             identifier = schema.is_identifier(name)
-            given[name] = ids_as(values, kind) if identifier else values.cast(kind)
-    more = pa.table(given)
+            typed[name] = ids_as(values, kind) if identifier else values.cast(kind)
+    more = pa.table(typed)
     for name in needed:
         if name in more.column_names:
             more = more.filter(pc.is_valid(more.column(name)))

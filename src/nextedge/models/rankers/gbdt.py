@@ -8,9 +8,7 @@ Kept as LightGBM's own text format, ``.npy`` arrays and a JSON manifest; nothing
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,69 +17,11 @@ import lightgbm
 import numpy as np
 
 from nextedge.config import RankerConfig
+from nextedge.models.rankers.labelled_rows import LabelledRows, ndcg_of
 from nextedge.models.rankers.linear import LinearBlend
-from nextedge.models.rankers.ndcg import ndcg_of_rows
 from nextedge.models.rankers.ranker import MANIFEST, CalibratedRanker, Calibrator
 from nextedge.models.rankers.tree_scorer import Forest
-from nextedge.storage.files import writing
-from nextedge.types import FloatArray, IntArray
-
-
-@dataclass(frozen=True, eq=False)
-class LabelledRows:
-    """Candidate rows grouped by query.
-
-    Attributes:
-        matrix: float32[R, F] features.
-        label: float32[R], above 0 where the candidate became an edge: what that is worth, 1
-            unless actions count differently or low positions are seldom looked at.
-        group: int64[Q] rows of each query, in order.
-        weight: float32[R], how many candidates of its query each row stands for: 1 where it
-            was kept for certain, 1 / rate where it was drawn at that rate.
-    """
-
-    matrix: FloatArray
-    label: FloatArray
-    group: IntArray
-    weight: FloatArray
-
-    @property
-    def positive(self) -> FloatArray:
-        """float32[R]: 1 where the candidate became an edge, else 0."""
-        return (self.label > 0).astype(np.float32)
-
-    @property
-    def importance(self) -> FloatArray:
-        """float32[R]: weight of each row in a loss that takes rows one by one."""
-        return self.weight * np.where(self.label > 0, self.label, np.float32(1.0))
-
-    def save(self, path: Path) -> None:
-        """Write one ``.npz``, whole or not at all."""
-        partial = path.with_name(f".{os.getpid()}.{path.name}")
-        with writing(path):
-            np.savez(partial, allow_pickle=False, **vars(self))
-            os.replace(partial, path)
-
-    @classmethod
-    def load(cls, path: Path) -> LabelledRows:
-        """Read what ``save`` wrote."""
-        with np.load(path, allow_pickle=False) as arrays:
-            return cls(**{part.name: arrays[part.name] for part in fields(cls)})
-
-    @staticmethod
-    def joined(parts: Sequence[LabelledRows]) -> LabelledRows:
-        """The rows of several windows, one after the other."""
-        return LabelledRows(
-            np.concatenate([part.matrix for part in parts]),
-            np.concatenate([part.label for part in parts]),
-            np.concatenate([part.group for part in parts]),
-            np.concatenate([part.weight for part in parts]),
-        )
-
-
-def ndcg_of(score: FloatArray, rows: LabelledRows) -> float:
-    """NDCG@20 of scored rows."""
-    return ndcg_of_rows(score, rows.label, rows.group, weight=rows.weight)
+from nextedge.types import FloatArray
 
 
 class BoostedBlend(CalibratedRanker):

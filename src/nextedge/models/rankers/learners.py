@@ -21,14 +21,13 @@ from nextedge.discovery import named_subclasses
 from nextedge.errors import MissingDependencyError, ReleaseError, nearest
 from nextedge.models.rankers.gbdt import (
     BoostedBlend,
-    LabelledRows,
     boost,
     boost_watched,
-    ndcg_of,
     parameters,
     splittable,
     train_watched,
 )
+from nextedge.models.rankers.labelled_rows import LabelledRows, ndcg_of
 from nextedge.models.rankers.linear import LinearBlend
 from nextedge.models.rankers.mlp import MlpRanker
 from nextedge.models.rankers.ranker import MANIFEST, CalibratedRanker

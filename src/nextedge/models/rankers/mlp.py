@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nextedge.models.rankers.gbdt import LabelledRows
+from nextedge.models.rankers.labelled_rows import LabelledRows
 from nextedge.models.rankers.linear import LinearBlend
 from nextedge.models.rankers.ranker import MANIFEST, CalibratedRanker, Calibrator
 from nextedge.types import FloatArray

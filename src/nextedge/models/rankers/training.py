@@ -8,7 +8,7 @@ import numpy as np
 
 from nextedge.config import RankerConfig
 from nextedge.errors import TrainingError
-from nextedge.models.rankers.gbdt import LabelledRows, ndcg_of
+from nextedge.models.rankers.labelled_rows import LabelledRows, ndcg_of
 from nextedge.models.rankers.learners import best_source, learners
 from nextedge.models.rankers.ranker import CalibratedRanker, Calibrator
 

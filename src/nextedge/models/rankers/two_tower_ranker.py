@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from nextedge.models.pytorch import import_torch
-from nextedge.models.rankers.gbdt import LabelledRows
+from nextedge.models.rankers.labelled_rows import LabelledRows
 from nextedge.models.rankers.linear import LinearBlend
 from nextedge.models.rankers.ranker import MANIFEST, CalibratedRanker, Calibrator
 from nextedge.types import FloatArray

@@ -11,27 +11,22 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nextedge.config import Config
-from nextedge.data.partition import Part
 from nextedge.errors import CorruptValueError, ShardError, StoreError
 from nextedge.storage.write_behind import WriteBehind
 from nextedge.stores.packing import pack, unpack
 from nextedge.stores.partitioned import open_stores
 from nextedge.stores.store import Key, Store
-from nextedge.types import ROUGH, Candidates, FloatArray, IndexArray
-
-if TYPE_CHECKING:
-    from nextedge.serving.release import LoadedRelease
+from nextedge.types import ROUGH, Candidates, FloatArray
 
 _log = logging.getLogger("nextedge")
 _FILE = "candidates.sqlite"
-_PREFIX = "candidates"
+PREFIX = "candidates"
 _FEATURES = "features"
 MIXED = "mixed"
 """What ``edges`` says of candidates and features of two sets of live edges."""
@@ -83,7 +78,7 @@ class PublishedCandidates:
 
         A store that fails or a damaged value is as good as none.
         """
-        key = _key(name)
+        key = store_key(name)
         try:
             (value,) = self.store.get_many([key])
             found = None if value is None else _unpacked(key, value)
@@ -105,7 +100,7 @@ class PublishedCandidates:
 
     def put(self, name: str, found: CachedCandidates) -> None:
         """Keep the candidates of one query, sooner or later; never waits."""
-        self._enqueue(_key(name), found)
+        self._enqueue(store_key(name), found)
 
     def renew(self, lists: Sequence[tuple[str, str, Find]]) -> None:
         """Find lists anew in the background, where there is one under its former name, which goes.
@@ -115,7 +110,7 @@ class PublishedCandidates:
         """
         if not lists:
             return
-        formers: list[Key] = [_key(former) for _, former, _ in lists]
+        formers: list[Key] = [store_key(former) for _, former, _ in lists]
         try:
             kept = self.store.get_many(formers)
             gone = [key for key, value in zip(formers, kept, strict=True) if value is not None]
@@ -129,7 +124,7 @@ class PublishedCandidates:
 
     def refresh(self, name: str, find: Find) -> None:
         """Find the candidates of one query in the background, as there was no time; never waits."""
-        key = _key(name)
+        key = store_key(name)
         if key not in self._refreshing:
             self._refreshing.add(key)
             if not self._enqueue(key, find):
@@ -191,60 +186,6 @@ def published_candidates(config: Config) -> PublishedCandidates:
     )
 
 
-def publish(
-    release: LoadedRelease,
-    store: Store,
-    find: Callable[[str, IndexArray], tuple[Candidates, FloatArray | None]],
-    *,
-    seconds: float,
-    features: bool = False,
-    most: int | None = None,
-    part: Part | None = None,
-    in_use: Collection[str] = (),
-    batch: int = 64,
-) -> Iterator[tuple[str, int, int]]:
-    """Keep the candidates of users; yields (surface, users done, users) as it goes on.
-
-    Users who have theirs are skipped, so that an interrupted run goes on where it was. Last of
-    all the values of releases go that are neither this one nor in use.
-
-    Args:
-        features: whether a value without features is as none.
-        most: users at most, those first who were active last; None = all.
-        part: only those of them who are of this part of all users; None = all.
-        in_use: ids of other releases whose values stay.
-        find: (surface, int32[Q] positions) to their merged candidates, and features or None.
-
-    Raises:
-        StoreError: the store is not reached, or is full.
-    """
-    order = most_active(release, most)
-    if part is not None:
-        order = order[part.holds(release.entities.users.identifiers(order).to_pylist())]
-    for surface in release.surfaces:
-        for start in range(0, len(order), batch):
-            positions = order[start : start + batch]
-            keys = [_key(release.list_name(surface, int(position))) for position in positions]
-            kept = store.get_many(keys)
-            missing = [
-                row
-                for row, (key, value) in enumerate(zip(keys, kept, strict=True))
-                if not _is_whole(key, value, features)
-            ]
-            if missing:
-                parts = _each(*find(surface, positions[missing]), release.edges)
-                values: dict[Key, bytes] = {
-                    keys[row]: packed(keys[row], part)
-                    for row, part in zip(missing, parts, strict=True)
-                }
-                store.put_many(values, seconds)
-            yield surface, start + len(positions), len(order)
-    kept_ids = {release.id, *in_use}
-    found_ids = {key.split(b"/")[1].decode() for key in store.keys(f"{_PREFIX}/")}
-    for release_id in sorted(found_ids - kept_ids):
-        store.delete_prefix(f"{_PREFIX}/{release_id}/")
-
-
 def unpublish(config: Config) -> None:
     """Delete the candidates of every release: their positions or features tell of people.
 
@@ -256,15 +197,9 @@ def unpublish(config: Config) -> None:
         return
     store = open_candidates(config)
     try:
-        store.delete_prefix(f"{_PREFIX}/")
+        store.delete_prefix(f"{PREFIX}/")
     finally:
         store.close()
-
-
-def most_active(release: LoadedRelease, most: int | None) -> IndexArray:
-    """int32: positions of the users, those first who were active last."""
-    latest = release.snapshot.last_activity
-    return np.lexsort((np.arange(len(latest)), -latest))[:most].astype(np.int32)
 
 
 def packed(key: str, found: CachedCandidates) -> bytes:
@@ -295,7 +230,7 @@ def _unpacked(key: str, value: bytes) -> CachedCandidates:
     return CachedCandidates(Candidates(indptr, candidate, arrays), matrix, edges)
 
 
-def _is_whole(key: str, value: bytes | None, features: bool) -> bool:
+def is_complete(key: str, value: bytes | None, features: bool) -> bool:
     """Whether a value holds what is wanted."""
     try:
         found = None if value is None else _unpacked(key, value)
@@ -304,7 +239,9 @@ def _is_whole(key: str, value: bytes | None, features: bool) -> bool:
     return found is not None and (found.matrix is not None or not features)
 
 
-def _each(found: Candidates, matrix: FloatArray | None, edges: str) -> Iterator[CachedCandidates]:
+def split_queries(
+    found: Candidates, matrix: FloatArray | None, edges: str
+) -> Iterator[CachedCandidates]:
     for rows in found.rows():
         columns: Mapping[str, np.ndarray] = {n: values[rows] for n, values in found.columns.items()}
         size = rows.stop - rows.start
@@ -312,5 +249,5 @@ def _each(found: Candidates, matrix: FloatArray | None, edges: str) -> Iterator[
         yield CachedCandidates(own, None if matrix is None else matrix[rows], edges)
 
 
-def _key(name: str) -> str:
-    return f"{_PREFIX}/{name}"
+def store_key(name: str) -> str:
+    return f"{PREFIX}/{name}"

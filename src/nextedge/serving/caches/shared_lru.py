@@ -23,7 +23,7 @@ from nextedge.config import Config
 from nextedge.errors import CorruptValueError, StoreError
 from nextedge.ranking.pipeline import SCORE
 from nextedge.serving.caches.lru import Cache
-from nextedge.serving.rank_with_deadline import RankedList
+from nextedge.serving.caches.ranked_list import RankedList
 from nextedge.storage.write_behind import WriteBehind
 from nextedge.stores.packing import Array, pack, unpack
 from nextedge.stores.store import Key, Store, open_store

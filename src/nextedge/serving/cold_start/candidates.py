@@ -26,7 +26,7 @@ from nextedge.retrieval.profile import homophily
 from nextedge.schema import ColumnKind
 from nextedge.serving.cold_start.merge import NOTHING, Seeded, SeededBatch, SeedEvidence
 from nextedge.serving.contacts.address_books import Contacts
-from nextedge.serving.release import LoadedRelease, LoadedSurface
+from nextedge.serving.release.loaded import LoadedRelease, LoadedSurface
 from nextedge.types import UNKNOWN, Candidates, Identifier, IndexArray, Requests
 
 _MOST = 1000
@@ -264,7 +264,7 @@ def _stated(
     user: _User, context: Mapping[str, str], attributes: Attributes
 ) -> dict[str, tuple[str, ...]]:
     """Stated values by column; those of the request go before those of events."""
-    stated = dict(user.overlay.stated.get(user.name, {}))
+    stated = dict(user.overlay.profiles.get(user.name, {}))
     for name, text in context.items():
         tags = attributes.kinds.get(name) is ColumnKind.TAGS
         stated[name] = (
@@ -341,6 +341,6 @@ def seeded_batch(
             seeded(release, overlay, contacts, surface, user, requests.context, requests.k)
             if place == UNKNOWN or degree[place] == 0
             else None
-            for user, place in zip(overlay.askers(user_ids), requests.query, strict=True)
+            for user, place in zip(overlay.query_ids(user_ids), requests.query, strict=True)
         )
     )

@@ -7,14 +7,13 @@ import time
 from typing import TYPE_CHECKING
 
 from nextedge.errors import StorageError
+from nextedge.events.logs.kafka.cluster import KafkaCluster
 from nextedge.events.logs.kafka.messages import delivery_of
-from nextedge.events.logs.log import Consumer, Delivery
+from nextedge.events.logs.log import Bury, Consumer, Delivery
 
 if TYPE_CHECKING:
     from confluent_kafka import Consumer as Client
     from confluent_kafka import KafkaError, Message, TopicPartition
-
-    from nextedge.events.logs.kafka.log import KafkaLog
 
 _PROBE_SECONDS = 2.0
 """How long brokers that seem to be down are given to answer."""
@@ -36,10 +35,10 @@ class KafkaConsumer(Consumer):
     raises, commits nothing, and goes back to where what was polled begins.
     """
 
-    def __init__(self, log: KafkaLog, group: str) -> None:
-        self._log = log
-        self._cluster = log.cluster
+    def __init__(self, cluster: KafkaCluster, group: str, bury: Bury) -> None:
+        self._cluster = cluster
         self._group = group
+        self._bury = bury
         self._polled: dict[int, tuple[int, int]] = {}
         """By partition: the first offset not committed, and the next to be polled."""
         self._gathered: list[Message] = []
@@ -55,7 +54,7 @@ class KafkaConsumer(Consumer):
         client = self._cluster.client(
             self._group, {**GROUP_SETTINGS, "error_cb": self._note, "on_commit": self._answered}
         )
-        client.subscribe([self._log.topic], on_revoke=self._revoked, on_lost=self._revoked)
+        client.subscribe([self._cluster.topic], on_revoke=self._revoked, on_lost=self._revoked)
         return client
 
     def _note(self, error: KafkaError) -> None:
@@ -112,10 +111,10 @@ class KafkaConsumer(Consumer):
             return
         trouble, self._trouble = self._trouble, None
         try:
-            found = self._client.list_topics(self._log.topic, _PROBE_SECONDS)
+            found = self._client.list_topics(self._cluster.topic, _PROBE_SECONDS)
         except KafkaException as error:
             raise self._cluster.fault(error, f"events were not read ({trouble})") from None
-        if refusal := found.topics[self._log.topic].error:
+        if refusal := found.topics[self._cluster.topic].error:
             raise self._cluster.fault(refusal, "events were not read")
 
     def commit(self) -> None:
@@ -133,7 +132,7 @@ class KafkaConsumer(Consumer):
                 )
             if polled:
                 places = [
-                    TopicPartition(self._log.topic, partition, after)
+                    TopicPartition(self._cluster.topic, partition, after)
                     for partition, (_, after) in polled.items()
                 ]
                 self._client.commit(offsets=places, asynchronous=True)
@@ -172,7 +171,9 @@ class KafkaConsumer(Consumer):
         try:
             owned = {each.partition for each in self._client.assignment()}
             for partition in owned & polled.keys():
-                self._client.seek(TopicPartition(self._log.topic, partition, polled[partition][0]))
+                self._client.seek(
+                    TopicPartition(self._cluster.topic, partition, polled[partition][0])
+                )
         except (KafkaException, RuntimeError):
             self.close()
             self._client = self._join()
@@ -180,7 +181,7 @@ class KafkaConsumer(Consumer):
 
     def reject(self, delivery: Delivery, reason: str) -> None:
         """Keep an event as a dead letter; it is stored when this returns."""
-        self._log.bury(self._group, delivery, reason)
+        self._bury(self._group, delivery, reason)
 
     def close(self) -> None:
         """Leave the group."""

@@ -123,9 +123,9 @@ class KafkaLog(Log):
     def consumer(self, group: str) -> Consumer:
         """A new member of a group; it joins while it polls."""
         self.cluster.require(self.topic)
-        return KafkaConsumer(self, group)
+        return KafkaConsumer(self.cluster, group, self._bury)
 
-    def bury(self, group: str, delivery: Delivery, reason: str) -> None:
+    def _bury(self, group: str, delivery: Delivery, reason: str) -> None:
         """Keep a delivery as a dead letter; of one that is too large, its beginning."""
         headers = {"group": group, "position": delivery.position, "reason": reason}
         encoded: Headers = {name: text.encode(errors="replace") for name, text in headers.items()}

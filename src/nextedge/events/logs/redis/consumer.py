@@ -11,14 +11,12 @@ from __future__ import annotations
 import contextlib
 import time
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nextedge.errors import StorageError, StoreError
-from nextedge.events.logs.log import Consumer, Delivery, Position
+from nextedge.events.logs.log import Bury, Consumer, Delivery, Position
 from nextedge.events.logs.redis import lua as scripts
-
-if TYPE_CHECKING:
-    from nextedge.events.logs.redis.log import RedisLog
+from nextedge.events.logs.redis.stream import RedisStream
 
 LEASE_SECONDS = 10.0
 """How long a consumer may be silent before another one goes on in its place."""
@@ -33,9 +31,10 @@ _TURN_SECONDS = 0.1
 class RedisConsumer(Consumer):
     """One process' place in a group."""
 
-    def __init__(self, log: RedisLog, group: str) -> None:
-        self._log = log
+    def __init__(self, stream: RedisStream, group: str, bury: Bury) -> None:
+        self._stream = stream
         self._group = group
+        self._bury = bury
         self._token = uuid.uuid4().hex
         self._from: str = "0"
         self._polled: list[Position] = []
@@ -51,13 +50,13 @@ class RedisConsumer(Consumer):
             if left <= 0:
                 return []
             if mine:
-                self._log.wait_for_event(head[3].decode(), min(left, _WAIT_SECONDS))
+                self._stream.wait_for_event(head[3].decode(), min(left, _WAIT_SECONDS))
             else:
                 time.sleep(min(left, _TURN_SECONDS))
 
     def _take(self, limit: int) -> Any:
         rows = [self._token, int(LEASE_SECONDS * 1000), self._group, _NAME, self._from, limit]
-        found = self._log.run(scripts.TAKE, ("log", "stream", *self._keys()), rows)
+        found = self._stream.write(scripts.TAKE, ("log", "stream", *self._keys()), rows)
         if found[1]:
             self._from = found[2].decode()
         return found
@@ -78,7 +77,7 @@ class RedisConsumer(Consumer):
         if not polled:
             return
         rows = [self._token, self._group, *polled]
-        if not self._log.run(scripts.COMMIT, ("log", "stream", self._keys()[1]), rows):
+        if not self._stream.write(scripts.COMMIT, ("log", "stream", self._keys()[1]), rows):
             raise StorageError(
                 f"events: group {self._group!r}: another consumer went on after "
                 f"{LEASE_SECONDS:g} s of silence; what was polled is delivered again"
@@ -86,13 +85,13 @@ class RedisConsumer(Consumer):
 
     def reject(self, delivery: Delivery, reason: str) -> None:
         """Keep an event as a dead letter."""
-        self._log.bury(self._group, delivery.position, delivery.body, reason)
+        self._bury(self._group, delivery, reason)
 
     def close(self) -> None:
         """Let the next consumer go on; it begins with what was not committed."""
         self._polled = []
         with contextlib.suppress(StoreError):  # else the lease ends by itself
-            self._log.run(scripts.RELEASE, ("log", self._keys()[0]), [self._token])
+            self._stream.write(scripts.RELEASE, ("log", self._keys()[0]), [self._token])
         self._token = uuid.uuid4().hex
 
     def _keys(self) -> tuple[str, str]:

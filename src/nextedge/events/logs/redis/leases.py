@@ -42,12 +42,9 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 from nextedge.errors import StorageError, StoreError
-
-if TYPE_CHECKING:
-    from nextedge.events.logs.redis.log import RedisLog
+from nextedge.events.logs.redis.stream import RedisStream, State
 
 LEASE = 0.9
 """Seconds for which a replica answers by what the last renewal told."""
@@ -70,33 +67,6 @@ now: Callable[[], float] = (
 
 
 @dataclass(frozen=True, slots=True)
-class State:
-    """What Redis says of a log: the server's run, the log's id, its generation and last position."""
-
-    run: str
-    log: str
-    generation: int
-    last: str
-
-    @classmethod
-    def of(cls, head: list[bytes]) -> State:
-        """From the head of a script's answer."""
-        run, log, generation, last = (each.decode() for each in head)
-        return cls(run, log, int(generation), last)
-
-    @property
-    def home(self) -> str:
-        """Where leases are kept; another home knows nothing of them."""
-        return f"{self.run}/{self.log}"
-
-
-def place(position: str) -> tuple[int, int]:
-    """A position as numbers, which can be compared."""
-    milliseconds, _, number = position.partition("-")
-    return int(milliseconds), int(number)
-
-
-@dataclass(frozen=True, slots=True)
 class Known:
     """What a replica may answer by, and until when."""
 
@@ -109,11 +79,12 @@ class Known:
 class Follower:
     """The thread of a replica that hears of events and holds its lease."""
 
-    def __init__(self, log: RedisLog) -> None:
+    def __init__(self, stream: RedisStream, known: Callable[[State, float], Known]) -> None:
         self.known: Known | None = None
         """Replaced as a whole, so that nobody reads half of it."""
         self.name = uuid.uuid4().hex
-        self._log = log
+        self._stream = stream
+        self._read = known
         self._renewals = 0
         self._lost = False
         self._stop = threading.Event()
@@ -142,20 +113,20 @@ class Follower:
                 self._stop.wait(_AGAIN)
         self.known = None
         with contextlib.suppress(StoreError):  # else appends find out that it is gone
-            self._log.evict([self.name.encode(), b"%d" % self._renewals])
+            self._stream.evict([self.name.encode(), b"%d" % self._renewals])
 
     def _renew(self) -> None:
         """Confirm what is known, learn what is there; unless that is the same, do not wait."""
         seen = None if self.known is None else self.known.state
         self._renewals += 1
         sent = now()
-        state = self._log.renew(self.name, self._renewals, seen)
-        self.known = self._log.known(state, sent + LEASE)
+        state = self._stream.renew(self.name, self._renewals, seen)
+        self.known = self._read(state, sent + LEASE)
         if state != seen:
             return
-        last = self._log.wait_for_event(state.last, _RENEWED)
+        last = self._stream.wait_for_event(state.last, _RENEWED)
         if last is not None:
-            self.known = self._log.known(replace(state, last=last), sent + LEASE)
+            self.known = self._read(replace(state, last=last), sent + LEASE)
 
 
 class Homes:
@@ -169,7 +140,9 @@ class Homes:
         return self._since.setdefault(home, now()) + WAITED - now()
 
 
-def wait_for_replicas(log: RedisLog, state: State, laggards: list[bytes], stored: float) -> None:
+def wait_for_replicas(
+    stream: RedisStream, state: State, laggards: list[bytes], stored: float
+) -> None:
     """Return when no replica can answer without what has been stored.
 
     Args:
@@ -184,12 +157,12 @@ def wait_for_replicas(log: RedisLog, state: State, laggards: list[bytes], stored
     while laggards and (left := stored + WAITED - now()) > 0:
         time.sleep(min(pause, left))
         pause = min(pause * 1.5, _LONGEST)
-        found, laggards = log.laggards(state)
+        found, laggards = stream.laggards(state)
         if found.home != state.home:
             raise StorageError(
-                f"{log.shown}: was started again while events were stored; send them again"
+                f"{stream.shown}: was started again while events were stored; send them again"
             )
     # who has not renewed since holds no lease; who has is only slow, and is waited for again
     gone = [part for name in laggards[::2] if name in first for part in (name, first[name])]
     if gone:
-        log.evict(gone)
+        stream.evict(gone)

@@ -2,7 +2,7 @@
 
 All keys of a tenant have its hash tag. Beside the stream stand the hashes of the event ids that
 were taken, which stay when an event is erased: they tell nothing, and keep a repeated delivery of
-an erased event out. ``redis_replicas`` says why no replica answers by less than what was
+an erased event out. ``leases`` says why no replica answers by less than what was
 acknowledged.
 """
 
@@ -19,31 +19,24 @@ from typing import TYPE_CHECKING, Any
 
 from nextedge.errors import EventError, LiveStateError, LogFullError, StoreError
 from nextedge.events.event import Event, stored_event
-from nextedge.events.logs.log import BEGINNING, Consumer, DeadLetter, Lag, LiveLog, Position
+from nextedge.events.logs.log import (
+    BEGINNING,
+    Consumer,
+    DeadLetter,
+    Delivery,
+    Lag,
+    LiveLog,
+    Position,
+)
 from nextedge.events.logs.redis import lua as scripts
 from nextedge.events.logs.redis.consumer import RedisConsumer
-from nextedge.events.logs.redis.durability import Durability
-from nextedge.events.logs.redis.leases import (
-    Follower,
-    Homes,
-    Known,
-    State,
-    now,
-    place,
-    wait_for_replicas,
-)
+from nextedge.events.logs.redis.leases import Follower, Homes, Known, now, wait_for_replicas
 from nextedge.events.logs.redis.purge import erase
-from nextedge.stores.breaker import CircuitBreaker
-from nextedge.stores.redis_client import RedisClient
+from nextedge.events.logs.redis.stream import RedisStream, State, numbers
 
 if TYPE_CHECKING:
     from nextedge.config import Config
 
-_READ_SECONDS = 1.0
-"""How long a request waits for Redis."""
-_WRITE_SECONDS = 5.0
-_REST_SECONDS = 0.5
-"""How long Redis is left alone after several failures in a row."""
 _PAGE = 1000
 _LOOKED_AT = 10_000
 """Events that Redis looks at in one step, for a rewind."""
@@ -60,14 +53,8 @@ class RedisLog(LiveLog):
     schemes = ("redis", "rediss")
 
     def __init__(self, url: str, tenant: str, most: int) -> None:
-        self._reader = RedisClient(url, "events.log", _READ_SECONDS)
-        self._writer = RedisClient(url, "events.log", _WRITE_SECONDS)
-        for client in (self._reader, self._writer):
-            client.breaker = CircuitBreaker(seconds=_REST_SECONDS)
-        self.shown = self._reader.shown
-        self._prefix = f"ne:{{{tenant}}}:events:"
+        self._stream = RedisStream(url, tenant)
         self._most = most
-        self._durability = Durability(self._writer)
         self._homes = Homes()
         self._seen = _Seen()
         self._follower: Follower | None = None
@@ -78,10 +65,6 @@ class RedisLog(LiveLog):
         """The tenant's stream; nothing is connected to yet."""
         assert url is not None
         return cls(url, config.tenant, config.events.max_backlog)
-
-    def key(self, name: str) -> str:
-        """A key of this log, as it is written."""
-        return self._prefix + name
 
     def append(self, events: Sequence[Event], *, relayed: bool = False) -> int:
         """Store a batch in one step, durably, and wait until every replica sees it.
@@ -96,7 +79,7 @@ class RedisLog(LiveLog):
         for event in events:
             rows += (_hash(event.event_id), event.micros, event.model_dump_json())
         keys = ("log", "stream", "ids", "replicas")
-        head, stored, *rest = self._run_durably(scripts.APPEND, keys, rows)
+        head, stored, *rest = self._stream.write_durably(scripts.APPEND, keys, rows)
         if stored < 0:
             group, waiting = rest
             raise LogFullError(
@@ -110,7 +93,7 @@ class RedisLog(LiveLog):
         """Return when nobody answers without what was just stored."""
         stored = now()
         time.sleep(max(0.0, self._homes.meet(state.home)))
-        wait_for_replicas(self, state, laggards, stored)
+        wait_for_replicas(self._stream, state, laggards, stored)
 
     def read(
         self, after: Position = BEGINNING, limit: int | None = None
@@ -134,22 +117,24 @@ class RedisLog(LiveLog):
     def _page(self, after: Position) -> list[Any]:
         first = f"({after}" if after else "-"
         with self._reading():
-            rows: list[Any] = self._reader.call(
-                lambda client: client.xrange(self.key("stream"), first, count=_PAGE)
+            rows: list[Any] = self._stream.reader.call(
+                lambda client: client.xrange(self._stream.key("stream"), first, count=_PAGE)
             )
         return rows
 
     def last_position(self) -> Position:
         """Position of the latest event; empty when there is none."""
         with self._reading():
-            rows = self._reader.call(lambda client: client.xrevrange(self.key("stream"), count=1))
+            rows = self._stream.reader.call(
+                lambda client: client.xrevrange(self._stream.key("stream"), count=1)
+            )
         return rows[0][0].decode() if rows else BEGINNING
 
     def follow(self) -> None:
         """Hear of events from now on, and answer ``changes`` by it once that is safe."""
         with self._starting:
             if self._follower is None:
-                self._follower = Follower(self)
+                self._follower = Follower(self._stream, self._known)
 
     def changes(self, *, quick: bool = False) -> object:
         """Differs whenever anyone has stored events, or taken some out.
@@ -177,58 +162,33 @@ class RedisLog(LiveLog):
 
     def _ask(self) -> Known:
         with self._reading():
-            head = self._run(self._reader, scripts.STATE, ("log",), [])[0]
-        return self.known(State.of(head), 0.0)
+            state = self._stream.state()
+        return self._known(state, 0.0)
 
-    def known(self, state: State, until: float) -> Known:
+    def _known(self, state: State, until: float) -> Known:
         """What a state means to those who read, and until when it may be used."""
         self._homes.meet(state.home)
         generation = state.log, self._seen.losses(state), state.generation
         return Known(until, state, generation, (generation, state.last))
 
-    def renew(self, name: str, renewal: int, seen: State | None) -> State:
-        """Renew the lease of a replica that has seen a state; returns that of now."""
-        given = seen or State("", "", 0, "0-0")
-        rows = [name, given.home, renewal, given.generation, given.last]
-        return State.of(self._run(self._reader, scripts.RENEW, ("log", "replicas"), rows)[0])
-
-    def wait_for_event(self, after: Position, seconds: float) -> Position | None:
-        """Position of the first event after one, or None when there is none in time."""
-        found = self._reader.call(
-            lambda client: client.xread(
-                {self.key("stream"): after}, count=1, block=max(1, int(seconds * 1000))
-            )
-        )
-        return found[0][1][0][0].decode() if found else None
-
-    def laggards(self, state: State) -> tuple[State, list[bytes]]:
-        """Names and renewals of the replicas that have not seen a state."""
-        rows = [state.generation, state.last]
-        head, names = self._run(self._reader, scripts.LAGGARDS, ("log", "replicas"), rows)
-        return State.of(head), names
-
-    def evict(self, renewals: Sequence[bytes]) -> None:
-        """Forget replicas, by name and renewal, unless they have renewed since."""
-        self._run(self._reader, scripts.EVICT, ("log", "replicas"), renewals)
-
     def consumer(self, group: str) -> Consumer:
         """A new member of a group, of which one has the stream at a time."""
-        return RedisConsumer(self, group)
+        return RedisConsumer(self._stream, group, self._bury)
 
     def lag(self, group: str) -> Lag:
         """Events not committed; the age of the oldest by when it was stored."""
         with self._reading():
-            found = self._run(self._reader, scripts.LAG, ("log", "stream"), [group])
+            found = self._stream.read(scripts.LAG, ("log", "stream"), [group])
         if not found[0]:
             return Lag(0, 0.0)
         count, seconds, micros, oldest = found
         clock = int(seconds) + int(micros) / 1e6
-        return Lag(count, max(0.0, clock - place(oldest.decode())[0] / 1e3))
+        return Lag(count, max(0.0, clock - numbers(oldest.decode())[0] / 1e3))
 
     def groups(self) -> list[str]:
         """Names of the stream's groups, as ``XINFO GROUPS`` has them."""
         with self._reading():
-            names = self._run(self._reader, scripts.GROUPS, ("log", "stream"), [])
+            names = self._stream.read(scripts.GROUPS, ("log", "stream"), [])
         return sorted(name.decode() for name in names)
 
     def rewind(self, group: str, since_micros: int) -> None:
@@ -241,19 +201,19 @@ class RedisLog(LiveLog):
         found, last, before, *first = 0, b"0-0", 0, b""
         while not found:
             rows = [last, before, since_micros, _LOOKED_AT]
-            found, last, before, *first = self.run(scripts.FIND, ("log", "stream"), rows)
+            found, last, before, *first = self._stream.write(scripts.FIND, ("log", "stream"), rows)
         if found > 0:
             rows = [group, last, before, first[0]]
-            self.run(scripts.REWIND, ("log", "stream"), rows)
+            self._stream.write(scripts.REWIND, ("log", "stream"), rows)
 
     def drop(self, group: str) -> None:
         """Forget how far a group is; its dead letters stay."""
-        self.run(scripts.DROP, ("stream",), [group])
+        self._stream.write(scripts.DROP, ("stream",), [group])
 
     def dead_letters(self) -> list[DeadLetter]:
         """What groups gave up, oldest first."""
         with self._reading():
-            kept = self._reader.call(lambda client: client.hgetall(self.key("dead")))
+            kept = self._stream.reader.call(lambda client: client.hgetall(self._stream.key("dead")))
         letters = []
         for field, value in kept.items():
             position, _, group = field.decode().partition(" ")
@@ -261,13 +221,14 @@ class RedisLog(LiveLog):
             letters.append(
                 DeadLetter(group=group, position=position, body=body, **json.loads(head))
             )
-        return sorted(letters, key=lambda each: (each.micros, place(each.position)))
+        return sorted(letters, key=lambda each: (each.micros, numbers(each.position)))
 
-    def bury(self, group: str, position: Position, body: bytes, reason: str) -> None:
+    def _bury(self, group: str, delivery: Delivery, reason: str) -> None:
         """Keep a dead letter, once a group and position, durably."""
         head = json.dumps({"reason": reason, "micros": time.time_ns() // 1000}).encode()
-        rows = [position, f"{position} {group}", head + b"\n" + body]
-        self._run_durably(scripts.REJECT, ("log", "stream", "dead"), rows)
+        position = delivery.position
+        rows = [position, f"{position} {group}", head + b"\n" + delivery.body]
+        self._stream.write_durably(scripts.REJECT, ("log", "stream", "dead"), rows)
 
     def purge(self, doomed: Sequence[Position]) -> None:
         """Take events out, of Redis' memory and of its files.
@@ -275,9 +236,9 @@ class RedisLog(LiveLog):
         Raises:
             StorageError: Redis is not reached or refuses, or another purge is under way.
         """
-        state, laggards = erase(self, doomed)
+        state, laggards = erase(self._stream, doomed)
         self._spread(state, laggards)
-        self._durability.write_files_anew()
+        self._stream.durability.write_files_anew()
 
     def close(self) -> None:
         """Give up the lease and let go of connections; a later call connects anew."""
@@ -285,22 +246,7 @@ class RedisLog(LiveLog):
             follower, self._follower = self._follower, None
         if follower is not None:
             follower.close()
-        self._reader.close()
-        self._writer.close()
-
-    def run(self, script: str, keys: Sequence[str], rows: Sequence[Any]) -> Any:
-        """A script's answer, with the patience of who writes."""
-        return self._run(self._writer, script, keys, rows)
-
-    def _run(
-        self, client: RedisClient, script: str, keys: Sequence[str], rows: Sequence[Any]
-    ) -> Any:
-        full = [self.key(name) for name in keys]
-        return client.call(lambda redis: redis.register_script(script)(full, rows))
-
-    def _run_durably(self, script: str, keys: Sequence[str], rows: Sequence[Any]) -> Any:
-        """The answer of a script that writes, and begins its answer with the state, once on disk."""
-        return self._durability.run(script, [self.key(name) for name in keys], rows)
+        self._stream.close()
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -323,7 +269,7 @@ class _Seen:
 
     def losses(self, state: State) -> int:
         """How often the server was started again with less than was there before."""
-        last = place(state.last)
+        last = numbers(state.last)
         with self._lock:
             if state.run not in self._runs:
                 self._runs.add(state.run)

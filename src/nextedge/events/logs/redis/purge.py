@@ -11,15 +11,11 @@ from __future__ import annotations
 import uuid
 from bisect import bisect_right
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from nextedge.errors import StorageError
 from nextedge.events.logs.log import Position
 from nextedge.events.logs.redis import lua as scripts
-from nextedge.events.logs.redis.leases import State, place
-
-if TYPE_CHECKING:
-    from nextedge.events.logs.redis.log import RedisLog
+from nextedge.events.logs.redis.stream import RedisStream, State, numbers
 
 _LEASE_MS = 60_000
 """How long after its last step a purge that died keeps others out."""
@@ -27,27 +23,27 @@ _STEP = 1000
 _KEYS = "log", "stream", "copy", "purging"
 
 
-def erase(log: RedisLog, doomed: Sequence[Position]) -> tuple[State, list[bytes]]:
+def erase(stream: RedisStream, doomed: Sequence[Position]) -> tuple[State, list[bytes]]:
     """Erase events and their dead letters; returns the state, and the replicas to wait for.
 
     Raises:
         StorageError: Redis is not reached or refuses, or another purge is under way.
     """
-    token, wanted = uuid.uuid4().hex, sorted(set(doomed), key=place)
+    token, wanted = uuid.uuid4().hex, sorted(set(doomed), key=numbers)
     removed, last, found = [], "", _STEP
     while found == _STEP:
-        start = bisect_right(wanted, place(last), key=place) if last else 0
+        start = bisect_right(wanted, numbers(last), key=numbers) if last else 0
         rows = [token, _LEASE_MS, last, _STEP, *wanted[start : start + _STEP]]
-        held, *rest = log.run(scripts.COPY, _KEYS, rows)
-        _check(log, held)
+        held, *rest = stream.write(scripts.COPY, _KEYS, rows)
+        _check(stream, held)
         last, found = rest[0].decode(), rest[1]
         removed += rest[2]
     rows = [token, last, len(removed), *removed, *wanted]
-    head, held, *rest = log.run(scripts.SWAP, (*_KEYS, "dead", "replicas"), rows)
-    _check(log, held)
+    head, held, *rest = stream.write(scripts.SWAP, (*_KEYS, "dead", "replicas"), rows)
+    _check(stream, held)
     return State.of(head), rest[0]
 
 
-def _check(log: RedisLog, held: int) -> None:
+def _check(stream: RedisStream, held: int) -> None:
     if not held:
-        raise StorageError(f"{log.shown}: another purge of these events is under way; try later")
+        raise StorageError(f"{stream.shown}: another purge of these events is under way; try later")

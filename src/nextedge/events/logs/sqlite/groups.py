@@ -9,18 +9,14 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nextedge.errors import StorageError
-from nextedge.events.logs.log import Consumer, DeadLetter, Delivery
+from nextedge.events.logs.log import DeadLetter, Delivery
 from nextedge.events.logs.sqlite.erase import erase_deleted
-
-if TYPE_CHECKING:
-    from nextedge.events.logs.sqlite.log import LocalLog
 
 FILE = "groups.sqlite"
 _SCHEMA = """
@@ -40,12 +36,6 @@ CREATE TABLE IF NOT EXISTS dead_letters (
 );
 """
 _WAIT_SECONDS = 30.0
-_LEASE_SECONDS = 5.0
-"""A consumer that gave no sign for so long has lost its group to another that waits."""
-_LOOK_SECONDS = 0.02
-"""How often a consumer that has its turn looks for events."""
-_TURN_SECONDS = 0.2
-"""How often one that has not looks for its turn."""
 
 
 class LocalGroups:
@@ -171,73 +161,6 @@ class LocalGroups:
         if kept is not None:
             kept.close()
             self._threads.connection = None
-
-
-class LocalConsumer(Consumer):
-    """Reads for a group as long as it gives signs; a group has one reader at a time.
-
-    Whether another one is silent is told by whether its number in the file changes while this one
-    watches, never by a clock's time of day.
-    """
-
-    def __init__(self, log: LocalLog, group: str) -> None:
-        self._log = log
-        self._groups = log.group_file
-        self._group = group
-        self._name = uuid.uuid4().hex
-        self._seen: tuple[str | None, int] | None = None
-        self._since = 0.0
-        """When ``_seen`` was first seen, or this one gave its last sign."""
-        self._next = 0
-        self._polled = False
-        """Whether there is anything to commit."""
-
-    def poll(self, limit: int = 1000, timeout_seconds: float = 1.0) -> list[Delivery]:
-        until = time.monotonic() + timeout_seconds
-        while True:
-            has_turn = self._has_turn()
-            if has_turn:
-                found = self._log.deliveries(self._next, limit)
-                if found:
-                    self._next, self._polled = int(found[-1].position), True
-                    return found
-            left = until - time.monotonic()
-            if left <= 0:
-                return []
-            time.sleep(min(left, _LOOK_SECONDS if has_turn else _TURN_SECONDS))
-
-    def _has_turn(self) -> bool:
-        now, found = time.monotonic(), self._groups.owner(self._group)
-        if found[0] == self._name:
-            if now - self._since < _LEASE_SECONDS / 4:
-                return True
-            self._since = now
-            return self._groups.keep(self._group, self._name)
-        if found != self._seen:
-            self._seen, self._since = found, now
-        silent = found[0] is None or now - self._since >= _LEASE_SECONDS
-        if not silent or not self._groups.take(self._group, found, self._name):
-            return False
-        self._since, self._next, self._polled = now, self._groups.done(self._group), False
-        return True
-
-    def commit(self) -> None:
-        if not self._polled:
-            return
-        self._polled = False
-        if not self._groups.keep(self._group, self._name, self._next):
-            raise StorageError(
-                f"group {self._group!r}: another consumer reads for it, as this one gave no sign "
-                f"for {_LEASE_SECONDS:g} seconds or it was rewound; its events come again"
-            )
-        self._since = time.monotonic()
-
-    def reject(self, delivery: Delivery, reason: str) -> None:
-        self._groups.bury(self._group, delivery, reason)
-
-    def close(self) -> None:
-        with suppress(StorageError):  # the others wait a few seconds more
-            self._groups.leave(self._group, self._name)
 
 
 def _changed(connection: sqlite3.Connection, statement: str, values: Sequence[object]) -> bool:

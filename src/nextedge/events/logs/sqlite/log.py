@@ -24,8 +24,9 @@ from nextedge.events.logs.log import (
     LiveLog,
     Position,
 )
+from nextedge.events.logs.sqlite.consumer import LocalConsumer
 from nextedge.events.logs.sqlite.erase import erase_deleted
-from nextedge.events.logs.sqlite.groups import LocalConsumer, LocalGroups
+from nextedge.events.logs.sqlite.groups import LocalGroups
 
 if TYPE_CHECKING:
     from nextedge.config import Config
@@ -248,7 +249,7 @@ class LocalLog(LiveLog):
                 (after, limit),
             ).fetchall()
 
-    def deliveries(self, after: int, limit: int) -> list[Delivery]:
+    def _deliveries(self, after: int, limit: int) -> list[Delivery]:
         """Events after a position as consumers get them.
 
         Raises:
@@ -291,7 +292,7 @@ class LocalLog(LiveLog):
 
     def consumer(self, group: str) -> Consumer:
         """A new member of a group; a new group begins at the first event."""
-        return LocalConsumer(self, group)
+        return LocalConsumer(self.group_file, group, self._deliveries)
 
     def lag(self, group: str) -> Lag:
         """How far a group is behind; the age is that since an event arrived."""

@@ -28,8 +28,7 @@ class LiveFacts:
         """What the overlay knows by now; None where that is nothing, or the release counts nothing."""
         if not self._snapshot.counters:
             return None
-        facts = overlay.folds[CountedFacts.name]
-        assert isinstance(facts, CountedFacts)
+        facts = overlay.projection(CountedFacts)
         if facts is not self._facts or facts.added != self._taken:
             with self._lock:  # a fact that two threads add would count twice
                 self._catch_up(facts)

@@ -1,13 +1,13 @@
-"""Two-hop candidates of many queries at once, as an engine joins them: for graphs beyond a machine.
+"""Two-hop candidates of many queries at once, by a join of the engine, for graphs beyond a machine.
 
-The kernel walks a graph that lies in memory, or is mapped. Where it is too large for that, an
-engine of many machines joins its edges instead (``nextedge.graph.wedge_join``), for some thousand
-queries at a time, and the source is given the rows. They are the kernel's, so nothing behind them
-can tell.
+The kernel walks a graph in memory or in mapped files. Where the graph is too large for that, an
+engine of many machines joins its edges instead (``nextedge.graph.wedge_join``), some thousand
+queries at a time, and the two-hop source reads the rows. They equal the kernel's.
 """
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
 import shutil
@@ -36,43 +36,46 @@ QUERIES = 32 * BATCH
 """Of one join: many enough to be worth a shuffle, few enough that a stopped build loses little."""
 _ARRAYS = "arrays"
 _ENTRIES = 1 << 20
+"""Of the graph, in a piece of the edges table."""
 
 
-def with_found(
-    engine: Engine, line: WindowPipeline, queries: np.ndarray
+def with_joined_two_hop(
+    engine: Engine, pipeline: WindowPipeline, queries: np.ndarray
 ) -> Iterator[tuple[WindowPipeline, np.ndarray]]:
-    """The queries in groups, each with a line that knows what two-hop finds for them.
+    """The queries in groups, each with a pipeline that has their two-hop candidates.
 
-    One group with the line as it is, where the engine has one machine or the graph is small.
+    One group with the pipeline as it is, where the engine has one machine or the graph is small.
     """
-    opened = line.open()
-    source = opened.sources.get(TwoHop.name)
-    if not isinstance(source, TwoHop) or not engine.joins(_bytes(opened.scope.graph)):
-        yield line, queries
+    opened = pipeline.open()
+    source, graph = opened.sources.get(TwoHop.name), opened.scope.graph
+    graph_bytes = graph.indptr.nbytes + graph.indices.nbytes
+    if not isinstance(source, TwoHop) or not engine.joins(graph_bytes):
+        yield pipeline, queries
         return
-    edges = _edges(engine, opened.scope.graph, line.folder / "edges.parquet")
+    edges = _edges(engine, graph, pipeline.folder / "edges.parquet")
     settings = source.join(opened.limits[TwoHop.name])
     for start in range(0, len(queries), QUERIES):
         group = np.sort(queries[start : start + QUERIES]).astype(np.int32)
-        folder = line.folder / f"found-{_mark(group)}"
+        mark = hashlib.sha256(group.tobytes()).hexdigest()[:16]
+        folder = pipeline.folder / f"two-hop-{mark}"
         if not (folder / _ARRAYS).exists():
-            _find(engine, edges, settings, group, folder)
-        yield replace(line, found=folder / _ARRAYS), queries[start : start + QUERIES]
+            _join(engine, edges, settings, group, folder)
+        yield replace(pipeline, two_hop=folder / _ARRAYS), queries[start : start + QUERIES]
 
 
-def _find(
+def _join(
     engine: Engine, edges: ibis.Table, settings: WedgeJoin, queries: IndexArray, folder: Path
 ) -> None:
-    """Join in blocks of bounded work, then keep the rows as arrays."""
-    asked = engine.register("queries", pa.table({"query": queries}))
-    files = write_blocks(engine, edges, settings, folder / "blocks", queries=asked.select("query"))
+    """Join in blocks of bounded work, then write the rows as arrays."""
+    table = engine.register("queries", pa.table({"query": queries}))
+    files = write_blocks(engine, edges, settings, folder / "blocks", queries=table.select("query"))
     rows = (batch for file in files for batch in pq.ParquetFile(file).iter_batches())
-    found = two_hop_result(rows, queries)
+    candidates = two_hop_result(rows, queries)
     arrays = {
         "query": queries,
-        "indptr": found.indptr,
-        "candidate": found.candidate,
-        "score": getattr(found, settings.score),
+        "indptr": candidates.indptr,
+        "candidate": candidates.candidate,
+        "score": getattr(candidates, settings.score),
     }
     partial = folder / f".{_ARRAYS}.{os.getpid()}"
     shutil.rmtree(partial, ignore_errors=True)
@@ -84,23 +87,13 @@ def _find(
         shutil.rmtree(folder / "blocks", ignore_errors=True)
 
 
-def _bytes(graph: Graph) -> int:
-    return graph.indptr.nbytes + graph.indices.nbytes
-
-
-def _mark(queries: np.ndarray) -> str:
-    import hashlib
-
-    return hashlib.sha256(queries.astype(np.int32).tobytes()).hexdigest()[:16]
-
-
 def _edges(engine: Engine, graph: Graph, path: Path) -> ibis.Table:
-    """The entries of a graph as a table, written some rows at a time."""
+    """The entries of a graph as a table, which is written piece by piece."""
     if not path.exists():
         schema = pa.schema([("source", pa.int32()), ("target", pa.int32())])
         partial = path.with_suffix(f".{os.getpid()}.part")
         with writing(path), pq.ParquetWriter(partial, schema, compression="zstd") as writer:
-            for rows in _some_rows(graph):
+            for rows in _pieces(graph):
                 low, high = graph.indptr[rows.start], graph.indptr[rows.stop]
                 source = np.repeat(
                     np.arange(rows.start, rows.stop, dtype=np.int32),
@@ -112,7 +105,7 @@ def _edges(engine: Engine, graph: Graph, path: Path) -> ibis.Table:
     return engine.read("edges", path.name, path.parent).select("source", "target")
 
 
-def _some_rows(graph: Graph) -> Iterator[slice]:
+def _pieces(graph: Graph) -> Iterator[slice]:
     """Slices of rows of about _ENTRIES entries."""
     bounds = np.arange(0, graph.edges + _ENTRIES, _ENTRIES)
     cuts = np.unique(np.searchsorted(graph.indptr, bounds, side="left").clip(0, len(graph)))

@@ -22,8 +22,8 @@ from nextedge.events.state.overlay import Overlay
 from nextedge.graph.changes import EdgeChanges, changed
 from nextedge.graph.csr import Graph
 from nextedge.graph.snapshot import Snapshot, known_entities
-from nextedge.serving.caches.invalidation import Touched
-from nextedge.serving.release import LoadedRelease
+from nextedge.serving.release.invalidation import Touched
+from nextedge.serving.release.loaded import LoadedRelease
 from nextedge.types import FloatArray, IndexArray, IntArray
 
 _Pairs = tuple[IndexArray, IndexArray]
@@ -44,9 +44,7 @@ class _Changes:
 
 def live_edges(overlay: Overlay) -> LiveEdges:
     """The edges that an overlay keeps."""
-    found = overlay.folds[LiveEdges.name]
-    assert isinstance(found, LiveEdges)
-    return found
+    return overlay.projection(LiveEdges)
 
 
 def with_live_edges(release: LoadedRelease, overlay: Overlay) -> LoadedRelease:
@@ -59,7 +57,7 @@ def with_live_edges(release: LoadedRelease, overlay: Overlay) -> LoadedRelease:
     edges, base = live_edges(overlay), release.base
     if release.live_as_of == (edges, edges.changes):
         return release
-    with overlay.still():
+    with overlay.paused():
         as_of = edges, edges.changes
         engaged = edges.interactions.copy()
         names = edges.users.all[:], edges.items.all[:]

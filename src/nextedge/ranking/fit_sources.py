@@ -1,4 +1,4 @@
-"""The fitted sources of a graph, each made by itself: by whichever process of the engine is free."""
+"""The fitted arrays of all sources of a graph, each source a block of work for an engine."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import pyarrow as pa
 
 from nextedge.config import SurfaceConfig
 from nextedge.engines.base import Engine
+from nextedge.engines.blocks import OpenedFiles
 from nextedge.graph.scope import Scope
 from nextedge.graph.snapshot import Entities, Snapshot, relation_of
 from nextedge.models.artifact import Artifact
@@ -19,20 +21,18 @@ from nextedge.ranking.pipeline import fit_source, fitted_sources
 from nextedge.retrieval.model_source import ModelSource
 from nextedge.retrieval.source import save_arrays
 
-_opened: dict[tuple[Path, str], Scope] = {}
-"""The scope that this process fits sources of, with what they derive of it."""
-
 
 @dataclass(frozen=True)
 class FitSources:
     """The block function: the name of a source in, its arrays written to a folder of that name.
 
     Attributes:
-        entities, snapshot: folders of what the source may read.
+        entities, snapshot: folders that the sources read.
         trained: folders of trained models by source.
-        output: the folder that all of them are written to.
+        output: folder of all sources.
     """
 
+    opened: ClassVar[OpenedFiles[tuple[Path, str], Scope]] = OpenedFiles(1)
     entities: Path
     snapshot: Path
     surface: SurfaceConfig
@@ -40,39 +40,37 @@ class FitSources:
     output: Path
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        scope = self.open()
         for name in block["source"].to_pylist():
-            save_arrays(fit_source(scope, self.surface, name), self.output / name)
+            save_arrays(fit_source(self.scope(), self.surface, name), self.output / name)
         return block
 
-    def open(self) -> Scope:
-        """The scope; opened once in a process, which keeps one."""
-        key = self.snapshot, self.surface.kind
-        if key not in _opened:
-            _opened.clear()
-            snapshot = Snapshot.load(self.snapshot, Entities.load(self.entities))
-            _opened[key] = Scope(snapshot, relation_of(self.surface))
-        return _opened[key]
+    def scope(self) -> Scope:
+        """The scope of the snapshot, with all that its sources have derived of it."""
+        return self.opened.get((self.snapshot, self.surface.kind), self._open)
+
+    def _open(self) -> Scope:
+        snapshot = Snapshot.load(self.snapshot, Entities.load(self.entities))
+        return Scope(snapshot, relation_of(self.surface))
 
     def run(self, engine: Engine, layers: Path) -> None:
         """Fit all sources that the scope has.
 
         Args:
-            layers: folder for the layers of trained models, whose rows are blocks themselves; what
-                a stopped run left there is not made again.
+            layers: folder for the layers of trained models, whose rows are blocks themselves; a
+                later run does not compute again what a stopped run left there.
         """
-        classes = fitted_sources(self.open(), self.surface, self.trained)
+        classes = fitted_sources(self.scope(), self.surface, self.trained)
         for name in sorted(classes.keys() & self.trained.keys()):
             trained, inference = Artifact.load(self.trained[name]), ByEngine(engine, layers / name)
-            arrays = fit_source(self.open(), self.surface, name, trained, inference)
+            arrays = fit_source(self.scope(), self.surface, name, trained, inference)
             save_arrays(arrays, self.output / name)
-        _opened.clear()
-        # what takes long begins first
+        self.opened.clear()
         others = classes.keys() - self.trained.keys()
+        # Models take longest: begun last, one of them would be waited for alone.
         order = sorted(others, key=lambda name: (not issubclass(classes[name], ModelSource), name))
         for _ in engine.map_blocks(self, _blocks(order)):
             pass
-        _opened.clear()
+        self.opened.clear()
         shutil.rmtree(layers, ignore_errors=True)
 
 

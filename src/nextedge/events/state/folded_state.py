@@ -1,10 +1,10 @@
-"""What a list of events adds up to, whatever their order: the overlay and builds fold the same.
+"""The state that a list of events adds up to, whatever their order; overlay and builds share it.
 
-Every fact is as its latest event says: by event time, and where two happened at the same
-microsecond, as the one that narrows says. A fact that is on or off is therefore one number,
-``2 · micros + (1 where it narrows)``, and the larger one holds. So late, repeated and
-out-of-order deliveries end in the same state. What nobody can take back (a dismissal, a
-departure, what was bought) is a set that only grows.
+A fact is as its latest event says, by event time. Of two at the same microsecond the one that
+narrows holds. A fact that is on or off is therefore one number, its *stamp*:
+``2 · micros + (1 where it narrows)``; the larger stamp holds. So late, repeated and out-of-order
+deliveries end in the same state. What no event can take back (a dismissal, a departure, a
+purchase) is a set that only grows.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from collections.abc import Callable, Collection, Hashable, Iterable
 from typing import Any, Generic, TypeVar
 
 from nextedge.events.event import Event
-from nextedge.events.schemas import EVENTS
 from nextedge.events.profile_fields import stated_values
+from nextedge.events.schemas import EVENTS
 from nextedge.types import MICROSECONDS_PER_DAY, Identifier
 
 Key = TypeVar("Key", bound=Hashable)
 Pair = tuple[str, str]
-_KEPT_SHOWN = 2000
-_NOBODY: frozenset[str] = frozenset()
+_MOST_IMPRESSIONS = 2000
+"""Impressions that are kept of one user and kind, the latest."""
+NO_USERS: frozenset[str] = frozenset()
 
 
 def text(identifier: Identifier | None) -> str:
@@ -31,7 +32,7 @@ def text(identifier: Identifier | None) -> str:
 
 
 def stamp_of(event: Event, *, narrows: bool) -> int:
-    """The number by which one of two facts is the later."""
+    """The number by which one of two events is the later."""
     return 2 * event.micros + narrows
 
 
@@ -46,8 +47,8 @@ class LastWriteWins(Generic[Key]):
     def __init__(self) -> None:
         self.stamps: dict[Key, int] = {}
 
-    def turn(self, key: Key, stamp: int) -> bool:
-        """Take a fact over where it is later; whether it is another one than before."""
+    def write(self, key: Key, stamp: int) -> bool:
+        """Take a stamp over where it is later; returns whether the fact has changed."""
         before = self.stamps.get(key)
         if before is not None and before >= stamp:
             return False
@@ -55,43 +56,43 @@ class LastWriteWins(Generic[Key]):
         return before is None or bool((before ^ stamp) & 1)
 
 
-class Standing:
-    """Pairs that hold for both people as long as either of them keeps them up."""
+class TwoSidedPairs:
+    """Pairs that hold for both users as long as either of them keeps the pair up."""
 
     def __init__(self) -> None:
-        self._kept: LastWriteWins[Pair] = LastWriteWins()
+        self._sides: LastWriteWins[Pair] = LastWriteWins()
         self._others: dict[str, set[str]] = {}
 
     def __len__(self) -> int:
         return len(self._others)
 
-    def turn(self, by: str, other: str, stamp: int) -> None:
-        """``by`` puts the pair up, or takes it back; what the other one did stands."""
-        if not self._kept.turn((by, other), stamp):
+    def write(self, by: str, other: str, stamp: int) -> None:
+        """``by`` puts the pair up, or takes it back; the other user's side stays as it is."""
+        if not self._sides.write((by, other), stamp):
             return
         if stamp & 1:
             self._others.setdefault(by, set()).add(other)
             self._others.setdefault(other, set()).add(by)
-        elif not self._kept.stamps.get((other, by), 0) & 1:
+        elif not self._sides.stamps.get((other, by), 0) & 1:
             _drop(self._others, by, other)
             _drop(self._others, other, by)
 
-    def __contains__(self, pair: Pair) -> bool:
+    def __contains__(self, side: Pair) -> bool:
         """Whether (by whom, the other) was ever put up or taken back."""
-        return pair in self._kept.stamps
+        return side in self._sides.stamps
 
     def pairs(self) -> list[tuple[str, str, int]]:
-        """(by whom, the other, when in microseconds) of all pairs that are up, in their order."""
-        kept = self._kept.stamps.items()
-        return sorted((by, other, micros_of(each)) for (by, other), each in kept if each & 1)
+        """Sorted (by whom, the other, when in microseconds) of all pairs that are up."""
+        sides = self._sides.stamps.items()
+        return sorted((by, other, micros_of(stamp)) for (by, other), stamp in sides if stamp & 1)
 
     def of(self, user: str) -> frozenset[str] | set[str]:
-        """Everybody who is in a pair with a user."""
-        return self._others.get(user, _NOBODY)
+        """All users who are in a pair with a user."""
+        return self._others.get(user, NO_USERS)
 
     def dump(self) -> list[list[Any]]:
         """As plain JSON values."""
-        return [[by, other, stamp] for (by, other), stamp in self._kept.stamps.items()]
+        return [[by, other, stamp] for (by, other), stamp in self._sides.stamps.items()]
 
 
 def _pair(a: str, b: str) -> Pair:
@@ -100,18 +101,24 @@ def _pair(a: str, b: str) -> Pair:
 
 def _drop(sets: dict[str, set[str]], key: str, member: str) -> None:
     """Take a member out of a set, and the set where it was the last."""
-    found = sets.get(key)
-    if found is not None:
-        found.discard(member)
-        if not found:
+    members = sets.get(key)
+    if members is not None:
+        members.discard(member)
+        if not members:
             del sets[key]
 
 
 class FoldedState:
-    """State by user id (as text): connected, requested, dismissed, blocked, opted out, gone, shown.
+    """State by user id (as text): connections, requests, dismissals, blocks, profiles and so on.
 
     Args:
         shown_days: impressions that are older than the user's latest by more are dropped.
+
+    Attributes:
+        latest_micros: the latest time of any event.
+        gone_version: differs whenever the users or items that no list may have do.
+        profiles: values by attribute, by user.
+        impressions: (time, id) by kind and user, in the order of time.
     """
 
     def __init__(self, shown_days: float = math.inf) -> None:
@@ -119,19 +126,17 @@ class FoldedState:
         self.connected: dict[str, set[str]] = {}
         self.disconnected: dict[str, set[str]] = {}
         self.dismissed: dict[tuple[str, str], set[str]] = {}
-        self.blocked = Standing()
-        self.hidden_connections = Standing()
-        self.requested = Standing()
+        self.blocked = TwoSidedPairs()
+        self.hidden_connections = TwoSidedPairs()
+        self.requested = TwoSidedPairs()
         self.interacted: dict[str, set[str]] = {}
         self.opted_out: set[str] = set()
         self.departed: set[str] = set()
         self.unavailable: set[str] = set()
-        self.stated: dict[str, dict[str, tuple[str, ...]]] = {}
-        self.shown: dict[tuple[str, str], list[tuple[int, str]]] = {}
+        self.profiles: dict[str, dict[str, tuple[str, ...]]] = {}
+        self.impressions: dict[tuple[str, str], list[tuple[int, str]]] = {}
         self.latest_micros: int | None = None
-        """The latest time of any event."""
         self.gone_version = 0
-        """Differs whenever the people or items that nobody is shown do."""
         self._pairs: LastWriteWins[Pair] = LastWriteWins()
         self._opted: LastWriteWins[str] = LastWriteWins()
         self._items: LastWriteWins[str] = LastWriteWins()
@@ -139,12 +144,12 @@ class FoldedState:
 
     @classmethod
     def of(cls, events: Iterable[Event], types: Collection[str] = EVENTS) -> FoldedState:
-        """What events add up to; only those of some types are looked at."""
-        facts = cls()
+        """The state that events of some types add up to."""
+        state = cls()
         for event in events:
             if event.type in types:
-                facts.add(event)
-        return facts
+                state.add(event)
+        return state
 
     def add(self, event: Event) -> None:
         """Fold one event in; a further time changes nothing."""
@@ -155,12 +160,12 @@ class FoldedState:
             handler(self, event)
 
     def connections(self) -> list[tuple[str, str, int]]:
-        """(one, other, when in microseconds) of all pairs that events connected, in their order."""
+        """Sorted (one, other, when in microseconds) of all pairs that events connected."""
         pairs = self._pairs.stamps.items()
         return sorted((a, b, micros_of(stamp)) for (a, b), stamp in pairs if not stamp & 1)
 
     def ended(self) -> set[Pair]:
-        """Pairs, each in the order of their texts, whose connection events have ended."""
+        """Pairs whose connection has ended, each in the order of their texts."""
         return {pair for pair, stamp in self._pairs.stamps.items() if stamp & 1}
 
     def _connect(self, event: Event) -> None:
@@ -170,11 +175,11 @@ class FoldedState:
         self._join(text(event.user_id), text(event.candidate_id), stamp_of(event, narrows=True))
 
     def _join(self, a: str, b: str, stamp: int) -> None:
-        """Connect two people or end their connection; either answers what they asked before."""
+        """Connect two users or end their connection; either answers their earlier requests."""
         for by, other in ((a, b), (b, a)):
             if (by, other) in self.requested:
-                self.requested.turn(by, other, stamp & ~1)
-        if not self._pairs.turn(_pair(a, b), stamp):
+                self.requested.write(by, other, stamp & ~1)
+        if not self._pairs.write(_pair(a, b), stamp):
             return
         now, before = self.connected, self.disconnected
         if stamp & 1:
@@ -197,15 +202,15 @@ class FoldedState:
         """Put a request up or take it back; a later connection, or end of one, has answered it."""
         a, b = text(by), text(other)
         answered = self._pairs.stamps.get(_pair(a, b))
-        self.requested.turn(a, b, stamp if answered is None else max(stamp, answered & ~1))
+        self.requested.write(a, b, stamp if answered is None else max(stamp, answered & ~1))
 
     def _block(self, event: Event) -> None:
         stamp = stamp_of(event, narrows=event.type == "block")
-        self.blocked.turn(text(event.user_id), text(event.candidate_id), stamp)
+        self.blocked.write(text(event.user_id), text(event.candidate_id), stamp)
 
     def _hide_connection(self, event: Event) -> None:
         stamp = stamp_of(event, narrows=event.type == "hide_connection")
-        self.hidden_connections.turn(text(event.user_id), text(event.candidate_id), stamp)
+        self.hidden_connections.write(text(event.user_id), text(event.candidate_id), stamp)
 
     def _dismiss(self, event: Event) -> None:
         kind, target = target_of(event)
@@ -215,26 +220,24 @@ class FoldedState:
         self.interacted.setdefault(text(event.user_id), set()).add(text(event.item_id))
 
     def _impression(self, event: Event) -> None:
-        kind, target = target_of(event)
-        self._show(kind, text(event.user_id), event.micros, target)
-
-    def _show(self, kind: str, user: str, micros: int, target: str) -> None:
         """Keep the latest impressions of a user, by their times."""
         if not self.shown_days:
             return
-        shown, new = self.shown.setdefault((kind, user), []), (micros, target)
-        place = bisect_left(shown, new)
-        if place < len(shown) and shown[place] == new:
+        kind, target = target_of(event)
+        impressions = self.impressions.setdefault((kind, text(event.user_id)), [])
+        new = event.micros, target
+        position = bisect_left(impressions, new)
+        if position < len(impressions) and impressions[position] == new:
             return
-        shown.insert(place, new)
+        impressions.insert(position, new)
         if not math.isinf(self.shown_days):
-            oldest = shown[-1][0] - int(self.shown_days * MICROSECONDS_PER_DAY)
-            del shown[: bisect_left(shown, (oldest, ""))]
-        del shown[:-_KEPT_SHOWN]
+            oldest = impressions[-1][0] - int(self.shown_days * MICROSECONDS_PER_DAY)
+            del impressions[: bisect_left(impressions, (oldest, ""))]
+        del impressions[:-_MOST_IMPRESSIONS]
 
     def _opt(self, event: Event) -> None:
         user, stamp = text(event.user_id), stamp_of(event, narrows=event.type == "opt_out")
-        if self._opted.turn(user, stamp):
+        if self._opted.write(user, stamp):
             (self.opted_out.add if stamp & 1 else self.opted_out.discard)(user)
             self.gone_version += 1
 
@@ -254,8 +257,9 @@ class FoldedState:
         if before is not None and before >= stamp:
             return
         self._stated[user, name] = stamp
-        now = {**self.stated.get(user, {}), name: values}  # readers have the old one or the new
-        self.stated[user] = {name: values for name, values in now.items() if values}
+        # replaced as a whole: threads that read have the old profile or the new
+        profile = {**self.profiles.get(user, {}), name: values}
+        self.profiles[user] = {name: values for name, values in profile.items() if values}
 
     def _item_unavailable(self, event: Event) -> None:
         self._offer(event, available=False)
@@ -270,12 +274,12 @@ class FoldedState:
 
     def _offer(self, event: Event, *, available: bool) -> None:
         item, stamp = text(event.item_id), stamp_of(event, narrows=not available)
-        if self._items.turn(item, stamp):
+        if self._items.write(item, stamp):
             (self.unavailable.add if stamp & 1 else self.unavailable.discard)(item)
             self.gone_version += 1
 
     def dump(self) -> dict[str, list[Any]]:
-        """The whole state as rows of plain JSON values; the order of rows says nothing."""
+        """The whole state as rows of plain JSON values; the order of rows means nothing."""
         return {
             "pairs": [[a, b, stamp] for (a, b), stamp in self._pairs.stamps.items()],
             "requested": self.requested.dump(),
@@ -287,12 +291,12 @@ class FoldedState:
             "dismissed": [[kind, user, sorted(of)] for (kind, user), of in self.dismissed.items()],
             "interacted": [[user, sorted(of)] for user, of in self.interacted.items()],
             "stated": [
-                [user, name, *stamp, list(self.stated.get(user, {}).get(name, ()))]
+                [user, name, *stamp, list(self.profiles.get(user, {}).get(name, ()))]
                 for (user, name), stamp in self._stated.items()
             ],
             "shown": [
-                [kind, user, [list(each) for each in shown]]
-                for (kind, user), shown in self.shown.items()
+                [kind, user, [list(impression) for impression in impressions]]
+                for (kind, user), impressions in self.impressions.items()
             ],
             "latest": [] if self.latest_micros is None else [[self.latest_micros]],
         }
@@ -303,7 +307,7 @@ class FoldedState:
             self._join(a, b, stamp)
         for name in ("requested", "blocked", "hidden_connections"):
             for by, other, stamp in dumped[name]:
-                getattr(self, name).turn(by, other, stamp)
+                getattr(self, name).write(by, other, stamp)
         self._opted.stamps = dict(dumped["opted"])
         self.opted_out = {user for user, stamp in dumped["opted"] if stamp & 1}
         self._items.stamps = dict(dumped["items"])
@@ -313,9 +317,9 @@ class FoldedState:
         self.interacted = {user: set(of) for user, of in dumped["interacted"]}
         for user, name, micros, taken_back, event_id, values in dumped["stated"]:
             self._state(user, name, (micros, taken_back, event_id), tuple(values))
-        self.shown = {
-            (kind, user): [(micros, target) for micros, target in shown]
-            for kind, user, shown in dumped["shown"]
+        self.impressions = {
+            (kind, user): [(micros, target) for micros, target in impressions]
+            for kind, user, impressions in dumped["shown"]
         }
         for (micros,) in dumped["latest"]:
             self.latest_micros = micros

@@ -29,11 +29,32 @@ from nextedge.retrieval.fusion import FILE as FUSION
 from nextedge.retrieval.fusion import Fusion
 from nextedge.retrieval.model_source import ModelSource
 from nextedge.retrieval.source import load_sources
-from nextedge.serving.caches.invalidation import Touched
-from nextedge.serving.deadline import StageLatency
-from nextedge.serving.live_counters import LiveFacts
+from nextedge.serving.release.invalidation import Touched
+from nextedge.serving.release.live_counters import LiveFacts
 from nextedge.serving.shards.client import RemoteIndex, ShardClient
 from nextedge.types import UNKNOWN, IndexArray
+
+SLOWER, FASTER = 0.1, 0.5
+"""Weight of a time that is longer, or shorter, than expected."""
+
+
+@dataclass
+class StageLatency:
+    """Milliseconds that each stage is expected to take, by its latest times."""
+
+    expected_ms: dict[str, float] = field(default_factory=dict)
+
+    def took(self, stage: str, spent_ms: float) -> None:
+        """Learn from a stage that ended."""
+        before = self.expected_ms.get(stage, spent_ms)
+        # one hiccup must not count for long
+        weight = SLOWER if spent_ms > before else FASTER
+        self.expected_ms[stage] = before + weight * (spent_ms - before)
+
+    def missed(self, stages: tuple[str, ...]) -> None:
+        """Expect a little less of stages that were left out, so that they run again some time."""
+        for stage in stages:
+            self.expected_ms[stage] = self.expected_ms.get(stage, 0.0) * (1 - SLOWER)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,1 @@
+"""Live state folded from events: the overlay and its checkpoints."""
