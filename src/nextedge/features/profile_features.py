@@ -12,7 +12,7 @@ from nextedge.features.sparse_pairs import candidate_dots
 from nextedge.graph.attributes import Attributes, Category, Number, Tags, Text
 from nextedge.graph.scope import Scope
 from nextedge.schema import POLICY_FLAGS, ColumnKind
-from nextedge.types import CONNECTS, FloatArray, IndexArray
+from nextedge.types import CONNECTS, MICROSECONDS_PER_DAY, FloatArray, IndexArray
 
 _EARTH_RADIUS_KM = 6371.0088
 
@@ -124,19 +124,16 @@ def _views(scope: Scope) -> Iterator[Feature]:
 
 @feature_group("profile_views", _views, (CONNECTS,))
 def profile_views(given: FeatureInput) -> Columns:
-    """Who opened whose profile."""
+    """Profile views between the query and the candidate."""
     views = given.scope.snapshot.profile_views
     if not views.edges:
         return {}
-    seen = views.contains(given.query, given.candidate)
+    viewed = views.contains(given.query, given.candidate)
     back = (given.query >= 0) & views.contains(given.candidate, given.query)
-    recency = np.full(len(seen), np.nan, np.float32)
-    for row in np.flatnonzero(seen):
-        start, stop = views.indptr[given.query[row]], views.indptr[given.query[row] + 1]
-        place = start + np.searchsorted(views.indices[start:stop], given.candidate[row])
-        recency[row] = (given.scope.snapshot.as_of - views.last[place]) / 86_400_000_000
+    age = given.scope.snapshot.as_of - views.last_times(given.query, given.candidate)
+    recency = np.where(viewed, age / MICROSECONDS_PER_DAY, np.nan).astype(np.float32)
     return {
-        "query_viewed_candidate_profile": seen.astype(np.float32),
+        "query_viewed_candidate_profile": viewed.astype(np.float32),
         "profile_view_recency_days": recency,
-        "mutual_profile_views": (seen.astype(np.float32) + back),
+        "mutual_profile_views": (viewed.astype(np.float32) + back),
     }

@@ -1,10 +1,10 @@
-"""Real-time features: what users and items did of late, by the release and by what came since.
+"""Real-time features: recent counts of users and items, of the release and of later events.
 
-All of them are declared in ``nextedge.features.counters``. A snapshot holds what its records add up
-to as of its instant; a request adds what was recorded later (``Requests.live``). Decay runs by the
-clock of events: to the latest that is known. So a release that nothing has been added to gives the
-same numbers at any hour, a window of training the same as a request at its instant, and a release
-that is built with the events the same as one before them that is told of them.
+``nextedge.features.counters`` declares all of them. A snapshot has the counts as of its instant; a
+request adds those of later events (``Requests.live``). Decay runs to the time of the latest event,
+not to the hour of the request. So a release without new events gives the same numbers at any hour,
+a training window the same as a request at its instant, and a release that is built with some events
+the same as an earlier one that receives them.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def _people(scope: Scope) -> Iterator[Feature]:
 
 @feature_group("bursts", _people, (CONNECTS,), live=True)
 def bursts(given: FeatureInput) -> Columns:
-    """How many connections both people have made of late."""
+    """Recent connections of both people."""
     columns: Columns = {}
     for span, counter in CONNECTIONS.items():
         if counter.name in given.scope.snapshot.counters:
@@ -74,7 +74,7 @@ def _recent(scope: Scope) -> Iterator[Feature]:
 
 @feature_group("recent", _recent, (ENGAGES,), live=True)
 def recent(given: FeatureInput) -> Columns:
-    """How much the query does of late, and who else wants the candidate now."""
+    """Recent interactions of the query, and of all users with the candidate."""
     if _ITEMS not in given.scope.snapshot.counters:
         return {}
     columns: Columns = {}
@@ -96,13 +96,13 @@ def _similar(scope: Scope) -> Iterator[Feature]:
 
 @feature_group("recent_similar", _similar, (ENGAGES,), live=True)
 def recent_similar(given: FeatureInput) -> Columns:
-    """How like the candidate what the query did last is."""
+    """Similarity of the candidate to the latest interactions of the query."""
     if _ITEMS not in given.scope.snapshot.counters:
         return {}
     rows = _as_rows(_latest(given)[0], given.scope.graph.targets)
     similar = similar_to(given.scope)
-    found = pair_products(rows, similar, given.candidates.indptr, given.candidate)
-    return {_SIMILARITY: found}
+    score = pair_products(rows, similar, given.candidates.indptr, given.candidate)
+    return {_SIMILARITY: score}
 
 
 def _of_category(scope: Scope) -> Iterator[Feature]:
@@ -114,7 +114,7 @@ def _of_category(scope: Scope) -> Iterator[Feature]:
 
 @feature_group("recent_category", _of_category, (ENGAGES,), live=True)
 def recent_category(given: FeatureInput) -> Columns:
-    """How much of what the query does is of the candidate's category."""
+    """Recent interactions of the query with the category of the candidate."""
     if f"{TASTE.name}_indptr" not in given.scope.snapshot.counters:
         return {}
     return _category(given, _latest(given)[0])
@@ -132,14 +132,14 @@ def _sizes(given: FeatureInput) -> IntArray:
 def _read(
     given: FeatureInput, counter: DecayedCounter, positions: IndexArray
 ) -> npt.NDArray[np.float32]:
-    """float32[n]: ln(1 + value) of a counter now; positions are known."""
+    """float32[n]: ln(1 + value) of a counter at the clock, of known positions."""
     snapshot, live = given.scope.snapshot, given.requests.live
     value = snapshot.counters[counter.name][positions].astype(np.float64)
     if live is not None:
         clock = live.clock
         value *= counter.factor(snapshot.as_of, clock)
         value += live.counts(counter.name, positions, clock)
-    # a connection that was taken back leaves what rounding leaves
+    # Subtracting a removed connection leaves a rounding error, which may be negative.
     return np.log1p(np.maximum(value, 0.0)).astype(np.float32)
 
 
@@ -150,14 +150,14 @@ def _of_query(given: FeatureInput, name: str, counter: DecayedCounter) -> Column
 
 
 def _latest(given: FeatureInput) -> tuple[IndexArray, IntArray]:
-    """int32[Q, n] items and int64[Q, n] times of what each query did last; -1 and 0 where less."""
+    """int32[Q, n] items and int64[Q, n] times of the latest interactions; -1 and 0 after the last."""
     counters, live, query = given.scope.snapshot.counters, given.requests.live, given.requests.query
     items = np.array(counters[f"{LATEST.name}_items"][np.maximum(query, 0)])
     times = np.array(counters[f"{LATEST.name}_times"][np.maximum(query, 0)])
     items[query < 0], times[query < 0] = -1, 0
     for row, user in enumerate(query.tolist() if live is not None else ()):
         fresh = live.latest(user) if user >= 0 and live is not None else ()
-        if fresh:  # all of it is later than the release's
+        if fresh:  # all of them are later than those of the release
             joined = [*fresh, *zip(times[row].tolist(), items[row].tolist(), strict=True)]
             times[row], items[row] = zip(*joined[: LATEST.n], strict=True)
     return items, times
@@ -171,16 +171,16 @@ def _as_rows(items: IndexArray, columns: int) -> SparseRows:
 
 
 def _category(given: FeatureInput, items: IndexArray) -> Columns:
-    """How much of what the query does, and did last, is of the candidate's category."""
+    """Decayed count and share of the query's interactions with the category of the candidate."""
     snapshot, live = given.scope.snapshot, given.requests.live
     category = item_category(given.scope.candidate_attributes)
     assert category is not None
     codes, clock = np.asarray(category.codes), _clock(given)
-    indptr, own, values = (
+    indptr, taste_codes, values = (
         snapshot.counters[f"{TASTE.name}_{x}"] for x in ("indptr", "codes", "values")
     )
     taste, share = (np.zeros(len(given.candidates), np.float32) for _ in range(2))
-    counted = np.zeros((2, len(category.values) + 1))  # the last is that of items without one
+    counted = np.zeros((2, len(category.values) + 1))  # the last is of items without a category
     faded = TASTE.factor(snapshot.as_of, clock)
     for row, (user, rows) in enumerate(
         zip(given.requests.query.tolist(), given.candidates.rows(), strict=True)
@@ -189,12 +189,12 @@ def _category(given: FeatureInput, items: IndexArray) -> Columns:
             continue
         counted[:] = 0
         part = slice(int(indptr[user]), int(indptr[user + 1]))
-        counted[0, own[part]] = values[part] * faded
+        counted[0, taste_codes[part]] = values[part] * faded
         for code, value in (live.taste(user, clock) if live is not None else {}).items():
             counted[0, code] += value
         latest = items[row][items[row] >= 0]
         np.add.at(counted[1], codes[latest], 1.0 / LATEST.n)
         counted[:, -1] = 0
-        wanted = codes[given.candidate[rows]]
-        taste[rows], share[rows] = np.log1p(counted[0, wanted]), counted[1, wanted]
+        code = codes[given.candidate[rows]]
+        taste[rows], share[rows] = np.log1p(counted[0, code]), counted[1, code]
     return {_TASTE: taste, _SHARE: share}

@@ -14,7 +14,7 @@ import numpy as np
 from nextedge.config import Config
 from nextedge.data.partition import Part
 from nextedge.errors import ShardError
-from nextedge.index.sharded import Found, merged
+from nextedge.index.sharded import Neighbors, merged
 from nextedge.serving.shards.indexes import held
 from nextedge.serving.shards.protocol import LOADING, Arrays, encode, parse_shards, shared_key
 from nextedge.serving.shards.replica import Replica
@@ -153,7 +153,7 @@ class RemoteIndex:
         k: int,
         allowed: BoolArray | None = None,
         waiting: Waiting | None = None,
-    ) -> Found:
+    ) -> Neighbors:
         """As ``VectorIndex.search``, over the parts that answer in time.
 
         Those that do not are named in ``waiting``, and not asked again by who waits.
@@ -196,7 +196,7 @@ def name_of(part: Part) -> str:
     return f"{LEFT_OUT}{part.place}"
 
 
-def _found(arrays: Arrays, queries: int) -> Found | None:
+def _found(arrays: Arrays, queries: int) -> Neighbors | None:
     """What a part found; None where it is no such thing."""
     position, score = arrays.get("position"), arrays.get("score")
     if position is None or score is None or position.shape != score.shape:

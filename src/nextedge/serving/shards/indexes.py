@@ -13,7 +13,7 @@ from pathlib import Path
 from nextedge.data.partition import Part
 from nextedge.errors import NextEdgeError, UnknownReleaseError
 from nextedge.index.sharded import (
-    Found,
+    Neighbors,
     ShardedIndex,
     is_sharded,
     saved_bounds,
@@ -165,7 +165,7 @@ class PartIndexes:
         queries: FloatArray,
         k: int,
         allowed: BoolArray | None,
-    ) -> Found | None:
+    ) -> Neighbors | None:
         """The k best of each query among the vectors held; positions are of all candidates.
 
         Args:
