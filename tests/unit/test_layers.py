@@ -29,14 +29,13 @@ LAYERS = (
     "data",
     "engines config",
     "index storage",
-    "types schema errors cores memory discovery progress",
+    "discovery",
+    "types schema errors cores memory progress",
 )
 """From the top. What shares a layer does not import each other. The table of contents of the
 package (``nextedge/__init__.py``) is above them all."""
 LEFT = {
     "api.response_cache api.tenants api.traces",
-    "features.activity_features imports retrieval.source",
-    "features retrieval",
     "serving.caches serving.rank_with_deadline serving.release",
 }
 """What is still to be untied; nothing may be added."""

@@ -157,7 +157,7 @@ def _row_findings(
 def _examples(
     normal: Normalised, spec: schema.Table, rules: list[Rule], rule: Rule, context: Context
 ) -> tuple[str, ...]:
-    numbered = normal.table.mutate(**{_ROW: context.engine.place(normal.table)})
+    numbered = normal.table.mutate(**{_ROW: context.engine.row_number(normal.table)})
     marked = mark(_with_known(numbered, spec, context), rules)
     chosen = marked.filter(marked[REASON] == rule.code).order_by(_ROW).limit(_EXAMPLES)
     # as text: Python has no time before the year 1 or after 9999
@@ -206,7 +206,7 @@ def _unique(
 def _last_of_key(
     normal: Normalised, spec: schema.Table, rules: list[Rule], context: Context
 ) -> Table:
-    numbered = normal.table.mutate(**{_ROW: context.engine.place(normal.table)})
+    numbered = normal.table.mutate(**{_ROW: context.engine.row_number(normal.table)})
     kept = _kept(numbered, spec, rules, context)
     place = ibis.row_number().over(group_by=list(spec.key), order_by=ibis.desc(_ROW))
     placed = kept.mutate(**{_PLACE: place})

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 from nextedge import schema
 from nextedge.config import EntityFeatures
-from nextedge.engines.base import PLACE
+from nextedge.engines.base import ROW_NUMBER
 from nextedge.errors import ConfigError, nearest
 from nextedge.schema import ColumnKind
 
@@ -79,7 +79,7 @@ def feature_kinds(
             type cannot hold what it is configured as.
     """
     configured = _configured(table, spec, settings)
-    left_out = {*spec.key, *settings.ignore, PLACE}
+    left_out = {*spec.key, *settings.ignore, ROW_NUMBER}
     names = [name for name in table.columns if name not in left_out]
     kinds = {name: configured.get(name) or _of_schema(spec, name, table) for name in names}
     facts = _facts(table, [name for name, kind in kinds.items() if kind is None])
