@@ -93,7 +93,7 @@ def backfill(
         if edges is not None and kind in counter.weights
     ]
     with ThreadPoolExecutor(thread_count(), thread_name_prefix="nextedge-backfill") as pool:
-        values = pool.map(lambda job: _by_position(*job, sizes, as_of), jobs)
+        values = pool.map(lambda job: _by_position(job[0], job[1], job[2], sizes, as_of), jobs)
         arrays = {job[0].name: array for job, array in zip(jobs, values, strict=True)}
     if interactions is not None:
         arrays |= _taste(interactions, sizes, as_of) | _latest(interactions, sizes)

@@ -195,6 +195,6 @@ def _category(given: FeatureInput, items: IndexArray) -> Columns:
         latest = items[row][items[row] >= 0]
         np.add.at(counted[1], codes[latest], 1.0 / LATEST.n)
         counted[:, -1] = 0
-        code = codes[given.candidate[rows]]
-        taste[rows], share[rows] = np.log1p(counted[0, code]), counted[1, code]
+        category_R = codes[given.candidate[rows]]
+        taste[rows], share[rows] = np.log1p(counted[0, category_R]), counted[1, category_R]
     return {_TASTE: taste, _SHARE: share}
