@@ -193,7 +193,7 @@ class IdMap:
 
     def identifiers(self, positions: IndexArray | Sequence[int]) -> pa.Array:
         """The ids at the given positions, in their own type (int64 or string)."""
-        taken = self.values.take(pa.array(np.asarray(positions, dtype=np.int64)))
+        taken = self.values.take(arrow_positions(positions))
         return taken.cast(pa.string()) if self._integers is None else taken
 
     def without(self, position: int) -> IdMap:
@@ -248,6 +248,13 @@ class _Strings(Sequence[bytes]):
                 return bytes(self.values[index].as_buffer())
             index -= 1
         return b""
+
+
+def arrow_positions(positions: IndexArray | Sequence[int]) -> pa.Array:
+    """Positions as an int64 Arrow array, over the same memory where they are int64 already."""
+    # `pa.array` of a NumPy array imports pandas: 30 MB that a server process does without
+    values = np.ascontiguousarray(positions, np.int64)
+    return pa.Array.from_buffers(pa.int64(), len(values), [None, pa.py_buffer(values)])
 
 
 def emptied(values: pa.Array, mask: np.ndarray) -> pa.Array:

@@ -1,9 +1,8 @@
-"""A vector index in shards: each covers a range of the positions; their results merge exactly.
+"""An index in shards: one index for each range of positions, merged exactly.
 
-A shard is a range and not every S-th vector, so that its vectors are a slice of their file, mapped
-without a copy, a filter of candidates is a slice too, and a position is that in the shard plus the
-start of its range. Every shard returns its k best, so the merged result equals that of one index
-over all vectors where each shard is exact.
+A shard is a range of positions and not every S-th vector. Its vectors are then a slice of their file,
+mapped without a copy, and its part of a candidate filter is a slice too. Every shard returns its k
+best, so the merged result equals one index of all vectors where each shard is exact.
 """
 
 from __future__ import annotations
@@ -31,13 +30,12 @@ from nextedge.index.vector_index import (
 )
 from nextedge.types import BoolArray, FloatArray, IndexArray, Waiting
 
-Neighbors = tuple[IndexArray, FloatArray]
-"""Positions int32[Q, k] and dot products float32[Q, k], best first."""
+SearchResult = tuple[IndexArray, FloatArray]
 _FILE = "shards.json"
 
 
 class Searcher(Protocol):
-    """Finds the nearest vectors: by one index or several, here or in other processes."""
+    """An index of vectors: whole or in shards, in this process or in others."""
 
     def search(
         self,
@@ -45,7 +43,7 @@ class Searcher(Protocol):
         k: int,
         allowed: BoolArray | None = None,
         waiting: Waiting | None = None,
-    ) -> Neighbors:
+    ) -> SearchResult:
         """As ``VectorIndex.search``."""
 
 
@@ -54,8 +52,8 @@ class ShardedIndex:
 
     Args:
         shards: in the order of their ranges.
-        start: position of the first vector of the first shard.
-        report: measures of all of them together.
+        start: position of the first vector.
+        report: the recall of all shards together.
     """
 
     def __init__(
@@ -78,18 +76,18 @@ class ShardedIndex:
         seed: int = 0,
         **settings: Any,
     ) -> ShardedIndex:
-        """Cut the vectors into equal ranges, build an index of each, and check them together.
+        """Build an index for each of several equal ranges, and check their recall together.
 
         Args:
-            settings: further settings of ``VectorIndex.build``.
+            settings: further ones of ``VectorIndex.build``.
 
         Raises:
             IndexRecallError: the recall of one shard, or of all together, is below the target.
         """
         bounds = shard_bounds(len(vectors), min(shards, len(vectors)))
         settings |= {"k": k, "target_recall": target_recall, "seed": seed}
-        parts = pairwise(bounds)
-        index = cls([VectorIndex.build(vectors[a:b], queries, **settings) for a, b in parts])
+        ranges = pairwise(bounds)
+        index = cls([VectorIndex.build(vectors[a:b], queries, **settings) for a, b in ranges])
         index.check(vectors, queries, k, target_recall, seed)
         return index
 
@@ -99,7 +97,7 @@ class ShardedIndex:
         """Measure the recall of all shards together, over all their vectors.
 
         Raises:
-            IndexRecallError: it is below the target.
+            IndexRecallError: the recall is below the target.
         """
         size, first = len(vectors), self.shards[0].report
         probe = max(shard.report.probe for shard in self.shards)
@@ -124,26 +122,26 @@ class ShardedIndex:
         k: int,
         allowed: BoolArray | None = None,
         waiting: Waiting | None = None,
-    ) -> Neighbors:
+    ) -> SearchResult:
         """As ``VectorIndex.search``, over all shards.
 
-        Positions count over the vectors of all shards of the index; ``allowed`` over those of the
-        shards in this process.
+        Positions count all vectors; ``allowed`` covers those of these shards.
         """
         start = self._bounds[0]
 
-        def search_shard(number: int) -> Neighbors:
-            low, high = self._bounds[number], self._bounds[number + 1]
+        def search_shard(shard: int) -> SearchResult:
+            low, high = self._bounds[shard], self._bounds[shard + 1]
             part = None if allowed is None else allowed[low - start : high - start]
-            position, score = self.shards[number].search(queries, k, part)
+            position, score = self.shards[shard].search(queries, k, part)
             return np.where(position >= 0, position + np.int32(low), -1).astype(np.int32), score
 
         threads = min(thread_count(), len(self.shards))
-        run = _pool(os.getpid(), threads).map if threads > 1 else map
-        return merged(list(run(search_shard, range(len(self.shards)))), len(queries), k)
+        together = _pool(os.getpid(), threads).map if threads > 1 else map
+        results = list(together(search_shard, range(len(self.shards))))
+        return merged(results, len(queries), k)
 
     def save(self, directory: Path) -> None:
-        """Write into an existing folder, each shard into one of its own."""
+        """Write each shard into a folder of its own, inside an existing one."""
         for number, shard in enumerate(self.shards):
             folder = directory / shard_folder(number)
             folder.mkdir()
@@ -151,7 +149,7 @@ class ShardedIndex:
         self.save_report(directory)
 
     def save_report(self, directory: Path) -> None:
-        """Write the bounds and the report of shards that are saved already."""
+        """Write the bounds and the recall of saved shards."""
         assert self.report is not None
         about = {"bounds": self._bounds.tolist(), "report": asdict(self.report)}
         (directory / _FILE).write_text(json.dumps(about, indent=1))
@@ -160,7 +158,7 @@ class ShardedIndex:
     def load(
         cls, directory: Path, vectors: FloatArray, low: int = 0, high: int | None = None
     ) -> ShardedIndex:
-        """Memory-map shards ``low`` to ``high`` of a saved index over the same vectors.
+        """Memory-map the saved shards ``low`` to ``high`` over the same vectors.
 
         Raises:
             ReleaseError: the files are not indexes of these vectors.
@@ -175,19 +173,23 @@ class ShardedIndex:
 
     @classmethod
     def of_saved(cls, directory: Path, vectors: FloatArray, bounds: Sequence[int]) -> ShardedIndex:
-        """Memory-map shards that were saved one by one; ``check`` must follow."""
+        """Memory-map shards that a build saved one by one; their recall is not checked yet."""
         return cls(_load_shards(directory, vectors, bounds, 0, len(bounds) - 1))
 
 
 def _load_shards(
     directory: Path, vectors: FloatArray, bounds: Sequence[int], low: int, high: int
 ) -> list[VectorIndex]:
-    parts = [(shard_folder(n), vectors[bounds[n] : bounds[n + 1]]) for n in range(low, high)]
-    return [VectorIndex.load(directory / folder, part) for folder, part in parts]
+    return [
+        VectorIndex.load(
+            directory / shard_folder(shard), vectors[bounds[shard] : bounds[shard + 1]]
+        )
+        for shard in range(low, high)
+    ]
 
 
-def merged(parts: Sequence[Neighbors], queries: int, k: int) -> Neighbors:
-    """The k best of several results for the same queries, best first, ties by position."""
+def merged(parts: Sequence[SearchResult], queries: int, k: int) -> SearchResult:
+    """The k best results of several shards for the same queries, best first, ties by position."""
     none = np.zeros((queries, 0), np.int32), np.zeros((queries, 0), np.float32)
     position_QN, score_QN = (np.concatenate(side, 1) for side in zip(none, *parts, strict=True))
     order_QK = np.lexsort((position_QN, -score_QN), axis=1)[:, :k]
@@ -195,21 +197,21 @@ def merged(parts: Sequence[Neighbors], queries: int, k: int) -> Neighbors:
 
 
 def shard_bounds(size: int, shards: int) -> list[int]:
-    """Start of each of equal ranges, and the end of the last.
+    """First position of each range, and the end of the last.
 
     >>> shard_bounds(10, 3)
     [0, 3, 6, 10]
     """
-    return [size * number // shards for number in range(shards + 1)]
+    return [size * shard // shards for shard in range(shards + 1)]
 
 
 def is_sharded(directory: Path) -> bool:
-    """Whether the index in a folder has shards."""
+    """Whether a folder holds an index in shards."""
     return (directory / _FILE).exists()
 
 
 def saved_bounds(directory: Path) -> list[int]:
-    """Start of each shard in a folder, and the end of the last.
+    """First position of each saved shard, and the end of the last.
 
     Raises:
         ReleaseError: the folder has no shards.
@@ -223,9 +225,9 @@ def saved_bounds(directory: Path) -> list[int]:
     return bounds
 
 
-def shard_folder(number: int) -> str:
-    """Name of the folder of a shard."""
-    return f"{number:03d}"
+def shard_folder(shard: int) -> str:
+    """Name of a shard's folder."""
+    return f"{shard:03d}"
 
 
 def load_index(directory: Path, vectors: FloatArray) -> Searcher:
