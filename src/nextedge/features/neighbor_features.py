@@ -14,8 +14,8 @@ import numpy as np
 from nextedge.features.feature import Columns, Feature, FeatureInput, feature_group
 from nextedge.graph.attributes import Attributes, Category, Number
 from nextedge.graph.csr import Graph
-from nextedge.graph.decay import place_from_end
-from nextedge.graph.scope import Scope, cached_per_snapshot, entry_places
+from nextedge.graph.decay import rank_from_latest
+from nextedge.graph.scope import Scope, cached_per_snapshot, entry_positions
 from nextedge.graph.threads import run_blocks
 from nextedge.schema import ColumnKind
 from nextedge.storage.arrays import plain
@@ -72,12 +72,12 @@ def _values(scope: Scope) -> Iterator[Feature]:
 
 
 @feature_group("neighbor_values", _values)
-def neighbor_values(given: FeatureInput) -> Columns:
+def neighbor_values(inputs: FeatureInput) -> Columns:
     """How common the candidate's values are around the query, and the other way round."""
-    scope = given.scope
+    scope = inputs.scope
     if not scope.graph.edges:
         return {}
-    graph, requests, candidates = scope.graph, given.requests, given.candidates
+    graph, requests, candidates = scope.graph, inputs.requests, inputs.candidates
     ranks = np.zeros(len(requests) + 1, np.int64), np.zeros(0, np.float32)
     if scope.timed:
         ranks = _edge_ranks(graph, requests.query)
@@ -105,9 +105,9 @@ def neighbor_values(given: FeatureInput) -> Columns:
 def _edge_ranks(graph: Graph, query: IndexArray) -> tuple[IntArray, FloatArray]:
     """Start of the edges of each query (int64[Q + 1]), and the rank of each from its latest."""
     indptr, indices = graph.gather(query)
-    last = graph.last[entry_places(graph, query, indptr)]
+    last = graph.last[entry_positions(graph, query, indptr)]
     rows = Graph(indptr, indices, np.zeros(0, np.float32), last, last, graph.targets)
-    return indptr, place_from_end(rows)
+    return indptr, rank_from_latest(rows)
 
 
 def _shares(scope: Scope, name: str) -> FloatArray:
@@ -154,33 +154,33 @@ def _amounts(scope: Scope) -> Iterator[Feature]:
 
 
 @feature_group("neighbor_amounts", _amounts)
-def neighbor_amounts(given: FeatureInput) -> Columns:
+def neighbor_amounts(inputs: FeatureInput) -> Columns:
     """How far the candidate's numbers are from what the query has edges with."""
-    scope = given.scope
+    scope = inputs.scope
     if not scope.graph.edges:
         return {}
     popularity = _popularity_log(scope)
     columns: Columns = {}
     for name, column in _numbers(scope.candidate_attributes):
         values = np.asarray(column.values, np.float32)
-        mean = _row_mean(given, _means(scope.graph, given.requests.query, values))
-        columns[f"{name}_distance"] = np.abs(values[given.candidate] - mean)
-    mean = _row_mean(given, _means(scope.graph, given.requests.query, popularity))
-    columns["popularity_distance"] = popularity[given.candidate] - mean
+        mean = _row_mean(inputs, _means(scope.graph, inputs.requests.query, values))
+        columns[f"{name}_distance"] = np.abs(values[inputs.candidate] - mean)
+    mean = _row_mean(inputs, _means(scope.graph, inputs.requests.query, popularity))
+    columns["popularity_distance"] = popularity[inputs.candidate] - mean
     if not scope.relation.self_typed:
         columns["query_neighbor_popularity"] = mean
         columns["candidate_neighbor_activity"] = _means(
-            scope.reverse_graph, given.candidate, _activity_log(scope)
+            scope.reverse_graph, inputs.candidate, _activity_log(scope)
         )
     if scope.timed:
         first = _first_days(scope)
-        mean = _row_mean(given, _means(scope.graph, given.requests.query, first))
-        columns["first_edge_distance_days"] = first[given.candidate] - mean
+        mean = _row_mean(inputs, _means(scope.graph, inputs.requests.query, first))
+        columns["first_edge_distance_days"] = first[inputs.candidate] - mean
     return columns
 
 
-def _row_mean(given: FeatureInput, of_query: FloatArray) -> FloatArray:
-    return np.repeat(of_query, np.diff(given.candidates.indptr))
+def _row_mean(inputs: FeatureInput, of_query: FloatArray) -> FloatArray:
+    return np.repeat(of_query, np.diff(inputs.candidates.indptr))
 
 
 def _means(graph: Graph, rows: IndexArray, values: FloatArray) -> FloatArray:
