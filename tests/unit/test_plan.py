@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import re
 import sys
 from dataclasses import replace
 from itertools import pairwise
@@ -27,7 +28,7 @@ from nextedge.errors import InputError
 from nextedge.planning import steps as planned_steps
 from nextedge.planning.coefficients import Coefficients, Law, load_coefficients
 from nextedge.planning.degrees import counted, lognormal, power_law, read_degrees
-from nextedge.planning.online import RequestLoad, busy_share, stores_gib
+from nextedge.planning.online import RequestLoad, busy_share, computed_ms, stores_gib
 from nextedge.planning.plan import EXTRAPOLATED, make_plan
 from nextedge.planning.steps import Step, steps_of, surface_drivers
 from nextedge.planning.workload import Machine, Size, Traffic, Workload, number, surfaces_for
@@ -309,6 +310,13 @@ def test_kept_features_take_more_room_and_less_time(shipped: Coefficients) -> No
     assert load_of(kept, shipped).cpu_ms < load_of(plain, shipped).cpu_ms
 
 
+def test_a_computed_request_pays_for_its_walk_and_not_for_a_batch(shipped: Coefficients) -> None:
+    small, large = workload(2e4, 30), workload(1e8, 200)
+    published = load_of(small, shipped).cpu_ms
+    assert published < computed_ms("people", small, shipped) < 2 * published
+    assert computed_ms("people", large, shipped) > 1.5 * computed_ms("people", small, shipped)
+
+
 # Plans --------------------------------------------------------------------------------------
 
 
@@ -357,6 +365,16 @@ def test_a_worker_is_told_as_busy_as_it_is(shipped: Coefficients) -> None:
 
     assert runs(1.0).startswith("1 workers, 1% busy")
     assert runs(0.0) == "no requests"
+
+
+def test_a_worker_that_no_machine_holds_is_named(shipped: Coefficients) -> None:
+    given = workload(1e14, 10, machine=Machine(memory_gib=1))
+    plan = make_plan(given, shipped)
+    row = next(row for row in plan.rows if row.stage == "requests people")
+    assert math.isinf(row.machines) and not row.possible
+    assert re.match(r"not by this code: a worker takes .* GiB", row.runs)
+    stages = {stage["stage"]: stage for stage in plan.to_json()["stages"]}
+    assert stages["requests people"]["machines"] is None
 
 
 def test_prices_and_periods_count(shipped: Coefficients) -> None:

@@ -8,7 +8,7 @@ at which the 99th percentiles of the work and of the wait fit into ``p99_ms``.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nextedge.planning.coefficients import Coefficients
 from nextedge.planning.steps import Part, indexed_components, query_wedges, reach
@@ -81,7 +81,9 @@ def computed_ms(name: str, workload: Workload, table: Coefficients) -> float:
     surface = workload.surfaces[name]
     parts = [request_part(name, workload, table, "computed")]
     if surface.kind == PEOPLE:
-        parts.append(Part(table.law("cpu two_hop"), query_wedges(workload)))
+        # the fixed part is the start of a batch, which a server has behind it
+        two_hop = replace(table.law("cpu two_hop"), a=0.0)
+        parts.append(Part(two_hop, query_wedges(workload)))
     indexes = indexed_components(surface, workload.size)
     parts += [Part(table.law("cpu search"), components) for components in indexes]
     return sum(part.seconds for part in parts) * 1e3

@@ -49,15 +49,15 @@ class Row:
 
     stage: str
     grows_with: str
-    bounded_by: str
-    beyond: float
-    core_hours: float
-    hours: float | None
-    machines: float
-    memory_gib: float
-    store_gib: float
-    money: float
     runs: str
+    bounded_by: str = ""
+    beyond: float = 1.0
+    core_hours: float = 0.0
+    hours: float | None = None
+    machines: float = 0
+    memory_gib: float = 0.0
+    store_gib: float = 0.0
+    money: float = 0.0
     possible: bool = True
 
 
@@ -242,7 +242,9 @@ def _served(load: RequestLoad, memory: Memory, workload: Workload, table: Coeffi
         runs = (
             f"not within {workload.traffic.p99_ms:g} ms: p99 of the work is {load.p99_ms:,.1f} ms"
         )
-    elif shards > 1 or not math.isfinite(machines):
+    elif not math.isfinite(machines):
+        runs = f"not by this code: a worker takes {memory.worker + memory.live:,.3g} GiB"
+    elif shards > 1:
         need = f"{memory.release:,.0f} GiB of release and {memory.worker + memory.live:,.0f} GiB a worker"
         runs = f"not by this code: users in {shards:,} shards, as all of it is {need}"
     elif load.workers:
@@ -257,7 +259,6 @@ def _served(load: RequestLoad, memory: Memory, workload: Workload, table: Coeffi
         bounded_by="serving.cache_entries, log_queue",
         beyond=load.beyond,
         core_hours=load.qps * load.cpu_ms / 1e3 * HOURS_A_MONTH,
-        hours=None,
         machines=machines,
         memory_gib=gib,
         store_gib=memory.release,
@@ -281,9 +282,6 @@ def _stores(
             stage="store",
             grows_with="users × candidates, and requests an hour",
             bounded_by="serving.candidates_days, publish --users, cache_seconds",
-            beyond=1.0,
-            core_hours=0.0,
-            hours=None,
             machines=math.ceil(store / usable),
             memory_gib=min(store, usable),
             store_gib=store,
@@ -294,10 +292,7 @@ def _stores(
             stage="events",
             grows_with="events a second, applied by every worker",
             bounded_by="the release period: a release contains the events before it",
-            beyond=1.0,
             core_hours=event_share * workers * HOURS_A_MONTH,
-            hours=None,
-            machines=0,
             memory_gib=memory.live,
             store_gib=log,
             money=log * machine.stored_gib_month,
