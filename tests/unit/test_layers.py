@@ -34,10 +34,8 @@ LAYERS = (
 """From the top. What shares a layer does not import each other. The table of contents of the
 package (``nextedge/__init__.py``) is above them all."""
 LEFT = {
-    "api.response_cache api.tenants api.traces",
     "features.activity_features imports retrieval.source",
     "features retrieval",
-    "serving.caches serving.rank_with_deadline serving.release",
 }
 """What is still to be untied; nothing may be added."""
 PLACES = {name: place for place, names in enumerate(LAYERS) for name in names.split()}
