@@ -91,5 +91,5 @@ class RecommendationResponse:
     """Of the user's lists: of the live edges in the release's graphs."""
     cold_start: bool = False
     """Whether the user has no edge in the release, and live state may change the list any time."""
-    live: LiveVersion | None = None
+    live: LiveVersion | None = field(default=None, repr=False, compare=False)
     """None where live state could not be read."""
