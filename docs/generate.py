@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from scale_tables import tables
+from walks import listed, small_tenant, walk_of_a_build, walk_of_a_request
 
 from nextedge import Recommender, schema
 from nextedge.data.synthetic import SyntheticConfig, generate_tenant
@@ -78,6 +79,18 @@ def decisions() -> str:
         title = page.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
         lines.append(f"- [{title}]({page.name})")
     return "\n".join(lines) + "\n"
+
+
+def walks() -> str:
+    """The page of walks with the files of a traced request and a traced build."""
+    page = (HOME / "walks.md").read_text(encoding="utf-8")
+    with tempfile.TemporaryDirectory() as folder:
+        small_tenant(Path(folder))
+        uncached, repeat = walk_of_a_request(Path(folder))
+        build = walk_of_a_build(Path(folder))
+    for mark, files in (("uncached", uncached), ("repeat", repeat), ("build", build)):
+        page = _with_table(page, mark, listed(files))
+    return page
 
 
 def _with_table(page: str, mark: str, lines: list[str]) -> str:
@@ -265,6 +278,7 @@ if __name__ == "__main__":
     (HOME / "decisions" / "index.md").write_text(decisions(), encoding="utf-8")
     events = HOME / "events.md"
     events.write_text(documented(events.read_text(encoding="utf-8")), encoding="utf-8")
+    (HOME / "walks.md").write_text(walks(), encoding="utf-8")
     (HOME / "features.md").write_text(features(), encoding="utf-8")
     (HOME / "results.md").write_text(results(), encoding="utf-8")
     (HOME / "ranking.md").write_text(rankers(), encoding="utf-8")

@@ -34,7 +34,7 @@ from nextedge.build.windows import WindowsStep
 from nextedge.config import RankerConfig, load_config
 from nextedge.engines.duckdb.engine import LocalEngine
 from nextedge.models.rankers.labelled_rows import LabelledRows
-from nextedge.models.rankers.learners import learners
+from nextedge.models.rankers.learners import Task, learners
 from nextedge.models.rankers.ndcg import ndcg_of_rows
 from nextedge.progress import quiet
 
@@ -102,7 +102,9 @@ def _quality(
     rows = LabelledRows(training.matrix[:, kept], training.label, training.group, training.weight)
     found = []
     for seed in range(SEEDS):
-        ranker = learners()["lightgbm"].whole(rows, own, RankerConfig(seed=seed), ABLATION_TREES)
+        ranker = learners()["lightgbm"].whole(
+            Task(own, RankerConfig(seed=seed)), rows, ABLATION_TREES
+        )
         score = ranker.raw(later.matrix[:, kept])
         found.append(ndcg_of_rows(score, later.label, later.group, weight=later.weight))
     return float(np.mean(found))

@@ -40,7 +40,7 @@ from nextedge.evaluation.ranking import rank_metrics
 from nextedge.features.feature import feature_groups
 from nextedge.graph.csr import Graph, build_graph, mirrored
 from nextedge.models.rankers.labelled_rows import LabelledRows
-from nextedge.models.rankers.learners import learners
+from nextedge.models.rankers.learners import Task, learners
 from nextedge.models.rankers.ndcg import ndcg_of_rows
 from nextedge.models.rankers.training import train
 from nextedge.progress import quiet
@@ -211,7 +211,7 @@ def _fitted(
     kept = [place for place, name in enumerate(names) if name not in without]
     own = [names[place] for place in kept]
     rows = LabelledRows(training.matrix[:, kept], training.label, training.group, training.weight)
-    ranker = learners()["lightgbm"].whole(rows, own, RankerConfig(), ABLATION_TREES)
+    ranker = learners()["lightgbm"].whole(Task(own, RankerConfig()), rows, ABLATION_TREES)
     score = ranker.raw(later.matrix[:, kept])
     return ndcg_of_rows(score, later.label, later.group, weight=later.weight), ranker.importance()
 

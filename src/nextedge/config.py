@@ -6,13 +6,14 @@ Every value has a default, so a folder whose files are named as the tables needs
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -32,6 +33,7 @@ RENAMED_SETTINGS = {
     "best_kept": "top_negatives",
     "candidates_kept_an_hour": "cached_lists_per_hour",
     "exact_below": "exact_search_max_items",
+    "neighbours": "neighbors",
 }
 """Former name of a setting = its name; a former one is refused, and the message gives the new one."""
 
@@ -39,11 +41,29 @@ SurfaceKind = Literal["people", "items"]
 SplitMethod = Literal["auto", "time", "last", "random"]
 
 
-class _Settings(BaseModel):
+class Settings(BaseModel):
+    """Settings: frozen, unknown names refused."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class DataConfig(_Settings):
+Options = TypeVar("Options", bound=Settings)
+
+
+class Configurable(Generic[Options]):
+    """A base of classes whose type parameter is the class of their settings."""
+
+    config_class: ClassVar[type[Settings]] = Settings
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        for base in cls.__dict__.get("__orig_bases__", ()):
+            for parameter in get_args(base):
+                if isinstance(parameter, type) and issubclass(parameter, Settings):
+                    cls.config_class = parameter
+
+
+class DataConfig(Settings):
     """Where each table is: a path (relative to the config file), a glob, or a database URL."""
 
     users: str | None = None
@@ -75,7 +95,7 @@ class DataConfig(_Settings):
                 yield table, location
 
 
-class EntityFeatures(_Settings):
+class EntityFeatures(Settings):
     """Which columns of users or items are features; left out, types decide."""
 
     categorical: tuple[str, ...] | None = None
@@ -85,7 +105,7 @@ class EntityFeatures(_Settings):
     ignore: tuple[str, ...] = ()
 
 
-class FeaturesConfig(_Settings):
+class FeaturesConfig(Settings):
     """Feature columns of users and of items, and which features the ranker leaves out."""
 
     users: EntityFeatures = EntityFeatures()
@@ -103,7 +123,7 @@ class FeaturesConfig(_Settings):
     config file); without one texts are hashed TF-IDF."""
 
 
-class SplitConfig(_Settings):
+class SplitConfig(Settings):
     """How history is cut into graph, label window and evaluation window.
 
     ``time`` cuts at two instants, ``last`` holds back each query's latest edges, ``random``
@@ -116,13 +136,14 @@ class SplitConfig(_Settings):
     seed: int = 0
 
 
-class SourceConfig(_Settings):
+class SourceConfig(Settings):
     """One candidate source: whether it runs, how many it gives, and its own settings."""
 
     enabled: bool = True
     limit: int | None = Field(None, ge=1)
     """Candidates per query; default: the surface's ``candidates``."""
-    options: dict[str, int | float | str | bool] = Field(default_factory=dict)
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Settings of the source's own."""
 
 
 RankerKind = Literal[
@@ -137,7 +158,7 @@ RankerKind = Literal[
 ]
 
 
-class RankerConfig(_Settings):
+class RankerConfig(Settings):
     """The ranker and its training."""
 
     model: Literal["auto"] | RankerKind = "auto"
@@ -180,7 +201,7 @@ class RankerConfig(_Settings):
         return value
 
 
-class RerankerConfig(_Settings):
+class RerankerConfig(Settings):
     """The re-ranker of the head of every list: neighbourhoods that attend to each other."""
 
     enabled: bool = False
@@ -197,7 +218,7 @@ class RerankerConfig(_Settings):
     seed: int = 0
 
 
-class IndexConfig(_Settings):
+class IndexConfig(Settings):
     """The nearest-neighbour index over a model's embeddings."""
 
     kind: Literal["auto", "flat", "hnsw", "ivf_flat", "ivf_sq8", "ivf_pq"] = "auto"
@@ -217,7 +238,7 @@ NEW_BELOW = 5
 """A candidate of fewer edges counts as new, another as established."""
 
 
-class ExplorationConfig(_Settings):
+class ExplorationConfig(Settings):
     """Places of every list that are drawn among new candidates, with the chance logged."""
 
     slots: int = Field(0, ge=0, le=100)
@@ -228,7 +249,7 @@ class ExplorationConfig(_Settings):
     """How long a draw holds for its query."""
 
 
-class PromotionsConfig(_Settings):
+class PromotionsConfig(Settings):
     """Places of every list for candidates that a flag column of theirs promotes."""
 
     share: float = Field(0.0, ge=0, le=0.5)
@@ -236,7 +257,7 @@ class PromotionsConfig(_Settings):
     column: str = "promoted"
 
 
-class PolicyConfig(_Settings):
+class PolicyConfig(Settings):
     """The ordered rules after ranking."""
 
     max_per: dict[str, int] = Field(default_factory=dict)
@@ -249,6 +270,8 @@ class PolicyConfig(_Settings):
     """Leave out what was shown to the query in this many days; 0 = off."""
     freshness_half_life_days: float | None = Field(None, gt=0)
     """Scores of older candidates decay by their created_at; None = off."""
+    rules: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Rules of other packages that run here, by name, each with its settings."""
     regions_column: str = "regions"
     allow_seen: bool = False
 
@@ -261,7 +284,7 @@ class PolicyConfig(_Settings):
         return value
 
 
-class ContextConfig(_Settings):
+class ContextConfig(Settings):
     """What is different in one context of a request (``mobile``, ``web``, ``email``, …)."""
 
     k: int | None = Field(None, ge=1, le=500)
@@ -269,7 +292,7 @@ class ContextConfig(_Settings):
     """Only what is given here differs from the surface's policy."""
 
 
-class SurfaceConfig(_Settings):
+class SurfaceConfig(Settings):
     """One surface: which edges are predicted, from which sources, ranked and ruled how."""
 
     kind: SurfaceKind
@@ -298,7 +321,7 @@ class SurfaceConfig(_Settings):
         return max(each.recently_shown_days for each in rules)
 
 
-class TrainingConfig(_Settings):
+class TrainingConfig(Settings):
     """Processes that train a network together (see docs/training.md)."""
 
     processes: int = Field(1, ge=1, le=1024)
@@ -311,7 +334,7 @@ class TrainingConfig(_Settings):
     """How often a training that lost a process goes on by itself from its last checkpoint."""
 
 
-class ServingConfig(_Settings):
+class ServingConfig(Settings):
     """How requests are answered and kept."""
 
     cache_entries: int = Field(10_000, ge=0)
@@ -355,7 +378,7 @@ class ServingConfig(_Settings):
     log_days: float = Field(30.0, gt=0)
 
 
-class OnboardingConfig(_Settings):
+class OnboardingConfig(Settings):
     """Contacts of new users, and how much of them may be matched."""
 
     identifier_columns: tuple[str, ...] = ()
@@ -380,7 +403,7 @@ class OnboardingConfig(_Settings):
         return value
 
 
-class EventsConfig(_Settings):
+class EventsConfig(Settings):
     """Where events are recorded, which are taken, and how soon they tell."""
 
     log: str | None = Field(None, exclude=True, repr=False)  # its URL may hold a password
@@ -399,14 +422,14 @@ class EventsConfig(_Settings):
     """Users beside an edge's own whose published candidates it renews ahead of their request."""
 
 
-class BuildConfig(_Settings):
+class BuildConfig(Settings):
     """What a build may take of the machine."""
 
     memory_gib: float | None = Field(None, ge=0.25)
     """Anonymous memory; None = three quarters of the machine's. A step that needs more does not start."""
 
 
-class Config(_Settings):
+class Config(Settings):
     """A tenant's whole configuration. ``base`` is the folder that paths are relative to."""
 
     tenant: str = Field("default", pattern=TENANT_PATTERN)
@@ -532,7 +555,7 @@ def parse_config(raw: Mapping[str, Any], *, base: Path, origin: str) -> Config:
     try:
         return Config.model_validate(settings)
     except ValidationError as error:
-        raise ConfigError(_describe(error, origin)) from None
+        raise ConfigError(_describe(error, Config, origin)) from None
 
 
 def _with_surface_kinds(surfaces: Any, data: Any) -> Any:
@@ -550,28 +573,41 @@ def _with_surface_kinds(surfaces: Any, data: Any) -> Any:
     return {**kinds, **merged}
 
 
-def _describe(error: ValidationError, origin: str) -> str:
+def parse_options(model: type[Options], options: Mapping[str, Any], where: str) -> Options:
+    """Validate the options of a plug-in; no value is converted to another type.
+
+    Raises:
+        ConfigError: an option is unknown or invalid; names it, and the nearest valid one.
+    """
+    try:
+        # As JSON, because a strict check of Python values refuses a list for a tuple.
+        return model.model_validate_json(json.dumps(options, default=str), strict=True)
+    except ValidationError as error:
+        raise ConfigError(_describe(error, model, where)) from None
+
+
+def _describe(error: ValidationError, model: type[BaseModel], origin: str) -> str:
     lines = []
     for fault in error.errors():
         where = ".".join(str(part) for part in fault["loc"])
         if fault["type"] == "extra_forbidden":
-            lines.append(f"{origin}: {_unknown_setting(where, fault['loc'])}")
+            lines.append(f"{origin}: {_unknown_setting(where, fault['loc'], model)}")
         else:
             given = re.sub(r"://[^/@'\"]*@", "://***@", repr(fault.get("input")))
             lines.append(f"{origin}: {where}: {fault['msg']} (given: {given})")
     return "\n".join(lines)
 
 
-def _unknown_setting(where: str, location: tuple[int | str, ...]) -> str:
-    name, valid = str(location[-1]), _valid_names(location[:-1])
+def _unknown_setting(where: str, location: tuple[int | str, ...], root: type[BaseModel]) -> str:
+    name, valid = str(location[-1]), _valid_names(location[:-1], root)
     if RENAMED_SETTINGS.get(name) in valid:
         return f"setting {where!r} is now named {RENAMED_SETTINGS[name]!r}; use that name"
     return f"unknown setting {where!r}; {nearest(name, valid)}"
 
 
-def _valid_names(location: tuple[int | str, ...]) -> list[str]:
-    """Names of the settings that are valid at a place in the configuration."""
-    model: Any = Config
+def _valid_names(location: tuple[int | str, ...], root: type[BaseModel]) -> list[str]:
+    """Names of the settings that are valid at a location below a model."""
+    model: Any = root
     for part in location:
         if isinstance(model, type) and issubclass(model, BaseModel):
             model = model.model_fields[str(part)].annotation

@@ -70,7 +70,9 @@ class Recommender:
         Faults that stop a build are in the report's ``fatal``.
         """
         from nextedge.data.validation import check_data
+        from nextedge.policy.check import check_plugins
 
+        check_plugins(self.config)
         return check_data(self.config, self._frames)
 
     def build(

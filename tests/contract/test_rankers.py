@@ -9,9 +9,9 @@ import pytest
 
 from nextedge.config import RankerConfig
 from nextedge.errors import ReleaseError, TrainingError
-from nextedge.models.rankers.gbdt import BoostedBlend
+from nextedge.models.rankers.boosted_blend import BoostedBlend
 from nextedge.models.rankers.labelled_rows import LabelledRows, ndcg_of
-from nextedge.models.rankers.learners import learners, load_rankers
+from nextedge.models.rankers.learners import Task, learners, load_rankers
 from nextedge.models.rankers.ranker import MANIFEST, Calibrator
 from nextedge.models.rankers.training import train
 
@@ -47,7 +47,7 @@ def test_a_ranker_learns_and_is_kept(
     assert ranker is not None
     assert about["model"] == kind
     unseen = labelled(9)
-    best = learners()["best_source"].whole(windows[0], FEATURES, settings, 0)
+    best = learners()["best_source"].whole(Task(FEATURES, settings), windows[0], 0)
     gain = ndcg_of(ranker.predict(unseen.matrix), unseen) / ndcg_of(best.raw(unseen.matrix), unseen)
     assert gain > (0.999 if kind == "best_source" else 1.02)
     ranker.save(tmp_path)

@@ -9,7 +9,7 @@ import pytest
 
 from nextedge import Recommender
 from nextedge.retrieval.model_source import ModelSource, training_data
-from nextedge.retrieval.source import source_classes
+from nextedge.retrieval.registry import source_classes
 from nextedge.testing.sources import Retrieval, SourceContract, retrieve
 from nextedge.types import Requests
 
@@ -28,8 +28,10 @@ class TestSource(SourceContract):
         if source is None:
             assert not cls.enabled
             assert issubclass(cls, ModelSource)
-            config = cls.config({"trainer": {"epochs": 2}})
-            fitted = cls.model_class()().fit(training_data(line.scope), config, lambda *_: None)
-            source = cls(line.scope, {}, dict(fitted.arrays))
+            config = cls.config_class.model_validate(
+                {"trainer": {"epochs": 2}} if cls.model.trained else {}
+            )
+            fitted = cls.model().fit(training_data(line.scope), config, lambda *_: None)
+            source = cls(line.scope, config, dict(fitted.arrays))
         queries = np.array([*range(0, 600, 37), -1], np.int32)
         return retrieve(source, Requests(queries, line.scope.snapshot.as_of, 10), 50)

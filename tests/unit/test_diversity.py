@@ -10,8 +10,8 @@ import pytest
 from nextedge import Recommender
 from nextedge.config import PolicyConfig
 from nextedge.graph.csr import build_graph
-from nextedge.policy.diversity import diverse_order, likeness
 from nextedge.policy.policy import Policy
+from nextedge.policy.rules.diversity import diverse_order, likeness
 from nextedge.serving.messages import RecommendationRequest
 from nextedge.serving.prepare import prepare
 from nextedge.serving.rank_with_deadline import ranked_candidates

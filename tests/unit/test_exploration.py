@@ -12,8 +12,9 @@ import pytest
 from nextedge import Recommender
 from nextedge.config import PolicyConfig
 from nextedge.evaluation.beyond_accuracy import Catalogue, exposure_share, measure_beyond_accuracy
-from nextedge.policy.exploration import PROPENSITY, draw
+from nextedge.policy.lists import PROPENSITY
 from nextedge.policy.policy import Policy
+from nextedge.policy.rules.exploration import draw
 from nextedge.serving.messages import RecommendationRequest
 from nextedge.serving.prepare import prepare
 from nextedge.serving.rank_with_deadline import ranked_candidates

@@ -8,8 +8,8 @@ from sklearn.metrics import ndcg_score
 
 from nextedge.build.training_set.label_rows import sample_rows
 from nextedge.config import RankerConfig
-from nextedge.models.rankers.gbdt import _Softmax, boost
 from nextedge.models.rankers.labelled_rows import LabelledRows
+from nextedge.models.rankers.lightgbm_training import Softmax, boost
 from nextedge.models.rankers.linear import LinearBlend
 from nextedge.models.rankers.ndcg import ndcg_of_rows
 from nextedge.models.rankers.ranker import Calibrator
@@ -68,7 +68,7 @@ def test_softmax_gradient_is_that_of_its_loss():
             total -= (share * (values[part] - log_sum)).sum()
         return total
 
-    gradient, _ = _Softmax(rows)(score, None)
+    gradient, _ = Softmax(rows)(score, None)
     for place in range(12):
         step = np.zeros(12)
         step[place] = 1e-5

@@ -125,36 +125,3 @@ def numbers(given: FeatureInput) -> Columns:
         else:
             columns[name] = np.where(given.query >= 0, values[query], np.nan)
     return columns
-
-
-def _sources(scope: Scope) -> Iterator[Feature]:
-    from nextedge.retrieval.source import source_classes
-    from nextedge.types import ROUGH, rank_column, score_column, standard_column
-
-    for name, source in source_classes().items():
-        if scope.relation in source.relations and source.usable(scope):
-            yield Feature(score_column(name), f"score of the source {name}", "candidates")
-            yield Feature(rank_column(name), f"ln of the rank in the source {name}", "candidates")
-            yield Feature(
-                standard_column(score_column(name)),
-                f"{score_column(name)} in standard deviations over the query's candidates",
-                "candidates",
-            )
-    yield Feature(ROUGH, "what the ranks in all sources are worth together", "candidates")
-    yield Feature(
-        standard_column(ROUGH),
-        f"{ROUGH} in standard deviations over the query's candidates",
-        "candidates",
-    )
-
-
-@feature_group("sources", _sources)
-def sources(given: FeatureInput) -> Columns:
-    """Every source's score and rank of the candidate, and the merged rough score."""
-    columns: Columns = {}
-    for name, values in given.candidates.columns.items():
-        if name.endswith("_rank"):
-            columns[name] = np.where(values == 32767, np.nan, np.log(values.astype(np.float32)))
-        elif name.endswith(("_score", "_standard")):
-            columns[name] = values
-    return columns

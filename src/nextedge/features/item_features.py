@@ -55,7 +55,7 @@ def sequence(given: FeatureInput) -> Columns:
 @cached_per_release
 def similar_to(scope: Scope) -> SparseRows:
     """For each item its most similar items."""
-    return similar_items(scope, neighbours=300, shrinkage=1.0, user_power=0.5, normalise=True)
+    return similar_items(scope, neighbors=300, shrinkage=1.0, user_power=0.5, normalise=True)
 
 
 def _content_columns(scope: Scope) -> list[str]:

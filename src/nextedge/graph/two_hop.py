@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Literal, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -34,13 +34,10 @@ from nextedge.errors import ConfigError, DataError, nearest
 from nextedge.graph._two_hop_kernels import pair_block, top_block
 from nextedge.types import FloatArray, IndexArray, IntArray
 
-SCORES = (
-    "common_neighbors",
-    "adamic_adar",
-    "resource_allocation",
-    "jaccard",
-    "preferential_attachment",
-)
+Score = Literal[
+    "common_neighbors", "adamic_adar", "resource_allocation", "jaccard", "preferential_attachment"
+]
+SCORES: tuple[Score, ...] = get_args(Score)
 Rows = tuple[IntArray, IndexArray]
 _Result = TypeVar("_Result")
 _SERIAL_BELOW = 16  # queries; a smaller batch is done before threads would have started

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numba
 import numpy as np
@@ -50,7 +50,7 @@ class Reason:
 class Reasons:
     """Gives each row of a final list its reason."""
 
-    sources: dict[str, Source]
+    sources: dict[str, Source[Any]]
     display: Display
 
     def explain(self, requests: Requests, chosen: Candidates, evidence: Evidence) -> list[Reason]:

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
-from nextedge.config import SurfaceConfig
+from nextedge.config import SourceConfig, SurfaceConfig
 from nextedge.features.feature import FeatureInput, FeatureSet
 from nextedge.graph.scope import Scope
 from nextedge.models.artifact import Artifact
@@ -24,7 +24,9 @@ from nextedge.retrieval.eligibility import eligible, share_eligible
 from nextedge.retrieval.fusion import Fusion
 from nextedge.retrieval.merge import merge_candidates
 from nextedge.retrieval.model_source import ModelSource, training_data
-from nextedge.retrieval.source import Arrays, Source, source_classes
+from nextedge.retrieval.registry import SourceClass, enabled_sources, source_classes, source_config
+from nextedge.retrieval.source import Arrays, Source
+from nextedge.retrieval.source_features import source_features
 from nextedge.types import (
     ROUGH,
     BoolArray,
@@ -32,8 +34,6 @@ from nextedge.types import (
     FloatArray,
     IndexArray,
     Requests,
-    rank_column,
-    score_column,
     standard_column,
 )
 
@@ -91,7 +91,7 @@ class RankingPipeline:
     """
 
     scope: Scope
-    sources: Mapping[str, Source]
+    sources: Mapping[str, Source[Any]]
     limits: Mapping[str, int]
     size: int
     features: FeatureSet
@@ -229,11 +229,12 @@ class RankingPipeline:
 
 def fitted_sources(
     scope: Scope, surface: SurfaceConfig, trained: Collection[str]
-) -> dict[str, type[Source]]:
-    """The enabled sources that a line of this scope has, by name.
+) -> dict[str, SourceClass]:
+    """The enabled sources of a pipeline over this scope, by name.
 
-    A model that is ``trained`` only makes its embeddings of this scope; one that is missing there
-    could not be trained, and its source is left out.
+    Args:
+        trained: models that were trained; a model that is missing here could not be trained, and
+            its source is left out.
     """
     enabled = enabled_sources(scope, surface).items()
     return {name: cls for name, cls in enabled if name in trained or not is_trained(cls)}
@@ -246,58 +247,38 @@ def fit_source(
     trained: Artifact | None = None,
     inference: Inference = IN_PROCESS,
 ) -> Arrays:
-    """Arrays of one source; of a model that was trained, its embeddings of this scope."""
+    """Return the arrays of one source; of a model that was trained, its embeddings of this scope."""
     cls = source_classes()[name]
-    setting = surface.sources.get(name)
     if trained is None:
-        return cls.fit(scope, setting.options if setting else {})
-    model = cast(type[ModelSource], cls).model_class()()
+        return cls.fit(scope, source_config(surface, cls))
+    model = cast(type[ModelSource], cls).model()
     return dict(model.embed(trained, training_data(scope), inference).arrays)
 
 
-def is_trained(cls: type[Source]) -> bool:
+def is_trained(cls: SourceClass) -> bool:
     """Whether a source is a model that is trained once, for several graphs."""
-    return issubclass(cls, ModelSource) and cls.model_class().trained
-
-
-def enabled_sources(scope: Scope, surface: SurfaceConfig) -> dict[str, type[Source]]:
-    """Source classes that apply to the relation, are usable, and are not switched off."""
-    return {
-        name: cls
-        for name, cls in sorted(source_classes().items())
-        if scope.relation in cls.relations
-        and (surface.sources[name].enabled if name in surface.sources else cls.enabled)
-        and cls.usable(scope)
-    }
+    return issubclass(cls, ModelSource) and cls.model.trained
 
 
 def declared_features(
     scope: Scope, surface: SurfaceConfig, exclude: Sequence[str] = ()
 ) -> FeatureSet:
-    """The features of a surface: those its tables allow, but none of sources that are off."""
-    off = source_classes().keys() - enabled_sources(scope, surface).keys()
-    columns = [
-        column
-        for name in off
-        for column in (score_column(name), rank_column(name), standard_column(score_column(name)))
-    ]
-    return FeatureSet.of(scope, (*exclude, *columns))
+    """The features of a surface that its tables and its enabled sources allow."""
+    sources = source_features(list(enabled_sources(scope, surface)))
+    return FeatureSet.of(scope, sources, tuple(exclude))
 
 
 def build_pipeline(
     scope: Scope, surface: SurfaceConfig, arrays: Mapping[str, Arrays], *, features: FeatureSet
 ) -> RankingPipeline:
-    """A line over fitted sources.
+    """Return the pipeline over fitted sources.
 
-    ``features`` are declared on the tenant's whole history, so that every window has the
-    same columns; what a window cannot compute is missing there.
+    Args:
+        features: declared on the tenant's whole history, so that every window has the same
+            columns; a value that a window cannot compute is missing there.
     """
     sources, limits = {}, {}
-    for name, cls in enabled_sources(scope, surface).items():
-        if is_trained(cls) and name not in arrays:
-            continue
-        setting = surface.sources.get(name)
-        options = setting.options if setting else {}
-        sources[name] = cls(scope, options, arrays.get(name, {}))
-        limits[name] = (setting.limit if setting else None) or surface.candidates
+    for name, cls in fitted_sources(scope, surface, arrays.keys()).items():
+        sources[name] = cls(scope, source_config(surface, cls), arrays.get(name, {}))
+        limits[name] = surface.sources.get(name, SourceConfig()).limit or surface.candidates
     return RankingPipeline(scope, sources, limits, surface.candidates, features)

@@ -7,6 +7,7 @@ to the ranker.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numba
 import numpy as np
@@ -61,7 +62,7 @@ def _standard(score, indptr, out):  # type: ignore[no-untyped-def]
 
 
 def gather_sources(
-    sources: Mapping[str, Source], limits: Mapping[str, int], requests: Requests
+    sources: Mapping[str, Source[Any]], limits: Mapping[str, int], requests: Requests
 ) -> dict[str, Candidates]:
     """Each source's own candidates, best first."""
     return {name: source.candidates(requests, limits[name]) for name, source in sources.items()}

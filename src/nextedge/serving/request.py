@@ -11,8 +11,7 @@ import numpy as np
 from nextedge.errors import LiveStateError
 from nextedge.events.request_log import LoggedRequest, RequestLog, fingerprint
 from nextedge.events.state.overlay import Overlay
-from nextedge.policy.exploration import PROPENSITY
-from nextedge.policy.promotions import PROMOTED
+from nextedge.policy.lists import PROMOTED, PROPENSITY
 from nextedge.policy.reasons import Reason
 from nextedge.ranking.pipeline import SCORE
 from nextedge.serving.caches.lru import Cache

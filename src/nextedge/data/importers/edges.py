@@ -16,7 +16,7 @@ from pathlib import Path
 
 import duckdb
 
-from nextedge.data.importers.report import ImportReport
+from nextedge.data.importers.importer import Importer, ImportReport
 from nextedge.data.importers.tables import importing, literal, write_parquet
 from nextedge.engines.duckdb.text import INTEGER, open_binary
 from nextedge.errors import DataError
@@ -41,26 +41,32 @@ class _Dialect:
     width: int
 
 
-def import_edges(source: Path, target: Path) -> ImportReport:
-    """Write ``connections.parquet`` from one edge list, or from all of a folder.
+class Edges(Importer):
+    """``connections.parquet`` from one edge list, or from all of a folder.
 
-    A third and a fourth column are told apart by what they hold: dates, and numbers that never
-    go below 1e8, are times (since 1970; the unit by magnitude, as for every table), other
-    numbers are weights.
-    Weights below zero (signed networks) become a column ``rating``, since a connection's
-    weight cannot be negative.
-
-    Raises:
-        DataError: no edge list is there, or a line holds fewer than two ids; names the line.
+    A third and a fourth column are recognised by their values: dates, and numbers of 1e8 and more
+    (since 1970; the unit by magnitude, as for every table), are times; other numbers are weights.
+    Weights below zero (signed networks) become a column ``rating``, since a connection's weight
+    cannot be negative.
     """
-    files = _files(source)
-    with importing(source) as connection:
-        parts = [_select(path) for path in files]
-        connection.execute(f"CREATE TABLE edges AS {' UNION ALL BY NAME '.join(parts)}")
-        _require_edges(connection, source)
-        select, notes = _columns(connection)
-        rows = write_parquet(connection, select, target / "connections.parquet")
-    return ImportReport({"connections": rows}, tuple(notes))
+
+    name = "edges"
+    summary = "a plain edge list (.txt, .csv, .tsv, .gz), or a folder"
+
+    def run(self, source: Path, target: Path) -> ImportReport:
+        """Write the edges.
+
+        Raises:
+            DataError: there is no edge list, or a line has fewer than two ids; names the line.
+        """
+        files = _files(source)
+        with importing(source) as connection:
+            parts = [_select(path) for path in files]
+            connection.execute(f"CREATE TABLE edges AS {' UNION ALL BY NAME '.join(parts)}")
+            _require_edges(connection, source)
+            select, notes = _columns(connection)
+            rows = write_parquet(connection, select, target / "connections.parquet")
+        return ImportReport({"connections": rows}, tuple(notes))
 
 
 def _files(source: Path) -> list[Path]:

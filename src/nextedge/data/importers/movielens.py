@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from nextedge.data.importers.report import ImportReport
+from nextedge.data.importers.importer import Importer, ImportReport
 from nextedge.data.importers.tables import importing, literal, write_parquet
 from nextedge.errors import DataError
 
@@ -48,23 +48,25 @@ class _Layout:
     selects: Callable[[Path], dict[str, str]]
 
 
-def import_movielens(source: Path, target: Path) -> ImportReport:
-    """Write ``interactions``, ``items`` and, where they are given, ``users`` into ``target``.
+class MovieLens(Importer):
+    """``interactions``, ``items`` and, where the source has them, ``users``."""
 
-    Args:
-        source: the unpacked folder, or the folder that holds it.
-        target: made if needed; files of the same names are replaced.
+    name = "movielens"
+    summary = "MovieLens 100K, 1M, 10M or latest, unpacked"
 
-    Raises:
-        DataError: no known layout is there, or a file of it is missing or broken.
-    """
-    directory, layout = _find(source)
-    with importing(directory) as connection:
-        tables = {
-            name: write_parquet(connection, select, target / f"{name}.parquet")
-            for name, select in layout.selects(directory).items()
-        }
-    return ImportReport(tables, (_NOTE,))
+    def run(self, source: Path, target: Path) -> ImportReport:
+        """Write the tables of the unpacked folder, or of the folder that contains it.
+
+        Raises:
+            DataError: there is no known layout, or a file of it is missing or broken.
+        """
+        directory, layout = _find(source)
+        with importing(directory) as connection:
+            tables = {
+                name: write_parquet(connection, select, target / f"{name}.parquet")
+                for name, select in layout.selects(directory).items()
+            }
+        return ImportReport(tables, (_NOTE,))
 
 
 def _find(source: Path) -> tuple[Path, _Layout]:

@@ -1,7 +1,7 @@
-"""How rankers are learned: one class a kind, all fitted on the same rows and compared in one table.
+"""The kinds of ranker: one class each, all trained on the same rows and compared in one table.
 
-``lightgbm`` (trees on a listwise blend) serves by default; the others are there by configuration
-(``ranker.compare``, ``ranker.model``). What ``early_stopping`` watches is NDCG@20 of a later window.
+``lightgbm`` (trees on a listwise blend) serves by default; the settings choose others
+(``ranker.compare``, ``ranker.model``). Early stopping watches NDCG@20 of a later window.
 """
 
 from __future__ import annotations
@@ -11,61 +11,66 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import lightgbm
 import numpy as np
 
 from nextedge.config import RankerConfig
 from nextedge.discovery import named_subclasses
 from nextedge.errors import MissingDependencyError, ReleaseError, nearest
-from nextedge.models.rankers.gbdt import (
-    BoostedBlend,
+from nextedge.models.rankers.boosted_blend import BoostedBlend
+from nextedge.models.rankers.labelled_rows import LabelledRows, ndcg_of
+from nextedge.models.rankers.lightgbm_training import (
     boost,
     boost_watched,
     parameters,
     splittable,
     train_watched,
 )
-from nextedge.models.rankers.labelled_rows import LabelledRows, ndcg_of
 from nextedge.models.rankers.linear import LinearBlend
 from nextedge.models.rankers.mlp import MlpRanker
 from nextedge.models.rankers.ranker import MANIFEST, CalibratedRanker
 from nextedge.models.rankers.two_tower_ranker import TwoTowerRanker
 
+if TYPE_CHECKING:
+    import lightgbm
+
+COLD_START = "cold_start"
+"""Folder, within a ranker's, of the ranker for queries without edges."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What all learners of one training share: names of the columns, and the settings."""
+
+    features: Sequence[str]
+    settings: RankerConfig
+
 
 @dataclass(frozen=True)
 class Learned:
-    """A ranker and, for trees, the validation's NDCG@20 after each."""
+    """A ranker and, for trees, NDCG@20 of the validation rows after each tree."""
 
     ranker: CalibratedRanker
     curve: list[float]
 
 
 class Learner(ABC):
-    """Fits one kind of ranker; found by its ``name``."""
+    """Trains one kind of ranker; found by its ``name``."""
 
     name: ClassVar[str]
     loads: ClassVar[type[BoostedBlend | MlpRanker | TwoTowerRanker]] = BoostedBlend
-    """What reads it back from a folder."""
+    """The class that reads the ranker back from a folder."""
     refits: ClassVar[bool] = True
     """Whether a fit on all windows keeps the scale of raw scores, and so their calibration."""
 
-    def watched(
-        self,
-        training: LabelledRows,
-        validation: LabelledRows,
-        features: Sequence[str],
-        settings: RankerConfig,
-    ) -> Learned:
-        """Fit on earlier windows; trees as long as a later one gains by them."""
-        return Learned(self.whole(training, features, settings, 0), [])
+    def watched(self, task: Task, training: LabelledRows, validation: LabelledRows) -> Learned:
+        """Train on earlier windows; add trees while a later window gains by them."""
+        return Learned(self.whole(task, training, 0), [])
 
     @abstractmethod
-    def whole(
-        self, rows: LabelledRows, features: Sequence[str], settings: RankerConfig, trees: int
-    ) -> CalibratedRanker:
-        """Fit on all windows, with a number of trees that ``watched`` found."""
+    def whole(self, task: Task, rows: LabelledRows, trees: int) -> CalibratedRanker:
+        """Train on all windows, with a number of trees that ``watched`` found."""
 
 
 def learners() -> dict[str, Learner]:
@@ -74,15 +79,11 @@ def learners() -> dict[str, Learner]:
     return {name: cls() for name, cls in kinds.items()}
 
 
-COLD_START = "cold_start"
-"""Folder, within a ranker's, of the ranker for queries without edges."""
-
-
 def load_rankers(directory: Path) -> tuple[CalibratedRanker, CalibratedRanker | None] | None:
-    """The ranker of a folder and that for cold starts; None where nothing was learned.
+    """The ranker of a folder and its cold-start ranker; None where nothing was learned.
 
     Raises:
-        ReleaseError: the ranker is of a kind that is not there.
+        ReleaseError: the ranker is of an unknown kind.
     """
     if not (directory / MANIFEST).exists():
         return None
@@ -102,23 +103,15 @@ class BlendedTrees(Learner):
 
     name = "lightgbm"
 
-    def watched(
-        self,
-        training: LabelledRows,
-        validation: LabelledRows,
-        features: Sequence[str],
-        settings: RankerConfig,
-    ) -> Learned:
-        blend = fit_blend(training, features)
-        booster, curve = boost_watched(blend, training, validation, features, settings)
-        return Learned(BoostedBlend(self.name, features, blend, booster), curve)
+    def watched(self, task: Task, training: LabelledRows, validation: LabelledRows) -> Learned:
+        blend = fit_blend(training, task.features)
+        booster, curve = boost_watched(blend, training, validation, task.features, task.settings)
+        return Learned(BoostedBlend(self.name, task.features, blend, booster), curve)
 
-    def whole(
-        self, rows: LabelledRows, features: Sequence[str], settings: RankerConfig, trees: int
-    ) -> CalibratedRanker:
-        blend = fit_blend(rows, features)
-        booster = boost(blend, rows, features, settings, trees)
-        return BoostedBlend(self.name, features, blend, booster)
+    def whole(self, task: Task, rows: LabelledRows, trees: int) -> CalibratedRanker:
+        blend = fit_blend(rows, task.features)
+        booster = boost(blend, rows, task.features, task.settings, trees)
+        return BoostedBlend(self.name, task.features, blend, booster)
 
 
 class Blend(Learner):
@@ -126,60 +119,55 @@ class Blend(Learner):
 
     name = "blend"
 
-    def whole(
-        self, rows: LabelledRows, features: Sequence[str], settings: RankerConfig, trees: int
-    ) -> CalibratedRanker:
-        return BoostedBlend(self.name, features, fit_blend(rows, features))
+    def whole(self, task: Task, rows: LabelledRows, trees: int) -> CalibratedRanker:
+        return BoostedBlend(self.name, task.features, fit_blend(rows, task.features))
 
 
 class BestSource(Learner):
-    """The order of the one source or heuristic that was best: what others must beat."""
+    """The order of the best single source or heuristic: the baseline of all others."""
 
     name = "best_source"
 
-    def whole(
-        self, rows: LabelledRows, features: Sequence[str], settings: RankerConfig, trees: int
-    ) -> CalibratedRanker:
-        chosen = best_source(rows, features)
-        return BoostedBlend(self.name, features, LinearBlend.single(features, chosen))
+    def whole(self, task: Task, rows: LabelledRows, trees: int) -> CalibratedRanker:
+        best = LinearBlend.single(task.features, best_source(rows, task.features))
+        return BoostedBlend(self.name, task.features, best)
 
 
-class LightGbm(Learner):
-    """LightGBM alone, by an objective of its own; rows of sampled candidates count by weight."""
+class Trees(Learner):
+    """Trees without a blend."""
+
+    def ranker(self, features: Sequence[str], booster: Any) -> CalibratedRanker:
+        """The ranker of a booster, or of no tree."""
+        return BoostedBlend(self.name, features, LinearBlend.nothing(features), booster)
+
+
+class LightGbm(Trees):
+    """LightGBM by an objective of its own; sampled rows count by weight."""
 
     objective: ClassVar[str]
 
-    def watched(
-        self,
-        training: LabelledRows,
-        validation: LabelledRows,
-        features: Sequence[str],
-        settings: RankerConfig,
-    ) -> Learned:
-        if not splittable(training, settings):
-            return Learned(self._ranker(features, None), [0.0])
-        data = self._data(training, features)
-        booster, curve = train_watched(
-            data, self._data(validation, features, data), validation, settings, self.objective
-        )
-        return Learned(self._ranker(features, booster), curve)
+    def watched(self, task: Task, training: LabelledRows, validation: LabelledRows) -> Learned:
+        if not splittable(training, task.settings):
+            return Learned(self.ranker(task.features, None), [0.0])
+        data = self._data(training, task.features)
+        later = self._data(validation, task.features, data)
+        booster, curve = train_watched(data, later, validation, task.settings, self.objective)
+        return Learned(self.ranker(task.features, booster), curve)
 
-    def whole(
-        self, rows: LabelledRows, features: Sequence[str], settings: RankerConfig, trees: int
-    ) -> CalibratedRanker:
-        if not splittable(rows, settings):
-            return self._ranker(features, None)
-        data = self._data(rows, features)
-        return self._ranker(
-            features, lightgbm.train(parameters(settings, self.objective), data, trees)
-        )
+    def whole(self, task: Task, rows: LabelledRows, trees: int) -> CalibratedRanker:
+        import lightgbm
 
-    def _ranker(self, features: Sequence[str], booster: Any) -> CalibratedRanker:
-        return BoostedBlend(self.name, features, LinearBlend.nothing(features), booster)
+        if not splittable(rows, task.settings):
+            return self.ranker(task.features, None)
+        data = self._data(rows, task.features)
+        booster = lightgbm.train(parameters(task.settings, self.objective), data, trees)
+        return self.ranker(task.features, booster)
 
     def _data(
         self, rows: LabelledRows, features: Sequence[str], reference: lightgbm.Dataset | None = None
     ) -> lightgbm.Dataset:
+        import lightgbm
+
         return lightgbm.Dataset(
             rows.matrix,
             rows.positive,
@@ -204,47 +192,36 @@ class LambdaRank(LightGbm):
     objective = "lambdarank"
 
 
-class XgBoost(Learner):
+class XgBoost(Trees):
     """XGBoost by log loss: 500 trees of depth 6, rate 0.05, 0.8 of rows and columns a tree."""
 
     name = "xgboost"
     trees = 500
 
-    def watched(
-        self,
-        training: LabelledRows,
-        validation: LabelledRows,
-        features: Sequence[str],
-        settings: RankerConfig,
-    ) -> Learned:
-        xgboost = _xgboost()
+    def watched(self, task: Task, training: LabelledRows, validation: LabelledRows) -> Learned:
         curve: dict[str, dict[str, list[float]]] = {}
 
         def ndcg(score: np.ndarray, _: Any) -> tuple[str, float]:
             return "ndcg", ndcg_of(score, validation)
 
-        booster = xgboost.train(
-            self._parameters(settings),
-            _matrix(training, features),
+        booster = _xgboost().train(
+            self._parameters(task.settings),
+            _matrix(training, task.features),
             self.trees,
-            evals=[(_matrix(validation, features), "validation")],
+            evals=[(_matrix(validation, task.features), "validation")],
             custom_metric=ndcg,
             maximize=True,
-            early_stopping_rounds=settings.early_stopping,
+            early_stopping_rounds=task.settings.early_stopping,
             evals_result=curve,
             verbose_eval=False,
         )
         best = booster[: booster.best_iteration + 1]
-        return Learned(self._ranker(features, best), curve["validation"]["ndcg"])
+        return Learned(self.ranker(task.features, best), curve["validation"]["ndcg"])
 
-    def whole(
-        self, rows: LabelledRows, features: Sequence[str], settings: RankerConfig, trees: int
-    ) -> CalibratedRanker:
-        booster = _xgboost().train(self._parameters(settings), _matrix(rows, features), trees)
-        return self._ranker(features, booster)
-
-    def _ranker(self, features: Sequence[str], booster: Any) -> CalibratedRanker:
-        return BoostedBlend(self.name, features, LinearBlend.nothing(features), booster)
+    def whole(self, task: Task, rows: LabelledRows, trees: int) -> CalibratedRanker:
+        data = _matrix(rows, task.features)
+        booster = _xgboost().train(self._parameters(task.settings), data, trees)
+        return self.ranker(task.features, booster)
 
     def _parameters(self, settings: RankerConfig) -> dict[str, Any]:
         return {
@@ -260,15 +237,13 @@ class XgBoost(Learner):
 
 
 class Network(Learner):
-    """A network whose class fits and reads itself; fitted anew on other rows its scale differs."""
+    """A network whose class fits and loads itself; each fit has a scale of its own."""
 
     loads: ClassVar[type[MlpRanker | TwoTowerRanker]]
     refits = False
 
-    def whole(
-        self, rows: LabelledRows, features: Sequence[str], settings: RankerConfig, trees: int
-    ) -> CalibratedRanker:
-        return self.loads.fit(rows, features, settings.seed)
+    def whole(self, task: Task, rows: LabelledRows, trees: int) -> CalibratedRanker:
+        return self.loads.fit(rows, task.features, task.settings.seed)
 
 
 class Mlp(Network):
@@ -306,8 +281,8 @@ def fit_blend(rows: LabelledRows, features: Sequence[str]) -> LinearBlend:
 
 
 def best_source(rows: LabelledRows, features: Sequence[str]) -> str:
-    """The source or heuristic whose order is best."""
+    """The source or heuristic with the best order."""
     names = [name for name in features if name.endswith("_score")]
     names += [name for name in ("resource_allocation", "jaccard") if name in features]
-    places = {name: list(features).index(name) for name in names}
-    return max(names, key=lambda name: ndcg_of(np.nan_to_num(rows.matrix[:, places[name]]), rows))
+    column = {name: list(features).index(name) for name in names}
+    return max(names, key=lambda name: ndcg_of(np.nan_to_num(rows.matrix[:, column[name]]), rows))

@@ -11,7 +11,7 @@ import numpy as np
 
 from nextedge.models.rankers.labelled_rows import LabelledRows
 from nextedge.models.rankers.linear import LinearBlend
-from nextedge.models.rankers.ranker import MANIFEST, CalibratedRanker, Calibrator
+from nextedge.models.rankers.ranker import MANIFEST, CalibratedRanker, Calibrator, ranked_shares
 from nextedge.types import FloatArray
 
 HIDDEN = (256, 128, 64)
@@ -75,8 +75,7 @@ class MlpRanker(CalibratedRanker):
     def importance(self) -> dict[str, float]:
         share = np.abs(self.weights[0][0]).sum(axis=1).astype(np.float64)
         share /= max(float(share.sum()), 1e-12)
-        ranked = sorted(zip(self.features, share, strict=True), key=lambda pair: -pair[1])
-        return {name: round(float(value), 6) for name, value in ranked}
+        return ranked_shares(self.features, share)
 
     def save(self, directory: Path) -> None:
         self.scaling.save(directory)

@@ -17,7 +17,7 @@ MANIFEST = "ranker.json"
 
 
 class Ranker(ABC):
-    """Turns n candidates × f features into n calibrated probabilities."""
+    """Turns R candidates × F features into R calibrated probabilities."""
 
     name: str
     features: list[str]
@@ -36,8 +36,14 @@ class Ranker(ABC):
         """Write the ranker into an existing folder, without pickle."""
 
 
+def ranked_shares(features: Sequence[str], share: np.ndarray) -> dict[str, float]:
+    """Shares (float[F]) by feature, the largest first."""
+    ranked = sorted(zip(features, share, strict=True), key=lambda pair: -pair[1])
+    return {name: round(float(value), 6) for name, value in ranked}
+
+
 class CalibratedRanker(Ranker):
-    """Raw scores through a calibrator, and what every ranker keeps of itself."""
+    """Raw scores through a calibrator."""
 
     def __init__(self, name: str, features: Sequence[str], calibrator: Calibrator | None) -> None:
         self.name = name
@@ -76,8 +82,8 @@ class Calibrator:
     """A strictly increasing map from raw scores to probabilities.
 
     Centred isotonic regression (Oron, Flournoy, Statistics in Biopharmaceutical Research 2017):
-    lines through the centres of the blocks of an isotonic fit, whose flat steps would give
-    many candidates one probability and so lose the ranker's order.
+    lines through the centres of the blocks of an isotonic fit. The flat steps of a plain fit
+    would give many candidates one probability and so lose the ranker's order.
 
     Attributes:
         raw: float32[K] knots, increasing.
@@ -98,7 +104,7 @@ class Calibrator:
 
     @classmethod
     def load(cls, directory: Path, about: Mapping[str, Any]) -> Calibrator | None:
-        """The calibrator that a ranker's folder holds, if its manifest says so."""
+        """Read the calibrator of a ranker's folder; None where its manifest names none."""
         if not about["calibrated"]:
             return None
         return cls(

@@ -1,4 +1,4 @@
-"""Train a ranker on label windows and choose its number of trees."""
+"""Train every compared ranker on earlier windows, judge it on later ones, and choose one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from nextedge.config import RankerConfig
 from nextedge.errors import TrainingError
 from nextedge.models.rankers.labelled_rows import LabelledRows, ndcg_of
-from nextedge.models.rankers.learners import best_source, learners
+from nextedge.models.rankers.learners import Task, best_source, learners
 from nextedge.models.rankers.ranker import CalibratedRanker, Calibrator
 
 FEWEST_POSITIVES = 30
@@ -19,52 +19,48 @@ FEWEST_POSITIVES = 30
 def train(
     parts: list[LabelledRows], features: list[str], settings: RankerConfig
 ) -> tuple[CalibratedRanker | None, dict[str, Any]]:
-    """Choose and fit the ranker; None when there is nothing to learn from.
+    """Choose and fit the ranker; None where there is nothing to learn from.
 
-    Every model is judged on windows later than those it was fitted on, by the geometric mean
-    of NDCG@20 over them, so that one lucky window does not choose. Returns the ranker and
-    what was compared.
+    Args:
+        parts: labelled rows of each label window, in order.
+
+    Returns:
+        The ranker, and what was compared.
 
     Raises:
-        TrainingError: a model was asked for by name, and there are no labels to fit it.
+        TrainingError: the settings name a model, and there are no labels to fit it.
     """
     parts = [part for part in parts if (part.label > 0).any()]
     positives = sum(int((part.label > 0).sum()) for part in parts)
     if len(parts) < 2 or positives < FEWEST_POSITIVES:
-        found = f"{positives} in {len(parts)} windows"
-        if settings.model != "auto":
-            raise TrainingError(
-                f"ranker.model = {settings.model!r} needs {FEWEST_POSITIVES} new edges in at least "
-                f"two windows; found {found}: give more history, or use ranker.model = 'auto'"
-            )
-        reason = f"too few new edges to learn from: {found}, expected {FEWEST_POSITIVES} in two"
-        return None, {"model": "rough_score", "reason": reason, "ndcg": {}}
-    named = dict.fromkeys((*settings.compare, *_named(settings)))
-    names = list(named or RankerConfig().compare)  # ``auto`` has something to choose from
-    kinds = {name: learners()[name] for name in names}
-    ndcg: dict[str, list[float]] = {name: [] for name in kinds}
-    curves: dict[str, list[list[float]]] = {name: [] for name in kinds}
+        return None, _too_few(parts, positives, settings)
+    named = () if settings.model == "auto" else (settings.model,)
+    # ``auto`` needs models to choose from where the settings compare none.
+    names = list(dict.fromkeys((*settings.compare, *named)) or RankerConfig().compare)
+    task, kinds = Task(features, settings), {name: learners()[name] for name in names}
+    ndcg: dict[str, list[float]] = {name: [] for name in names}
+    curves: dict[str, list[list[float]]] = {name: [] for name in names}
     scores: dict[str, np.ndarray] = {}
     last: dict[str, CalibratedRanker] = {}
-    for place in range(1, len(parts)):
-        training, later = LabelledRows.joined(parts[:place]), parts[place]
+    for number in range(1, len(parts)):
+        training, later = LabelledRows.joined(parts[:number]), parts[number]
         for name, kind in kinds.items():
-            learned = kind.watched(training, later, features, settings)
+            learned = kind.watched(task, training, later)
             scores[name], last[name] = learned.ranker.raw(later.matrix), learned.ranker
             ndcg[name].append(ndcg_of(scores[name], later))
             curves[name].append(learned.curve)
+    # The geometric mean, so that one lucky window does not choose.
     mean = {name: _geometric_mean(values) for name, values in ndcg.items()}
-    chosen = settings.model if settings.model != "auto" else max(mean, key=lambda name: mean[name])
+    chosen = settings.model if named else max(mean, key=lambda name: mean[name])
     trees = best_trees(curves[chosen]) if any(curves[chosen]) else 0
-    rows = LabelledRows.joined(parts)
-    ranker = last[chosen]
+    rows, ranker = LabelledRows.joined(parts), last[chosen]
     if kinds[chosen].refits:
-        ranker = kinds[chosen].whole(rows, features, settings, trees)
+        ranker = kinds[chosen].whole(task, rows, trees)
+    # By the scores of a model that has not seen the last window: its own rows would look certain.
     ranker.calibrator = Calibrator.fit(scores[chosen], parts[-1].positive, parts[-1].weight)
-    reason = "as configured" if settings.model != "auto" else "best NDCG@20 on later windows"
     return ranker, {
         "model": chosen,
-        "reason": reason,
+        "reason": "as configured" if named else "best NDCG@20 on later windows",
         "trees": trees,
         "ndcg": {name: round(value, 6) for name, value in mean.items()},
         "ndcg_by_window": {
@@ -76,14 +72,22 @@ def train(
     }
 
 
-def _named(settings: RankerConfig) -> tuple[str, ...]:
-    return () if settings.model == "auto" else (settings.model,)
+def _too_few(parts: list[LabelledRows], positives: int, settings: RankerConfig) -> dict[str, Any]:
+    """What to report where there is no ranker; raises where the settings name one."""
+    found = f"{positives} in {len(parts)} windows"
+    if settings.model != "auto":
+        raise TrainingError(
+            f"ranker.model = {settings.model!r} needs {FEWEST_POSITIVES} new edges in at least "
+            f"two windows; found {found}: give more history, or use ranker.model = 'auto'"
+        )
+    reason = f"too few new edges to learn from: {found}, expected {FEWEST_POSITIVES} in two"
+    return {"model": "rough_score", "reason": reason, "ndcg": {}}
 
 
 def best_trees(curves: list[list[float]]) -> int:
     """The number of trees whose quality, relative to each window's best, is highest on average.
 
-    A window that stopped early is taken to stay at its last value.
+    A window that stopped early counts with its last value from there on.
     """
     longest = max(len(curve) for curve in curves)
     total = np.zeros(longest)

@@ -17,7 +17,7 @@ import numpy as np
 from nextedge.models.pytorch import import_torch
 from nextedge.models.rankers.labelled_rows import LabelledRows
 from nextedge.models.rankers.linear import LinearBlend
-from nextedge.models.rankers.ranker import MANIFEST, CalibratedRanker, Calibrator
+from nextedge.models.rankers.ranker import MANIFEST, CalibratedRanker, Calibrator, ranked_shares
 from nextedge.types import FloatArray
 
 HIDDEN = 128
@@ -100,8 +100,7 @@ class TwoTowerRanker(CalibratedRanker):
             moved = np.abs(self.towers[side]["hidden_weight"]).sum(axis=0)
             share[self._columns[side]] = moved
         share /= max(float(share.sum()), 1e-12)
-        ranked = sorted(zip(self.features, share, strict=True), key=lambda pair: -pair[1])
-        return {name: round(float(value), 6) for name, value in ranked}
+        return ranked_shares(self.features, share)
 
     def save(self, directory: Path) -> None:
         self.scaling.save(directory)
