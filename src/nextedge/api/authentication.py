@@ -44,8 +44,9 @@ class Authentication:
             await problem_of(unknown_key())(scope, receive, send)
             return
         tenant = None if caller is None else caller.tenant
-        if tenant is not None and scope["path"] not in self.unlimited:
-            seconds = tenant.quota.wait()
+        quota = None if tenant is None or tenant.quota.unlimited else tenant.quota
+        if quota is not None and scope["path"] not in self.unlimited:
+            seconds = quota.wait()
             if seconds > 0:
                 await _too_many(seconds)(scope, receive, send)
                 return

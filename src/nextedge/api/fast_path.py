@@ -166,9 +166,12 @@ def _asks(scope: Any) -> bool:
 def _plain(scope: Any, caller: Caller) -> tuple[str, str, Page, bool] | None:
     """User, surface, page and no explanation; None where the route must read the request."""
     path = _PATH.fullmatch(scope["path"])
-    if path is None or "read" not in caller.scopes or url_fault(scope) is not None:
+    query: bytes = scope["query_string"]
+    if path is None or "read" not in caller.scopes:
         return None
-    pairs = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+    if (b"%" in query or not query.isascii()) and url_fault(scope) is not None:
+        return None
+    pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
     values = dict(pairs)
     if len(values) != len(pairs) or "user_id" not in values or values.keys() - _PLAIN.keys():
         return None

@@ -52,7 +52,8 @@ class ResponseCache:
 
     def key(self, scope: Any, authorization: bytes) -> Hashable:
         """The key of a request's response."""
-        self._look()
+        if time.monotonic() - self._looked > LOOK_SECONDS:
+            self._look()
         # The version of the keys is read before the response is computed: one for a key that is
         # revoked meanwhile is never found again.
         return scope["path"], scope["query_string"], authorization, self._keys_version
@@ -79,11 +80,13 @@ class ResponseCache:
     def _is_valid(self, key: Hashable, cached: EncodedResponse) -> bool:
         """Whether the same release answers, and no event has changed the user's list."""
         response, session = cached.response, self.recommender.session
-        active, user, live = session.active.current_or_none(), response.user_id, response.live
+        active, user, live = session.active.now_or_none(), response.user_id, response.live
         if active is None or live is None:
             return False
-        release, overlay = active.of_user(user)[0], session.overlay
-        if response.release != release.id or response.edition != release.edition(response.query):
+        release, overlay = active.of_user(user)[0], session.live.overlay
+        if live.release is not release.token and (
+            response.release != release.id or response.edition != release.edition(response.query)
+        ):
             return False
         if overlay.current_version(user, shown=live.impressions, quick=True) != live.user:
             return False
@@ -97,11 +100,8 @@ class ResponseCache:
         return True
 
     def _look(self) -> None:
-        """See every tenth of a second whether other releases are active, or the keys changed."""
-        now = time.monotonic()
-        if now - self._looked <= LOOK_SECONDS:
-            return
-        self._looked, active = now, self.recommender.session.active.stamp
+        """Look whether other releases are active, or the keys changed."""
+        self._looked, active = time.monotonic(), self.recommender.session.active.stamp
         if active != self._active:
             self._responses.clear()  # none of them is sent again
         self._active = active

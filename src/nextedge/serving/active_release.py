@@ -84,7 +84,7 @@ class ActiveReleases:
         except NextEdgeError:
             return None
 
-    def current_or_none(self) -> Active | None:
+    def now_or_none(self) -> Active | None:
         """The active releases; None where none can be used."""
         try:
             return self.now()

@@ -56,11 +56,13 @@ class LiveVersion:
         user: ``Overlay.version`` of the query user.
         impressions: whether impressions count in it, as the policy leaves out recent ones.
         narrowed: events so far that hide a user or an item from others.
+        release: ``LoadedRelease.token`` of the release that answered.
     """
 
     user: tuple[int, int, int]
     impressions: bool
     narrowed: int
+    release: object
 
 
 @dataclass(frozen=True)

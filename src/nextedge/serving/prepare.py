@@ -94,7 +94,8 @@ def prepare(
     # that is too new would let it hide an event
     narrowed = len(overlay.narrowed)
     versions = tuple(
-        LiveVersion(overlay.version(user, shown=days > 0), days > 0, narrowed) for user in user_ids
+        LiveVersion(overlay.version(user, shown=days > 0), days > 0, narrowed, release.token)
+        for user in user_ids
     )
     requests = _requests(
         release, surface, policy, overlay, overlay.query_ids(user_ids), k, question
