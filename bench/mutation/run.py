@@ -77,7 +77,12 @@ def run_tests(folder: Path, tests: list[str]) -> tuple[int, str]:
         os.environ["PYTHONPATH"] = str(folder / "src")
         sys.path.insert(0, str(folder / "src"))
         options = ["-x", "-q", "-m", "not slow", "--tb=no", "-rfE", "-p", "no:cacheprovider"]
-        options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # what was imported before
+        options += [
+            "-p",
+            "no:schemathesis",
+            "-W",
+            "ignore::pytest.PytestAssertRewriteWarning",
+        ]  # what was imported before
         code = pytest.main([*options, *tests])
         sys.stdout.flush()
         os._exit(code)

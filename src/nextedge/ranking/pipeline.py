@@ -1,7 +1,7 @@
 """The two-stage path of one surface: sources → merge → features → ranker → re-ranker.
 
-Training, evaluation, ``recommend --all`` and a single request all run this object; the
-policy that follows is in ``nextedge.policy.policy``.
+Training, evaluation, ``recommend --all`` and a single request all run this object. The policy
+follows it (``nextedge.policy.policy``).
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ from nextedge.types import (
 RunSource = Callable[[str, Callable[[], Candidates]], Candidates | None]
 SCORE = "score"
 _WIDEST = 8.0
-"""Times its usual limit that a source gives at most, where a filter leaves few of what it finds."""
+"""Most candidates of a source, as a multiple of its limit, where a filter drops many of them."""
 
 
 def blank_of(name: str, values: np.ndarray) -> float | int:
-    """What a column holds for a candidate that no source found."""
+    """Value of a column for a candidate that no source has."""
     if name in (SCORE, ROUGH) or name.endswith(standard_column("")):
         return 0
     return np.nan if values.dtype.kind == "f" else int(np.iinfo(values.dtype).max)
@@ -56,27 +56,27 @@ def ordered(candidates: Candidates, score: FloatArray) -> Candidates:
 
 
 def ranked_as(ranked: Candidates, lists: Sequence[IndexArray]) -> Candidates:
-    """The given candidates of each query, in their order, with their columns in ``ranked``.
+    """The candidates of each list, in order, with their columns in ``ranked``.
 
-    One that is not among the ranked has score 0 and no other columns.
+    A candidate that is not in ``ranked`` has score 0 and blank columns.
     """
-    place: list[int] = []
+    positions: list[int] = []
     for rows, wanted in zip(ranked.rows(), lists, strict=True):
         known = {c: rows.start + at for at, c in enumerate(ranked.candidate[rows].tolist())}
-        place += [known.get(int(c), -1) for c in wanted]
-    row = np.asarray(place, np.int64)
-    found = row >= 0
+        positions += [known.get(int(c), -1) for c in wanted]
+    row = np.asarray(positions, np.int64)
+    is_ranked = row >= 0
     columns = {}
     for name, values in ranked.columns.items():
         columns[name] = np.full(len(row), blank_of(name, values), values.dtype)
-        columns[name][found] = values[row[found]]
+        columns[name][is_ranked] = values[row[is_ranked]]
     indptr = np.concatenate(([0], np.cumsum([len(wanted) for wanted in lists], dtype=np.int64)))
     return Candidates(indptr, np.concatenate(lists).astype(np.int32), columns)
 
 
 @dataclass(frozen=True, eq=False)
 class RankingPipeline:
-    """Everything that turns a batch of requests into ranked candidates.
+    """Turns a batch of requests into ranked candidates.
 
     Attributes:
         scope: snapshot and relation.
@@ -84,10 +84,10 @@ class RankingPipeline:
         limits: candidates per query of each source.
         size: candidates per query after the merge.
         features: the columns that the ranker reads.
-        ranker: orders the candidates; None ranks by the rough score.
-        cold_start_ranker: orders those of queries without an edge; None leaves them to ``ranker``.
-        reranker: orders the head of every list anew; None leaves it.
-        fusion: what a rank in each source is worth in the rough score.
+        ranker: orders the candidates; None orders by the rough score.
+        cold_start_ranker: orders those of queries without an edge; None: ``ranker`` does.
+        reranker: orders the head of every list anew; None keeps it.
+        fusion: worth of a rank in each source, in the rough score.
     """
 
     scope: Scope
@@ -101,22 +101,22 @@ class RankingPipeline:
     fusion: Fusion = field(default_factory=Fusion)
 
     def with_ranker(self, ranker: Ranker, cold_start: Ranker | None = None) -> RankingPipeline:
-        """The same line with rankers, and the columns in the order that they were trained on."""
+        """The same pipeline with rankers, and the features in the order of their training."""
         features = self.features.ordered_as(ranker.features)
         return replace(self, ranker=ranker, cold_start_ranker=cold_start, features=features)
 
     def over(self, scope: Scope) -> RankingPipeline:
-        """The same line over a scope of the same entities with other edges."""
+        """The same pipeline over a scope of the same entities with other edges."""
         sources = {name: source.over(scope) for name, source in self.sources.items()}
         reranker = None if self.reranker is None else replace(self.reranker, scope=scope)
         return replace(self, scope=scope, sources=sources, reranker=reranker)
 
     def retrieve(self, requests: Requests, run: RunSource = lambda _, find: find()) -> Candidates:
-        """Merged candidates of the sources, by rough score, none that a filter leaves out.
+        """Merged candidates of the sources, by rough score, without those that a filter drops.
 
         Args:
-            run: given the name of a source and what makes it find its candidates; None from it
-                leaves the source out.
+            run: gets the name of a source and the call that retrieves its candidates; returns
+                them, or None to leave the source out.
         """
         if not self.sources:
             return Candidates.empty(len(requests))
@@ -138,14 +138,14 @@ class RankingPipeline:
         """The union of the sources' candidates, by rough score, without those that a filter drops."""
         return merge_candidates(found, eligible(self.scope, requests), self.size, self.fusion)
 
-    def consider(self, requests: Requests, given: Candidates) -> Candidates:
-        """What was retrieved and, after it, those of the given pairs that no source found."""
+    def consider(self, requests: Requests, more: Candidates) -> Candidates:
+        """Retrieved candidates and, after them, those of ``more`` that no source has."""
         found = self.retrieve(requests)
         indptr, candidate = found.indptr, found.candidate
-        missing = np.ones(len(given), bool)
-        for mine, theirs in zip(given.rows(), found.rows(), strict=True):
-            missing[mine] = ~np.isin(given.candidate[mine], candidate[theirs])
-        added = given.keep(missing)
+        missing = np.ones(len(more), bool)
+        for rows, retrieved in zip(more.rows(), found.rows(), strict=True):
+            missing[rows] = ~np.isin(more.candidate[rows], candidate[retrieved])
+        added = more.keep(missing)
         where = np.repeat(indptr[1:], np.diff(added.indptr))
         columns = {
             name: np.insert(values, where, np.full(len(where), blank_of(name, values)))
@@ -160,7 +160,7 @@ class RankingPipeline:
         return self.features.matrix(FeatureInput(self.scope, requests, candidates))
 
     def renewed(self, requests: Requests, candidates: Candidates, matrix: FloatArray) -> FloatArray:
-        """float32[R, F]: features that were kept, those that events change computed again."""
+        """float32[R, F]: cached features, with those that events change computed again."""
         if not self.features.live:
             return matrix
         return self.features.renewed(FeatureInput(self.scope, requests, candidates), matrix)
@@ -168,10 +168,10 @@ class RankingPipeline:
     def score(
         self, requests: Requests, candidates: Candidates, matrix: FloatArray | None = None
     ) -> FloatArray:
-        """float32[R]: probability of each candidate, or its rough score where nothing ranks.
+        """float32[R]: probability of each candidate, or its rough score without a ranker.
 
         Args:
-            matrix: the features, where they are at hand.
+            matrix: the features, where the caller has them.
         """
         if self.ranker is None:
             return candidates.columns.get(ROUGH, np.zeros(0, np.float32))
@@ -182,22 +182,22 @@ class RankingPipeline:
         return parts
 
     def contributions(self, requests: Requests, candidates: Candidates) -> FloatArray | None:
-        """float32[R, F + 1]: what each feature adds to a candidate's raw score, the base last."""
+        """float32[R, F + 1]: contribution of each feature to the raw score, the base last."""
         if self.ranker is None or not len(candidates):
             return None
         matrix = self.matrix(requests, candidates)
         parts = np.zeros((len(matrix), matrix.shape[1] + 1), np.float32)
         for ranker, rows in self._ranked_by(requests, candidates):
-            found = ranker.contributions(matrix[rows])
-            if found is None:
+            part = ranker.contributions(matrix[rows])
+            if part is None:
                 return None
-            parts[rows] = found
+            parts[rows] = part
         return parts
 
     def _ranked_by(
         self, requests: Requests, candidates: Candidates
     ) -> list[tuple[Ranker, BoolArray | slice]]:
-        """Each ranker that is needed, and the rows that are its own."""
+        """Each ranker that the batch needs, and its rows."""
         assert self.ranker is not None
         query = requests.query
         cold = (query < 0) | (self.scope.graph.degree[np.maximum(query, 0)] == 0)
@@ -211,11 +211,7 @@ class RankingPipeline:
     def rank(
         self, requests: Requests, candidates: Candidates, matrix: FloatArray | None = None
     ) -> Candidates:
-        """The candidates with a ``score``, best first.
-
-        Args:
-            matrix: the features, where they are at hand.
-        """
+        """The candidates with a ``score``, best first; ``matrix`` as of ``score``."""
         return self.rerank(requests, ordered(candidates, self.score(requests, candidates, matrix)))
 
     def rerank(self, requests: Requests, ranked: Candidates) -> Candidates:

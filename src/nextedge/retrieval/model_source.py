@@ -65,7 +65,7 @@ class ModelSource(Source[ModelConfig]):
     def _nearest(
         self, index: Searcher, requests: Requests, limit: int, excluded: tuple[IntArray, IndexArray]
     ) -> Candidates:
-        """What the index finds: so many more than asked for as may have to be left out."""
+        """Candidates of the index; it is searched for ``limit`` and as many as may be excluded."""
         rows = np.flatnonzero(requests.query >= 0)
         vectors = self.arrays["query"][requests.query[rows]]
         hidden = np.diff(excluded[0])
@@ -75,7 +75,9 @@ class ModelSource(Source[ModelConfig]):
         row = np.repeat(rows, found.shape[1])
         keys = (np.repeat(np.arange(len(hidden)), hidden) << 32) | excluded[1]
         kept = (found.ravel() >= 0) & ~np.isin((row << 32) | found.ravel(), keys)
-        kept &= score.ravel() != 0  # a vector of zeros: nothing is known of it
+        kept &= (
+            score.ravel() != 0
+        )  # a vector of zeros belongs to a node that the model has not seen
         kept &= np.repeat(np.abs(vectors).sum(axis=1) > 0, found.shape[1])
         size = np.bincount(row[kept], minlength=len(requests))
         indptr = np.concatenate(([0], np.cumsum(size)))
@@ -97,7 +99,7 @@ def source_of(model: type[Model[Any]]) -> type[ModelSource]:
 
 
 def training_data(scope: Scope) -> TrainingData:
-    """What a model may read of a scope."""
+    """Return the part of a scope that a model may read."""
     snapshot, own = scope.snapshot, scope.relation.self_typed
     users = _user_features(scope)
     items = users if own else _item_features(scope)

@@ -1,4 +1,4 @@
-"""Popular candidates: overall, trending, and in the query's own segments."""
+"""Popular candidates: overall, trending, and in the query's segments."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class TrendingConfig(Settings):
 
 
 class Trending(SharedOrder[TrendingConfig]):
-    """Candidates by their edges, each counted 2^(-age / half-life)."""
+    """Candidates by their edges, each weighing 2^(-age / half-life)."""
 
     name = "trending"
     reason = "trending"
@@ -94,8 +94,8 @@ class SegmentConfig(Settings):
 class Segment(Source[SegmentConfig]):
     """Candidates popular among users who share the query's attribute values.
 
-    For every value (a city, an industry, an age group) the lift-free share of its members'
-    edges that go to the candidate; a query adds up its values.
+    The score is the sum, over the query's values (a city, an industry, an age group), of the share
+    of the value's members' edges that go to the candidate.
     """
 
     name = "segment"
@@ -115,7 +115,7 @@ class Segment(Source[SegmentConfig]):
         return take_rows(sparse_from_arrays(self.arrays, "values"), requests.query)
 
     def evidence(self, query: int, candidate: int) -> tuple[str, dict[str, object]] | None:
-        """The value of the query in whose segment the candidate is most popular."""
+        """Return the query's value in whose segment the candidate is most popular."""
         if query < 0:
             return None
         values = sparse_from_arrays(self.arrays, "values")
@@ -151,7 +151,7 @@ class Segment(Source[SegmentConfig]):
 def first_of_order(
     scope: Scope, requests: Requests, order: IndexArray, score: FloatArray, limit: int
 ) -> Candidates:
-    """The first candidates of one order that is the same for all, without the excluded."""
+    """Return the first candidates of an order that all queries share, without excluded ones."""
     indptr, excluded = scope.excluded(requests)
     size = np.zeros(len(requests), np.int64)
     found = np.empty((len(requests), min(limit, len(order))), np.int32)
@@ -199,7 +199,7 @@ def _ranked(score: FloatArray, scope: Scope) -> Arrays:
 
 
 def _segments(attributes: Attributes) -> list[str]:
-    """Category columns whose values are shared by enough users to have a popularity."""
+    """Category columns whose values have five users or more on average."""
     names = []
     for name in attributes.of_kind(ColumnKind.CATEGORY):
         column = attributes.columns[name]
@@ -231,7 +231,8 @@ def _as_rows(matrix: sparse.csr_matrix) -> SparseRows:
 def _most_shared(members: sparse.csr_matrix, graph: Graph, n: int) -> SparseRows:
     """For every value the n candidates with the largest share of its members' edges, best first.
 
-    The share is of ten edges more, so that few edges make none. Ties go to the smaller candidate.
+    Ten edges are added to the total, so that a value with few edges has small shares. Ties go to the
+    smaller candidate.
     """
     of_value = members.T.tocsr()
     values = of_value.shape[0]
@@ -282,7 +283,7 @@ def _share(  # type: ignore[no-untyped-def]
 
 
 def take_rows(rows: SparseRows, query: IndexArray) -> SparseRows:
-    """The rows of the given queries; unknown queries get an empty one."""
+    """Return the rows of the given queries; an unknown query has an empty row."""
     known = query >= 0
     start = np.where(known, rows.indptr[np.maximum(query, 0)], 0)
     size = np.where(known, rows.indptr[np.maximum(query, 0) + 1] - start, 0)

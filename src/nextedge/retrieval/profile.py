@@ -1,8 +1,7 @@
-"""Candidates who share attribute values with the query, weighted by what the graph shows.
+"""Candidates that share attribute values with the query, weighted by homophily in the graph.
 
-Every value of every category and tag column is a node; a column weighs as much as sharing
-one of its values raises the odds of an edge (its homophily lift in the tenant's own graph),
-and a value as much as it is rare.
+The weight of a column is its homophily lift: how much sharing one of its values raises the odds of
+an edge in the tenant's graph. Rare values weigh more.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ class ProfileConfig(Settings):
 
 
 class Profile(Source[ProfileConfig]):
-    """People with the same school, company, skills, …; needs no edge of the query."""
+    """People with the same school, company, skills, …; the query needs no edge."""
 
     name = "profile"
     relations = (CONNECTS,)

@@ -1,7 +1,7 @@
 """Candidates by a random walk with restart over the tenant's graph of every relation.
 
-The walk moves over connections and engagements alike (users and items are nodes of one
-graph), so that it reaches people through shared items and items through people.
+The walk of ``combined_walk`` follows connections and engagements alike: users and items are nodes of
+one graph, so it reaches people through shared items, and items through people.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Candidates who came or were active most recently: gives the new a first chance."""
+"""Candidates that joined or were active most recently: new ones get a first chance."""
 
 from __future__ import annotations
 

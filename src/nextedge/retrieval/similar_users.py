@@ -1,4 +1,4 @@
-"""Items through people: what the query's most similar users, or connections, engage with."""
+"""Items through people: items of the query's most similar users, or of its connections."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 One edge a line, two ids and at most a weight and a time after them, separated by commas,
 semicolons, tabs or spaces; a header, the size line of a Matrix Market file and comments (``#``,
-``%``, ``//``) are passed over; ``.gz`` is read as it is.
+``%``, ``//``) are skipped; ``.gz`` is read too.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _SNIFFED_LINES = 1000
 
 @dataclass(frozen=True)
 class _Dialect:
-    """How the lines of a file are cut: a regular expression, and whether the first names."""
+    """The separator of a file, whether it has a header, and its number of columns."""
 
     separator: str  # a comma, a semicolon, or a regular expression
     header: bool
@@ -110,7 +110,7 @@ def _select(path: Path) -> str:
 
 
 def _fields(separator: str) -> str:
-    """SQL that cuts a line; between quotes, commas and semicolons separate nothing."""
+    """SQL that splits a line; commas and semicolons between quotes do not separate."""
     if separator not in _QUOTING:
         return f"string_split_regex(trim(line), {literal(separator)})"
     field = rf"""\s*("(?:[^"]|"")*"|[^{separator}]*)\s*(?:{separator}|$)"""
@@ -166,7 +166,7 @@ def _require_edges(connection: duckdb.DuckDBPyConnection, source: Path) -> None:
 
 
 def _columns(connection: duckdb.DuckDBPyConnection) -> tuple[str, list[str]]:
-    """The final SELECT, and what was decided of the extra columns."""
+    """The final SELECT, and notes on the extra columns."""
     names = [row[0] for row in connection.execute("DESCRIBE edges").fetchall()]
     whole = connection.execute(
         "SELECT bool_and(regexp_matches(field_1, $1) AND TRY_CAST(field_1 AS BIGINT) IS NOT NULL "

@@ -1,7 +1,7 @@
 """MovieLens in its public layouts: 100K, 1M (and 10M), and the CSV files of "latest" and later.
 
-A rating is taken as the weight of an interaction with the event ``rating``. Genres become a
-list, the first of them the category. F. M. Harper and J. A. Konstan, The MovieLens Datasets:
+A rating becomes the weight of an interaction with the event ``rating``. Genres become a list; the
+first one is the category. F. M. Harper and J. A. Konstan, The MovieLens Datasets:
 History and Context, ACM TiiS 5(4), 2015.
 """
 
@@ -42,7 +42,7 @@ _NOTE = "the rating is the weight of an interaction with the event 'rating'"
 
 @dataclass(frozen=True)
 class _Layout:
-    """One public layout: the file that tells it, and a SELECT per table of ours."""
+    """One public layout: the file that identifies it, and a SELECT per table of ours."""
 
     marker: str
     selects: Callable[[Path], dict[str, str]]

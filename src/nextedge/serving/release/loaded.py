@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from nextedge.config import RENAMED_SETTINGS, Config, SurfaceConfig
-from nextedge.data.ids import IdMap
+from nextedge.data.ids import IdMap, arrow_positions
 from nextedge.errors import InputError, UnknownSurfaceError, nearest
 from nextedge.events.state.overlay import Overlay
 from nextedge.graph.scope import Scope
@@ -208,7 +208,7 @@ class LoadedRelease:
         names = self._displays[table]
         if names is None:
             return [self.display(table, int(position)) for position in positions]
-        shown = names.take(pa.array(positions)).to_pylist()
+        shown = names.take(arrow_positions(positions)).to_pylist()
         return [
             str(name) if name else self.display(table, int(position))
             for name, position in zip(shown, positions, strict=True)
