@@ -23,7 +23,7 @@ from nextedge.build.cache.fingerprint import objects_fingerprint
 from nextedge.build.step import Step
 from nextedge.build.suppression import SuppressedUsers, suppress, suppressed_users
 from nextedge.config import Config, RankerConfig
-from nextedge.data.erased_users import Forgotten
+from nextedge.data.erased_users import ErasedUsers
 from nextedge.data.report import CheckReport, Finding
 from nextedge.data.validation import validate
 from nextedge.engines.base import Engine
@@ -74,7 +74,7 @@ class TablesStep(Step):
             "fingerprint": self.fingerprint,
             "create_users": self.config.events.create_users,
             "patience": _patience(self.config),
-            "forgotten": Forgotten(self.config.state_path).fingerprint(),
+            "forgotten": ErasedUsers(self.config.state_path).fingerprint(),
         }
 
     def run(self, inputs: Mapping[str, Path], output: Path, progress: Progress) -> None:
@@ -128,7 +128,7 @@ class TablesStep(Step):
         """Recorded events, without erased users, and without unknown users that are dropped."""
         events = recorded_events(self.config)
         ids = {str(i) for e in events for i in (e.user_id, e.candidate_id) if i is not None}
-        left_out = set(Forgotten(self.config.state_path).among(ids))
+        left_out = set(ErasedUsers(self.config.state_path).among(ids))
         users = output / f"{schema.USERS}.parquet"
         dropped = self.config.data.dangling == "drop" and not self.config.events.create_users
         if dropped and users.exists():

@@ -1,7 +1,7 @@
-"""One table from what was given to what later steps rely on, every loss counted.
+"""Cleans one table for later steps, and counts every dropped row.
 
-All counting runs inside the engine: one pass judges every row and counts per reason, one
-more finds duplicates, and only the few rows that are shown as examples come into Python.
+All counting runs inside the engine: one pass judges every row and counts by reason, one more
+finds duplicates, and only the few rows of examples come into Python.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _EXAMPLES = 3
 
 @dataclass(frozen=True)
 class Context:
-    """What cleaning one table needs to know of the rest of the tenant."""
+    """The rest of the tenant, as far as cleaning one table depends on it."""
 
     engine: Engine
     clean: Mapping[str, Table]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nextedge.config import Config
-from nextedge.data.erased_users import Forgotten
+from nextedge.data.erased_users import ErasedUsers
 from nextedge.errors import EventError
 from nextedge.events.clock import Clock
 from nextedge.events.event import Event, parse_event
@@ -65,7 +65,7 @@ class Ingest:
         strangers: called where ``events.create_users`` is off.
     """
 
-    def __init__(self, config: Config, forgotten: Forgotten, strangers: Strangers) -> None:
+    def __init__(self, config: Config, forgotten: ErasedUsers, strangers: Strangers) -> None:
         self.config = config
         self.forgotten = forgotten
         self.strangers = strangers

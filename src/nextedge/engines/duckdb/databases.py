@@ -46,7 +46,9 @@ def _read_duckdb(session: DuckDBSession, source: DatabaseTable) -> ir.Table:
             "main",
         )
     except duckdb.Error as error:
-        raise DataError(f"{source.shown}: not readable as a DuckDB database: {error}") from None
+        raise DataError(
+            f"{source.public_url}: not readable as a DuckDB database: {error}"
+        ) from None
     _require_table(source, tables)
     return session.define(f"SELECT * FROM {alias}.{quoted(schema or 'main')}.{quoted(name)}")
 
@@ -64,7 +66,9 @@ def _read_sqlite(session: DuckDBSession, source: DatabaseTable) -> ir.Table:
             batches = _sqlite_batches(connection, source.table, schema)
             return _load(session, pa.RecordBatchReader.from_batches(schema, batches))
     except sqlite3.Error as error:
-        raise DataError(f"{source.shown}: not readable as an SQLite database: {error}") from None
+        raise DataError(
+            f"{source.public_url}: not readable as an SQLite database: {error}"
+        ) from None
 
 
 def _sqlite_schema(connection: sqlite3.Connection, table: str) -> pa.Schema:
@@ -114,9 +118,9 @@ def _read_postgresql(session: DuckDBSession, source: DatabaseTable) -> ir.Table:
         with adbc.connect(source.url) as connection, connection.cursor() as cursor:
             return _fetch_postgresql(session, cursor, source)
     except adbc.Error as error:
-        reason = str(error).replace(source.url, source.shown).splitlines()[0]
+        reason = str(error).replace(source.url, source.public_url).splitlines()[0]
         raise DataError(
-            f"{source.shown}: the server cannot be read: {reason}; check host, database, user, "
+            f"{source.public_url}: the server cannot be read: {reason}; check host, database, user, "
             f"password and table"
         ) from None
 
@@ -149,5 +153,5 @@ def _require_table(source: DatabaseTable, tables: list[str]) -> None:
     bare = source.table.removeprefix("main.").removeprefix("public.")
     if bare not in tables and source.table not in tables:
         raise DataError(
-            f"{source.shown}: no table {source.table!r}; {nearest(source.table, tables)}"
+            f"{source.public_url}: no table {source.table!r}; {nearest(source.table, tables)}"
         )

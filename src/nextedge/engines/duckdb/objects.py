@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from nextedge.errors import BucketError, DataError, MissingDependencyError
 from nextedge.storage.bucket import Bucket, Entry
 from nextedge.storage.faults import fault
-from nextedge.storage.locations import shown
+from nextedge.storage.locations import public_url
 from nextedge.storage.opening import PATIENT_SECONDS, SCHEMES, client_options, retry_config
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def find_objects(location: str) -> list[tuple[str, Entry]]:
     except BucketError as error:
         raise _as_fault(error) from None
     if not entries:
-        raise DataError(f"{shown(location)}: no such object; check the setting in [data]")
+        raise DataError(f"{public_url(location)}: no such object; check the setting in [data]")
     return [(f"{whole.url}/{entry.name}", entry) for entry in entries]
 
 
@@ -84,7 +84,7 @@ def store_fault(location: str, error: Exception) -> BucketError | DataError | No
     """The store's error while DuckDB read; None where another error was the cause."""
     if "Error performing" not in str(error) and "obstore" not in str(error):
         return None
-    return _as_fault(fault(shown(location), "read", error))
+    return _as_fault(fault(public_url(location), "read", error))
 
 
 def _as_fault(error: BucketError) -> BucketError | DataError:

@@ -19,7 +19,7 @@ from nextedge.engines.duckdb.session import DuckDBSession, literal
 from nextedge.engines.duckdb.text import read_csv, read_jsonl
 from nextedge.errors import DataError
 from nextedge.storage.duckdb_errors import refuses_writing
-from nextedge.storage.locations import DatabaseTable, Files, parse_location, shown
+from nextedge.storage.locations import DatabaseTable, Files, parse_location, public_url
 from nextedge.storage.opening import is_bucket
 
 if TYPE_CHECKING:
@@ -42,14 +42,14 @@ def read_location(session: DuckDBSession, location: str, base: Path) -> ir.Table
             source = _find_objects(session, source)
         return _read_files(session, source)
     except FileNotFoundError as error:
-        raise DataError(f"{shown(location)}: no such file ({error})") from None
+        raise DataError(f"{public_url(location)}: no such file ({error})") from None
     except PermissionError as error:
-        raise DataError(f"{shown(location)}: may not be read ({error}); allow it") from None
+        raise DataError(f"{public_url(location)}: may not be read ({error}); allow it") from None
     except duckdb.Error as error:
         if refuses_writing(error):
             raise
         fault = store_fault(location, error) if is_bucket(location) else None
-        raise fault or DataError(unreadable(shown(location), error)) from None
+        raise fault or DataError(unreadable(public_url(location), error)) from None
 
 
 def unreadable(where: str, error: Exception) -> str:
@@ -82,9 +82,9 @@ def _find_objects(session: DuckDBSession, files: Files) -> Files:
         names = store.glob(location) if pattern else [location] * store.exists(location)
     except Exception as error:  # each store's library has errors of its own
         raise DataError(
-            f"{shown(location)}: the store cannot be asked: {error}; check the name, the "
+            f"{public_url(location)}: the store cannot be asked: {error}; check the name, the "
             f"credentials and the network"
         ) from error
     if not names:
-        raise DataError(f"{shown(location)}: no such object; check the setting in [data]")
+        raise DataError(f"{public_url(location)}: no such object; check the setting in [data]")
     return replace(files, paths=tuple(store.unstrip_protocol(name) for name in sorted(names)))

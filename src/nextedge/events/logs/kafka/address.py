@@ -33,7 +33,7 @@ Settings = Mapping[str, str | int | bool]
 class KafkaAddress:
     """A topic of a cluster; ``producer`` and ``consumer`` are settings of librdkafka."""
 
-    shown: str
+    public_url: str
     """The URL as it may be printed: without credentials and options."""
     topic: str
     producer: Settings = field(repr=False)
@@ -64,19 +64,19 @@ def parse_address(url: str, tenant: str) -> KafkaAddress:
     credentials, _, hosts = parts.netloc.rpartition("@")
     topic = unquote(parts.path).strip("/") or "nextedge-{tenant}"
     topic = topic.replace("{tenant}", tenant)
-    shown = f"kafka://{hosts}/{topic}"
+    public_url = f"kafka://{hosts}/{topic}"
     if not all(
         re.fullmatch(r"(\[[0-9A-Fa-f:]+\]|[^:\[\]]+)(:\d{1,5})?", host) for host in hosts.split(",")
     ):
-        raise ConfigError(f"{shown}: expected kafka://host:9092,host2:9092/topic")
+        raise ConfigError(f"{public_url}: expected kafka://host:9092,host2:9092/topic")
     if not _TOPIC.fullmatch(topic) or topic in (".", ".."):
         raise ConfigError(
-            f"{shown}: a topic's name has 1 to {249 - len(DEAD_LETTERS)} of letters, digits, "
+            f"{public_url}: a topic's name has 1 to {249 - len(DEAD_LETTERS)} of letters, digits, "
             "'.', '_' and '-'"
         )
-    both, producer, consumer = _options(parse_qsl(parts.query, keep_blank_values=True), shown)
+    both, producer, consumer = _options(parse_qsl(parts.query, keep_blank_values=True), public_url)
     both = {"bootstrap.servers": hosts, **_login(credentials), **both}
-    return KafkaAddress(shown, topic, {**both, **producer}, {**both, **consumer})
+    return KafkaAddress(public_url, topic, {**both, **producer}, {**both, **consumer})
 
 
 def _login(credentials: str) -> dict[str, str]:
@@ -93,30 +93,32 @@ def _login(credentials: str) -> dict[str, str]:
 
 
 def _options(
-    given: list[tuple[str, str]], shown: str
+    given: list[tuple[str, str]], public_url: str
 ) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
     """Options of every client, of producers and of consumers."""
     settings: dict[tuple[str, ...], dict[str, str]] = {_BOTH: {}, _PRODUCER: {}, _CONSUMER: {}}
     for option, value in given:
         name = option.removesuffix(_FROM_ENVIRONMENT)
         if name != option:
-            value = _from_environment(option, value, shown)
+            value = _from_environment(option, value, public_url)
         elif _SECRET.search(name):
             raise ConfigError(
-                f"{shown}: {name} is a secret; name an environment variable that holds it: "
+                f"{public_url}: {name} is a secret; name an environment variable that holds it: "
                 f"?{name}{_FROM_ENVIRONMENT}=KAFKA_SECRET"
             )
         name = "sasl.mechanisms" if name == "sasl.mechanism" else name
         prefixes = next((some for some in settings if name.startswith(some)), None)
         if prefixes is None:
             known = ", ".join(sorted(_BOTH + _PRODUCER + _CONSUMER))
-            raise ConfigError(f"{shown}: {name!r} is no option here; options begin with: {known}")
+            raise ConfigError(
+                f"{public_url}: {name!r} is no option here; options begin with: {known}"
+            )
         settings[prefixes][name] = value
     return settings[_BOTH], settings[_PRODUCER], settings[_CONSUMER]
 
 
-def _from_environment(option: str, variable: str, shown: str) -> str:
+def _from_environment(option: str, variable: str, public_url: str) -> str:
     value = os.environ.get(variable)
     if value is None:
-        raise ConfigError(f"{shown}: {option}: the environment has no variable {variable!r}")
+        raise ConfigError(f"{public_url}: {option}: the environment has no variable {variable!r}")
     return value

@@ -59,9 +59,9 @@ class KafkaCluster:
             import confluent_kafka  # noqa: F401
         except ImportError:
             raise MissingDependencyError(
-                "confluent-kafka", "kafka", f"The broker {address.shown}"
+                "confluent-kafka", "kafka", f"The broker {address.public_url}"
             ) from None
-        self.shown = address.shown
+        self.public_url = address.public_url
         self.topic = address.topic
         self.prefix = f"nextedge-{tenant}:"
         """Prefix of the ids of the tenant's groups; no tenant's name has a colon."""
@@ -117,7 +117,7 @@ class KafkaCluster:
             except BufferError:
                 if time.monotonic() > until:
                     raise LogFullError(
-                        f"{self.shown}: the brokers take events slower than they come; try again "
+                        f"{self.public_url}: the brokers take events slower than they come; try again "
                         "later"
                     ) from None
                 producer.poll(0.05)
@@ -153,7 +153,7 @@ class KafkaCluster:
                 raise self.fault(metadata.error, f"topic {topic!r}")
             if time.monotonic() > until:
                 raise StorageError(
-                    f"{self.shown}: there is no topic {topic!r}; make it, as with: "
+                    f"{self.public_url}: there is no topic {topic!r}; make it, as with: "
                     f"kafka-topics.sh --create --topic {topic} --partitions 12"
                 )
             time.sleep(0.1)
@@ -192,7 +192,7 @@ class KafkaCluster:
                 if partition in left and offset >= ends[partition] - 1:
                     left.discard(partition)
             if left and time.monotonic() > until:
-                raise StorageError(f"{self.shown}: gave nothing for {_SILENCE_SECONDS:g} s")
+                raise StorageError(f"{self.public_url}: gave nothing for {_SILENCE_SECONDS:g} s")
 
     @contextlib.contextmanager
     def asking(self, group: str, settings: Mapping[str, Any] = QUESTION) -> Iterator[Client]:
@@ -242,7 +242,7 @@ class KafkaCluster:
         from confluent_kafka import KafkaError, KafkaException
 
         cause = error.args[0] if isinstance(error, KafkaException) else error
-        text = f"{self.shown}: {what}: {_text(error)}"
+        text = f"{self.public_url}: {what}: {_text(error)}"
         if isinstance(cause, KafkaError) and cause.code() == KafkaError.MSG_SIZE_TOO_LARGE:
             return TooLargeError(text)
         return StorageError(text)
@@ -272,7 +272,7 @@ class KafkaCluster:
         try:
             return kind(dict(settings), logger=_LOGGER)
         except (KafkaException, TypeError, ValueError) as error:
-            raise ConfigError(f"{self.shown}: {_text(error)}") from None
+            raise ConfigError(f"{self.public_url}: {_text(error)}") from None
 
 
 def _text(error: object) -> str:

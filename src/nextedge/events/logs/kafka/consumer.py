@@ -126,7 +126,7 @@ class KafkaConsumer(Consumer):
             owned = {part.partition for part in self._client.assignment()}
             if taken_away or polled.keys() - owned:
                 raise StorageError(
-                    f"{self._cluster.shown}: group {self._group!r} was shared out anew before the "
+                    f"{self._cluster.public_url}: group {self._group!r} was shared out anew before the "
                     "commit; what was polled will be delivered again"
                 )
             if polled:
@@ -154,7 +154,7 @@ class KafkaConsumer(Consumer):
         while len(self._answers) < self._asked:
             if time.monotonic() > until:
                 raise StorageError(
-                    f"{self._cluster.shown}: no answer to a commit in {_COMMIT_SECONDS:g} s; what "
+                    f"{self._cluster.public_url}: no answer to a commit in {_COMMIT_SECONDS:g} s; what "
                     "was polled will be delivered again"
                 )
             self._take(1, pause)

@@ -114,7 +114,7 @@ class KafkaLog(Log):
             return {int(key): int(value) for key, value in json.loads(after or "{}").items()}
         except (ValueError, TypeError, AttributeError):
             raise LiveStateError(
-                f"{self.cluster.shown}: {after!r} is no position of this log"
+                f"{self.cluster.public_url}: {after!r} is no position of this log"
             ) from None
 
     def consumer(self, group: str) -> Consumer:
@@ -193,7 +193,7 @@ class KafkaLog(Log):
                 client.poll(0.1)
             if not assigned or not offsets.keys() <= assigned[0]:
                 raise StorageError(
-                    f"{self.cluster.shown}: group {group!r} has consumers that run, or did seconds ago; "
+                    f"{self.cluster.public_url}: group {group!r} has consumers that run, or did seconds ago; "
                     "stop them and try again"
                 )
             places = [TopicPartition(self.topic, *part) for part in offsets.items()]

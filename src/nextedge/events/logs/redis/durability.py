@@ -58,7 +58,7 @@ class Durability:
                 "events.log: %s acknowledges before it has written: events of its last second, or "
                 "since it last wrote, may be lost with it; set appendonly yes and appendfsync "
                 "always in redis.conf%s",
-                self._client.shown,
+                self._client.public_url,
                 "" if version >= _WAITS_FOR_DISK else ", or appendonly yes from Redis 7.2 on",
             )
         self._known = info["run_id"], waits
@@ -99,7 +99,9 @@ class Durability:
         self._client.call(begin)
         self._wait()
         if _text(self._files().get(status)) != "ok":
-            raise StorageError(f"{self._client.shown}: files not written ({status}): run it again")
+            raise StorageError(
+                f"{self._client.public_url}: files not written ({status}): run it again"
+            )
 
     def _wait(self) -> None:
         """Wait until Redis writes no file."""
@@ -114,7 +116,7 @@ class Durability:
         ):
             if time.monotonic() > until:
                 raise StorageError(
-                    f"{self._client.shown}: erased from memory, but its files are still being "
+                    f"{self._client.public_url}: erased from memory, but its files are still being "
                     "written anew: run it again later"
                 )
             time.sleep(_LOOK_SECONDS)

@@ -160,7 +160,7 @@ def wait_for_replicas(
         found, laggards = stream.laggards(state)
         if found.home != state.home:
             raise StorageError(
-                f"{stream.shown}: was started again while events were stored; send them again"
+                f"{stream.public_url}: was started again while events were stored; send them again"
             )
     # a replica without a renewal since holds no lease; one with a renewal is only slow
     gone = [part for name in laggards[::2] if name in first for part in (name, first[name])]

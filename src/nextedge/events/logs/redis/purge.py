@@ -46,4 +46,6 @@ def erase(stream: RedisStream, doomed: Sequence[Position]) -> tuple[State, list[
 
 def _check(stream: RedisStream, locked: int) -> None:
     if not locked:
-        raise StorageError(f"{stream.shown}: another purge of these events is under way; try later")
+        raise StorageError(
+            f"{stream.public_url}: another purge of these events is under way; try later"
+        )
