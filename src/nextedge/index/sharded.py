@@ -85,19 +85,9 @@ class ShardedIndex:
             IndexRecallError: the recall of one shard, or of all together, is below the target.
         """
         bounds = shard_bounds(len(vectors), min(shards, len(vectors)))
-        index = cls(
-            [
-                VectorIndex.build(
-                    vectors[low:high],
-                    queries,
-                    k=k,
-                    target_recall=target_recall,
-                    seed=seed,
-                    **settings,
-                )
-                for low, high in pairwise(bounds)
-            ]
-        )
+        settings |= {"k": k, "target_recall": target_recall, "seed": seed}
+        ranges = pairwise(bounds)
+        index = cls([VectorIndex.build(vectors[a:b], queries, **settings) for a, b in ranges])
         index.check(vectors, queries, k, target_recall, seed)
         return index
 
@@ -200,14 +190,10 @@ def _load_shards(
 
 def merged(parts: Sequence[SearchResult], queries: int, k: int) -> SearchResult:
     """The k best results of several shards for the same queries, best first, ties by position."""
-    position = np.concatenate(
-        [np.zeros((queries, 0), np.int32), *(positions for positions, _ in parts)], 1
-    )
-    score = np.concatenate(
-        [np.zeros((queries, 0), np.float32), *(scores for _, scores in parts)], 1
-    )
-    order = np.lexsort((position, -score), axis=1)[:, :k]
-    return np.take_along_axis(position, order, 1), np.take_along_axis(score, order, 1)
+    none = np.zeros((queries, 0), np.int32), np.zeros((queries, 0), np.float32)
+    position_QN, score_QN = (np.concatenate(side, 1) for side in zip(none, *parts, strict=True))
+    order_QK = np.lexsort((position_QN, -score_QN), axis=1)[:, :k]
+    return np.take_along_axis(position_QN, order_QK, 1), np.take_along_axis(score_QN, order_QK, 1)
 
 
 def shard_bounds(size: int, shards: int) -> list[int]:

@@ -37,26 +37,22 @@ class SharedItems(Source[SharedItemsConfig]):
         forward, backward = self.scope.snapshot.engagements, self.scope.snapshot.engaged_by
         connections, config = self.scope.graph, self.config
         found = top_bipartite(
-            forward.indptr,
-            forward.indices,
-            backward.indptr,
-            backward.indices,
+            forward.adjacency,
+            backward.adjacency,
             requests.query,
             n=limit,
             min_common=config.min_common,
             score=config.score,
             hub_cap=config.hub_cap or None,
-            exclude=(connections.indptr, connections.indices),
+            exclude=connections.adjacency,
         )
         return Candidates(found.indptr, found.candidate, {"score": getattr(found, config.score)})
 
     def pair_scores(self, requests: Requests, candidates: Candidates) -> FloatArray:
         forward, backward = self.scope.snapshot.engagements, self.scope.snapshot.engaged_by
         found = bipartite_pair_scores(
-            forward.indptr,
-            forward.indices,
-            backward.indptr,
-            backward.indices,
+            forward.adjacency,
+            backward.adjacency,
             requests.query,
             candidates.indptr,
             candidates.candidate,

@@ -65,10 +65,8 @@ class SimilarUsers(NeighborItems[SimilarUsersConfig]):
     def neighbors(self, requests: Requests) -> SparseRows:
         forward, backward = self.scope.snapshot.engagements, self.scope.snapshot.engaged_by
         found = top_bipartite(
-            forward.indptr,
-            forward.indices,
-            backward.indptr,
-            backward.indices,
+            forward.adjacency,
+            backward.adjacency,
             requests.query,
             n=self.config.neighbors,
             min_common=1,
