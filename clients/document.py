@@ -1,6 +1,6 @@
 """Write clients/openapi.json, from which the TypeScript types are made.
 
-python clients/document.py && (cd clients/typescript && npm run generate)
+python clients/document.py && npm --prefix clients/typescript run build
 """
 
 from __future__ import annotations

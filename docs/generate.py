@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from reference import PAGES
 from scale_tables import tables
 from walks import listed, small_tenant, walk_of_a_build, walk_of_a_request
 
@@ -279,6 +280,8 @@ if __name__ == "__main__":
     events = HOME / "events.md"
     events.write_text(documented(events.read_text(encoding="utf-8")), encoding="utf-8")
     (HOME / "walks.md").write_text(walks(), encoding="utf-8")
+    for page, text in PAGES.items():
+        (HOME / "reference" / page).write_text(text(), encoding="utf-8")
     (HOME / "features.md").write_text(features(), encoding="utf-8")
     (HOME / "results.md").write_text(results(), encoding="utf-8")
     (HOME / "ranking.md").write_text(rankers(), encoding="utf-8")

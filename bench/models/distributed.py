@@ -29,7 +29,7 @@ from nextedge.config import TrainingConfig
 from nextedge.cores import thread_count
 from nextedge.graph.csr import build_graph, mirrored
 from nextedge.models.artifact import Artifact
-from nextedge.models.distributed.job import ARTIFACT, TOLD, write_job
+from nextedge.models.distributed.job import ARTIFACT, PROGRESS, write_job
 from nextedge.models.distributed.launcher import ProgressOfRanks, launcher_of, threads_of
 from nextedge.models.model import TrainingData
 from nextedge.models.neural.graphsage import GraphSage
@@ -63,8 +63,8 @@ def measured(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_job(folder, GraphSage(), replace(data, partitioned=graph == "partitioned"), config)
-        told = ProgressOfRanks(
-            folder / TOLD, "graphsage", lambda *_: ends.append(time.perf_counter())
+        progress = ProgressOfRanks(
+            folder / PROGRESS, "graphsage", lambda *_: ends.append(time.perf_counter())
         )
         launcher = launcher_of(TrainingConfig(processes=processes))
         if launcher is None:
@@ -72,10 +72,10 @@ def measured(
             process = subprocess.Popen(command, env={**os.environ, **threads_of(1)})
             while process.poll() is None:
                 time.sleep(0.05)
-                told.read()
+                progress.read()
         else:
-            launcher.run(folder, told)
-        told.read()
+            launcher.run(folder, progress)
+        progress.read()
         fitted = Artifact.load(folder / ARTIFACT)
         about = dict(fitted.about.get("processes", {}))
     if launcher is None:  # the first that runs, so that no other child was larger
@@ -98,9 +98,9 @@ def main() -> None:
     parser.add_argument("--edges", type=int, default=2_000_000)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--dry", action="store_true", help="print, and write nothing")
-    given = parser.parse_args()
-    data = planted(given.nodes, given.edges)
-    trainer = {"epochs": given.epochs, "patience": given.epochs}
+    options = parser.parse_args()
+    data = planted(options.nodes, options.edges)
+    trainer = {"epochs": options.epochs, "patience": options.epochs}
     config = GraphSageConfig.model_validate({"trainer": trainer})
     rows: list[dict[str, Any]] = []
     ways = [(1, "replicated")] + [(n, way) for n in (2, 4) for way in ("replicated", "partitioned")]
@@ -110,8 +110,8 @@ def main() -> None:
         row["ratio"] = round(row["epochs_per_s"] / first["epochs_per_s"], 2)
         rows.append(row)
         print(json.dumps(row), flush=True)
-    if not given.dry:
-        facts = {**vars(given), "cores": thread_count(), "date": f"{date.today()}", "rows": rows}
+    if not options.dry:
+        facts = {**vars(options), "cores": thread_count(), "date": f"{date.today()}", "rows": rows}
         path = Path(__file__).parent / "results" / "distributed.json"
         path.write_text(json.dumps(facts, indent=1) + "\n")
 

@@ -5,7 +5,8 @@
     python bench/mutation/run.py --all-tests        # then all of `make test` for those not caught
 
 ``faults.toml`` lists the faults: a file, its text and the faulty text, and the tests that are
-likeliest to fail. Results are appended to ``results.jsonl``.
+likeliest to fail. Results are appended to
+``results.jsonl`` in the folder of the copy.
 """
 
 from __future__ import annotations
@@ -18,11 +19,33 @@ import subprocess
 import sys
 import time
 import tomllib
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 HERE = Path(__file__).parent
 CHECKOUT = HERE.parents[1]
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+os.environ.setdefault("NUMBA_CACHE_DIR", str(CHECKOUT / ".cache" / "numba" / "mutation"))
+# Imported once, before each fault is planted in a forked process: no module of ours.
+for _name in (
+    "duckdb",
+    "fastapi.testclient",
+    "ibis",
+    "lightgbm",
+    "numba",
+    "pandas",
+    "pyarrow.compute",
+    "pyarrow.parquet",
+    "scipy.sparse",
+    "sklearn.isotonic",
+    "typer",
+):
+    import_module(_name)
+
 CAUGHT, PASSED = 1, 0
 """Exit codes of pytest; any other says that no test ran."""
 
@@ -43,18 +66,32 @@ def copied(folder: Path) -> Path:
 
 
 def run_tests(folder: Path, tests: list[str]) -> tuple[int, str]:
-    """Exit code of pytest, and the first failure in its words."""
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-m", "not slow", "--tb=no", "-rfE"]
-    done = subprocess.run(
-        [*command, *tests],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(folder / "src"), "PYTHONDONTWRITEBYTECODE": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    failures = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-    return done.returncode, failures[0] if failures else done.stdout[-300:] + done.stderr[-300:]
+    """Exit code of pytest in a forked process, and the first failure in its words."""
+    log = folder / "pytest.log"
+    child = os.fork()
+    if not child:
+        with log.open("w") as output:
+            os.dup2(output.fileno(), 1)
+            os.dup2(output.fileno(), 2)
+        os.chdir(folder)
+        os.environ["PYTHONPATH"] = str(folder / "src")
+        sys.path.insert(0, str(folder / "src"))
+        options = ["-x", "-q", "-m", "not slow", "--tb=no", "-rfE", "-p", "no:cacheprovider"]
+        options += [
+            "-p",
+            "no:schemathesis",
+            "-W",
+            "ignore::pytest.PytestAssertRewriteWarning",
+        ]  # what was imported before
+        code = pytest.main([*options, *tests])
+        sys.stdout.flush()
+        os._exit(code)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    said = log.read_text()
+    failures = [line for line in said.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    if code == CAUGHT and not failures:
+        raise SystemExit(said)  # pytest itself failed
+    return code, failures[0] if failures else said[-300:]
 
 
 def out_of_date(folder: Path, faults: list[dict[str, Any]]) -> list[str]:
@@ -104,8 +141,9 @@ def main() -> None:
     for fault in chosen:
         result = planted(folder, fault, all_tests=asked.all_tests)
         caught += result["caught"]
-        with (HERE / "results.jsonl").open("a") as file:
+        with (folder / "results.jsonl").open("a") as file:
             file.write(json.dumps(result) + "\n")
+        print(flush=True, end="")
         print(f"{'caught' if result['caught'] else 'MISSED':7} {result['fault']}: {result['by']}")
     print(f"{caught} of {len(chosen)} caught")
 

@@ -1,10 +1,10 @@
-"""Fits the laws of ``nextedge plan`` to what was measured, and checks them on the largest size.
+"""Fits the laws of ``nextedge plan`` to the measurements, and checks them on the largest build.
 
     python bench/plan/check.py [--results DIR] [--ship]
 
 Laws fitted without the largest build predict it, step by step: each step of 5 % of the time or
-more, and the whole, must be met within 25 %. The laws of all sizes are then drawn, with their
-exponents, and with ``--ship`` written to the package. Exit 1 where a prediction misses.
+more, and the whole, must be met within 25 %. ``--ship`` writes the laws of all sizes into the
+package. Exit 1 where a prediction misses.
 """
 
 from __future__ import annotations
@@ -13,37 +13,63 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from nextedge.build.cache.memory_budget import NEEDS
+sys.path.insert(0, str(Path(__file__).parent))
+
+from fit import fit_law
+
 from nextedge.config import SurfaceConfig
-from nextedge.errors import InputError
 from nextedge.planning import coefficients as shipped
 from nextedge.planning.coefficients import Coefficients
 from nextedge.planning.degrees import Degrees
-from nextedge.planning.drivers import bounded_labels, driver_of, drivers, reach
-from nextedge.planning.laws import Law, fit_law, slope
-from nextedge.planning.offline import need_gib, stages_of
+from nextedge.planning.steps import steps_of, surface_drivers
 from nextedge.planning.workload import Size, Workload
 
-HOME = Path(__file__).parents[2]
 RESULTS = Path(__file__).parent / "results"
-WITHIN = 0.25
-MATTERS = 0.05
+WITHIN, MATTERS = 0.25, 0.05
 SURFACES = {kind: SurfaceConfig(kind=kind) for kind in ("people", "items")}
-FREE = {"cpu search", "wall search"}
-"""Laws whose exponent theory does not fix: cells looked into grow with the root of the vectors."""
-CONSTANT = {
-    "bytes list",
-    "memory worker",
-    "memory publish people",
-    "memory publish items",
-    *(f"memory {step} {kind}" for step in ("embed", "index") for kind in SURFACES),
-}
-"""What does not grow with a tenant, beyond what the plan adds by itself (vectors, live state)."""
+TENANTS = ("build", "graph", "degree")
 TELLING = 0.1
-"""Seconds below which a part is too short to tell its exponent: it is taken to be 1."""
+"""Seconds below which a part is too short to tell its exponent: it is 1."""
+NEGLIGIBLE = 0.01
+"""Share of the time of all fits of a surface below which a source has no law."""
+DRIVERS = {
+    "tables": "rows",
+    "entities": "rows",
+    "snapshot": "records",
+    "graphs": "records",
+    "network": "records",
+    "sources": "nodes",
+    "fit": "nodes",
+    "fit items ease": "items",
+    "fit items slist": "items",
+    "fit items item_cooccurrence": "interactions",
+    "fit items item_knn": "interactions",
+    "fit items graph_filter": "interactions",
+    "labels": "labelled candidates",
+    "training": "training rows",
+    "queries": "evaluated candidates",
+    "impressions": "evaluated impressions",
+    "publish": "listed candidates",
+    "release": "release MiB",
+    "request": "looked at",
+    "labelled": "users",
+    "evaluated": "users",
+    "bytes": "candidates",
+}
+"""What each part grows with, by its algorithm; by the part's first word unless named in full."""
+RENAMED = {
+    "cpu evaluate ": "cpu impressions ",
+    "count labelled ": "labelled ",
+    "count evaluated ": "evaluated ",
+}
+ADDED = {"cpu fusion ": "cpu labels ", "cpu rank ": "cpu labels "}
+"""Short parts, which count as one of those that grow alike."""
+UNUSED = ("bytes list", "cpu sources people", "cpu sources items")
+QUANTITIES = ("cpu", "output", "bytes", "labelled", "evaluated")
 Rows = list[dict[str, Any]]
 
 
@@ -55,130 +81,113 @@ def load(folder: Path) -> Rows:
     return rows
 
 
-def observations(rows: Rows) -> dict[str, list[tuple[float, float]]]:
-    """(driver, value) of every law."""
-    found: dict[str, list[tuple[float, float]]] = {}
-    for row in rows:
-        at = dict(row.get("drivers", {}))
-        if "size" in row:
-            at = build_drivers(row)
-        for law, value in row["values"].items():
-            driver = _driver(law, row["kind"], at)
-            if driver is not None and driver > 0:
-                found.setdefault(law, []).append((driver, float(value)))
-    return found
+def values_of(row: Mapping[str, Any]) -> dict[str, float]:
+    """The measurements by the names of their laws."""
+    values: dict[str, float] = {}
+    for name, value in row["values"].items():
+        for old, new in (RENAMED | (ADDED if row["kind"] == "build" else {})).items():
+            if name.startswith(old):
+                name = new + name.removeprefix(old)
+        values[name] = values.get(name, 0.0) + value
+    return values
 
 
-def build_drivers(row: Mapping[str, Any]) -> dict[str, float]:
-    """Drivers of a tenant's measurement."""
+def drivers(row: Mapping[str, Any], kind: str) -> dict[str, float]:
+    """What the laws of a surface grow with, in a measured tenant."""
     size, values = Size(**row["size"]), row["values"]
-    labels = {
-        kind: bounded_labels(
-            size.users, values[f"count labelled {kind}"], values[f"count evaluated {kind}"], surface
-        )
-        for kind, surface in SURFACES.items()
-        if f"count labelled {kind}" in values
+    counts = (values.get(f"count {of} {kind}", 0.0) for of in ("labelled", "evaluated"))
+    written = ("entities", "snapshot", "sources people", "sources items")
+    return surface_drivers(size, SURFACES[kind], *counts) | {
+        "release MiB": sum(values.get(f"output {step}", 0.0) for step in written),
+        "looked at": (size.wedges / size.entries)
+        if kind == "people"
+        else size.interactions / size.users,
+        "candidates": values.get(f"count candidates {kind}", 0.0),
     }
-    reached = {kind: reach(size, surface) for kind, surface in SURFACES.items()}
-    found = drivers(size, labels, reached)
-    written = ("entities", "snapshot", *(f"sources {kind}" for kind in SURFACES))
-    found["release"] = sum(values.get(f"output {step}", 0.0) for step in written)
-    for kind, looked_at in (("people", size.neighbor_degree), ("items", size.history)):
-        found[f"looked at by {kind}"] = looked_at
-        found[f"candidates of {kind}"] = values.get(f"count candidates {kind}", 0.0)
+
+
+def observations(rows: Rows) -> dict[str, tuple[str, list[float], list[float]]]:
+    """Of every law: the name of its driver, the drivers, and the values."""
+    found: dict[str, tuple[str, list[float], list[float]]] = {}
+    for row in rows:
+        for law, value in values_of(row).items():
+            quantity, _, part = law.partition(" ")
+            if row["kind"] not in TENANTS:
+                name, driver = next(iter(row["drivers"].items()))
+                driver = driver if quantity in ("cpu", "bytes") else 0.0
+            else:
+                part = part if quantity in ("cpu", "output", "memory") else law
+                name = DRIVERS.get(part, DRIVERS.get(part.split()[0], ""))
+                kind = "items" if " items" in law else "people"
+                used = law not in UNUSED and (quantity in QUANTITIES or law == "memory tables")
+                driver = drivers(row, kind).get(name, 0.0) if used else 0.0
+            if driver > 0:
+                seen = found.setdefault(law, (name, [], []))
+                seen[1].append(driver)
+                seen[2].append(float(value))
     return found
-
-
-def _driver(law: str, kind: str, at: Mapping[str, float]) -> float | None:
-    """The driver of a law in a measurement; None where it is no law."""
-    quantity, _, rest = law.partition(" ")
-    part = rest.split()[0] if rest else ""
-    if kind not in ("build", "graph", "degree"):
-        return next(iter(at.values()))
-    if law in CONSTANT:
-        return at["nodes"]
-    if rest == "release":
-        return at["release"]
-    if quantity == "bytes":
-        return at[f"candidates of {part}"]
-    if part == "request" or quantity == "tail":
-        return at[f"looked at by {rest.split()[1] if part == 'request' else part}"]
-    if quantity == "step" or part == "all" or rest.startswith("candidates"):
-        return None
-    try:
-        return at[driver_of(law)]
-    except KeyError:
-        return None
 
 
 def fit(rows: Rows) -> Coefficients:
     """Laws of everything that was measured at two sizes or more."""
-    laws: dict[str, Law] = {}
-    for name, seen in observations(rows).items():
-        drivers_of, values = [x for x, _ in seen], [y for _, y in seen]
-        if name in CONSTANT:
-            laws[name] = constant(seen)
+    machine = max((row["machine"] for row in rows), key=lambda machine: machine["load"])
+    cores = machine["cores"]
+    laws = {}
+    seen = observations(rows)
+    walls = observations([{**row, "values": _walls(row)} for row in rows])
+    for law, (name, driver, value) in seen.items():
+        if len(set(driver)) < 2 or (law.startswith("cpu fit") and _negligible(law, seen)):
             continue
-        timed = name.startswith(("cpu ", "wall ")) and max(values) >= TELLING
-        try:
-            laws[name] = fit_law(
-                drivers_of,
-                values,
-                None if timed else 1.0,
-                **({"lowest": 0.5} if name in FREE else {}),
-            )
-        except InputError:
-            continue  # one size alone
+        timed = law.startswith("cpu ") and max(value) >= TELLING
+        # the cells that a search looks into grow with the root of the vectors
+        lowest = 0.5 if law == "cpu search" else 0.8
+        found = fit_law(driver, value, None if timed else 1.0, lowest, name)
+        if timed and law in walls:
+            # other jobs on the machine only lower it, so the best size tells most
+            rates = (cpu / max(wall, 1e-9) for cpu, wall in zip(value, walls[law][2], strict=True))
+            busy = min(max(1.0, *rates), cores)
+            parallel = 0.0 if cores <= 1 else 1 - (cores / busy - 1) / (cores - 1)
+            found = replace(found, parallel=round(parallel, 3))
+        laws[law] = found
     sizes: dict[str, list[int]] = {}
     for row in rows:
         sizes.setdefault(row["kind"], []).append(row["at"])
-    where = max((row["machine"] for row in rows), key=lambda machine: machine["load"])
-    about = {
-        **where,
-        "sizes": {kind: sorted(found) for kind, found in sizes.items()},
-        "command": "python bench/plan/measure.py",
-    }
+    about = {**machine, "sizes": sizes, "command": "python bench/plan/measure.py"}
     return Coefficients(laws, about)
 
 
-def constant(seen: list[tuple[float, float]]) -> Law:
-    """The largest value that was seen, at any driver."""
-    drivers_of, values = [x for x, _ in seen], [y for _, y in seen]
-    return Law(
-        max(values),
-        0.0,
-        1.0,
-        min(drivers_of),
-        max(drivers_of),
-        len(seen),
-        slope(drivers_of, values),
-        1 - min(values) / max(max(values), 1e-12),
+def _walls(row: Mapping[str, Any]) -> dict[str, float]:
+    """The wall seconds of each part, under the name of its CPU seconds."""
+    values = row["values"]
+    counts = {name: value for name, value in values.items() if name.startswith(("count", "output"))}
+    return counts | {
+        name.replace("wall", "cpu", 1): value
+        for name, value in values.items()
+        if name.startswith("wall ")
+    }
+
+
+def _negligible(law: str, seen: Mapping[str, tuple[str, list[float], list[float]]]) -> bool:
+    kind = law.rsplit(" ", 1)[0]
+    return max(seen[law][2]) < NEGLIGIBLE * sum(
+        max(values) for name, (_, _, values) in seen.items() if name.startswith(kind)
     )
 
 
 def predicted(row: Mapping[str, Any], laws: Coefficients) -> dict[str, float]:
-    """Seconds of every step of a build of that size, by the laws."""
+    """CPU seconds of every step of a build of that size, by the laws."""
     size = Size(**row["size"])
-    degrees = Degrees(
-        size.degree, size.wedges / size.users, size.wedges / size.users, 0.0, "counted"
-    )
-    stages = stages_of(Workload(size, degrees, surfaces=SURFACES), laws)
-    return {
-        stage.name: stage.cpu_seconds(laws)
-        for stage in stages
-        if not stage.name.startswith("candidates")
-    }
+    second = size.wedges / size.users
+    degrees = Degrees(size.entries / size.users, second, second, 0.0, "counted")
+    steps = steps_of(Workload(size, degrees, surfaces=SURFACES), laws)
+    return {step.name: step.cpu_seconds for step in steps if not step.name.startswith("candidates")}
 
 
-def measured(row: Mapping[str, Any], quantity: str = "cpu") -> dict[str, float]:
-    """Seconds of every step, as they were."""
-    values, prefix = row["values"], f"step {quantity} "
-    found = {
-        name.removeprefix(prefix): value
-        for name, value in values.items()
-        if name.startswith(prefix)
-    }
-    return {**found, "release": values[f"{quantity} release"]}
+def measured(row: Mapping[str, Any]) -> dict[str, float]:
+    """CPU seconds of every step, as measured."""
+    prefix = "step cpu "
+    steps = {n.removeprefix(prefix): v for n, v in row["values"].items() if n.startswith(prefix)}
+    return {**steps, "release": row["values"]["cpu release"]}
 
 
 def check(rows: Rows) -> dict[str, Any]:
@@ -187,45 +196,23 @@ def check(rows: Rows) -> dict[str, Any]:
     if len(builds) < 3:
         raise SystemExit(f"{len(builds)} builds measured; the check needs three or more")
     largest = builds[-1]
-    laws = fit([row for row in rows if row["kind"] not in ("build",) or row is not largest])
+    laws = fit([row for row in rows if row is not largest])
     said, was = predicted(largest, laws), measured(largest)
-    total = sum(was.values())
+    said["total"], was["total"] = sum(said[name] for name in was), sum(was.values())
     steps = {
         name: {
             "predicted": round(said[name], 2),
-            "measured": round(was[name], 2),
-            "ratio": round(said[name] / max(was[name], 1e-9), 3),
-            "share": round(was[name] / total, 3),
+            "measured": round(seconds, 2),
+            "ratio": round(said[name] / max(seconds, 1e-9), 3),
+            "share": round(seconds / was["total"], 3),
         }
-        for name in was
-    }
-    steps["total"] = {
-        "predicted": round(sum(said[name] for name in was), 2),
-        "measured": round(total, 2),
-        "ratio": round(sum(said[name] for name in was) / total, 3),
-        "share": 1.0,
+        for name, seconds in was.items()
     }
     return {"users": largest["at"], "from": [row["at"] for row in builds[:-1]], "steps": steps}
 
 
-def peaks(rows: Rows) -> dict[str, tuple[int, float, float]]:
-    """Of each step: users of the largest build, its peak in MiB, and what it asks for before it
-    starts (0 where it asks for nothing).
-    """
-    found: dict[str, tuple[int, float, float]] = {}
-    for row in sorted(rows, key=lambda row: row["at"]):
-        for name, value in row["values"].items():
-            step = name.removeprefix("memory ")
-            if name != step and "size" in row and not step.startswith(("publish", "worker", "all")):
-                size = Size(**row["size"])
-                known = step.split()[0] in NEEDS
-                asked = need_gib(step.split()[0], size) * 1024 if known else 0.0
-                found[step] = (round(size.users), round(value, 1), round(asked, 1))
-    return found
-
-
 def missed(found: Mapping[str, Any]) -> list[str]:
-    """Steps that matter and were not met."""
+    """Steps that matter and that the laws did not meet."""
     return [
         name
         for name, step in found["steps"].items()
@@ -233,95 +220,51 @@ def missed(found: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def show(found: Mapping[str, Any]) -> None:
-    """The table of the check."""
-    sizes = ", ".join(f"{size:,}" for size in found["from"])
-    print(f"{found['users']:,} users, predicted from {sizes}: CPU seconds")
-    print(f"{'step':<20}{'predicted':>10}{'measured':>10}{'ratio':>7}{'share':>7}")
-    for name, step in sorted(found["steps"].items(), key=lambda each: -each[1]["share"]):
-        print(
-            f"{name:<20}{step['predicted']:>10.1f}{step['measured']:>10.1f}{step['ratio']:>7.2f}{step['share']:>7.1%}"
+def lines(found: Mapping[str, Any]) -> list[str]:
+    """The table of the check, in Markdown."""
+    text = [
+        f"{found['users']:,} users, predicted from {' and '.join(f'{n:,}' for n in found['from'])}:",
+        "",
+        "| step | predicted CPU s | measured | ratio | share |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for name, step in sorted(found["steps"].items(), key=lambda item: -item[1]["share"]):
+        if step["share"] >= 0.01:
+            text.append(
+                f"| {name} | {step['predicted']:.1f} | {step['measured']:.1f} | "
+                f"{step['ratio']:.2f} | {step['share']:.0%} |"
+            )
+    return text
+
+
+def save(laws: Coefficients, path: Path) -> None:
+    """Write the file that ``nextedge plan`` reads, one law a line."""
+    rows = (
+        f" {json.dumps(name)}: "
+        + json.dumps(
+            {
+                k: float(f"{v:.6g}") if isinstance(v, float) else v
+                for k, v in asdict(law).items()
+                if v != 0.0 or k in "ab"
+            }
         )
-
-
-def plot(rows: Rows) -> list[Path]:
-    """Steps' seconds and memory against users, kernels against their drivers, with exponents."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
-    pictures = {
-        "cpu": (_of_steps(rows, "build", "step cpu "), "users", "CPU seconds"),
-        "memory": (_of_steps(rows, "graph", "memory "), "users", "peak anonymous memory, MiB"),
-        "parts": (_of_kernels(rows), "wedges, vectors × dimensions, events", "CPU seconds"),
-    }
-    drawn = []
-    for name, (curves, across, up) in pictures.items():
-        figure, axes = pyplot.subplots(figsize=(8, 5))
-        colours = pyplot.get_cmap("tab20").colors  # type: ignore[attr-defined]
-        axes.set_prop_cycle(color=colours)
-        last = {part: points[-1][1] for part, points in curves.items()}
-        for part in sorted(curves, key=lambda part: -last[part]):
-            x, y = zip(*curves[part], strict=True)
-            axes.loglog(x, y, "o-", markersize=4, label=f"{part}: {slope(x, y):.2f}")
-        axes.set_xlabel(across)
-        axes.set_ylabel(up)
-        axes.legend(fontsize=7, title="exponent", loc="center left", bbox_to_anchor=(1.0, 0.5))
-        axes.grid(alpha=0.3)
-        figure.tight_layout()
-        drawn.append(HOME / "docs" / "images" / f"scale_{name}.png")
-        figure.savefig(drawn[-1], dpi=110)
-        pyplot.close(figure)
-    return drawn
-
-
-Curves = dict[str, list[tuple[float, float]]]
-
-
-def _of_steps(rows: Rows, kind: str, prefix: str) -> Curves:
-    """Points of each step against users."""
-    found: Curves = {}
-    for row in rows:
-        if row["kind"] == kind:
-            if "cpu all" in row["values"] and prefix == "step cpu ":
-                found.setdefault("whole build", []).append(
-                    (row["size"]["users"], row["values"]["cpu all"])
-                )
-            for name, value in row["values"].items():
-                step = name.removeprefix(prefix)
-                if (
-                    name.startswith(prefix)
-                    and value > 0
-                    and not step.startswith(("publish", "worker"))
-                ):
-                    found.setdefault(step, []).append((row["size"]["users"], value))
-    return {name: sorted(points) for name, points in found.items()}
-
-
-def _of_kernels(rows: Rows) -> Curves:
-    seen = observations([row for row in rows if "drivers" in row])
-    return {
-        name.removeprefix("cpu "): sorted(points)
-        for name, points in seen.items()
-        if name.startswith("cpu ")
-    }
+        for name, law in sorted(laws.laws.items())
+    )
+    head = f'{{"format": {shipped.FORMAT},\n"measured": {json.dumps(dict(laws.measured))},\n'
+    path.write_text(head + '"laws": {\n' + ",\n".join(rows) + "\n}}\n", encoding="utf-8")
 
 
 def main() -> None:
-    """Fit, check, draw; ship where asked."""
+    """Fit and check; ship where asked."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--ship", action="store_true", help="write the laws to the package")
-    given = parser.parse_args()
-    rows = load(given.results)
+    options = parser.parse_args()
+    rows = load(options.results)
     found, laws = check(rows), fit(rows)
-    show(found)
-    for path in plot(rows):
-        print(f"drawn: {path}")
-    laws = Coefficients(laws.laws, {**laws.measured, "check": found, "memory": peaks(rows)})
-    if given.ship:
-        laws.save(Path(shipped.__file__).parent / shipped.FILE)
+    print("\n".join(lines(found)))
+    if options.ship:
+        save(laws, Path(shipped.__file__).parent / shipped.FILE)
         print(f"written: {len(laws.laws)} laws")
     if missed(found):
         print(f"not within {WITHIN:.0%}: {', '.join(missed(found))}")

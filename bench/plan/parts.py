@@ -26,7 +26,7 @@ from nextedge.build.step import StepRunner
 from nextedge.build.time_split import surface_history
 from nextedge.build.training_set import training_set
 from nextedge.models.neural.graphsage import GraphSage
-from nextedge.retrieval.source import source_classes
+from nextedge.retrieval.registry import source_classes
 
 
 class Clock:

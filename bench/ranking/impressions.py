@@ -21,7 +21,7 @@ import polars as pl
 from rich.console import Console
 
 from nextedge import Recommender
-from nextedge.evaluation.impressions import Choice, best_of_each, measure_shown
+from nextedge.evaluation.impressions import Choice, best_of_each, measure_impressions
 from nextedge.evaluation.off_policy import off_policy_value
 from nextedge.serving.messages import RecommendationRequest
 
@@ -108,7 +108,7 @@ def _told_by_random(
         axis=1,
     )
     clipped = np.clip(ranked, 1e-7, 1 - 1e-7)
-    found = measure_shown(
+    found = measure_impressions(
         taken,
         np.arange(len(taken)),
         {

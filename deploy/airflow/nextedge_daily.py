@@ -1,18 +1,17 @@
 """The daily build of one tenant: each task is one call of the command line.
 
-Put this file into Airflow's DAG folder; `nextedge` must be installed where the tasks run, and the
-tenant's folder be the same for all of them. A task that is tried again goes on with what its
-former try, and the tasks before it, have finished: see docs/operations.md.
+Put this file into Airflow's DAG folder. Install `nextedge` on the workers, and give all of them the
+same tenant folder. A retry continues from the finished steps: see docs/operations.md.
 
 Settings are environment variables of the DAG processor and the workers:
 
 - NEXTEDGE_CONFIG: the tenant's nextedge.toml, or its folder (default /data)
 - NEXTEDGE_SURFACES: names with commas between them (default people,items)
-- NEXTEDGE_SCHEDULE: when (default 0 3 * * *)
-- NEXTEDGE_POOL: pool of the tasks that build (default default_pool). One build at a time runs on
-  a tenant, and others wait: a pool of one slot lets them wait in Airflow, not on a worker.
-- NEXTEDGE_PUBLISHED_USERS: for how many users candidates are found ahead (default 100000)
-- NEXTEDGE: the command itself (default nextedge)
+- NEXTEDGE_SCHEDULE: cron schedule (default 0 3 * * *)
+- NEXTEDGE_POOL: pool of the build tasks (default default_pool). One build at a time runs on a
+  tenant: with a pool of one slot the others wait in Airflow, not on a worker.
+- NEXTEDGE_PUBLISHED_USERS: number of users with published candidates (default 100000)
+- NEXTEDGE: the command (default nextedge)
 """
 
 from __future__ import annotations
@@ -40,17 +39,17 @@ BAD_INPUT = 2
 
 
 class Call(BashOperator):
-    """One call of the command line. Bad data or settings (exit 2) are not tried again."""
+    """One call of the command line, without a retry for bad data or settings (exit 2)."""
 
     def execute(self, context: Any) -> Any:
-        """Run it; its last line of output is what later tasks may read."""
+        """Run the command; later tasks can read its last line of output."""
         try:
             return super().execute(context)
         except AirflowSkipException as error:
             raise AirflowFailException(f"{self.bash_command}: bad data or settings") from error
 
 
-def call(task_id: str, command: str, **given: Any) -> Call:
+def call(task_id: str, command: str, **options: Any) -> Call:
     """A task that calls ``nextedge`` with a command that may name $RUN and $RELEASE."""
     return Call(
         task_id=task_id,
@@ -58,12 +57,12 @@ def call(task_id: str, command: str, **given: Any) -> Call:
         env={"RUN": "{{ run_id }}", "RELEASE": "{{ ti.xcom_pull(task_ids='release') or '' }}"},
         append_env=True,
         skip_on_exit_code=BAD_INPUT,
-        **given,
+        **options,
     )
 
 
 def release_id(last_line: str) -> str:
-    """The id of the release out of what `nextedge build --json` prints."""
+    """The release id in the output of `nextedge build --json`."""
     return str(json.loads(last_line)["release"])
 
 

@@ -1,26 +1,99 @@
-"""How plug-ins are found: every module of a package is imported, every named subclass counts."""
+"""Discovery of sources, models, features, policy rules, stores and importers.
+
+Each kind has a base class, a package of NextEdge where every module is imported, and an entry
+point group ``nextedge.KIND``, by which other packages offer theirs. Nothing is listed.
+"""
 
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from typing import TypeVar
+
+from nextedge.errors import PluginError
 
 Kind = TypeVar("Kind")
 
 
+def discover(base: type[Kind], package: str, group: str | None = None) -> dict[str, type[Kind]]:
+    """Every named subclass of ``base``, by name.
+
+    Args:
+        package: the package of NextEdge that holds the built-in ones.
+        group: the entry point group of those in other packages; None where these have none.
+
+    Raises:
+        PluginError: an entry point cannot be loaded, or two classes have one name.
+    """
+    import_modules(package)
+    if group is not None:
+        load_entry_points(group, base)  # type: ignore[arg-type]  # classes are hashable
+    return named_subclasses(base)
+
+
+@cache
 def import_modules(package: str) -> None:
-    """Import every module below a package, so that what they register or derive is known."""
+    """Import every module below a package, so that all its classes are defined."""
     path = importlib.import_module(package).__path__
     for module in pkgutil.walk_packages(path, f"{package}."):
         importlib.import_module(module.name)
 
 
+@cache
+def load_entry_points(group: str, base: type | None = None) -> None:
+    """Import what other packages offer under a group: classes of ``base``, or modules of them.
+
+    Raises:
+        PluginError: an entry point cannot be loaded, or is something else; names the package.
+    """
+    for entry in sorted(entry_points(group=group), key=lambda entry: entry.name):
+        try:
+            loaded = entry.load()
+        except Exception as error:  # a package of others may raise anything
+            raise PluginError(
+                f"{_described(entry)} cannot be loaded: {type(error).__name__}: {error}; "
+                "mend the package or uninstall it"
+            ) from error
+        if base is not None and not (inspect.ismodule(loaded) or _is_named(loaded, base)):
+            raise PluginError(
+                f"{_described(entry)} is {loaded!r}; expected a module, or a subclass of "
+                f"{base.__module__}.{base.__name__} with a name"
+            )
+
+
+def _is_named(loaded: object, base: type) -> bool:
+    named = isinstance(loaded, type) and issubclass(loaded, base)
+    return named and isinstance(getattr(loaded, "name", None), str)
+
+
+def _described(entry: EntryPoint) -> str:
+    package = "?" if entry.dist is None else entry.dist.name
+    return f"package {package!r}: entry point {entry.name!r} = {entry.value!r} of {entry.group}"
+
+
 def named_subclasses(base: type[Kind]) -> dict[str, type[Kind]]:
-    """Subclasses that have a ``name``, by it: not in the order of imports, which differs by process."""
-    found: dict[str, type[Kind]] = {}
+    """Subclasses that have a ``name``, by name.
+
+    Raises:
+        PluginError: two classes have one name.
+    """
+    classes: dict[str, type[Kind]] = {}
     for child in base.__subclasses__():
-        if name := getattr(child, "name", None):
-            found[name] = child
-        found |= named_subclasses(child)
-    return dict(sorted(found.items()))
+        own = {child.name: child} if getattr(child, "name", None) else {}  # type: ignore[attr-defined]
+        for name, cls in (own | named_subclasses(child)).items():
+            other = classes.setdefault(name, cls)
+            if path_of(other) != path_of(cls):
+                raise PluginError(
+                    f"{path_of(cls)} and {path_of(other)} are both named {name!r}; "
+                    "rename the one that is not part of NextEdge, or uninstall its package"
+                )
+    # The order of imports differs from process to process; names do not.
+    return dict(sorted(classes.items()))
+
+
+def path_of(cls: type) -> str:
+    """Module and name of a class."""
+    return f"{cls.__module__}.{cls.__qualname__}"

@@ -24,6 +24,7 @@ NextEdgeError (exit 1)
 ├── ApiError                      a service refused (nextedge.client); holds its problem document
 ├── ConnectionLostError           a service was not reached (nextedge.client)
 ├── MemoryBoundError              a step of a build needs more memory than it may take
+├── PluginError                   a plug-in of another package cannot be loaded, or its name is taken
 ├── TrainingError                 a model or ranker could not be trained from this data
 └── MissingDependencyError        an optional package is needed; names the `pip install`
 """
@@ -135,6 +136,10 @@ class ShardError(NextEdgeError):
 
 class MemoryBoundError(NextEdgeError):
     """A step of a build needs more memory than it may take; said before it starts."""
+
+
+class PluginError(NextEdgeError):
+    """A plug-in of another package cannot be loaded, or has a name that is taken."""
 
 
 class TrainingError(NextEdgeError):

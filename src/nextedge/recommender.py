@@ -57,7 +57,7 @@ class Recommender:
             settings: further settings, as in ``nextedge.toml``.
             tables: ``connections=…``, ``users=…``, … by table name.
         """
-        from nextedge.engines.duckdb.frames import tenant_of_frames
+        from nextedge.data.frames import tenant_of_frames
 
         config, frames = tenant_of_frames(state, settings or {}, tables)
         recommender = cls(config)
@@ -70,7 +70,9 @@ class Recommender:
         Faults that stop a build are in the report's ``fatal``.
         """
         from nextedge.data.validation import check_data
+        from nextedge.policy.check import check_plugins
 
+        check_plugins(self.config)
         return check_data(self.config, self._frames)
 
     def build(

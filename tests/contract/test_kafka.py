@@ -467,7 +467,7 @@ def test_addresses_say_where_and_how(monkeypatch: pytest.MonkeyPatch) -> None:
     assert address.producer == {**login, "compression.type": "zstd"}
     assert address.consumer == {**login, "session.timeout.ms": "9000"}
     assert parse_address("kafka://host", "acme").topic == "nextedge-acme"
-    for text in (address.shown, repr(address), str(address)):
+    for text in (address.public_url, repr(address), str(address)):
         assert not any(secret in text for secret in ("ada", "p@ss", "p%40ss", "hunter2"))
 
 

@@ -19,7 +19,8 @@ from nextedge.types import ENGAGES, Relation
 @pytest.mark.parametrize("name", sorted(model_classes()), scope="class")
 class TestModel(ModelContract):
     @pytest.fixture(scope="class")
-    def planted_fit(self, name: str, relation: Relation) -> PlantedFit:
+    @classmethod
+    def planted_fit(cls, name: str, relation: Relation) -> PlantedFit:
         return fit_planted(model_classes()[name](), relation)
 
 

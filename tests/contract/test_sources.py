@@ -9,7 +9,7 @@ import pytest
 
 from nextedge import Recommender
 from nextedge.retrieval.model_source import ModelSource, training_data
-from nextedge.retrieval.source import source_classes
+from nextedge.retrieval.registry import source_classes
 from nextedge.testing.sources import Retrieval, SourceContract, retrieve
 from nextedge.types import Requests
 
@@ -18,18 +18,21 @@ from nextedge.types import Requests
 @pytest.mark.parametrize("name", sorted(source_classes()), scope="class")
 class TestSource(SourceContract):
     @pytest.fixture(scope="class")
-    def retrieval(self, tenant: Path, surface: str, name: str) -> Retrieval:
+    @classmethod
+    def retrieval(cls, tenant: Path, surface: str, name: str) -> Retrieval:
         line = Recommender(tenant).release.surface(surface).line
-        cls = source_classes()[name]
-        if line.scope.relation not in cls.relations:
+        kind = source_classes()[name]
+        if line.scope.relation not in kind.relations:
             assert name not in line.sources
             pytest.skip(f"{name} gives no candidates for {surface}")
         source = line.sources.get(name)
         if source is None:
-            assert not cls.enabled
-            assert issubclass(cls, ModelSource)
-            config = cls.config({"trainer": {"epochs": 2}})
-            fitted = cls.model_class()().fit(training_data(line.scope), config, lambda *_: None)
-            source = cls(line.scope, {}, dict(fitted.arrays))
+            assert not kind.enabled
+            assert issubclass(kind, ModelSource)
+            config = kind.config_class.model_validate(
+                {"trainer": {"epochs": 2}} if kind.model.trained else {}
+            )
+            fitted = kind.model().fit(training_data(line.scope), config, lambda *_: None)
+            source = kind(line.scope, config, dict(fitted.arrays))
         queries = np.array([*range(0, 600, 37), -1], np.int32)
         return retrieve(source, Requests(queries, line.scope.snapshot.as_of, 10), 50)

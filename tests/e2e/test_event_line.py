@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from nextedge import Recommender
 from nextedge.api.app import create_app
 from nextedge.cli.main import app as cli
-from nextedge.data.erased_users import Forgotten
+from nextedge.data.erased_users import ErasedUsers
 from nextedge.errors import InputError, StorageError
 from nextedge.events.event import Event
 from nextedge.events.logs import consume
@@ -144,7 +144,7 @@ def test_what_a_broker_sends_is_served_and_not_sent_back(site: Site, client: Tes
     first = shown()[0]
     for number in range(5):
         assert client.post("/v1/events", json=dismiss(number)).status_code == 202
-    Forgotten(site.recommender.config.state_path).add(7)
+    ErasedUsers(site.recommender.config.state_path).add(7)
     foreign = [
         Event(type="block", user_id=first, candidate_id=1, event_id="foreign block"),
         Event(type="dismiss", user_id=7, candidate_id=2, event_id="of somebody who was forgotten"),

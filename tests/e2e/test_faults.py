@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from command_line import run_command
 
 from nextedge import Recommender
 from nextedge.build.run import STEPS
@@ -56,11 +57,6 @@ def write_tables(directory: Path, seed: int) -> None:
         ends = random.integers(0, 60, (700, 2))
         table = pa.table({left: ends[:, 0], right: ends[:, 1]})
         pq.write_table(table, directory / f"{name}.parquet")
-
-
-def cli(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "nextedge", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
 def answers(directory: Path) -> list[list[object]]:
@@ -119,7 +115,7 @@ def test_a_kill_at_any_step_leaves_the_old_release_and_what_was_done(
         finished = steps[: steps.index(victim)] if victim in steps else steps
         assert Recommender(changed).release.id == served
         assert answers(changed) == before
-    done = cli("build", changed, "--json")
+    done = run_command("build", changed, "--json")
     assert done.returncode == 0, done.stderr
     assert all(f"{step}: unchanged" in done.stderr for step in STEPS), "only publishing was left"
     assert Recommender(changed).release.id != served
@@ -151,47 +147,47 @@ def test_a_full_disk_is_said_and_harms_nothing(small_disk: Path, free_kib: int) 
     before = answers(tenant)
     usage = os.statvfs(small_disk)
     ballast.write_bytes(bytes(max(usage.f_bavail * usage.f_frsize - free_kib * 1024, 0)))
-    done = cli("build", tenant)
+    done = run_command("build", tenant)
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     assert "error: " in done.stderr
     assert "No space left" in done.stderr
     assert answers(tenant) == before
     ballast.unlink()
-    assert cli("build", tenant).returncode == 0
+    assert run_command("build", tenant).returncode == 0
     assert answers(tenant) != before
 
 
 def test_the_second_build_says_who_holds_the_lock(changed: Path) -> None:
     with build_lock(changed / "state"):
-        done = cli("build", changed)
+        done = run_command("build", changed)
     assert done.returncode == 1
     assert f"process {os.getpid()} on " in done.stderr
-    assert cli("build", changed).returncode == 0, "the lock is free again"
+    assert run_command("build", changed).returncode == 0, "the lock is free again"
 
 
 def test_an_altered_release_is_refused_and_the_one_before_answers(changed: Path) -> None:
     first = Recommender(changed).release.id
-    assert cli("build", changed).returncode == 0
+    assert run_command("build", changed).returncode == 0
     second = Recommender(changed).release.id
     victim = changed / "state/releases" / second / "snapshot/connections/indices.npy"
     victim.write_bytes(victim.read_bytes()[:-1] + b"\x05")
-    done = cli("recommend", "-c", changed, "--surface", "people", "--user", "3", "--json")
+    done = run_command("recommend", "-c", changed, "--surface", "people", "--user", "3", "--json")
     assert done.returncode == 0, done.stderr
     assert "connections/indices.npy was altered" in done.stderr
     assert Recommender(changed).release.id == first
     shutil.rmtree(changed / "state/releases" / first)
-    done = cli("recommend", "-c", changed, "--surface", "people", "--user", "3")
+    done = run_command("recommend", "-c", changed, "--surface", "people", "--user", "3")
     assert (done.returncode, "was altered" in done.stderr) == (1, True)
 
 
 def test_what_was_misspelt_is_named_with_the_nearest(changed: Path) -> None:
-    done = cli("recommend", "-c", changed, "--surface", "peple", "--user", "3")
+    done = run_command("recommend", "-c", changed, "--surface", "peple", "--user", "3")
     assert (done.returncode, "did you mean 'people'" in done.stderr) == (2, True)
-    done = cli("recommend", "-c", changed, "--surface", "people", "--user", "no-such")
+    done = run_command("recommend", "-c", changed, "--surface", "people", "--user", "no-such")
     assert (done.returncode, "no-such" in done.stderr) == (2, True)
     (changed / "nextedge.toml").write_text("[surfaces.people]\ncandiates = 10\n")
-    done = cli("build", changed)
+    done = run_command("build", changed)
     assert (done.returncode, "did you mean 'candidates'" in done.stderr) == (2, True)
 
 
@@ -209,7 +205,7 @@ def test_empty_tables_are_said_before_anything_is_written(tmp_path: Path) -> Non
         pa.table({"src": pa.array([], pa.int64()), "dst": pa.array([], pa.int64())}),
         tmp_path / "connections.parquet",
     )
-    done = cli("build", tmp_path)
+    done = run_command("build", tmp_path)
     assert done.returncode == 2, done.stderr
     assert "connections" in done.stderr
     assert "Traceback" not in done.stderr

@@ -22,7 +22,7 @@ from nextedge.build.training_set.impression_outcomes import ImpressionOutcomes, 
 from nextedge.config import RankerConfig
 from nextedge.engines.duckdb.engine import LocalEngine
 from nextedge.progress import quiet
-from nextedge.retrieval.source import source_classes
+from nextedge.retrieval.registry import source_classes
 from nextedge.types import CONNECTS, ENGAGES, Relation
 
 PEOPLE, ITEMS = 120, 40

@@ -18,8 +18,7 @@ from nextedge import Question, Recommender
 from nextedge.api.app import create_app
 from nextedge.config import PolicyConfig
 from nextedge.errors import InputError
-from nextedge.policy.policy import promoted_candidates
-from nextedge.policy.promotions import spread
+from nextedge.policy.rules.promotions import promoted_candidates, spread
 from nextedge.retrieval.eligibility import eligible
 from nextedge.retrieval.item_knn import ItemKnn
 from nextedge.serving.cursor import Cursor

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from command_line import run_command
 from starlette.testclient import TestClient
 
 from nextedge import Question, Recommender
@@ -25,11 +26,6 @@ from nextedge.errors import (
 from nextedge.releases.lock import build_lock
 
 QUICK = '[surfaces.people.ranker]\ncompare = ["best_source"]\n'
-
-
-def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "nextedge", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
 def pairs(directory: Path, name: str, left: str, right: str) -> set[tuple[str, str]]:
@@ -72,7 +68,9 @@ def test_every_process_scores_alike_whatever_it_imports_first(tenant: Path) -> N
 
 def test_recommend_all_writes_the_promised_table(tenant: Path, tmp_path: Path) -> None:
     out = tmp_path / "recs.parquet"
-    done = run("recommend", "-c", tenant, "--surface", "people", "--all", "-k", "20", "--out", out)
+    done = run_command(
+        "recommend", "-c", tenant, "--surface", "people", "--all", "-k", "20", "--out", out
+    )
     assert done.returncode == 0, done.stderr
     table = pq.read_table(out)
     assert table.schema.names == ["user_id", "rank", "candidate_id", "score", "reason", "sources"]
@@ -184,7 +182,7 @@ def test_unknown_user_and_surface(tenant: Path) -> None:
         recommender.recommend_many(["nobody"], Question("people"), strict=True)
     with pytest.raises(UnknownSurfaceError, match="did you mean 'people'"):
         recommender.recommend("nobody", "peple")
-    done = run("recommend", "-c", tenant, "--surface", "people", "--user", "nobody")
+    done = run_command("recommend", "-c", tenant, "--surface", "people", "--user", "nobody")
     assert (done.returncode, "nobody" in done.stderr) == (2, True)
 
 
@@ -252,7 +250,7 @@ def test_releases_roll_back_and_refuse_altered_files(tmp_path: Path) -> None:
     assert recommender.releases.rollback() == first
     with build_lock(tmp_path / "state"), pytest.raises(BuildLockedError, match="holds the lock"):
         recommender.build()
-    listed = json.loads(run("releases", "-c", tmp_path, "--json").stdout)
+    listed = json.loads(run_command("releases", "-c", tmp_path, "--json").stdout)
     assert [(r["id"], r["served"]) for r in listed] == [(first, True), (second, False)]
 
 
@@ -312,20 +310,20 @@ def test_events_are_in_the_next_build(tmp_path: Path) -> None:
 
 def test_bad_configuration_and_data_exit_2(tmp_path: Path) -> None:
     (tmp_path / "nextedge.toml").write_text("[surfaces.people.polcy]\nk = 3\n")
-    done = run("build", tmp_path)
+    done = run_command("build", tmp_path)
     assert (done.returncode, "did you mean 'policy'" in done.stderr) == (2, True)
     (tmp_path / "nextedge.toml").unlink()
     pq.write_table(pa.table({"from": [1], "dst": [2]}), tmp_path / "connections.parquet")
-    done = run("check", tmp_path)
+    done = run_command("check", tmp_path)
     assert done.returncode == 2
     assert "src" in done.stderr
 
 
 def test_init_writes_a_config_that_loads(tmp_path: Path) -> None:
     pq.write_table(pa.table({"src": [1], "dst": [2]}), tmp_path / "connections.parquet")
-    assert run("init", tmp_path).returncode == 0
+    assert run_command("init", tmp_path).returncode == 0
     assert Recommender(tmp_path).config.data.connections == "connections.parquet"
-    assert run("init", tmp_path).returncode == 2
+    assert run_command("init", tmp_path).returncode == 2
 
 
 def test_the_base_import_loads_nothing_heavy() -> None:

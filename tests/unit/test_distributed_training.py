@@ -261,7 +261,7 @@ def test_spark_starts_the_processes(
         write_job(tmp_path, GraphSage(), data, CONFIG)
         told: list[int] = []
         tell = ProgressOfRanks(
-            tmp_path / "told.jsonl", "graphsage", lambda _, done, __: told.append(done)
+            tmp_path / "progress.jsonl", "graphsage", lambda _, done, __: told.append(done)
         )
         SparkLauncher(2, local=local).run(tmp_path, tell)
         if not local:

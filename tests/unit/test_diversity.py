@@ -10,8 +10,8 @@ import pytest
 from nextedge import Recommender
 from nextedge.config import PolicyConfig
 from nextedge.graph.csr import build_graph
-from nextedge.policy.diversity import diverse_order, likeness
 from nextedge.policy.policy import Policy
+from nextedge.policy.rules.diversity import diverse_order, likeness
 from nextedge.serving.messages import RecommendationRequest
 from nextedge.serving.prepare import prepare
 from nextedge.serving.rank_with_deadline import ranked_candidates
@@ -56,7 +56,11 @@ def test_the_policy_diversifies_every_surface(tenant: Path) -> None:
     for name, surface in recommender.release.surfaces.items():
         users = recommender.release.entities.users.identifiers(range(40)).to_pylist()
         given = prepare(
-            recommender.release, recommender.overlay, users, RecommendationRequest(name, 10)
+            recommender.release,
+            surface,
+            recommender.overlay,
+            users,
+            RecommendationRequest(name, 10),
         )
         ranked = ranked_candidates(surface, given.requests).candidates
         lists = []

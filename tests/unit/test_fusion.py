@@ -56,6 +56,11 @@ def test_too_few_labels_keep_reciprocal_ranks(monkeypatch) -> None:  # type: ign
     np.testing.assert_array_equal(learned().table(["good"])[0], reciprocal_ranks())
 
 
+def test_the_first_rank_is_worth_a_sixty_first() -> None:
+    """Reciprocal ranks of Cormack et al. (SIGIR 2009): 1 / (60 + rank), ranks from 1."""
+    np.testing.assert_allclose(reciprocal_ranks()[[0, 1, 9]], [1 / 61, 1 / 62, 1 / 70], rtol=1e-6)
+
+
 def test_fusion_is_kept_whole(tmp_path: Path) -> None:
     before = learned()
     before.save(tmp_path / "fusion.npz")

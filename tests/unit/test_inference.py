@@ -13,7 +13,7 @@ from nextedge.engines.duckdb.engine import LocalEngine
 from nextedge.errors import StorageError, TrainingError
 from nextedge.graph.aggregate import Neighbors
 from nextedge.models.inference import ByEngine, InProcess, Layer
-from nextedge.models.neural.node_inputs import Heard
+from nextedge.models.neural.node_inputs import NeighborVectors
 from nextedge.models.neural.sage_layers import Expanded
 from nextedge.storage.arrays import mapped
 from nextedge.testing.models import planted
@@ -108,7 +108,7 @@ def test_query_expansion_is_its_formula() -> None:
     graph = planted(CONNECTS)[0].graph
     x = np.random.default_rng(0).standard_normal((len(graph), 5)).astype(np.float32)
     x[7] = 0
-    found = InProcess(50).run("expanded", Expanded(Heard(Neighbors.of(graph), x), 1.5))
+    found = InProcess(50).run("expanded", Expanded(NeighborVectors(Neighbors.of(graph), x), 1.5))
     for node in range(len(graph)):
         mixed = x[node] + 1.5 * x[graph.row(node)].mean(axis=0)
         np.testing.assert_allclose(found[node], mixed / np.linalg.norm(mixed), atol=1e-6)

@@ -18,7 +18,8 @@ from nextedge.graph.scope import Scope
 from nextedge.policy.policy import Policy
 from nextedge.ranking.pipeline import SCORE
 from nextedge.retrieval.eligibility import eligible, share_eligible
-from nextedge.retrieval.popular import Popular, Trending
+from nextedge.retrieval.popular import Popular, Trending, TrendingConfig
+from nextedge.retrieval.source import NoConfig
 from nextedge.types import CONNECTS, Candidates, Filter, Requests
 
 PEOPLE, DAY = 9, 86_400_000_000
@@ -151,9 +152,9 @@ def test_a_filter_that_names_no_column_is_refused() -> None:
 def test_popular_counts_edges_and_trending_recent_ones() -> None:
     days = [100, 0, 0, 0, 100, 100]
     timed = scope(connections=graph(EDGES, days))
-    assert Popular.fit(timed, {})["order"].tolist() == [1, 3, 2, 4, 0, 6, 7, 8]
+    assert Popular.fit(timed, NoConfig())["order"].tolist() == [1, 3, 2, 4, 0, 6, 7, 8]
     # The first tenth of the edges is of day 0: the half-life is a tenth of a hundred days.
-    found = Trending.fit(timed, {"half_life_share": 0.1})
+    found = Trending.fit(timed, TrendingConfig(half_life_share=0.1))
     old = 2.0**-10
     np.testing.assert_allclose(
         found["score"], [1, 1 + 2 * old, 2 * old, 1 + 2 * old, 2, 1, 0, 0, 0], rtol=1e-4

@@ -32,8 +32,8 @@ from nextedge.serving.rank_with_deadline import Deadline
 from nextedge.serving.release.loaded import StageLatency
 from nextedge.serving.shards import protocol
 from nextedge.serving.shards.client import RemoteIndex, ShardClient
-from nextedge.serving.shards.indexes import KEPT_RELEASES, PartIndexes, held
-from nextedge.serving.shards.server import PartAnswers, listening, run_shard_server
+from nextedge.serving.shards.loaded_shards import LOADED_RELEASES, LoadedShards, shards_of
+from nextedge.serving.shards.server import ShardService, listening, run_shard_server
 from nextedge.testing.shards import SOURCE, SURFACE, write_shards
 from nextedge.types import Waiting
 
@@ -67,12 +67,12 @@ class Processes:
         part: Part,
         port: int = 0,
         path: Path | None = None,
-        answers: type[PartAnswers] = PartAnswers,
+        service: type[ShardService] = ShardService,
         key: str = "",
         tenant: str = "default",
     ) -> Any:
-        given = answers(PartIndexes(self.releases, part), tenant, key)
-        server = listening(given, "127.0.0.1", port, path)
+        served = service(LoadedShards(self.releases, part), tenant, key)
+        server = listening(served, "127.0.0.1", port, path)
         self.started.append(server)
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         return server
@@ -88,7 +88,7 @@ class Processes:
         return RemoteIndex(client, RELEASE, SURFACE, SOURCE, saved_bounds(folder))
 
     def stop(self, server: Any) -> None:
-        server.answers.answer = _gone  # its connections live on in threads of this process
+        server.service.answer = _gone  # its connections live on in threads of this process
         server.shutdown()
         server.server_close()
         self.started.remove(server)
@@ -210,7 +210,7 @@ def test_what_was_left_out_is_not_asked_again_for_the_same_request(
     assert processes.told == {"answered": 1}
 
 
-class Held(PartAnswers):
+class Blocked(ShardService):
     """Does not answer searches before it may."""
 
     go_on = threading.Event()
@@ -223,8 +223,8 @@ class Held(PartAnswers):
 def test_a_late_answer_is_not_waited_for_and_later_not_asked_for(
     processes: Processes, vectors: np.ndarray
 ) -> None:
-    Held.go_on.clear()
-    servers = [processes.start(Part(0, 2)), processes.start(Part(1, 2), answers=Held)]
+    Blocked.go_on.clear()
+    servers = [processes.start(Part(0, 2)), processes.start(Part(1, 2), service=Blocked)]
     client = processes.client(*map(address, servers))
     index = processes.index(client)
     for _ in range(3):
@@ -232,7 +232,7 @@ def test_a_late_answer_is_not_waited_for_and_later_not_asked_for(
         index.search(vectors[:1], 5, None, asked)
         assert asked.left_out >= {"no_index_shard_1"}
     assert processes.told["late"] >= 3
-    Held.go_on.set()
+    Blocked.go_on.set()
     assert soon(lambda: not left_out(index, vectors)), "no late answer is taken for another's"
     whole = VectorIndex.build(vectors, vectors[:0], kind="flat").search(vectors[:3], 9)[0]
     for row in range(3):
@@ -243,24 +243,24 @@ def test_a_late_answer_is_not_waited_for_and_later_not_asked_for(
 def test_a_replica_is_asked_beside_one_that_takes_long(
     processes: Processes, vectors: np.ndarray
 ) -> None:
-    Held.go_on.clear()
-    slow, quick = processes.start(Part(0, 1), answers=Held), processes.start(Part(0, 1))
+    Blocked.go_on.clear()
+    slow, quick = processes.start(Part(0, 1), service=Blocked), processes.start(Part(0, 1))
     client = processes.client(f"{address(slow)},{address(quick)}")
     index = processes.index(client)
-    client._paces[0].usual = 0.01
+    client._latencies[0].usual = 0.01
     for _ in range(2):  # each of the two is asked first once
         found, _ = index.search(vectors[:1], 5, None, waiting())
         assert found[0, 0] >= 0
-    Held.go_on.set()
+    Blocked.go_on.set()
     assert processes.told["hedged"] >= 1
     assert processes.told["answered"] == 2
     assert not processes.told["left_out"]
 
 
 def test_few_questions_are_asked_twice() -> None:
-    from nextedge.serving.shards.scatter import StageLatency as PartPace
+    from nextedge.serving.shards.scatter_gather import ReplicaLatency
 
-    pace = PartPace()
+    pace = ReplicaLatency()
     hedged = 0
     for _ in range(1000):
         pace.answered(0.01)
@@ -343,7 +343,7 @@ def test_messages_that_are_none_end_nothing(processes: Processes, vectors: np.nd
 
 
 def test_answers_that_are_none_leave_the_part_out(vectors: np.ndarray, releases: Releases) -> None:
-    class Wrong(PartAnswers):
+    class Wrong(ShardService):
         def _search(self, *given: Any) -> bytes:
             return said.pop()
 
@@ -355,7 +355,7 @@ def test_answers_that_are_none_leave_the_part_out(vectors: np.ndarray, releases:
         protocol.encode({"error": "failed", "detail": "?"}),
     ]
     processes = Processes(releases)
-    index = processes.index(processes.client(address(processes.start(Part(0, 1), answers=Wrong))))
+    index = processes.index(processes.client(address(processes.start(Part(0, 1), service=Wrong))))
     while said:
         assert left_out(index, vectors) == {"no_index_shard_0"}
         assert soon(lambda: processes.clients[0].replicas[0][0].up)
@@ -366,8 +366,8 @@ def test_answers_that_are_none_leave_the_part_out(vectors: np.ndarray, releases:
 def test_releases_stay_open_beside_each_other_until_too_many_are(
     releases: Releases, vectors: np.ndarray
 ) -> None:
-    names = [f"2026010{day}-000000" for day in range(2, KEPT_RELEASES + 3)]
-    indexes = PartIndexes(releases, Part(0, 1))
+    names = [f"2026010{day}-000000" for day in range(2, LOADED_RELEASES + 3)]
+    indexes = LoadedShards(releases, Part(0, 1))
     first = indexes.release(RELEASE)
     for name in names:
         write_shards(releases.state, name, -vectors, 2)
@@ -385,7 +385,7 @@ def test_opening_a_release_reaches_every_replica(processes: Processes) -> None:
     client = processes.client(",".join(map(address, servers)))
     assert client.open_release(RELEASE) == []
     for server in servers:
-        assert list(server.answers._indexes._open) == [RELEASE]
+        assert list(server.service._shards._loaded) == [RELEASE]
     faults = client.open_release("20990101-000000")
     assert len(faults) == 2 and "no release '20990101-000000'" in faults[0]
 
@@ -429,7 +429,7 @@ def test_a_release_that_takes_long_to_load_is_waited_for_but_no_search_is(
 def test_parts_cover_all_shards_each_once() -> None:
     bounds = list(range(0, 110, 10))
     for of in (1, 2, 3, 10, 17):
-        parts = [held(bounds, Part(place, of)) for place in range(of)]
+        parts = [shards_of(bounds, Part(place, of)) for place in range(of)]
         assert [each.low for each in parts[1:]] == [each.high for each in parts[:-1]]
         assert (parts[0].low, parts[-1].high) == (0, 10)
         assert sum(each.stop - each.start for each in parts) == 100
@@ -455,7 +455,7 @@ def test_addresses_that_are_none_are_refused(shards: list[str]) -> None:
 
 def test_a_length_beyond_all_messages_is_refused() -> None:
     with pytest.raises(CorruptValueError, match="a message of"):
-        protocol.length_of(protocol.LENGTH.pack(protocol.MOST_BYTES + 1))
+        protocol.length_of(protocol.LENGTH.pack(protocol.MAX_BYTES + 1))
 
 
 def test_a_server_starts_only_where_it_can_serve(
@@ -476,17 +476,17 @@ def test_a_server_starts_only_where_it_can_serve(
 
 def test_a_socket_that_another_process_answers_on_is_not_taken(tmp_path: Path) -> None:
     path = tmp_path / "shard"
-    answers = PartAnswers(cast("Any", None), "acme")
-    with listening(answers, "", 0, path) as first:
+    service = ShardService(cast("Any", None), "acme")
+    with listening(service, "", 0, path) as first:
         with pytest.raises(StorageError, match=r"cannot listen there: Address already in use"):
-            listening(answers, "", 0, path)
+            listening(service, "", 0, path)
         assert path.is_socket()
         first.server_close()
-    with listening(answers, "", 0, path):  # what was left is removed
+    with listening(service, "", 0, path):  # what was left is removed
         assert path.is_socket()
 
 
 @pytest.mark.parametrize("port", [-1, 99_999])
 def test_a_port_that_is_none_is_told_in_words(port: int) -> None:
     with pytest.raises(StorageError, match=r"cannot listen there: .*0-65535"):
-        listening(PartAnswers(cast("Any", None), "acme"), "127.0.0.1", port)
+        listening(ShardService(cast("Any", None), "acme"), "127.0.0.1", port)

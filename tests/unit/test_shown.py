@@ -11,7 +11,7 @@ import pytest
 from nextedge import Recommender
 from nextedge.cli import render
 from nextedge.evaluation import tables
-from nextedge.evaluation.impressions import Choice, best_of_each, measure_shown
+from nextedge.evaluation.impressions import Choice, best_of_each, measure_impressions
 from nextedge.evaluation.report import EvaluationReport
 from nextedge.types import Candidates, Requests
 
@@ -28,7 +28,7 @@ def log(rows: int = 6000, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.nda
 def test_systems_are_told_apart_and_chance_is_chance() -> None:
     query, _, taken, wanted = log()
     noise = np.random.default_rng(1).random((len(query), 5))
-    found = measure_shown(
+    found = measure_impressions(
         taken, query, {"good": wanted[:, None], "noise": noise, "none": np.zeros((len(query), 1))}
     )
     assert found is not None
@@ -44,7 +44,7 @@ def test_systems_are_told_apart_and_chance_is_chance() -> None:
 def test_a_fit_never_reads_the_rows_it_is_judged_on() -> None:
     query, _, taken, _ = log(rows=2000)
     names = np.eye(400)[query]  # who it is tells all, if one has seen it
-    found = measure_shown(taken, query, {"name": names})
+    found = measure_impressions(taken, query, {"name": names})
     assert found is not None
     assert abs(found.systems[0].auc.mean - 0.5) < 0.02
 
@@ -54,7 +54,7 @@ def test_the_value_of_another_choice_is_told_from_the_log() -> None:
     best = (shown == query % 10).astype(np.float64)
     choice = Choice(np.full(len(query), 0.1), {"good": best, "random": np.full(len(query), 0.1)})
     numbers = {"good": best[:, None], "random": np.zeros((len(query), 1))}
-    found = measure_shown(taken, query, numbers, choice)
+    found = measure_impressions(taken, query, numbers, choice)
     assert found is not None
     good, random = (system.value for system in found.systems)
     assert good is not None
@@ -66,7 +66,9 @@ def test_the_value_of_another_choice_is_told_from_the_log() -> None:
 
 def test_too_little_says_nothing() -> None:
     query, _, taken, wanted = log(rows=60)
-    assert measure_shown(taken & (np.arange(60) < 5), query, {"good": wanted[:, None]}) is None
+    assert (
+        measure_impressions(taken & (np.arange(60) < 5), query, {"good": wanted[:, None]}) is None
+    )
 
 
 def test_the_best_of_each_request_share_its_places() -> None:
@@ -109,5 +111,5 @@ def test_a_build_measures_the_impressions_of_its_last_window(
     }
     named = {system.name: system for system in report.shown.systems}
     assert named["full_line"].auc.mean > named["random"].auc.mean
-    render.print_rows(tables.shown_rows(report))
+    render.print_rows(tables.impression_rows(report))
     assert "impressions of" in capsys.readouterr().out

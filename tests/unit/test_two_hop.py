@@ -195,8 +195,8 @@ def test_bipartite_equals_sets(
     sets = {user: {i for u, i in visits if u == user} for user in range(NODES)}
     queries = np.arange(NODES, dtype=np.int32)
     found = top_bipartite(
-        *forward,
-        *backward,
+        forward,
+        backward,
         queries,
         n=6,
         min_common=min_common,
@@ -213,7 +213,7 @@ def test_bipartite_equals_sets(
         assert found.candidate[rows].tolist() == ranked(scored, score, 6)
         for place in range(rows.start, rows.stop):
             assert_row(found, place, scored[int(found.candidate[place])])
-    again = bipartite_pair_scores(*forward, *backward, queries, found.indptr, found.candidate)
+    again = bipartite_pair_scores(forward, backward, queries, found.indptr, found.candidate)
     assert_identical(found, again)
 
 
@@ -286,7 +286,7 @@ def test_empty_and_single_node_graphs() -> None:
         asked = np.array(queries, np.int32)
         found = top_two_hop(*rows, asked, n=5, min_common=1)
         assert found.indptr.tolist() == [0] * (len(queries) + 1)
-        assert len(top_bipartite(*rows, *rows, asked, n=5).candidate) == 0
+        assert len(top_bipartite(rows, rows, asked, n=5).candidate) == 0
         assert len(top_two_hop(*rows, nobody, n=5).candidate) == 0
         offsets = np.zeros(len(queries) + 1, np.int64)
         assert len(pair_scores(*rows, asked, offsets, nobody).jaccard) == 0
@@ -323,7 +323,7 @@ def test_wrong_use_says_what_to_change() -> None:
     with pytest.raises(DataError, match="queries holds node 10"):
         top_two_hop(*rows, query + 10, n=1)
     with pytest.raises(DataError, match="exclude has 3 rows"):
-        top_bipartite(*rows, *rows, query, n=1, exclude=(np.zeros(4, np.int64), query[:0]))
+        top_bipartite(rows, rows, query, n=1, exclude=(np.zeros(4, np.int64), query[:0]))
     with pytest.raises(DataError, match="pair_indptr must hold 2"):
         pair_scores(*rows, query, np.array([0, 2]), query)
 

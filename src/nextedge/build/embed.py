@@ -25,8 +25,8 @@ from nextedge.graph.scope import Scope
 from nextedge.models.artifact import fingerprint
 from nextedge.models.distributed.launcher import fit
 from nextedge.progress import Progress
-from nextedge.ranking.pipeline import enabled_sources
 from nextedge.retrieval.model_source import ModelSource, training_data
+from nextedge.retrieval.registry import enabled_sources, source_config
 from nextedge.storage.files import vanishing
 
 COMMON = "common"
@@ -53,7 +53,7 @@ class EmbedStep(SurfaceStep):
         sources = [
             source
             for source in enabled_sources(history.served, surface).values()
-            if issubclass(source, ModelSource) and source.model_class().trained
+            if issubclass(source, ModelSource) and source.model.trained
         ]
         left_out: dict[str, str] = {}
         (output / COMMON).mkdir()
@@ -78,9 +78,8 @@ class EmbedStep(SurfaceStep):
         progress: Progress,
     ) -> str:
         """Train a model for every graph that needs its own; returns why it is left out, or ""."""
-        setting = self.config.surface(self.surface).sources.get(source.name)
-        config = source.config(setting.options if setting else {})
-        model = source.model_class()()
+        config = source_config(self.config.surface(self.surface), source)
+        model = source.model()
         if model.extra == "train" and not _has_torch():
             return "torch is not installed: pip install 'nextedge[train]'"
         for graph in [COMMON] if model.inductive else [COMMON, EVALUATION, SERVE]:

@@ -1,4 +1,8 @@
-"""Step 2: id maps, encoded attributes, and every edge in dense positions."""
+"""Step 2: number users and items, encode their attributes, and turn every edge into positions.
+
+Input: the clean tables. Outputs: ``entities/`` with id maps, attributes and display names, and for
+each table of edges a folder of arrays: source, target, time, weight, ….
+"""
 
 from __future__ import annotations
 
@@ -32,12 +36,12 @@ _USER_COLUMNS = {
 }
 _ITEM_COLUMNS = {schema.ITEMS: (schema.ITEM_ID,), schema.INTERACTIONS: (schema.ITEM_ID,)}
 _DISPLAYS = {schema.USERS: ("name",), schema.ITEMS: ("title", "name")}
-"""Columns that a person reads in place of an id, the first that is there."""
+"""Columns to display in place of an id; the first one that a table has."""
 RECORDS = ("connections", "interactions", "impressions", "blocks")
 
 
 class EntitiesStep(Step):
-    """``entities/`` and, per table of edges, ``<table>/{source,target,time,weight}.npy``."""
+    """Numbers and encodes the entities of a tenant."""
 
     name = "entities"
     version = 4
@@ -65,58 +69,56 @@ class EntitiesStep(Step):
             for name, columns in ((schema.USERS, _USER_COLUMNS), (schema.ITEMS, _ITEM_COLUMNS))
         }
         progress("entities: attributes", 1, 3)
-        for name, found in ids.items():
-            found.save(entities / f"{name}.arrow")
-            self._columns(tables / f"{name}.parquet", name, found, entities, progress)
+        for name, id_map in ids.items():
+            id_map.save(entities / f"{name}.arrow")
+            self._encode(tables / f"{name}.parquet", name, id_map, entities, progress)
         self.engine.rest()
         progress("entities: edges", 2, 3)
         for name in RECORDS:
             if (tables / f"{name}.parquet").exists():
                 intern(self.engine, tables / f"{name}.parquet", name, entities, output / name)
-        if (tables / f"{schema.HIDDEN_CONNECTIONS}.parquet").exists():
-            intern_hidden(
-                tables / f"{schema.HIDDEN_CONNECTIONS}.parquet",
-                ids[schema.USERS],
-                output / schema.HIDDEN_CONNECTIONS,
-            )
+        hidden = tables / f"{schema.HIDDEN_CONNECTIONS}.parquet"
+        if hidden.exists():
+            intern_hidden(hidden, ids[schema.USERS], output / schema.HIDDEN_CONNECTIONS)
         close_ids()
 
-    def _columns(
+    def _encode(
         self, path: Path, name: str, ids: IdMap, entities: Path, progress: Progress
     ) -> None:
-        """``user_attributes/`` or ``item_attributes/``, and what is shown in place of an id."""
-        place = entities / f"{name.removesuffix('s')}_attributes"
+        """Write ``user_attributes/`` or ``item_attributes/``, and the display names."""
+        attributes = entities / f"{name.removesuffix('s')}_attributes"
         if not path.exists():
-            Attributes(len(ids), {}, {}).save(place)
+            Attributes(len(ids), {}, {}).save(attributes)
             return
         expression = self.engine.read(f"clean_{name}", path.name, path.parent)
         settings = getattr(self.config.features, name)
         kinds = feature_kinds(expression, schema.TABLES[name], settings)
-        place.mkdir()
+        attributes.mkdir()
 
-        def told(done: int, total: int) -> None:
+        def report(done: int, total: int) -> None:
             progress(f"entities: texts of {name}", done, total)
 
         with vanishing(entities) as scratch:
             order = write_order(path, schema.TABLES[name].key[0], ids, scratch / "order.npy")
-            EncodeColumns(path, order, kinds, self.config.text_model_path, self.texts, place).run(
-                self.engine, told
-            )
-            shown = [each for each in _DISPLAYS[name] if each in pq.read_schema(path).names]
-            if shown:
-                column = in_order(path, shown[0], mapped(order)).cast(pa.large_string())
-                write_display(column, entities / f"{name}_display.arrow")
+            model = self.config.text_model_path
+            encode = EncodeColumns(path, order, kinds, model, self.texts, attributes)
+            encode.run(self.engine, report)
+            columns = pq.read_schema(path).names
+            display = next((column for column in _DISPLAYS[name] if column in columns), None)
+            if display is not None:
+                values = in_order(path, display, mapped(order)).cast(pa.large_string())
+                write_display(values, entities / f"{name}_display.arrow")
 
 
 def write_display(column: pa.ChunkedArray, path: Path) -> None:
-    """A column as one Arrow file that can be memory-mapped."""
+    """Write a column as an Arrow file that can be memory-mapped."""
     table = pa.table({"display": column}).combine_chunks()
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
 
 
 def identifiers(engine: Engine, tables: Path, columns: Mapping[str, tuple[str, ...]]) -> IdMap:
-    """Every distinct id of the columns of those tables that are there."""
+    """Every distinct id in the columns of the tables that exist."""
     parts = []
     for table, names in columns.items():
         path = tables / f"{table}.parquet"
@@ -128,7 +130,7 @@ def identifiers(engine: Engine, tables: Path, columns: Mapping[str, tuple[str, .
     whole = all(part.identifier.type().is_integer() for part in parts)
     kind = "int64" if whole else "string"
     alike = [part.select(identifier=part.identifier.cast(kind)).distinct() for part in parts]
-    found = ibis.union(*alike, distinct=True) if len(alike) > 1 else alike[0]
-    found = found.filter(found.identifier.notnull()).order_by("identifier")
-    batches = [batch.column(0) for batch in engine.to_batches(found)]
+    ids = ibis.union(*alike, distinct=True) if len(alike) > 1 else alike[0]
+    ids = ids.filter(ids.identifier.notnull()).order_by("identifier")
+    batches = [batch.column(0) for batch in engine.to_batches(ids)]
     return IdMap.of_sorted(pa.chunked_array(batches, pa.int64() if whole else pa.string()))

@@ -1,4 +1,8 @@
-"""Step: nearest-neighbour indexes over the served embeddings, checked against brute force."""
+"""Step 7: build nearest-neighbor indexes over the served embeddings, checked against brute force.
+
+Input: the fitted sources. Outputs: ``<source>/`` indexes where there are too many candidates for
+brute force, and ``index.json``, which reports recall and what was left out.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +26,10 @@ from nextedge.types import FloatArray
 
 
 class IndexStep(SurfaceStep):
-    """``<source>/`` indexes of one surface, where there are too many candidates for brute force.
+    """Builds the indexes of one surface.
 
     Raises:
-        IndexRecallError: an index finds less than ``target_recall``; nothing is published.
+        IndexRecallError: an index recalls less than ``target_recall``; nothing is published.
     """
 
     name = "index"
@@ -44,9 +48,9 @@ class IndexStep(SurfaceStep):
                 continue
             size, dimensions = arrays["candidate"].shape
             shards = shard_count(settings.shards, size, dimensions, memory)
-            each = -(-size // shards)
-            kind = choose_kind(each, dimensions, memory, settings.exact_search_max_items)
-            if settings.kind != "auto" and each > settings.exact_search_max_items:
+            shard_size = -(-size // shards)
+            kind = choose_kind(shard_size, dimensions, memory, settings.exact_search_max_items)
+            if settings.kind != "auto" and shard_size > settings.exact_search_max_items:
                 kind = settings.kind
             if kind == "flat" and shards == 1:
                 continue
@@ -74,13 +78,13 @@ class IndexStep(SurfaceStep):
 
 @dataclass(frozen=True)
 class BuildShard:
-    """The block function: the number of a shard in, its index written.
+    """The block function: number of a shard in, its index written.
 
     Attributes:
         vectors: folder of the ``query`` and ``candidate`` arrays of a source.
         output: folder of the source's index.
-        shards: in how many equal ranges; 1 is an index in one piece.
-        k: results at which recall counts.
+        shards: number of equal ranges; 1 is an index in one piece.
+        k: list length of the recall.
     """
 
     vectors: Path
@@ -92,52 +96,54 @@ class BuildShard:
     memory_bytes: int
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        candidates, asked = self._vectors()
-        for place in block["shard"].to_pylist():
-            low, high = self._bounds(len(candidates))[place : place + 2]
+        candidates, queries = self._vectors()
+        for shard in block["shard"].to_pylist():
+            low, high = self._bounds(len(candidates))[shard : shard + 2]
             index = VectorIndex.build(
                 candidates[low:high],
-                asked,
+                queries,
                 k=self.k,
                 kind=self.kind,
                 target_recall=self.target_recall,
                 memory_bytes=self.memory_bytes,
             )
-            folder = self.output if self.shards == 1 else self.output / shard_folder(place)
+            folder = self.output if self.shards == 1 else self.output / shard_folder(shard)
             folder.mkdir(exist_ok=True)
             index.save(folder)
         return block
 
     def blocks(self) -> Iterator[pa.Table]:
-        """One a shard."""
-        for place in range(self.shards):
-            yield pa.table({"shard": [place]})
+        """One block a shard."""
+        for shard in range(self.shards):
+            yield pa.table({"shard": [shard]})
 
     def finish(self) -> Mapping[str, Any]:
         """Check all shards together; returns the report of the source."""
-        candidates, asked = self._vectors()
+        candidates, queries = self._vectors()
         if self.shards == 1:
             return vars(VectorIndex.load(self.output, candidates).report)
         index = ShardedIndex.of_saved(self.output, candidates, self._bounds(len(candidates)))
-        index.check(candidates, asked, self.k, self.target_recall)
+        index.check(candidates, queries, self.k, self.target_recall)
         index.save_report(self.output)
         return {**vars(index.report), "shards": self.shards}
 
     def _vectors(self) -> tuple[FloatArray, FloatArray]:
-        """All candidates, and the queries of which something is known."""
+        """All candidates, and the queries that have a vector."""
         queries = mapped(self.vectors / "query.npy")
-        asked = queries[np.abs(queries).sum(axis=1) > 0]
-        return mapped(self.vectors / "candidate.npy"), asked
+        queries = queries[np.abs(queries).sum(axis=1) > 0]
+        return mapped(self.vectors / "candidate.npy"), queries
 
     def _bounds(self, size: int) -> list[int]:
         return shard_bounds(size, self.shards)
 
 
-def shard_count(given: int | Literal["auto"], size: int, dimensions: int, memory_bytes: int) -> int:
-    """Shards of so many vectors: as given, or so many that each one's fit into memory whole.
+def shard_count(
+    setting: int | Literal["auto"], size: int, dimensions: int, memory_bytes: int
+) -> int:
+    """Number of shards: as set, or so many that the vectors of each fit into memory.
 
     >>> shard_count("auto", 10_000_000, 128, 1 << 30), shard_count(3, 2, 8, 1 << 30)
     (5, 2)
     """
-    wanted = -(-size * dimensions * 4 // memory_bytes) if given == "auto" else given
+    wanted = -(-size * dimensions * 4 // memory_bytes) if setting == "auto" else setting
     return max(1, min(wanted, size))

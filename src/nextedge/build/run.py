@@ -29,6 +29,7 @@ from nextedge.config import Config
 from nextedge.engines.base import Engine
 from nextedge.errors import InputError, nearest
 from nextedge.memory import bound_bytes
+from nextedge.policy.check import check_plugins
 from nextedge.progress import Progress, quiet
 from nextedge.releases.manifest import COSTS
 from nextedge.releases.shared import open_bucket, open_releases
@@ -97,6 +98,7 @@ def build(
     names = options.surfaces or tuple(config.surfaces)
     for name in names:
         config.surface(name)
+    check_plugins(config)  # before the work of hours that a misspelt option would stop
     if options.until is not None and options.until not in STEPS:
         raise InputError(f"no step {options.until!r}; {nearest(options.until, STEPS)}")
     state, releases, bucket = config.state_path, open_releases(config), open_bucket(config)

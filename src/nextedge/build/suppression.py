@@ -1,14 +1,14 @@
-"""What the clean tables hold and no graph may: people who left, and connections that are hidden.
+"""Suppression: users who left and hidden connections, removed from the clean tables.
 
-Hidden connections are taken out before anything is computed, so that no candidate, feature,
-label, reason or count can come from them; what remains of them is a table of pairs that are
-not recommended to each other.
+Hidden connections go before anything is computed, so that no candidate, feature, label, reason or
+count can come from them. What remains is a table of pairs that are not recommended to each other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +22,8 @@ from nextedge.events.state.folded_state import FoldedState
 from nextedge.types import BoolArray, IntArray
 
 _FAVOURS = ("accept", "connect")
-_WITHHOLDING = ("leave", "opt_out", "opt_in", "hide_connection", "unhide_connection")
-_PEOPLE_COLUMNS = {
+_SUPPRESSING = ("leave", "opt_out", "opt_in", "hide_connection", "unhide_connection")
+_USER_COLUMNS = {
     schema.USERS: (schema.USER_ID,),
     schema.CONNECTIONS: (schema.SRC, schema.DST),
     schema.INTERACTIONS: (schema.USER_ID,),
@@ -32,12 +32,12 @@ _PEOPLE_COLUMNS = {
 }
 
 
-def withhold(tables: Path, events: Iterable[Event]) -> None:
-    """Take out of a folder of clean tables what takes part in nothing."""
+def suppress(tables: Path, events: Iterable[Event]) -> None:
+    """Remove users who left and hidden connections from a folder of clean tables."""
     departed, opted_out, hidden = _fold(events)
-    for name, columns in _PEOPLE_COLUMNS.items():
+    for name, columns in _USER_COLUMNS.items():
         if departed:
-            _rewrite(tables, name, lambda rows, c=columns: _without(rows, c, departed))
+            _rewrite(tables, name, partial(_without, columns=columns, ids=departed))
     if opted_out:
         _rewrite(tables, schema.USERS, lambda rows: _undiscoverable(rows, opted_out))
     _hide(tables, hidden)
@@ -45,39 +45,39 @@ def withhold(tables: Path, events: Iterable[Event]) -> None:
 
 @dataclass(frozen=True)
 class SuppressedUsers:
-    """What recorded events must not tell of, ids as text.
+    """Users and pairs of which recorded events must leave no trace, ids as text.
 
     Attributes:
-        departed: who left.
-        pairs: people whose connection is hidden.
-        answered: those of the pairs of which an event tells that they asked or connected.
+        departed: users who left.
+        pairs: ends of hidden connections.
+        answered: the pairs with an event of a request or a connection.
     """
 
     departed: frozenset[str]
     pairs: frozenset[frozenset[str]]
     answered: frozenset[frozenset[str]]
 
-    def of(self, rows: pa.Table) -> BoolArray:
-        """bool[n]: which of some ``event_rows``, or rows with such ends, are not to be used."""
-        gone = pa.array(sorted(self.departed), pa.string())
+    def mask(self, rows: pa.Table) -> BoolArray:
+        """bool[n]: which rows (of ``event_rows``, or with the same ends) are suppressed."""
+        departed = pa.array(sorted(self.departed), pa.string())
         people = np.asarray(pc.equal(rows["kind"], "people"), dtype=bool)
-        found = np.asarray(pc.is_in(rows["usr"], value_set=gone), dtype=bool)
-        found |= people & np.asarray(pc.is_in(rows["target"], value_set=gone), dtype=bool)
-        return found | (people & _in_pairs(_ends(rows, "usr", "target"), _marked(self.pairs)))
+        gone = np.asarray(pc.is_in(rows["usr"], value_set=departed), dtype=bool)
+        gone |= people & np.asarray(pc.is_in(rows["target"], value_set=departed), dtype=bool)
+        return gone | (people & _in_pairs(_ends(rows, "usr", "target"), _pairs_table(self.pairs)))
 
-    def without_answered(self, shown: pa.Table) -> pa.Table:
-        """Given impressions without those that ended in a connection that is hidden."""
-        if not self.answered or schema.CANDIDATE_ID not in shown.column_names:
-            return shown
-        ends = _ends(shown, schema.USER_ID, schema.CANDIDATE_ID)
-        return shown.filter(pa.array(~_in_pairs(ends, _marked(self.answered))))
+    def without_answered(self, impressions: pa.Table) -> pa.Table:
+        """Impressions without those that ended in a hidden connection."""
+        if not self.answered or schema.CANDIDATE_ID not in impressions.column_names:
+            return impressions
+        ends = _ends(impressions, schema.USER_ID, schema.CANDIDATE_ID)
+        return impressions.filter(pa.array(~_in_pairs(ends, _pairs_table(self.answered))))
 
 
-def concealed(tables: Path, events: Sequence[Event]) -> SuppressedUsers:
-    """What of recorded events must leave no trace, before ``withhold`` takes the flags.
+def suppressed_users(tables: Path, events: Sequence[Event]) -> SuppressedUsers:
+    """The users and pairs to suppress, read before ``suppress`` takes the flags.
 
-    Beside the pairs that are hidden, every pair that asked for or made a connection of somebody
-    whose whole list is hidden, whether or not it still stands.
+    Beside the hidden pairs, every pair with a request or a connection of a user who hides the
+    whole list, whether or not the connection still exists.
     """
     departed, _, hidden = _fold(events)
     pairs = {frozenset(pair) for pair in hidden}
@@ -87,36 +87,36 @@ def concealed(tables: Path, events: Sequence[Event]) -> SuppressedUsers:
         rows = rows.filter(pc.fill_null(rows[schema.HIDDEN], False))
         ends = (rows[name].cast(pa.string()).to_pylist() for name in (schema.SRC, schema.DST))
         pairs |= {frozenset(pair) for pair in zip(*ends, strict=True)}
-    private = _hiding_all(tables) or set()
-    asked = {
+    private = _private(tables) or set()
+    answered = {
         frozenset((str(event.user_id), str(event.candidate_id)))
         for event in events
         if event.type in (*_FAVOURS, "request")
     }
-    pairs |= {pair for pair in asked if pair & private}
-    return SuppressedUsers(frozenset(departed), frozenset(pairs), frozenset(pairs & asked))
+    pairs |= {pair for pair in answered if pair & private}
+    return SuppressedUsers(frozenset(departed), frozenset(pairs), frozenset(pairs & answered))
 
 
 def _ends(rows: pa.Table, left: str, right: str) -> pa.Table:
-    """Two columns of ids as text, named as the ends of pairs are."""
+    """Two columns of ids as text, named as the ends of pairs."""
     text = (rows[name].cast(pa.string()) for name in (left, right))
     return pa.table(dict(zip((schema.SRC, schema.DST), text, strict=True)))
 
 
-def _marked(pairs: Iterable[frozenset[str]]) -> pa.Table:
-    """Pairs as ``_in_pairs`` looks them up."""
+def _pairs_table(pairs: Iterable[frozenset[str]]) -> pa.Table:
+    """Pairs as a table for ``_in_pairs``."""
     ends = tuple(zip(*(sorted(pair) for pair in pairs if len(pair) == 2), strict=True)) or ((), ())
     return pa.table([pa.array(side, pa.string()) for side in ends], [schema.SRC, schema.DST])
 
 
 def _fold(events: Iterable[Event]) -> tuple[set[str], set[str], list[tuple[str, str]]]:
-    """Who left, who is opted out, and the pairs that either end hides, after all events."""
-    facts = FoldedState.of(events, _WITHHOLDING)
-    hidden = [(by, other) for by, other, _ in facts.hidden_connections.pairs()]
-    return facts.departed, facts.opted_out, hidden
+    """Users who left, users who opted out, and the hidden pairs, after all events."""
+    state = FoldedState.of(events, _SUPPRESSING)
+    hidden = [(by, other) for by, other, _ in state.hidden_connections.pairs()]
+    return state.departed, state.opted_out, hidden
 
 
-def _rewrite(tables: Path, name: str, change) -> None:  # type: ignore[no-untyped-def]
+def _rewrite(tables: Path, name: str, change: Callable[[pa.Table], pa.Table]) -> None:
     path = tables / f"{name}.parquet"
     if path.exists():
         pq.write_table(change(pq.read_table(path)), path, compression="zstd")
@@ -124,69 +124,54 @@ def _rewrite(tables: Path, name: str, change) -> None:  # type: ignore[no-untype
 
 def _named(rows: pa.Table, column: str, ids: set[str]) -> BoolArray:
     """bool[n]: whether the column names one of the ids."""
-    found = pc.is_in(rows.column(column).cast(pa.string()), value_set=pa.array(sorted(ids)))
-    return np.asarray(found, dtype=bool)
+    mask = pc.is_in(rows.column(column).cast(pa.string()), value_set=pa.array(sorted(ids)))
+    return np.asarray(mask, dtype=bool)
 
 
 def _without(rows: pa.Table, columns: tuple[str, ...], ids: set[str]) -> pa.Table:
-    given = [name for name in columns if name in rows.column_names]
-    gone = np.any([_named(rows, name, ids) for name in given], axis=0)
+    present = [name for name in columns if name in rows.column_names]
+    gone = np.any([_named(rows, name, ids) for name in present], axis=0)
     return rows.filter(pa.array(~gone))
 
 
 def _undiscoverable(rows: pa.Table, ids: set[str]) -> pa.Table:
     """Users with ``discoverable`` off where they opted out; an opt-in changes no table."""
-    place = rows.column_names.index("discoverable")
-    shown = pc.and_(rows.column(place), pa.array(~_named(rows, schema.USER_ID, ids)))
-    return rows.set_column(place, "discoverable", shown)
+    index = rows.column_names.index("discoverable")
+    values = pc.and_(rows.column(index), pa.array(~_named(rows, schema.USER_ID, ids)))
+    return rows.set_column(index, "discoverable", values)
 
 
 def _hide(tables: Path, pairs: list[tuple[str, str]]) -> None:
-    """Move hidden connections into a table of their own; the flags go, too."""
+    """Move hidden connections into their own table, and drop the columns that mark them."""
     path = tables / f"{schema.CONNECTIONS}.parquet"
     if not path.exists():
         return
     private = _private(tables)
+    if private is not None:
+        _rewrite(tables, schema.USERS, lambda r: r.drop_columns([schema.CONNECTIONS_HIDDEN]))
     if not pairs and not private and schema.HIDDEN not in pq.read_schema(path).names:
         return
     rows = pq.read_table(path)
-    text = [rows.column(name).cast(pa.string()) for name in (schema.SRC, schema.DST)]
+    ends = _ends(rows, schema.SRC, schema.DST)
     hidden = np.zeros(len(rows), bool)
     if schema.HIDDEN in rows.column_names:
         hidden |= np.asarray(pc.fill_null(rows.column(schema.HIDDEN), False), dtype=bool)
         rows = rows.drop_columns([schema.HIDDEN])
     if private:
         hidden |= np.any([_named(rows, name, private) for name in (schema.SRC, schema.DST)], axis=0)
-    more = [*pairs, *((each, each) for each in sorted(private))]
-    marked = pa.table(
-        {
-            name: pa.chunked_array(
-                [*ends.filter(pa.array(hidden)).chunks, pa.array(given, pa.string())]
-            )
-            for name, ends, given in zip(
-                (schema.SRC, schema.DST),
-                text,
-                tuple(zip(*more, strict=True)) or ((), ()),
-                strict=True,
-            )
-        }
-    )
-    taken = _in_pairs(pa.table({schema.SRC: text[0], schema.DST: text[1]}), marked)
+    # A user who hides the whole list is a pair with themselves: it covers connections to come.
+    more = [*pairs, *((user, user) for user in sorted(private or ()))]
+    sides = tuple(zip(*more, strict=True)) or ((), ())
+    added = pa.table([pa.array(side, pa.string()) for side in sides], ends.column_names)
+    marked = pa.concat_tables([ends.filter(pa.array(hidden)), added])
+    taken = _in_pairs(ends, marked)
     pq.write_table(rows.filter(pa.array(~taken)), path, compression="zstd")
     pq.write_table(marked, tables / f"{schema.HIDDEN_CONNECTIONS}.parquet", compression="zstd")
-    _rewrite(tables, schema.IMPRESSIONS, lambda shown: _without_answers(shown, marked))
+    _rewrite(tables, schema.IMPRESSIONS, lambda rows: _without_answers(rows, marked))
 
 
-def _private(tables: Path) -> set[str]:
-    """Users whose whole list of connections is hidden; the column goes."""
-    found = _hiding_all(tables)
-    if found is not None:
-        _rewrite(tables, schema.USERS, lambda r: r.drop_columns([schema.CONNECTIONS_HIDDEN]))
-    return found or set()
-
-
-def _hiding_all(tables: Path) -> set[str] | None:
-    """Users whose whole list of connections is hidden; None where no column says it."""
+def _private(tables: Path) -> set[str] | None:
+    """Users who hide all of their connections; None where no column tells."""
     path = tables / f"{schema.USERS}.parquet"
     if not path.exists() or schema.CONNECTIONS_HIDDEN not in pq.read_schema(path).names:
         return None
@@ -195,13 +180,15 @@ def _hiding_all(tables: Path) -> set[str] | None:
     return set(rows.filter(hidden).column(schema.USER_ID).cast(pa.string()).to_pylist())
 
 
-def _without_answers(shown: pa.Table, marked: pa.Table) -> pa.Table:
-    """Impressions but those that ended in a connection that is hidden."""
-    if schema.CANDIDATE_ID not in shown.column_names or "action" not in shown.column_names:
-        return shown
-    answered = pc.fill_null(pc.is_in(shown.column("action"), value_set=pa.array(_FAVOURS)), False)
-    pairs = _ends(shown, schema.USER_ID, schema.CANDIDATE_ID)
-    return shown.filter(pa.array(~(np.asarray(answered, dtype=bool) & _in_pairs(pairs, marked))))
+def _without_answers(impressions: pa.Table, marked: pa.Table) -> pa.Table:
+    """Impressions without those that ended in a hidden connection."""
+    columns = impressions.column_names
+    if schema.CANDIDATE_ID not in columns or "action" not in columns:
+        return impressions
+    favours = pc.is_in(impressions.column("action"), value_set=pa.array(_FAVOURS))
+    answered = np.asarray(pc.fill_null(favours, False), dtype=bool)
+    ends = _ends(impressions, schema.USER_ID, schema.CANDIDATE_ID)
+    return impressions.filter(pa.array(~(answered & _in_pairs(ends, marked))))
 
 
 def _in_pairs(rows: pa.Table, marked: pa.Table) -> BoolArray:

@@ -1,4 +1,8 @@
-"""Step 1, read and validate: the tenant's tables, and what events added, cleaned as Parquet."""
+"""Step 1: read, check and clean the tables of a tenant, with everything that events added.
+
+Inputs: the tables of ``[data]``, the event log and the request log. Outputs: one clean Parquet file
+a table, and ``check.json``, the report of the check.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +21,9 @@ import pyarrow.parquet as pq
 from nextedge import schema
 from nextedge.build.cache.fingerprint import objects_fingerprint
 from nextedge.build.step import Step
-from nextedge.build.suppression import SuppressedUsers, concealed, withhold
+from nextedge.build.suppression import SuppressedUsers, suppress, suppressed_users
 from nextedge.config import Config, RankerConfig
-from nextedge.data.erased_users import Forgotten
+from nextedge.data.erased_users import ErasedUsers
 from nextedge.data.report import CheckReport, Finding
 from nextedge.data.validation import validate
 from nextedge.engines.base import Engine
@@ -39,10 +43,9 @@ _log = logging.getLogger("nextedge")
 
 
 class TablesStep(Step):
-    """Clean tables, one Parquet file each, and the report of the check.
+    """Writes the clean tables.
 
-    ``fingerprint`` stands for the content of the inputs, ``objects`` for those of them that are
-    in a bucket: they must still be the same when all is read.
+    ``fingerprint`` stands for the content of the inputs, ``objects`` for those in a bucket.
     """
 
     name = "tables"
@@ -71,106 +74,89 @@ class TablesStep(Step):
             "fingerprint": self.fingerprint,
             "create_users": self.config.events.create_users,
             "patience": _patience(self.config),
-            "forgotten": Forgotten(self.config.state_path).fingerprint(),
+            "forgotten": ErasedUsers(self.config.state_path).fingerprint(),
         }
 
     def run(self, inputs: Mapping[str, Path], output: Path, progress: Progress) -> None:
-        found = validate(self.config, self.engine, self.frames)
-        for place, (name, table) in enumerate(found.tables.items()):
-            progress(f"tables: {name}", place, len(found.tables))
+        checked = validate(self.config, self.engine, self.frames)
+        for number, (name, table) in enumerate(checked.tables.items()):
+            progress(f"tables: {name}", number, len(checked.tables))
             self.engine.write(table, output / f"{name}.parquet")
+        # No lock covers a bucket: other bytes than those of the fingerprint may have been read.
         if self.objects and objects_fingerprint(self.config, self.frames) != self.objects:
             raise DataError(
                 "objects of [data] changed while they were read: wait until they are written, and "
                 "build again"
             )
-        progress("tables: events", len(found.tables), len(found.tables))
-        unreadable = self._add_events(output)
-        report = json.dumps(_told(found.report, unreadable).to_json(), ensure_ascii=False, indent=1)
-        (output / REPORT).write_text(report, encoding="utf-8")
+        progress("tables: events", len(checked.tables), len(checked.tables))
+        report = _with_unreadable(checked.report, self._add_events(output))
+        text = json.dumps(report.to_json(), ensure_ascii=False, indent=1)
+        (output / REPORT).write_text(text, encoding="utf-8")
         self.engine.rest()
 
     def _add_events(self, output: Path) -> dict[str, Counter[str]]:
-        """Add what was recorded since to the tables; take out what is withheld.
+        """Add recorded events to the tables, and remove suppressed users and connections.
 
-        Returns by table and column how many values that events state could not be taken.
+        Returns by table and column the number of values of events that cannot be read.
         """
         events = self._events(output)
         unreadable: dict[str, Counter[str]] = {}
         if events:
             tables = _Tables(output)
-            unreadable = self._restate(tables, events)
-            hidden = concealed(output, events)
+            unreadable = _add_profiles(tables, events)
+            suppressed = suppressed_users(output, events)
             rows = event_rows(events)
-            rows = rows.filter(pa.array(~hidden.of(rows)))
-            tables.change(schema.CONNECTIONS, lambda given: with_connections(given, events))
-            tables.change(schema.BLOCKS, lambda given: with_blocks(given, events))
-            tables.change(schema.INTERACTIONS, lambda given: with_interactions(given, rows))
+            rows = rows.filter(pa.array(~suppressed.mask(rows)))
+            tables.change(schema.CONNECTIONS, lambda table: with_connections(table, events))
+            tables.change(schema.BLOCKS, lambda table: with_blocks(table, events))
+            tables.change(schema.INTERACTIONS, lambda table: with_interactions(table, rows))
             if self.config.events.create_users:
-                tables.change(schema.USERS, lambda given: with_newcomers(given, rows))
-            given = tables.read(schema.IMPRESSIONS)
-            shown = with_impressions(
-                None if given is None else hidden.without_answered(given),
+                tables.change(schema.USERS, lambda table: with_newcomers(table, rows))
+            impressions = tables.read(schema.IMPRESSIONS)
+            impressions = with_impressions(
+                None if impressions is None else suppressed.without_answered(impressions),
                 rows,
-                self._logged(rows, hidden),
+                self._logged(rows, suppressed),
                 _patience(self.config),
                 tables.id_types(),
             )
-            tables.write(schema.IMPRESSIONS, shown)
-        withhold(output, events)
+            tables.write(schema.IMPRESSIONS, impressions)
+        suppress(output, events)
         return unreadable
 
     def _events(self, output: Path) -> list[Event]:
-        """What was recorded, but for the forgotten, and for strangers where none are taken."""
+        """Recorded events, without erased users, and without unknown users that are dropped."""
         events = recorded_events(self.config)
         ids = {str(i) for e in events for i in (e.user_id, e.candidate_id) if i is not None}
-        left_out = set(Forgotten(self.config.state_path).among(ids))
+        left_out = set(ErasedUsers(self.config.state_path).among(ids))
         users = output / f"{schema.USERS}.parquet"
         dropped = self.config.data.dangling == "drop" and not self.config.events.create_users
         if dropped and users.exists():
             known = pq.read_table(users, columns=[schema.USER_ID])[schema.USER_ID]
             named = pa.array(sorted(ids), pa.string())
-            found = pc.is_in(named, value_set=known.cast(pa.string()))
-            left_out |= set(named.filter(pc.invert(found)).to_pylist())
-        if not left_out:
-            return events
+            is_known = pc.is_in(named, value_set=known.cast(pa.string()))
+            left_out |= set(named.filter(pc.invert(is_known)).to_pylist())
         return [e for e in events if not {str(e.user_id), str(e.candidate_id)} & left_out]
 
-    def _restate(self, tables: _Tables, events: list[Event]) -> dict[str, Counter[str]]:
-        """Users and items as events state them; returns what could not be taken."""
-        users, items = tables.read(schema.USERS), tables.read(schema.ITEMS)
-        stated = {
-            schema.USERS: None if users is None else with_profiles(users, events),
-            schema.ITEMS: with_items(items, events, tables.id_types()[schema.ITEMS]),
-        }
-        found = {name: each for name, each in stated.items() if each is not None}
-        for name, each in found.items():
-            tables.write(name, each.rows)
-            for column, values in each.unreadable.items():
-                _log.warning(
-                    "%s: %d values of %s that events state cannot be read", name, values, column
-                )
-        return {name: each.unreadable for name, each in found.items()}
-
-    def _logged(self, rows: pa.Table, hidden: SuppressedUsers) -> pa.Table:
-        """What the request log knows of the recommendation ids that events name."""
+    def _logged(self, rows: pa.Table, suppressed: SuppressedUsers) -> pa.Table:
+        """Entries of the request log with the recommendation ids of events."""
         kinds = {name: surface.kind for name, surface in self.config.surfaces.items()}
         log = RequestLog(self.config.state_path, self.config.serving)
-        found = [
-            (rid, kinds[answer.surface], str(answer.user_id), str(target), place, chance, micros)
+        entries = [
+            (rid, kinds[answer.surface], str(answer.user_id), str(target), position, chance, micros)
             for rid, micros, answer in log.answers(recommendation_ids(rows))
             if answer.surface in kinds
-            for place, (target, chance) in enumerate(
+            for position, (target, chance) in enumerate(
                 zip(answer.candidates, answer.propensities, strict=True), 1
             )
             if target is not None
         ]
-        columns = zip(*found, strict=True) if found else ((),) * len(LOGGED)
+        columns = zip(*entries, strict=True) if entries else ((),) * len(LOGGED)
         logged = pa.table(
             [pa.array(values, part.type) for values, part in zip(columns, LOGGED, strict=True)],
             schema=LOGGED,
         )
-        return logged.filter(pa.array(~hidden.of(logged)))
+        return logged.filter(pa.array(~suppressed.mask(logged)))
 
 
 class _Tables:
@@ -180,48 +166,66 @@ class _Tables:
         self.folder = folder
 
     def read(self, name: str) -> pa.Table | None:
-        """A table, or None where it is not given."""
+        """A table, or None."""
         path = self.folder / f"{name}.parquet"
         return pq.read_table(path) if path.exists() else None
 
     def write(self, name: str, rows: pa.Table | None) -> None:
-        """Put rows in the place of a table; None is no table."""
+        """Replace a table; None changes nothing."""
         if rows is not None:
             pq.write_table(rows, self.folder / f"{name}.parquet", compression="zstd")
 
     def change(self, name: str, change: Callable[[pa.Table], pa.Table]) -> None:
-        """Change a table where it is given."""
-        given = self.read(name)
-        if given is not None:
-            self.write(name, change(given))
+        """Change a table where there is one."""
+        rows = self.read(name)
+        self.write(name, None if rows is None else change(rows))
 
     def id_types(self) -> dict[str, pa.DataType]:
-        """The types of the ids of users and of items: text where no table has any."""
-        found: dict[str, pa.DataType] = {}
+        """Types of the ids of users and of items; text where no table has any."""
+        types: dict[str, pa.DataType] = {}
         for name, table in schema.TABLES.items():
             path = self.folder / f"{name}.parquet"
             for part in pq.read_schema(path) if path.exists() else ():
                 column = next((c for c in table.columns if c.name == part.name), None)
                 if column is not None and column.kind is schema.ColumnKind.IDENTIFIER:
-                    found.setdefault(column.refers_to or name, part.type)
-        return {name: found.get(name, pa.string()) for name in (schema.USERS, schema.ITEMS)}
+                    types.setdefault(column.refers_to or name, part.type)
+        return {name: types.get(name, pa.string()) for name in (schema.USERS, schema.ITEMS)}
+
+
+def _add_profiles(tables: _Tables, events: list[Event]) -> dict[str, Counter[str]]:
+    """Write the profile fields of events into users and items; returns unreadable values."""
+    users, items = tables.read(schema.USERS), tables.read(schema.ITEMS)
+    changed = {
+        schema.USERS: None if users is None else with_profiles(users, events),
+        schema.ITEMS: with_items(items, events, tables.id_types()[schema.ITEMS]),
+    }
+    unreadable = {}
+    for name, table in changed.items():
+        if table is None:
+            continue
+        tables.write(name, table.rows)
+        unreadable[name] = table.unreadable
+        for column, values in table.unreadable.items():
+            _log.warning(
+                "%s: %d values of %s that events state cannot be read", name, values, column
+            )
+    return unreadable
 
 
 def _patience(config: Config) -> dict[str, int]:
     """µs after an impression in which an action answers it, by kind: the longest of its surfaces."""
-    usual = RankerConfig().attribution_days
     days = {
         kind: max(
             (s.ranker.attribution_days for s in config.surfaces.values() if s.kind == kind),
-            default=usual,
+            default=RankerConfig().attribution_days,
         )
         for kind in schema.FAVOURS
     }
     return {kind: int(longest * MICROSECONDS_PER_DAY) for kind, longest in days.items()}
 
 
-def _told(report: CheckReport, unreadable: Mapping[str, Counter[str]]) -> CheckReport:
-    """The report of the check with what events state and cannot be read."""
+def _with_unreadable(report: CheckReport, unreadable: Mapping[str, Counter[str]]) -> CheckReport:
+    """The report of the check with the values of events that cannot be read."""
     tables = []
     for table in report.tables:
         findings = tuple(

@@ -43,7 +43,7 @@ def contacts(
             }
         )
         return
-    render.say(f"{upload.stored:,} contacts stored, {len(upload.refused):,} cannot be read")
+    render.say(f"{upload.stored:,} contacts kept, {len(upload.refused):,} cannot be read")
 
 
 def read_book(file: Path) -> list[str]:

@@ -60,7 +60,7 @@ def print_evaluation(reports: dict[str, Any], *, brief: bool) -> None:
         render.print_rows(tables.system_rows(report))
         render.print_rows(tables.comparison_rows(report))
         if report.shown is not None:
-            render.print_rows(tables.shown_rows(report))
+            render.print_rows(tables.impression_rows(report))
         render.print_rows(tables.candidate_recall_rows(report))
         render.print_rows(tables.slice_rows(report))
 

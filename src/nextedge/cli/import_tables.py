@@ -13,17 +13,20 @@ from nextedge.errors import InputError, nearest
 
 
 def import_tables(
-    layout: Annotated[str, typer.Argument(help="format of the files: movielens or edges")],
+    layout: Annotated[
+        str, typer.Argument(help="format of the files: movielens, edges, or one of a plug-in")
+    ],
     source: Annotated[Path, typer.Argument(help="file or folder to read")],
     directory: Annotated[Path, typer.Argument(help="folder to write our tables to")],
     as_json: AsJson = False,
 ) -> None:
     """Convert a public data set into our tables."""
-    from nextedge.data.importers import IMPORTERS
+    from nextedge.data.importers.importer import importers
 
-    if layout not in IMPORTERS:
-        raise InputError(f"no format {layout!r}; {nearest(layout, IMPORTERS)}")
-    report = IMPORTERS[layout].run(source, directory)
+    known = importers()
+    if layout not in known:
+        raise InputError(f"no format {layout!r}; {nearest(layout, known)}")
+    report = known[layout].run(source, directory)
     if as_json:
         render.print_json({"tables": report.tables, "notes": list(report.notes)})
         return

@@ -117,7 +117,7 @@ def gate(
     if found:
         raise GateError("\n".join(found))
     if not as_json:
-        render.say(f"release {release} may replace {served_id or 'nothing'}")
+        render.say(f"release {release} may be served in the place of {served_id or 'nothing'}")
 
 
 @app.command()

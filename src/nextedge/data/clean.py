@@ -1,7 +1,7 @@
-"""One table from what was given to what later steps rely on, every loss counted.
+"""Cleans one table for later steps, and counts every dropped row.
 
-All counting runs inside the engine: one pass judges every row and counts per reason, one
-more finds duplicates, and only the few rows that are shown as examples come into Python.
+All counting runs inside the engine: one pass judges every row and counts by reason, one more
+finds duplicates, and only the few rows of examples come into Python.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _EXAMPLES = 3
 
 @dataclass(frozen=True)
 class Context:
-    """What cleaning one table needs to know of the rest of the tenant."""
+    """The rest of the tenant, as far as cleaning one table depends on it."""
 
     engine: Engine
     clean: Mapping[str, Table]
@@ -157,7 +157,7 @@ def _row_findings(
 def _examples(
     normal: Normalised, spec: schema.Table, rules: list[Rule], rule: Rule, context: Context
 ) -> tuple[str, ...]:
-    numbered = normal.table.mutate(**{_ROW: context.engine.place(normal.table)})
+    numbered = normal.table.mutate(**{_ROW: context.engine.row_number(normal.table)})
     marked = mark(_with_known(numbered, spec, context), rules)
     chosen = marked.filter(marked[REASON] == rule.code).order_by(_ROW).limit(_EXAMPLES)
     # as text: Python has no time before the year 1 or after 9999
@@ -206,7 +206,7 @@ def _unique(
 def _last_of_key(
     normal: Normalised, spec: schema.Table, rules: list[Rule], context: Context
 ) -> Table:
-    numbered = normal.table.mutate(**{_ROW: context.engine.place(normal.table)})
+    numbered = normal.table.mutate(**{_ROW: context.engine.row_number(normal.table)})
     kept = _kept(numbered, spec, rules, context)
     place = ibis.row_number().over(group_by=list(spec.key), order_by=ibis.desc(_ROW))
     placed = kept.mutate(**{_PLACE: place})

@@ -1,4 +1,4 @@
-"""Columns of users that hold e-mail addresses or phone numbers: hashed as read, in no table after."""
+"""E-mail addresses and phone numbers of the users table: hashed while they are read."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def identifier_columns(users: Table, config: Config) -> tuple[str, ...]:
 
 @dataclass
 class UsersIdentifiers:
-    """Hashes of the users' own identifiers, streamed; ``refused`` counts what could not be read.
+    """Hashes of the users' own identifiers, streamed; ``refused`` counts unreadable ones.
 
     Attributes:
-        hash_of: raises InputError for what is no identifier.
+        hash_of: raises InputError for a text that is no identifier.
     """
 
     config: Config
@@ -43,9 +43,9 @@ class UsersIdentifiers:
 
     def rows(self) -> Iterator[tuple[Identifier, bytes]]:
         """(user id, hash) of every identifier of every user."""
-        for row in self._given():
+        for row in self._rows():
             user = row[schema.USER_ID]
-            if isinstance(user, float):  # whole numbers beside a missing one, as a CSV has them
+            if isinstance(user, float):  # a CSV with a missing id has its whole numbers as floats
                 if not user.is_integer():
                     continue
                 user = int(user)
@@ -59,7 +59,7 @@ class UsersIdentifiers:
                     except InputError:
                         self.refused += 1
 
-    def _given(self) -> Iterator[dict[str, Any]]:
+    def _rows(self) -> Iterator[dict[str, Any]]:
         from nextedge.data.clean import renamed
 
         name, data = schema.USERS, self.config.data
@@ -72,7 +72,7 @@ class UsersIdentifiers:
         table = renamed(table, name, data.users or "memory", self.config)
         columns = identifier_columns(table, self.config)
         if schema.USER_ID not in table.columns:
-            return  # the check that follows says so
+            return  # the check that follows reports it
         wanted = table.select(schema.USER_ID, *columns)
         for batch in self.engine.to_batches(wanted.filter(wanted[schema.USER_ID].notnull())):
             yield from batch.to_pylist()

@@ -1,7 +1,7 @@
-"""Whom a tenant has forgotten: salted hashes, so that the list itself names nobody.
+"""The erased users of a tenant, as salted hashes: the list itself names nobody.
 
-The hash keeps the list from being read, not from being tested: whoever has the file and an id
-can tell whether it was forgotten, as every build has to.
+The hash protects the list from being read, not from being tested: a reader of the file can tell
+whether a given id was erased, as every build must.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 FILE = "forgotten.json"
 
 
-class Forgotten:
-    """The forgotten people of one state folder; read again when the file changes."""
+class ErasedUsers:
+    """The erased users of one state folder; read again when the file changes."""
 
     def __init__(self, state: Path) -> None:
         self.path = state / FILE
@@ -44,18 +44,16 @@ class Forgotten:
 
     def __contains__(self, identifier: Identifier | None) -> bool:
         self._look()
-        return (
-            bool(self._hashes) and identifier is not None and self._hash(identifier) in self._hashes
-        )
+        return bool(self.among([identifier]))
 
     def among(self, identifiers: Iterable[Identifier | None]) -> list[Identifier]:
-        """Those of the ids that are forgotten."""
+        """The ids that are erased, of some ids."""
         self._look()
-        given = identifiers if self._hashes else ()
-        return [i for i in given if i is not None and self._hash(i) in self._hashes]
+        candidates = identifiers if self._hashes else ()
+        return [i for i in candidates if i is not None and self._hash(i) in self._hashes]
 
     def add(self, identifier: Identifier) -> None:
-        """Forget an id from now on; the same id twice is once."""
+        """Add an id; adding it again changes nothing."""
         self._look()
         salt = self._salt or secrets.token_bytes(32)
         self._salt = salt
@@ -71,7 +69,7 @@ class Forgotten:
             os.replace(partial, self.path)
 
     def fingerprint(self) -> str:
-        """Differs whenever somebody was forgotten since."""
+        """A value that differs once a user was added."""
         self._look()
         return hashlib.sha256("".join(sorted(self._hashes)).encode()).hexdigest()[:16]
 
@@ -80,24 +78,24 @@ class Forgotten:
 
     def _look(self) -> None:
         try:
-            found = self.path.stat()
+            stat = self.path.stat()
         except FileNotFoundError:
             self._stamp, self._salt, self._hashes = None, b"", frozenset()
             return
-        stamp = found.st_mtime_ns, found.st_ino
+        stamp = stat.st_mtime_ns, stat.st_ino
         if stamp != self._stamp:
-            kept = json.loads(self.path.read_text())
-            self._salt, self._hashes = bytes.fromhex(kept["salt"]), frozenset(kept["hashes"])
+            content = json.loads(self.path.read_text())
+            self._salt, self._hashes = bytes.fromhex(content["salt"]), frozenset(content["hashes"])
             self._stamp = stamp
 
 
-def without_forgotten(
-    engine: Engine, name: str, table: Table, forgotten: Forgotten
+def without_erased_users(
+    engine: Engine, name: str, table: Table, forgotten: ErasedUsers
 ) -> tuple[Table, tuple[Finding, ...]]:
-    """A table without the rows of forgotten people, and how many those were."""
+    """A table without the rows of erased users, and the finding that counts them."""
     if not len(forgotten):
         return table, ()
-    gone = None
+    erased = None
     for column in schema.TABLES[name].columns:
         about = schema.USERS in (column.refers_to, name if column.name == schema.USER_ID else None)
         if (
@@ -107,11 +105,11 @@ def without_forgotten(
         ):
             continue
         ids = engine.to_arrow(table.select(id=table[column.name]).distinct())["id"].to_pylist()
-        if found := forgotten.among(ids):
-            named = table[column.name].isin(found).fill_null(False)
-            gone = named if gone is None else gone | named
-    if gone is None:
+        if hits := forgotten.among(ids):
+            named = table[column.name].isin(hits).fill_null(False)
+            erased = named if erased is None else erased | named
+    if erased is None:
         return table, ()
-    rows = engine.to_arrow(table.aggregate(rows=gone.sum()))["rows"][0].as_py()
+    rows = engine.to_arrow(table.aggregate(rows=erased.sum()))["rows"][0].as_py()
     text = "the person is forgotten (nextedge forget)"
-    return table.filter(~gone), (Finding("forgotten", text, int(rows or 0), "dropped"),)
+    return table.filter(~erased), (Finding("forgotten", text, int(rows or 0), "dropped"),)

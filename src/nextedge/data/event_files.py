@@ -1,8 +1,8 @@
 """Files of events: JSON lines (also .gz), CSV and Parquet, read line by line.
 
-A line that cannot be read is given with its reason and the rest goes on; a file that ends in the
-middle is an error at its line. A line without an ``event_id`` has one of the file's content and
-the line's number, so that the same file read twice records nothing twice.
+A line that cannot be read is returned with its fault, and the next lines follow; a truncated file is
+an error at its line. A line without an ``event_id`` gets one from the file's content and the line's
+number, so that reading a file twice records nothing twice.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import gzip
 import hashlib
+import itertools
 import json
 import zlib
 from collections.abc import Iterator, Mapping
@@ -28,7 +29,7 @@ _ROWS = 2000
 
 @dataclass(frozen=True)
 class EventLine:
-    """One line of a file: its number from 1, the event as it was given, or why it is none."""
+    """One line of a file: its number from 1, and its fields or its fault."""
 
     number: int
     raw: Mapping[str, Any] | None
@@ -36,11 +37,11 @@ class EventLine:
 
 
 def read_events(path: Path) -> Iterator[EventLine]:
-    """The lines of a file that hold something, with ids.
+    """The lines of a file that are not empty, with event ids.
 
     Raises:
-        InputError: there is no such file, or no format has its name.
-        DataError: the file is damaged; what came before it is good.
+        InputError: there is no such file, or its name is of no format.
+        DataError: the file is damaged; the lines before it are good.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected events as JSON lines, CSV or Parquet")
@@ -98,7 +99,7 @@ def _json_lines(file: IO[bytes]) -> Iterator[EventLine]:
 
 
 def _csv(file: IO[bytes]) -> Iterator[EventLine]:
-    """Rows by the names in the first line; an empty field is none."""
+    """Rows by the names in the first line, without empty fields."""
     with file:
         text = (line.decode("utf-8-sig", "surrogateescape") for line in file)
         rows = csv.reader(text)
@@ -115,12 +116,9 @@ def _csv(file: IO[bytes]) -> Iterator[EventLine]:
 
 
 def _parquet(path: Path) -> Iterator[EventLine]:
-    """Rows by the names of the columns; a null is none."""
+    """Rows by the names of the columns, without nulls."""
     with pq.ParquetFile(path) as file:
-        number = 0
-        for batch in file.iter_batches(_ROWS):
-            for row in batch.to_pylist():
-                number += 1
-                yield EventLine(
-                    number, {name: each for name, each in row.items() if each is not None}
-                )
+        batches = (batch.to_pylist() for batch in file.iter_batches(_ROWS))
+        for number, row in enumerate(itertools.chain.from_iterable(batches), 1):
+            fields = {name: value for name, value in row.items() if value is not None}
+            yield EventLine(number, fields)

@@ -1,7 +1,7 @@
 """One type for all ids of one kind: int64 where every table has integers, else strings.
 
-A user's id stands in six columns of five tables; if one of them holds text, all are read as
-text, so that the same id is the same value everywhere.
+A user's id is in six columns of five tables; if one of them has text, all are read as text, so
+that the same id is the same value everywhere.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _EXACT = 2.0**53  # above it, neighbouring whole numbers are one float
 
 @dataclass(frozen=True)
 class Identifiers:
-    """Every table with its ids in their common type, what was said of it, and the faults."""
+    """Every table with its ids in their common type, findings by table, and the faults."""
 
     tables: dict[str, ibis.Table]
     findings: dict[str, list[Finding]]
@@ -84,10 +84,10 @@ def _examine(engine: Engine, table: ibis.Table, name: str) -> tuple[str | None, 
     if kind.is_floating() or kind.is_decimal():
         value = column.cast("float64")
         broken = value.notnull() & ~value.isnan() & ((value % 1 != 0) | (value.abs() >= _EXACT))
-        given = _first(engine, table.filter(broken.fill_null(False)).select(x=value).limit(1))
-        if given is None:
+        example = _first(engine, table.filter(broken.fill_null(False)).select(x=value).limit(1))
+        if example is None:
             return None, True
-        return f"{given!r} is no whole number that a float holds exactly", False
+        return f"{example!r} is no whole number that a float holds exactly", False
     return f"has type {kind}", False
 
 

@@ -1,7 +1,7 @@
 """Id maps: the tenant's ids (int64 or string) to dense positions and back.
 
-Ids are kept sorted in one Arrow file that is memory-mapped, so that many processes share it
-and opening it costs nothing; a look-up is a binary search, a batch of look-ups a hash join.
+Ids are sorted in one memory-mapped Arrow file, which many processes share and which opens at no
+cost. A look-up is a binary search, a batch of look-ups a hash join.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from nextedge.types import UNKNOWN, Identifier, IndexArray, IntArray
 
 _BATCH = 64
 _MANY = 100_000
-"""Integers that are looked up together from which slices of their range are worth making."""
+"""Integers in one look-up from which slices of their range are worth making."""
 _SEARCHED = 50
-"""A hash join reads the whole map: it is cheaper than a binary search per id from 64 ids on, where
-the map is not so many times as long."""
+"""A hash join reads the whole map: from 64 ids on it is cheaper than a binary search an id, unless
+the map is so many times as long."""
 
 
 @dataclass(frozen=True, eq=False)
 class Slices:
     """Equal slices of the range of ascending integers, and where each begins among them.
 
-    A look-up then searches one slice: among ids that are spread evenly two memory accesses, not
-    twenty; among others never more than without.
+    A look-up then searches one slice: two memory accesses among evenly spread ids, not twenty, and
+    never more than without slices among others.
 
     Attributes:
         low: the smallest integer.
@@ -54,18 +54,12 @@ class Slices:
         _count_slices(integers, low, shift, start[1:])
         return cls(low, shift, np.cumsum(start, dtype=np.int32))
 
-    def positions(self, integers: IntArray, given: IntArray) -> IntArray:
-        """int64[n]: as ``np.searchsorted(integers, given)`` where an integer is there, else any."""
-        place = np.zeros(len(given), np.int64)
-        _search_slices(
-            plain(integers, np.int64),
-            self.low,
-            self.shift,
-            self.start,
-            plain(given, np.int64),
-            place,
-        )
-        return place
+    def positions(self, integers: IntArray, wanted: IntArray) -> IntArray:
+        """int64[n]: as ``np.searchsorted(integers, wanted)`` for integers in the map, else any."""
+        position = np.zeros(len(wanted), np.int64)
+        arrays = plain(integers, np.int64), plain(wanted, np.int64)
+        _search_slices(*arrays, self.low, self.shift, self.start, position)
+        return position
 
 
 @numba.njit(cache=True, nogil=True)
@@ -75,9 +69,9 @@ def _count_slices(integers, low, shift, count):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _search_slices(integers, low, shift, start, given, place):  # type: ignore[no-untyped-def]
-    for number in range(len(given)):
-        value = given[number]
+def _search_slices(integers, wanted, low, shift, start, position):  # type: ignore[no-untyped-def]
+    for number in range(len(wanted)):
+        value = wanted[number]
         if value < low or value > integers[-1]:
             continue
         slot = (np.uint64(value) - np.uint64(low)) >> np.uint64(shift)
@@ -88,11 +82,11 @@ def _search_slices(integers, low, shift, start, given, place):  # type: ignore[n
                 begin = middle + 1
             else:
                 end = middle
-        place[number] = begin
+        position[number] = begin
 
 
 class IdMap:
-    """Ids of one kind, sorted ascending; the position of an id is its place in the order.
+    """Ids of one kind, sorted ascending; an id's position is its index in that order.
 
     >>> ids = IdMap(pa.array(["bo", "ada"]))
     >>> ids.positions(["ada", "zoe"]).tolist(), ids.identifiers([1]).to_pylist()
@@ -107,13 +101,11 @@ class IdMap:
 
     @classmethod
     def of_sorted(cls, values: pa.Array | pa.ChunkedArray) -> IdMap:
-        """A map of ids that are ascending and distinct already."""
+        """A map of ids that are ascending and distinct."""
         kind = pa.int64() if pa.types.is_integer(values.type) else pa.large_string()
         cast = values.cast(kind)
         ids = cls.__new__(cls)
-        ids.values = cast.combine_chunks() if isinstance(cast, pa.ChunkedArray) else cast
-        if isinstance(ids.values, pa.ChunkedArray):  # none at all
-            ids.values = pa.concat_arrays(ids.values.chunks or [pa.array([], kind)])
+        ids.values = _combined(cast) if isinstance(cast, pa.ChunkedArray) else cast
         ids._integers = ids._as_integers()
         return ids
 
@@ -134,52 +126,52 @@ class IdMap:
     def position(self, identifier: Identifier) -> int:
         """Position of one id, or UNKNOWN; ``"7"`` finds the integer id 7 and the reverse.
 
-        ``"07"`` finds nothing: one id has one spelling, by which live state knows it too.
+        ``"07"`` finds nothing: an id has one spelling, in live state too.
         """
         if self._integers is not None:
             try:
-                given = int(identifier)
-                place = int(np.searchsorted(self._integers, given))
+                integer = int(identifier)
+                position = int(np.searchsorted(self._integers, integer))
             except (ValueError, OverflowError):
                 return UNKNOWN
-            found = place < len(self) and int(self._integers[place]) == given
-            found = found and self.values[place].is_valid
-            return place if found and str(given) == str(identifier) else UNKNOWN
+            known = position < len(self) and int(self._integers[position]) == integer
+            known = known and self.values[position].is_valid
+            return position if known and str(integer) == str(identifier) else UNKNOWN
         text = str(identifier)
-        place = bisect_left(_Strings(self.values), text.encode())
-        found = place < len(self) and self.values[place].as_py() == text
-        return place if found else UNKNOWN
+        position = bisect_left(_Strings(self.values), text.encode())
+        known = position < len(self) and self.values[position].as_py() == text
+        return position if known else UNKNOWN
 
     def positions(self, identifiers: Sequence[Identifier] | pa.Array) -> IndexArray:
         """int32[n] positions of many ids; UNKNOWN where an id is not in the map."""
         if not isinstance(identifiers, pa.Array | pa.ChunkedArray):
             few = len(identifiers) < max(_BATCH, len(self) // _SEARCHED)
             if (self._integers is None and few) or len(identifiers) < _BATCH:
-                return np.array([self.position(given) for given in identifiers], dtype=np.int32)
-            text = any(isinstance(given, str) for given in identifiers)
-            identifiers = pa.array([str(given) for given in identifiers] if text else identifiers)
+                return np.array(list(map(self.position, identifiers)), dtype=np.int32)
+            text = any(isinstance(identifier, str) for identifier in identifiers)
+            identifiers = pa.array(list(map(str, identifiers)) if text else identifiers)
         if identifiers.type != self.values.type:
             identifiers = _castable(identifiers, self.values.type)
         if self._integers is not None:
             return self._search(identifiers)
-        found = pc.index_in(identifiers, value_set=self.values, skip_nulls=True)
-        return np.asarray(pc.fill_null(found, UNKNOWN), dtype=np.int32)
+        positions = pc.index_in(identifiers, value_set=self.values, skip_nulls=True)
+        return np.asarray(pc.fill_null(positions, UNKNOWN), dtype=np.int32)
 
     def _search(self, identifiers: pa.Array | pa.ChunkedArray) -> IndexArray:
         assert self._integers is not None
         known = np.asarray(pc.is_valid(identifiers))
-        given = np.asarray(pc.fill_null(identifiers, 0), dtype=np.int64)
+        wanted = np.asarray(pc.fill_null(identifiers, 0), dtype=np.int64)
         if len(self) == 0:
-            return np.full(len(given), UNKNOWN, dtype=np.int32)
-        if len(given) < _MANY or self.values.null_count:
-            place = np.searchsorted(self._integers, given)
+            return np.full(len(wanted), UNKNOWN, dtype=np.int32)
+        if len(wanted) < _MANY or self.values.null_count:
+            position = np.searchsorted(self._integers, wanted)
         else:
-            place = self._slices.positions(self._integers, given)
-        place = np.minimum(place, len(self) - 1)
-        known &= self._integers[place] == given
+            position = self._slices.positions(self._integers, wanted)
+        position = np.minimum(position, len(self) - 1)
+        known &= self._integers[position] == wanted
         if self.values.null_count:
-            known &= np.asarray(pc.is_valid(self.values))[place]
-        return np.where(known, place, UNKNOWN).astype(np.int32)
+            known &= np.asarray(pc.is_valid(self.values))[position]
+        return np.where(known, position, UNKNOWN).astype(np.int32)
 
     @cached_property
     def _slices(self) -> Slices:
@@ -187,17 +179,17 @@ class IdMap:
         return Slices.of(self._integers)
 
     def identifier(self, position: int) -> Identifier | None:
-        """The id at a position; None for one that was forgotten."""
-        found: Identifier | None = self.values[position].as_py()
-        return found
+        """The id at a position; None for an erased user."""
+        identifier: Identifier | None = self.values[position].as_py()
+        return identifier
 
     def identifiers(self, positions: IndexArray | Sequence[int]) -> pa.Array:
         """The ids at the given positions, in their own type (int64 or string)."""
-        taken = self.values.take(pa.array(np.asarray(positions, dtype=np.int64)))
+        taken = self.values.take(arrow_positions(positions))
         return taken.cast(pa.string()) if self._integers is None else taken
 
     def without(self, position: int) -> IdMap:
-        """The same positions, one of them empty: no id leads to it, and it has none."""
+        """The same positions, one of them empty: no id has it."""
         mask = np.zeros(len(self), bool)
         mask[position] = True
         mask |= np.asarray(pc.is_null(self.values))
@@ -222,13 +214,8 @@ class IdMap:
         with pa.memory_map(str(path)) as source:
             column = pa.ipc.open_file(source).read_all().column("identifier")
         ids = cls.__new__(cls)
-        ids.values = (
-            column.chunk(0)
-            if column.num_chunks == 1
-            else pa.array([], column.type)
-            if column.num_chunks == 0
-            else column.combine_chunks()
-        )
+        # combining one chunk would copy it out of the map
+        ids.values = column.chunk(0) if column.num_chunks == 1 else _combined(column)
         ids._integers = ids._as_integers()
         return ids
 
@@ -250,8 +237,19 @@ class _Strings(Sequence[bytes]):
         return b""
 
 
+def _combined(column: pa.ChunkedArray) -> pa.Array:
+    return pa.concat_arrays(column.chunks or [pa.array([], column.type)])
+
+
+def arrow_positions(positions: IndexArray | Sequence[int]) -> pa.Array:
+    """Positions as an int64 Arrow array, over the same memory where they are int64 already."""
+    # `pa.array` of a NumPy array imports pandas: 30 MB that a server process does without
+    values = np.ascontiguousarray(positions, np.int64)
+    return pa.Array.from_buffers(pa.int64(), len(values), [None, pa.py_buffer(values)])
+
+
 def emptied(values: pa.Array, mask: np.ndarray) -> pa.Array:
-    """The values with nulls where masked, none of whose bytes are kept (as ``if_else`` would)."""
+    """The values with nulls where masked, without the bytes of masked ones (unlike ``if_else``)."""
     return values.take(pa.array(np.arange(len(values)), mask=mask))
 
 
@@ -265,8 +263,8 @@ def _castable(identifiers: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> pa.
 def is_int64(text: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
     """Whether each text is an int64 as Python writes it: no sign but minus, no zero before it."""
     text = text.cast(pa.string())
-    plain = pc.match_substring_regex(text, r"^(0|-?[1-9][0-9]{0,18})$")
+    canonical = pc.match_substring_regex(text, r"^(0|-?[1-9][0-9]{0,18})$")
     digits = pc.utf8_ltrim(text, "-")
     most = pc.if_else(pc.starts_with(text, "-"), "9223372036854775808", "9223372036854775807")
     fits = pc.or_(pc.less(pc.utf8_length(digits), 19), pc.less_equal(digits, most))
-    return pc.and_(plain, fits)
+    return pc.and_(canonical, fits)

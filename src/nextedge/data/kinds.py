@@ -1,6 +1,6 @@
-"""Which columns of users and items are features, and of which kind.
+"""The feature columns of users and items, and their kinds.
 
-What is configured comes first, then what the schema knows by name, then these rules, in order:
+The configuration comes first, then the schema's own names, then these rules, in order:
 
 ==================================================  ===========================================
 a list of plain values                              tags
@@ -18,9 +18,9 @@ text, few different ones or without blanks          category
 other text                                          text
 ==================================================  ===========================================
 
-Few is at most 50 or the square root of the rows, for text also a quarter of the rows. Scattered
-is when of the whole numbers between the quartiles less than a fifth occur: amounts and ages
-repeat only once the range around them has filled up, codes drawn from a long list do so before.
+Few is at most 50 or the square root of the rows, for text also a quarter of the rows. Numbers are
+scattered where less than a fifth of the whole numbers between the quartiles occur: amounts and ages
+repeat only once the range around them has filled up, codes of a long list repeat before.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 from nextedge import schema
 from nextedge.config import EntityFeatures
-from nextedge.engines.base import PLACE
+from nextedge.engines.base import ROW_NUMBER
 from nextedge.errors import ConfigError, nearest
 from nextedge.schema import ColumnKind
 
@@ -54,7 +54,7 @@ _DEGREES = {
 
 @dataclass(frozen=True)
 class _Facts:
-    """Of one column: rows with a value, distinct ones, and what its type calls for."""
+    """Statistics of one column: rows with a value, distinct values, and others by its type."""
 
     rows: int
     distinct: int
@@ -76,10 +76,10 @@ def feature_kinds(
 
     Raises:
         ConfigError: a configured column is not in the table (names the nearest one), or its
-            type cannot hold what it is configured as.
+            type does not fit the configured kind.
     """
     configured = _configured(table, spec, settings)
-    left_out = {*spec.key, *settings.ignore, PLACE}
+    left_out = {*spec.key, *settings.ignore, ROW_NUMBER}
     names = [name for name in table.columns if name not in left_out]
     kinds = {name: configured.get(name) or _of_schema(spec, name, table) for name in names}
     facts = _facts(table, [name for name, kind in kinds.items() if kind is None])
@@ -123,7 +123,7 @@ def _can_be(kind: Any, wanted: ColumnKind) -> bool:
 
 
 def _of_schema(spec: schema.Table, name: str, table: ibis.Table) -> ColumnKind | None:
-    """The schema's kind, unless the column's type cannot carry it."""
+    """The schema's kind, unless the column's type does not fit it."""
     kind = spec.kind_of(name)
     if kind in (ColumnKind.CATEGORY, ColumnKind.TEXT) and not _can_be(table[name].type(), kind):
         return None
@@ -133,9 +133,9 @@ def _of_schema(spec: schema.Table, name: str, table: ibis.Table) -> ColumnKind |
 
 
 def _facts(table: ibis.Table, names: list[str]) -> dict[str, _Facts]:
-    """Gathered in one pass over the table."""
+    """Statistics of columns, in one pass over the table."""
     wanted: dict[str, Any] = {}
-    for place, name in enumerate(names):
+    for position, name in enumerate(names):
         column, kind = table[name], table[name].type()
         facts: dict[str, Any] = {}
         if kind.is_string():
@@ -148,15 +148,15 @@ def _facts(table: ibis.Table, names: list[str]) -> dict[str, _Facts]:
             facts["lower"], facts["upper"] = (finite.approx_quantile(q) for q in (0.25, 0.75))
         if facts:
             facts |= {"rows": column.count(), "distinct": column.approx_nunique()}
-        wanted |= {f"{place}/{fact}": value for fact, value in facts.items()}
+        wanted |= {f"{position}/{fact}": value for fact, value in facts.items()}
     if not wanted:
         return {}
     row = table.aggregate(**wanted).to_pyarrow().to_pylist()[0]
-    found: dict[str, dict[str, Any]] = {}
+    by_name: dict[str, dict[str, Any]] = {}
     for key, value in row.items():
-        place, fact = key.split("/")
-        found.setdefault(names[int(place)], {})[fact] = value or 0
-    return {name: _Facts(**facts) for name, facts in found.items()}
+        position, fact = key.split("/")
+        by_name.setdefault(names[int(position)], {})[fact] = value or 0
+    return {name: _Facts(**facts) for name, facts in by_name.items()}
 
 
 def _inferred(table: ibis.Table, name: str, facts: _Facts | None) -> ColumnKind | None:

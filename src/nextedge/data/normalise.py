@@ -1,7 +1,7 @@
-"""Each known column in the one type that later steps rely on, beside what was given.
+"""Each known column in the one type that later steps rely on, beside the given column.
 
-Nothing is dropped here: a value that cannot be read becomes null in its cleaned form, and
-``nextedge.data.rules`` or the report decides what that means.
+Nothing is dropped here: an unreadable value becomes null in its cleaned form, and
+``nextedge.data.rules`` or the report decides what follows.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _WANTED = {
 
 @dataclass
 class Normalised:
-    """A table with ``PARSED`` columns beside the given ones, and what was assumed."""
+    """A table with ``PARSED`` columns beside the given ones, and findings on assumptions."""
 
     table: Table
     defaults: dict[str, Any]
@@ -65,10 +65,10 @@ class Normalised:
 
 
 def normalise(engine: Engine, spec: schema.Table, table: Table, location: str) -> Normalised:
-    """Add the cleaned form of every known column that is given.
+    """Add the cleaned form of every known column of a table.
 
     Raises:
-        DataError: a column's type cannot hold what it should; names every such column.
+        DataError: the type of a column does not fit its kind; names every such column.
     """
     result = Normalised(table, _DEFAULTS.get(spec.name, {}))
     given = {c.name: c.kind for c in spec.columns if c.name in table.columns and c.kind in _WANTED}
@@ -95,7 +95,7 @@ def normalise(engine: Engine, spec: schema.Table, table: Table, location: str) -
 def finish(
     normal: Normalised, spec: schema.Table, rows: Table, id_types: Mapping[str, str]
 ) -> Table:
-    """Put the cleaned columns in the place of the given ones, and add those that were absent."""
+    """Replace the given columns by the cleaned ones, and add missing ones."""
     columns: dict[str, Any] = {name: rows[PARSED + name] for name in normal.parsed}
     for name, default in normal.defaults.items():
         given = columns.get(name)
@@ -114,8 +114,7 @@ def finish(
             if column.refers_to and column.name not in rows.columns:
                 columns[column.name] = ibis.null(id_types.get(column.refers_to, "int64"))
     names = [name for name in rows.columns if not name.startswith(INTERNAL)]
-    kept = {name: rows[name] for name in names}
-    return rows.select(**(kept | columns))
+    return rows.select(**({name: rows[name] for name in names} | columns))
 
 
 def _constant(value: Any) -> Column:
@@ -193,7 +192,7 @@ def _tags(column: Column) -> Column:
 
 
 def _portable(table: Table, known: set[str]) -> dict[str, Column]:
-    """The user's own columns of rarer types, as ones that every later step can hold."""
+    """The tenant's own columns of rarer types, as types that every later step supports."""
     columns: dict[str, Column] = {}
     for name, kind in table.schema().items():
         if name in known:

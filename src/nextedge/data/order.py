@@ -1,4 +1,4 @@
-"""Order statistics of long arrays, read where they lie: no copy, no sort of all."""
+"""Order statistics of long arrays, without a copy or a sort of the whole array."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ _FEW = 1 << 20
 
 
 def quantile(values: IntArray, share: float) -> float:
-    """``np.quantile(values, share)``, to the last bit: between the two values next to the place."""
-    place = share * (len(values) - 1)
-    low = int(np.floor(place))
-    around = [kth(values, at) for at in (low, min(low + 1, len(values) - 1))]
-    return float(np.quantile(np.array(around), place - low))
+    """``np.quantile(values, share)``, to the last bit."""
+    position = share * (len(values) - 1)
+    low = int(np.floor(position))
+    around = [kth(values, rank) for rank in (low, min(low + 1, len(values) - 1))]
+    return float(np.quantile(np.array(around), position - low))
 
 
-def kth(values: IntArray, place: int) -> int:
-    """The value at a place (from 0) of the ascending order.
+def kth(values: IntArray, rank: int) -> int:
+    """The value at a rank (from 0) of the ascending order.
 
-    Counts the values in equal slices of their range, and goes on in the slice that holds the
-    place, until few are left: O(n) a pass, and one or two passes unless many values are equal.
+    Counts the values in equal slices of their range, and goes on in the slice of the rank until few
+    are left: O(n) a pass, and one or two passes unless many values are equal.
     """
     values = plain(values, np.int64)
     low, high = int(values.min()), int(values.max())
@@ -34,13 +34,13 @@ def kth(values: IntArray, place: int) -> int:
         count = np.zeros(_BINS + 1, np.int64)
         _count(values, low, high, width, count)
         ends = np.cumsum(count)
-        slot = int(np.searchsorted(ends, place, side="right"))
-        place -= int(ends[slot - 1]) if slot else 0
+        slot = int(np.searchsorted(ends, rank, side="right"))
+        rank -= int(ends[slot - 1]) if slot else 0
         low, high = low + slot * width, min(low + (slot + 1) * width - 1, high)
         if count[slot] <= _FEW:
-            found = np.empty(count[slot], np.int64)
-            _take(values, low, high, found)
-            return int(np.partition(found, place)[place])
+            part = np.empty(count[slot], np.int64)
+            _take(values, low, high, part)
+            return int(np.partition(part, rank)[rank])
     return low
 
 
@@ -52,9 +52,9 @@ def _count(values, low, high, width, count):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _take(values, low, high, found):  # type: ignore[no-untyped-def]
+def _take(values, low, high, part):  # type: ignore[no-untyped-def]
     size = 0
     for value in values:
         if low <= value <= high:
-            found[size] = value
+            part[size] = value
             size += 1

@@ -1,8 +1,8 @@
-"""Users and keys cut into partitions by a hash: the one definition that every process shares.
+"""Partitions of users and keys by a hash, the same in every process.
 
 The hash is BLAKE2b of the id's text, so it is the same on every machine, in every version of
-Python and for an id that is once a number and once text; the partition is its remainder. A
-partition i of N is that of i and i + N of 2 N, so partitions are doubled by cutting each in two.
+Python, and for an id as a number or as text. The partition is its remainder: partition i of N is i
+and i + N of 2 N, so that doubling cuts each in two.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ class Part:
     of: int
 
     @classmethod
-    def parse(cls, given: str, what: str) -> Part:
+    def parse(cls, text: str, what: str) -> Part:
         """A part as it is written on the command line.
 
         Args:
-            what: it was given as, for the error.
+            what: name of the option, for the error.
 
         Raises:
-            InputError: it is none.
+            InputError: the text is no part.
 
         >>> Part.parse("3/8", "--partition")
         Part(place=3, of=8)
         """
-        found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", given)
-        place, of = (int(each) for each in found.groups()) if found else (0, 0)
+        match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+        place, of = map(int, match.groups()) if match else (0, 0)
         if not 0 <= place < of <= MOST_PARTS:
             raise InputError(
-                f"{what} {given}: expected i/N, counted from 0, as 0/4, 1/4, 2/4 and 3/4 for all "
+                f"{what} {text}: expected i/N, counted from 0, as 0/4, 1/4, 2/4 and 3/4 for all "
                 "of four"
             )
         return cls(place, of)
@@ -53,12 +53,12 @@ class Part:
         return f"{self.place}/{self.of}"
 
     def holds(self, user_ids: Iterable[Identifier]) -> BoolArray:
-        """bool[n]: which users are of this part."""
-        return np.fromiter((partition_of(each, self.of) == self.place for each in user_ids), bool)
+        """bool[n]: which users are in this part."""
+        return np.fromiter((partition_of(user, self.of) == self.place for user in user_ids), bool)
 
 
 def partition_of(user_id: Identifier | bytes, partitions: int) -> int:
-    """Which of so many partitions a user, or the key of a store, is of; from 0.
+    """The partition, from 0, of a user or the key of a store.
 
     >>> partition_of("alice", 16), partition_of(7, 16) == partition_of("7", 16)
     (9, True)

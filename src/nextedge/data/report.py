@@ -1,4 +1,4 @@
-"""What ``nextedge check`` reports: per table, what is used and what is not, and why."""
+"""The report of ``nextedge check``: used and dropped rows by table, with reasons."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Action = Literal["dropped", "kept", "merged", "converted", "warning"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing found in a table: how many rows, what was done with them, and examples.
+    """One fault or remark of a table: number of rows, action, and examples.
 
     An example reads ``row 3: src=7, dst=7``; rows count from 1, without a header.
     """
@@ -26,8 +26,8 @@ class Finding:
 class TableReport:
     """One table: where it is, rows read and used, findings, columns and time span.
 
-    ``rows_read`` is ``rows_used`` and the rows of all findings that are dropped or merged:
-    a row is counted under the first reason that meets it.
+    ``rows_read`` is ``rows_used`` and the rows of all findings that are dropped or merged. A row
+    counts under its first finding.
     """
 
     table: str
@@ -44,7 +44,7 @@ class TableReport:
 
     @property
     def dropped(self) -> int:
-        """Rows that are left out, for whatever reason."""
+        """Rows that are not used."""
         return self.rows_read - self.rows_used
 
 

@@ -27,11 +27,11 @@ ORDER_ONLY_BEFORE = 365 * 86_400_000_000
 
 @dataclass(frozen=True)
 class ParsedTime:
-    """A column as UTC timestamps, null where it cannot be read, and how it was taken."""
+    """A column as UTC timestamps, null where it cannot be read, and the assumption made."""
 
     value: ibis.Column
     note: str | None = None
-    """What had to be assumed: a unit, or that times without a zone are UTC."""
+    """The assumption: a unit, or that times without a zone are UTC."""
 
 
 def usable_time_type(kind: Any) -> bool:

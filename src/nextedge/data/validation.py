@@ -73,7 +73,7 @@ def inspect_data(
 def _read_all(
     config: Config, engine: Engine, frames: Mapping[str, Any], faults: list[str]
 ) -> tuple[dict[str, str], dict[str, Table]]:
-    from nextedge.storage.locations import shown
+    from nextedge.storage.locations import public_url
 
     locations, tables = {}, {}
     for name in frames:
@@ -81,7 +81,7 @@ def _read_all(
             faults.append(f"no table {name!r}; {nearest(name, schema.TABLES)}")
     given = dict(config.data.sources()) | dict.fromkeys(frames, "memory")
     for name in (table for table in schema.TABLES if table in given):
-        locations[name] = shown(given[name])
+        locations[name] = public_url(given[name])
         try:
             if name in frames:
                 table = engine.register(name, frames[name])
@@ -106,7 +106,7 @@ def _clean_all(
     faults: list[str],
 ) -> tuple[dict[str, Table], list[TableReport]]:
     from nextedge.data.clean import Context, clean_table
-    from nextedge.data.erased_users import Forgotten, without_forgotten
+    from nextedge.data.erased_users import ErasedUsers, without_erased_users
     from nextedge.data.identifiers import unify_identifiers
 
     unified = unify_identifiers(engine, tables, locations)
@@ -123,10 +123,10 @@ def _clean_all(
         config.data.directed,
         datetime.now(UTC),
     )
-    forgotten = Forgotten(config.state_path)
+    forgotten = ErasedUsers(config.state_path)
     for name, given in unified.tables.items():
         try:
-            table, dropped = without_forgotten(engine, name, given, forgotten)
+            table, dropped = without_erased_users(engine, name, given, forgotten)
             referred = {key: clean[key] for key in _filled(reports)}
             context = replace(context, clean=referred)
             clean[name], report = clean_table(schema.TABLES[name], table, locations[name], context)

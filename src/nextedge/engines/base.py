@@ -1,7 +1,7 @@
-"""What an engine must do for the offline line: read, run a table expression, write.
+"""The contract of engines: read tables, run table expressions and block functions, write.
 
-An engine holds no recommendation logic, and no step imports an engine: a step is given Ibis
-tables and returns Ibis tables, which any engine that read them can run.
+An engine has no recommendation logic, and no step imports an engine: steps take and return Ibis
+tables, which the engine that read them runs.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     import ibis
     import pyarrow as pa
 
-PLACE = "__nextedge_place"
-"""Column in which an engine that keeps no order keeps each row's place; never in what it gives."""
+ROW_NUMBER = "__nextedge_place"
+"""Column of row numbers in an engine that keeps no order; never in a result."""
 BlockFunction = Callable[["pa.Table"], "pa.Table"]
-"""From one block of work to its result. It must be an instance of a class of this package whose
-fields are plain values and paths, since engines send it to other processes; what it opens, it
-opens there, and keeps for the next block. Results are read only, as they may be mapped files. One
-with a true ``one_core`` keeps one core busy and lets other threads run, so that an engine of one
-process runs several at once; any other may use all cores by itself."""
+"""From one block of work to its result: an instance of a class of this package whose fields are
+plain values and paths, since engines send it to other processes. It opens files there and keeps
+them open for the next block. Results are read only, as they may be mapped files. A function with a
+true ``one_core`` keeps one core busy and lets other threads run, so that an engine of one process
+runs several at once; any other may use all cores."""
 RunBlocks = Callable[[BlockFunction, Iterable["pa.Table"]], Iterator["pa.Table"]]
 """Runs a function over blocks, as ``Engine.map_blocks`` does."""
 
@@ -41,20 +41,20 @@ class Engine(ABC):
 
     @abstractmethod
     def read(self, table: str, location: str, base: Path) -> ibis.Table:
-        """Open what lies at ``location``: a path relative to ``base``, a glob, folder or URL.
+        """Open ``location``: a path relative to ``base``, a glob, folder or URL.
 
-        ``table`` is our name of the table, for messages.
+        ``table`` is the name of the table in messages.
 
         Raises:
-            DataError: nothing is there, or what is there cannot be read.
+            DataError: the location is empty or cannot be read.
         """
 
     @abstractmethod
     def register(self, table: str, rows: Any) -> ibis.Table:
-        """Take a pandas, Polars, Arrow or DuckDB frame (or an Ibis table) as a table.
+        """A pandas, Polars, Arrow or DuckDB frame (or an Ibis table) as a table.
 
         Raises:
-            DataError: it does not speak the Arrow PyCapsule interface.
+            DataError: it lacks the Arrow PyCapsule interface.
         """
 
     @abstractmethod
@@ -64,7 +64,7 @@ class Engine(ABC):
         The file appears whole or not at all: it is written beside its name, then renamed.
 
         Raises:
-            StorageError: the disk is full or refuses to be written.
+            StorageError: the disk is full or read-only.
         """
 
     @abstractmethod
@@ -80,10 +80,10 @@ class Engine(ABC):
         """Run an expression once and keep its rows for as long as the engine is open."""
 
     @abstractmethod
-    def place(self, table: ibis.Table) -> Any:
-        """A column that is in the order in which the rows of a table were read, whole numbers.
+    def row_number(self, table: ibis.Table) -> Any:
+        """A column of whole numbers, in the order in which the rows of a table were read.
 
-        Of a table as it was read or registered, or such a one filtered or with further columns.
+        The table is as it was read or registered, or also filtered or with further columns.
         """
 
     @abstractmethod
@@ -92,31 +92,31 @@ class Engine(ABC):
     ) -> Iterator[pa.Table]:
         """Run a function over blocks of work; yields their results, in the order of the blocks.
 
-        Blocks are taken as results are asked for, so that whoever has enough can stop.
+        Blocks are taken as results are consumed, so that a caller with enough results can stop.
 
         Args:
-            keep: folder for the results; those that a stopped run left there are not made again.
+            keep: folder for the results; results that a stopped run left there are not made again.
                 Only for the same function over the same blocks. The function may write files
-                too, if it does so whole or not at all: a block may run twice.
+                too, if it writes them whole or not at all: a block may run twice.
 
         Raises:
-            StorageError: a result cannot be kept.
+            StorageError: a result cannot be written.
         """
 
     def joins(self, graph_bytes: int) -> bool:
-        """Whether two-hop candidates are better joined than walked in a graph of so many bytes."""
+        """Whether the engine joins two-hop candidates in a graph of so many bytes, instead of walking."""
         return False
 
-    def rest(self) -> None:  # noqa: B027 - few engines hold any
-        """Give back memory that is held for speed alone; nothing by default."""
+    def rest(self) -> None:  # noqa: B027 - few engines have any
+        """Release memory that serves speed alone; nothing by default."""
 
     def spent(self) -> dict[str, Any]:
-        """What the engine took since the last call, beside this process; nothing by default."""
+        """Resources that the engine used since the last call, beside this process; none by default."""
         return {}
 
     @abstractmethod
     def close(self) -> None:
-        """Free what the engine holds: connections and temporary files."""
+        """Close connections and delete temporary files."""
 
     def __enter__(self) -> Self:
         return self

@@ -1,6 +1,6 @@
-"""Blocks of work and their results: as files of Arrow streams, which are mapped when they are read.
+"""Blocks of work and their results, as files of Arrow streams that are mapped when they are read.
 
-A result that is a file takes no memory of whoever reads it, and a run that was stopped finds it again.
+A mapped result takes no memory of its reader, and a stopped run finds it again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from nextedge.errors import StorageError
 from nextedge.storage.files import writing
 
 SEEN_WITHIN_SECONDS = 60.0
-"""That a file of another machine may take to be seen here: caches of network file systems."""
+"""How long a file of another machine may stay unseen, by caches of network file systems."""
 _LOOK_AGAIN_SECONDS = 0.2
 
 
@@ -32,17 +32,17 @@ def packed(table: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
-    found: bytes = sink.getvalue().to_pybytes()
-    return found
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
 
 
 def unpacked(rows: bytes) -> pa.Table:
-    """What ``packed`` made."""
+    """The table of ``packed``."""
     return pa.ipc.open_stream(rows).read_all()
 
 
 def write_result(path: Path, result: pa.Table) -> None:
-    """A result as a file: whole or not at all, also where two machines write the same."""
+    """Write a result whole or not at all, also where two machines write the same."""
     partial = path.with_suffix(f".{socket.gethostname()}-{os.getpid()}.part")
     with writing(path):
         try:
@@ -55,7 +55,7 @@ def write_result(path: Path, result: pa.Table) -> None:
 
 
 def read_result(path: Path) -> pa.Table:
-    """A result that was written, mapped."""
+    """A written result, mapped."""
     with pa.memory_map(str(path)) as source:
         return pa.ipc.open_stream(source).read_all()
 
@@ -64,7 +64,7 @@ def wait_for_result(path: Path) -> pa.Table:
     """A result that another process has written, perhaps on another machine.
 
     Raises:
-        StorageError: it is not seen from here.
+        StorageError: this machine does not see it.
     """
     until = time.monotonic() + SEEN_WITHIN_SECONDS
     while not path.exists():
@@ -109,29 +109,29 @@ class OpenedFiles(Generic[Key, Value]):
 
 
 @dataclass
-class KeptBlock:
-    """A block, and its result where an earlier run kept it."""
+class CachedBlock:
+    """A block, and its result where an earlier run wrote it."""
 
     block: pa.Table
     path: Path | None
     result: pa.Table | None
 
-    def keep(self, result: pa.Table) -> pa.Table:
-        """Keep a result for the next run."""
+    def write(self, result: pa.Table) -> pa.Table:
+        """Write a result for the next run."""
         if self.path is not None:
             write_result(self.path, result)
         return result
 
 
-def kept_blocks(blocks: Iterable[pa.Table], folder: Path | None) -> Iterator[KeptBlock]:
-    """The blocks in order, with what a stopped run left of them in ``folder``."""
+def cached_blocks(blocks: Iterable[pa.Table], folder: Path | None) -> Iterator[CachedBlock]:
+    """The blocks in order, with results that a stopped run left in ``folder``."""
     if folder is not None:
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
     for number, block in enumerate(blocks):
         path = None if folder is None else folder / f"{number:06}.arrow"
-        done = None if path is None or not path.exists() else read_result(path)
-        yield KeptBlock(block, path, done)
+        result = None if path is None or not path.exists() else read_result(path)
+        yield CachedBlock(block, path, result)
 
 
 def run_here(
@@ -141,25 +141,23 @@ def run_here(
     *,
     threads: int = 1,
 ) -> Iterator[pa.Table]:
-    """The results of blocks in their order, made in this process, as many at once as ``threads``."""
-    waiting = kept_blocks(blocks, keep)
+    """The results of blocks in their order, made in this process, ``threads`` at once."""
+    waiting = cached_blocks(blocks, keep)
     with ThreadPoolExecutor(threads, thread_name_prefix="nextedge-blocks") as pool:
         while wave := list(itertools.islice(waiting, threads)):
-            missing = [each for each in wave if each.result is None]
-            if len(missing) == 1:  # in the thread that may use all cores
-                made = iter([function(missing[0].block)])
-            else:
-                made = pool.map(function, [each.block for each in missing])
-            for each in wave:
-                yield each.result if each.result is not None else each.keep(next(made))
+            missing = [cached.block for cached in wave if cached.result is None]
+            # one alone runs in this thread, which may use all cores
+            results = map(function, missing) if len(missing) == 1 else pool.map(function, missing)
+            for cached in wave:
+                yield cached.result if cached.result is not None else cached.write(next(results))
 
 
 def run_where_worth(
     run: RunBlocks, function: BlockFunction, blocks: Iterable[pa.Table]
 ) -> Iterator[pa.Table]:
-    """The results of blocks as an engine's ``run`` gives them, of a single one made right here.
+    """The results of blocks as an engine's ``run`` gives them; a single block runs in this process.
 
-    For work that is cut by size: one block is sooner done than an engine has begun.
+    For work that is cut by size: one block is done before an engine has begun.
     """
     waiting = iter(blocks)
     first = list(itertools.islice(waiting, 2))

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from nextedge.engines.base import Engine
 from nextedge.errors import InputError, nearest
-
-if TYPE_CHECKING:
-    pass
-
 
 NAMES = ("local", "spark")
 
@@ -19,12 +14,12 @@ NAMES = ("local", "spark")
 def open_engine(
     engine: Engine | str, state: Path, memory_bytes: int | None = None
 ) -> contextlib.AbstractContextManager[Engine]:
-    """An engine by its name, closed on exit; one that is open already stays so.
+    """An engine by its name, closed on exit; an open one is returned as it is, and stays open.
 
     Args:
-        state: folder in which it keeps what does not fit in memory; on a cluster, one that all
-            executors see under this path.
-        memory_bytes: that a local engine may take for its tables; what needs more spills to disk.
+        state: folder for data that does not fit in memory; on a cluster, all executors must see it
+            under this path.
+        memory_bytes: memory of a local engine's tables; beyond it they spill to disk.
 
     Raises:
         InputError: there is no such engine.

@@ -1,4 +1,4 @@
-"""Ragged lists by query: checks, cuts and look-ups, without a Python loop over queries.
+"""Ragged lists by query: checks, slices and look-ups, without a Python loop over queries.
 
 A ragged list is ``indptr int64[Q+1]`` with ``values int32[R]``; the values of query q are
 ``values[indptr[q]:indptr[q + 1]]``. Axes: Q queries, K ranks, R candidates, P positives,
@@ -20,7 +20,7 @@ FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
 BLOCK_VALUES = 4_000_000
-"""How many values a block of queries may hold: bounds the memory of every pass."""
+"""Values in a block of queries at most: bounds the memory of every pass."""
 
 
 def check_ragged(name: str, indptr: IntArray, values: IntArray) -> None:
@@ -40,7 +40,7 @@ def check_ragged(name: str, indptr: IntArray, values: IntArray) -> None:
 
 
 def check_same_queries(indptr: IntArray, positive_indptr: IntArray) -> None:
-    """Raise InputError unless both ragged lists speak of the same number of queries."""
+    """Raise InputError unless both ragged lists have the same number of queries."""
     if len(indptr) != len(positive_indptr):
         raise InputError(
             f"candidates are of {len(indptr) - 1} queries and positives of "
@@ -79,14 +79,14 @@ def top_k(indptr: IntArray, values: IntArray, k: int) -> tuple[npt.NDArray[np.in
 
 
 def query_blocks(indptr: IntArray, limit: int = BLOCK_VALUES) -> Iterator[tuple[int, int]]:
-    """Yield consecutive (start, stop) of queries that hold at most ``limit`` values.
+    """Yield consecutive (start, stop) of queries with at most ``limit`` values together.
 
-    A query with more values than that is a block of its own.
+    A query with more values is a block of its own.
     """
     start, queries = 0, len(indptr) - 1
     while start < queries:
-        fits = int(np.searchsorted(indptr, int(indptr[start]) + limit, side="right")) - 1
-        stop = min(max(fits, start + 1), queries)
+        last = int(np.searchsorted(indptr, int(indptr[start]) + limit, side="right")) - 1
+        stop = min(max(last, start + 1), queries)
         yield start, stop
         start = stop
 
@@ -94,10 +94,10 @@ def query_blocks(indptr: IntArray, limit: int = BLOCK_VALUES) -> Iterator[tuple[
 def locate(
     indptr: IntArray, candidate: IntArray, positive_indptr: IntArray, positive: IntArray
 ) -> npt.NDArray[np.int64]:
-    """Return where each candidate stands among its query's positives, or -1: int64[R].
+    """Return the index of each candidate among its query's positives, or -1: int64[R].
 
-    Raises InputError when positives do not rise inside a query, or when a positive stands
-    twice in a query's candidates (it would count as two hits).
+    Raises InputError when positives do not rise inside a query, or when a query has the same
+    candidate twice (it would count as two hits).
     """
     position_R = np.full(len(candidate), -1, dtype=np.int64)
     if not len(positive) or not len(candidate):
@@ -107,10 +107,10 @@ def locate(
     if np.any(np.diff(positive_key_P) <= 0):
         raise InputError("positives must be distinct and ascending inside each query's slice")
     candidate_key_R = row_of(indptr) * width + candidate
-    place_R = np.searchsorted(positive_key_P, candidate_key_R)
-    place_R[place_R == len(positive)] = 0
-    found_R = positive_key_P[place_R] == candidate_key_R
-    position_R[found_R] = place_R[found_R]
-    if np.bincount(position_R[found_R], minlength=1).max() > 1:
+    index_R = np.searchsorted(positive_key_P, candidate_key_R)
+    index_R[index_R == len(positive)] = 0
+    hit_R = positive_key_P[index_R] == candidate_key_R
+    position_R[hit_R] = index_R[hit_R]
+    if np.bincount(position_R[hit_R], minlength=1).max() > 1:
         raise InputError("a query's candidates name the same id twice; each must stand once")
     return position_R

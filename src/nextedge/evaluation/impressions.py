@@ -1,9 +1,9 @@
-"""How well shown candidates are told apart: taken or refused, and what another choice would earn.
+"""How well systems separate taken from refused impressions, and what another policy would earn.
 
-Every system gives each shown row one or more numbers; a logistic regression turns them into
-probabilities, fitted on half of the queries and read off the other half, twice. So all are
-calibrated alike, popularity stands beside the ranker, and so does a plain logistic regression
-on every feature, which learns from the shown rows themselves.
+Every system gives each impression one or more numbers. A logistic regression turns them into
+probabilities, fitted on half of the queries and applied to the other half, twice: so all systems
+are calibrated alike. Beside the ranker are popularity, and a logistic regression on every feature,
+which learns from the impressions themselves.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from nextedge.evaluation.off_policy import OffPolicyValue, off_policy_value
 
 RESAMPLES = 400
 FEWEST_TAKEN = 10
-"""Fewer tell nothing."""
+"""With fewer taken (or refused) impressions no figure is reported."""
 
 
 @dataclass(frozen=True, slots=True)
-class ShownSystem:
-    """One system on the shown rows.
+class ImpressionSystem:
+    """One system on the impressions.
 
-    ``log_loss_saved`` is what it saves of the loss of the share taken alone, 1 at best.
-    ``value`` is what it would have earned a place, where the log has propensities.
+    ``log_loss_saved`` is the share of the loss of a constant that it saves, 1 at best. ``value``
+    is its off-policy value per position, where the log has propensities.
     """
 
     name: str
@@ -40,41 +40,41 @@ class ShownSystem:
 
 
 @dataclass(frozen=True, slots=True)
-class ShownReport:
-    """What was shown in the evaluation window: ``rows`` decided, ``taken`` of them in favour."""
+class ImpressionReport:
+    """The decided impressions of the evaluation window, and how many of them were taken."""
 
     rows: int
     taken: int
     queries: int
-    systems: tuple[ShownSystem, ...]
+    systems: tuple[ImpressionSystem, ...]
 
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """What is needed for off-policy values.
+    """Chances for off-policy values.
 
     Attributes:
-        propensity: float[n], chance with which each row was shown at its place; NaN: not known.
-        chance: per system float[n], with which it would show the row there.
+        propensity: float[n], logged chance of each impression at its position; NaN: unknown.
+        chance: by system float[n], its chance of showing the candidate there.
     """
 
     propensity: npt.NDArray[np.floating]
     chance: Mapping[str, npt.NDArray[np.float64]]
 
 
-def measure_shown(
+def measure_impressions(
     taken: BoolArray,
     query: IntArray,
     numbers: Mapping[str, npt.NDArray[np.floating]],
     choice: Choice | None = None,
     seed: int = 0,
-) -> ShownReport | None:
-    """Measure systems on n shown rows; None where too few were taken or refused.
+) -> ImpressionReport | None:
+    """Measure systems on n impressions; None where too few were taken or refused.
 
     Args:
         taken: bool[n].
-        query: int[n], whose row it is; intervals resample queries.
-        numbers: per system float[n, m]; NaN counts as the column's mean.
+        query: int[n], of each impression; intervals resample queries.
+        numbers: by system float[n, m]; NaN counts as the column's mean.
     """
     if min(int(taken.sum()), int((~taken).sum())) < FEWEST_TAKEN:
         return None
@@ -91,7 +91,7 @@ def measure_shown(
         loss = bootstrap_interval(_by_group(loss_R, group), seed=seed)
         mean = float(loss_R.mean())
         systems.append(
-            ShownSystem(
+            ImpressionSystem(
                 name,
                 _auc(taken, probability, (group, half), seed),
                 Interval(mean, mean + loss.low - loss.mean, mean + loss.high - loss.mean),
@@ -99,11 +99,11 @@ def measure_shown(
                 _value(taken, name, choice, seed),
             )
         )
-    return ShownReport(len(taken), int(taken.sum()), int(group.max()) + 1, tuple(systems))
+    return ImpressionReport(len(taken), int(taken.sum()), int(group.max()) + 1, tuple(systems))
 
 
 def best_of_each(score: npt.NDArray[np.floating], request: IntArray, places: int) -> FloatArray:
-    """float64[n]: chance of each row where every place shows one of a request's ``places`` best.
+    """float64[n]: chance of each row where a position shows one of a request's ``places`` best.
 
     Args:
         score: float[n] of all candidates of every request; request: int[n].
@@ -129,18 +129,18 @@ def _cross_fitted(
 
     probability = np.empty(len(taken))
     for side in (0, 1):
-        fitted, read = half != side, half == side
+        fitted, held_out = half != side, half == side
         x, unseen = _standard(columns, fitted)
         model = LogisticRegression(C=0.1 if x.shape[1] > 1 else 1e3, max_iter=500)
         model.fit(x, taken[fitted])
-        probability[read] = model.predict_proba(unseen)[:, 1]
+        probability[held_out] = model.predict_proba(unseen)[:, 1]
     return np.clip(probability, 1e-9, 1 - 1e-9)
 
 
 def _standard(
     columns: npt.NDArray[np.floating], fitted: BoolArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Rows to fit on and to read, in the standard deviations of the former."""
+    """Rows to fit on and rows to predict, in the standard deviations of the former."""
     values = np.where(np.isfinite(columns), columns, np.nan).astype(np.float64)
     known = np.isfinite(values[fitted])
     count = np.maximum(known.sum(axis=0), 1)
@@ -158,19 +158,19 @@ def _by_group(values: FloatArray, group: IntArray) -> FloatArray:
 def _auc(
     taken: BoolArray, score: FloatArray, of_row: tuple[IntArray, IntArray], seed: int
 ) -> Interval:
-    """Mean AUC of the halves, whose scores are of two fits; each resample draws queries anew."""
+    """Mean AUC of the two halves, as their scores are of two fits; resamples draw queries."""
     random, (group, half) = np.random.default_rng(seed), of_row
     count = int(group.max()) + 1
     sides = [np.flatnonzero(half == side) for side in (0, 1)]
 
     def mean(weight: FloatArray) -> float:
-        return float(np.mean([auc(taken[own], score[own], weight[own]) for own in sides]))
+        return float(np.mean([auc(taken[side], score[side], weight[side]) for side in sides]))
 
-    found = [
+    resampled = [
         mean(np.bincount(random.integers(0, count, count), minlength=count)[group].astype(float))
         for _ in range(RESAMPLES)
     ]
-    low, high = np.nanquantile(found, [0.025, 0.975])
+    low, high = np.nanquantile(resampled, [0.025, 0.975])
     return Interval(mean(np.ones(len(taken))), float(low), float(high))
 
 

@@ -1,9 +1,9 @@
-"""What another policy would have earned, from what one that drew at random has logged.
+"""Off-policy value: the reward of another policy, from the log of a randomised one.
 
-Every logged row carries the probability with which its policy showed what it showed. Estimators
+Every logged row has the propensity of its action under the logging policy. Estimators
 as in Dudík, Langford, Li: "Doubly Robust Policy Evaluation and Learning", ICML 2011, and Swaminathan,
 Joachims: "The Self-Normalized Estimator for Counterfactual Learning", NeurIPS 2015. Where the
-logging policy never shows what the other would, nothing can be known: see ``effective_rows``.
+logging policy never shows what the other would, the log cannot tell: see ``effective_rows``.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ class OffPolicyValue:
     """Mean reward a row that the evaluated policy would have earned.
 
     Attributes:
-        logged: what the logging policy did earn.
+        logged: mean reward of the logging policy.
         ips: inverse propensity score, unbiased.
         snips: self-normalised: slightly biased, of much less variance.
         doubly_robust: with a reward model; unbiased if either it or the propensities are right.
             None without a model.
-        effective_rows: (Σ w)² / Σ w² of the weights w: how many rows the estimates rest on.
+        effective_rows: (Σ w)² / Σ w² of the weights w: the rows that the estimates rest on.
     """
 
     logged: Interval
@@ -51,9 +51,9 @@ def off_policy_value(
     """Estimate the value of a policy.
 
     Args:
-        reward: float[R], what came of each logged row.
-        logging_propensity: float[R] in (0, 1], with which the logged action was shown.
-        evaluated_propensity: float[R] in [0, 1], with which the other policy would show it.
+        reward: float[R] of each logged row.
+        logging_propensity: float[R] in (0, 1], of the logged action.
+        evaluated_propensity: float[R] in [0, 1], of the same action under the other policy.
         model_logged: float[R], a reward model's estimate for the logged action.
         model_evaluated: float[R], its mean over the other policy's actions.
         clip: largest weight; less variance for some bias. None leaves weights as they are.
@@ -94,7 +94,7 @@ def off_policy_value(
 
 
 def _propensity(name: str, values: npt.ArrayLike, rows: int) -> npt.NDArray[np.float64]:
-    found = np.asarray(values, np.float64)
-    if found.shape != (rows,) or not ((found >= 0) & (found <= 1)).all():
+    given = np.asarray(values, np.float64)
+    if given.shape != (rows,) or not ((given >= 0) & (given <= 1)).all():
         raise InputError(f"{name}: expected {rows} probabilities, one for each reward")
-    return found
+    return given

@@ -1,8 +1,8 @@
-"""Whether a request alone meets the same candidates and features as the batch that trains.
+"""Parity: whether a single request has the same candidates and features as a batch.
 
 Training, evaluation and ``recommend --all`` compute features for many queries at once, serving for
-one. They call the same functions; this shows that nothing (batching, threads, order, caches of
-the process) makes the numbers differ. Values are compared bit for bit; NaN equals NaN.
+one, by the same functions. This check finds any difference by batching, threads, order or caches.
+It compares values bit for bit; NaN equals NaN.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from typing import Any
 import numpy as np
 
 from nextedge.ranking.pipeline import RankingPipeline
-from nextedge.types import Candidates, FloatArray, Requests
+from nextedge.types import FloatArray, Requests
 
 
 @dataclass(frozen=True)
 class Mismatch:
-    """A column that differed.
+    """A column that differs.
 
     Attributes:
         column: feature, or ``candidates`` or ``score``.
-        rows: how many rows differed.
+        rows: number of differing rows.
         largest: the largest absolute difference, NaN where a value was missing on one side.
-        query: position of the first query that showed it.
+        query: position of the first differing query.
     """
 
     column: str
@@ -35,7 +35,7 @@ class Mismatch:
 
 @dataclass
 class Differences:
-    """The columns of one surface that differed, and how many rows were compared."""
+    """The differing columns of one surface, and the number of compared rows."""
 
     surface: str
     rows: int = 0
@@ -43,7 +43,7 @@ class Differences:
 
     @property
     def equal(self) -> bool:
-        """Whether everything was equal bit for bit."""
+        """Whether all rows are equal bit for bit."""
         return not self.mismatches
 
     def to_json(self) -> dict[str, Any]:
@@ -61,7 +61,7 @@ class Differences:
         }
 
     def add(self, column: str, rows: int, largest: float, query: int) -> None:
-        """Note a difference, joined with those of the same column."""
+        """Add a difference to those of the same column."""
         before = self.mismatches.get(column)
         if before is not None:
             rows, query = rows + before.rows, before.query
@@ -80,60 +80,38 @@ class Differences:
 
 @dataclass
 class ParityReport(Differences):
-    """What was compared of single requests and the batch on one surface."""
+    """The comparison of single requests with a batch on one surface."""
 
     queries: int = 0
     features: int = 0
 
 
 def check_parity(
-    line: RankingPipeline, surface: str, now: int, queries: int = 200, seed: int = 0
+    pipeline: RankingPipeline, surface: str, now: int, queries: int = 200, seed: int = 0
 ) -> ParityReport:
     """Compare seeded queries one by one with the same queries in one batch.
 
     Args:
         now: microseconds UTC, of both.
     """
-    known = np.flatnonzero(line.scope.snapshot.known_users)
+    known = np.flatnonzero(pipeline.scope.snapshot.known_users)
     size = min(queries, len(known))
     chosen = np.sort(np.random.default_rng(seed).choice(known, size, replace=False))
-    report = ParityReport(surface, queries=size, features=len(line.features.names))
+    report = ParityReport(surface, queries=size, features=len(pipeline.features.names))
     batch = Requests(chosen.astype(np.int32), now, 20)
-    together = line.retrieve(batch)
-    matrix, score = line.matrix(batch, together), line.score(batch, together)
-    for place, query in enumerate(chosen):
-        rows = slice(int(together.indptr[place]), int(together.indptr[place + 1]))
+    together = pipeline.retrieve(batch)
+    matrix, score = pipeline.matrix(batch, together), pipeline.score(batch, together)
+    for row, query in enumerate(chosen):
+        rows = slice(int(together.indptr[row]), int(together.indptr[row + 1]))
         alone = Requests(np.array([query], np.int32), now, 20)
-        found = line.retrieve(alone)
+        found = pipeline.retrieve(alone)
         report.rows += len(found)
-        _compare(
-            report,
-            line,
-            alone,
-            found,
-            int(query),
-            together.candidate[rows],
-            matrix[rows],
-            score[rows],
-        )
+        if not np.array_equal(found.candidate, together.candidate[rows]):
+            differing = len(np.setxor1d(found.candidate, together.candidate[rows]))
+            report.add("candidates", max(differing, 1), float("nan"), int(query))
+            continue
+        features = pipeline.matrix(alone, found)
+        for column, name in enumerate(pipeline.features.names):
+            report.compare(name, features[:, column], matrix[rows, column], int(query))
+        report.compare("score", pipeline.score(alone, found), score[rows], int(query))
     return report
-
-
-def _compare(
-    report: ParityReport,
-    line: RankingPipeline,
-    alone: Requests,
-    found: Candidates,
-    query: int,
-    candidates: np.ndarray,
-    matrix: FloatArray,
-    score: FloatArray,
-) -> None:
-    if not np.array_equal(found.candidate, candidates):
-        differing = len(np.setxor1d(found.candidate, candidates))
-        report.add("candidates", max(differing, 1), float("nan"), query)
-        return
-    mine = line.matrix(alone, found)
-    for column, name in enumerate(line.features.names):
-        report.compare(name, mine[:, column], matrix[:, column], query)
-    report.compare("score", line.score(alone, found), score, query)

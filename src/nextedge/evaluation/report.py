@@ -26,7 +26,7 @@ from nextedge.evaluation.bootstrap import (
 )
 from nextedge.evaluation.candidate_recall import CandidateRecall
 from nextedge.evaluation.classification import ClassificationMetrics
-from nextedge.evaluation.impressions import ShownReport
+from nextedge.evaluation.impressions import ImpressionReport
 from nextedge.evaluation.ranking import RECALL_DENOMINATOR, RankMetrics
 from nextedge.evaluation.slices import SliceMetrics, slice_metrics
 
@@ -81,7 +81,7 @@ class EvaluationReport:
     systems: tuple[SystemReport, ...]
     candidate_recall: CandidateRecall | None = None
     comparisons: tuple[Comparison, ...] = ()
-    shown: ShownReport | None = None
+    shown: ImpressionReport | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain dicts, lists, strings and numbers; NaN as None, ∞ as "inf"."""

@@ -129,7 +129,7 @@ def candidate_recall_rows(report: EvaluationReport) -> TableRows:
     return TableRows(title, ("slice", "positives", *sources), tuple(rows), keys=2)
 
 
-def shown_rows(report: EvaluationReport) -> TableRows:
+def impression_rows(report: EvaluationReport) -> TableRows:
     """Return how well each system tells what was taken from what was refused."""
     shown = report.shown
     if shown is None:

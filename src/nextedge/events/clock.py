@@ -1,8 +1,7 @@
-"""The clock that stamps events which are given without a time: it never goes back.
+"""The clock that stamps events without a time; it never goes back.
 
-A hybrid logical clock: the system's time, or one microsecond after the latest stamp that was
-given or seen in the log, whichever is later. So a clock that is set back lets no older event
-be the later one.
+A hybrid logical clock: the system's time, or one microsecond after the latest stamp that it gave
+or saw in the log, whichever is later. So a system clock that is set back reorders no events.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ class Clock:
         return max(time.time_ns() // 1000, self._latest)
 
     def observe(self, micros: int) -> None:
-        """Let every later stamp be after this one."""
+        """Make every later stamp greater than this one."""
         with self._lock:
             self._latest = max(self._latest, micros)
 

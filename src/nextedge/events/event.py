@@ -1,4 +1,4 @@
-"""Events: facts from outside, validated before anything is stored."""
+"""Events: facts from outside, validated before they are stored."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ FUTURE_SECONDS = 300.0
 """How far ahead of the clock an event's time may be, unless the configuration says otherwise."""
 
 
-def _known(given: str) -> str:
-    if given not in EVENTS:
-        raise ValueError(f"no event is of type {given!r}; {nearest(given, EVENTS)}")
-    return given
+def _known(name: str) -> str:
+    if name not in EVENTS:
+        raise ValueError(f"no event is of type {name!r}; {nearest(name, EVENTS)}")
+    return name
 
 
 EventType = Annotated[
@@ -73,7 +73,7 @@ class Event(BaseModel):
         return (self.timestamp - _EPOCH) // _MICROSECOND
 
     def given(self, name: str) -> Any:
-        """A further field as it was given, or None."""
+        """A further field of the event, or None."""
         return (self.model_extra or {}).get(name)
 
 
@@ -89,11 +89,11 @@ def parse_event(
     """Validate one event.
 
     Args:
-        clock: stamps an event that has no timestamp, and says what is future; None = the system's.
+        clock: stamps an event without a timestamp, and bounds future ones; None = the system's.
         future_seconds: how far ahead of the clock its time may be.
 
     Raises:
-        EventError: names the field, what was given and what was expected.
+        EventError: names the field, its value and the expected one.
     """
     clock = clock or Clock()
     given = _fields(raw)
@@ -126,10 +126,10 @@ def parse_event(
 
 
 def stored_event(body: bytes | str) -> Event:
-    """An event out of its log: validated before it was stored, so it is not validated again.
+    """An event of a log, which was validated before it was stored and is not validated again.
 
     Raises:
-        EventError: it is none that this version can read.
+        EventError: this version cannot read it.
     """
     try:
         extra = pydantic_core.from_json(body)
@@ -158,8 +158,16 @@ def stored_event(body: bytes | str) -> Event:
     return event
 
 
+def readable_event(body: bytes | str) -> Event | None:
+    """As ``stored_event``; None where this version cannot read it."""
+    try:
+        return stored_event(body)
+    except EventError:
+        return None
+
+
 def _fields(raw: Mapping[str, Any] | Event) -> dict[str, Any]:
-    """What was given; the time that an ``Event`` gave itself is not."""
+    """The fields of an event, without a time that ``Event`` filled in by itself."""
     if not isinstance(raw, Event):
         return dict(raw)
     given = raw.model_dump()

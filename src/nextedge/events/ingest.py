@@ -1,4 +1,4 @@
-"""What every door does with events before they are stored: check each one, and refuse it alone."""
+"""Checks of events before they are stored; an invalid event is refused alone."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nextedge.config import Config
-from nextedge.data.erased_users import Forgotten
+from nextedge.data.erased_users import ErasedUsers
 from nextedge.errors import EventError
 from nextedge.events.clock import Clock
 from nextedge.events.event import Event, parse_event
@@ -17,12 +17,12 @@ from nextedge.types import Identifier
 
 Raw = Event | Mapping[str, Any]
 Strangers = Callable[[Sequence[Identifier]], set[Identifier]]
-"""Tells those of some users whom no release knows."""
+"""Those of some users whom no release knows."""
 
 
 @dataclass(frozen=True)
 class Rejected:
-    """An event that was not taken: its place among those given, from 0, and why."""
+    """A refused event: its index in the batch, from 0, and the reason."""
 
     index: int
     reason: str
@@ -30,7 +30,12 @@ class Rejected:
 
 @dataclass(frozen=True)
 class CheckedEvents:
-    """Events that may be stored, how many were fit (those of forgotten people too), and the rest."""
+    """The outcome of checks.
+
+    Attributes:
+        accepted: number of valid events, those of erased users too.
+        kept: events to store.
+    """
 
     kept: list[Event]
     accepted: int
@@ -39,12 +44,12 @@ class CheckedEvents:
 
 @dataclass(frozen=True)
 class Recorded:
-    """What became of some events.
+    """The outcome of recording events.
 
     Attributes:
-        accepted: fit to be stored.
-        stored: new among them.
-        rejected: the others, with the reason of each.
+        accepted: number of valid events.
+        stored: number of new ones among them.
+        rejected: the others, with reasons.
     """
 
     accepted: int
@@ -56,34 +61,34 @@ class Ingest:
     """Checks events of one tenant.
 
     Args:
-        forgotten: whose events are left out without a word.
-        strangers: asked where ``events.create_users`` is off.
+        forgotten: users whose events are dropped in silence.
+        strangers: called where ``events.create_users`` is off.
     """
 
-    def __init__(self, config: Config, forgotten: Forgotten, strangers: Strangers) -> None:
+    def __init__(self, config: Config, forgotten: ErasedUsers, strangers: Strangers) -> None:
         self.config = config
         self.forgotten = forgotten
         self.strangers = strangers
         self.clock = Clock()
 
-    def sort(self, given: Iterable[Raw]) -> CheckedEvents:
-        """Tell the events that may be stored from the others."""
-        fit: list[tuple[int, Event]] = []
+    def sort(self, batch: Iterable[Raw]) -> CheckedEvents:
+        """Split a batch into events to store and refused ones."""
+        valid: list[tuple[int, Event]] = []
         rejected: list[Rejected] = []
-        for index, raw in enumerate(given):
+        for index, raw in enumerate(batch):
             try:
-                fit.append((index, self._checked(raw)))
+                valid.append((index, self._checked(raw)))
             except EventError as error:
                 rejected.append(Rejected(index, str(error)))
         if not self.config.events.create_users:
-            unknown = self._of_strangers([event for _, event in fit])
+            unknown = self._of_strangers([event for _, event in valid])
             rejected += [
-                Rejected(index, unknown[e.event_id]) for index, e in fit if e.event_id in unknown
+                Rejected(index, unknown[e.event_id]) for index, e in valid if e.event_id in unknown
             ]
-            fit = [(index, e) for index, e in fit if e.event_id not in unknown]
+            valid = [(index, e) for index, e in valid if e.event_id not in unknown]
         among = self.forgotten.among
-        kept = [event for _, event in fit if not among((event.user_id, event.candidate_id))]
-        return CheckedEvents(kept, len(fit), sorted(rejected, key=lambda each: each.index))
+        kept = [event for _, event in valid if not among((event.user_id, event.candidate_id))]
+        return CheckedEvents(kept, len(valid), sorted(rejected, key=lambda refused: refused.index))
 
     def _checked(self, raw: Raw) -> Event:
         if not isinstance(raw, Event | Mapping):
@@ -94,17 +99,15 @@ class Ingest:
         return event
 
     def _of_strangers(self, events: Sequence[Event]) -> dict[str, str]:
-        """Why events are refused, by their ids: they would make users.
-
-        What only takes somebody out of sight is taken of everybody: they may be in tomorrow's tables.
-        """
-        asked = [e for e in events if not EVENTS[e.type].narrows and e.user_id is not None]
-        users = {u for e in asked for u in (e.user_id, e.candidate_id) if u is not None}
+        """Reasons by event id, for events that would create users."""
+        # an event that only hides a user is taken of everyone: the next tables may have them
+        creating = [e for e in events if not EVENTS[e.type].narrows and e.user_id is not None]
+        users = {u for e in creating for u in (e.user_id, e.candidate_id) if u is not None}
         unknown = self.strangers(list(users)) if users else set()
         return {
             e.event_id: f"{name}: unknown user {user!r}: no release knows it, and "
             "events.create_users = false; add it to the users table and build"
-            for e in asked
+            for e in creating
             for name, user in (("candidate_id", e.candidate_id), ("user_id", e.user_id))
             if user in unknown
         }

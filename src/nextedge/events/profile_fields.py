@@ -1,4 +1,4 @@
-"""What users state of themselves: the further fields of a ``profile_update`` event."""
+"""Attributes that users state of themselves: the further fields of a ``profile_update`` event."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LONGEST = 256
 
 
 def stated_attributes(fields: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    """Values by attribute; nothing (null, an empty list) takes back what was stated.
+    """Values by attribute; null or an empty list takes an attribute back.
 
     >>> stated_attributes({"school": "MIT", "skills": ["go", "sql"], "city": None})
     {'school': ('MIT',), 'skills': ('go', 'sql'), 'city': ()}
@@ -26,14 +26,14 @@ def stated_attributes(fields: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
             f"an event of type 'profile_update' with {len(fields)} attributes: expected 1 to "
             f"{_MOST_FIELDS}, as school = 'MIT'"
         )
-    for name, given in fields.items():
-        _check(name, _listed(given))
+    for name, value in fields.items():
+        _check(name, _listed(value))
     return stated_values(fields)
 
 
 def _check(name: str, values: list[Any]) -> None:
     fits = all(
-        isinstance(each, str | int | float) and len(str(each)) <= _LONGEST for each in values
+        isinstance(value, str | int | float) and len(str(value)) <= _LONGEST for value in values
     )
     if not fits or len(values) > _MOST_VALUES:
         raise EventError(
@@ -43,23 +43,23 @@ def _check(name: str, values: list[Any]) -> None:
 
 
 def stated_values(fields: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    """Values by attribute, of fields that were checked before."""
-    return {name: tuple(str(each) for each in _listed(given)) for name, given in fields.items()}
+    """Values by attribute, of valid fields."""
+    return {name: tuple(map(str, _listed(value))) for name, value in fields.items()}
 
 
-def _listed(given: Any) -> list[Any]:
-    return list(given) if isinstance(given, list | tuple) else [] if given is None else [given]
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [] if value is None else [value]
 
 
 def refuse_identifiers(fields: Iterable[Mapping[str, Any] | None], columns: Iterable[str]) -> None:
-    """Events are kept in clear, so none may carry what is only ever kept as a hash.
+    """Check that no event has an identifier, which is stored as a hash alone.
 
     Raises:
         EventError: a field has the name of an identifier column.
     """
-    kept_as_hash = set(columns)
-    for each in fields if kept_as_hash else ():
-        named = sorted(kept_as_hash & (each or {}).keys())
+    hashed = set(columns)
+    for further in fields if hashed else ():
+        named = sorted(hashed & (further or {}).keys())
         if named:
             raise EventError(
                 f"{named[0]}: onboarding.identifier_columns are not kept in events; send it to "

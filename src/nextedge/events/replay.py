@@ -1,4 +1,4 @@
-"""Replay: fold the log anew, let every group of consumers have events again, and compare."""
+"""Replay: fold the log anew, rewind every group of consumers, and compare the states."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class EventsReplayed:
-    """What a replay did.
+    """The outcome of a replay.
 
     Attributes:
         since_micros: the event time that consumers begin at.
-        events: those that are replayed, by type.
-        groups: the groups of consumers that have them again.
-        snapshots_dropped: snapshots of the overlay that were made after it.
+        events: number of replayed events by type.
+        groups: the groups of consumers that were rewound.
+        snapshots_dropped: checkpoints of the overlay from after that time.
         folded: events that were folded anew.
-        equal: whether the state is the one from before.
+        equal: whether the state is as before.
     """
 
     since_micros: int
@@ -43,12 +43,12 @@ class EventsReplayed:
 
 
 def replay_events(
-    log: LiveLog, snapshots: Checkpoints, make: Callable[[], Overlay], since: str
+    log: LiveLog, checkpoints: Checkpoints, make: Callable[[], Overlay], since: str
 ) -> EventsReplayed:
     """Fold the log anew and rewind its consumers.
 
     Args:
-        make: an empty overlay of the log that begins with the newest snapshot.
+        make: an empty overlay of the log that begins with the newest checkpoint.
         since: a time as ``2026-01-31`` or ``2026-01-31T12:00:00+01:00``, or a position of the log.
 
     Raises:
@@ -62,14 +62,14 @@ def replay_events(
     for position, event in log.read():
         if event.micros >= micros if later is None else position in later:
             counts[event.type] += 1
-    with snapshots.lock():
-        dropped = snapshots.drop(
+    with checkpoints.lock():
+        dropped = checkpoints.drop(
             lambda header: header.micros >= micros if later is None else header.position in later
         )
         after = make()
         after.catch_up()
         equal = canonical(after) == canonical(before)
-        snapshots.write(after)
+        checkpoints.write(after)
     groups = log.groups()
     for group in groups:
         log.rewind(group, micros)
@@ -77,13 +77,13 @@ def replay_events(
     return EventsReplayed(micros, events, groups, dropped, after.folded, equal)
 
 
-def _since(log: LiveLog, given: str) -> tuple[int, set[Position] | None]:
-    """The earliest event time to replay, and the positions after the one that was given, if any."""
+def _since(log: LiveLog, since: str) -> tuple[int, set[Position] | None]:
+    """The earliest event time to replay; for a position, also the positions after it."""
     try:
-        time = datetime.fromisoformat(given)
+        time = datetime.fromisoformat(since)
     except ValueError:
         time = None
-    if time is not None and not given.isdigit():
+    if time is not None and not since.isdigit():
         time = time if time.tzinfo else time.replace(tzinfo=UTC)
         return (time - _EPOCH) // timedelta(microseconds=1), None
     found, later, earliest = False, set(), None
@@ -91,12 +91,12 @@ def _since(log: LiveLog, given: str) -> tuple[int, set[Position] | None]:
         if found:
             later.add(position)
             earliest = event.micros if earliest is None else min(earliest, event.micros)
-        found = found or position == given
+        found = found or position == since
     if not found:
         raise InputError(
-            f"--since {given}: neither a time, as 2026-01-31T12:00:00Z, nor a position of an event "
+            f"--since {since}: neither a time, as 2026-01-31T12:00:00Z, nor a position of an event "
             "in the log"
         )
     if earliest is None:
-        raise InputError(f"--since {given}: nothing was recorded after it; give an earlier one")
+        raise InputError(f"--since {since}: nothing was recorded after it; give an earlier one")
     return earliest, later

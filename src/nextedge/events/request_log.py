@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from nextedge.config import ServingConfig
-from nextedge.data.erased_users import Forgotten
+from nextedge.data.erased_users import ErasedUsers
 from nextedge.errors import StorageError
 from nextedge.events.logs.sqlite.erase import erase_deleted
 from nextedge.storage.write_behind import WriteBehind
@@ -94,7 +94,7 @@ class RequestLog:
         """``people``: names of the surfaces whose candidates are users."""
         state.mkdir(parents=True, exist_ok=True)
         self.people = people
-        self.forgotten = Forgotten(state)
+        self.forgotten = ErasedUsers(state)
         self.path = state / FILE
         self.settings = settings
         self._failed = 0

@@ -1,6 +1,6 @@
 """The types of events, each declared once.
 
-Validation (``event.py``), the overlay's handlers (``facts.py``), the JSON schema that ``nextedge
+Validation (``event.py``), the handlers of ``state/folded_state.py``, the JSON schema that ``nextedge
 events schema`` prints and the table in ``docs/events.md`` all read these declarations.
 """
 
@@ -32,7 +32,7 @@ _LARGEST = 2**63
 
 
 def _identifier(given: Any) -> Any:
-    """An id as it is kept: an int64, or text that is not empty."""
+    """An id as it is stored: an int64, or text that is not empty."""
     if isinstance(given, bool) or not isinstance(given, int | float | str):
         raise ValueError(f"{given!r} is no id; expected an integer or a string")
     if given == "":
@@ -76,7 +76,7 @@ _WHENCE: Mapping[str, Any] = {
     "position": Annotated[int, Field(ge=0)],
     "propensity": Annotated[FiniteFloat, Field(gt=0, le=1)],
 }
-"""Of the recommendation that an event comes of."""
+"""Fields of the recommendation that led to an event."""
 _OF_KIND: dict[ColumnKind, Any] = {
     ColumnKind.CATEGORY: Category,
     ColumnKind.NUMBER: FiniteFloat,
@@ -97,14 +97,14 @@ class EventSchema:
     """One type of event.
 
     Attributes:
-        says: what it tells, in a few words.
+        says: a description in a few words.
         needs: the ids that it must have.
         either: it needs exactly one of ``candidate_id`` and ``item_id``.
-        fields: optional fields by name, with their types; others are kept as they are.
+        fields: types of optional fields by name; other fields stay as they are.
         states: every further field is an attribute that a user states of themselves.
-        narrows: somebody, or a pair, must not be shown or told of to a third person from now on.
-        widens: it may bring somebody back into anyone's list.
-        version: the newest form of it that this version of NextEdge reads.
+        narrows: a user, item or pair must not be recommended, or named in a reason, from now on.
+        widens: it may bring a user back into lists of others.
+        version: the newest schema version that this version of NextEdge reads.
     """
 
     name: str
@@ -238,17 +238,17 @@ def _json_schema(of: EventSchema) -> dict[str, Any]:
     fields["type"] = (Literal[of.name], ...)
     fields["schema_version"] = (Annotated[int, Field(ge=1, le=of.version)], 1)
     model: type[BaseModel] = create_model(of.name, __base__=_Envelope, **fields)
-    found: dict[str, Any] = model.model_json_schema()
-    found["description"] = of.says
+    rendered: dict[str, Any] = model.model_json_schema()
+    rendered["description"] = of.says
     if of.either:
         given = {
             name: {"required": [name], "properties": {name: {"not": {"type": "null"}}}}
             for name in ("candidate_id", "item_id")
         }
-        found["oneOf"] = [*given.values()]
+        rendered["oneOf"] = [*given.values()]
     if of.states:
-        found["minProperties"] = len(of.needs) + 2
-    return found
+        rendered["minProperties"] = len(of.needs) + 2
+    return rendered
 
 
 def markdown() -> list[str]:
@@ -269,7 +269,7 @@ def markdown() -> list[str]:
 
 
 def documented(page: str) -> str:
-    """``docs/events.md`` with its table made anew."""
+    """``docs/events.md`` with a new table."""
     table = "\n".join(markdown())
     return re.sub(
         r"(<!-- events -->\n).*?(<!-- /events -->)",

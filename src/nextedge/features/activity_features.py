@@ -32,23 +32,23 @@ def _timed(scope: Scope) -> Iterator[Feature]:
 
 
 @feature_group("activity", _timed)
-def activity(given: FeatureInput) -> Columns:
-    """How active and how fresh the query and the candidate are."""
-    if not given.scope.timed:
+def activity(inputs: FeatureInput) -> Columns:
+    """Activity and age of the query and of the candidate."""
+    if not inputs.scope.timed:
         return {}
-    scope = given.scope
+    scope = inputs.scope
     table = _activity_tables(scope)
     columns: Columns = {}
-    query = np.maximum(given.query, 0)
+    query = np.maximum(inputs.query, 0)
     for name, (by_query, by_candidate) in table.items():
-        columns[f"query_{name}"] = np.where(given.query >= 0, by_query[query], np.nan)
-        columns[f"candidate_{name}"] = by_candidate[given.candidate]
+        columns[f"query_{name}"] = np.where(inputs.query >= 0, by_query[query], np.nan)
+        columns[f"candidate_{name}"] = by_candidate[inputs.candidate]
     return columns
 
 
 @cached_per_snapshot
 def _activity_tables(scope: Scope) -> dict[str, tuple[FloatArray, FloatArray]]:
-    """Per name: the value of each query and of each candidate."""
+    """By name: the value of each query and of each candidate."""
     graph, reverse = scope.graph, scope.reverse_graph
     span = history_span(scope)
     tables: dict[str, tuple[FloatArray, FloatArray]] = {}
@@ -59,10 +59,10 @@ def _activity_tables(scope: Scope) -> dict[str, tuple[FloatArray, FloatArray]]:
         _days(as_of, _born(reverse, scope.candidate_attributes.instant("created_at"))),
     )
     for horizon, share in _HORIZONS.items():
-        own, other = faded_degrees(graph, as_of, span * share)
+        by_query, by_candidate = faded_degrees(graph, as_of, span * share)
         tables[f"activity_{horizon}"] = (
-            np.log1p(own).astype(np.float32),
-            np.log1p(other.astype(np.float32)),
+            np.log1p(by_query).astype(np.float32),
+            np.log1p(by_candidate.astype(np.float32)),
         )
     tables["momentum"] = tuple(  # type: ignore[assignment]
         np.expm1(short) / (np.expm1(long) + 1e-3)
@@ -115,46 +115,13 @@ def _numeric(scope: Scope) -> Iterator[Feature]:
 
 
 @feature_group("numbers", _numeric)
-def numbers(given: FeatureInput) -> Columns:
-    """Numeric and flag attributes of both sides as they are."""
-    query = np.maximum(given.query, 0)
+def numbers(inputs: FeatureInput) -> Columns:
+    """Numeric and flag attributes of both sides, unchanged."""
+    query = np.maximum(inputs.query, 0)
     columns: Columns = {}
-    for name, side, values in _numbers(given.scope):
+    for name, side, values in _numbers(inputs.scope):
         if side == "candidate":
-            columns[name] = values[given.candidate]
+            columns[name] = values[inputs.candidate]
         else:
-            columns[name] = np.where(given.query >= 0, values[query], np.nan)
-    return columns
-
-
-def _sources(scope: Scope) -> Iterator[Feature]:
-    from nextedge.retrieval.source import source_classes
-    from nextedge.types import ROUGH, rank_column, score_column, standard_column
-
-    for name, source in source_classes().items():
-        if scope.relation in source.relations and source.usable(scope):
-            yield Feature(score_column(name), f"score of the source {name}", "candidates")
-            yield Feature(rank_column(name), f"ln of the rank in the source {name}", "candidates")
-            yield Feature(
-                standard_column(score_column(name)),
-                f"{score_column(name)} in standard deviations over the query's candidates",
-                "candidates",
-            )
-    yield Feature(ROUGH, "what the ranks in all sources are worth together", "candidates")
-    yield Feature(
-        standard_column(ROUGH),
-        f"{ROUGH} in standard deviations over the query's candidates",
-        "candidates",
-    )
-
-
-@feature_group("sources", _sources)
-def sources(given: FeatureInput) -> Columns:
-    """Every source's score and rank of the candidate, and the merged rough score."""
-    columns: Columns = {}
-    for name, values in given.candidates.columns.items():
-        if name.endswith("_rank"):
-            columns[name] = np.where(values == 32767, np.nan, np.log(values.astype(np.float32)))
-        elif name.endswith(("_score", "_standard")):
-            columns[name] = values
+            columns[name] = np.where(inputs.query >= 0, values[query], np.nan)
     return columns

@@ -1,4 +1,4 @@
-"""The real-time features of a snapshot: what its records add up to, as arrays by position."""
+"""The real-time features of a snapshot: the counts of its records, as arrays by position."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ class Edges(Protocol):
 
     @property
     def source(self) -> IndexArray:
-        """int32[n]: whose."""
+        """int32[n]: users."""
 
     @property
     def target(self) -> IndexArray:
-        """int32[n]: of whom or what."""
+        """int32[n]: users or items."""
 
     @property
     def time(self) -> IntArray:
@@ -53,12 +53,12 @@ class Edges(Protocol):
 
     @property
     def kept(self) -> BoolArray | None:
-        """bool[n]: which of them count; None for all."""
+        """bool[n]: records that count; None for all."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Users and items that there are, and what the items' categories are called by."""
+    """Numbers of users and items, and the category of each item (int32[items], -1 for none)."""
 
     users: int
     items: int
@@ -66,7 +66,7 @@ class Sizes:
 
 
 def item_category(items: Attributes) -> Category | None:
-    """The column that says what an item is: ``category``, or the first of its kind; or None."""
+    """The column of the item's category: ``category``, or the first of that kind; or None."""
     names = items.of_kind(ColumnKind.CATEGORY)
     if not names:
         return None
@@ -77,14 +77,14 @@ def item_category(items: Attributes) -> Category | None:
 def backfill(
     connections: Edges | None, interactions: Edges | None, sizes: Sizes, as_of: int
 ) -> Arrays:
-    """Every declared counter as of an instant, by the names of what is stored.
+    """Every declared counter as of an instant, by the names of the stored arrays.
 
     Args:
-        connections, interactions: None where their times are not known.
+        connections, interactions: None where they have no times.
 
     Returns: ``{counter}`` float32[users or items]; of ``TASTE`` the users' rows as ``_indptr``,
-    ``_codes`` ascending, and ``_values``; of ``LATEST`` ``_items`` int32[users, n], -1 where there
-    are fewer, and ``_times`` int64[users, n].
+    ``_codes`` ascending, and ``_values``; of ``LATEST`` ``_items`` int32[users, n], -1 after the
+    last, and ``_times`` int64[users, n].
     """
     jobs = [
         (counter, kind, edges)
@@ -93,8 +93,8 @@ def backfill(
         if edges is not None and kind in counter.weights
     ]
     with ThreadPoolExecutor(thread_count(), thread_name_prefix="nextedge-backfill") as pool:
-        found = pool.map(lambda job: _by_position(job[0], job[1], job[2], sizes, as_of), jobs)
-        arrays = {job[0].name: values for job, values in zip(jobs, found, strict=True)}
+        values = pool.map(lambda job: _by_position(job[0], job[1], job[2], sizes, as_of), jobs)
+        arrays = {job[0].name: array for job, array in zip(jobs, values, strict=True)}
     if interactions is not None:
         arrays |= _taste(interactions, sizes, as_of) | _latest(interactions, sizes)
     return arrays
@@ -103,33 +103,31 @@ def backfill(
 def _by_position(
     counter: DecayedCounter, kind: str, edges: Edges, sizes: Sizes, as_of: int
 ) -> FloatArray:
-    """float32[users or items]: the counter as ``folded`` gives it, to the last bit.
-
-    The same sums in the same order, on arrays by position: the users that a batch names are few
-    beside all, and a table of all of them would be made anew with every batch.
-    """
+    """float32[users or items]: the counter as ``folded`` computes it, bit for bit."""
+    # The same sums in the same order, on arrays: ``folded`` makes a table of all users anew with
+    # every batch, which names few of them.
     size = sizes.items if counter.key == (ITEM,) else sizes.users
     value, batch = np.zeros(size), np.zeros(size)
     landmark = NEVER
     for source, target, times in _batches(edges):
         keys = target if counter.key == (ITEM,) else source
-        if kind == CONNECT:  # of either end
+        if kind == CONNECT:  # a connection counts at both ends
             keys, times = np.concatenate((source, target)), np.concatenate((times, times))
         keys, times = keys[keys >= 0], times[keys >= 0]
         if not len(keys):
             continue
-        before, own = landmark, int(times.max())
-        landmark = max(before, own)
-        gain = counter.weights[kind] * np.exp2((times - own) / counter.half_life)
+        before, newest = landmark, int(times.max())
+        landmark = max(before, newest)
+        gain = counter.weights[kind] * np.exp2((times - newest) / counter.half_life)
         if before != NEVER:
             value *= counter.factor(before, landmark)
-        _add(keys, gain, counter.factor(own, landmark), batch, value)
+        _add(keys, gain, counter.factor(newest, landmark), batch, value)
     return (value * counter.factor(landmark, as_of)).astype(np.float32)
 
 
 @numba.njit(cache=True, nogil=True)
 def _add(keys, gain, factor, batch, value):  # type: ignore[no-untyped-def]
-    """Add the sums of a batch to ``value``, at its landmark; ``batch`` is zero and stays so."""
+    """Add the sums of a batch to ``value``, at its landmark; ``batch`` is scratch of zeros."""
     for fact in range(len(keys)):
         batch[keys[fact]] += gain[fact]
     for fact in range(len(keys)):
@@ -140,7 +138,7 @@ def _add(keys, gain, factor, batch, value):  # type: ignore[no-untyped-def]
 
 
 def _batches(edges: Edges) -> Iterator[tuple[IndexArray, IndexArray, IntArray]]:
-    """Sources, targets and times of so many records that count, without those of no time."""
+    """Sources, targets and times of the records that count and have a time, in batches."""
     waiting = np.zeros(0, np.int64)
     for start in range(0, len(edges.source), _BATCH):
         part: slice | IntArray = slice(start, start + _BATCH)
@@ -203,24 +201,22 @@ def _latest(interactions: Edges, sizes: Sizes) -> Arrays:
     times = np.zeros((sizes.users, LATEST.n), np.int64)
     rows = folded(LATEST, _facts(interactions, sizes))
     if rows is not None:
-        place = np.asarray(rows.column(USER)), LATEST.place(rows)
-        items[place], times[place] = np.asarray(rows.column(ITEM)), np.asarray(rows.column(TIME))
+        at = np.asarray(rows.column(USER)), LATEST.rank(rows)
+        items[at], times[at] = np.asarray(rows.column(ITEM)), np.asarray(rows.column(TIME))
     return {f"{LATEST.name}_items": items, f"{LATEST.name}_times": times}
 
 
-def without_user(arrays: Arrays, place: int) -> Arrays:
-    """The arrays with one user's rows empty; what others' and the items' sums hold of them stays."""
-    taste, latest = TASTE.name, LATEST.name
-    kept: Arrays = {name: np.array(values) for name, values in arrays.items()}
-    for counter in BY_POSITION:
-        if counter.key == (USER,) and counter.name in kept:
-            kept[counter.name][place] = 0
-    if f"{latest}_items" in kept:
-        kept[f"{latest}_items"][place], kept[f"{latest}_times"][place] = -1, 0
-    if f"{taste}_indptr" in kept:
-        indptr = kept[f"{taste}_indptr"]
-        own = slice(int(indptr[place]), int(indptr[place + 1]))
+def without_user(arrays: Arrays, user: int) -> Arrays:
+    """The arrays with the rows of one user empty; the counts of other users and items stay."""
+    copies: Arrays = {name: np.array(values) for name, values in arrays.items()}
+    empty = {counter.name: 0 for counter in BY_POSITION if counter.key == (USER,)}
+    for name, value in (empty | {f"{LATEST.name}_items": -1, f"{LATEST.name}_times": 0}).items():
+        if name in copies:
+            copies[name][user] = value
+    if f"{TASTE.name}_indptr" in copies:
+        indptr = copies[f"{TASTE.name}_indptr"]
+        row = slice(int(indptr[user]), int(indptr[user + 1]))
         for part in ("codes", "values"):
-            kept[f"{taste}_{part}"] = np.delete(kept[f"{taste}_{part}"], own)
-        indptr[place + 1 :] -= own.stop - own.start
-    return kept
+            copies[f"{TASTE.name}_{part}"] = np.delete(copies[f"{TASTE.name}_{part}"], row)
+        indptr[user + 1 :] -= row.stop - row.start
+    return copies

@@ -1,15 +1,15 @@
-"""Real-time features as they are declared: counters that decay, and the latest of a kind.
+"""Declarations of real-time features: counters that decay, and lists of the latest items.
 
-A declaration is the one definition of its backfill, its stream update and its online read. All of
-them see *facts*: Arrow rows of a ``kind``, a ``time`` (int64 microseconds) and the columns that keys
-are made of (positions offline, ids in a stream). What facts add up to does not depend on their
-order, nor on how they are divided: ``merge`` of two parts is the whole.
+A declaration is the one definition of its backfill, its stream update and its online read. Their
+input is *facts*: Arrow rows of a ``kind``, a ``time`` (int64 microseconds) and key columns
+(positions offline, ids in a stream). The result does not depend on the order of facts, nor on how
+they are divided: ``merge`` of two parts equals the whole.
 
-Counters are kept in the form of G. Cormode, V. Shkapenyuk, D. Srivastava, B. Xu: "Forward Decay: A
+Counters have the form of G. Cormode, V. Shkapenyuk, D. Srivastava, B. Xu: "Forward Decay: A
 Practical Time Decay Model for Streaming Systems", ICDE 2009: ``Σ w · 2^((t - L) / half-life)`` grows
-with the time t of each fact after a landmark L, and is divided once, when it is read. To merge two
-is to bring them to one landmark, and add. A fact must be given once: what is delivered again is
-known by its event id, before it comes here.
+with the time t of each fact after a landmark L, and a read divides it once. ``merge`` brings two
+sums to one landmark and adds them. A fact must come once: the event id filters repeated deliveries
+before.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from nextedge.types import MICROSECONDS_PER_DAY
 
 KIND, TIME, VALUE, USER, ITEM, CATEGORY = "kind", "time", "value", "user", "item", "category"
 NEVER = np.iinfo(np.int64).min
-"""Landmark of nothing."""
+"""Landmark of a sum without facts."""
 State = TypeVar("State")
 
 
 class Aggregate(Protocol, Generic[State]):
-    """What a block function over facts does: ``prepare``, ``update``, ``merge``."""
+    """An aggregate of facts that is computed in parts: ``prepare``, ``update``, ``merge``."""
 
     @property
     def name(self) -> str:
@@ -66,13 +66,13 @@ class Counts:
 
 @dataclass(frozen=True)
 class DecayedCounter:
-    """How much has happened of late, by key.
+    """A weighted count of facts by key, in which a fact fades with age.
 
     Attributes:
         name: unique, full words.
-        key: columns of a fact; one that has none of them is not counted.
-        weights: what a fact of each kind counts; other kinds count nothing.
-        half_life_days: after so long a fact counts half.
+        key: columns of a fact; a fact without one of them does not count.
+        weights: weight of a fact of each kind; other kinds do not count.
+        half_life_days: age at which a fact counts half.
     """
 
     name: str
@@ -86,15 +86,15 @@ class DecayedCounter:
         return self.half_life_days * MICROSECONDS_PER_DAY
 
     def factor(self, since: int, until: int) -> float:
-        """What is left of 1 after the time between two instants (more than 1 where it is negative)."""
+        """The decay between two instants, above 1 where ``until`` is the earlier."""
         return float(np.exp2((since - until) / self.half_life))
 
     def prepare(self) -> Counts:
-        """No fact yet."""
+        """The state without facts."""
         return Counts(None)
 
     def update(self, state: Counts, facts: pa.RecordBatch) -> Counts:
-        """With more facts."""
+        """The state with more facts."""
         kinds = pa.array(list(self.weights), pa.string())
         wanted = pc.is_in(facts.column(KIND), kinds)
         for name in self.key:
@@ -114,15 +114,15 @@ class DecayedCounter:
         )
 
     def merge(self, left: Counts, right: Counts) -> Counts:
-        """Both at the later landmark, so that no value can grow beyond what a float holds."""
+        """The sums of both, at the later landmark: no value can then overflow."""
         if left.rows is None or right.rows is None:
             return right if left.rows is None else left
         landmark = max(left.landmark, right.landmark)
-        parts = [self.at(each, landmark) for each in (left, right)]
+        parts = [self.at(state, landmark) for state in (left, right)]
         return Counts(self._summed(pa.concat_tables(parts, promote_options="permissive")), landmark)
 
     def at(self, state: Counts, instant: int) -> pa.Table:
-        """The rows of a state as they read at an instant."""
+        """The rows of a state with values as of an instant."""
         assert state.rows is not None
         faded = pc.multiply(state.rows.column(VALUE), self.factor(state.landmark, instant))
         return state.rows.set_column(state.rows.schema.get_field_index(VALUE), VALUE, faded)
@@ -134,14 +134,14 @@ class DecayedCounter:
 
 @dataclass(frozen=True)
 class LatestOf:
-    """The latest things of a key, newest first; of one instant those that order later.
+    """The latest values of a column by key, newest first; of one instant the larger value first.
 
     Attributes:
         name: unique, full words.
-        key: columns of a fact that name whose list it is.
-        what: column that is listed.
+        key: key columns of a fact.
+        what: column of the values.
         kinds: facts that count.
-        n: how many are kept.
+        n: length of a list.
     """
 
     name: str
@@ -151,11 +151,11 @@ class LatestOf:
     n: int
 
     def prepare(self) -> pa.Table | None:
-        """No fact yet."""
+        """The state without facts."""
         return None
 
     def update(self, state: pa.Table | None, facts: pa.RecordBatch) -> pa.Table | None:
-        """With more facts."""
+        """The state with more facts."""
         wanted = pc.is_in(facts.column(KIND), pa.array(self.kinds, pa.string()))
         for name in (*self.key, self.what):
             wanted = pc.and_(wanted, pc.is_valid(facts.column(name)))
@@ -163,8 +163,8 @@ class LatestOf:
         if not len(facts):
             return state
         columns = (*self.key, TIME, self.what)
-        found = pa.table({name: facts.column(name) for name in columns})
-        return self.merge(state, self._latest(found))
+        rows = pa.table({name: facts.column(name) for name in columns})
+        return self.merge(state, self._latest(rows))
 
     def merge(self, left: pa.Table | None, right: pa.Table | None) -> pa.Table | None:
         """The latest of both."""
@@ -178,10 +178,10 @@ class LatestOf:
             rows, sort_keys=[*keys, (TIME, "descending"), (self.what, "descending")]
         )
         rows = rows.take(order).combine_chunks()
-        return rows.filter(pa.array(self.place(rows) < self.n))
+        return rows.filter(pa.array(self.rank(rows) < self.n))
 
-    def place(self, rows: pa.Table) -> npt.NDArray[np.int64]:
-        """int64[n]: the place of each row in its key's list; rows of a key stand together."""
+    def rank(self, rows: pa.Table) -> npt.NDArray[np.int64]:
+        """int64[n]: rank of each row in the list of its key; rows of a key are neighbours."""
         changes = np.zeros(len(rows), bool)
         for name in self.key:
             codes = np.asarray(rows.column(name).combine_chunks().dictionary_encode().indices)
@@ -193,7 +193,7 @@ class LatestOf:
 
 
 def folded(aggregate: Aggregate[State], batches: Iterable[pa.RecordBatch]) -> State:
-    """What all facts add up to."""
+    """The state of an aggregate after all facts."""
     state = aggregate.prepare()
     for facts in batches:
         state = aggregate.update(state, facts)
@@ -217,5 +217,5 @@ CONNECTIONS = {
 TASTE = DecayedCounter("user_category_week", (USER, CATEGORY), {INTERACT: 1.0}, WEEK)
 LATEST = LatestOf("user_latest_items", (USER,), ITEM, (INTERACT,), 10)
 BY_POSITION = (*POPULARITY.values(), *ACTIVITY.values(), *CONNECTIONS.values())
-"""Counters whose key is one user or one item."""
+"""Counters by one user or one item."""
 DECLARED: tuple[DecayedCounter | LatestOf, ...] = (*BY_POSITION, TASTE, LATEST)

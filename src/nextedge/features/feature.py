@@ -14,8 +14,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from nextedge.discovery import import_modules
-from nextedge.errors import ReleaseError
+from nextedge.discovery import import_modules, load_entry_points
+from nextedge.errors import PluginError, ReleaseError
 from nextedge.graph.scope import Scope
 from nextedge.types import CONNECTS, ENGAGES, Candidates, Relation, Requests
 
@@ -83,9 +83,22 @@ def feature_group(
     *,
     live: bool = False,
 ) -> Callable[[Compute], Compute]:
-    """Register a function as the one definition of a group of features."""
+    """Register a function as the one definition of a group of features.
+
+    A new group is one function in this package, or in one that offers its module by the entry
+    point group ``nextedge.features``.
+
+    Raises:
+        PluginError: another module has a group of this name.
+    """
 
     def register(compute: Compute) -> Compute:
+        other = _GROUPS.get(name)
+        if other is not None and other.compute.__module__ != compute.__module__:
+            raise PluginError(
+                f"{compute.__module__} and {other.compute.__module__} both have a feature group "
+                f"{name!r}; rename the one that is not part of NextEdge"
+            )
         _GROUPS[name] = FeatureGroup(name, relations, declare, compute, live)
         return compute
 
@@ -93,9 +106,10 @@ def feature_group(
 
 
 def feature_groups(relation: Relation) -> list[FeatureGroup]:
-    """Every group in ``nextedge.features`` that applies to a relation; found, not listed."""
+    """Every group of ``nextedge.features`` and of plug-ins that applies to a relation, by name."""
     import_modules("nextedge.features")
-    # By name: what is imported first differs from process to process.
+    load_entry_points("nextedge.features")
+    # The order of imports differs from process to process; names do not.
     return [group for _, group in sorted(_GROUPS.items()) if relation in group.relations]
 
 
@@ -107,11 +121,18 @@ class FeatureSet:
     features: tuple[Feature, ...] = field(default=())
 
     @classmethod
-    def of(cls, scope: Scope, exclude: tuple[str, ...] = ()) -> FeatureSet:
-        """All features whose inputs the tenant has, without the excluded ones."""
+    def of(cls, scope: Scope, sources: FeatureGroup, exclude: tuple[str, ...] = ()) -> FeatureSet:
+        """Return all features whose inputs the tenant has, without the excluded ones.
+
+        Args:
+            sources: the group of the candidate sources.
+        """
+        candidates = sorted(
+            (*feature_groups(scope.relation), sources), key=lambda group: group.name
+        )
         declared = {
             group: [feature for feature in group.declare(scope) if feature.name not in exclude]
-            for group in feature_groups(scope.relation)
+            for group in candidates
         }
         groups = tuple(group for group, own in declared.items() if own)
         return cls(groups, tuple(feature for own in declared.values() for feature in own))

@@ -10,7 +10,7 @@ import numpy as np
 from nextedge.features.feature import Columns, Feature, FeatureInput, feature_group
 from nextedge.graph.decay import faded_weights, history_span
 from nextedge.graph.propagate import SparseRows, pair_products
-from nextedge.graph.scope import Scope, cached_per_snapshot, entry_places, graph_rows
+from nextedge.graph.scope import Scope, cached_per_snapshot, entry_positions, graph_rows
 from nextedge.graph.two_hop import bipartite_pair_scores, pair_scores
 from nextedge.types import CONNECTS, ENGAGES
 
@@ -29,14 +29,14 @@ def _degrees(scope: Scope) -> Iterator[Feature]:
 
 
 @feature_group("degrees", _degrees)
-def degrees(given: FeatureInput) -> Columns:
+def degrees(inputs: FeatureInput) -> Columns:
     """Log degrees in the predicted relation."""
-    scope = given.scope
-    own = np.where(given.query >= 0, scope.graph.degree[np.maximum(given.query, 0)], 0)
-    other = scope.candidate_degree[given.candidate]
+    scope = inputs.scope
+    query = np.where(inputs.query >= 0, scope.graph.degree[np.maximum(inputs.query, 0)], 0)
+    candidate = scope.candidate_degree[inputs.candidate]
     return {
-        "query_degree_log": np.log1p(own).astype(np.float32),
-        "candidate_degree_log": np.log1p(other).astype(np.float32),
+        "query_degree_log": np.log1p(query).astype(np.float32),
+        "candidate_degree_log": np.log1p(candidate).astype(np.float32),
     }
 
 
@@ -49,19 +49,23 @@ def _pairs(scope: Scope) -> Iterator[Feature]:
 
 
 @feature_group("common_neighbors", _pairs, (CONNECTS,))
-def common_neighbors(given: FeatureInput) -> Columns:
+def common_neighbors(inputs: FeatureInput) -> Columns:
     """The five neighbourhood scores of each pair, in one pass per query."""
-    graph = given.scope.graph
-    found = pair_scores(
-        graph.indptr, graph.indices, given.requests.query, given.candidates.indptr, given.candidate
+    graph = inputs.scope.graph
+    scores = pair_scores(
+        graph.indptr,
+        graph.indices,
+        inputs.requests.query,
+        inputs.candidates.indptr,
+        inputs.candidate,
     )
     return {
-        "common_neighbor_count": found.common_neighbors.astype(np.float32),
-        "adamic_adar": found.adamic_adar,
-        "resource_allocation": found.resource_allocation,
-        "jaccard": found.jaccard,
-        "preferential_attachment": np.log1p(found.preferential_attachment),
-        "graph_distance_bucket": np.where(found.common_neighbors > 0, 2, 3).astype(np.float32),
+        "common_neighbor_count": scores.common_neighbors.astype(np.float32),
+        "adamic_adar": scores.adamic_adar,
+        "resource_allocation": scores.resource_allocation,
+        "jaccard": scores.jaccard,
+        "preferential_attachment": np.log1p(scores.preferential_attachment),
+        "graph_distance_bucket": np.where(scores.common_neighbors > 0, 2, 3).astype(np.float32),
     }
 
 
@@ -75,23 +79,23 @@ def _recent_wedges(scope: Scope) -> Iterator[Feature]:
 
 
 @feature_group("recent_wedges", _recent_wedges, (CONNECTS,))
-def recent_wedges(given: FeatureInput) -> Columns:
+def recent_wedges(inputs: FeatureInput) -> Columns:
     """Adamic-Adar in which both edges of a wedge fade with age."""
-    graph = given.scope.graph
-    if not given.scope.timed:
+    graph = inputs.scope.graph
+    if not inputs.scope.timed:
         return {}
-    matrix, half_life = _decayed(given.scope)
-    rows = graph_rows(graph, given.requests.query)
-    last = graph.last[entry_places(graph, given.requests.query, rows.indptr)]
-    age = np.maximum(given.scope.snapshot.as_of - last, 0)
+    matrix, half_life = _decayed(inputs.scope)
+    rows = graph_rows(graph, inputs.requests.query)
+    last = graph.last[entry_positions(graph, inputs.requests.query, rows.indptr)]
+    age = np.maximum(inputs.scope.snapshot.as_of - last, 0)
     rows = replace(rows, values=np.exp2(-age / half_life).astype(np.float32))
-    score = pair_products(rows, matrix, given.candidates.indptr, given.candidate)
+    score = pair_products(rows, matrix, inputs.candidates.indptr, inputs.candidate)
     return {"recent_adamic_adar": score}
 
 
 @cached_per_snapshot
 def _decayed(scope: Scope) -> tuple[SparseRows, float]:
-    """Each edge's fading weight over the log degree of where it starts, and the half-life."""
+    """Each edge's fading weight over the log degree of its source, and the half-life."""
     graph, half_life = scope.graph, history_span(scope) * 0.1
     middle = 1.0 / np.log(np.maximum(graph.degree, 2))
     values = faded_weights(graph, scope.snapshot.as_of, half_life, middle)
@@ -106,26 +110,24 @@ def _shared_items(scope: Scope) -> Iterator[Feature]:
 
 
 @feature_group("shared_items", _shared_items, (CONNECTS,))
-def shared_items(given: FeatureInput) -> Columns:
+def shared_items(inputs: FeatureInput) -> Columns:
     """The same five scores over the items that both people engage with."""
-    forward, backward = given.scope.snapshot.engagements, given.scope.snapshot.engaged_by
+    forward, backward = inputs.scope.snapshot.engagements, inputs.scope.snapshot.engaged_by
     if not forward.edges:
         return {}
-    found = bipartite_pair_scores(
-        forward.indptr,
-        forward.indices,
-        backward.indptr,
-        backward.indices,
-        given.requests.query,
-        given.candidates.indptr,
-        given.candidate,
+    scores = bipartite_pair_scores(
+        forward.adjacency,
+        backward.adjacency,
+        inputs.requests.query,
+        inputs.candidates.indptr,
+        inputs.candidate,
     )
     return {
-        "co_engaged_with_content": found.common_neighbors.astype(np.float32),
-        "shared_items_adamic_adar": found.adamic_adar,
-        "shared_items_resource_allocation": found.resource_allocation,
-        "shared_items_jaccard": found.jaccard,
-        "shared_items_preferential_attachment": np.log1p(found.preferential_attachment),
+        "co_engaged_with_content": scores.common_neighbors.astype(np.float32),
+        "shared_items_adamic_adar": scores.adamic_adar,
+        "shared_items_resource_allocation": scores.resource_allocation,
+        "shared_items_jaccard": scores.jaccard,
+        "shared_items_preferential_attachment": np.log1p(scores.preferential_attachment),
     }
 
 
@@ -139,14 +141,14 @@ def _friends_items(scope: Scope) -> Iterator[Feature]:
 
 
 @feature_group("connections_engaged", _friends_items, (ENGAGES,))
-def connections_engaged(given: FeatureInput) -> Columns:
-    """How many of the query's connections engage with the candidate item."""
-    snapshot, graph = given.scope.snapshot, given.scope.graph
+def connections_engaged(inputs: FeatureInput) -> Columns:
+    """Number of the query's connections that engage with the candidate item."""
+    snapshot, graph = inputs.scope.snapshot, inputs.scope.graph
     if not snapshot.connections.edges:
         return {}
-    rows = graph_rows(snapshot.connections, given.requests.query)
+    rows = graph_rows(snapshot.connections, inputs.requests.query)
     matrix = SparseRows(
         graph.indptr, graph.indices, np.ones(graph.edges, np.float32), graph.targets
     )
-    count = pair_products(rows, matrix, given.candidates.indptr, given.candidate)
+    count = pair_products(rows, matrix, inputs.candidates.indptr, inputs.candidate)
     return {"connections_engaged": count}

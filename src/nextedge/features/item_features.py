@@ -36,26 +36,26 @@ def _sequence(scope: Scope) -> Iterator[Feature]:
 
 
 @feature_group("sequence", _sequence, (ENGAGES,))
-def sequence(given: FeatureInput) -> Columns:
-    """Similarity to what the query engaged with last."""
-    scope = given.scope
+def sequence(inputs: FeatureInput) -> Columns:
+    """Similarity of the candidate to the latest items of the query."""
+    scope = inputs.scope
     if not (scope.timed and scope.graph.edges):
         return {}
     similar = similar_to(scope)
-    place = latest_first(scope)
+    rank = latest_first(scope)
     columns: Columns = {}
-    weights = {f"{name}_similarity": (place < size) for name, size in _RECENT.items()}
-    weights["sequence_similarity"] = np.where(place < _SEQUENCE, 0.9**place, 0.0)
+    weights = {f"{name}_similarity": (rank < size) for name, size in _RECENT.items()}
+    weights["sequence_similarity"] = np.where(rank < _SEQUENCE, 0.9**rank, 0.0)
     for name, weight in weights.items():
-        rows = graph_rows(scope.graph, given.requests.query, weight.astype(np.float32))
-        columns[name] = pair_products(rows, similar, given.candidates.indptr, given.candidate)
+        rows = graph_rows(scope.graph, inputs.requests.query, weight.astype(np.float32))
+        columns[name] = pair_products(rows, similar, inputs.candidates.indptr, inputs.candidate)
     return columns
 
 
 @cached_per_release
 def similar_to(scope: Scope) -> SparseRows:
     """For each item its most similar items."""
-    return similar_items(scope, neighbours=300, shrinkage=1.0, user_power=0.5, normalise=True)
+    return similar_items(scope, neighbors=300, shrinkage=1.0, user_power=0.5, normalise=True)
 
 
 def _content_columns(scope: Scope) -> list[str]:
@@ -72,9 +72,9 @@ def _content(scope: Scope) -> Iterator[Feature]:
 
 
 @feature_group("content", _content, (ENGAGES,))
-def content(given: FeatureInput) -> Columns:
-    """How much of the query's history has the item's values, column by column."""
-    scope, candidates = given.scope, given.candidates
+def content(inputs: FeatureInput) -> Columns:
+    """Share of the query's history with the values of the item, column by column."""
+    scope, candidates = inputs.scope, inputs.candidates
     columns: Columns = {}
     for name in _content_columns(scope):
         column = scope.candidate_attributes.columns[name]
@@ -84,7 +84,7 @@ def content(given: FeatureInput) -> Columns:
             scope.graph,
             column.rows,
             scale,
-            given.requests.query,
+            inputs.requests.query,
             candidates.indptr,
             candidates.candidate,
         )

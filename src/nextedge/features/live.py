@@ -1,7 +1,7 @@
-"""Counters by position to which facts are added one at a time, in forward decay.
+"""Counters by position that take one fact at a time, in forward decay.
 
-Every value stands at one landmark, so that adding a fact changes one number and reading many is
-one array operation. The landmark moves on when numbers would grow too large.
+All values have one landmark, so that a fact changes one number and a read of many values is one
+array operation. The landmark moves on when numbers would grow too large.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from nextedge.features.counters import (
 from nextedge.types import IndexArray
 
 _MOST_HALF_LIVES = 256
-"""Beyond a landmark; 2^256 is far within what a float64 holds."""
+"""Most half-lives after a landmark; 2^256 is far below the largest float64."""
 
 
 class Decaying:
@@ -32,7 +32,7 @@ class Decaying:
 
     def __init__(self, counter: DecayedCounter, size: int, landmark: int) -> None:
         self.counter = counter
-        # of what is zero the machine keeps no memory
+        # The machine allocates no memory for pages of zeros that nothing writes.
         self._state: tuple[npt.NDArray[np.float64], int] = (np.zeros(size), landmark)
 
     def add(self, position: int, time: int, weight: float) -> None:
@@ -44,18 +44,18 @@ class Decaying:
         values[position] += weight * self.counter.factor(time, landmark)
 
     def read(self, positions: IndexArray, clock: int) -> npt.NDArray[np.float64]:
-        """float64[n]: the values at an instant."""
+        """float64[n]: the values as of an instant."""
         values, landmark = self._state
         return values[positions] * self.counter.factor(landmark, clock)
 
 
 class LiveCounters:
-    """The real-time features of what is later than ``as_of``, by the positions of one release.
+    """The real-time features of events later than ``as_of``, by the positions of one release.
 
     Args:
-        users, items: how many there are.
-        category: int32[items], code of each, -1 where none; or None.
-        as_of: microseconds; facts that are not later are counted in the release.
+        users, items: numbers of both.
+        category: int32[items], code of each item, -1 for none; or None.
+        as_of: microseconds; the release counts the events up to then.
     """
 
     def __init__(self, users: int, items: int, category: IndexArray | None, as_of: int) -> None:
@@ -70,11 +70,11 @@ class LiveCounters:
         self._facts: dict[int, int] = {}
 
     def tick(self, time: int) -> None:
-        """Let the clock run on to the time of a fact, be it of somebody known or not."""
+        """Set the clock to the time of a fact, of a known user or not."""
         self.clock = max(self.clock, time)
 
     def interact(self, user: int, item: int, time: int) -> None:
-        """Count one interaction; either position may be below 0 where it is not known."""
+        """Count one interaction; a position below 0 is unknown."""
         if item >= 0:
             self._add((ITEM,), INTERACT, item, time, 1)
         if user < 0:
@@ -86,22 +86,23 @@ class LiveCounters:
             self._like(user, int(self._category[item]), time)
 
     def _like(self, user: int, code: int, time: int) -> None:
-        own = self._taste.setdefault(user, {})
-        value, landmark = own.get(code, (0.0, time))
+        tastes = self._taste.setdefault(user, {})
+        value, landmark = tastes.get(code, (0.0, time))
         later = max(time, landmark)
         weight = TASTE.weights[INTERACT] * TASTE.factor(time, later)
-        own[code] = value * TASTE.factor(landmark, later) + weight, later
+        tastes[code] = value * TASTE.factor(landmark, later) + weight, later
 
     def connect(self, ends: Sequence[int], time: int, sign: int) -> None:
-        """Count one connection at both ends, or take it back."""
+        """Count one connection at both ends, or subtract it (``sign`` -1)."""
         for user in ends:
             if user >= 0:
                 self._add((USER,), CONNECT, user, time, sign)
 
     def _add(self, key: tuple[str, ...], kind: str, position: int, time: int, sign: int) -> None:
-        for each in self._counters.values():
-            if each.counter.key == key and kind in each.counter.weights:
-                each.add(position, time, sign * each.counter.weights[kind])
+        for decaying in self._counters.values():
+            counter = decaying.counter
+            if counter.key == key and kind in counter.weights:
+                decaying.add(position, time, sign * counter.weights[kind])
         if key == (USER,):
             self._facts[position] = self._facts.get(position, 0) + 1
 
@@ -111,16 +112,14 @@ class LiveCounters:
 
     def taste(self, user: int, clock: int) -> dict[int, float]:
         """See ``LiveCounts.taste``."""
-        own = self._taste.get(user, {})
-        return {
-            code: value * TASTE.factor(landmark, clock)
-            for code, (value, landmark) in list(own.items())
-        }
+        # A copy of the items, since another thread may add one meanwhile.
+        tastes = list(self._taste.get(user, {}).items())
+        return {code: value * TASTE.factor(since, clock) for code, (value, since) in tastes}
 
     def latest(self, user: int) -> list[tuple[int, int]]:
         """See ``LiveCounts.latest``."""
         return self._latest.get(user, [])
 
     def version(self, user: int) -> int:
-        """See ``LiveCounts.version``: how many facts of a user there are."""
+        """See ``LiveCounts.version``: the number of facts of a user."""
         return self._facts.get(user, 0)

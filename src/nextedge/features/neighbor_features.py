@@ -1,6 +1,6 @@
-"""Features of whom either side has edges with: their values, numbers and popularity.
+"""Features of the neighbours of either side: their values, numbers and popularity.
 
-For a person the neighbours are connections, for a query of items they are the items it engaged
+The neighbours of a person are connections, for a query of items they are the items it engaged
 with; the neighbours of an item are its users. One definition serves both relations.
 """
 
@@ -14,17 +14,18 @@ import numpy as np
 from nextedge.features.feature import Columns, Feature, FeatureInput, feature_group
 from nextedge.graph.attributes import Attributes, Category, Number
 from nextedge.graph.csr import Graph
-from nextedge.graph.decay import place_from_end
-from nextedge.graph.scope import Scope, cached_per_snapshot, entry_places
+from nextedge.graph.decay import rank_from_latest
+from nextedge.graph.scope import Scope, cached_per_snapshot, entry_positions
 from nextedge.graph.threads import run_blocks
 from nextedge.schema import ColumnKind
+from nextedge.storage.arrays import plain
 from nextedge.types import MICROSECONDS_PER_DAY, FloatArray, IndexArray, IntArray
 
 SAMPLED = 32
-"""Neighbours of a candidate that are looked at, evenly spread: bounds a hub's cost."""
+"""Neighbours of a candidate that a feature reads, evenly spread: bounds the cost of a hub."""
 _LATEST = 5
 _PRIOR = 5.0
-"""Neighbours with the usual share of values, added to those that are seen."""
+"""Neighbours with the usual share of values, which smooth the observed share."""
 
 
 def _categories(attributes: Attributes) -> Iterator[tuple[str, Category]]:
@@ -71,69 +72,44 @@ def _values(scope: Scope) -> Iterator[Feature]:
 
 
 @feature_group("neighbor_values", _values)
-def neighbor_values(given: FeatureInput) -> Columns:
+def neighbor_values(inputs: FeatureInput) -> Columns:
     """How common the candidate's values are around the query, and the other way round."""
-    scope = given.scope
+    scope = inputs.scope
     if not scope.graph.edges:
         return {}
-    graph, requests, candidates = scope.graph, given.requests, given.candidates
-    offset, place = np.zeros(len(requests) + 1, np.int64), np.zeros(0, np.float32)
+    graph, requests, candidates = scope.graph, inputs.requests, inputs.candidates
+    ranks = np.zeros(len(requests) + 1, np.int64), np.zeros(0, np.float32)
     if scope.timed:
-        offset, place = _places(graph, requests.query)
+        ranks = _edge_ranks(graph, requests.query)
     columns: Columns = {}
-    rows = len(candidates)
+    pairs, rows = (requests.query, candidates.indptr, candidates.candidate), len(candidates)
+    edges = (*graph.adjacency, plain(graph.last, np.int64))
     for name, column in _categories(scope.candidate_attributes):
-        share, latest, idle = (np.zeros(rows, np.float32) for _ in range(3))
-        run_blocks(
-            _around_query,
-            len(requests),
-            graph.indptr,
-            graph.indices,
-            graph.last,
-            offset,
-            place,
-            np.asarray(column.codes),
-            len(column.values),
-            requests.query,
-            candidates.indptr,
-            candidates.candidate,
-            scope.snapshot.as_of,
-            share,
-            latest,
-            idle,
-        )
+        share, latest, idle = out = tuple(np.zeros(rows, np.float32) for _ in range(3))
+        values = np.asarray(column.codes), len(column.values)
+        as_of = scope.snapshot.as_of
+        run_blocks(_around_query, len(requests), edges, ranks, values, pairs, as_of, out)
         columns[f"{name}_affinity"] = share
         if scope.timed:
             columns[f"{name}_latest_affinity"], columns[f"{name}_idle_days"] = latest, idle
     reverse = scope.reverse_graph
     for name, column in _categories(scope.query_attributes):
         base = _shares(scope, name)
-        out = np.zeros(rows, np.float32)
-        run_blocks(
-            _around_candidate,
-            len(requests),
-            reverse.indptr,
-            reverse.indices,
-            np.asarray(column.codes),
-            base,
-            requests.query,
-            candidates.indptr,
-            candidates.candidate,
-            out,
-        )
-        columns[f"{name}_reverse_affinity"] = out
+        log_ratio, codes = np.zeros(rows, np.float32), np.asarray(column.codes)
+        adjacency = reverse.adjacency
+        run_blocks(_around_candidate, len(requests), adjacency, codes, base, pairs, log_ratio)
+        columns[f"{name}_reverse_affinity"] = log_ratio
     return columns
 
 
-def _places(graph: Graph, query: IndexArray) -> tuple[IntArray, FloatArray]:
-    """Where each query's edges begin (int64[Q + 1]), and the place of each from its latest."""
+def _edge_ranks(graph: Graph, query: IndexArray) -> tuple[IntArray, FloatArray]:
+    """Start of the edges of each query (int64[Q + 1]), and the rank of each from its latest."""
     indptr, indices = graph.gather(query)
-    last = graph.last[entry_places(graph, query, indptr)]
-    own = Graph(indptr, indices, np.zeros(0, np.float32), last, last, graph.targets)
-    return indptr, place_from_end(own)
+    last = graph.last[entry_positions(graph, query, indptr)]
+    rows = Graph(indptr, indices, np.zeros(0, np.float32), last, last, graph.targets)
+    return indptr, rank_from_latest(rows)
 
 
-@cached_per_snapshot
 def _shares(scope: Scope, name: str) -> FloatArray:
     """float32[values]: share of the queries that have edges, by value."""
     column = scope.query_attributes.columns[name]
@@ -178,39 +154,39 @@ def _amounts(scope: Scope) -> Iterator[Feature]:
 
 
 @feature_group("neighbor_amounts", _amounts)
-def neighbor_amounts(given: FeatureInput) -> Columns:
+def neighbor_amounts(inputs: FeatureInput) -> Columns:
     """How far the candidate's numbers are from what the query has edges with."""
-    scope = given.scope
+    scope = inputs.scope
     if not scope.graph.edges:
         return {}
     popularity = _popularity_log(scope)
     columns: Columns = {}
     for name, column in _numbers(scope.candidate_attributes):
         values = np.asarray(column.values, np.float32)
-        mean = _row_mean(given, _means(scope.graph, given.requests.query, values))
-        columns[f"{name}_distance"] = np.abs(values[given.candidate] - mean)
-    mean = _row_mean(given, _means(scope.graph, given.requests.query, popularity))
-    columns["popularity_distance"] = popularity[given.candidate] - mean
+        mean = _row_mean(inputs, _means(scope.graph, inputs.requests.query, values))
+        columns[f"{name}_distance"] = np.abs(values[inputs.candidate] - mean)
+    mean = _row_mean(inputs, _means(scope.graph, inputs.requests.query, popularity))
+    columns["popularity_distance"] = popularity[inputs.candidate] - mean
     if not scope.relation.self_typed:
         columns["query_neighbor_popularity"] = mean
         columns["candidate_neighbor_activity"] = _means(
-            scope.reverse_graph, given.candidate, _activity_log(scope)
+            scope.reverse_graph, inputs.candidate, _activity_log(scope)
         )
     if scope.timed:
         first = _first_days(scope)
-        mean = _row_mean(given, _means(scope.graph, given.requests.query, first))
-        columns["first_edge_distance_days"] = first[given.candidate] - mean
+        mean = _row_mean(inputs, _means(scope.graph, inputs.requests.query, first))
+        columns["first_edge_distance_days"] = first[inputs.candidate] - mean
     return columns
 
 
-def _row_mean(given: FeatureInput, of_query: FloatArray) -> FloatArray:
-    return np.repeat(of_query, np.diff(given.candidates.indptr))
+def _row_mean(inputs: FeatureInput, of_query: FloatArray) -> FloatArray:
+    return np.repeat(of_query, np.diff(inputs.candidates.indptr))
 
 
 def _means(graph: Graph, rows: IndexArray, values: FloatArray) -> FloatArray:
     """float32[n]: mean over at most SAMPLED neighbours of each row; NaN where none has a value."""
     out = np.full(len(rows), np.nan, np.float32)
-    run_blocks(_mean_of_rows, len(rows), graph.indptr, graph.indices, values, rows, out)
+    run_blocks(_mean_of_rows, len(rows), graph.adjacency, values, rows, out)
     return out
 
 
@@ -228,7 +204,7 @@ def _activity_log(scope: Scope) -> FloatArray:
 
 @cached_per_snapshot
 def _first_days(scope: Scope) -> FloatArray:
-    """float32[candidates]: day of the first edge, counted from the first of all; NaN: none."""
+    """float32[candidates]: day of the first edge, counted from the first of all; NaN without."""
     reverse = scope.reverse_graph
     first = np.full(len(reverse), np.nan)
     filled = np.flatnonzero(reverse.degree)
@@ -239,27 +215,15 @@ def _first_days(scope: Scope) -> FloatArray:
 
 
 @numba.njit(cache=True, nogil=True)
-def _around_query(  # type: ignore[no-untyped-def]
-    block,
-    blocks,
-    indptr,
-    indices,
-    last,
-    offset,
-    place,
-    codes,
-    values,
-    query,
-    start,
-    candidate,
-    as_of,
-    share,
-    latest,
-    idle,
-):
-    count, recent = np.zeros(values, np.float32), np.zeros(values, np.float32)
-    seen = np.zeros(values, np.int64)
-    timed = len(place) > 0
+def _around_query(block, blocks, edges, ranks, values, pairs, as_of, out):  # type: ignore[no-untyped-def]
+    indptr, indices, last = edges
+    offset, rank = ranks
+    codes, size = values
+    query, start, candidate = pairs
+    share, latest, idle = out
+    count, recent = np.zeros(size, np.float32), np.zeros(size, np.float32)
+    newest = np.zeros(size, np.int64)
+    timed = len(rank) > 0
     for q in range(block, len(query), blocks):
         low, high = np.int64(0), np.int64(0)
         if query[q] >= 0:
@@ -269,54 +233,55 @@ def _around_query(  # type: ignore[no-untyped-def]
             if code >= 0:
                 count[code] += 1
                 if timed:
-                    recent[code] += np.float32(place[offset[q] + edge - low] < _LATEST)
-                    seen[code] = max(seen[code], last[edge])
-        size = max(high - low, 1)
+                    recent[code] += np.float32(rank[offset[q] + edge - low] < _LATEST)
+                    newest[code] = max(newest[code], last[edge])
+        neighbors = max(high - low, 1)
         for row in range(start[q], start[q + 1]):
             code = codes[candidate[row]]
             if code < 0 or high == low:
                 share[row] = latest[row] = idle[row] = np.nan
                 continue
-            share[row] = count[code] / size
-            latest[row] = recent[code] / min(size, _LATEST)
+            share[row] = count[code] / neighbors
+            latest[row] = recent[code] / min(neighbors, _LATEST)
             idle[row] = (
-                np.nan if seen[code] == 0 else max(as_of - seen[code], 0) / MICROSECONDS_PER_DAY
+                np.nan if newest[code] == 0 else max(as_of - newest[code], 0) / MICROSECONDS_PER_DAY
             )
         for edge in range(low, high):
             code = codes[indices[edge]]
             if code >= 0:
                 count[code] = recent[code] = 0
-                seen[code] = 0
+                newest[code] = 0
 
 
 @numba.njit(cache=True, nogil=True)
-def _around_candidate(  # type: ignore[no-untyped-def]
-    block, blocks, indptr, indices, codes, base, query, start, candidate, out
-):
+def _around_candidate(block, blocks, adjacency, codes, base, pairs, log_ratio):  # type: ignore[no-untyped-def]
+    indptr, indices = adjacency
+    query, start, candidate = pairs
     for q in range(block, len(query), blocks):
-        own = codes[query[q]] if query[q] >= 0 else -1
+        query_code = codes[query[q]] if query[q] >= 0 else -1
         for row in range(start[q], start[q + 1]):
             low, high = indptr[candidate[row]], indptr[candidate[row] + 1]
-            if own < 0:
-                out[row] = np.nan
+            if query_code < 0:
+                log_ratio[row] = np.nan
                 continue
             step = max(1, (high - low + SAMPLED - 1) // SAMPLED)
-            same, looked = np.float32(0.0), np.float32(0.0)
+            same, sampled = np.float32(0.0), np.float32(0.0)
             for edge in range(low, high, step):
                 code = codes[indices[edge]]
                 if code >= 0:
-                    looked += 1
-                    same += np.float32(code == own)
-            smooth = (same + _PRIOR * base[own]) / (looked + _PRIOR)
-            out[row] = np.log(smooth / base[own])
+                    sampled += 1
+                    same += np.float32(code == query_code)
+            smooth = (same + _PRIOR * base[query_code]) / (sampled + _PRIOR)
+            log_ratio[row] = np.log(smooth / base[query_code])
 
 
 @numba.njit(cache=True, nogil=True)
-def _mean_of_rows(block, blocks, indptr, indices, values, rows, out):  # type: ignore[no-untyped-def]
-    for place in range(block, len(rows), blocks):
-        if rows[place] < 0:
+def _mean_of_rows(block, blocks, adjacency, values, rows, out):  # type: ignore[no-untyped-def]
+    indptr, indices = adjacency
+    for number in range(block, len(rows), blocks):
+        if rows[number] < 0:
             continue
-        low, high = indptr[rows[place]], indptr[rows[place] + 1]
+        low, high = indptr[rows[number]], indptr[rows[number] + 1]
         step = max(1, (high - low + SAMPLED - 1) // SAMPLED)
         total, count = 0.0, 0
         for edge in range(low, high, step):
@@ -325,4 +290,4 @@ def _mean_of_rows(block, blocks, indptr, indices, values, rows, out):  # type: i
                 total += value
                 count += 1
         if count:
-            out[place] = total / count
+            out[number] = total / count

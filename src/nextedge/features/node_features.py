@@ -1,4 +1,4 @@
-"""What is known of each user or item apart from its edges, as dense columns for models."""
+"""The attributes of users or items as dense columns for models."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DIMENSIONS = 64
 
 
 def node_features(attributes: Attributes, rows: int, dimensions: int = DIMENSIONS) -> FloatArray:
-    """float32[rows, F]: numbers as they are, everything else reduced to few dimensions.
+    """float32[rows, F]: numbers unchanged, all other attributes reduced to few dimensions.
 
     Categories, tags and hashed texts stand side by side as sparse columns, the rarer the
     heavier (inverse document frequency), and are reduced by truncated SVD (Deerwester et al.,

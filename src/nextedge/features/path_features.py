@@ -1,4 +1,4 @@
-"""Features of people beyond common neighbours: longer paths, and the neighbours' own reach."""
+"""Features of people beyond common neighbours: longer paths, degrees of neighbours, communities."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def _three_hop(scope: Scope) -> Iterator[Feature]:
 
 
 @feature_group("three_hop", _three_hop, (CONNECTS,))
-def three_hop(given: FeatureInput) -> Columns:
+def three_hop(inputs: FeatureInput) -> Columns:
     """Paths of length three, normalised by degrees (Kovács et al., Nature Communications 2019)."""
-    graph, edges = given.scope.graph, _normalised_edges(given.scope)
-    rows = graph_rows(graph, given.requests.query, edges.values)
-    found = pair_path_products(rows, edges, edges, given.candidates.indptr, given.candidate)
+    graph, edges = inputs.scope.graph, _normalised_edges(inputs.scope)
+    rows = graph_rows(graph, inputs.requests.query, edges.values)
+    found = pair_path_products(rows, edges, edges, inputs.candidates.indptr, inputs.candidate)
     return {"three_hop_paths": found}
 
 
@@ -43,7 +43,7 @@ def _normalised_edges(scope: Scope) -> SparseRows:
 
 @numba.njit(cache=True, nogil=True)
 def _products(indptr, indices, of_node, values):  # type: ignore[no-untyped-def]
-    """What both ends of every entry have, multiplied."""
+    """Product of the values of both ends of every entry."""
     for row in range(len(indptr) - 1):
         for entry in range(indptr[row], indptr[row + 1]):
             values[entry] = of_node[row] * of_node[indices[entry]]
@@ -51,7 +51,7 @@ def _products(indptr, indices, of_node, values):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def _sums(indptr, indices, of_node, total):  # type: ignore[no-untyped-def]
-    """What the neighbours of every row have, added."""
+    """Sum of the values of the neighbours of every row."""
     for row in range(len(indptr) - 1):
         for entry in range(indptr[row], indptr[row + 1]):
             total[row] += of_node[indices[entry]]
@@ -67,13 +67,13 @@ def _neighbor_degrees(scope: Scope) -> Iterator[Feature]:
 
 
 @feature_group("neighbor_degrees", _neighbor_degrees, (CONNECTS,))
-def neighbor_degrees(given: FeatureInput) -> Columns:
-    """How well connected the connections of either side are."""
-    values = _neighbor_degree_log(given.scope)
-    query = np.where(given.query >= 0, values[np.maximum(given.query, 0)], np.nan)
+def neighbor_degrees(inputs: FeatureInput) -> Columns:
+    """Mean degree of the connections of either side."""
+    values = _neighbor_degree_log(inputs.scope)
+    query = np.where(inputs.query >= 0, values[np.maximum(inputs.query, 0)], np.nan)
     return {
         "query_neighbor_degree_log": query.astype(np.float32),
-        "candidate_neighbor_degree_log": values[given.candidate],
+        "candidate_neighbor_degree_log": values[inputs.candidate],
     }
 
 
@@ -99,12 +99,12 @@ def _communities(scope: Scope) -> Iterator[Feature]:
 
 
 @feature_group("communities", _communities, (CONNECTS,))
-def shared_communities(given: FeatureInput) -> Columns:
-    """Whether two people belong together in the whole graph's division, without a path between."""
-    of = given.scope.snapshot.communities
-    query, candidate = of[np.maximum(given.query, 0)], of[given.candidate]
-    same = (query == candidate) & (candidate >= 0) & (given.query >= 0)[:, None]
-    size = _community_size_log(given.scope)
+def shared_communities(inputs: FeatureInput) -> Columns:
+    """Whether two people share a community of the whole graph, with or without a path."""
+    of = inputs.scope.snapshot.communities
+    query, candidate = of[np.maximum(inputs.query, 0)], of[inputs.candidate]
+    same = (query == candidate) & (candidate >= 0) & (inputs.query >= 0)[:, None]
+    size = _community_size_log(inputs.scope)
     return {
         "same_small_community": same[:, 0].astype(np.float32),
         "same_large_community": same[:, 1].astype(np.float32),

@@ -12,7 +12,7 @@ from nextedge.features.sparse_pairs import candidate_dots
 from nextedge.graph.attributes import Attributes, Category, Number, Tags, Text
 from nextedge.graph.scope import Scope
 from nextedge.schema import POLICY_FLAGS, ColumnKind
-from nextedge.types import CONNECTS, FloatArray, IndexArray
+from nextedge.types import CONNECTS, MICROSECONDS_PER_DAY, FloatArray, IndexArray
 
 _EARTH_RADIUS_KM = 6371.0088
 
@@ -53,20 +53,20 @@ def _declared(scope: Scope) -> Iterator[Feature]:
 
 
 @feature_group("profile_pairs", _declared, (CONNECTS,))
-def profile_pairs(given: FeatureInput) -> Columns:
+def profile_pairs(inputs: FeatureInput) -> Columns:
     """Same value, set overlap, text cosine, difference and distance, column by column."""
-    attributes = given.scope.query_attributes
-    query, candidate = np.maximum(given.query, 0), given.candidate
+    attributes = inputs.scope.query_attributes
+    query, candidate = np.maximum(inputs.query, 0), inputs.candidate
     columns: Columns = {}
-    for feature, name, _ in _names(given.scope):
+    for feature, name, _ in _names(inputs.scope):
         column = attributes.columns[name]
         if isinstance(column, Category):
             columns[feature] = _same(column.codes[query], column.codes[candidate])
         elif isinstance(column, Tags):
-            columns[feature] = _set_jaccard(column, given)
+            columns[feature] = _set_jaccard(column, inputs)
         elif isinstance(column, Text):
             columns[feature] = candidate_dots(
-                column.rows, given.requests.query, given.candidates.indptr, candidate
+                column.rows, inputs.requests.query, inputs.candidates.indptr, candidate
             )
         elif isinstance(column, Number):
             gap = np.abs(column.values[query] - column.values[candidate])
@@ -74,7 +74,7 @@ def profile_pairs(given: FeatureInput) -> Columns:
             columns[feature] = np.where(np.isnan(gap), np.nan, gap == 0) if same else gap
     if _has_places(attributes):
         columns["geo_distance_km"] = _distance_km(attributes, query, candidate)
-    unknown = given.query < 0
+    unknown = inputs.query < 0
     if unknown.any():
         for values in columns.values():
             values[unknown] = np.nan
@@ -86,9 +86,9 @@ def _same(left: IndexArray, right: IndexArray) -> FloatArray:
     return np.where(missing, np.nan, left == right).astype(np.float32)
 
 
-def _set_jaccard(column: Tags, given: FeatureInput) -> FloatArray:
-    rows, query, candidate = column.rows, np.maximum(given.query, 0), given.candidate
-    both = candidate_dots(rows, given.requests.query, given.candidates.indptr, candidate)
+def _set_jaccard(column: Tags, inputs: FeatureInput) -> FloatArray:
+    rows, query, candidate = column.rows, np.maximum(inputs.query, 0), inputs.candidate
+    both = candidate_dots(rows, inputs.requests.query, inputs.candidates.indptr, candidate)
     sizes = (rows.indptr[side + 1] - rows.indptr[side] for side in (query, candidate))
     either = sum(sizes) - both
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -123,20 +123,17 @@ def _views(scope: Scope) -> Iterator[Feature]:
 
 
 @feature_group("profile_views", _views, (CONNECTS,))
-def profile_views(given: FeatureInput) -> Columns:
-    """Who opened whose profile."""
-    views = given.scope.snapshot.profile_views
+def profile_views(inputs: FeatureInput) -> Columns:
+    """Profile views between the query and the candidate."""
+    views = inputs.scope.snapshot.profile_views
     if not views.edges:
         return {}
-    seen = views.contains(given.query, given.candidate)
-    back = (given.query >= 0) & views.contains(given.candidate, given.query)
-    recency = np.full(len(seen), np.nan, np.float32)
-    for row in np.flatnonzero(seen):
-        start, stop = views.indptr[given.query[row]], views.indptr[given.query[row] + 1]
-        place = start + np.searchsorted(views.indices[start:stop], given.candidate[row])
-        recency[row] = (given.scope.snapshot.as_of - views.last[place]) / 86_400_000_000
+    viewed = views.contains(inputs.query, inputs.candidate)
+    back = (inputs.query >= 0) & views.contains(inputs.candidate, inputs.query)
+    age = inputs.scope.snapshot.as_of - views.last_times(inputs.query, inputs.candidate)
+    recency = np.where(viewed, age / MICROSECONDS_PER_DAY, np.nan).astype(np.float32)
     return {
-        "query_viewed_candidate_profile": seen.astype(np.float32),
+        "query_viewed_candidate_profile": viewed.astype(np.float32),
         "profile_view_recency_days": recency,
-        "mutual_profile_views": (seen.astype(np.float32) + back),
+        "mutual_profile_views": (viewed.astype(np.float32) + back),
     }

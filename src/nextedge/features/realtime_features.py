@@ -1,10 +1,10 @@
-"""Real-time features: what users and items did of late, by the release and by what came since.
+"""Real-time features: recent counts of users and items, of the release and of later events.
 
-All of them are declared in ``nextedge.features.counters``. A snapshot holds what its records add up
-to as of its instant; a request adds what was recorded later (``Requests.live``). Decay runs by the
-clock of events: to the latest that is known. So a release that nothing has been added to gives the
-same numbers at any hour, a window of training the same as a request at its instant, and a release
-that is built with the events the same as one before them that is told of them.
+``nextedge.features.counters`` declares all of them. A snapshot has the counts as of its instant; a
+request adds those of later events (``Requests.live``). Decay runs to the time of the latest event,
+not to the hour of the request. So a release without new events gives the same numbers at any hour,
+a training window the same as a request at its instant, and a release that is built with some events
+the same as an earlier one that receives them.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ def _people(scope: Scope) -> Iterator[Feature]:
 
 
 @feature_group("bursts", _people, (CONNECTS,), live=True)
-def bursts(given: FeatureInput) -> Columns:
-    """How many connections both people have made of late."""
+def bursts(inputs: FeatureInput) -> Columns:
+    """Recent connections of both people."""
     columns: Columns = {}
     for span, counter in CONNECTIONS.items():
-        if counter.name in given.scope.snapshot.counters:
-            columns |= _of_query(given, f"query_new_connections_{span}", counter)
-            columns[f"candidate_new_connections_{span}"] = _read(given, counter, given.candidate)
+        if counter.name in inputs.scope.snapshot.counters:
+            columns |= _of_query(inputs, f"query_new_connections_{span}", counter)
+            columns[f"candidate_new_connections_{span}"] = _read(inputs, counter, inputs.candidate)
     return columns
 
 
@@ -73,18 +73,18 @@ def _recent(scope: Scope) -> Iterator[Feature]:
 
 
 @feature_group("recent", _recent, (ENGAGES,), live=True)
-def recent(given: FeatureInput) -> Columns:
-    """How much the query does of late, and who else wants the candidate now."""
-    if _ITEMS not in given.scope.snapshot.counters:
+def recent(inputs: FeatureInput) -> Columns:
+    """Recent interactions of the query, and of all users with the candidate."""
+    if _ITEMS not in inputs.scope.snapshot.counters:
         return {}
     columns: Columns = {}
     for span, counter in POPULARITY.items():
-        columns[f"candidate_popularity_{span}"] = _read(given, counter, given.candidate)
+        columns[f"candidate_popularity_{span}"] = _read(inputs, counter, inputs.candidate)
     for span, counter in ACTIVITY.items():
-        columns |= _of_query(given, f"query_interactions_{span}", counter)
-    newest = _latest(given)[1].max(axis=1, initial=0)
-    hours = np.where(newest > 0, np.maximum(_clock(given) - newest, 0) / _HOUR, np.nan)
-    columns[_QUIET] = np.repeat(np.log1p(hours), _sizes(given)).astype(np.float32)
+        columns |= _of_query(inputs, f"query_interactions_{span}", counter)
+    newest = _latest(inputs)[1].max(axis=1, initial=0)
+    hours = np.where(newest > 0, np.maximum(_clock(inputs) - newest, 0) / _HOUR, np.nan)
+    columns[_QUIET] = np.repeat(np.log1p(hours), _sizes(inputs)).astype(np.float32)
     return columns
 
 
@@ -95,14 +95,14 @@ def _similar(scope: Scope) -> Iterator[Feature]:
 
 
 @feature_group("recent_similar", _similar, (ENGAGES,), live=True)
-def recent_similar(given: FeatureInput) -> Columns:
-    """How like the candidate what the query did last is."""
-    if _ITEMS not in given.scope.snapshot.counters:
+def recent_similar(inputs: FeatureInput) -> Columns:
+    """Similarity of the candidate to the latest interactions of the query."""
+    if _ITEMS not in inputs.scope.snapshot.counters:
         return {}
-    rows = _as_rows(_latest(given)[0], given.scope.graph.targets)
-    similar = similar_to(given.scope)
-    found = pair_products(rows, similar, given.candidates.indptr, given.candidate)
-    return {_SIMILARITY: found}
+    rows = _as_rows(_latest(inputs)[0], inputs.scope.graph.targets)
+    similar = similar_to(inputs.scope)
+    score = pair_products(rows, similar, inputs.candidates.indptr, inputs.candidate)
+    return {_SIMILARITY: score}
 
 
 def _of_category(scope: Scope) -> Iterator[Feature]:
@@ -113,51 +113,55 @@ def _of_category(scope: Scope) -> Iterator[Feature]:
 
 
 @feature_group("recent_category", _of_category, (ENGAGES,), live=True)
-def recent_category(given: FeatureInput) -> Columns:
-    """How much of what the query does is of the candidate's category."""
-    if f"{TASTE.name}_indptr" not in given.scope.snapshot.counters:
+def recent_category(inputs: FeatureInput) -> Columns:
+    """Recent interactions of the query with the category of the candidate."""
+    if f"{TASTE.name}_indptr" not in inputs.scope.snapshot.counters:
         return {}
-    return _category(given, _latest(given)[0])
+    return _category(inputs, _latest(inputs)[0])
 
 
-def _clock(given: FeatureInput) -> int:
-    live = given.requests.live
-    return given.scope.snapshot.as_of if live is None else live.clock
+def _clock(inputs: FeatureInput) -> int:
+    live = inputs.requests.live
+    return inputs.scope.snapshot.as_of if live is None else live.clock
 
 
-def _sizes(given: FeatureInput) -> IntArray:
-    return np.diff(given.candidates.indptr)
+def _sizes(inputs: FeatureInput) -> IntArray:
+    return np.diff(inputs.candidates.indptr)
 
 
 def _read(
-    given: FeatureInput, counter: DecayedCounter, positions: IndexArray
+    inputs: FeatureInput, counter: DecayedCounter, positions: IndexArray
 ) -> npt.NDArray[np.float32]:
-    """float32[n]: ln(1 + value) of a counter now; positions are known."""
-    snapshot, live = given.scope.snapshot, given.requests.live
+    """float32[n]: ln(1 + value) of a counter at the clock, of known positions."""
+    snapshot, live = inputs.scope.snapshot, inputs.requests.live
     value = snapshot.counters[counter.name][positions].astype(np.float64)
     if live is not None:
         clock = live.clock
         value *= counter.factor(snapshot.as_of, clock)
         value += live.counts(counter.name, positions, clock)
-    # a connection that was taken back leaves what rounding leaves
+    # Subtracting a removed connection leaves a rounding error, which may be negative.
     return np.log1p(np.maximum(value, 0.0)).astype(np.float32)
 
 
-def _of_query(given: FeatureInput, name: str, counter: DecayedCounter) -> Columns:
-    query = given.requests.query
-    value = np.where(query >= 0, _read(given, counter, np.maximum(query, 0)), np.nan)
-    return {name: np.repeat(value, _sizes(given)).astype(np.float32)}
+def _of_query(inputs: FeatureInput, name: str, counter: DecayedCounter) -> Columns:
+    query = inputs.requests.query
+    value = np.where(query >= 0, _read(inputs, counter, np.maximum(query, 0)), np.nan)
+    return {name: np.repeat(value, _sizes(inputs)).astype(np.float32)}
 
 
-def _latest(given: FeatureInput) -> tuple[IndexArray, IntArray]:
-    """int32[Q, n] items and int64[Q, n] times of what each query did last; -1 and 0 where less."""
-    counters, live, query = given.scope.snapshot.counters, given.requests.live, given.requests.query
+def _latest(inputs: FeatureInput) -> tuple[IndexArray, IntArray]:
+    """int32[Q, n] items and int64[Q, n] times of the latest interactions; -1 and 0 after the last."""
+    counters, live, query = (
+        inputs.scope.snapshot.counters,
+        inputs.requests.live,
+        inputs.requests.query,
+    )
     items = np.array(counters[f"{LATEST.name}_items"][np.maximum(query, 0)])
     times = np.array(counters[f"{LATEST.name}_times"][np.maximum(query, 0)])
     items[query < 0], times[query < 0] = -1, 0
     for row, user in enumerate(query.tolist() if live is not None else ()):
         fresh = live.latest(user) if user >= 0 and live is not None else ()
-        if fresh:  # all of it is later than the release's
+        if fresh:  # all of them are later than those of the release
             joined = [*fresh, *zip(times[row].tolist(), items[row].tolist(), strict=True)]
             times[row], items[row] = zip(*joined[: LATEST.n], strict=True)
     return items, times
@@ -170,31 +174,31 @@ def _as_rows(items: IndexArray, columns: int) -> SparseRows:
     return SparseRows(indptr, indices, np.ones(len(indices), np.float32), columns)
 
 
-def _category(given: FeatureInput, items: IndexArray) -> Columns:
-    """How much of what the query does, and did last, is of the candidate's category."""
-    snapshot, live = given.scope.snapshot, given.requests.live
-    category = item_category(given.scope.candidate_attributes)
+def _category(inputs: FeatureInput, items: IndexArray) -> Columns:
+    """Decayed count and share of the query's interactions with the category of the candidate."""
+    snapshot, live = inputs.scope.snapshot, inputs.requests.live
+    category = item_category(inputs.scope.candidate_attributes)
     assert category is not None
-    codes, clock = np.asarray(category.codes), _clock(given)
-    indptr, own, values = (
+    codes, clock = np.asarray(category.codes), _clock(inputs)
+    indptr, taste_codes, values = (
         snapshot.counters[f"{TASTE.name}_{x}"] for x in ("indptr", "codes", "values")
     )
-    taste, share = (np.zeros(len(given.candidates), np.float32) for _ in range(2))
-    counted = np.zeros((2, len(category.values) + 1))  # the last is that of items without one
+    taste, share = (np.zeros(len(inputs.candidates), np.float32) for _ in range(2))
+    counted = np.zeros((2, len(category.values) + 1))  # the last is of items without a category
     faded = TASTE.factor(snapshot.as_of, clock)
     for row, (user, rows) in enumerate(
-        zip(given.requests.query.tolist(), given.candidates.rows(), strict=True)
+        zip(inputs.requests.query.tolist(), inputs.candidates.rows(), strict=True)
     ):
         if user < 0:
             continue
         counted[:] = 0
         part = slice(int(indptr[user]), int(indptr[user + 1]))
-        counted[0, own[part]] = values[part] * faded
+        counted[0, taste_codes[part]] = values[part] * faded
         for code, value in (live.taste(user, clock) if live is not None else {}).items():
             counted[0, code] += value
         latest = items[row][items[row] >= 0]
         np.add.at(counted[1], codes[latest], 1.0 / LATEST.n)
         counted[:, -1] = 0
-        wanted = codes[given.candidate[rows]]
-        taste[rows], share[rows] = np.log1p(counted[0, wanted]), counted[1, wanted]
+        category_R = codes[inputs.candidate[rows]]
+        taste[rows], share[rows] = np.log1p(counted[0, category_R]), counted[1, category_R]
     return {_TASTE: taste, _SHARE: share}

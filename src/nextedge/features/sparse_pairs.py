@@ -1,4 +1,4 @@
-"""Dot products of sparse rows: a query's with each of its candidates'."""
+"""Dot products of sparse rows: those of a query with each of its candidates."""
 
 from __future__ import annotations
 
@@ -14,28 +14,18 @@ from nextedge.types import FloatArray, IndexArray, IntArray
 def candidate_dots(
     rows: SparseRows, query: IndexArray, indptr: IntArray, candidate: IndexArray
 ) -> FloatArray:
-    """float32[R]: dot product of each query's row with those of its candidates; 0 below 0.
+    """float32[R]: dot product of the rows of each query and candidate; 0 for a query below 0.
 
     Args:
         query: int32[Q].
         indptr, candidate: ragged candidates, Q rows of R in total.
 
-    Cost: the entries of the queries' and candidates' rows, and a scratch of one row a thread.
+    Cost: the entries of the queries' and candidates' rows.
     """
-    out = np.zeros(len(candidate), np.float32)
-    run_blocks(
-        _candidate_dots,
-        len(query),
-        rows.indptr,
-        rows.indices,
-        rows.values,
-        query,
-        indptr,
-        candidate,
-        out,
-        scratch=(Scratch(rows.columns, np.float32),),
-    )
-    return out
+    score, scratch = np.zeros(len(candidate), np.float32), (Scratch(rows.columns, np.float32),)
+    pairs = indptr, candidate
+    run_blocks(_candidate_dots, len(query), rows.arrays, query, pairs, score, scratch=scratch)
+    return score
 
 
 def neighborhood_dots(
@@ -49,46 +39,23 @@ def neighborhood_dots(
     """float32[R]: mean over a query's neighbours of the dot of their scaled row with a candidate's.
 
     Args:
-        graph: whose neighbours, query × candidate.
-        scale: float32[candidates], by which each row is multiplied.
+        graph: query × candidate.
+        scale: float32[candidates], factor of each row.
 
     Cost: the entries of the neighbours' and of the candidates' rows.
     """
-    out = np.zeros(len(candidate), np.float32)
-    run_blocks(
-        _neighborhood_dots,
-        len(query),
-        graph.indptr,
-        graph.indices,
-        rows.indptr,
-        rows.indices,
-        rows.values,
-        scale,
-        query,
-        indptr,
-        candidate,
-        out,
-        scratch=(Scratch(rows.columns, np.float32),),
-    )
-    return out
+    score, scratch = np.zeros(len(candidate), np.float32), (Scratch(rows.columns, np.float32),)
+    pairs = indptr, candidate
+    arguments = graph.adjacency, rows.arrays, scale, query, pairs, score
+    run_blocks(_neighborhood_dots, len(query), *arguments, scratch=scratch)
+    return score
 
 
 @numba.njit(cache=True, nogil=True)
-def _neighborhood_dots(  # type: ignore[no-untyped-def]
-    block,
-    blocks,
-    g_indptr,
-    g_indices,
-    indptr,
-    indices,
-    values,
-    scale,
-    query,
-    start,
-    candidate,
-    out,
-    own,
-):
+def _neighborhood_dots(block, blocks, adjacency, rows, scale, query, pairs, score, total):  # type: ignore[no-untyped-def]
+    g_indptr, g_indices = adjacency
+    indptr, indices, values = rows
+    start, candidate = pairs
     for q in range(block, len(query), blocks):
         if query[q] < 0:
             continue
@@ -96,34 +63,34 @@ def _neighborhood_dots(  # type: ignore[no-untyped-def]
         for edge in range(low, high):
             node = g_indices[edge]
             for entry in range(indptr[node], indptr[node + 1]):
-                own[indices[entry]] += values[entry] * scale[node]
+                total[indices[entry]] += values[entry] * scale[node]
         for row in range(start[q], start[q + 1]):
             node = candidate[row]
-            total = np.float32(0.0)
+            dot = np.float32(0.0)
             for entry in range(indptr[node], indptr[node + 1]):
-                total += own[indices[entry]] * values[entry]
-            out[row] = total * scale[node] / max(high - low, 1)
+                dot += total[indices[entry]] * values[entry]
+            score[row] = dot * scale[node] / max(high - low, 1)
         for edge in range(low, high):
             node = g_indices[edge]
             for entry in range(indptr[node], indptr[node + 1]):
-                own[indices[entry]] = 0.0
+                total[indices[entry]] = 0.0
 
 
 @numba.njit(cache=True, nogil=True)
-def _candidate_dots(  # type: ignore[no-untyped-def]
-    block, blocks, indptr, indices, values, query, start, candidate, out, own
-):
+def _candidate_dots(block, blocks, rows, query, pairs, score, dense):  # type: ignore[no-untyped-def]
+    indptr, indices, values = rows
+    start, candidate = pairs
     for q in range(block, len(query), blocks):
         if query[q] < 0:
             continue
         low, high = indptr[query[q]], indptr[query[q] + 1]
         for entry in range(low, high):
-            own[indices[entry]] = values[entry]
+            dense[indices[entry]] = values[entry]
         if high > low:
             for row in range(start[q], start[q + 1]):
-                total = np.float32(0.0)
+                dot = np.float32(0.0)
                 for entry in range(indptr[candidate[row]], indptr[candidate[row] + 1]):
-                    total += own[indices[entry]] * values[entry]
-                out[row] = total
+                    dot += dense[indices[entry]] * values[entry]
+                score[row] = dot
         for entry in range(low, high):
-            own[indices[entry]] = 0.0
+            dense[indices[entry]] = 0.0

@@ -1,4 +1,4 @@
-"""Features of people's engagement with items: how much, how alike, and when together."""
+"""Features of people's engagement with items: amount, similarity, and shared occasions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nextedge.graph.two_hop import bipartite_pair_scores
 from nextedge.types import CONNECTS, FloatArray
 
 _HUB = 5000
-"""Items with more users than this say nothing of a pair, and cost as much to walk through."""
+"""Items with more users do not count: they tell nothing of a pair, and cost the most to walk."""
 
 
 def _tastes(scope: Scope) -> Iterator[Feature]:
@@ -42,14 +42,14 @@ def _tastes(scope: Scope) -> Iterator[Feature]:
 
 
 @feature_group("tastes", _tastes, (CONNECTS,))
-def tastes(given: FeatureInput) -> Columns:
-    """How alike two people's items are, and those of either's connections with the other's."""
-    scope, requests = given.scope, given.requests
+def tastes(inputs: FeatureInput) -> Columns:
+    """Similarity of two people's items, and of those of either's connections with the other's."""
+    scope, requests = inputs.scope, inputs.requests
     if not scope.snapshot.engagements.edges:
         return {}
     of_user, of_item = _taste_rows(scope)
-    query = np.maximum(given.query, 0)
-    alike = candidate_dots(of_user, requests.query, given.candidates.indptr, given.candidate)
+    query = np.maximum(inputs.query, 0)
+    alike = candidate_dots(of_user, requests.query, inputs.candidates.indptr, inputs.candidate)
     columns = {"taste_cosine": alike}
     friends = scope.snapshot.connections
     if friends.edges:
@@ -57,21 +57,21 @@ def tastes(given: FeatureInput) -> Columns:
             graph_rows(friends, requests.query, _mean_weights(scope)),
             of_user,
             of_user,
-            given.candidates.indptr,
-            given.candidate,
+            inputs.candidates.indptr,
+            inputs.candidate,
         )
         mean = SparseRows(friends.indptr, friends.indices, _mean_weights(scope), friends.targets)
         columns["taste_cosine_connections_of_candidate"] = pair_path_products(
             rows_of(of_user, requests.query),
             of_item,
             mean,
-            given.candidates.indptr,
-            given.candidate,
+            inputs.candidates.indptr,
+            inputs.candidate,
         )
     items, weight = _amounts(scope)
     for name, values in (("engagements_log", items), ("engagement_weight_log", weight)):
-        columns[f"query_{name}"] = np.where(given.query >= 0, values[query], np.nan)
-        columns[f"candidate_{name}"] = values[given.candidate]
+        columns[f"query_{name}"] = np.where(inputs.query >= 0, values[query], np.nan)
+        columns[f"candidate_{name}"] = values[inputs.candidate]
     return columns
 
 
@@ -126,19 +126,17 @@ def _occasions(scope: Scope) -> Iterator[Feature]:
 
 
 @feature_group("shared_occasions", _occasions, (CONNECTS,))
-def shared_occasions(given: FeatureInput) -> Columns:
-    """How often two people were at the same item at the same time."""
-    forward, backward = given.scope.snapshot.occasions, given.scope.snapshot.occasions_by
+def shared_occasions(inputs: FeatureInput) -> Columns:
+    """Number of times that two people engaged with an item together."""
+    forward, backward = inputs.scope.snapshot.occasions, inputs.scope.snapshot.occasions_by
     if not forward.edges:
         return {}
     found = bipartite_pair_scores(
-        forward.indptr,
-        forward.indices,
-        backward.indptr,
-        backward.indices,
-        given.requests.query,
-        given.candidates.indptr,
-        given.candidate,
+        forward.adjacency,
+        backward.adjacency,
+        inputs.requests.query,
+        inputs.candidates.indptr,
+        inputs.candidate,
     )
     return {
         "shared_occasion_count": found.common_neighbors.astype(np.float32),

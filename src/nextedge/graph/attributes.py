@@ -1,4 +1,4 @@
-"""Attributes of users or items: typed columns encoded once, read offline and online alike."""
+"""Attributes of users or items: typed columns, encoded once for offline and online reads."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _NUMERIC = (ColumnKind.NUMBER, ColumnKind.FLAG, ColumnKind.LATITUDE, ColumnKind.
 
 @dataclass(frozen=True, eq=False)
 class Category:
-    """One value a row: codes int32[N], -1 where missing, and the values they stand for."""
+    """One value a row: codes int32[N], -1 where missing, and the values by code."""
 
     codes: IndexArray
     values: pa.Array
 
     def as_sets(self) -> SparseRows:
-        """The same as sets of at most one value, unit weights."""
+        """Sets of at most one value, unit weights."""
         present = self.codes >= 0
         indptr = np.concatenate(([0], np.cumsum(present, dtype=np.int64)))
         codes = self.codes[present]
@@ -50,7 +50,7 @@ class Tags:
 
 @dataclass(frozen=True, eq=False)
 class Text:
-    """Rows of unit length, as the text encoder made them; the dot product of two is their cosine."""
+    """Rows of unit length from the text encoder; the dot product of two is their cosine."""
 
     rows: SparseRows
 
@@ -74,23 +74,23 @@ Encoded = Category | Tags | Text | Number | Instant
 
 @dataclass(frozen=True, eq=False)
 class Attributes:
-    """Encoded columns of N rows, by name, with the kind each was declared or inferred as."""
+    """Encoded columns of N rows by name, each with its declared or inferred kind."""
 
     rows: int
     kinds: Mapping[str, ColumnKind]
     columns: Mapping[str, Encoded]
 
     def of_kind(self, *kinds: ColumnKind) -> list[str]:
-        """Names of the columns of the given kinds, in their given order."""
+        """Names of the columns of some kinds, in the order of the columns."""
         return [name for name, kind in self.kinds.items() if kind in kinds]
 
     def instant(self, name: str) -> IntArray | None:
-        """A timestamp column, or None when there is none of that name."""
+        """The timestamp column of a name, or None."""
         column = self.columns.get(name)
         return column.values if isinstance(column, Instant) else None
 
     def flag(self, name: str, default: bool) -> np.ndarray:
-        """bool[N] of a flag column; ``default`` where it or a value is missing."""
+        """bool[N] of a flag column; ``default`` where the column or a value is missing."""
         column = self.columns.get(name)
         if not isinstance(column, Number):
             return np.full(self.rows, default)
@@ -99,8 +99,8 @@ class Attributes:
     def save(self, directory: Path) -> None:
         """Write each column's arrays and one index of names and kinds."""
         directory.mkdir()
-        for place, column in enumerate(self.columns.values()):
-            save_column(column, directory / column_folder(place))
+        for number, column in enumerate(self.columns.values()):
+            save_column(column, directory / column_folder(number))
         save_kinds(self.rows, self.kinds, directory)
 
     @classmethod
@@ -109,8 +109,8 @@ class Attributes:
         about = json.loads((directory / "attributes.json").read_text())
         kinds = {name: ColumnKind(kind) for name, kind in about["kinds"].items()}
         columns = {
-            name: _load_column(directory / column_folder(place), kind)
-            for place, (name, kind) in enumerate(kinds.items())
+            name: _load_column(directory / column_folder(number), kind)
+            for number, (name, kind) in enumerate(kinds.items())
         }
         return cls(about["rows"], kinds, columns)
 
@@ -143,8 +143,8 @@ def _encode_tags(column: pa.ChunkedArray) -> Tags:
     sizes = np.asarray(pc.fill_null(pc.list_value_length(lists), 0), dtype=np.int64)
     row = np.repeat(np.arange(len(lists), dtype=np.int64), sizes)
     encoded = _encode_category(pa.chunked_array([pc.list_flatten(lists).cast(pa.string())]))
-    kept = encoded.codes >= 0
-    pairs = np.unique(np.stack((row[kept], encoded.codes[kept].astype(np.int64))), axis=1)
+    present = encoded.codes >= 0
+    pairs = np.unique(np.stack((row[present], encoded.codes[present].astype(np.int64))), axis=1)
     indptr = np.concatenate(([0], np.cumsum(np.bincount(pairs[0], minlength=len(lists)))))
     codes = pairs[1].astype(np.int32)
     values = np.ones(len(codes), np.float32)
@@ -165,19 +165,19 @@ def _arrays(column: Encoded) -> dict[str, np.ndarray]:
     }
 
 
-def column_folder(place: int) -> str:
-    """Name of the folder of a column, by its place among all."""
-    return f"{place:03d}"
+def column_folder(number: int) -> str:
+    """Name of the folder of a column, by its number."""
+    return f"{number:03d}"
 
 
 def save_kinds(rows: int, kinds: Mapping[str, ColumnKind], directory: Path) -> None:
-    """Write the index of columns that were saved one by one."""
+    """Write the index of columns that ``save_column`` saved one by one."""
     about = {"rows": rows, "kinds": {name: kind.value for name, kind in kinds.items()}}
     (directory / "attributes.json").write_text(json.dumps(about, ensure_ascii=False))
 
 
 def save_column(column: Encoded, directory: Path) -> None:
-    """Write the arrays of a column into a folder of its own, which may be there."""
+    """Write the arrays of a column into its folder."""
     directory.mkdir(exist_ok=True)
     for name, array in _arrays(column).items():
         np.save(directory / f"{name}.npy", array)

@@ -14,7 +14,7 @@ from nextedge.graph.scope import Scope, cached_per_snapshot
 from nextedge.types import MICROSECONDS_PER_DAY, FloatArray
 
 _ENTRIES = 2_000_000
-"""Of a graph, that are looked at together."""
+"""Entries of a graph in one pass of NumPy."""
 
 
 def faded(graph: Graph, as_of: int, half_life: float) -> Iterator[tuple[int, npt.NDArray]]:
@@ -37,7 +37,7 @@ def faded_degrees(
 def faded_weights(
     graph: Graph, as_of: int, half_life: float, of_source: npt.NDArray[np.float64]
 ) -> FloatArray:
-    """float32[E]: each entry faded, times what ``of_source`` (float64[N]) says of its source."""
+    """float32[E]: each entry faded, times the factor ``of_source`` (float64[N]) of its source."""
     weights = np.empty(graph.edges, np.float32)
     for begin, value in faded(graph, as_of, half_life):
         _multiply(graph.indptr, begin, value.astype(np.float32), of_source, weights)
@@ -47,45 +47,45 @@ def faded_weights(
 @numba.njit(cache=True, nogil=True)
 def _multiply(indptr, begin, value, of_source, weights):  # type: ignore[no-untyped-def]
     row = np.searchsorted(indptr, begin, side="right") - 1
-    for place in range(len(value)):
-        while begin + place >= indptr[row + 1]:
+    for entry in range(len(value)):
+        while begin + entry >= indptr[row + 1]:
             row += 1
-        weights[begin + place] = value[place] * of_source[row]
+        weights[begin + entry] = value[entry] * of_source[row]
 
 
 @numba.njit(cache=True, nogil=True)
 def _add(indptr, indices, begin, value, by_source, by_target):  # type: ignore[no-untyped-def]
     row = np.searchsorted(indptr, begin, side="right") - 1
-    for place in range(len(value)):
-        while begin + place >= indptr[row + 1]:
+    for entry in range(len(value)):
+        while begin + entry >= indptr[row + 1]:
             row += 1
-        by_source[row] += value[place]
-        by_target[indices[begin + place]] += value[place]
+        by_source[row] += value[entry]
+        by_target[indices[begin + entry]] += value[entry]
 
 
-def place_from_end(graph: Graph) -> FloatArray:
+def rank_from_latest(graph: Graph) -> FloatArray:
     """float32[E]: 0 for each query's latest edge, 1 for the one before, …"""
-    place = np.empty(graph.edges, np.float32)
-    _place_in_rows(graph.indptr, graph.last, place)
-    return place
+    rank = np.empty(graph.edges, np.float32)
+    _rank_in_rows(graph.indptr, graph.last, rank)
+    return rank
 
 
 @numba.njit(cache=True, nogil=True)
-def _place_in_rows(indptr, last, place):  # type: ignore[no-untyped-def]
+def _rank_in_rows(indptr, last, rank):  # type: ignore[no-untyped-def]
     for row in range(len(indptr) - 1):
         begin, end = indptr[row], indptr[row + 1]
         if end - begin == 1:
-            place[begin] = 0.0
+            rank[begin] = 0.0
         elif end > begin:  # of equal times the lower position is the later: the sort is stable
             order = np.argsort(-last[begin:end], kind="mergesort")
-            for rank in range(end - begin):
-                place[begin + order[rank]] = rank
+            for number in range(end - begin):
+                rank[begin + order[number]] = number
 
 
 @cached_per_snapshot
 def latest_first(scope: Scope) -> FloatArray:
     """float32[E]: 0 for each query's latest edge, 1 for the one before, …"""
-    return place_from_end(scope.graph)
+    return rank_from_latest(scope.graph)
 
 
 @cached_per_snapshot

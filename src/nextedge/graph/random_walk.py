@@ -139,20 +139,9 @@ def _push(adjacency, query, settings, estimate, residual, queue, queued, visited
 
 @numba.njit(cache=True, nogil=True)
 def _top_walk(  # type: ignore[no-untyped-def]
-    block,
-    blocks,
-    adjacency,
-    queries,
-    exclude,
-    bounds,
-    settings,
-    lists,
-    estimate,
-    residual,
-    queue,
-    queued,
-    visited,
+    block, blocks, adjacency, queries, exclude, bounds, settings, lists, estimate, *scratch
 ):
+    visited = scratch[3]
     x_indptr, x_indices = exclude
     low, high = bounds
     size, target, score = lists
@@ -160,7 +149,7 @@ def _top_walk(  # type: ignore[no-untyped-def]
         query = queries[q]
         if query < 0:
             continue
-        count = _push(adjacency, query, settings, estimate, residual, queue, queued, visited)
+        count = _push(adjacency, query, settings, estimate, *scratch)
         estimate[query] = -1.0
         for entry in range(x_indptr[q], x_indptr[q + 1]):
             if estimate[x_indices[entry]] > 0.0:
@@ -175,26 +164,14 @@ def _top_walk(  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _pair_walk(  # type: ignore[no-untyped-def]
-    block,
-    blocks,
-    adjacency,
-    queries,
-    pairs,
-    settings,
-    score,
-    estimate,
-    residual,
-    queue,
-    queued,
-    visited,
-):
+def _pair_walk(block, blocks, adjacency, queries, pairs, settings, score, estimate, *scratch):  # type: ignore[no-untyped-def]
+    visited = scratch[3]
     indptr, candidate = pairs
     for q in range(block, len(queries), blocks):
         query = queries[q]
         if query < 0:
             continue
-        count = _push(adjacency, query, settings, estimate, residual, queue, queued, visited)
+        count = _push(adjacency, query, settings, estimate, *scratch)
         for row in range(indptr[q], indptr[q + 1]):
             score[row] = estimate[candidate[row]]
         for position in range(count):

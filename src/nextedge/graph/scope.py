@@ -21,7 +21,7 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True, eq=False)
 class Scope:
-    """A snapshot seen from one relation: whose edges are predicted, to which candidates."""
+    """A snapshot seen from the relation whose edges are predicted."""
 
     snapshot: Snapshot
     relation: Relation
@@ -74,12 +74,13 @@ class Scope:
         return self.graph.target_degree
 
     def excluded(self, requests: Requests) -> tuple[IntArray, IndexArray]:
-        """Ragged positions no source should spend its places on: edges that exist, and self."""
+        """Ragged positions that sources leave out: existing edges, and the query itself."""
         indptr, indices = self.graph.gather(requests.query)
         if not self.relation.self_typed:
             return indptr, indices
-        own = np.maximum(requests.query, 0)  # an unknown query has no edge to leave out either
-        return indptr + np.arange(len(indptr)), np.insert(indices, indptr[1:], own)
+        # An unknown query has no edge to leave out, so that any position will do for it.
+        itself = np.maximum(requests.query, 0)
+        return indptr + np.arange(len(indptr)), np.insert(indices, indptr[1:], itself)
 
 
 class Derived(Generic[*Arguments, Value]):
@@ -122,8 +123,8 @@ def graph_rows(graph: Graph, query: IndexArray, values: FloatArray | None = None
     indptr, indices = graph.gather(query)
     if values is None:
         return SparseRows(indptr, indices, np.ones(len(indices), np.float32), graph.targets)
-    places = entry_places(graph, query, indptr)
-    return SparseRows(indptr, indices, values[places], graph.targets)
+    positions = entry_positions(graph, query, indptr)
+    return SparseRows(indptr, indices, values[positions], graph.targets)
 
 
 def rows_of(matrix: SparseRows, query: IndexArray) -> SparseRows:
@@ -135,8 +136,8 @@ def rows_of(matrix: SparseRows, query: IndexArray) -> SparseRows:
     return SparseRows(indptr, matrix.indices[places], matrix.values[places], matrix.columns)
 
 
-def entry_places(graph: Graph, query: IndexArray, indptr: IntArray) -> IntArray:
-    """int64[entries]: where each gathered entry of the queries' rows stands in the graph."""
+def entry_positions(graph: Graph, query: IndexArray, indptr: IntArray) -> IntArray:
+    """int64[entries]: position in the graph of each gathered entry of the queries' rows."""
     start = np.where(query >= 0, graph.indptr[np.maximum(query, 0)], 0)
     counts = np.diff(indptr)
     return np.arange(indptr[-1]) - np.repeat(indptr[:-1] - start, counts)

@@ -82,7 +82,7 @@ def _co_engagement(block, blocks, by_item, by_user, scales, shrinkage, lists):  
 
 
 def similar_items(
-    scope: Scope, *, neighbours: int, shrinkage: float, user_power: float, normalise: bool
+    scope: Scope, *, neighbors: int, shrinkage: float, user_power: float, normalise: bool
 ) -> SparseRows:
     """For each item its most similar items.
 
@@ -96,5 +96,5 @@ def similar_items(
     norm = np.bincount(graph.indices, by_user, minlength=graph.targets).astype(np.float32)
     left, right = (np.sqrt(norm), np.sqrt(norm)) if normalise else (norm, np.ones_like(norm))
     return co_engagement(
-        graph, weight.astype(np.float32), left, right, shrinkage=shrinkage, neighbors=neighbours
+        graph, weight.astype(np.float32), left, right, shrinkage=shrinkage, neighbors=neighbors
     )

@@ -1,7 +1,7 @@
-"""A snapshot: who and what is known, with which attributes and edges, as of a time.
+"""A snapshot: users and items with their attributes, and the graphs of all relations, as of a time.
 
-Everything a request reads of the release is here, memory-mapped: id maps, attributes and
-the graphs of each relation. Windows of one build share the entities and differ in graphs.
+A request reads all of it memory-mapped. Windows of one build share the entities and differ in
+their graphs.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Entities:
 
     @classmethod
     def load(cls, directory: Path) -> Entities:
-        """Memory-map what ``save`` wrote."""
+        """Memory-map entities that ``save`` wrote."""
         return cls(
             IdMap.load(directory / "users.arrow"),
             IdMap.load(directory / "items.arrow"),
@@ -73,16 +73,16 @@ class Snapshot:
 
     Attributes:
         as_of: microseconds UTC; no edge is later.
-        timed: names of the relations whose edges carry times (else recency means nothing).
+        timed: names of the relations whose edges carry times.
         connections: user × user, mirrored when the relation is symmetric.
         engagements, engaged_by: user × item, and its reverse.
         occasions, occasions_by: user × occasion (an item at a time), and its reverse.
-        profile_views: user × user, who opened whose profile (from impressions).
-        blocks: user × user, mirrored: a block holds both ways.
-        hidden_connections: user × user, mirrored: in no other graph; not recommended to each other.
-            Who hides all of theirs, those to come as well, is a neighbour of their own.
+        profile_views: user × user, views of profiles (from impressions).
+        blocks: user × user, mirrored: a block excludes both ways.
+        hidden_connections: user × user, mirrored; in no other graph, and not recommended. A user
+            that hides all present and later connections is a neighbour of itself.
         communities: int32[U, 2], small and large communities of the connections, -1 for none.
-        known_users, known_items: bool[U], bool[I]: who could be recommended as of then.
+        known_users, known_items: bool[U], bool[I]: recommendable as of then.
         counters: the real-time features as of then, as ``nextedge.features.backfill`` names them.
     """
 
@@ -113,7 +113,7 @@ class Snapshot:
         return latest
 
     def save(self, directory: Path) -> None:
-        """Write the graphs that are not there yet (not the entities) into an existing folder."""
+        """Write the graphs that the folder lacks; without the entities."""
         for name in GRAPHS:
             if not (directory / name).exists():
                 (directory / name).mkdir()
@@ -151,7 +151,7 @@ class Snapshot:
 
 
 def known_entities(attributes: Attributes, as_of: int, has_edge: BoolArray) -> BoolArray:
-    """Who could be recommended: has an edge, or a profile created by then; never opted out."""
+    """Whether each entity may be recommended: an edge, or a profile created by then; no opt-out."""
     known = has_edge.copy()
     if attributes.kinds:
         created = attributes.instant("created_at")

@@ -1,8 +1,8 @@
-"""Texts as vectors of unit length whose dot product is their likeness: two encoders.
+"""Two encoders of texts as vectors of unit length, whose dot product is their similarity.
 
-Hashed TF-IDF needs nothing. A sentence-transformers model in a local folder reads meaning across
-words and languages; what it made of a text is kept under the text's own hash, so that a build
-encodes only texts that no build before it has met.
+Hashed TF-IDF needs no model. A sentence-transformers model in a local folder compares meaning
+across words and languages; a cache stores each vector under the hash of its text, so that a build
+encodes only new texts.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ def quiet(*_: int) -> None:
 
 
 class TextEncoder(ABC):
-    """Makes rows of unit length from texts, none from an empty one."""
+    """Makes a row of unit length from each text; the row of an empty text has no entry."""
 
     @property
     @abstractmethod
     def version(self) -> str:
-        """What decides the vectors: equal versions give equal rows for equal texts."""
+        """Version of the encoder: equal versions give equal rows for equal texts."""
 
-    def prepare(  # noqa: B027 - most have nothing to do
+    def prepare(  # noqa: B027 - only slow encoders override it
         self, texts: Sequence[str], run: RunBlocks, progress: TextProgress = quiet
     ) -> None:
-        """Do ahead, in blocks, what takes long of texts that will be encoded; by default nothing."""
+        """Do the slow work for texts ahead of ``encode``, in blocks; by default there is none."""
 
     @abstractmethod
     def encode(self, texts: Sequence[str]) -> SparseRows:
@@ -93,10 +93,10 @@ class SentenceText(TextEncoder):
 
     Args:
         folder: as ``SentenceTransformer.save`` writes it.
-        cache: folder in which vectors are kept.
+        cache: folder of the cached vectors.
 
     Raises:
-        ConfigError: the folder is none, or holds pickled weights.
+        ConfigError: the folder is not one of a model, or holds pickled weights.
         MissingDependencyError: sentence-transformers is not installed.
     """
 
@@ -125,45 +125,45 @@ class SentenceText(TextEncoder):
         return self._version
 
     def prepare(self, texts: Sequence[str], run: RunBlocks, progress: TextProgress = quiet) -> None:
-        """Encode the texts that are not kept yet; each block is kept once it is done."""
+        """Encode the texts that the cache lacks; each finished block enters the cache."""
         new = {_key(text): text for text in texts if text.strip()}
-        for key in self._kept()[0].tolist():
+        for key in self._cached()[0].tolist():
             new.pop(key, None)
         keys = sorted(new)
         blocks = (keys[start : start + _BLOCK] for start in range(0, len(keys), _BLOCK))
         tables = (pa.table({"key": part, "text": [new[key] for key in part]}) for part in blocks)
         done = 0
-        for made in run(EncodeTexts(self.folder, self.cache), tables):
-            done += len(made)
+        for encoded in run(EncodeTexts(self.folder, self.cache), tables):
+            done += len(encoded)
             progress(done, len(keys))
 
     def encode(self, texts: Sequence[str]) -> SparseRows:
         self.prepare(texts, run_here)
         keys = np.array([_key(text) for text in texts], _KEY)
         full = np.array([bool(text.strip()) for text in texts], bool)
-        known, vectors = self._kept()
+        known, vectors = self._cached()
         width = vectors.shape[1] if len(vectors) else 1
         indptr = np.concatenate(([0], np.cumsum(full, dtype=np.int64))) * width
         if not full.any():
             return SparseRows(indptr, np.zeros(0, np.int32), np.zeros(0, np.float32), width)
         order = np.argsort(known, kind="stable")
-        place = order[np.searchsorted(known, keys[full], sorter=order)]
+        row = order[np.searchsorted(known, keys[full], sorter=order)]
         columns = np.tile(np.arange(width, dtype=np.int32), int(full.sum()))
-        return SparseRows(indptr, columns, vectors[place].ravel(), width)
+        return SparseRows(indptr, columns, vectors[row].ravel(), width)
 
-    def _kept(self) -> tuple[np.ndarray, FloatArray]:
+    def _cached(self) -> tuple[np.ndarray, FloatArray]:
         keys, vectors = [np.zeros(0, _KEY)], []
         for file in sorted(self.cache.glob("*.npz")):
             with np.load(file, allow_pickle=False) as part:
                 keys.append(part["keys"])
                 vectors.append(part["vectors"])
-        found = np.concatenate(vectors) if vectors else np.zeros((0, 0), np.float32)
-        return np.concatenate(keys), found
+        none = np.zeros((0, 0), np.float32)
+        return np.concatenate(keys), np.concatenate(vectors) if vectors else none
 
 
 @dataclass(frozen=True)
 class EncodeTexts:
-    """The block function: texts and their keys in, their vectors kept in a file of ``cache``.
+    """The block function: takes texts and their keys, writes their vectors to a file of ``cache``.
 
     Attributes:
         folder: of the model.
@@ -173,17 +173,17 @@ class EncodeTexts:
     cache: Path
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        made = _sentence_model(self.folder).encode(
+        vectors = _sentence_model(self.folder).encode(
             block["text"].to_pylist(),
             normalize_embeddings=True,
             convert_to_numpy=True,
             show_progress_bar=False,
         )
         keys = np.array(block["key"].to_pylist(), _KEY)
-        self._keep(keys, np.asarray(made, np.float32))
+        self._save(keys, np.asarray(vectors, np.float32))
         return block.select(["key"])
 
-    def _keep(self, keys: np.ndarray, vectors: FloatArray) -> None:
+    def _save(self, keys: np.ndarray, vectors: FloatArray) -> None:
         self.cache.mkdir(parents=True, exist_ok=True)
         name = hashlib.sha256(keys.tobytes()).hexdigest()[:20]
         partial = self.cache / f".{name}.{os.getpid()}"

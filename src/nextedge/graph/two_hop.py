@@ -1,4 +1,4 @@
-"""The two-hop kernel: everyone at distance two, with five neighbourhood scores in one pass.
+"""The two-hop kernel: all nodes at distance two, with five neighbourhood scores in one pass.
 
 For a query q the kernel walks all wedges q – m – c and adds, per candidate c,
 
@@ -8,13 +8,13 @@ For a query q the kernel walks all wedges q – m – c and adds, per candidate 
 - ``jaccard``                  common / (deg q + deg c − common)
 - ``preferential_attachment``  deg q · deg c
 
-Sums are float64, added in ascending order of the middle, and given as float32 (relative error
-6e-8). The same pair has the same scores, bit for bit, from every function here, alone or in
-a batch, for any number of threads. Candidates are ranked by the float32 that is given;
-equal scores go by the smaller id.
+Sums are float64, added in ascending order of the middle, and returned as float32 (relative error
+6e-8). The same pair has the same scores, bit for bit, from every function here, alone or in a
+batch, for any number of threads. The float32 ranks candidates; of equal scores the smaller id is
+first.
 
-Cost: O(wedges), Σ over the query's neighbours of their degree; never users², and nothing in
-the number of nodes but memory: 72 bytes a node and thread at most, kept between calls.
+Cost: O(wedges), Σ over the query's neighbours of their degree; never users². Memory: at most 72
+bytes a node and thread, reused from call to call.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Literal, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -32,19 +32,17 @@ import numpy.typing as npt
 from nextedge.cores import thread_count
 from nextedge.errors import ConfigError, DataError, nearest
 from nextedge.graph._two_hop_kernels import pair_block, top_block
+from nextedge.storage.arrays import plain
 from nextedge.types import FloatArray, IndexArray, IntArray
 
-SCORES = (
-    "common_neighbors",
-    "adamic_adar",
-    "resource_allocation",
-    "jaccard",
-    "preferential_attachment",
-)
+Score = Literal[
+    "common_neighbors", "adamic_adar", "resource_allocation", "jaccard", "preferential_attachment"
+]
+SCORES: tuple[Score, ...] = get_args(Score)
 Rows = tuple[IntArray, IndexArray]
 _Result = TypeVar("_Result")
-_SERIAL_BELOW = 16  # queries; a smaller batch is done before threads would have started
-_BLOCK_ROWS = 1 << 19  # candidates that a block of queries may give: 12 MiB a thread
+_SERIAL_BELOW = 16  # queries; a smaller batch ends before threads would have started
+_BLOCK_ROWS = 1 << 19  # most candidates of a block of queries: 12 MiB a thread
 _BLOCK_QUERIES = 512
 
 
@@ -84,12 +82,12 @@ def top_two_hop(
             may be read-only memory maps.
         queries: int32[Q] nodes; a negative one has no candidates.
         n: most candidates per query.
-        min_common: fewest common neighbours, counted through the middles that are walked.
-        score: which of ``SCORES`` orders them; ties go to the smaller id.
-        hub_cap: neighbours of a higher degree are not walked through; None walks all.
+        min_common: fewest common neighbours, counted through the walked middles.
+        score: one of ``SCORES``, which orders them; ties go to the smaller id.
+        hub_cap: the walk leaves out neighbours of a higher degree; None walks all.
 
-    The result takes 24 bytes a candidate; for all nodes of a large graph, ask for some ten
-    thousand queries at a time: no call has a cost beyond its wedges.
+    The result takes 24 bytes a candidate; for all nodes of a large graph, pass some ten thousand
+    queries at a time: no call has a cost beyond its wedges.
 
     Raises:
         ConfigError: ``score`` is unknown, or ``n``, ``min_common`` or ``hub_cap`` is negative.
@@ -101,14 +99,13 @@ def top_two_hop(
     [2]
     """
     rows = _rows(indptr, indices)
-    return _top(rows, rows, queries, n, min_common, score, hub_cap, rows, 0.0)
+    check_settings(n, min_common, score, hub_cap)
+    return _top((rows, rows, rows), queries, n, min_common, score, (_cap(hub_cap), 0.0))
 
 
 def top_bipartite(
-    forward_indptr: IntArray,
-    forward_indices: IndexArray,
-    backward_indptr: IntArray,
-    backward_indices: IndexArray,
+    forward: Rows,
+    backward: Rows,
     queries: IndexArray,
     *,
     n: int,
@@ -117,12 +114,12 @@ def top_bipartite(
     hub_cap: int | None = None,
     exclude: Rows | None = None,
 ) -> TwoHopResult:
-    """The same over a bipartite graph: who shares most (rare) middles with each query.
+    """The same over a bipartite graph: the nodes that share most (rare) middles with each query.
 
-    ``forward`` leads from N queries to M middles, ``backward`` from the middles to the same N
-    nodes as candidates; a middle weighs 1 / ln(1 + degree) in ``adamic_adar`` and 1 / degree
-    in ``resource_allocation``; degrees in the other scores count middles. ``exclude`` is
-    adjacency by query node of candidates to leave out; the query itself is always left out.
+    ``forward`` is the adjacency from N queries to M middles, ``backward`` that from the middles to
+    the same N nodes as candidates. A middle weighs 1 / ln(1 + degree) in ``adamic_adar`` and
+    1 / degree in ``resource_allocation``; degrees in the other scores count middles. ``exclude`` is
+    the adjacency from query nodes to candidates to leave out; the query itself is always left out.
 
     Raises:
         ConfigError, DataError: as ``top_two_hop``; or ``exclude`` has another number of rows.
@@ -130,19 +127,20 @@ def top_bipartite(
     >>> import numpy as np
     >>> visits = np.array([0, 1, 2]), np.array([0, 0], np.int32)      # users 0 and 1, place 0
     >>> visitors = np.array([0, 2]), np.array([0, 1], np.int32)
-    >>> top_bipartite(*visits, *visitors, np.array([0], np.int32), n=5).candidate.tolist()
+    >>> top_bipartite(visits, visitors, np.array([0], np.int32), n=5).candidate.tolist()
     [1]
     """
-    forward = _rows(forward_indptr, forward_indices)
-    backward = _rows(backward_indptr, backward_indices)
-    nobody = np.zeros(len(forward[0]), np.int64), np.zeros(0, np.int32)
-    left_out = _rows(*(nobody if exclude is None else exclude))
+    forward, backward = _rows(*forward), _rows(*backward)
+    none = np.zeros(len(forward[0]), np.int64), np.zeros(0, np.int32)
+    left_out = _rows(*(none if exclude is None else exclude))
     if len(left_out[0]) != len(forward[0]):
         raise DataError(
             f"exclude has {len(left_out[0]) - 1} rows; expected one per query node, "
             f"{len(forward[0]) - 1}"
         )
-    return _top(forward, backward, queries, n, min_common, score, hub_cap, left_out, 1.0)
+    check_settings(n, min_common, score, hub_cap)
+    graphs = forward, backward, left_out
+    return _top(graphs, queries, n, min_common, score, (_cap(hub_cap), 1.0))
 
 
 def pair_scores(
@@ -164,7 +162,7 @@ def pair_scores(
         exclude_edge: where query and candidate are neighbours, score the graph without that
             edge (both degrees are one less; their common neighbours stay the same).
 
-    Long lists cost the query's wedges, short ones the candidates' rows, whichever is less.
+    The cost is the query's wedges or the candidates' rows, whichever is less.
 
     Raises:
         DataError: a query or candidate is not a node, or the ragged arrays do not fit.
@@ -180,62 +178,50 @@ def pair_scores(
 
 
 def bipartite_pair_scores(
-    forward_indptr: IntArray,
-    forward_indices: IndexArray,
-    backward_indptr: IntArray,
-    backward_indices: IndexArray,
+    forward: Rows,
+    backward: Rows,
     queries: IndexArray,
     pair_indptr: IntArray,
     pair_candidates: IndexArray,
 ) -> PairScores:
     """The five scores of given pairs over a bipartite graph (see ``top_bipartite``)."""
-    forward = _rows(forward_indptr, forward_indices)
-    backward = _rows(backward_indptr, backward_indices)
+    forward, backward = _rows(*forward), _rows(*backward)
     return _pairs(forward, backward, queries, pair_indptr, pair_candidates, False, 1.0)
 
 
+def _cap(hub_cap: int | None) -> int:
+    return np.iinfo(np.int64).max if hub_cap is None else hub_cap
+
+
 def _top(
-    forward: Rows,
-    backward: Rows,
+    graphs: tuple[Rows, Rows, Rows],
     queries: IndexArray,
     n: int,
     min_common: int,
     score: str,
-    hub_cap: int | None,
-    exclude: Rows,
-    log_shift: float,
+    settings: tuple[int, float],
 ) -> TwoHopResult:
-    check_settings(n, min_common, score, hub_cap)
-    nodes = len(forward[0]) - 1
+    """The top candidates over (forward, backward, excluded) adjacency."""
+    nodes, middles = (len(graph[0]) - 1 for graph in graphs[:2])
     query_Q = _nodes(queries, nodes, "queries")
     n = min(n, nodes)
-    cap = np.iinfo(np.int64).max if hub_cap is None else hub_cap
-    chosen = SCORES.index(score), max(min_common, 1), cap, log_shift
+    order = SCORES.index(score), max(min_common, 1)
     size_Q = np.zeros(len(query_Q), np.int64)
 
     def block(begin: int, end: int) -> tuple[IndexArray, FloatArray]:
-        rows = (end - begin) * n
-        candidate, column = np.empty(rows, np.int32), np.empty((len(SCORES), rows), np.float32)
-        with _workspace(max(nodes, len(backward[0]) - 1)) as scratch:
+        rows, part = (end - begin) * n, slice(begin, end)
+        out = np.empty(rows, np.int32), np.empty((len(SCORES), rows), np.float32)
+        with _workspace(max(nodes, middles)) as workspace:
             written = top_block(
-                *forward,
-                *backward,
-                *exclude,
-                query_Q[begin:end],
-                n,
-                *chosen,
-                *scratch,
-                size_Q[begin:end],
-                candidate,
-                column,
+                *graphs, query_Q[part], n, *order, settings, workspace, size_Q[part], out
             )
-        return candidate[:written].copy(), column[:, :written].copy()
+        return out[0][:written].copy(), out[1][:, :written].copy()
 
     parts = _in_blocks(block, len(query_Q), max(1, _BLOCK_ROWS // max(n, 1)))
     indptr = np.concatenate((np.zeros(1, np.int64), np.cumsum(size_Q)))
     candidate, column = np.empty(indptr[-1], np.int32), np.empty((5, indptr[-1]), np.float32)
     end = len(candidate)
-    while parts:  # from the last, so that each part's memory is let go once it is copied
+    while parts:  # from the last, so that the memory of each part is freed once it is copied
         part, columns = parts.pop()
         rows = slice(end - len(part), end)
         candidate[rows], column[:, rows] = part, columns
@@ -260,17 +246,10 @@ def _pairs(
     column = np.zeros((len(SCORES), len(candidate_R)), np.float32)
 
     def block(begin: int, end: int) -> None:
-        with _workspace(max(nodes, len(backward[0]) - 1)) as scratch:
+        queries, pairs = query_Q[begin:end], (pair_indptr[begin : end + 1], candidate_R)
+        with _workspace(max(nodes, len(backward[0]) - 1)) as workspace:
             pair_block(
-                *forward,
-                *backward,
-                query_Q[begin:end],
-                pair_indptr[begin : end + 1],
-                candidate_R,
-                exclude_edge,
-                log_shift,
-                *scratch,
-                column,
+                forward, backward, queries, pairs, exclude_edge, log_shift, workspace, column
             )
 
     _in_blocks(block, len(query_Q), _BLOCK_QUERIES)
@@ -294,8 +273,8 @@ def _in_blocks(run: Callable[[int, int], _Result], queries: int, largest: int) -
         return list(pool.map(lambda begin: run(begin, min(begin + size, queries)), begins))
 
 
-# Scratch space is lent to one call at a time and kept for the next, whichever thread that is.
-Scratch = tuple[
+# A workspace serves one call at a time, then the next one, on any thread.
+Workspace = tuple[
     npt.NDArray[np.uint64],
     npt.NDArray[np.uint32],
     npt.NDArray[np.uint32],
@@ -303,21 +282,21 @@ Scratch = tuple[
     npt.NDArray[np.float64],
     npt.NDArray[np.uint32],
 ]
-_spare: list[Scratch] = []
+_spare: list[Workspace] = []
 _spare_lock = threading.Lock()
 
 
 @contextmanager
-def _workspace(nodes: int) -> Iterator[Scratch]:
+def _workspace(nodes: int) -> Iterator[Workspace]:
     """Last code, codes and targets uint32[N], keys uint64[2 N], sums float64[2 N, 4], owners.
 
-    Only pages that are written to take memory; codes need no clearing between uses.
+    Only pages that a call writes to take memory; codes need no clearing between uses.
     """
     with _spare_lock:
-        fitting = [place for place, kept in enumerate(_spare) if len(kept[1]) >= nodes]
-        scratch = _spare.pop(fitting[0]) if fitting else None
-    if scratch is None:
-        scratch = (
+        fitting = [number for number, spare in enumerate(_spare) if len(spare[1]) >= nodes]
+        workspace = _spare.pop(fitting[0]) if fitting else None
+    if workspace is None:
+        workspace = (
             np.zeros(1, np.uint64),
             np.zeros(nodes, np.uint32),
             np.empty(nodes + 2, np.uint32),
@@ -326,34 +305,29 @@ def _workspace(nodes: int) -> Iterator[Scratch]:
             np.empty(2 * nodes + 4, np.uint32),
         )
     try:
-        yield scratch
+        yield workspace
     finally:
         with _spare_lock:
-            _spare.append(scratch)
-            _spare.sort(key=lambda kept: len(kept[1]))
+            _spare.append(workspace)
+            _spare.sort(key=lambda spare: len(spare[1]))
             del _spare[: -thread_count()]  # the largest serve every graph
 
 
 def _rows(indptr: IntArray, indices: IndexArray) -> Rows:
-    """Read-only plain arrays: one compiled kernel for arrays in memory and memory maps."""
+    """The adjacency as kernels take it, checked."""
     if not len(indptr) or indptr[-1] != len(indices):
         last = int(indptr[-1]) if len(indptr) else None
         raise DataError(f"indptr ends at {last}; expected the number of indices, {len(indices)}")
-    return _read_only(indptr, np.int64), _read_only(indices, np.int32)
+    indptr, indices = np.ascontiguousarray(indptr), np.ascontiguousarray(indices)
+    return plain(indptr, np.int64), plain(indices, np.int32)
 
 
-def _read_only(array: npt.NDArray[np.generic], dtype: type[np.generic]) -> npt.NDArray:
-    plain = np.ascontiguousarray(array, dtype=dtype).view(np.ndarray)[:]
-    plain.flags.writeable = False
-    return plain
-
-
-def _nodes(given: IndexArray, nodes: int, name: str) -> IndexArray:
-    """The array as int32, all below ``nodes``; checked as given, before an id could wrap."""
-    given = np.asarray(given)
-    if len(given) and (largest := int(given.max())) >= nodes:
+def _nodes(ids: IndexArray, nodes: int, name: str) -> IndexArray:
+    """The array as int32, all below ``nodes``; checked before a larger integer could wrap."""
+    ids = np.asarray(ids)
+    if len(ids) and (largest := int(ids.max())) >= nodes:
         raise DataError(f"{name} holds node {largest}, but the graph has nodes 0 to {nodes - 1}")
-    return np.ascontiguousarray(np.maximum(given, -1), dtype=np.int32)
+    return np.ascontiguousarray(np.maximum(ids, -1), dtype=np.int32)
 
 
 def _check_ragged(pair_indptr: IntArray, queries: int, pairs: int) -> None:

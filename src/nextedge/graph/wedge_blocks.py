@@ -1,9 +1,8 @@
-"""The wedge join in blocks of queries: bounded work at a time, and a run that can be killed.
+"""The wedge join in blocks of queries: bounded work at a time, and a run that can resume.
 
-The wedges of a block are what an engine has in flight: their pairs are grouped, sorted and, where
-memory is short, spilled together. A block is a range of query ids with about as many wedges as
-are allowed, and its result is one Parquet file, which appears whole or not at all. A run that
-finds files of its own in the folder makes only those that are missing.
+An engine groups, sorts and, where memory is short, spills the pairs of a block together. A block is
+a range of query ids with about as many wedges as allowed; its result is one Parquet file, which
+appears whole or not at all. A run makes only the files that its folder lacks.
 """
 
 from __future__ import annotations
@@ -65,16 +64,16 @@ def write_blocks(
 ) -> list[Path]:
     """Run ``two_hop_table`` block by block; returns the Parquet files, in order of the queries.
 
-    Rows are sorted by query and rank within a file and from file to file. Files that a killed
-    run of the same settings over the same graph left in ``folder`` are taken as they are.
+    Rows are sorted by query and rank within a file and from file to file. The run reuses files of
+    an earlier run of the same settings over the same graph in ``folder``.
 
     Args:
         engine: the one that read ``edges`` and ``queries`` (see ``two_hop_table``).
         folder: of this run alone; made where it is missing.
-        block_wedges: wedges in flight, but for a query that has more by itself.
+        block_wedges: most wedges of a block, except for a query that has more.
 
-    Cost beside the join's: one pass over the entries for the wedges of each query, of which 16
-    bytes a query come into this process; and each block reads the graph anew.
+    Cost beside that of the join: one pass over the entries for the wedges of each query, 16 bytes a
+    query in this process; and each block reads the graph anew.
 
     Raises:
         ConfigError: ``block_wedges`` is below 1, or the folder holds blocks of another run.
@@ -88,47 +87,47 @@ def write_blocks(
     query, wedges = query[order].astype(np.int64), wedges[order].astype(np.int64)
     bounds = cut_queries(wedges, block_wedges)
     _claim(folder, _manifest(settings, query, wedges, block_wedges))
-    asked = edges.select(query="source") if queries is None else queries
+    ids = edges.select(query="source") if queries is None else queries
     paths = []
     for number, (begin, end) in enumerate(itertools.pairwise(bounds)):
         path = folder / f"block-{number:05d}.parquet"
         paths.append(path)
         if not path.exists():
-            block = asked.filter(asked.query.between(int(query[begin]), int(query[end - 1])))
-            found = two_hop_table(edges, settings, block)
-            engine.write(found.order_by(["query", "rank"]), path)
+            block = ids.filter(ids.query.between(int(query[begin]), int(query[end - 1])))
+            pairs = two_hop_table(edges, settings, block)
+            engine.write(pairs.order_by(["query", "rank"]), path)
     return paths
 
 
 def two_hop_result(batches: Iterable[pa.RecordBatch], queries: IndexArray) -> TwoHopResult:
-    """The rows of ``two_hop_table`` as ``top_two_hop`` gives them for these queries.
+    """The rows of ``two_hop_table`` in the form of ``top_two_hop``.
 
     Args:
         batches: all rows, sorted by query and rank.
-        queries: int32[Q] in any order; one that has no rows has no candidates.
+        queries: int32[Q] in any order; a query without rows has no candidates.
 
     Raises:
-        DataError: the rows are not sorted, or some of a query's are missing.
+        DataError: the rows are not sorted, or some rows of a query are missing.
     """
     parts: dict[str, list[npt.NDArray[Any]]] = {
         name: [np.zeros(0, dtype)]
         for name, dtype in (("query", np.int64), ("candidate", np.int32), ("rank", np.int64))
     } | {name: [np.zeros(0, np.float32)] for name in SCORES}
     for batch in batches:
-        for name, found in parts.items():
+        for name, arrays in parts.items():
             values = batch.column(name).to_numpy(zero_copy_only=False)
-            found.append(values.astype(found[0].dtype, copy=False))
+            arrays.append(values.astype(arrays[0].dtype, copy=False))
     column = {name: np.concatenate(parts.pop(name)) for name in list(parts)}
     query, rank = column.pop("query"), column.pop("rank")
-    asked, first, size = np.unique(query, return_index=True, return_counts=True)
+    present, first, size = np.unique(query, return_index=True, return_counts=True)
     whole = np.array_equal(rank, np.arange(1, len(query) + 1) - np.repeat(first, size))
     if not whole or np.any(np.diff(query) < 0):
         raise DataError("two-hop rows are cut or mixed; expected all of them by query, then rank")
     size_Q, first_Q = np.zeros(len(queries), np.int64), np.zeros(len(queries), np.int64)
-    place = np.searchsorted(asked, queries)
-    known = place < len(asked)
-    known[known] = asked[place[known]] == queries[known]
-    size_Q[known], first_Q[known] = size[place[known]], first[place[known]]
+    at = np.searchsorted(present, queries)
+    known = at < len(present)
+    known[known] = present[at[known]] == queries[known]
+    size_Q[known], first_Q[known] = size[at[known]], first[at[known]]
     indptr = np.concatenate((np.zeros(1, np.int64), np.cumsum(size_Q)))
     row_R = np.repeat(first_Q - indptr[:-1], size_Q) + np.arange(indptr[-1])
     scores = {name: column[name][row_R] for name in SCORES}
@@ -138,13 +137,13 @@ def two_hop_result(batches: Iterable[pa.RecordBatch], queries: IndexArray) -> Tw
 def _manifest(
     settings: WedgeJoin, query: IntArray, wedges: IntArray, block_wedges: int
 ) -> dict[str, Any]:
-    """What two runs must have in common to share their blocks."""
+    """The settings and the graph that two runs must have in common to share blocks."""
     graph = hashlib.sha256(query.tobytes() + wedges.tobytes()).hexdigest()
     return {**asdict(settings), "block_wedges": block_wedges, "wedges_of_queries": graph}
 
 
 def _claim(folder: Path, manifest: dict[str, Any]) -> None:
-    """Write the manifest into a new folder; refuse one that holds blocks of something else."""
+    """Write the manifest into a new folder; refuse a folder with blocks of another run."""
     path = folder / MANIFEST
     if path.exists():
         if json.loads(path.read_text()) == manifest:

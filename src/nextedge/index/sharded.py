@@ -1,9 +1,8 @@
-"""An index in parts: each over a range of the positions, searched alone, merged exactly.
+"""An index in shards: one index for each range of positions, merged exactly.
 
-A part is a range and not every S-th vector: its vectors are then a slice of the file they lie in,
-mapped without a copy, a filter of candidates is cut into parts by slices, and a position is the
-part's own plus the start of its range. Every part gives its k best, so what is merged equals one
-index of everything where each part is exact.
+A shard is a range of positions and not every S-th vector. Its vectors are then a slice of their file,
+mapped without a copy, and its part of a candidate filter is a slice too. Every shard returns its k
+best, so the merged result equals one index of all vectors where each shard is exact.
 """
 
 from __future__ import annotations
@@ -31,12 +30,12 @@ from nextedge.index.vector_index import (
 )
 from nextedge.types import BoolArray, FloatArray, IndexArray, Waiting
 
-Found = tuple[IndexArray, FloatArray]
+SearchResult = tuple[IndexArray, FloatArray]
 _FILE = "shards.json"
 
 
 class Searcher(Protocol):
-    """What finds the nearest vectors: an index, or several, here or in other processes."""
+    """An index of vectors: whole or in shards, in this process or in others."""
 
     def search(
         self,
@@ -44,7 +43,7 @@ class Searcher(Protocol):
         k: int,
         allowed: BoolArray | None = None,
         waiting: Waiting | None = None,
-    ) -> Found:
+    ) -> SearchResult:
         """As ``VectorIndex.search``."""
 
 
@@ -53,8 +52,8 @@ class ShardedIndex:
 
     Args:
         shards: in the order of their ranges.
-        start: position of the first one's first vector.
-        report: what was measured of all of them together.
+        start: position of the first vector.
+        report: the recall of all shards together.
     """
 
     def __init__(
@@ -77,38 +76,28 @@ class ShardedIndex:
         seed: int = 0,
         **settings: Any,
     ) -> ShardedIndex:
-        """Cut the vectors into equal ranges, build an index of each, and check them together.
+        """Build an index for each of several equal ranges, and check their recall together.
 
         Args:
             settings: further ones of ``VectorIndex.build``.
 
         Raises:
-            IndexRecallError: one of them, or all together, find less than the target.
+            IndexRecallError: the recall of one shard, or of all together, is below the target.
         """
         bounds = shard_bounds(len(vectors), min(shards, len(vectors)))
-        found = cls(
-            [
-                VectorIndex.build(
-                    vectors[low:high],
-                    queries,
-                    k=k,
-                    target_recall=target_recall,
-                    seed=seed,
-                    **settings,
-                )
-                for low, high in pairwise(bounds)
-            ]
-        )
-        found.check(vectors, queries, k, target_recall, seed)
-        return found
+        settings |= {"k": k, "target_recall": target_recall, "seed": seed}
+        ranges = pairwise(bounds)
+        index = cls([VectorIndex.build(vectors[a:b], queries, **settings) for a, b in ranges])
+        index.check(vectors, queries, k, target_recall, seed)
+        return index
 
     def check(
         self, vectors: FloatArray, queries: FloatArray, k: int, target_recall: float, seed: int = 0
     ) -> None:
-        """Measure the recall of all shards together, over all their vectors; made by ``build``.
+        """Measure the recall of all shards together, over all their vectors.
 
         Raises:
-            IndexRecallError: it is less than the target.
+            IndexRecallError: the recall is below the target.
         """
         size, first = len(vectors), self.shards[0].report
         probe = max(shard.report.probe for shard in self.shards)
@@ -133,35 +122,34 @@ class ShardedIndex:
         k: int,
         allowed: BoolArray | None = None,
         waiting: Waiting | None = None,
-    ) -> Found:
+    ) -> SearchResult:
         """As ``VectorIndex.search``, over all shards.
 
-        Positions count from where the first shard would stand among all vectors; ``allowed`` is of
-        the vectors that are here.
+        Positions count all vectors; ``allowed`` covers those of these shards.
         """
         start = self._bounds[0]
 
-        def one(place: int) -> Found:
-            low, high = self._bounds[place], self._bounds[place + 1]
+        def search_shard(shard: int) -> SearchResult:
+            low, high = self._bounds[shard], self._bounds[shard + 1]
             part = None if allowed is None else allowed[low - start : high - start]
-            found, score = self.shards[place].search(queries, k, part)
-            return np.where(found >= 0, found + np.int32(low), -1).astype(np.int32), score
+            position, score = self.shards[shard].search(queries, k, part)
+            return np.where(position >= 0, position + np.int32(low), -1).astype(np.int32), score
 
-        places = range(len(self.shards))
         threads = min(thread_count(), len(self.shards))
         together = _pool(os.getpid(), threads).map if threads > 1 else map
-        return merged(list(together(one, places)), len(queries), k)
+        results = list(together(search_shard, range(len(self.shards))))
+        return merged(results, len(queries), k)
 
     def save(self, directory: Path) -> None:
-        """Write into an existing folder, each shard into one of its own."""
-        for place, shard in enumerate(self.shards):
-            folder = directory / shard_folder(place)
+        """Write each shard into a folder of its own, inside an existing one."""
+        for number, shard in enumerate(self.shards):
+            folder = directory / shard_folder(number)
             folder.mkdir()
             shard.save(folder)
         self.save_report(directory)
 
     def save_report(self, directory: Path) -> None:
-        """Write what binds shards together that were saved already."""
+        """Write the bounds and the recall of saved shards."""
         assert self.report is not None
         about = {"bounds": self._bounds.tolist(), "report": asdict(self.report)}
         (directory / _FILE).write_text(json.dumps(about, indent=1))
@@ -170,7 +158,7 @@ class ShardedIndex:
     def load(
         cls, directory: Path, vectors: FloatArray, low: int = 0, high: int | None = None
     ) -> ShardedIndex:
-        """Memory-map shards ``low`` to ``high`` of what ``save`` wrote over the same vectors.
+        """Memory-map the saved shards ``low`` to ``high`` over the same vectors.
 
         Raises:
             ReleaseError: the files are not indexes of these vectors.
@@ -185,7 +173,7 @@ class ShardedIndex:
 
     @classmethod
     def of_saved(cls, directory: Path, vectors: FloatArray, bounds: Sequence[int]) -> ShardedIndex:
-        """Memory-map shards that were saved one by one into the folder, still to be checked."""
+        """Memory-map shards that a build saved one by one; their recall is not checked yet."""
         return cls(_load_shards(directory, vectors, bounds, 0, len(bounds) - 1))
 
 
@@ -194,39 +182,39 @@ def _load_shards(
 ) -> list[VectorIndex]:
     return [
         VectorIndex.load(
-            directory / shard_folder(place), vectors[bounds[place] : bounds[place + 1]]
+            directory / shard_folder(shard), vectors[bounds[shard] : bounds[shard + 1]]
         )
-        for place in range(low, high)
+        for shard in range(low, high)
     ]
 
 
-def merged(parts: Sequence[Found], queries: int, k: int) -> Found:
-    """The k best of what several found of the same queries, best first, ties by position."""
-    position = np.concatenate([np.zeros((queries, 0), np.int32), *(each for each, _ in parts)], 1)
-    score = np.concatenate([np.zeros((queries, 0), np.float32), *(each for _, each in parts)], 1)
-    order = np.lexsort((position, -score), axis=1)[:, :k]
-    return np.take_along_axis(position, order, 1), np.take_along_axis(score, order, 1)
+def merged(parts: Sequence[SearchResult], queries: int, k: int) -> SearchResult:
+    """The k best results of several shards for the same queries, best first, ties by position."""
+    none = np.zeros((queries, 0), np.int32), np.zeros((queries, 0), np.float32)
+    position_QN, score_QN = (np.concatenate(side, 1) for side in zip(none, *parts, strict=True))
+    order_QK = np.lexsort((position_QN, -score_QN), axis=1)[:, :k]
+    return np.take_along_axis(position_QN, order_QK, 1), np.take_along_axis(score_QN, order_QK, 1)
 
 
 def shard_bounds(size: int, shards: int) -> list[int]:
-    """Where each of so many ranges begins, and the end of the last.
+    """First position of each range, and the end of the last.
 
     >>> shard_bounds(10, 3)
     [0, 3, 6, 10]
     """
-    return [size * place // shards for place in range(shards + 1)]
+    return [size * shard // shards for shard in range(shards + 1)]
 
 
 def is_sharded(directory: Path) -> bool:
-    """Whether the index in a folder was saved in shards."""
+    """Whether a folder holds an index in shards."""
     return (directory / _FILE).exists()
 
 
 def saved_bounds(directory: Path) -> list[int]:
-    """Where each shard that was saved in a folder begins, and the end of the last.
+    """First position of each saved shard, and the end of the last.
 
     Raises:
-        ReleaseError: there are none.
+        ReleaseError: the folder has no shards.
     """
     try:
         bounds = json.loads((directory / _FILE).read_text())["bounds"]
@@ -237,9 +225,9 @@ def saved_bounds(directory: Path) -> list[int]:
     return bounds
 
 
-def shard_folder(place: int) -> str:
+def shard_folder(shard: int) -> str:
     """Name of a shard's folder."""
-    return f"{place:03d}"
+    return f"{shard:03d}"
 
 
 def load_index(directory: Path, vectors: FloatArray) -> Searcher:

@@ -3,7 +3,7 @@
 Douze et al.: "The Faiss library", 2024. Kinds, with n vectors of d dimensions:
 
 ======== =============================== ==================== =====================
-kind      what it is                      bytes a vector       vectors met a search
+kind      method                          bytes a vector       vectors read a search
 ======== =============================== ==================== =====================
 flat      brute force                     4 d                  n
 hnsw      navigable small-world graph     4 d + 256            grows with log n
@@ -28,28 +28,28 @@ from nextedge.types import BoolArray, FloatArray, IndexArray, Waiting
 Kind = Literal["flat", "hnsw", "ivf_flat", "ivf_sq8", "ivf_pq"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 EXACT_SEARCH_MAX_ITEMS = 50_000
-"""Vectors up to which brute force is sooner done than anything is tuned."""
+"""Most vectors for brute force, which then takes less time than the tuning of an index."""
 CHECKED_QUERIES = 10_000
-"""Queries at most that a finished index is compared with brute force by."""
+"""Most queries in the comparison of a finished index with brute force."""
 _TUNING_QUERIES = 256
 _LOWEST_SELECTIVITY = 0.05
-"""Share of vectors that a filter must leave for the index to be walked; below, the few that are
-left are compared exactly: an approximate walk finds hardly any of them (faiss issue 4727)."""
+"""Share of vectors below which a filter makes the search exact: an approximate walk finds hardly any
+of the few allowed vectors (faiss issue 4727)."""
 _MANIFEST = "index.json"
 _FILE = "index.faiss"
 
 
 @dataclass(frozen=True)
 class IndexReport:
-    """How an index was chosen, and what was measured of it.
+    """The kind of an index, and its measured recall.
 
     Attributes:
         kind: one of ``KINDS``.
         size, dimensions: of the vectors.
-        probe: cells looked into (ivf), or candidates kept (hnsw); 0 for flat.
-        recall: share of the true ``k`` best that were found.
+        probe: cells that a search reads (ivf), or size of its candidate list (hnsw); 0 for flat.
+        recall: share of the true ``k`` best in the results.
         k: of the check.
-        queries: how many were compared with brute force.
+        queries: number of queries compared with brute force.
     """
 
     kind: Kind
@@ -67,7 +67,7 @@ def choose_kind(
     memory_bytes: int,
     exact_search_max_items: int = EXACT_SEARCH_MAX_ITEMS,
 ) -> Kind:
-    """The kind for so many vectors within a memory budget.
+    """The kind of index for a number of vectors within a memory budget.
 
     >>> choose_kind(10_000, 128, 1 << 30), choose_kind(1_000_000, 128, 1 << 30)
     ('flat', 'ivf_flat')
@@ -105,8 +105,8 @@ class VectorIndex:
 
         Args:
             vectors: float32[N, d].
-            queries: float32[Q, d], as will be searched with; some tune, up to 10,000 check.
-            k: results at which recall counts.
+            queries: float32[Q, d], like those of later searches; some tune, up to 10,000 check.
+            k: number of results of which recall is measured.
             kind: default: by size and memory.
 
         Raises:
@@ -117,27 +117,27 @@ class VectorIndex:
         kind = kind or choose_kind(size, dimensions, memory_bytes)
         k = min(k, size)
         index = _new_index(kind, vectors, seed)
-        found = cls(index, vectors, IndexReport(kind, size, dimensions, 0, 1.0, k, 0))
+        built = cls(index, vectors, IndexReport(kind, size, dimensions, 0, 1.0, k, 0))
         if kind == "flat" or not len(queries):
-            return found
+            return built
         random = np.random.default_rng(seed)
         drawn = random.permutation(len(queries))[:CHECKED_QUERIES]
         checked = np.ascontiguousarray(queries[drawn], np.float32)
         truth = exact_search(vectors, checked, k)
-        probe = found._tuned(checked[:_TUNING_QUERIES], truth[:_TUNING_QUERIES], target_recall)
+        probe = built._tuned(checked[:_TUNING_QUERIES], truth[:_TUNING_QUERIES], target_recall)
         while True:
-            recall = found._recall(checked, truth, probe)
-            if recall >= target_recall or probe >= found._widest():
+            recall = built._recall(checked, truth, probe)
+            if recall >= target_recall or probe >= built._widest():
                 break
-            probe = min(int(probe * 1.25) + 1, found._widest())
+            probe = min(int(probe * 1.25) + 1, built._widest())
         if recall < target_recall:
             raise IndexRecallError(
                 f"index {kind}: recall@{k} is {recall:.4f} over {len(checked)} queries, expected "
                 f"{target_recall} or more; take another kind, or lower target_recall"
             )
-        found.report = replace(found.report, probe=probe, recall=recall, queries=len(checked))
-        found._set_probe(probe)
-        return found
+        built.report = replace(built.report, probe=probe, recall=recall, queries=len(checked))
+        built._set_probe(probe)
+        return built
 
     def search(
         self,
@@ -150,19 +150,19 @@ class VectorIndex:
 
         Args:
             queries: float32[Q, d].
-            allowed: bool[N], which vectors may be found; None = all.
-            waiting: for those that ask other processes; this one does not.
+            allowed: bool[N], vectors that may be in the result; None = all.
+            waiting: for indexes in other processes; unused here.
 
         Returns:
-            (int32[Q, k] positions, float32[Q, k] dot products); where fewer are allowed or
-            found, positions are -1 and scores -inf.
+            (int32[Q, k] positions, float32[Q, k] dot products); missing results have position -1
+            and score -inf.
         """
         queries = np.ascontiguousarray(queries, np.float32)
         if allowed is None:
             return self._walk(queries, k, None)
-        places = np.flatnonzero(allowed).astype(np.int32)
-        if len(places) <= max(k, _LOWEST_SELECTIVITY * self.report.size):
-            return self._exact(queries, k, places)
+        positions = np.flatnonzero(allowed).astype(np.int32)
+        if len(positions) <= max(k, _LOWEST_SELECTIVITY * self.report.size):
+            return _best(queries @ np.asarray(self._vectors[positions]).T, positions, k)
         faiss = _faiss()
         bitmap = np.packbits(allowed, bitorder="little")
         return self._walk(queries, k, faiss.IDSelectorBitmap(bitmap))
@@ -175,7 +175,7 @@ class VectorIndex:
 
     @classmethod
     def load(cls, directory: Path, vectors: FloatArray) -> VectorIndex:
-        """Memory-map what ``save`` wrote over the same vectors.
+        """Memory-map a saved index over the same vectors.
 
         Raises:
             ReleaseError: the files are not an index of these vectors.
@@ -195,12 +195,6 @@ class VectorIndex:
         loaded._set_probe(report.probe)
         return loaded
 
-    def _exact(
-        self, queries: FloatArray, k: int, places: IndexArray
-    ) -> tuple[IndexArray, FloatArray]:
-        score = queries @ np.asarray(self._vectors[places]).T
-        return _best(score, places, k)
-
     def _walk(self, queries: FloatArray, k: int, chosen: Any) -> tuple[IndexArray, FloatArray]:
         faiss = _faiss()
         parameters = None
@@ -214,9 +208,9 @@ class VectorIndex:
                 parameters = faiss.SearchParametersIVF(sel=chosen, nprobe=probe)
         elif self.report.kind == "hnsw":
             parameters = faiss.SearchParametersHNSW(efSearch=max(self.report.probe, k))
-        score, place = self._index.search(queries, min(k, self.report.size), params=parameters)
-        score = np.where(place >= 0, score, -np.inf).astype(np.float32)
-        return place.astype(np.int32), score
+        score, position = self._index.search(queries, min(k, self.report.size), params=parameters)
+        score = np.where(position >= 0, score, -np.inf).astype(np.float32)
+        return position.astype(np.int32), score
 
     def _widest(self) -> int:
         return self.report.size if self.report.kind == "hnsw" else int(self._index.nlist)
@@ -230,8 +224,8 @@ class VectorIndex:
 
     def _recall(self, queries: FloatArray, truth: IndexArray, probe: int) -> float:
         self._set_probe(probe)
-        found, _ = self._walk(queries, truth.shape[1], None)
-        return recall_at(found, truth)
+        position, _ = self._walk(queries, truth.shape[1], None)
+        return recall_at(position, truth)
 
     def _tuned(self, queries: FloatArray, truth: IndexArray, target: float) -> int:
         """The smallest setting that reaches the target on the tuning queries, by bisection."""
@@ -250,17 +244,17 @@ class VectorIndex:
 def exact_search(vectors: FloatArray, queries: FloatArray, k: int) -> IndexArray:
     """int32[Q, k]: the true best by brute force."""
     faiss = _faiss()
-    _, found = faiss.knn(
+    _, position = faiss.knn(
         np.ascontiguousarray(queries, np.float32),
         np.ascontiguousarray(vectors, np.float32),
         k,
         metric=faiss.METRIC_INNER_PRODUCT,
     )
-    return np.asarray(found, np.int32)
+    return np.asarray(position, np.int32)
 
 
 def recall_at(found: IndexArray, truth: IndexArray) -> float:
-    """Share of the true results that were found, row by row.
+    """Share of the true results that a search found, row by row.
 
     >>> recall_at(np.int32([[1, 2]]), np.int32([[2, 3]]))
     0.5
@@ -270,13 +264,13 @@ def recall_at(found: IndexArray, truth: IndexArray) -> float:
     return float(np.isin(got[found >= 0], wanted.ravel()).sum() / max(truth.size, 1))
 
 
-def _best(score: FloatArray, places: IndexArray, k: int) -> tuple[IndexArray, FloatArray]:
+def _best(score: FloatArray, positions: IndexArray, k: int) -> tuple[IndexArray, FloatArray]:
     order = np.argsort(-score, axis=1, kind="stable")[:, :k]
-    position = np.full((len(score), k), -1, np.int32)
-    value = np.full((len(score), k), -np.inf, np.float32)
-    position[:, : order.shape[1]] = places[order]
-    value[:, : order.shape[1]] = np.take_along_axis(score, order, axis=1)
-    return position, value
+    position_QK = np.full((len(score), k), -1, np.int32)
+    score_QK = np.full((len(score), k), -np.inf, np.float32)
+    position_QK[:, : order.shape[1]] = positions[order]
+    score_QK[:, : order.shape[1]] = np.take_along_axis(score, order, axis=1)
+    return position_QK, score_QK
 
 
 def _new_index(kind: Kind, vectors: FloatArray, seed: int) -> Any:
@@ -298,12 +292,14 @@ def _new_index(kind: Kind, vectors: FloatArray, seed: int) -> Any:
             index = faiss.IndexIVFScalarQuantizer(coarse, dimensions, cells, code, metric)
         else:
             parts = next(p for p in range(max(dimensions // 4, 1), 0, -1) if dimensions % p == 0)
-            bits = int(np.clip(np.log2(max(size, 8) / 4), 1, 8))  # of small sets, fewer codes
+            bits = int(
+                np.clip(np.log2(max(size, 8) / 4), 1, 8)
+            )  # k-means needs points for each code
             index = faiss.IndexIVFPQ(coarse, dimensions, cells, parts, bits, metric)
         index.own_fields = True
         coarse.this.disown()
         index.cp.seed = seed + 1
-        index.cp.min_points_per_centroid = 1  # of small sets, silently
+        index.cp.min_points_per_centroid = 1  # no warning on small sets
         if kind == "ivf_pq":
             index.pq.cp.min_points_per_centroid = 1
         sample = min(size, 40 * cells)

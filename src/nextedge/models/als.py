@@ -20,7 +20,7 @@ from nextedge.graph.csr import Graph
 from nextedge.models._conjugate import least_squares_rows
 from nextedge.models.artifact import Artifact
 from nextedge.models.model import Model, ModelConfig, ModelProgress, TrainingData
-from nextedge.types import FloatArray
+from nextedge.types import ENGAGES, FloatArray
 
 
 class AlsConfig(ModelConfig):
@@ -43,22 +43,23 @@ class AlsConfig(ModelConfig):
     """Conjugate gradient steps in each half-sweep."""
 
 
-class Als(Model):
+class Als(Model[AlsConfig]):
     """Query and candidate embeddings whose dot product predicts 1 on edges and 0 elsewhere.
 
     Nodes without edges have zero embeddings.
     """
 
     name = "als"
-    config_class = AlsConfig
+    relations = (ENGAGES,)
+    reason = "people_like_you"
+    enabled = True
 
-    def fit(self, data: TrainingData, config: ModelConfig, progress: ModelProgress) -> Artifact:
+    def fit(self, data: TrainingData, config: AlsConfig, progress: ModelProgress) -> Artifact:
         """Fit both embeddings.
 
         Raises:
             TrainingError: the graph has no edge, or the embeddings are no longer finite.
         """
-        assert isinstance(config, AlsConfig)
         graph, back = data.graph, data.graph.reverse
         if graph.edges == 0:
             raise TrainingError("als: the graph has no edge to learn from; give it interactions")

@@ -20,7 +20,7 @@ from nextedge.graph.similarity import co_engagement
 from nextedge.models._local_ridge import by_history, local_ridge
 from nextedge.models.artifact import Artifact
 from nextedge.models.model import Model, ModelConfig, ModelProgress, TrainingData
-from nextedge.types import FloatArray
+from nextedge.types import ENGAGES, FloatArray
 
 
 class EaseConfig(ModelConfig):
@@ -39,19 +39,20 @@ class EaseConfig(ModelConfig):
     """Exponent by which scores fall with the edges of a candidate; 0 is the published form."""
 
 
-class Ease(Model):
+class Ease(Model[EaseConfig]):
     """Sparse weights between candidates, positive and negative."""
 
     name = "ease"
-    config_class = EaseConfig
+    relations = (ENGAGES,)
+    reason = "because_you_liked"
+    enabled = True
 
-    def fit(self, data: TrainingData, config: ModelConfig, progress: ModelProgress) -> Artifact:
+    def fit(self, data: TrainingData, config: EaseConfig, progress: ModelProgress) -> Artifact:
         """Solve every candidate's regression.
 
         Raises:
             TrainingError: the graph has no edge.
         """
-        assert isinstance(config, EaseConfig)
         graph = data.graph
         if graph.edges == 0:
             raise TrainingError("ease: the graph has no edge to learn from; give it interactions")

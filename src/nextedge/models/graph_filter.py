@@ -19,6 +19,7 @@ from nextedge.errors import TrainingError
 from nextedge.graph.similarity import co_engagement
 from nextedge.models.artifact import Artifact
 from nextedge.models.model import Model, ModelConfig, ModelProgress, TrainingData
+from nextedge.types import ENGAGES
 
 
 class GraphFilterConfig(ModelConfig):
@@ -35,19 +36,22 @@ class GraphFilterConfig(ModelConfig):
     their edges."""
 
 
-class GraphFilter(Model):
+class GraphFilter(Model[GraphFilterConfig]):
     """Sparse similarities between candidates; nothing is trained."""
 
     name = "graph_filter"
-    config_class = GraphFilterConfig
+    relations = (ENGAGES,)
+    reason = "because_you_liked"
+    enabled = True
 
-    def fit(self, data: TrainingData, config: ModelConfig, progress: ModelProgress) -> Artifact:
+    def fit(
+        self, data: TrainingData, config: GraphFilterConfig, progress: ModelProgress
+    ) -> Artifact:
         """Count and normalise.
 
         Raises:
             TrainingError: the graph has no edge.
         """
-        assert isinstance(config, GraphFilterConfig)
         graph = data.graph
         if graph.edges == 0:
             raise TrainingError("graph_filter: the graph has no edge; give it interactions")

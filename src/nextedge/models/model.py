@@ -1,4 +1,4 @@
-"""What a retrieval model is: fitted on a graph and what is known of its nodes, it scores pairs."""
+"""The contract of a retrieval model: it is fitted on a graph and node features, and scores pairs."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict
-
-from nextedge.discovery import import_modules, named_subclasses
+from nextedge.config import Configurable, Settings
+from nextedge.discovery import discover
 from nextedge.graph.csr import Graph
 from nextedge.models.artifact import Artifact
 from nextedge.models.inference import IN_PROCESS, Inference
-from nextedge.types import FloatArray, Relation
+from nextedge.types import CONNECTS, ENGAGES, FloatArray, Relation
 
 ModelProgress = Callable[[str, int, int], None]
-"""Told (what is being done, how much is done, how much there is)."""
+"""Takes the name of the work, the amount done, and the whole amount."""
 
 
-class ModelConfig(BaseModel):
-    """Settings of a model: frozen, unknown names refused."""
+class ModelConfig(Settings):
+    """Settings of a model."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+
+Config = TypeVar("Config", bound=ModelConfig)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,24 +53,34 @@ class TrainingData:
     partitioned: bool = False
 
 
-class Model(ABC):
-    """A new model is one file in this package with one subclass: it is found by its ``name``.
+class Model(ABC, Configurable[Config], Generic[Config]):
+    """A retrieval model, which is a candidate source of the same name too.
 
-    Its artifact holds embeddings (``query``, ``candidate``), candidate similarities
-    (``similar_indptr``, ``similar_indices``, ``similar_values``), or both.
+    A new model is one file in this package, or in one that offers it by the entry point group
+    ``nextedge.models``: a subclass with a ``name``, whose type parameter is the class of its
+    settings. Its artifact has embeddings (``query``, ``candidate``), candidate similarities
+    (``similar_indptr``, ``similar_indices``, ``similar_values``), or both. An array ``decay`` of
+    one number makes each edge of a history count that much less than the next later one.
     """
 
     name: ClassVar[str]
-    config_class: ClassVar[type[ModelConfig]]
+    relations: ClassVar[tuple[Relation, ...]] = (CONNECTS, ENGAGES)
+    """The relations whose candidates it recommends."""
+    reason: ClassVar[str]
+    """Code of the reason that its recommendations get."""
+    enabled: ClassVar[bool] = False
+    """Whether it is fitted where the configuration does not name it."""
+    needs_times: ClassVar[bool] = False
+    """Whether it needs the times of edges."""
     extra: ClassVar[str | None] = None
-    """The extra of the package that fitting needs, or None."""
+    """The extra of NextEdge that fitting needs, or None."""
     trained: ClassVar[bool] = False
-    """Whether fitting is a training that is worth doing once, and using for several graphs."""
+    """Whether it is trained once for several graphs, because that takes long."""
     inductive: ClassVar[bool] = False
-    """Whether what was trained serves nodes and edges that came later as well."""
+    """Whether the trained model embeds nodes and edges that are newer than its training."""
 
     @abstractmethod
-    def fit(self, data: TrainingData, config: ModelConfig, progress: ModelProgress) -> Artifact:
+    def fit(self, data: TrainingData, config: Config, progress: ModelProgress) -> Artifact:
         """Fit on the data; the same data, settings and seed give the same artifact.
 
         Raises:
@@ -81,19 +91,18 @@ class Model(ABC):
     def embed(
         self, artifact: Artifact, data: TrainingData, inference: Inference = IN_PROCESS
     ) -> Artifact:
-        """The fitted model's embeddings over another graph of the same nodes.
+        """Return the fitted model's embeddings over another graph of the same nodes.
 
-        The parameters stay; what is made of edges is made anew. Models that are not ``trained``
-        are fitted anew instead.
+        The parameters stay; everything that depends on edges is computed again. Only models that
+        are ``trained`` have this; the others are fitted again.
 
         Args:
-            inference: where the layers over all nodes are run; where files hold them, what is
-                returned is mapped from these.
+            inference: runs the layers over all nodes; where it writes files, the arrays of the
+                result are mapped from these.
         """
         raise NotImplementedError(f"model {self.name!r} is fitted for each graph")
 
 
-def model_classes() -> dict[str, type[Model]]:
-    """Every model in ``nextedge.models``, by name; discovered, never listed."""
-    import_modules("nextedge.models")
-    return named_subclasses(Model)  # type: ignore[type-abstract]
+def model_classes() -> dict[str, type[Model[Any]]]:
+    """Every model by name: those below ``nextedge.models`` and those of plug-ins."""
+    return discover(Model, "nextedge.models", "nextedge.models")  # type: ignore[type-abstract]

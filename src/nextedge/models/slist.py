@@ -20,6 +20,7 @@ from nextedge.graph.propagate import SparseRows
 from nextedge.models._local_ridge import by_history, local_ridge
 from nextedge.models.artifact import Artifact
 from nextedge.models.model import Model, ModelConfig, ModelProgress, TrainingData
+from nextedge.types import ENGAGES
 
 
 class SlistConfig(ModelConfig):
@@ -37,19 +38,21 @@ class SlistConfig(ModelConfig):
     """Exponent by which a query's weight falls with its edges."""
 
 
-class Slist(Model):
+class Slist(Model[SlistConfig]):
     """Sparse weights from items of a history to candidates."""
 
     name = "slist"
-    config_class = SlistConfig
+    relations = (ENGAGES,)
+    reason = "because_you_liked"
+    enabled = True
+    needs_times = True
 
-    def fit(self, data: TrainingData, config: ModelConfig, progress: ModelProgress) -> Artifact:
+    def fit(self, data: TrainingData, config: SlistConfig, progress: ModelProgress) -> Artifact:
         """Solve every candidate's regression.
 
         Raises:
             TrainingError: the graph has no edge.
         """
-        assert isinstance(config, SlistConfig)
         graph = data.graph
         if graph.edges == 0:
             raise TrainingError("slist: the graph has no edge to learn from; give it interactions")

@@ -33,19 +33,18 @@ class SpectralConfig(ModelConfig):
     iterations: int = Field(4, ge=1)
 
 
-class Spectral(Model):
+class Spectral(Model[SpectralConfig]):
     """Query and candidate embeddings from one randomised decomposition."""
 
     name = "spectral"
-    config_class = SpectralConfig
+    reason = "close_in_network"
 
-    def fit(self, data: TrainingData, config: ModelConfig, progress: ModelProgress) -> Artifact:
+    def fit(self, data: TrainingData, config: SpectralConfig, progress: ModelProgress) -> Artifact:
         """Decompose.
 
         Raises:
             TrainingError: the graph has no edge.
         """
-        assert isinstance(config, SpectralConfig)
         graph = data.graph
         if graph.edges == 0:
             raise TrainingError("spectral: the graph has no edge to decompose")

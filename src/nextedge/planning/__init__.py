@@ -1,6 +1,5 @@
-"""Capacity and cost before a tenant is there: from its size to memory, cores, hours and money.
+"""Capacity and cost of a tenant before it exists: memory, cores, hours and money from its size.
 
-Reading order: ``workload`` (what is asked), ``degrees``, ``laws`` (fitted curves),
-``coefficients`` (those measured), ``drivers`` (what laws grow with), ``offline`` and ``online`` (what
-each stage does how often), ``servers`` and ``plan`` (machines, hours, money).
+Reading order: ``workload`` (the input), ``degrees``, ``coefficients`` (the measured table),
+``steps`` (the cost of each step), ``online`` (the serving fleet), ``plan`` (machines and money).
 """

@@ -1,106 +1,83 @@
-"""The measured laws: ``coefficients.json`` of the package, or a file of one's own.
-
-``python bench/plan/measure.py`` measures, ``python bench/plan/check.py`` fits and checks.
-"""
+"""The measured cost laws: ``coefficients.json`` of the package, or a file of your own."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from nextedge.errors import InputError
-from nextedge.planning.laws import Law
 
-FORMAT = 1
+FORMAT = 2
 FILE = "coefficients.json"
 
 
 @dataclass(frozen=True)
-class Coefficients:
-    """Laws by name, and where they were measured.
+class Law:
+    """The cost of one part of the work: a + b · driver^p.
 
     Attributes:
-        laws: what each name is of, and its driver, stand in ``planning/drivers.py``.
-        measured: machine, cores, date, load, sizes.
+        driver: name of the quantity that the part grows with.
+        largest: largest driver that was measured.
+        parallel: share of the part that ran on all cores.
     """
+
+    driver: str
+    a: float
+    b: float
+    p: float
+    largest: float
+    parallel: float = 0.0
+
+    def at(self, driver: float) -> float:
+        """The cost at a driver."""
+        return self.a + (self.b * driver**self.p if driver > 0 else 0.0)
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """Laws by name, and the machine, date and sizes of their measurement."""
 
     laws: Mapping[str, Law]
     measured: Mapping[str, Any]
-
-    @property
-    def cores(self) -> float:
-        """Cores of the machine that was measured."""
-        return float(self.measured.get("cores", 1))
 
     def law(self, name: str) -> Law:
         """A law by name.
 
         Raises:
-            InputError: it was not measured.
+            InputError: the file lacks it.
         """
-        try:
+        if name in self.laws:
             return self.laws[name]
-        except KeyError:
-            raise InputError(
-                f"coefficients have no law {name!r}: measure them again with "
-                "'python bench/plan/measure.py' and 'python bench/plan/check.py'"
-            ) from None
-
-    def threads(self, name: str) -> float:
-        """Cores that a part of a build kept busy, of those there were; 1 where that is not known."""
-        cpu, wall = self.laws.get(f"cpu {name}"), self.laws.get(f"wall {name}")
-        if cpu is None or wall is None:
-            return 1.0
-        return min(max(cpu.at(cpu.largest) / max(wall.at(wall.largest), 1e-9), 1.0), self.cores)
-
-    def save(self, path: Path) -> None:
-        """Write the file, one law a line."""
-        lines = [
-            f" {json.dumps(name)}: {json.dumps(_rounded(law))}"
-            for name, law in sorted(self.laws.items())
-        ]
-        text = (
-            f'{{"format": {FORMAT},\n"measured": {json.dumps(dict(self.measured), indent=1)},\n'
-            '"laws": {\n' + ",\n".join(lines) + "\n}}\n"
+        raise InputError(
+            f"coefficients have no law {name!r}: measure them again with "
+            "'python bench/plan/measure.py' and 'python bench/plan/check.py'"
         )
-        path.write_text(text, encoding="utf-8")
 
 
 def load_coefficients(path: Path | None = None) -> Coefficients:
-    """Read the laws; None reads those that were shipped.
+    """Read the laws of a file, or the shipped ones.
 
     Raises:
-        InputError: the file is missing, no JSON, of another format, or has a value that is none.
+        InputError: the file is missing, or no valid file of coefficients.
     """
-    where = str(path) if path is not None else FILE
+    source = path or files(__package__).joinpath(FILE)
     try:
-        if path is not None:
-            text = path.read_text(encoding="utf-8")
-        else:
-            text = files(__package__).joinpath(FILE).read_text(encoding="utf-8")
-        raw = json.loads(text)
+        raw = json.loads(source.read_text(encoding="utf-8"))
         if raw["format"] != FORMAT:
             raise InputError(
-                f"{where}: format {raw['format']!r}, expected {FORMAT}: fit it again with "
-                "'python bench/plan/check.py'"
+                f"--coefficients {source}: format {raw['format']}, expected {FORMAT}: fit it again "
+                "with 'python bench/plan/check.py'"
             )
         laws = {name: Law(**values) for name, values in raw["laws"].items()}
         return Coefficients(laws, raw["measured"])
     except FileNotFoundError:
-        raise InputError(f"--coefficients {where}: no such file") from None
-    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError, AttributeError):
+        raise InputError(f"--coefficients {source}: no such file") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise InputError(
-            f"--coefficients {where}: not a file of coefficients; 'python bench/plan/check.py' "
+            f"--coefficients {source}: not a file of coefficients; 'python bench/plan/check.py' "
             "writes one"
         ) from None
-
-
-def _rounded(law: Law) -> dict[str, float]:
-    return {
-        name: float(f"{value:.6g}") if isinstance(value, float) else value
-        for name, value in asdict(law).items()
-    }

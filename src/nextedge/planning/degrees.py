@@ -1,8 +1,7 @@
-"""Degree distributions: how many two-hop paths a graph has follows from their second moment.
+"""Moments of degree distributions: the cost of two-hop walks grows with the second one.
 
-A two-hop walk from everybody passes Σ deg² wedges, so the mean degree alone says little: where
-degrees are as skewed as in social networks, hubs make most of the work. ``hub_cap`` leaves out
-the nodes above it as middles of a walk, and with them their deg².
+A two-hop walk from every user passes Σ degree² wedges. The mean degree alone says little, because
+hubs make most of the work in a skewed graph. Walks do not pass nodes above the hub cap.
 """
 
 from __future__ import annotations
@@ -10,17 +9,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from nextedge.errors import InputError
 from nextedge.types import IntArray
 
-SIGMA = 1.0
-"""Spread of the log-normal that is taken where nothing is said of the distribution."""
-_HALVINGS = 100
-_MET = 1.001
-"""Times the mean that was asked for, within which a law's own is it."""
+_POINTS = 20_000
+_HALVINGS = 80
 
 
 @dataclass(frozen=True)
@@ -28,10 +26,9 @@ class Degrees:
     """Moments of the degrees of all users.
 
     Attributes:
-        mean: neighbours of a user.
-        second: mean of deg².
-        walked: mean of deg² over all users, of those nodes that ``hub_cap`` lets walks pass.
-        largest: highest degree that is expected.
+        mean, second: means of degree and of degree².
+        walked: mean over all users of degree², where only nodes up to the hub cap count.
+        largest: largest degree to expect.
         said: the distribution in words.
     """
 
@@ -43,125 +40,107 @@ class Degrees:
 
     @property
     def neighbors(self) -> float:
-        """Connections of a user's connections, on average: E[d²] / E[d]."""
+        """Mean degree of a user's connections: E[d²] / E[d]."""
         return self.second / self.mean if self.mean else 0.0
 
 
-def lognormal(mean: float, users: float, hub_cap: float = 0, sigma: float = SIGMA) -> Degrees:
-    """Log-normal degrees, none above ``users`` − 1: E[d²; d ≤ c] = mean² e^σ² Φ((ln c − μ − 2σ²)/σ).
+def counted(
+    degree: npt.NDArray[Any],
+    hub_cap: float = 0,
+    said: str = "as counted",
+    mean: float | None = None,
+    weight: npt.NDArray[np.float64] | None = None,
+) -> Degrees:
+    """Moments of known degrees, scaled to another mean where one is given.
 
-    Where the mean comes near to ``users``, so much is cut that E[d²] is taken to be mean², the
-    least that any degrees of that mean have.
+    >>> counted(np.array([1, 2, 9]), hub_cap=5, mean=8.0).walked
+    6.666666666666667
 
-    >>> round(lognormal(10.0, 1e9).second / 100, 3)
-    2.718
+    Raises:
+        InputError: all degrees are 0, and ``mean`` is not.
+    """
+    scaled = np.asarray(degree, np.float64)
+    counted_mean = float(np.average(scaled, weights=weight))
+    if mean is not None:
+        if mean and not counted_mean:
+            raise InputError(f"--degree {mean:g}: the degrees {said} are all 0")
+        factor = mean / counted_mean if mean else 0.0
+        scaled, said = scaled * factor, f"{said}, scaled by {factor:.3g}"
+    square = scaled**2
+    second = float(np.average(square, weights=weight))
+    walked = np.average(np.where(scaled <= (hub_cap or np.inf), square, 0.0), weights=weight)
+    largest = float(scaled.max())
+    return Degrees(counted_mean if mean is None else mean, second, float(walked), largest, said)
+
+
+def lognormal(mean: float, users: float, hub_cap: float = 0) -> Degrees:
+    """Log-normal degrees of σ = 1, cut at ``users`` - 1.
+
+    >>> round(lognormal(10.0, 1e9).second / 100, 2)
+    2.72
     """
     if mean <= 0:
         return Degrees(0.0, 0.0, 0.0, 0.0, "no connections")
-    centre = math.log(mean) - sigma**2 / 2
-
-    def second_below(cap: float) -> float:
-        return mean**2 * math.exp(sigma**2) * _normal((math.log(cap) - centre) / sigma - 2 * sigma)
-
-    most = max(users - 1.0, 1.0)
-    largest = min(math.exp(centre + sigma * math.sqrt(2 * math.log(max(users, 2.0)))), most)
-    second = max(second_below(most), mean**2)
-    walked = second_below(hub_cap) if 0 < hub_cap < most else second
-    return Degrees(mean, second, min(walked, second), largest, f"log-normal of σ {sigma:g}")
+    center, most = math.log(mean) - 0.5, max(users - 1.0, 1.0)
+    degree = np.linspace(center - 8, min(center + 8, math.log(most)), _POINTS)
+    weight = (
+        np.exp(-((degree - center) ** 2) / 2) / math.sqrt(2 * math.pi) * (degree[1] - degree[0])
+    )
+    square = weight * np.exp(degree) ** 2
+    # no degrees of this mean have a smaller second moment than equal ones
+    second = max(float(square.sum()), mean**2)
+    walked = float(square[np.exp(degree) <= hub_cap].sum()) if hub_cap else second
+    largest = min(math.exp(center + math.sqrt(2 * math.log(max(users, 2.0)))), most)
+    return Degrees(mean, second, min(walked, second), largest, "log-normal of σ 1")
 
 
 def power_law(mean: float, users: float, exponent: float, hub_cap: float = 0) -> Degrees:
-    """Degrees of density ∝ d^−exponent up to a cut-off at √(mean · users), at most users − 1.
-
-    The cut-off is where a graph of given expected degrees begins to need double edges (Chung,
-    Lu 2002); the smallest degree is what gives the mean.
+    """Degrees of density ∝ d^-exponent, cut at √(mean · users) and at ``users`` - 1.
 
     Raises:
-        InputError: the exponent is not above 1, or no such law has the mean.
+        InputError: the exponent is not above 1, or no such distribution has the mean.
     """
     if not (math.isfinite(exponent) and exponent > 1):
         raise InputError(f"--degree-exponent {exponent:g}: expected more than 1, such as 2.5")
     if mean <= 0:
         return Degrees(0.0, 0.0, 0.0, 0.0, "no connections")
+    # beyond this cut-off a graph of given expected degrees needs double edges (Chung, Lu 2002)
     largest = min(math.sqrt(mean * users), users - 1.0)
     if mean >= largest:
         raise InputError(
             f"--degree {mean:g} is not below the cut-off {largest:g} of a power law among "
             f"{users:,.0f} users: give fewer connections, or leave out --degree-exponent"
         )
+    said = f"power law of exponent {exponent:g}, cut at {largest:,.0f}"
+
+    def above(least: float) -> Degrees:
+        degree = np.geomspace(least, largest, _POINTS)
+        return counted(degree, hub_cap, said, weight=(degree / least) ** (1 - exponent))
+
     low, high = largest * 1e-12, mean
-    for _ in range(_HALVINGS):
-        middle = math.sqrt(low * high)
-        below = _moment(middle, largest, exponent, 1) < mean
-        low, high = (middle, high) if below else (low, middle)
-    least = _moment(low, largest, exponent, 1)
-    if least > mean * _MET:
+    if (smallest := above(low).mean) > mean:
         raise InputError(
             f"--degree {mean:g}: a power law of exponent {exponent:g} up to its cut-off "
-            f"{largest:,.0f} has {least:.3g} or more; give a larger --degree-exponent, or none"
+            f"{largest:,.0f} has {smallest:.3g} or more; give a larger --degree-exponent, or none"
         )
-    cap = min(hub_cap or largest, largest)
-    return Degrees(
-        mean,
-        _moment(low, largest, exponent, 2),
-        _moment(low, largest, exponent, 2, cap),
-        largest,
-        f"power law of exponent {exponent:g}, cut at {largest:,.0f}",
-    )
-
-
-def counted(degree: IntArray, hub_cap: float = 0, said: str = "as counted") -> Degrees:
-    """Moments of degrees that are known one by one.
-
-    >>> counted(np.array([1, 2, 9]), hub_cap=5).walked
-    1.6666666666666667
-    """
-    if not len(degree):
-        return Degrees(0.0, 0.0, 0.0, 0.0, "no connections")
-    square = degree.astype(np.float64) ** 2
-    walked = np.where(degree <= hub_cap, square, 0.0) if hub_cap else square
-    return Degrees(
-        float(degree.mean()), float(square.mean()), float(walked.mean()), float(degree.max()), said
-    )
-
-
-def scaled(degree: IntArray, mean: float, hub_cap: float = 0, said: str = "as counted") -> Degrees:
-    """The same shape with another mean; ``hub_cap`` is one of the scaled degrees.
-
-    >>> scaled(np.array([1, 2, 9]), 8.0, hub_cap=5).walked
-    6.666666666666667
-
-    Raises:
-        InputError: all degrees are 0, and the mean is not.
-    """
-    own = float(degree.mean()) if len(degree) else 0.0
-    if mean and not own:
-        raise InputError(
-            f"--degree {mean:g}: the degrees {said} are all 0, and no factor makes more of them"
-        )
-    factor = mean / own if own else 0.0
-    found = counted(degree, hub_cap / factor if factor else 0.0, said)
-    return Degrees(
-        mean,
-        found.second * factor**2,
-        found.walked * factor**2,
-        found.largest * factor,
-        f"{said}, scaled by {factor:.3g}",
-    )
+    for _ in range(_HALVINGS):  # of the smallest degree, which decides the mean
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if above(middle).mean < mean else (low, middle)
+    return above(low)
 
 
 def read_degrees(path: Path) -> IntArray:
     """int64[N] of the ``degree`` column of a Parquet file, one row a user.
 
     Raises:
-        InputError: the file cannot be read, has no such column, or holds no degrees.
+        InputError: the file is missing, has no such column, or holds no valid degrees.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        column = pq.read_table(path, columns=["degree"]).column("degree")
-        values = column.to_numpy().astype(np.float64)
+        values = pq.read_table(path, columns=["degree"]).column("degree").to_numpy()
+        values = values.astype(np.float64)
     except FileNotFoundError:
         raise InputError(f"--degrees {path}: no such file") from None
     except (KeyError, ValueError, OSError, pa.ArrowException):
@@ -171,23 +150,3 @@ def read_degrees(path: Path) -> IntArray:
     if not len(values) or not np.isfinite(values).all() or (values < 0).any():
         raise InputError(f"--degrees {path}: expected at least one degree, all of 0 or more")
     return np.asarray(values, np.int64)
-
-
-def _normal(value: float) -> float:
-    return 0.5 * math.erfc(-value / math.sqrt(2))
-
-
-def _moment(
-    low: float, high: float, exponent: float, power: int, cap: float | None = None
-) -> float:
-    """E[d^power; d ≤ cap] of the density ∝ d^−exponent between low and high."""
-    end = high if cap is None else max(min(cap, high), low)
-    part = _integral(end / low, power - exponent) / _integral(high / low, -exponent)
-    return float(low**power * part)
-
-
-def _integral(ratio: float, power: float) -> float:
-    """∫ x^power from 1 to ``ratio``: in units of the lower end, as its powers may be too large."""
-    if abs(power + 1) < 1e-9:
-        return math.log(ratio)
-    return float((ratio ** (power + 1) - 1) / (power + 1))

@@ -1,42 +1,36 @@
-"""The online line: from requests a second to worker processes, memory and store.
+"""The serving fleet: from requests a second to worker processes, machines, memory and stores.
 
-A worker answers one request at a time, and requests come to workers at random, so each is a
-queue of its own: M/M/1, whose wait exceeds t with probability ρ e^−(μ − λ) t. The share ρ of its
-time that a worker may be busy is the largest at which the measured 99th percentile of the work
-itself and that of the wait fit into ``p99_ms``, and never above ``HEADROOM``.
+A worker answers one request at a time, and requests reach workers at random, so each worker is a
+queue (M/M/1) whose wait exceeds t with probability ρ e^-(μ - λ) t. The planned share ρ is the largest
+at which the 99th percentiles of the work and of the wait fit into ``p99_ms``.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nextedge.planning.coefficients import Coefficients
-from nextedge.planning.drivers import reach
-from nextedge.planning.offline import Term, vectors, wedges_of_asker
+from nextedge.planning.steps import Part, indexed_components, query_wedges, reach
 from nextedge.planning.workload import PEOPLE, Workload
 
 HEADROOM = 0.7
-"""Share of a worker's time that is planned at most: a peak within the peak, a restart, a swap."""
-NODE_BYTES = 64
-"""A worker's own arrays of a user or item: degrees, latest activity, counters of walks. Estimated:
-at the sizes that are measured they vanish beside the libraries."""
-_TAIL = 100.0
-_WAYS = ("published", "features")
+"""Largest planned share of a worker's time: a peak within the peak, a restart and a swap need room."""
+USABLE = 0.8
+"""Planned share of a machine's memory, and of the time between releases."""
+_NODE_BYTES, _WORKER_MIB, _LIST_BYTES, _TAIL = 64, 208, 6868, 1.7
+"""A worker's arrays of a user or item, its libraries, a cached list; p99 of a request over its mean."""
 
 
 @dataclass(frozen=True)
 class RequestLoad:
-    """What one surface's requests need.
+    """The workers of one surface's requests.
 
     Attributes:
-        surface: its name.
-        qps: its share of the requests.
-        cpu_ms: CPU of one request.
-        p99_ms: 99th percentile of an unqueued request.
-        busy: ρ; 0 where no worker can keep the time.
-        workers: processes, one core each; infinite where no number of them keeps the time.
-        beyond: times the largest driver that was measured.
+        cpu_ms, p99_ms: CPU of a request, and the 99th percentile without a queue.
+        busy: ρ; 0 where no worker meets the latency bound.
+        workers: processes of one core; infinite where no number of them meets the bound.
+        beyond: the driver as a multiple of the largest measured one.
     """
 
     surface: str
@@ -49,133 +43,105 @@ class RequestLoad:
 
 
 @dataclass(frozen=True)
-class Online:
-    """What serving needs.
+class Memory:
+    """GiB of a worker without live state, of live state, and of the mapped release."""
 
-    Attributes:
-        requests: by surface.
-        event_share: of each worker's time, folding events in.
-        worker_gib: memory of one worker's own.
-        overlay_gib: of which live state, at the end of a refresh period.
-        release_gib: mapped files of the release, once a machine.
-        candidates_gib, lists_gib: values of the store: published candidates, ranked lists.
-        events_gib: event log of a refresh period.
-    """
-
-    requests: tuple[RequestLoad, ...]
-    event_share: float
-    worker_gib: float
-    overlay_gib: float
-    release_gib: float
-    candidates_gib: float
-    lists_gib: float
-    events_gib: float
-
-    @property
-    def workers(self) -> float:
-        """Processes of all surfaces."""
-        return sum(each.workers for each in self.requests)
+    worker: float
+    live: float
+    release: float
 
 
-def online_of(workload: Workload, coefficients: Coefficients, release_gib: float) -> Online:
-    """Workers, memory and store for a workload's requests and events."""
-    traffic = workload.traffic
-    event_share = traffic.events_per_second * coefficients.law("cpu event").b
-    found = tuple(
-        _requests(name, workload, coefficients, event_share) for name in workload.surfaces
-    )
-    events = traffic.events_per_second * traffic.refresh_hours * 3600
-    overlay_gib = events * coefficients.law("bytes event").b / 2**30
-    base_mib = coefficients.law("memory worker").a + workload.size.nodes * NODE_BYTES / 2**20
-    return Online(
-        found,
-        event_share,
-        base_mib / 1024 + overlay_gib,
-        overlay_gib,
-        release_gib,
-        sum(_candidates_gib(name, workload, coefficients) for name in workload.surfaces),
-        traffic.qps * workload.cache_seconds * coefficients.law("bytes list").a / 2**30,
-        events * coefficients.law("bytes logged").b / 2**30,
-    )
-
-
-def _requests(
-    name: str, workload: Workload, coefficients: Coefficients, event_share: float
+def request_load(
+    name: str, workload: Workload, table: Coefficients, event_share: float
 ) -> RequestLoad:
-    """A surface's workers; requests are divided evenly between the surfaces."""
+    """The load of a surface; requests are divided evenly between surfaces."""
     qps = workload.traffic.qps / len(workload.surfaces)
-    terms, tail = request_terms(name, workload, coefficients)
-    cpu_s = sum(t.times * coefficients.law(f"cpu {t.law}").at(t.driver) for t in terms)
-    beyond = max(coefficients.law(f"cpu {t.law}").beyond(t.driver) for t in terms)
-    own_p99 = cpu_s * tail
-    busy = busy_share(cpu_s, own_p99, workload.traffic.p99_ms / 1e3, HEADROOM - event_share)
+    part = request_part(name, workload, table)
+    cpu_s, p99_s = part.seconds, part.seconds * _TAIL
+    bound_s = workload.traffic.p99_ms / 1e3
+    busy = busy_share(cpu_s, p99_s, bound_s, HEADROOM - event_share)
     workers = math.ceil(qps * cpu_s / busy - 1e-9) if busy > 0 else (math.inf if qps else 0.0)
-    return RequestLoad(name, qps, cpu_s * 1e3, own_p99 * 1e3, busy, workers, beyond)
+    beyond = max(part.driver / part.law.largest, 1.0)
+    return RequestLoad(name, qps, cpu_s * 1e3, p99_s * 1e3, busy, workers, beyond)
 
 
-def request_terms(
-    name: str, workload: Workload, coefficients: Coefficients
-) -> tuple[list[Term], float]:
-    """Parts of the CPU seconds of a request whose candidates are published, and its p99 over mean.
-
-    What a candidate costs grows with the neighbours, or the items, that its features look at.
-    """
-    surface, size = workload.surfaces[name], workload.size
-    kind = surface.kind
-    way = "features" if workload.keep_features else "published"
-    many = reach(size, surface)
-    looked_at = _looked_at(kind, workload)
-    law = f"request {kind} {way}"
-    tail = coefficients.law(f"tail {kind} {way}")
-    return [Term(law, looked_at, many)], max(tail.at(tail.largest), 1.0)
+def request_part(name: str, workload: Workload, table: Coefficients, way: str = "") -> Part:
+    """The work of a request: its candidates, times what their features look at."""
+    surface = workload.surfaces[name]
+    way = way or ("features" if workload.keep_features else "published")
+    per_user = workload.size.interactions / workload.size.users
+    # features look at neighbors above the hub cap too: it bounds walks alone
+    looked_at = workload.degrees.neighbors if surface.kind == PEOPLE else max(per_user, 1e-9)
+    law = table.law(f"cpu request {surface.kind} {way}")
+    return Part(law, looked_at, reach(workload.size, surface))
 
 
-def _looked_at(kind: str, workload: Workload) -> float:
-    """Neighbours, or items, that the features of a candidate look at; walks' hub cap is not theirs."""
-    if kind == PEOPLE:
-        return workload.degrees.neighbors
-    return max(workload.size.history, 1e-9)
-
-
-def computed_seconds(name: str, workload: Workload, coefficients: Coefficients) -> float:
-    """CPU seconds of a request for somebody whose candidates are not published."""
-    surface, size = workload.surfaces[name], workload.size
-    many, looked_at = reach(size, surface), _looked_at(surface.kind, workload)
-    spent = many * coefficients.law(f"cpu request {surface.kind} computed").at(looked_at)
+def computed_ms(name: str, workload: Workload, table: Coefficients) -> float:
+    """CPU of a request of a user who has no published candidates."""
+    surface = workload.surfaces[name]
+    parts = [request_part(name, workload, table, "computed")]
     if surface.kind == PEOPLE:
-        spent += coefficients.law("cpu two_hop").grown(wedges_of_asker(workload))
-    for each in vectors(surface.kind, surface, size):
-        spent += coefficients.law("cpu search").at(each)
-    return spent
+        # the fixed part is the start of a batch, which a server has behind it
+        two_hop = replace(table.law("cpu two_hop"), a=0.0)
+        parts.append(Part(two_hop, query_wedges(workload)))
+    indexes = indexed_components(surface, workload.size)
+    parts += [Part(table.law("cpu search"), components) for components in indexes]
+    return sum(part.seconds for part in parts) * 1e3
 
 
 def busy_share(service_s: float, own_p99_s: float, target_s: float, most: float) -> float:
-    """Largest ρ at which 99 of 100 are answered in time; 0 where none is.
+    """Largest ρ at which 99 of 100 requests are answered in time; 0 where none is.
 
-    >>> busy_share(0.001, 0.002, 0.1, 0.7)
-    0.7
-    >>> busy_share(0.1, 0.2, 0.1, 0.7)
-    0.0
+    >>> busy_share(0.001, 0.002, 0.1, 0.7), busy_share(0.1, 0.2, 0.1, 0.7)
+    (0.7, 0.0)
     """
     left = target_s - own_p99_s
     if left <= 0 or most <= 0:
         return 0.0
 
-    def late(busy: float) -> bool:  # p99 of the wait: ln(100 ρ) / (μ − λ), 0 while ρ ≤ 1 %
-        return math.log(_TAIL * busy) * service_s / (1 - busy) > left if busy > 1 / _TAIL else False
+    def late(busy: float) -> bool:  # p99 of the wait: ln(100 ρ) / (μ - λ), 0 up to ρ of 1 %
+        return busy > 0.01 and math.log(100 * busy) * service_s / (1 - busy) > left
 
-    if not late(most):
-        return most
-    low, high = 0.0, most
+    low, high = (0.0, most) if late(most) else (most, most)
     for _ in range(60):
         middle = (low + high) / 2
         low, high = (low, middle) if late(middle) else (middle, high)
     return low
 
 
-def _candidates_gib(name: str, workload: Workload, coefficients: Coefficients) -> float:
-    surface, size = workload.surfaces[name], workload.size
-    many = reach(size, surface)
+def memory_of(workload: Workload, table: Coefficients, release_gib: float) -> Memory:
+    """Memory of serving at the end of a refresh period, when live state is largest."""
+    events = workload.traffic.events_per_second * workload.traffic.refresh_hours * 3600
+    nodes = workload.size.users + workload.size.items
+    worker = _WORKER_MIB / 1024 + nodes * _NODE_BYTES / 2**30
+    return Memory(worker, events * table.law("bytes event").b / 2**30, release_gib)
+
+
+def fleet(workers: float, memory: Memory, workload: Workload) -> tuple[int, float, float]:
+    """Shards of the users, machines, and GiB of each: the fewest machines for the workers.
+
+    Every machine maps the whole release and every worker holds all live state. Where they do not
+    fit, the plan divides users between shards. Machines are infinite where no number fits.
+    """
+    usable = workload.machine.memory_gib * USABLE
+    best, shards = (1, math.inf, 0.0), 1
+    while math.isfinite(workers) and shards <= min(1e6, best[1]):
+        release, worker = memory.release / shards, memory.worker + memory.live / shards
+        at_once = min(workload.machine.cores, max(usable - release, 0.0) // worker)
+        if at_once >= 1:
+            machines = shards * max(math.ceil(workers / shards / at_once), 1)
+            if machines < best[1]:
+                running = min(at_once, max(math.ceil(workers / machines), 1))
+                best = shards, float(machines), release + running * worker
+        shards = max(shards + 1, math.ceil(shards * 1.05))
+    return best
+
+
+def stores_gib(workload: Workload, table: Coefficients) -> float:
+    """Published candidates of all users, and cached ranked lists."""
     way = "features" if workload.keep_features else "published"
-    value = coefficients.law(f"bytes {surface.kind} {way}").at(many)
-    return size.users * value / 2**30
+    lists = workload.traffic.qps * workload.cache_seconds * _LIST_BYTES
+    for surface in workload.surfaces.values():
+        law = table.law(f"bytes {surface.kind} {way}")
+        lists += workload.size.users * law.at(reach(workload.size, surface))
+    return lists / 2**30

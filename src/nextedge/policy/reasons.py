@@ -1,14 +1,14 @@
-"""Reasons: why a recommendation is shown, with evidence that the viewer may see.
+"""Reasons of recommendations, with evidence that the viewer may see.
 
-Neither counted nor named is a person who opted out or is gone, whom either side blocked, or
-whose connection with either side has ended or is hidden, by the release or by events since.
+Evidence neither counts nor names a person who opted out or left, whom either side blocked, or whose
+connection with either side ended or is hidden, by the release or by later events.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numba
 import numpy as np
@@ -21,17 +21,17 @@ from nextedge.schema import ColumnKind
 from nextedge.types import NO_RANK, Candidates, IndexArray, IntArray, Requests, rank_column
 
 Display = Callable[[str, int], str]
-"""(table, position) to what a person reads."""
+"""Takes (table, position); returns the name that a person reads."""
 
 
 class Evidence(Protocol):
-    """What live state says of who may be evidence."""
+    """Live state on who may be evidence."""
 
     def witnesses(self, query: int, others: IndexArray) -> IndexArray:
-        """Those of others whom the query may be told of."""
+        """Return the users among ``others`` that may be named to the query."""
 
     def severed(self, candidate: int) -> IndexArray:
-        """Whom the candidate must not be linked to."""
+        """Return the users that must not be linked to the candidate."""
 
 
 _NAMED = 2
@@ -48,9 +48,9 @@ class Reason:
 
 @dataclass(frozen=True, eq=False)
 class Reasons:
-    """Gives each row of a final list its reason."""
+    """Finds the reason of each row of the final lists."""
 
-    sources: dict[str, Source]
+    sources: dict[str, Source[Any]]
     display: Display
 
     def explain(self, requests: Requests, chosen: Candidates, evidence: Evidence) -> list[Reason]:
@@ -108,13 +108,15 @@ class Reasons:
                 shared.append((len(column.values), name, column.values[code].as_py()))
         if not shared:
             return None
-        shared.sort(key=lambda item: (-item[0], item[1]))  # the finer column says more
+        shared.sort(
+            key=lambda item: (-item[0], item[1])
+        )  # a column with more values is more specific
         _, name, value = shared[0]
         text = f"same {name.replace('_', ' ')}: {value}"
         return Reason(f"same_{name}", text, {"column": name, "value": value})
 
     def _shared_tags(self, scope: Scope, query: int, candidate: int) -> Reason | None:
-        """The rarest values that both have in the column where they share most."""
+        """Name the rarest shared values, of the column with most shared values."""
         if query < 0:
             return None
         best: tuple[int, str, list[object]] = (0, "", [])
@@ -170,7 +172,7 @@ class Reasons:
         return reasons
 
     def _by_source(self, chosen: Candidates, place: int, query: int) -> Reason:
-        """The reason of the source that ranked the row best, with its evidence."""
+        """Return the reason of the source that ranks the row best, with its evidence."""
         best, first = int(NO_RANK), None
         for name, source in self.sources.items():
             ranks = chosen.columns.get(rank_column(name))
@@ -184,7 +186,7 @@ class Reasons:
 
 
 def mutual_reason(count: int, names: list[str]) -> Reason:
-    """So many mutual connections, the first two of them by name."""
+    """Return the reason for ``count`` mutual connections; it names the first two."""
     if count == 1:
         text = f"{names[0]} is a mutual connection"
     elif count == 2:
@@ -196,7 +198,7 @@ def mutual_reason(count: int, names: list[str]) -> Reason:
 
 @numba.njit(cache=True, nogil=True)
 def _common(indptr, indices, seen, candidate):  # type: ignore[no-untyped-def]
-    """Which of ``seen`` (ascending) are in each candidate's row: (int64[n + 1], int32)."""
+    """The nodes of ``seen`` (ascending) in each candidate's row: (int64[n + 1], int32)."""
     ends = np.zeros(len(candidate) + 1, np.int64)
     both = np.empty(len(candidate) * len(seen), np.int32)
     count = 0
@@ -235,7 +237,7 @@ _TEXTS = {
 
 
 def best_middle(rows: SparseRows, matrix: SparseRows, chosen: Candidates) -> IndexArray:
-    """int32[R]: the middle that adds most to each (query, candidate) product, or -1."""
+    """int32[R]: the middle node that adds most to each (query, candidate) product, or -1."""
     return _best_middle(
         rows.indptr,
         rows.indices,

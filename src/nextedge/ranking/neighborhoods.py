@@ -1,8 +1,7 @@
-"""Sampled neighbourhoods of a query and of its candidates, and how their members relate.
+"""Sampled neighborhoods of a query and of its candidates: the input of the re-ranker.
 
-What a re-ranker attends over. Everything is a number that means the same in every graph
-(degrees, ages, cosines, whether an edge is there), so that what is learned in one window holds
-in the next.
+All numbers mean the same in every graph (degrees, ages, cosines, whether an edge exists), so that
+the weights of one window hold in the next.
 """
 
 from __future__ import annotations
@@ -40,26 +39,26 @@ def neighborhood_vectors(scope: Scope) -> Vectors:
 def sampled(
     graph: Graph, node: int, neighbors: int, *, timed: bool
 ) -> tuple[IndexArray, np.ndarray]:
-    """Positions (int32) and places in the graph of a node's latest neighbours, or hashed ones."""
+    """A node's latest neighbors (int32), or a hashed sample, and their indices in the graph."""
     if node < 0:
         return np.zeros(0, np.int32), np.zeros(0, np.int64)
     start, stop = int(graph.indptr[node]), int(graph.indptr[node + 1])
     place = np.arange(start, stop)
-    found = graph.indices[start:stop]
-    if len(found) > neighbors:
+    nodes = graph.indices[start:stop]
+    if len(nodes) > neighbors:
         if timed:
             order = np.argsort(-graph.last[start:stop], kind="stable")
-        else:  # the same sample for all who ask
-            order = np.argsort(found.astype(np.uint64) * _HASH, kind="stable")
-        kept = np.sort(order[:neighbors])
-        place, found = place[kept], found[kept]
-    return np.asarray(found, np.int32), place
+        else:  # by hash, so that every query samples the same neighbors of a node
+            order = np.argsort(nodes.astype(np.uint64) * _HASH, kind="stable")
+        sample = np.sort(order[:neighbors])
+        place, nodes = place[sample], nodes[sample]
+    return np.asarray(nodes, np.int32), place
 
 
 def neighborhoods(
     scope: Scope, query: int, candidates: IndexArray, now: int, neighbors: int
 ) -> Neighborhoods:
-    """The neighbourhoods of one query (a position, or below 0) and of its candidates.
+    """The neighborhoods of one query (a position, or below 0 where unknown) and of its candidates.
 
     Args:
         now: microseconds UTC of the request.
@@ -77,9 +76,9 @@ def neighborhoods(
     right = np.full((pairs, neighbors), -1, np.int32)
     right_edge = np.zeros((pairs, neighbors, 2), np.float32)
     for row, candidate in enumerate(candidates):
-        found, place = sampled(behind, int(candidate), neighbors, timed=scope.timed)
-        right[row, : len(found)] = found
-        right_edge[row, : len(found)] = _edge_numbers(behind, place, now, timed=scope.timed)
+        nodes, place = sampled(behind, int(candidate), neighbors, timed=scope.timed)
+        right[row, : len(nodes)] = nodes
+        right_edge[row, : len(nodes)] = _edge_numbers(behind, place, now, timed=scope.timed)
     right_degree = np.log1p(graph.degree[np.maximum(right, 0)]).astype(np.float32)
     of_query = vectors.query[query] if query >= 0 else np.zeros(vectors.query.shape[1], np.float32)
     filled = _fill(

@@ -1,7 +1,7 @@
 """The two-stage path of one surface: sources → merge → features → ranker → re-ranker.
 
-Training, evaluation, ``recommend --all`` and a single request all run this object; the
-policy that follows is in ``nextedge.policy.policy``.
+Training, evaluation, ``recommend --all`` and a single request all run this object. The policy
+follows it (``nextedge.policy.policy``).
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
-from nextedge.config import SurfaceConfig
+from nextedge.config import SourceConfig, SurfaceConfig
 from nextedge.features.feature import FeatureInput, FeatureSet
 from nextedge.graph.scope import Scope
 from nextedge.models.artifact import Artifact
@@ -24,7 +24,9 @@ from nextedge.retrieval.eligibility import eligible, share_eligible
 from nextedge.retrieval.fusion import Fusion
 from nextedge.retrieval.merge import merge_candidates
 from nextedge.retrieval.model_source import ModelSource, training_data
-from nextedge.retrieval.source import Arrays, Source, source_classes
+from nextedge.retrieval.registry import SourceClass, enabled_sources, source_classes, source_config
+from nextedge.retrieval.source import Arrays, Source
+from nextedge.retrieval.source_features import source_features
 from nextedge.types import (
     ROUGH,
     BoolArray,
@@ -32,19 +34,17 @@ from nextedge.types import (
     FloatArray,
     IndexArray,
     Requests,
-    rank_column,
-    score_column,
     standard_column,
 )
 
 RunSource = Callable[[str, Callable[[], Candidates]], Candidates | None]
 SCORE = "score"
 _WIDEST = 8.0
-"""Times its usual limit that a source gives at most, where a filter leaves few of what it finds."""
+"""Most candidates of a source, as a multiple of its limit, where a filter drops many of them."""
 
 
 def blank_of(name: str, values: np.ndarray) -> float | int:
-    """What a column holds for a candidate that no source found."""
+    """Value of a column for a candidate that no source has."""
     if name in (SCORE, ROUGH) or name.endswith(standard_column("")):
         return 0
     return np.nan if values.dtype.kind == "f" else int(np.iinfo(values.dtype).max)
@@ -56,27 +56,27 @@ def ordered(candidates: Candidates, score: FloatArray) -> Candidates:
 
 
 def ranked_as(ranked: Candidates, lists: Sequence[IndexArray]) -> Candidates:
-    """The given candidates of each query, in their order, with their columns in ``ranked``.
+    """The candidates of each list, in order, with their columns in ``ranked``.
 
-    One that is not among the ranked has score 0 and no other columns.
+    A candidate that is not in ``ranked`` has score 0 and blank columns.
     """
-    place: list[int] = []
+    positions: list[int] = []
     for rows, wanted in zip(ranked.rows(), lists, strict=True):
         known = {c: rows.start + at for at, c in enumerate(ranked.candidate[rows].tolist())}
-        place += [known.get(int(c), -1) for c in wanted]
-    row = np.asarray(place, np.int64)
-    found = row >= 0
+        positions += [known.get(int(c), -1) for c in wanted]
+    row = np.asarray(positions, np.int64)
+    is_ranked = row >= 0
     columns = {}
     for name, values in ranked.columns.items():
         columns[name] = np.full(len(row), blank_of(name, values), values.dtype)
-        columns[name][found] = values[row[found]]
+        columns[name][is_ranked] = values[row[is_ranked]]
     indptr = np.concatenate(([0], np.cumsum([len(wanted) for wanted in lists], dtype=np.int64)))
     return Candidates(indptr, np.concatenate(lists).astype(np.int32), columns)
 
 
 @dataclass(frozen=True, eq=False)
 class RankingPipeline:
-    """Everything that turns a batch of requests into ranked candidates.
+    """Turns a batch of requests into ranked candidates.
 
     Attributes:
         scope: snapshot and relation.
@@ -84,14 +84,14 @@ class RankingPipeline:
         limits: candidates per query of each source.
         size: candidates per query after the merge.
         features: the columns that the ranker reads.
-        ranker: orders the candidates; None ranks by the rough score.
-        cold_start_ranker: orders those of queries without an edge; None leaves them to ``ranker``.
-        reranker: orders the head of every list anew; None leaves it.
-        fusion: what a rank in each source is worth in the rough score.
+        ranker: orders the candidates; None orders by the rough score.
+        cold_start_ranker: orders those of queries without an edge; None: ``ranker`` does.
+        reranker: orders the head of every list anew; None keeps it.
+        fusion: worth of a rank in each source, in the rough score.
     """
 
     scope: Scope
-    sources: Mapping[str, Source]
+    sources: Mapping[str, Source[Any]]
     limits: Mapping[str, int]
     size: int
     features: FeatureSet
@@ -101,22 +101,22 @@ class RankingPipeline:
     fusion: Fusion = field(default_factory=Fusion)
 
     def with_ranker(self, ranker: Ranker, cold_start: Ranker | None = None) -> RankingPipeline:
-        """The same line with rankers, and the columns in the order that they were trained on."""
+        """The same pipeline with rankers, and the features in the order of their training."""
         features = self.features.ordered_as(ranker.features)
         return replace(self, ranker=ranker, cold_start_ranker=cold_start, features=features)
 
     def over(self, scope: Scope) -> RankingPipeline:
-        """The same line over a scope of the same entities with other edges."""
+        """The same pipeline over a scope of the same entities with other edges."""
         sources = {name: source.over(scope) for name, source in self.sources.items()}
         reranker = None if self.reranker is None else replace(self.reranker, scope=scope)
         return replace(self, scope=scope, sources=sources, reranker=reranker)
 
     def retrieve(self, requests: Requests, run: RunSource = lambda _, find: find()) -> Candidates:
-        """Merged candidates of the sources, by rough score, none that a filter leaves out.
+        """Merged candidates of the sources, by rough score, without those that a filter drops.
 
         Args:
-            run: given the name of a source and what makes it find its candidates; None from it
-                leaves the source out.
+            run: gets the name of a source and the call that retrieves its candidates; returns
+                them, or None to leave the source out.
         """
         if not self.sources:
             return Candidates.empty(len(requests))
@@ -138,14 +138,14 @@ class RankingPipeline:
         """The union of the sources' candidates, by rough score, without those that a filter drops."""
         return merge_candidates(found, eligible(self.scope, requests), self.size, self.fusion)
 
-    def consider(self, requests: Requests, given: Candidates) -> Candidates:
-        """What was retrieved and, after it, those of the given pairs that no source found."""
+    def consider(self, requests: Requests, more: Candidates) -> Candidates:
+        """Retrieved candidates and, after them, those of ``more`` that no source has."""
         found = self.retrieve(requests)
         indptr, candidate = found.indptr, found.candidate
-        missing = np.ones(len(given), bool)
-        for mine, theirs in zip(given.rows(), found.rows(), strict=True):
-            missing[mine] = ~np.isin(given.candidate[mine], candidate[theirs])
-        added = given.keep(missing)
+        missing = np.ones(len(more), bool)
+        for rows, retrieved in zip(more.rows(), found.rows(), strict=True):
+            missing[rows] = ~np.isin(more.candidate[rows], candidate[retrieved])
+        added = more.keep(missing)
         where = np.repeat(indptr[1:], np.diff(added.indptr))
         columns = {
             name: np.insert(values, where, np.full(len(where), blank_of(name, values)))
@@ -160,7 +160,7 @@ class RankingPipeline:
         return self.features.matrix(FeatureInput(self.scope, requests, candidates))
 
     def renewed(self, requests: Requests, candidates: Candidates, matrix: FloatArray) -> FloatArray:
-        """float32[R, F]: features that were kept, those that events change computed again."""
+        """float32[R, F]: cached features, with those that events change computed again."""
         if not self.features.live:
             return matrix
         return self.features.renewed(FeatureInput(self.scope, requests, candidates), matrix)
@@ -168,10 +168,10 @@ class RankingPipeline:
     def score(
         self, requests: Requests, candidates: Candidates, matrix: FloatArray | None = None
     ) -> FloatArray:
-        """float32[R]: probability of each candidate, or its rough score where nothing ranks.
+        """float32[R]: probability of each candidate, or its rough score without a ranker.
 
         Args:
-            matrix: the features, where they are at hand.
+            matrix: the features, where the caller has them.
         """
         if self.ranker is None:
             return candidates.columns.get(ROUGH, np.zeros(0, np.float32))
@@ -182,22 +182,22 @@ class RankingPipeline:
         return parts
 
     def contributions(self, requests: Requests, candidates: Candidates) -> FloatArray | None:
-        """float32[R, F + 1]: what each feature adds to a candidate's raw score, the base last."""
+        """float32[R, F + 1]: contribution of each feature to the raw score, the base last."""
         if self.ranker is None or not len(candidates):
             return None
         matrix = self.matrix(requests, candidates)
         parts = np.zeros((len(matrix), matrix.shape[1] + 1), np.float32)
         for ranker, rows in self._ranked_by(requests, candidates):
-            found = ranker.contributions(matrix[rows])
-            if found is None:
+            part = ranker.contributions(matrix[rows])
+            if part is None:
                 return None
-            parts[rows] = found
+            parts[rows] = part
         return parts
 
     def _ranked_by(
         self, requests: Requests, candidates: Candidates
     ) -> list[tuple[Ranker, BoolArray | slice]]:
-        """Each ranker that is needed, and the rows that are its own."""
+        """Each ranker that the batch needs, and its rows."""
         assert self.ranker is not None
         query = requests.query
         cold = (query < 0) | (self.scope.graph.degree[np.maximum(query, 0)] == 0)
@@ -211,11 +211,7 @@ class RankingPipeline:
     def rank(
         self, requests: Requests, candidates: Candidates, matrix: FloatArray | None = None
     ) -> Candidates:
-        """The candidates with a ``score``, best first.
-
-        Args:
-            matrix: the features, where they are at hand.
-        """
+        """The candidates with a ``score``, best first; ``matrix`` as of ``score``."""
         return self.rerank(requests, ordered(candidates, self.score(requests, candidates, matrix)))
 
     def rerank(self, requests: Requests, ranked: Candidates) -> Candidates:
@@ -229,11 +225,12 @@ class RankingPipeline:
 
 def fitted_sources(
     scope: Scope, surface: SurfaceConfig, trained: Collection[str]
-) -> dict[str, type[Source]]:
-    """The enabled sources that a line of this scope has, by name.
+) -> dict[str, SourceClass]:
+    """The enabled sources of a pipeline over this scope, by name.
 
-    A model that is ``trained`` only makes its embeddings of this scope; one that is missing there
-    could not be trained, and its source is left out.
+    Args:
+        trained: models that were trained; a model that is missing here could not be trained, and
+            its source is left out.
     """
     enabled = enabled_sources(scope, surface).items()
     return {name: cls for name, cls in enabled if name in trained or not is_trained(cls)}
@@ -246,58 +243,38 @@ def fit_source(
     trained: Artifact | None = None,
     inference: Inference = IN_PROCESS,
 ) -> Arrays:
-    """Arrays of one source; of a model that was trained, its embeddings of this scope."""
+    """Return the arrays of one source; of a model that was trained, its embeddings of this scope."""
     cls = source_classes()[name]
-    setting = surface.sources.get(name)
     if trained is None:
-        return cls.fit(scope, setting.options if setting else {})
-    model = cast(type[ModelSource], cls).model_class()()
+        return cls.fit(scope, source_config(surface, cls))
+    model = cast(type[ModelSource], cls).model()
     return dict(model.embed(trained, training_data(scope), inference).arrays)
 
 
-def is_trained(cls: type[Source]) -> bool:
+def is_trained(cls: SourceClass) -> bool:
     """Whether a source is a model that is trained once, for several graphs."""
-    return issubclass(cls, ModelSource) and cls.model_class().trained
-
-
-def enabled_sources(scope: Scope, surface: SurfaceConfig) -> dict[str, type[Source]]:
-    """Source classes that apply to the relation, are usable, and are not switched off."""
-    return {
-        name: cls
-        for name, cls in sorted(source_classes().items())
-        if scope.relation in cls.relations
-        and (surface.sources[name].enabled if name in surface.sources else cls.enabled)
-        and cls.usable(scope)
-    }
+    return issubclass(cls, ModelSource) and cls.model.trained
 
 
 def declared_features(
     scope: Scope, surface: SurfaceConfig, exclude: Sequence[str] = ()
 ) -> FeatureSet:
-    """The features of a surface: those its tables allow, but none of sources that are off."""
-    off = source_classes().keys() - enabled_sources(scope, surface).keys()
-    columns = [
-        column
-        for name in off
-        for column in (score_column(name), rank_column(name), standard_column(score_column(name)))
-    ]
-    return FeatureSet.of(scope, (*exclude, *columns))
+    """The features of a surface that its tables and its enabled sources allow."""
+    sources = source_features(list(enabled_sources(scope, surface)))
+    return FeatureSet.of(scope, sources, tuple(exclude))
 
 
 def build_pipeline(
     scope: Scope, surface: SurfaceConfig, arrays: Mapping[str, Arrays], *, features: FeatureSet
 ) -> RankingPipeline:
-    """A line over fitted sources.
+    """Return the pipeline over fitted sources.
 
-    ``features`` are declared on the tenant's whole history, so that every window has the
-    same columns; what a window cannot compute is missing there.
+    Args:
+        features: declared on the tenant's whole history, so that every window has the same
+            columns; a value that a window cannot compute is missing there.
     """
     sources, limits = {}, {}
-    for name, cls in enabled_sources(scope, surface).items():
-        if is_trained(cls) and name not in arrays:
-            continue
-        setting = surface.sources.get(name)
-        options = setting.options if setting else {}
-        sources[name] = cls(scope, options, arrays.get(name, {}))
-        limits[name] = (setting.limit if setting else None) or surface.candidates
+    for name, cls in fitted_sources(scope, surface, arrays.keys()).items():
+        sources[name] = cls(scope, source_config(surface, cls), arrays.get(name, {}))
+        limits[name] = surface.sources.get(name, SourceConfig()).limit or surface.candidates
     return RankingPipeline(scope, sources, limits, surface.candidates, features)

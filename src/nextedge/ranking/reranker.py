@@ -1,7 +1,7 @@
-"""Re-ranking: the head of every list in the order of a model that sees both neighbourhoods.
+"""Re-ranking: the head of every list in the order of a model that sees both neighborhoods.
 
-The candidates of the head change places and keep its scores, the best first: what is
-calibrated stays so, and nothing moves between the head and the rest.
+The candidates of the head change positions; the scores of the positions stay, best first. So they
+stay calibrated, and nothing moves between the head and the rest.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ class Reranker:
 
         Args:
             ranked: best first.
-            score: name of the column whose values stay at their places.
+            score: name of the column whose values stay at their positions.
         """
         order = np.arange(len(ranked))
         for row, rows in enumerate(ranked.rows()):
             head = head_of(self.scope, self.model.settings, requests, ranked, row, score)
             if len(head.label):
                 value = self.model.scores(head.neighborhoods, head.head)
-                found = np.argsort(-value, kind="stable")
-                order[rows.start : rows.start + len(found)] = rows.start + found
+                best = np.argsort(-value, kind="stable")
+                order[rows.start : rows.start + len(best)] = rows.start + best
         return ranked.take(order).with_columns(**{score: ranked.columns[score]})
 
     def save(self, directory: Path, served: Scope) -> None:
@@ -80,12 +80,12 @@ def head_of(
     """The first ``depth`` rows of one query as the model sees them.
 
     Args:
-        label: float32[R] of all rows; 0 where none is given.
+        label: float32[R] of all rows; 0 for None.
     """
     start = int(ranked.indptr[row])
     rows = slice(start, min(start + settings.depth, int(ranked.indptr[row + 1])))
-    found = neighborhoods(
+    sampled = neighborhoods(
         scope, int(requests.query[row]), ranked.candidate[rows], requests.now, settings.neighbors
     )
     labels = np.zeros(rows.stop - rows.start, np.float32) if label is None else label[rows]
-    return HeadList(found, head_numbers(ranked.columns[score][rows]), labels)
+    return HeadList(sampled, head_numbers(ranked.columns[score][rows]), labels)

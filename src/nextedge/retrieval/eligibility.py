@@ -1,4 +1,4 @@
-"""Who may be shown to anyone of a batch: known to the release, and passing the request's filters."""
+"""Eligible candidates: recommendable in the release, and passing the request's filters."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from nextedge.graph.propagate import SparseRows
 from nextedge.graph.scope import Scope, cached_per_snapshot
 from nextedge.types import BoolArray, Filter, Requests
 
-_KEPT = 64
-"""Sets of filters whose masks a process keeps; the least recently used goes first."""
+_CACHED_MASKS = 64
+"""Sets of filters whose masks a process caches; the least recently used is dropped first."""
 
 
 def eligible(scope: Scope, requests: Requests) -> BoolArray:
-    """bool[candidates]; not to be written to.
+    """bool[candidates], read-only: whether a candidate is eligible.
 
     Raises:
         InputError: a filter names no column of the candidates, or one that cannot be filtered by.
@@ -29,7 +29,7 @@ def eligible(scope: Scope, requests: Requests) -> BoolArray:
 
 
 def share_eligible(scope: Scope, requests: Requests) -> float:
-    """Share of the known candidates that pass the filters."""
+    """Share of the recommendable candidates that pass the filters."""
     if not requests.filters:
         return 1.0
     return np.count_nonzero(eligible(scope, requests)) / max(_count(scope), 1)
@@ -43,13 +43,13 @@ def _count(scope: Scope) -> int:
 @cached_per_snapshot
 def _masks(scope: Scope) -> Callable[[tuple[Filter, ...]], BoolArray]:
     """The masks of the filters that requests of a snapshot used last."""
-    return lru_cache(_KEPT)(partial(_mask, scope))
+    return lru_cache(_CACHED_MASKS)(partial(_mask, scope))
 
 
 def _mask(scope: Scope, filters: tuple[Filter, ...]) -> BoolArray:
     mask = np.array(scope.recommendable)
-    for each in filters:
-        mask &= _passing(scope.candidate_attributes, each)
+    for condition in filters:
+        mask &= _passing(scope.candidate_attributes, condition)
     return mask
 
 
@@ -71,8 +71,8 @@ def _with_values(column: Category | Tags, wanted: Filter) -> BoolArray:
     sets: SparseRows = column.as_sets()
     size = np.diff(sets.indptr)
     chosen = np.zeros(max(sets.columns, 1), bool)
-    places = {str(value): place for place, value in enumerate(column.values.to_pylist())}
-    chosen[[places[value] for value in wanted.values if value in places]] = True
+    codes = {str(value): code for code, value in enumerate(column.values.to_pylist())}
+    chosen[[codes[value] for value in wanted.values if value in codes]] = True
     row = np.repeat(np.arange(len(size)), size)
     passing = np.zeros(len(size), bool)
     passing[row[chosen[sets.indices]]] = True

@@ -1,10 +1,9 @@
-"""What a place in a source's list is worth: how the merge chooses between sources.
+"""The worth of each rank in each source: it decides how the merge weighs the sources.
 
 Without labels a rank is worth ``1 / (60 + rank)`` in every source (reciprocal rank fusion:
-Cormack, Clarke, Büttcher, SIGIR 2009). With labels it is worth what it turned out to be: the share
-of label queries whose candidate at that rank became an edge, made to fall with the rank and
-turned into log odds of a noisy or (probability fusion: Lillis, Toolan, Collier, Dunnion, SIGIR
-2006). A source that finds what others miss so gets the places that it earns.
+Cormack, Clarke, Büttcher, SIGIR 2009). With labels its worth is measured: the share of label queries
+whose candidate at that rank became an edge, made to fall with the rank and turned into log odds of
+a noisy or (probability fusion: Lillis, Toolan, Collier, Dunnion, SIGIR 2006).
 """
 
 from __future__ import annotations
@@ -21,16 +20,16 @@ from nextedge.types import Candidates, FloatArray, Requests
 
 FILE = "fusion.npz"
 DEPTH = 2048
-"""Ranks that are told apart; those behind are worth as much as the last."""
+"""Ranks with a worth of their own; later ranks have the worth of the last one."""
 FEWEST_HITS = 100
 _FUSION = 60.0
 _TIE = np.float32(1e-5)
-"""Weight of the rank itself where labels say nothing of it."""
+"""Weight of the rank itself, which orders candidates that labels do not tell apart."""
 
 
 @cache
 def reciprocal_ranks() -> FloatArray:
-    """float32[DEPTH], not to be written to: 1 / (60 + rank)."""
+    """float32[DEPTH], read-only: 1 / (60 + rank)."""
     worth = (1.0 / (_FUSION + np.arange(1, DEPTH + 1))).astype(np.float32)
     worth.flags.writeable = False
     return worth
@@ -38,7 +37,7 @@ def reciprocal_ranks() -> FloatArray:
 
 @dataclass(frozen=True, eq=False)
 class Fusion:
-    """float32[DEPTH] per source: the worth of its ranks; reciprocal ranks where it has none."""
+    """float32[DEPTH] per source: the worth of its ranks; empty = reciprocal ranks for all."""
 
     worth: Mapping[str, FloatArray] = field(default_factory=dict)
 
@@ -50,12 +49,12 @@ class Fusion:
         return np.stack([self.worth.get(name, default * _TIE) for name in names])
 
     def save(self, file: Path) -> None:
-        """Write ``.npz``."""
+        """Write an ``.npz`` file."""
         np.savez(file, allow_pickle=False, **{n: np.asarray(v) for n, v in self.worth.items()})
 
     @classmethod
     def load(cls, file: Path) -> Fusion:
-        """Read what ``save`` wrote; a missing file is the default."""
+        """Read the file of ``save``; without one, return the default."""
         if not file.exists():
             return cls()
         with np.load(file, allow_pickle=False) as arrays:
@@ -63,15 +62,17 @@ class Fusion:
 
 
 class FusionLearner:
-    """Counts, batch by batch, what each rank of each source was worth."""
+    """Counts the hits of each rank of each source, batch by batch."""
 
     def __init__(self) -> None:
         self.hits: dict[str, np.ndarray] = {}
         self.lists: dict[str, np.ndarray] = {}
 
-    def add(self, requests: Requests, found: Mapping[str, Candidates], positives: Graph) -> None:
+    def add(
+        self, requests: Requests, retrieved: Mapping[str, Candidates], positives: Graph
+    ) -> None:
         """Count one batch of label queries."""
-        for name, part in found.items():
+        for name, part in retrieved.items():
             hit = positives.contains(requests.query[part.row_query], part.candidate)
             rank = np.minimum(part.position(), DEPTH - 1)
             hits = np.bincount(rank, hit, minlength=DEPTH)
@@ -80,7 +81,7 @@ class FusionLearner:
             self.lists[name] = self.lists.get(name, 0.0) + lists
 
     def fusion(self) -> Fusion:
-        """The worth of every rank; the default where there were too few labels."""
+        """Return the worth of every rank; the default where there are too few labels."""
         if sum(float(hits.sum()) for hits in self.hits.values()) < FEWEST_HITS:
             return Fusion()
         return Fusion({name: self._worth(name) for name in self.hits})

@@ -1,4 +1,4 @@
-"""Merge: the union of all sources' candidates, each keeping every source's score and rank.
+"""Merge: the union of all sources' candidates, with the score and the rank in every source.
 
 The rough order is ``rough(c) = Σ_s worth_s(rank_s(c))`` (see ``fusion``); the best ``limit`` go on
 to the ranker.
@@ -7,6 +7,7 @@ to the ranker.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numba
 import numpy as np
@@ -29,9 +30,9 @@ from nextedge.types import (
 def with_standard_scores(candidates: Candidates) -> Candidates:
     """Every score column again, in standard deviations from its mean over the query's candidates.
 
-    A score's scale differs from query to query (with the length of the history, say), which
-    trees cannot undo; who stands out among the candidates of one query is what ranks them.
-    Absent scores count as 0; where all are equal the column is 0. O(R) a column.
+    A score's scale differs from query to query (with the length of the history, for example), and
+    trees cannot correct that. Absent scores count as 0; where all are equal the column is 0. O(R) a
+    column.
     """
     names = [name for name in candidates.columns if name.endswith("_score")]
     columns = {}
@@ -61,22 +62,22 @@ def _standard(score, indptr, out):  # type: ignore[no-untyped-def]
 
 
 def gather_sources(
-    sources: Mapping[str, Source], limits: Mapping[str, int], requests: Requests
+    sources: Mapping[str, Source[Any]], limits: Mapping[str, int], requests: Requests
 ) -> dict[str, Candidates]:
-    """Each source's own candidates, best first."""
+    """Return each source's candidates, best first."""
     return {name: source.candidates(requests, limits[name]) for name, source in sources.items()}
 
 
 def merge_candidates(
     found: Mapping[str, Candidates], known: BoolArray, limit: int, fusion: Fusion | None = None
 ) -> Candidates:
-    """Union, dedup, rough score, best ``limit`` per query.
+    """Return the union of the sources' candidates: the best ``limit`` per query by rough score.
 
     Args:
         found: per source its candidates, best first, with a ``score``.
-        known: bool[candidates], who may be recommended at all; the rest is left out.
+        known: bool[candidates], whether a candidate is eligible; others are left out.
         limit: most candidates per query after the merge.
-        fusion: what a rank in each source is worth, default reciprocal ranks.
+        fusion: the worth of each rank in each source; default reciprocal ranks.
 
     Returns:
         Candidates ordered by rough score (ties by the smaller candidate), with columns
@@ -137,7 +138,7 @@ def merge_candidates(
 
 @numba.njit(cache=True, nogil=True)
 def _count(block, blocks, bounds, queries, sources, candidate, known, limit, size, seen):  # type: ignore[no-untyped-def]
-    """How many distinct candidates each query keeps: at most the limit."""
+    """Number of distinct candidates of each query, at most the limit."""
     for q in range(block, queries, blocks):
         low, high = bounds[q * sources], bounds[(q + 1) * sources]
         count = 0
@@ -170,7 +171,7 @@ def _merge(  # type: ignore[no-untyped-def]
     total,
     slot,
 ):
-    """``slot`` holds one more than the row of each candidate that is kept, else 0."""
+    """``slot`` is 1 + the row of each chosen candidate, else 0."""
     deepest = worth.shape[1] - 1
     for q in range(block, queries, blocks):
         low, high = bounds[q * sources], bounds[(q + 1) * sources]

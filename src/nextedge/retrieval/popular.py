@@ -1,36 +1,44 @@
-"""Popular candidates: overall, trending, and in the query's own segments."""
+"""Popular candidates: overall, trending, and in the query's segments."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 import numba
 import numpy as np
+from pydantic import Field
 from scipy import sparse
 
+from nextedge.config import Settings
 from nextedge.graph.attributes import Attributes, Category
 from nextedge.graph.csr import Graph
 from nextedge.graph.decay import faded_degrees, history_span
 from nextedge.graph.propagate import SparseRows, keep_best, pair_products, top_products
 from nextedge.graph.scope import Scope
 from nextedge.graph.threads import Scratch, run_blocks
-from nextedge.retrieval.source import Arrays, Options, Source, sparse_arrays, sparse_from_arrays
+from nextedge.retrieval.source import (
+    Arrays,
+    Config,
+    NoConfig,
+    Source,
+    sparse_arrays,
+    sparse_from_arrays,
+)
 from nextedge.schema import ColumnKind
 from nextedge.types import Candidates, FloatArray, IndexArray, Requests
 
 
-class Popular(Source):
-    """Candidates by the number of their edges."""
-
-    name = "popular"
-    reason = "popular"
+class SharedOrder(Source[Config]):
+    """Candidates in one order, the same for all queries."""
 
     @classmethod
-    def fit(cls, scope: Scope, options: Options) -> Arrays:
-        return _ranked(cls.popularity(scope, {**cls.defaults, **options}), scope)
+    @abstractmethod
+    def popularity(cls, scope: Scope, config: Config) -> FloatArray:
+        """float32[candidates]: the values that order the candidates."""
 
     @classmethod
-    def popularity(cls, scope: Scope, options: Options) -> FloatArray:
-        """float32[candidates]: what candidates are ordered by."""
-        return scope.candidate_degree.astype(np.float32)
+    def fit(cls, scope: Scope, config: Config) -> Arrays:
+        return _ranked(cls.popularity(scope, config), scope)
 
     def candidates(self, requests: Requests, limit: int) -> Candidates:
         return first_of_order(
@@ -42,49 +50,72 @@ class Popular(Source):
         return score
 
 
-class Trending(Popular):
-    """Candidates by their edges, each counted 2^(-age / half-life)."""
+class Popular(SharedOrder[NoConfig]):
+    """Candidates by the number of their edges."""
+
+    name = "popular"
+    reason = "popular"
+
+    @classmethod
+    def popularity(cls, scope: Scope, config: NoConfig) -> FloatArray:
+        return scope.candidate_degree.astype(np.float32)
+
+
+class TrendingConfig(Settings):
+    """Settings of the trending source."""
+
+    half_life_share: float = Field(0.03, gt=0)
+    """Half-life of an edge, as a share of the history's span."""
+
+
+class Trending(SharedOrder[TrendingConfig]):
+    """Candidates by their edges, each weighing 2^(-age / half-life)."""
 
     name = "trending"
     reason = "trending"
-    defaults = {"half_life_share": 0.03}
 
     @classmethod
     def usable(cls, scope: Scope) -> bool:
         return scope.timed and scope.graph.edges > 0
 
     @classmethod
-    def popularity(cls, scope: Scope, options: Options) -> FloatArray:
-        half_life = history_span(scope) * float(options["half_life_share"])
+    def popularity(cls, scope: Scope, config: TrendingConfig) -> FloatArray:
+        half_life = history_span(scope) * config.half_life_share
         return decayed_degree(scope, half_life)
 
 
-class Segment(Source):
+class SegmentConfig(Settings):
+    """Settings of the segment source."""
+
+    per_value: int = Field(300, ge=1)
+    """Candidates that are stored for each value."""
+
+
+class Segment(Source[SegmentConfig]):
     """Candidates popular among users who share the query's attribute values.
 
-    For every value (a city, an industry, an age group) the lift-free share of its members'
-    edges that go to the candidate; a query adds up its values.
+    The score is the sum, over the query's values (a city, an industry, an age group), of the share
+    of the value's members' edges that go to the candidate.
     """
 
     name = "segment"
     reason = "popular_in_segment"
-    defaults = {"per_value": 300}
 
     @classmethod
     def usable(cls, scope: Scope) -> bool:
         return bool(_segments(scope.query_attributes)) and scope.graph.edges > 0
 
     @classmethod
-    def fit(cls, scope: Scope, options: Options) -> Arrays:
+    def fit(cls, scope: Scope, config: SegmentConfig) -> Arrays:
         members = value_members(scope.query_attributes, _segments(scope.query_attributes))
-        popular = _most_shared(members, scope.graph, int({**cls.defaults, **options}["per_value"]))
+        popular = _most_shared(members, scope.graph, config.per_value)
         return {**sparse_arrays(popular, "popular"), **sparse_arrays(_as_rows(members), "values")}
 
     def _values(self, requests: Requests) -> SparseRows:
         return take_rows(sparse_from_arrays(self.arrays, "values"), requests.query)
 
     def evidence(self, query: int, candidate: int) -> tuple[str, dict[str, object]] | None:
-        """The value of the query in whose segment the candidate is most popular."""
+        """Return the query's value in whose segment the candidate is most popular."""
         if query < 0:
             return None
         values = sparse_from_arrays(self.arrays, "values")
@@ -120,7 +151,7 @@ class Segment(Source):
 def first_of_order(
     scope: Scope, requests: Requests, order: IndexArray, score: FloatArray, limit: int
 ) -> Candidates:
-    """The first candidates of one order that is the same for all, without the excluded."""
+    """Return the first candidates of an order that all queries share, without excluded ones."""
     indptr, excluded = scope.excluded(requests)
     size = np.zeros(len(requests), np.int64)
     found = np.empty((len(requests), min(limit, len(order))), np.int32)
@@ -168,7 +199,7 @@ def _ranked(score: FloatArray, scope: Scope) -> Arrays:
 
 
 def _segments(attributes: Attributes) -> list[str]:
-    """Category columns whose values are shared by enough users to have a popularity."""
+    """Category columns whose values have five users or more on average."""
     names = []
     for name in attributes.of_kind(ColumnKind.CATEGORY):
         column = attributes.columns[name]
@@ -200,7 +231,8 @@ def _as_rows(matrix: sparse.csr_matrix) -> SparseRows:
 def _most_shared(members: sparse.csr_matrix, graph: Graph, n: int) -> SparseRows:
     """For every value the n candidates with the largest share of its members' edges, best first.
 
-    The share is of ten edges more, so that few edges make none. Ties go to the smaller candidate.
+    Ten edges are added to the total, so that a value with few edges has small shares. Ties go to the
+    smaller candidate.
     """
     of_value = members.T.tocsr()
     values = of_value.shape[0]
@@ -251,7 +283,7 @@ def _share(  # type: ignore[no-untyped-def]
 
 
 def take_rows(rows: SparseRows, query: IndexArray) -> SparseRows:
-    """The rows of the given queries; unknown queries get an empty one."""
+    """Return the rows of the given queries; an unknown query has an empty row."""
     known = query >= 0
     start = np.where(known, rows.indptr[np.maximum(query, 0)], 0)
     size = np.where(known, rows.indptr[np.maximum(query, 0) + 1] - start, 0)

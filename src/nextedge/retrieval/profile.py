@@ -1,46 +1,54 @@
-"""Candidates who share attribute values with the query, weighted by what the graph shows.
+"""Candidates that share attribute values with the query, weighted by homophily in the graph.
 
-Every value of every category and tag column is a node; a column weighs as much as sharing
-one of its values raises the odds of an edge (its homophily lift in the tenant's own graph),
-and a value as much as it is rare.
+The weight of a column is its homophily lift: how much sharing one of its values raises the odds of
+an edge in the tenant's graph. Rare values weigh more.
 """
 
 from __future__ import annotations
 
 import numpy as np
+from pydantic import Field
 from scipy import sparse
 
+from nextedge.config import Settings
 from nextedge.graph.attributes import Attributes
 from nextedge.graph.propagate import SparseRows, pair_products, top_products
 from nextedge.graph.scope import Scope
 from nextedge.retrieval.popular import take_rows, value_members
-from nextedge.retrieval.source import Arrays, Options, Source, sparse_arrays, sparse_from_arrays
+from nextedge.retrieval.source import Arrays, Source, sparse_arrays, sparse_from_arrays
 from nextedge.schema import ColumnKind
 from nextedge.types import CONNECTS, Candidates, FloatArray, Requests
 
 
-class Profile(Source):
-    """People with the same school, company, skills, …; needs no edge of the query."""
+class ProfileConfig(Settings):
+    """Settings of the profile source."""
+
+    member_cap: int = Field(20_000, ge=1)
+    """Values that more users have do not count."""
+    sample_edges: int = Field(200_000, ge=1)
+    """Edges that measure how much a column counts."""
+
+
+class Profile(Source[ProfileConfig]):
+    """People with the same school, company, skills, …; the query needs no edge."""
 
     name = "profile"
     relations = (CONNECTS,)
     reason = "similar_profile"
-    defaults = {"member_cap": 20_000, "sample_edges": 200_000}
 
     @classmethod
     def usable(cls, scope: Scope) -> bool:
         return bool(_columns(scope.query_attributes)) and scope.graph.edges > 0
 
     @classmethod
-    def fit(cls, scope: Scope, options: Options) -> Arrays:
-        settings = {**cls.defaults, **options}
+    def fit(cls, scope: Scope, config: ProfileConfig) -> Arrays:
         weighted, members = [], []
         for name in _columns(scope.query_attributes):
             sets = value_members(scope.query_attributes, [name])
-            lift = homophily(scope, sets, int(settings["sample_edges"]))
+            lift = homophily(scope, sets, config.sample_edges)
             size = np.asarray(sets.sum(axis=0)).ravel()
             rarity = np.log1p(sets.shape[0] / np.maximum(size, 1.0))
-            rarity[size > int(settings["member_cap"])] = 0.0
+            rarity[size > config.member_cap] = 0.0
             weighted.append(sets @ sparse.diags(lift * rarity))
             members.append(sets)
         rows = _rows(sparse.hstack(weighted, format="csr"))

@@ -1,33 +1,43 @@
 """Candidates by a random walk with restart over the tenant's graph of every relation.
 
-The walk moves over connections and engagements alike (users and items are nodes of one
-graph), so that it reaches people through shared items and items through people.
+The walk of ``combined_walk`` follows connections and engagements alike: users and items are nodes of
+one graph, so it reaches people through shared items, and items through people.
 """
 
 from __future__ import annotations
 
 import numpy as np
+from pydantic import Field
 
+from nextedge.config import Settings
 from nextedge.graph.csr import build_graph
 from nextedge.graph.random_walk import pair_walk, top_walk
 from nextedge.graph.scope import Scope
-from nextedge.retrieval.source import Arrays, Options, Source
+from nextedge.retrieval.source import Arrays, Source
 from nextedge.types import Candidates, FloatArray, Requests
 
 
-class RandomWalk(Source):
+class RandomWalkConfig(Settings):
+    """Settings of a random walk."""
+
+    restart: float = Field(0.3, gt=0, le=1)
+    """Chance of every step to go back to the query."""
+    tolerance: float = Field(1e-6, gt=0)
+    """Residual mass per edge at which a node is not expanded further."""
+
+
+class RandomWalk(Source[RandomWalkConfig]):
     """Personalised PageRank over the edges of the predicted relation."""
 
     name = "random_walk"
     reason = "close_in_network"
-    defaults = {"restart": 0.3, "tolerance": 1e-6}
 
     @classmethod
     def usable(cls, scope: Scope) -> bool:
         return scope.graph.edges > 0
 
     @classmethod
-    def fit(cls, scope: Scope, options: Options) -> Arrays:
+    def fit(cls, scope: Scope, config: RandomWalkConfig) -> Arrays:
         if scope.relation.self_typed:
             return {}
         return _union_graph(scope, connections=False)
@@ -53,8 +63,8 @@ class RandomWalk(Source):
             exclude=(excluded_indptr, excluded + np.int32(offset)),
             low=offset,
             high=offset + self.scope.graph.targets,
-            restart=float(self.options["restart"]),
-            tolerance=float(self.options["tolerance"]),
+            restart=self.config.restart,
+            tolerance=self.config.tolerance,
         )
         return Candidates(found.indptr, found.candidate - np.int32(offset), found.columns)
 
@@ -66,8 +76,8 @@ class RandomWalk(Source):
             requests.query,
             candidates.indptr,
             candidates.candidate + np.int32(self._offset),
-            restart=float(self.options["restart"]),
-            tolerance=float(self.options["tolerance"]),
+            restart=self.config.restart,
+            tolerance=self.config.tolerance,
         )
 
 
@@ -82,7 +92,7 @@ class CombinedWalk(RandomWalk):
         return scope.snapshot.connections.edges > 0 and scope.snapshot.engagements.edges > 0
 
     @classmethod
-    def fit(cls, scope: Scope, options: Options) -> Arrays:
+    def fit(cls, scope: Scope, config: RandomWalkConfig) -> Arrays:
         return _union_graph(scope, connections=True)
 
 

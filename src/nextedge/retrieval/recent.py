@@ -1,16 +1,16 @@
-"""Candidates who came or were active most recently: gives the new a first chance."""
+"""Candidates that joined or were active most recently: new ones get a first chance."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from nextedge.graph.scope import Scope
-from nextedge.retrieval.popular import Popular
-from nextedge.retrieval.source import Options
+from nextedge.retrieval.popular import SharedOrder
+from nextedge.retrieval.source import NoConfig
 from nextedge.types import FloatArray
 
 
-class Recent(Popular):
+class Recent(SharedOrder[NoConfig]):
     """Candidates by the time of their latest edge, or of their arrival."""
 
     name = "recent"
@@ -21,7 +21,7 @@ class Recent(Popular):
         return scope.timed
 
     @classmethod
-    def popularity(cls, scope: Scope, options: Options) -> FloatArray:
+    def popularity(cls, scope: Scope, config: NoConfig) -> FloatArray:
         latest = np.zeros(scope.graph.targets, np.int64)
         np.maximum.at(latest, scope.graph.indices, scope.graph.last)
         created = scope.candidate_attributes.instant("created_at")

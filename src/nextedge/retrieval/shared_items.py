@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
+from nextedge.config import Settings
 from nextedge.graph.scope import Scope
-from nextedge.graph.two_hop import bipartite_pair_scores, top_bipartite
+from nextedge.graph.two_hop import Score, bipartite_pair_scores, top_bipartite
 from nextedge.retrieval.source import Source
 from nextedge.types import CONNECTS, Candidates, FloatArray, Requests
 
 
-class SharedItems(Source):
+class SharedItemsConfig(Settings):
+    """Settings of the shared-items source."""
+
+    min_common: int = Field(1, ge=0)
+    """Fewest common items of a candidate."""
+    score: Score = "resource_allocation"
+    """Neighborhood score that orders the candidates."""
+    hub_cap: int = Field(5000, ge=0)
+    """Items with more edges than this are not walked through; 0 = all are."""
+
+
+class SharedItems(Source[SharedItemsConfig]):
     """People through the items that both engage with (the same places, films, groups)."""
 
     name = "shared_items"
     relations = (CONNECTS,)
     reason = "shared_items"
-    defaults = {"min_common": 1, "score": "resource_allocation", "hub_cap": 5000}
 
     @classmethod
     def usable(cls, scope: Scope) -> bool:
@@ -22,33 +35,27 @@ class SharedItems(Source):
 
     def candidates(self, requests: Requests, limit: int) -> Candidates:
         forward, backward = self.scope.snapshot.engagements, self.scope.snapshot.engaged_by
-        connections, options = self.scope.graph, self.options
+        connections, config = self.scope.graph, self.config
         found = top_bipartite(
-            forward.indptr,
-            forward.indices,
-            backward.indptr,
-            backward.indices,
+            forward.adjacency,
+            backward.adjacency,
             requests.query,
             n=limit,
-            min_common=int(options["min_common"]),
-            score=str(options["score"]),
-            hub_cap=int(options["hub_cap"]) or None,
-            exclude=(connections.indptr, connections.indices),
+            min_common=config.min_common,
+            score=config.score,
+            hub_cap=config.hub_cap or None,
+            exclude=connections.adjacency,
         )
-        return Candidates(
-            found.indptr, found.candidate, {"score": getattr(found, str(options["score"]))}
-        )
+        return Candidates(found.indptr, found.candidate, {"score": getattr(found, config.score)})
 
     def pair_scores(self, requests: Requests, candidates: Candidates) -> FloatArray:
         forward, backward = self.scope.snapshot.engagements, self.scope.snapshot.engaged_by
         found = bipartite_pair_scores(
-            forward.indptr,
-            forward.indices,
-            backward.indptr,
-            backward.indices,
+            forward.adjacency,
+            backward.adjacency,
             requests.query,
             candidates.indptr,
             candidates.candidate,
         )
-        score: FloatArray = getattr(found, str(self.options["score"]))
+        score: FloatArray = getattr(found, self.config.score)
         return score

@@ -1,4 +1,4 @@
-"""What a candidate source is, what it may read, and how sources are found by name."""
+"""The contract of a candidate source, and its arrays in a release."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import copy
 import os
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar, Generic, TypeVar
 
 import numpy as np
 
-from nextedge.discovery import import_modules, named_subclasses
+from nextedge.config import Configurable, Settings
 from nextedge.graph.propagate import SparseRows
 from nextedge.graph.scope import Scope
 from nextedge.storage.arrays import mapped
@@ -20,66 +19,67 @@ from nextedge.storage.files import writing
 from nextedge.types import CONNECTS, ENGAGES, Candidates, FloatArray, Relation, Requests
 
 Arrays = dict[str, np.ndarray]
-Options = Mapping[str, Any]
 
 
-class Source(ABC):
-    """A candidate source: for each query the candidates it proposes, with a score.
+class NoConfig(Settings):
+    """Settings of a source that has none."""
 
-    A new source is one file in this package with one subclass: it is found by its ``name``.
-    ``fit`` reads the snapshot once per release and returns the arrays that requests need.
+
+Config = TypeVar("Config", bound=Settings)
+
+
+class Source(ABC, Configurable[Config], Generic[Config]):
+    """A candidate source: the candidates that it proposes for each query, with a score.
+
+    A new source is one file in this package, or in one that offers it by the entry point group
+    ``nextedge.sources``: a subclass with a ``name``, whose type parameter is the class of its
+    settings. A model needs no source: it is one (see ``model_source``).
     """
 
     name: ClassVar[str]
     relations: ClassVar[tuple[Relation, ...]] = (CONNECTS, ENGAGES)
-    defaults: ClassVar[Options] = {}
+    """The relations whose candidates it proposes."""
     enabled: ClassVar[bool] = True
-    """Whether it runs where the configuration says nothing of it."""
+    """Whether it runs where the configuration does not name it."""
     reason: ClassVar[str]
-    """Reason code given when this source ranked a recommendation best."""
+    """Code of the reason for a recommendation that this source ranks best."""
 
-    def __init__(self, scope: Scope, options: Options, arrays: Arrays) -> None:
+    def __init__(self, scope: Scope, config: Config, arrays: Arrays) -> None:
         self.scope = scope
-        self.options = {**self.defaults, **options}
+        self.config = config
         self.arrays = arrays
 
-    def over(self, scope: Scope) -> Source:
-        """The same source, as it was fitted, over other edges of the same entities."""
+    def over(self, scope: Scope) -> Source[Config]:
+        """Return the same source, as it was fitted, over other edges of the same entities."""
         other = copy.copy(self)
         other.scope = scope
         return other
 
     @classmethod
     def usable(cls, scope: Scope) -> bool:
-        """Whether the tenant's tables hold what this source reads."""
+        """Whether the tenant's tables have what this source reads."""
         return True
 
     @classmethod
-    def fit(cls, scope: Scope, options: Options) -> Arrays:
-        """Arrays to keep with the release; none by default."""
+    def fit(cls, scope: Scope, config: Config) -> Arrays:
+        """Return the arrays that requests need, computed once for a release; none by default."""
         return {}
 
     @abstractmethod
     def candidates(self, requests: Requests, limit: int) -> Candidates:
-        """At most ``limit`` candidates per query, best first, with a float32 ``score``."""
+        """Return at most ``limit`` candidates per query, best first, with a float32 ``score``."""
 
     def evidence(self, query: int, candidate: int) -> tuple[str, dict[str, object]] | None:
-        """What made this source propose a candidate, in words and as values, where it can say."""
+        """Why this source proposes a candidate, as a sentence and as values; None if unknown."""
         return None
 
     @abstractmethod
     def pair_scores(self, requests: Requests, candidates: Candidates) -> FloatArray:
-        """float32[R]: this source's score of given pairs, 0 where it has none."""
-
-
-def source_classes() -> dict[str, type[Source]]:
-    """Every source in ``nextedge.retrieval``, by name; discovered, never listed."""
-    import_modules("nextedge.retrieval")
-    return named_subclasses(Source)  # type: ignore[type-abstract]
+        """float32[R]: this source's score of the given pairs, 0 where it has none."""
 
 
 def sparse_from_arrays(arrays: Arrays, prefix: str) -> SparseRows:
-    """Sparse rows kept by ``sparse_arrays``."""
+    """Sparse rows from the arrays of ``sparse_arrays``."""
     return SparseRows(
         arrays[f"{prefix}_indptr"],
         arrays[f"{prefix}_indices"],
@@ -89,7 +89,7 @@ def sparse_from_arrays(arrays: Arrays, prefix: str) -> SparseRows:
 
 
 def sparse_arrays(rows: SparseRows, prefix: str) -> Arrays:
-    """Sparse rows as named arrays, to be kept with a release."""
+    """Sparse rows as named arrays of a source."""
     return {
         f"{prefix}_indptr": rows.indptr,
         f"{prefix}_indices": rows.indices,
@@ -106,7 +106,7 @@ def save_arrays(arrays: Arrays, folder: Path) -> None:
         try:
             for part, values in arrays.items():
                 np.save(partial / f"{part}.npy", values)
-            shutil.rmtree(folder, ignore_errors=True)  # by a task that was tried again
+            shutil.rmtree(folder, ignore_errors=True)  # left by an earlier try of the same task
             os.replace(partial, folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)

@@ -6,59 +6,64 @@ Adamic, Adar: "Friends and Neighbors on the Web", Social Networks 25(3), 2003.
 from __future__ import annotations
 
 import numpy as np
+from pydantic import Field
 
+from nextedge.config import Settings
 from nextedge.graph.scope import Scope
-from nextedge.graph.two_hop import pair_scores, top_two_hop
+from nextedge.graph.two_hop import Score, pair_scores, top_two_hop
 from nextedge.graph.wedge_join import WedgeJoin
 from nextedge.retrieval.source import Source
 from nextedge.types import CONNECTS, Candidates, FloatArray, Requests
 
 FOUND = "found_"
-"""Prefix of the arrays that hold what was found before: ``query`` ascending, and ``indptr``,
+"""Prefix of the arrays with candidates that an engine joined: ``query`` ascending, and ``indptr``,
 ``candidate`` and ``score`` of their candidates, best first."""
 
 
-class TwoHop(Source):
+class TwoHopConfig(Settings):
+    """Settings of the two-hop source."""
+
+    min_common: int = Field(1, ge=0)
+    """Fewest common neighbors of a candidate."""
+    score: Score = "adamic_adar"
+    """Neighborhood score that orders the candidates."""
+    hub_cap: int = Field(0, ge=0)
+    """Neighbors with more edges than this are not walked through; 0 = all are."""
+
+
+class TwoHop(Source[TwoHopConfig]):
     """People who share connections with the query."""
 
     name = "two_hop"
     relations = (CONNECTS,)
     reason = "mutual_connections"
-    defaults = {"min_common": 1, "score": "adamic_adar", "hub_cap": 0}
 
     @classmethod
     def usable(cls, scope: Scope) -> bool:
         return scope.snapshot.connections.edges > 0
 
     def join(self, limit: int) -> WedgeJoin:
-        """What it asks of a graph, as an engine joins it."""
-        options = self.options
-        return WedgeJoin(
-            limit,
-            int(options["min_common"]),
-            str(options["score"]),
-            int(options["hub_cap"]) or None,
-        )
+        """The same candidates as a join, which an engine runs."""
+        config = self.config
+        return WedgeJoin(limit, config.min_common, config.score, config.hub_cap or None)
 
     def candidates(self, requests: Requests, limit: int) -> Candidates:
         if f"{FOUND}query" in self.arrays:
             return self._found(requests).head(limit)
-        graph, options = self.scope.graph, self.options
+        graph, config = self.scope.graph, self.config
         found = top_two_hop(
             graph.indptr,
             graph.indices,
             requests.query,
             n=limit,
-            min_common=int(options["min_common"]),
-            score=str(options["score"]),
-            hub_cap=int(options["hub_cap"]) or None,
+            min_common=config.min_common,
+            score=config.score,
+            hub_cap=config.hub_cap or None,
         )
-        return Candidates(
-            found.indptr, found.candidate, {"score": getattr(found, str(options["score"]))}
-        )
+        return Candidates(found.indptr, found.candidate, {"score": getattr(found, config.score)})
 
     def _found(self, requests: Requests) -> Candidates:
-        """What was found before for queries that are all among those."""
+        """Candidates of the join, which has all of the queries."""
         query, indptr, candidate, score = (
             self.arrays[f"{FOUND}{name}"] for name in ("query", "indptr", "candidate", "score")
         )
@@ -73,5 +78,5 @@ class TwoHop(Source):
         found = pair_scores(
             graph.indptr, graph.indices, requests.query, candidates.indptr, candidates.candidate
         )
-        score: FloatArray = getattr(found, str(self.options["score"]))
+        score: FloatArray = getattr(found, self.config.score)
         return score

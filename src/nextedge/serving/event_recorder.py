@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 
 from nextedge.config import Config
-from nextedge.data.erased_users import Forgotten
+from nextedge.data.erased_users import ErasedUsers
 from nextedge.errors import EventError, LiveStateError, NoReleaseError
 from nextedge.events.event import Event
 from nextedge.events.ingest import CheckedEvents, Ingest, Raw, Recorded
@@ -25,7 +25,7 @@ class EventRecorder:
     def __init__(self, config: Config, live: LiveState, active: ActiveReleases) -> None:
         self.live = live
         self.active = active
-        self._ingest = Ingest(config, Forgotten(config.state_path), self._unknown_users)
+        self._ingest = Ingest(config, ErasedUsers(config.state_path), self._unknown_users)
 
     def record(self, events: Raw | Iterable[Raw]) -> int:
         """Store events durably; returns how many were new.

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from nextedge.data.erased_users import Forgotten
+from nextedge.data.erased_users import ErasedUsers
 from nextedge.events.event import Event
 from nextedge.events.logs.log import LiveLog
 from nextedge.events.request_log import RequestLog
@@ -51,7 +51,7 @@ def forget(
         StorageError: the disk refuses, or another process did not let go of a file in time.
     """
     with releases.building(), writing(state):
-        Forgotten(state).add(user_id)
+        ErasedUsers(state).add(user_id)
         releases.announce_forgotten()
         erased = erase_from_releases(releases, user_id)
         releases.clear_work()

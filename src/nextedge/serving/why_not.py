@@ -13,6 +13,7 @@ import numpy as np
 
 from nextedge.errors import UnknownItemError, UnknownUserError
 from nextedge.events.state.overlay import Overlay
+from nextedge.policy.lists import category_codes
 from nextedge.ranking.pipeline import SCORE
 from nextedge.retrieval.eligibility import eligible
 from nextedge.retrieval.merge import gather_sources
@@ -101,7 +102,7 @@ class _Path:
                     f"unknown {'user' if error is UnknownUserError else 'item'} {given!r}: "
                     f"not in release {release.id}"
                 )
-        request = prepare(release, overlay, [user_id], question)
+        request = prepare(release, self.surface, overlay, [user_id], question)
         self.requests: Requests = request.requests
         self.hidden = request.hidden
         self.shown_before = set(request.recently_shown(0).tolist())
@@ -194,7 +195,7 @@ class _Path:
     def _ruled(self) -> tuple[str, str]:
         policy, rank = self.surface.settings.policy, self.details["rank"]
         for name, most in policy.max_per.items():
-            codes = self.surface.policy.codes(name)
+            codes = category_codes(self.surface.line.scope, name)
             alike = int((codes[self.chosen.candidate] == codes[self.candidate]).sum())
             if codes[self.candidate] >= 0 and alike >= most:
                 return (

@@ -1,8 +1,8 @@
 """Objects under one URL of S3, Google Cloud Storage or Azure, by one library (obstore).
 
-Endpoint and credentials come from the environment, as the stores' own tools read them; none is
-in a configuration, and none is in a message. What is written whole is seen whole or not at all;
-``create`` and ``replace`` are decided by the store, so that of two writers one is told it lost.
+Endpoint and credentials come from the environment, as the stores' own tools read them; no
+configuration and no message has any. Readers see an object whole or not at all. The store decides
+``create`` and ``replace``, so that one of two writers gets None.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ _PARTS_AT_ONCE = 2
 
 @dataclass(frozen=True)
 class Version:
-    """Which state of an object was read or written, as its store tells them apart."""
+    """The state of an object that was read or written, as its store names it."""
 
     etag: str | None
     number: str | None = None
 
     @classmethod
-    def of(cls, found: Mapping[str, Any]) -> Version:
-        """Of what the library says of an object."""
-        return cls(found.get("e_tag"), found.get("version"))
+    def of(cls, metadata: Mapping[str, Any]) -> Version:
+        """The version in the library's metadata of an object."""
+        return cls(metadata.get("e_tag"), metadata.get("version"))
 
 
 @dataclass(frozen=True)
@@ -76,10 +76,10 @@ class Bucket:
 
     Args:
         url: ``s3://bucket/prefix``, ``gs://…`` or ``az://container/prefix``.
-        seconds: for how long a request that fails is tried again.
+        seconds: how long a failing request is repeated.
 
     Raises:
-        ConfigError: it is no such URL.
+        ConfigError: the URL is no bucket's.
         MissingDependencyError: the library is not installed.
     """
 
@@ -91,7 +91,7 @@ class Bucket:
         self._opened: ObjectStore | None = None
 
     def brief(self) -> Bucket:
-        """The same objects, by requests that give up soon."""
+        """The same objects, by requests that fail sooner."""
         return Bucket(self.url, BRIEF_SECONDS)
 
     @property
@@ -105,116 +105,116 @@ class Bucket:
         """A small object, or None where there is none.
 
         Args:
-            unless: the version that is known; it is not sent again.
+            unless: a known version, which the store does not send again.
 
         Raises:
-            Unchanged: the object is of the version that is known.
+            Unchanged: the object is of this version.
             BucketError: the store refuses or is not reached.
         """
         from obstore.exceptions import NotModifiedError
 
         options = {"if_none_match": unless.etag} if unless and unless.etag else None
         try:
-            with self._told(name, "read"):
-                found = self._store.get(name, options=options)
-                return Blob(bytes(found.bytes()), Version.of(found.meta))
+            with self._errors(name, "read"):
+                answer = self._store.get(name, options=options)
+                return Blob(bytes(answer.bytes()), Version.of(answer.meta))
         except NotModifiedError:
             raise Unchanged(name) from None
         except FileNotFoundError:
             return None
 
     def write(self, name: str, data: bytes) -> Version:
-        """Write a small object, whether there is one or not."""
-        with self._told(name, "written"):
+        """Write a small object, over any that exists."""
+        with self._errors(name, "written"):
             return Version.of(self._store.put(name, data))
 
     def create(self, name: str, data: bytes) -> Version | None:
-        """Write an object that is not there; None where it is, and stays."""
+        """Write a new object; None where one exists, which stays."""
         from obstore.exceptions import AlreadyExistsError
 
         try:
-            with self._told(name, "written"):
+            with self._errors(name, "written"):
                 return Version.of(self._store.put(name, data, mode="create"))
         except AlreadyExistsError:
-            return self._mine(name, data)
+            return self._version_of(name, data)
 
     def replace(self, name: str, data: bytes, known: Version) -> Version | None:
-        """Write an object over the version that is known; None where it is another by now."""
+        """Write an object over a known version; None where the version is another by now."""
         from obstore.exceptions import PreconditionError
 
-        given = {"e_tag": known.etag, "version": known.number}
-        mode = {name: value for name, value in given.items() if value is not None}
+        versions = {"e_tag": known.etag, "version": known.number}
+        mode = {name: value for name, value in versions.items() if value is not None}
         try:
-            with self._told(name, "written"):
+            with self._errors(name, "written"):
                 return Version.of(self._store.put(name, data, mode=mode))
         except PreconditionError:
-            return self._mine(name, data)
+            return self._version_of(name, data)
         except FileNotFoundError:  # it was deleted meanwhile
             return None
 
-    def _mine(self, name: str, data: bytes) -> Version | None:
-        """The version of what stands there if it is ``data``.
+    def _version_of(self, name: str, data: bytes) -> Version | None:
+        """The version of the object if its content is ``data``.
 
-        A request may be done though its answer was lost; made again, it meets its own work.
-        Writers that must be told apart write something that differs.
+        Writers that must be told apart write content that differs.
         """
-        found = self.read(name)
-        return found.version if found is not None and found.data == data else None
+        # a request may succeed though its answer was lost: repeated, it meets its own object
+        blob = self.read(name)
+        return blob.version if blob is not None and blob.data == data else None
 
     def entries(self, prefix: str) -> list[Entry]:
         """All objects below a prefix (without a slash at its end), by name."""
-        with self._told(prefix, "listed"):
-            found = [
-                Entry(each["path"], each["size"], Version.of(each), each["last_modified"])
+        with self._errors(prefix, "listed"):
+            entries = [
+                Entry(row["path"], row["size"], Version.of(row), row["last_modified"])
                 for chunk in self._store.list(prefix, chunk_size=1000)
-                for each in chunk
+                for row in chunk
             ]
-        return sorted(found, key=lambda entry: entry.name)
+        return sorted(entries, key=lambda entry: entry.name)
 
     def delete(self, names: Iterable[str]) -> None:
-        """Delete objects; those that are gone are no fault."""
+        """Delete objects; missing ones are no error."""
         doomed = list(names)
         if not doomed:
             return
-        with self._told(doomed[0], "deleted"):
+        with self._errors(doomed[0], "deleted"):
             try:
                 self._store.delete(doomed)
-            except FileNotFoundError:  # some stores end at one that is gone
+            except FileNotFoundError:  # some stores stop at a missing one
                 for name in doomed:
                     with contextlib.suppress(FileNotFoundError):
                         self._store.delete(name)
 
     def modified(self, name: str) -> datetime | None:
-        """When an object was written, by the clock of the store; None where there is none."""
-        found = self.entry(name)
-        return None if found is None else found.modified
+        """The time of an object's last write, by the store's clock; None where there is none."""
+        entry = self.entry(name)
+        return None if entry is None else entry.modified
 
     def entry(self, name: str) -> Entry | None:
-        """What a listing says of one object; None where there is none."""
+        """One object as a listing has it; None where there is none."""
         try:
-            with self._told(name, "read"):
-                found = self._store.head(name)
+            with self._errors(name, "read"):
+                head = self._store.head(name)
         except FileNotFoundError:
             return None
-        return Entry(name, found["size"], Version.of(found), found["last_modified"])
+        return Entry(name, head["size"], Version.of(head), head["last_modified"])
 
     def now(self) -> datetime:
-        """The clock of the store: clocks of machines differ. Costs three requests."""
+        """The time by the store's clock, as clocks of machines differ; costs three requests."""
         name = f"clock/{secrets.token_hex(8)}"
         self.write(name, b"")
-        found = self.modified(name)
+        time_written = self.modified(name)
         self.delete([name])
-        if found is None:
+        if time_written is None:
             raise BucketError(f"{self.url}/{name}: was written and is not there")
-        return found
+        return time_written
 
     def upload(self, name: str, path: Path) -> None:
-        """Put a file into an object, in parts where it is large; at most 16 MB are in memory."""
-        with self._told(name, "written"):
+        """Upload a file, in parts where it is large; at most 16 MB are in memory."""
+        with self._errors(name, "written"):
             self._store.put(name, path, chunk_size=_PART, max_concurrency=_PARTS_AT_ONCE)
 
     def download(self, name: str, path: Path) -> str:
-        """Put an object into a file; returns the SHA-256 of its bytes.
+        """Download an object; returns the SHA-256 of its bytes.
 
         Raises:
             BucketError: there is none, or the store refuses.
@@ -233,11 +233,11 @@ class Bucket:
 
     def _download(self, name: str, path: Path) -> str:
         digest = hashlib.sha256()
-        with self._told(name, "read"):
+        with self._errors(name, "read"):
             stream = iter(self._store.get(name).stream(min_chunk_size=_PART))
         with writing(path), path.open("wb") as file:
             while True:
-                with self._told(name, "read"):
+                with self._errors(name, "read"):
                     part = next(stream, None)
                 if part is None:
                     return digest.hexdigest()
@@ -245,8 +245,8 @@ class Bucket:
                 file.write(part)
 
     @contextlib.contextmanager
-    def _told(self, name: str, what: str) -> Iterator[None]:
-        """Say the library's errors in words; those that are answers pass."""
+    def _errors(self, name: str, what: str) -> Iterator[None]:
+        """Raise the library's errors as BucketError; those that are answers pass."""
         from obstore.exceptions import (
             AlreadyExistsError,
             BaseError,

@@ -1,12 +1,6 @@
-"""Tell DuckDB's errors of the disk it writes to from errors of what it reads."""
+"""Tell DuckDB's errors of writing from those of reading."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
-
 
 _REFUSED_WORDS = (
     "no space left",
@@ -21,5 +15,5 @@ _REFUSED_WORDS = (
 
 
 def refuses_writing(error: Exception) -> bool:
-    """Whether an error of DuckDB's is about the disk it writes to, not about what it reads."""
+    """Whether an error of DuckDB is about the disk it writes to, not about the data it reads."""
     return any(word in str(error).lower() for word in _REFUSED_WORDS)

@@ -1,4 +1,4 @@
-"""What a store's library says of a failure, in words that name the object and what to do."""
+"""Errors of object stores as messages that name the object and the remedy."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ CREDENTIALS = {
     "gs": "GOOGLE_APPLICATION_CREDENTIALS",
     "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
 }
+_NO_CREDENTIALS = (
+    *("169.254.169.254", "/latest/api/token", "metadata.google.internal", "/oauth2/token"),
+    *("No credentials", "MissingToken"),
+)
+"""Parts of errors that come of asking a cloud machine's own server for credentials."""
 _ENDPOINT = {
     "s3": "AWS_ENDPOINT_URL (http:// also needs AWS_ALLOW_HTTP=true) and AWS_REGION",
     "gs": "the network",
@@ -20,20 +25,12 @@ _ENDPOINT = {
 
 
 def fault(where: str, what: str, error: Exception) -> BucketError:
-    """What the library says, in words that name the object and what to do."""
+    """The error of an object, with a message that names the remedy."""
     scheme = where.partition("://")[0]
     name = type(error).__name__
     if names_no_bucket(error):
         return BucketError(f"{where}: there is no such bucket; create it, or correct its name")
-    if _says(
-        error,
-        "169.254.169.254",
-        "/latest/api/token",
-        "metadata.google.internal",
-        "/oauth2/token",
-        "No credentials",
-        "MissingToken",
-    ):
+    if _says(error, *_NO_CREDENTIALS):
         return BucketError(
             f"{where}: cannot be {what}: no credentials were found; set {CREDENTIALS.get(scheme)}"
         )
@@ -67,7 +64,7 @@ def fault(where: str, what: str, error: Exception) -> BucketError:
 
 
 def names_no_bucket(error: Exception) -> bool:
-    """Whether it is the bucket that is not there, and not one object."""
+    """Whether the bucket is missing, not one object."""
     return _says(error, "NoSuchBucket", "ContainerNotFound", "bucket does not exist")
 
 
@@ -87,6 +84,6 @@ def _code(error: Exception) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """What the library says first, without the query of a URL, where a signature may stand."""
+    """The first line of an error, without the query of a URL, which may have a signature."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return re.sub(r"\?\S+", "", line)[:300]

@@ -1,4 +1,4 @@
-"""Where a table lies: the forms of a location, taken apart once.
+"""Locations of tables: their forms, parsed once.
 
 ===========================================  =================================================
 ``users.parquet``, ``/data/users.csv.gz``    a file, relative to the configuration's folder
@@ -55,17 +55,17 @@ class DatabaseTable:
     kind: str
     url: str
     table: str
-    shown: str
+    public_url: str
 
 
 Location = Files | DatabaseTable
 
 
 def parse_location(location: str, base: Path) -> Location:
-    """Take a location apart and find the files that it names.
+    """Parse a location and find its files.
 
     Raises:
-        DataError: nothing is there, the format is not known, or a URL names no table.
+        DataError: there is no file, its format is unknown, or a URL names no table.
     """
     scheme = location.split("://", 1)[0] if "://" in location else ""
     if scheme in _DATABASES:
@@ -75,8 +75,8 @@ def parse_location(location: str, base: Path) -> Location:
     return _find_files(location.removeprefix("file://"), base)
 
 
-def shown(location: str) -> str:
-    """The location as it may be printed: a URL without its password."""
+def public_url(location: str) -> str:
+    """The location for messages: a URL without its password."""
     if "://" not in location:
         return location
     parts = urlsplit(_SECRET.sub(r"\1***", location))
@@ -92,7 +92,7 @@ def format_of(path: str) -> str:
         if path.lower().endswith(suffix):
             return name
     raise DataError(
-        f"{shown(path)}: format not known by its name; expected one of {', '.join(FILE_SUFFIXES)}, "
+        f"{public_url(path)}: format not known by its name; expected one of {', '.join(FILE_SUFFIXES)}, "
         f"or a URL of {', '.join(_DATABASES[:3])}, s3, gs or az"
     )
 
@@ -100,29 +100,29 @@ def format_of(path: str) -> str:
 def _find_files(location: str, base: Path) -> Files:
     path = base / location
     if path.is_dir():
-        found = sorted(
+        paths = sorted(
             str(entry)
             for entry in path.iterdir()
             if entry.is_file() and entry.name.lower().endswith(tuple(FILE_SUFFIXES))
         )
-        if not found:
+        if not paths:
             known = ", ".join(FILE_SUFFIXES)
             raise DataError(f"{path}: the folder holds no table; expected files of {known}")
     elif glob.has_magic(location) and not path.exists():
-        found = sorted(name for name in glob.glob(str(path)) if Path(name).is_file())
-        if not found:
+        paths = sorted(name for name in glob.glob(str(path)) if Path(name).is_file())
+        if not paths:
             raise DataError(f"{path}: no file matches this pattern; check the setting in [data]")
     elif path.is_file():
-        found = [str(path)]
+        paths = [str(path)]
     else:
         raise DataError(f"{path}: no such file; {_neighbours(path)}")
-    formats = {format_of(name) for name in found}
+    formats = {format_of(name) for name in paths}
     if len(formats) > 1:
         raise DataError(
             f"{path}: matches files of several formats ({', '.join(sorted(formats))}); "
             f"name those of one format"
         )
-    return Files(tuple(found), formats.pop())
+    return Files(tuple(paths), formats.pop())
 
 
 def _neighbours(path: Path) -> str:
@@ -138,23 +138,23 @@ def _parse_database(location: str, base: Path) -> DatabaseTable:
     table = unquote(parts.fragment) or (query.pop("table", [""])[0])
     if not table:
         raise DataError(
-            f"{shown(location)}: names no table; write it after a #, for example "
-            f"{shown(location)}#users"
+            f"{public_url(location)}: names no table; write it after a #, for example "
+            f"{public_url(location)}#users"
         )
     if parts.scheme in ("duckdb", "sqlite"):
         file = base / unquote(parts.netloc + parts.path[1:] if not parts.netloc else parts.path)
         if not file.is_file():
             raise DataError(f"{file}: no such file; {_neighbours(file)}")
-        return DatabaseTable(parts.scheme, str(file), table, shown(location))
+        return DatabaseTable(parts.scheme, str(file), table, public_url(location))
     rest = "&".join(
         f"{key}={quote(value, safe='/')}" for key, values in query.items() for value in values
     )
     url = urlunsplit(("postgresql", _quoted_login(parts), parts.path, rest, ""))
-    return DatabaseTable("postgresql", url, table, shown(location))
+    return DatabaseTable("postgresql", url, table, public_url(location))
 
 
 def _quoted_login(parts: SplitResult) -> str:
-    """The user, password and host, so that an @ in a password does not end it."""
+    """The login and host with the password encoded, so that an @ in it does not end it."""
     if parts.username is None:
         return parts.netloc
     host = parts.netloc.rsplit("@", 1)[1]
@@ -163,7 +163,7 @@ def _quoted_login(parts: SplitResult) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach what listens there."""
+    """Whether a host is this machine alone."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -1,4 +1,4 @@
-"""URLs of buckets, and the library's store of one with the environment's settings."""
+"""URLs of buckets, and stores opened with the environment's settings."""
 
 from __future__ import annotations
 
@@ -15,16 +15,13 @@ if TYPE_CHECKING:
 
 SCHEMES = ("s3", "gs", "az")
 PATIENT_SECONDS = 60.0
-"""How long a request of a build or of a download is tried again, with growing pauses."""
+"""How long a request of a build or of a download is repeated, with growing pauses."""
 BRIEF_SECONDS = 3.0
-"""The same for those that are made again anyway: looks for promotions, renewals of a lease."""
+"""The same for requests that come again anyway: looks for promotions, renewals of a lease."""
 _URL = re.compile(r"(s3|gs|az)://([A-Za-z0-9][A-Za-z0-9._-]*)(/.*)?")
 _ENDPOINTS = (
-    "AWS_ENDPOINT_URL",
-    "AWS_ENDPOINT_URL_S3",
-    "AWS_ENDPOINT",
-    "AZURE_STORAGE_ENDPOINT",
-    "AZURE_ENDPOINT",
+    *("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT"),
+    *("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
 )
 _used_by: set[int] = set()
 
@@ -35,7 +32,7 @@ def is_bucket(location: str) -> bool:
 
 
 def is_misspelt(location: str) -> bool:
-    """Whether a location begins as a bucket's URL does and is none: it would be taken for a path.
+    """Whether a location begins like a bucket's URL but is none, and so would be taken for a path.
 
     >>> is_misspelt("s3:/models/x"), is_misspelt("S3:models"), is_misspelt("./s3")
     (True, True, False)
@@ -76,7 +73,7 @@ def open_store(url: str, seconds: float) -> ObjectStore:
     from obstore.exceptions import BaseError
     from obstore.store import from_url
 
-    for name in _ENDPOINTS:  # the library ends the process at one that is no URL
+    for name in _ENDPOINTS:  # the library aborts the process at one that is no URL
         if not re.match(r"https?://[^/]", os.environ.get(name, "http://host")):
             raise ConfigError(f"{name} = {os.environ[name]!r}: expected http://… or https://…")
     try:
@@ -89,13 +86,11 @@ def open_store(url: str, seconds: float) -> ObjectStore:
 
 
 def client_options() -> Any:
-    """Waits of a request: for a connection, and for more of an answer; any size may take its time.
-
-    The environment's word on plain HTTP is not looked at where options are given, so it is here.
-    """
+    """Time limits of a request: to connect, and for more of an answer; none for its whole."""
+    # with options the library ignores the environment's setting of plain HTTP
     plain = (os.environ.get(f"{name}_ALLOW_HTTP", "") for name in ("AWS", "GOOGLE", "AZURE"))
     return {
-        "allow_http": any(each.lower() in ("true", "1", "yes") for each in plain),
+        "allow_http": any(value.lower() in ("true", "1", "yes") for value in plain),
         "connect_timeout": timedelta(seconds=5),
         "read_timeout": timedelta(seconds=30),
         "timeout": timedelta(hours=6),
@@ -103,7 +98,7 @@ def client_options() -> Any:
 
 
 def retry_config(seconds: float) -> Any:
-    """How often a request is made again that was refused with 5xx, or whose connection broke."""
+    """How often a request is repeated after a 5xx answer or a broken connection."""
     backoff = {
         "init_backoff": timedelta(milliseconds=100),
         "max_backoff": timedelta(seconds=5),
@@ -114,7 +109,7 @@ def retry_config(seconds: float) -> Any:
 
 
 def check_fork(url: str) -> None:
-    """A child of a process that has used the library would wait for ever."""
+    """Refuse a child of a process that has used the library: it would wait for ever."""
     _used_by.add(os.getpid())
     if len(_used_by) > 1:
         raise BucketError(

@@ -13,7 +13,7 @@ from nextedge.storage.bucket import Bucket
 from nextedge.storage.files import writing
 
 AT_ONCE = 8
-"""Files on their way at a time: with 16 MB each, at most 128 MB of memory."""
+"""Files in transfer at a time: with 16 MB each, at most 128 MB of memory."""
 _MEGABYTE = 1 << 20
 
 
@@ -25,10 +25,10 @@ def files_below(folder: Path) -> list[str]:
 def upload_folder(
     bucket: Bucket, prefix: str, folder: Path, names: Iterable[str], what: str, progress: Progress
 ) -> None:
-    """Put files of a folder into objects below a prefix.
+    """Upload files of a folder to objects below a prefix.
 
     Raises:
-        BucketError: one of them cannot be written; the others may be there or not.
+        BucketError: an object cannot be written; others may be written or not.
     """
     sizes = {name: (folder / name).stat().st_size for name in names}
     _each(sizes, lambda name: bucket.upload(f"{prefix}/{name}", folder / name), what, progress)
@@ -42,12 +42,12 @@ def download_folder(
     what: str,
     progress: Progress,
 ) -> None:
-    """Put objects below a prefix into files of a folder, and hold each against its SHA-256.
+    """Download objects below a prefix into a folder, and check the SHA-256 of each.
 
     Raises:
-        BucketError: one of them cannot be read.
-        ReleaseError: one is not what was written there.
-        StorageError: the disk is full; the folder is gone.
+        BucketError: an object cannot be read.
+        ReleaseError: an object is missing or altered.
+        StorageError: the disk is full; the folder is deleted.
     """
 
     def fetch(name: str) -> None:
@@ -77,7 +77,7 @@ def download_folder(
 def _each(
     sizes: Mapping[str, int], act: Callable[[str], object], what: str, progress: Progress
 ) -> None:
-    """Act on all files, the largest first; stop at the first error."""
+    """Transfer all files, the largest first; stop at the first error."""
     total, done = max(sum(sizes.values()) // _MEGABYTE, 1), 0
     progress(f"{what} (MB)", 0, total)
     with ThreadPoolExecutor(min(AT_ONCE, max(len(sizes), 1))) as pool:

@@ -1,4 +1,4 @@
-"""A circuit breaker: what fails again and again is left alone for a while."""
+"""A circuit breaker: stop calling a service for a while after repeated failures."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class CircuitBreaker:
         self.failures = failures
         self.seconds = seconds
         self.opened = 0
-        """How often it has opened."""
+        """Number of times that it has opened."""
         self._clock = clock
         self._row = 0
         self._until: float | None = None
@@ -38,14 +38,14 @@ class CircuitBreaker:
         return "open" if self._clock() < until else "half-open"
 
     def allows(self) -> bool:
-        """Whether a call may be made now; who gets True must say how it went."""
+        """Whether a call may be made now; after True, call ``succeeded`` or ``failed``."""
         if self._until is None:
             return True
         with self._lock:
             now = self._clock()
             if self._until is None or now < self._until:
                 return self._until is None
-            self._until = now + self.seconds  # the others wait for how this one goes
+            self._until = now + self.seconds  # other calls wait for the outcome of this one
             return True
 
     def succeeded(self) -> None:

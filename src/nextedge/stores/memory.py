@@ -13,7 +13,7 @@ from nextedge.stores.store import Key, Store, positive
 
 
 class MemoryStore(Store):
-    """At most so many bytes of keys and values; gone with the process."""
+    """Keys and values of bounded size, lost with the process."""
 
     name = "memory"
     schemes = ("memory",)
@@ -28,30 +28,24 @@ class MemoryStore(Store):
 
     @classmethod
     def open(cls, url: str, namespace: str, timeout_seconds: float, base: Path) -> MemoryStore:
-        """An empty store."""
         return cls(namespace)
 
     def get_many(self, keys: Sequence[Key]) -> list[bytes | None]:
-        """The values in the order of their keys."""
         with self._lock:
             return [self._get(self._full(key)) for key in keys]
 
     def put_many(self, values: Mapping[Key, bytes], seconds: float | None = None) -> None:
-        """Keep values; the least recently used go.
-
-        Raises:
-            StoreError: a value is larger than the whole store.
-        """
+        """See ``Store.put_many``; raises StoreError for a value larger than the store."""
         limit = positive(seconds)
         ends = float("inf") if limit is None else time.monotonic() + limit
-        given = {self._full(key): bytes(value) for key, value in values.items()}
-        for full, value in given.items():
+        entries = {self._full(key): bytes(value) for key, value in values.items()}
+        for full, value in entries.items():
             if len(full) + len(value) > self.most_bytes:
                 raise StoreError(
                     f"memory: a value of {len(value):,} bytes does not fit into {self.most_bytes:,}"
                 )
         with self._lock:
-            for full, value in given.items():
+            for full, value in entries.items():
                 self._delete(full)
                 self._values[full] = ends, value
                 self._bytes += len(full) + len(value)
@@ -59,44 +53,40 @@ class MemoryStore(Store):
                 self._delete(next(iter(self._values)))
 
     def delete_many(self, keys: Sequence[Key]) -> int:
-        """Delete values; returns how many there were."""
         with self._lock:
             return sum(self._delete(self._full(key)) for key in keys)
 
     def delete_prefix(self, prefix: Key = b"") -> int:
-        """Delete all values whose keys begin so."""
         with self._lock:
             return sum(self._delete(full) for full in self._beginning(prefix))
 
     def keys(self, prefix: Key = b"") -> Iterator[bytes]:
-        """The keys that begin so."""
         with self._lock:
-            found = self._beginning(prefix)
-        yield from map(self._bare, found)
+            keys = self._beginning(prefix)
+        yield from map(self._bare, keys)
 
     def close(self) -> None:
-        """Forget all values."""
         with self._lock:
             self._values.clear()
             self._bytes = 0
 
     def _get(self, full: bytes) -> bytes | None:
-        kept = self._values.get(full)
-        if kept is None:
+        entry = self._values.get(full)
+        if entry is None:
             return None
-        if kept[0] < time.monotonic():
+        if entry[0] < time.monotonic():
             self._delete(full)
             return None
         self._values.move_to_end(full)
-        return kept[1]
+        return entry[1]
 
     def _delete(self, full: bytes) -> bool:
-        """Whether there was one that had not ended."""
-        kept = self._values.pop(full, None)
-        if kept is None:
+        """Delete a value; returns whether there was one that had not ended."""
+        entry = self._values.pop(full, None)
+        if entry is None:
             return False
-        self._bytes -= len(full) + len(kept[1])
-        return kept[0] >= time.monotonic()
+        self._bytes -= len(full) + len(entry[1])
+        return entry[0] >= time.monotonic()
 
     def _beginning(self, prefix: Key) -> list[bytes]:
         start, now = self._full(prefix), time.monotonic()

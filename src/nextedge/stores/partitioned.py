@@ -1,8 +1,8 @@
-"""One store over several: every key lies in one of them, by its hash.
+"""One store over several: the hash of a key decides which of them has it.
 
-A tenant's keys lie in one slot of a Redis cluster (see ``stores.store``), so a cluster does not
-spread them; several servers beside each other do. One that is not reached takes its own keys with
-it and no others.
+A tenant's keys are in one slot of a Redis cluster (see ``stores.store``), so a cluster does not
+spread them; several servers do. A server that is not reached makes its own keys unreadable, and no
+others.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from nextedge.stores.store import Key, Store, open_store, positive
 class PartitionedStore(Store):
     """Values in several stores of one namespace, each key in the store of its partition.
 
-    The order of the stores is part of what they hold: another order or number finds little of what
-    was kept before.
+    Another order or number of stores finds few of the values from before.
     """
 
     shared = True
@@ -30,53 +29,50 @@ class PartitionedStore(Store):
 
     @classmethod
     def open(cls, url: str, namespace: str, timeout_seconds: float, base: Path) -> PartitionedStore:
-        """Over one store alone; see ``open_stores`` for several."""
         return cls([open_store(url, namespace, timeout_seconds=timeout_seconds, base=base)])
 
     def get_many(self, keys: Sequence[Key]) -> list[bytes | None]:
-        """The values in the order of their keys; one round trip to each store that has some."""
-        found: list[bytes | None] = [None] * len(keys)
-        for store, places in self._by_store(keys):
-            values = store.get_many([keys[place] for place in places])
-            for place, value in zip(places, values, strict=True):
-                found[place] = value
-        return found
+        """See ``Store.get_many``; one round trip to each store that has some of the keys."""
+        values: list[bytes | None] = [None] * len(keys)
+        for store, positions in self._by_store(keys):
+            found = store.get_many([keys[position] for position in positions])
+            for position, value in zip(positions, found, strict=True):
+                values[position] = value
+        return values
 
     def put_many(self, values: Mapping[Key, bytes], seconds: float | None = None) -> None:
-        """Keep values; where a store fails, those of others may be kept."""
+        """See ``Store.put_many``; where a store fails, values of others may be stored."""
         keys = list(values)
         positive(seconds)
-        for store, places in self._by_store(keys):
-            store.put_many({keys[place]: values[keys[place]] for place in places}, seconds)
+        for store, positions in self._by_store(keys):
+            store.put_many(
+                {keys[position]: values[keys[position]] for position in positions}, seconds
+            )
 
     def delete_many(self, keys: Sequence[Key]) -> int:
-        """Delete values; returns how many there were."""
         return sum(
-            store.delete_many([keys[place] for place in places])
-            for store, places in self._by_store(keys)
+            store.delete_many([keys[position] for position in positions])
+            for store, positions in self._by_store(keys)
         )
 
     def delete_prefix(self, prefix: Key = b"") -> int:
-        """Delete all values whose keys begin so, in every store."""
         return sum(store.delete_prefix(prefix) for store in self._stores)
 
     def keys(self, prefix: Key = b"") -> Iterator[bytes]:
-        """The keys that begin so, of every store."""
         for store in self._stores:
             yield from store.keys(prefix)
 
     def close(self) -> None:
-        """Let go of all connections."""
         for store in self._stores:
             store.close()
 
     def _by_store(self, keys: Sequence[Key]) -> Iterator[tuple[Store, list[int]]]:
-        """Each store that has some of the keys, and the places of these."""
-        places: dict[int, list[int]] = {}
-        for place, key in enumerate(keys):
-            places.setdefault(partition_of(key, len(self._stores)), []).append(place)
-        for number, listed in sorted(places.items()):
-            yield self._stores[number], listed
+        """Each store that has some of the keys, and the positions of these."""
+        parts: dict[int, list[int]] = {}
+        for position, key in enumerate(keys):
+            parts.setdefault(partition_of(key, len(self._stores)), []).append(position)
+        for number, positions in sorted(parts.items()):
+            yield self._stores[number], positions
 
 
 def open_stores(

@@ -1,4 +1,4 @@
-"""A store in Redis, shared by machines (see ``redis_client`` for how it is asked)."""
+"""A store in Redis, shared by machines; ``redis_client`` has the connections."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from nextedge.stores.redis_client import RedisClient
 from nextedge.stores.store import Key, Store, positive
 
 _SCANNED = 1000
-"""Keys that Redis looks at in one step of a scan, or deletes by one command."""
+"""Keys of one step of a scan, or of one command that deletes."""
 _PATTERN = re.compile(rb"([*?\[\]\\^])")
 
 
 class RedisStore(RedisClient, Store):
-    """Values in a Redis server or cluster; Redis lets them end."""
+    """Values in a Redis server or cluster, which deletes them when they end."""
 
     name = "redis"
     schemes = ("redis", "rediss", "redis+cluster", "rediss+cluster")
@@ -28,19 +28,17 @@ class RedisStore(RedisClient, Store):
 
     @classmethod
     def open(cls, url: str, namespace: str, timeout_seconds: float, base: Path) -> RedisStore:
-        """The server of a URL, as redis-py reads it."""
         return cls(url, namespace, timeout_seconds)
 
     def get_many(self, keys: Sequence[Key]) -> list[bytes | None]:
-        """The values in the order of their keys: one MGET."""
         if not keys:
             return []
         full = [self._full(key) for key in keys]
-        found: list[bytes | None] = self.call(lambda client: client.mget(full))
-        return found
+        values: list[bytes | None] = self.call(lambda client: client.mget(full))
+        return values
 
     def put_many(self, values: Mapping[Key, bytes], seconds: float | None = None) -> None:
-        """Keep values, in one pipeline; where it fails, some may be kept."""
+        """See ``Store.put_many``; one pipeline: where it fails, some values may be stored."""
         limit = positive(seconds)
         milliseconds = None if limit is None else max(1, round(limit * 1000))
         if not values:
@@ -55,15 +53,14 @@ class RedisStore(RedisClient, Store):
         self.call(put)
 
     def delete_many(self, keys: Sequence[Key]) -> int:
-        """Delete values; returns how many there were."""
         return self._unlink([self._full(key) for key in keys])
 
     def delete_prefix(self, prefix: Key = b"") -> int:
-        """Delete all values whose keys begin so; looks through all keys of the server."""
+        """See ``Store.delete_prefix``; scans all keys of the server."""
         return self._unlink(list(self._scan(prefix)))
 
     def keys(self, prefix: Key = b"") -> Iterator[bytes]:
-        """The keys that begin so; looks through all keys of the server."""
+        """See ``Store.keys``; scans all keys of the server."""
         yield from map(self._bare, self._scan(prefix))
 
     def _scan(self, prefix: Key) -> set[bytes]:

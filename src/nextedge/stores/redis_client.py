@@ -1,10 +1,9 @@
-"""Connections to Redis: quick or not at all.
+"""Connections to Redis that answer quickly or fail.
 
-No wait for the network, be it to connect or for the next bytes of an answer, is longer than
-``timeout_seconds``. What was not answered in time is not asked again; only a connection that was
-lost is made anew, once. After
-several failures in a row a circuit breaker leaves Redis alone for some seconds, so that a slow one
-does not slow every request.
+No wait for the network, to connect or for the next bytes of an answer, is longer than
+``timeout_seconds``. A command without an answer in time is not repeated; only a lost connection is
+made anew, once. After several failures in a row a circuit breaker stops calls for some seconds, so
+that a slow Redis does not slow every request.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from nextedge.errors import ConfigError, MissingDependencyError, StoreError
-from nextedge.storage.locations import shown
+from nextedge.storage.locations import public_url
 from nextedge.stores.breaker import CircuitBreaker
 
 Result = TypeVar("Result")
@@ -31,11 +30,13 @@ class RedisClient:
 
     def __init__(self, url: str, setting: str, timeout_seconds: float) -> None:
         _refuse_open_password(url, setting)
-        self.shown = shown(url)
+        self.public_url = public_url(url)
         try:
             import redis
         except ImportError:
-            raise MissingDependencyError("redis", "redis", f"{setting} = {self.shown}") from None
+            raise MissingDependencyError(
+                "redis", "redis", f"{setting} = {self.public_url}"
+            ) from None
         self.breaker = CircuitBreaker()
         self._errors = redis.exceptions
         self._cluster = _CLUSTER in url.split("://", 1)[0]
@@ -51,20 +52,20 @@ class RedisClient:
         try:
             redis.connection.parse_url(self._url)  # type: ignore[no-untyped-call]
         except ValueError as error:
-            raise ConfigError(f"{setting}: {self.shown}: {error}") from None
+            raise ConfigError(f"{setting}: {self.public_url}: {error}") from None
 
     def close(self) -> None:
-        """Let go of the connections; a later call connects anew."""
+        """Close the connections; a later call connects anew."""
         with self._connecting:
             if self._connected is not None:
                 self._connected.close()
                 self._connected = None
 
     def call(self, command: Callable[[Any], Result]) -> Result:
-        """Run a command, if Redis may be asked now; its faults become a StoreError."""
+        """Run a command, if the circuit breaker allows; its errors become a StoreError."""
         if not self.breaker.allows():
             raise StoreError(
-                f"{self.shown}: left alone for up to {self.breaker.seconds:g} s after "
+                f"{self.public_url}: left alone for up to {self.breaker.seconds:g} s after "
                 f"{self.breaker.failures} failures in a row"
             )
         errors = self._errors
@@ -78,14 +79,14 @@ class RedisClient:
             OSError,
         ) as error:
             self.breaker.failed()
-            raise StoreError(f"{self.shown}: not reached, or too slow: {error}") from None
+            raise StoreError(f"{self.public_url}: not reached, or too slow: {error}") from None
         except errors.OutOfMemoryError:
-            self.breaker.succeeded()  # it answers: what it holds can be read
-            raise StoreError(f"{self.shown}: full (maxmemory)") from None
+            self.breaker.succeeded()  # it answers: its values can still be read
+            raise StoreError(f"{self.public_url}: full (maxmemory)") from None
         except errors.RedisError as error:
             self.breaker.succeeded()
             reason = str(error).rpartition("caused error: ")[2]  # without the values of a pipeline
-            raise StoreError(f"{self.shown}: refused: {reason}") from None
+            raise StoreError(f"{self.public_url}: refused: {reason}") from None
         self.breaker.succeeded()
         return result
 
@@ -106,7 +107,7 @@ class RedisClient:
 
 
 def _refuse_open_password(url: str, setting: str) -> None:
-    """A password that is not encoded would end its part of the URL, and the rest be printed.
+    """Refuse a password that is not encoded: it would end its part of the URL, the rest be printed.
 
     Raises:
         ConfigError: an @ stands where no login can.

@@ -15,7 +15,7 @@ from nextedge.errors import ConfigError, StoreError
 from nextedge.stores.store import Key, Store, positive
 
 _AT_ONCE = 10_000
-"""Keys of one statement; SQLite takes 32,766."""
+"""Keys of one statement; SQLite allows 32,766."""
 _PURGE_SECONDS = 60.0
 _PAGE_BYTES = 32768
 _MAPPED_BYTES = 1 << 40
@@ -31,7 +31,7 @@ _LIVE = "(ends IS NULL OR ends > ?)"
 
 
 class _Connection(sqlite3.Connection):
-    """One that can be referred to weakly, so that it ends with its thread."""
+    """A connection with weak references, so that it ends with its thread."""
 
 
 class SQLiteStore(Store):
@@ -52,29 +52,27 @@ class SQLiteStore(Store):
 
     @classmethod
     def open(cls, url: str, namespace: str, timeout_seconds: float, base: Path) -> SQLiteStore:
-        """The file of a URL; its folder must be there at the first use."""
         parts = urlsplit(url)
         if parts.netloc or len(parts.path) < 2:
             raise ConfigError(f"store: {url}: expected sqlite:///path or sqlite:////absolute/path")
         return cls(base / unquote(parts.path[1:]), namespace, timeout_seconds)
 
     def get_many(self, keys: Sequence[Key]) -> list[bytes | None]:
-        """The values in the order of their keys."""
         full = [self._full(key) for key in keys]
-        found: dict[bytes, bytes] = {}
+        values: dict[bytes, bytes] = {}
         with self._transaction() as connection:
             for part in _parts(full):
-                places = ", ".join("?" * len(part))
-                found |= dict(
+                marks = ", ".join("?" * len(part))
+                values |= dict(
                     connection.execute(
-                        f"SELECT key, value FROM entries WHERE key IN ({places}) AND {_LIVE}",
+                        f"SELECT key, value FROM entries WHERE key IN ({marks}) AND {_LIVE}",
                         (*part, time.time()),
                     )
                 )
-        return [found.get(each) for each in full]
+        return [values.get(key) for key in full]
 
     def put_many(self, values: Mapping[Key, bytes], seconds: float | None = None) -> None:
-        """Keep values: all of them or, where it fails, none."""
+        """See ``Store.put_many``; stores all of a batch or none."""
         limit = positive(seconds)
         ends = None if limit is None else time.time() + limit
         rows = [(self._full(key), value, ends) for key, value in values.items()]
@@ -84,18 +82,16 @@ class SQLiteStore(Store):
             self.purge()
 
     def delete_many(self, keys: Sequence[Key]) -> int:
-        """Delete values; returns how many there were."""
         deleted = 0
         with self._transaction("BEGIN IMMEDIATE") as connection:
             for part in _parts(list(dict.fromkeys(self._full(key) for key in keys))):
-                places = ", ".join("?" * len(part))
+                marks = ", ".join("?" * len(part))
                 deleted += connection.execute(
-                    f"DELETE FROM entries WHERE key IN ({places}) AND {_LIVE}", (*part, time.time())
+                    f"DELETE FROM entries WHERE key IN ({marks}) AND {_LIVE}", (*part, time.time())
                 ).rowcount
         return deleted
 
     def delete_prefix(self, prefix: Key = b"") -> int:
-        """Delete all values whose keys begin so."""
         with self._transaction("BEGIN IMMEDIATE") as connection:
             within = _range(self._full(prefix))
             deleted = connection.execute(
@@ -106,7 +102,6 @@ class SQLiteStore(Store):
         return deleted
 
     def keys(self, prefix: Key = b"") -> Iterator[bytes]:
-        """The keys that begin so."""
         with self._transaction() as connection:
             rows = connection.execute(
                 f"SELECT key FROM entries WHERE key >= ? AND key < ? AND {_LIVE}",
@@ -115,7 +110,7 @@ class SQLiteStore(Store):
         yield from (self._bare(full) for (full,) in rows)
 
     def purge(self) -> int:
-        """Delete what has ended, of all namespaces; puts call it once a minute."""
+        """Delete ended values of all namespaces; ``put_many`` calls it once a minute."""
         self._purged = time.monotonic()
         with self._transaction("BEGIN IMMEDIATE") as connection:
             return connection.execute(
@@ -123,7 +118,6 @@ class SQLiteStore(Store):
             ).rowcount
 
     def close(self) -> None:
-        """Close the connections of all threads."""
         with self._opening:
             self._threads = threading.local()
             for connection in list(self._connections):
@@ -142,10 +136,10 @@ class SQLiteStore(Store):
             raise StoreError(f"{self.path}: {error}") from None
 
     def _connection(self) -> sqlite3.Connection:
-        kept: _Connection | None = getattr(self._threads, "connection", None)
-        if kept is None:
-            # other threads may close it, never use it
-            kept = sqlite3.connect(
+        connection: _Connection | None = getattr(self._threads, "connection", None)
+        if connection is None:
+            # close() may run in another thread
+            connection = sqlite3.connect(
                 self.path,
                 timeout=self.timeout_seconds,
                 isolation_level=None,
@@ -153,15 +147,15 @@ class SQLiteStore(Store):
                 factory=_Connection,
             )
             with self._opening:
-                # values of hundreds of kilobytes lie in few pages, and are read without a copy
-                kept.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
-                kept.execute(f"PRAGMA mmap_size = {_MAPPED_BYTES}")
-                kept.execute("PRAGMA journal_mode = WAL")
-                kept.execute("PRAGMA synchronous = NORMAL")
-                kept.executescript(_SCHEMA)
-                self._connections.add(kept)
-            self._threads.connection = kept
-        return kept
+                # values have hundreds of kilobytes: few large pages, mapped, are read without a copy
+                connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
+                connection.execute(f"PRAGMA mmap_size = {_MAPPED_BYTES}")
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute("PRAGMA synchronous = NORMAL")
+                connection.executescript(_SCHEMA)
+                self._connections.add(connection)
+            self._threads.connection = connection
+        return connection
 
 
 def _parts(keys: list[bytes]) -> Iterator[list[bytes]]:
@@ -170,6 +164,6 @@ def _parts(keys: list[bytes]) -> Iterator[list[bytes]]:
 
 
 def _range(prefix: bytes) -> tuple[bytes, bytes]:
-    """The first key that begins so and the first after all that do; a prefix begins with ``ne:``."""
+    """The first key of a prefix and the first after all of it; a prefix begins with ``ne:``."""
     body = prefix.rstrip(b"\xff")
     return prefix, body[:-1] + bytes([body[-1] + 1])

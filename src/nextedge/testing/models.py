@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -48,7 +49,7 @@ def planted(
 class PlantedFit:
     """A model fitted on the planted graph of a relation, and what it told on the way."""
 
-    model: Model
+    model: Model[Any]
     data: TrainingData
     of_query: np.ndarray
     of_candidate: np.ndarray
@@ -56,7 +57,7 @@ class PlantedFit:
     progress: list[tuple[str, int, int]]
 
 
-def fit_planted(model: Model, relation: Relation) -> PlantedFit:
+def fit_planted(model: Model[Any], relation: Relation) -> PlantedFit:
     """Fit a model, with its default configuration, on the planted graph of a relation."""
     progress: list[tuple[str, int, int]] = []
     data, of_query, of_candidate = planted(relation)

@@ -1,4 +1,4 @@
-"""A release that holds nothing but one index in shards, for tests and measurements."""
+"""A release with one index in shards and nothing else, for tests and benchmarks."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ SURFACE, SOURCE = "items", "als"
 def write_shards(
     state: Path, release_id: str, vectors: FloatArray, index: ShardedIndex | int
 ) -> Releases:
-    """Make and promote a release of one index; returns the releases of the state folder.
+    """Write and promote a release of one index; returns the releases of the state folder.
 
     Args:
         vectors: float32[N, d] of the candidates.
-        index: over them, or the number of shards of an exact one.
+        index: an index of the vectors, or the number of shards of an exact one.
     """
     if isinstance(index, int):
         index = ShardedIndex.build(vectors, vectors[:0], index, kind="flat")

@@ -8,6 +8,7 @@ source that is discovered, so that none can be left out.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -19,13 +20,13 @@ from nextedge.types import Candidates, Requests
 class Retrieval:
     """A source, what it was asked, and the candidates that it gave."""
 
-    source: Source
+    source: Source[Any]
     requests: Requests
     limit: int
     candidates: Candidates
 
 
-def retrieve(source: Source, requests: Requests, limit: int) -> Retrieval:
+def retrieve(source: Source[Any], requests: Requests, limit: int) -> Retrieval:
     """Ask a source for its candidates."""
     return Retrieval(source, requests, limit, source.candidates(requests, limit))
 

@@ -10,7 +10,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from nextedge.data.importers import IMPORTERS, import_edges, import_movielens
+from nextedge.data.importers.edges import Edges
+from nextedge.data.importers.importer import importers
+from nextedge.data.importers.movielens import MovieLens
 from nextedge.errors import DataError
 
 
@@ -32,7 +34,7 @@ def _movielens_100k(folder: Path) -> None:
 
 def test_movielens_100k_in_a_folder_below(tmp_path: Path) -> None:
     _movielens_100k(tmp_path / "ml-100k")
-    report = import_movielens(tmp_path, tmp_path / "out")
+    report = MovieLens().run(tmp_path, tmp_path / "out")
     assert report.tables == {"interactions": 2, "items": 2, "users": 2}
     assert "weight" in report.notes[0]
     first = _rows(tmp_path / "out" / "interactions.parquet")[0]
@@ -59,7 +61,7 @@ def test_movielens_1m(tmp_path: Path) -> None:
     movies = '1193::L\'été: un "film" (1975)::Drama|War\n2::Empty (2000)::\n'
     (tmp_path / "movies.dat").write_bytes(movies.encode("latin-1"))
     (tmp_path / "users.dat").write_text("1::F::1::10::48067\n")
-    report = import_movielens(tmp_path, tmp_path / "out")
+    report = MovieLens().run(tmp_path, tmp_path / "out")
     assert report.tables == {"interactions": 1, "items": 2, "users": 1}
     items = _rows(tmp_path / "out" / "items.parquet")
     assert items[0]["title"] == 'L\'été: un "film" (1975)'
@@ -73,7 +75,7 @@ def test_movielens_latest(tmp_path: Path) -> None:
         "2,七人の侍 (1954),(no genres listed)\n",
         encoding="utf-8",
     )
-    report = import_movielens(tmp_path, tmp_path / "out")
+    report = MovieLens().run(tmp_path, tmp_path / "out")
     assert report.tables == {"interactions": 1, "items": 2}
     items = _rows(tmp_path / "out" / "items.parquet")
     assert items[0]["title"] == "American President, The (1995)"
@@ -83,13 +85,13 @@ def test_movielens_latest(tmp_path: Path) -> None:
 
 def test_movielens_faults(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no MovieLens files; expected one of u\.data"):
-        import_movielens(tmp_path, tmp_path / "out")
+        MovieLens().run(tmp_path, tmp_path / "out")
     (tmp_path / "ratings.csv").write_text("userId,movieId,rating,timestamp\n1,x,4.5,964982703\n")
     with pytest.raises(DataError, match=r"movies\.csv: no such file"):
-        import_movielens(tmp_path, tmp_path / "out")
+        MovieLens().run(tmp_path, tmp_path / "out")
     (tmp_path / "movies.csv").write_text("movieId,title,genres\n")
     with pytest.raises(DataError, match="cannot be imported"):
-        import_movielens(tmp_path, tmp_path / "out")
+        MovieLens().run(tmp_path, tmp_path / "out")
     assert not list((tmp_path / "out").glob("*")), "a failed table leaves nothing behind"
 
 
@@ -112,7 +114,7 @@ EDGE_LISTS = {
 def test_edge_lists(tmp_path: Path, name: str) -> None:
     text, expected = EDGE_LISTS[name]
     (tmp_path / name).write_text(text, encoding="utf-8")
-    report = import_edges(tmp_path / name, tmp_path / "out")
+    report = Edges().run(tmp_path / name, tmp_path / "out")
     assert report.tables == {"connections": len(expected)}
     rows = _rows(tmp_path / "out" / "connections.parquet")
     assert [(row["src"], row["dst"]) for row in rows] == expected
@@ -134,7 +136,7 @@ def test_edge_lists(tmp_path: Path, name: str) -> None:
 )
 def test_third_and_fourth_column(tmp_path: Path, line: str, columns: str, value: Any) -> None:
     (tmp_path / "edges.txt").write_text(line + "\n")
-    report = import_edges(tmp_path / "edges.txt", tmp_path / "out")
+    report = Edges().run(tmp_path / "edges.txt", tmp_path / "out")
     (row,) = _rows(tmp_path / "out" / "connections.parquet")
     assert set(row) == {"src", "dst", *columns.split()}
     assert report.notes
@@ -147,30 +149,30 @@ def test_folder_of_gzipped_edge_lists(tmp_path: Path) -> None:
         with gzip.open(tmp_path / name, "wt") as stream:
             stream.write(text)
     (tmp_path / "README.md").write_text("not an edge list")
-    assert import_edges(tmp_path, tmp_path / "out").tables == {"connections": 2}
+    assert Edges().run(tmp_path, tmp_path / "out").tables == {"connections": 2}
     assert _rows(tmp_path / "out" / "connections.parquet")[0]["src"] == "1"
 
 
 def test_edge_list_faults(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no edge list"):
-        import_edges(tmp_path, tmp_path / "out")
+        Edges().run(tmp_path, tmp_path / "out")
     path = tmp_path / "edges.txt"
     with pytest.raises(DataError, match="no such file or folder"):
-        import_edges(path, tmp_path / "out")
+        Edges().run(path, tmp_path / "out")
     path.write_text("# nothing\n")
     with pytest.raises(DataError, match="no edge in it"):
-        import_edges(path, tmp_path / "out")
+        Edges().run(path, tmp_path / "out")
     path.write_text("# one\n\n1 2\n3\n4 5\n")
     with pytest.raises(DataError, match=r"edges\.txt, line 4: expected two ids, found '3'"):
-        import_edges(path, tmp_path / "out")
+        Edges().run(path, tmp_path / "out")
     path.write_bytes(b"1 2\n\xff 3\n")
     with pytest.raises(DataError, match="not UTF-8"):
-        import_edges(path, tmp_path / "out")
+        Edges().run(path, tmp_path / "out")
 
 
 def test_registry_names_its_importers() -> None:
-    assert {name: importer.name for name, importer in IMPORTERS.items()} == {
+    assert {name: importer.name for name, importer in importers().items()} == {
         "movielens": "movielens",
         "edges": "edges",
     }
-    assert all(importer.summary for importer in IMPORTERS.values())
+    assert all(importer.summary for importer in importers().values())

@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from nextedge.engines.duckdb.engine import LocalEngine
 from nextedge.engines.duckdb.frames import to_arrow_table
 from nextedge.errors import DataError, MissingDependencyError
-from nextedge.storage.locations import shown
+from nextedge.storage.locations import public_url
 
 
 @pytest.fixture
@@ -274,12 +274,12 @@ def test_duckdb(engine: LocalEngine, tmp_path: Path) -> None:
 def test_passwords_are_never_shown(engine: LocalEngine, tmp_path: Path) -> None:
     pytest.importorskip("adbc_driver_postgresql")
     url = "postgresql://ada:secret@localhost:1/db#users"
-    assert shown(url) == "postgresql://ada:***@localhost:1/db#users"
+    assert public_url(url) == "postgresql://ada:***@localhost:1/db#users"
     for location in (url, url.replace("secret", "sec@secret"), f"{url[:-6]}?password=secret#users"):
         with pytest.raises(DataError, match="the server cannot be read") as caught:
             rows(engine, location, tmp_path)
         assert "secret" not in str(caught.value)
-    assert shown("postgresql://h/db?user=a&password=secret#t").endswith("password=***#t")
+    assert public_url("postgresql://h/db?user=a&password=secret#t").endswith("password=***#t")
 
 
 def _postgres_programs() -> Path | None:

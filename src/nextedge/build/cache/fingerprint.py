@@ -1,4 +1,4 @@
-"""The fingerprint of a build's inputs: changes whenever their content could have."""
+"""The fingerprint of a build's inputs: it changes whenever their content may have changed."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _BLOCK = 1 << 22
 def fingerprint(config: Config, frames: dict[str, pa.Table] | None = None) -> str:
     """Hash of all input files' bytes, of frames' rows, and of the recorded events.
 
-    A database is hashed by its file, or read anew each time where it has none (Postgres);
-    objects of a bucket by ``objects_fingerprint``.
+    A database counts by its file; one without a file (Postgres) is read anew each time. Objects of
+    a bucket count by ``objects_fingerprint``.
     """
     digest = hashlib.sha256()
     for table, location in config.data.sources():
@@ -50,13 +50,13 @@ def objects_fingerprint(config: Config, frames: dict[str, pa.Table] | None = Non
     Raises:
         DataError: a location names no object, or its store refuses.
     """
-    found = [
+    objects = [
         (table, url, entry.size, entry.version.etag, entry.version.number)
         for table, location in config.data.sources()
         if is_bucket(location) and table not in (frames or {})
         for url, entry in find_objects(location)
     ]
-    return hashlib.sha256(repr(found).encode()).hexdigest() if found else ""
+    return hashlib.sha256(repr(objects).encode()).hexdigest() if objects else ""
 
 
 def _files(base: Path, location: str) -> list[Path]:
@@ -65,7 +65,7 @@ def _files(base: Path, location: str) -> list[Path]:
         return [base / (parts.netloc + parts.path)[1:]]
     if parts.scheme:
         return []
-    return [Path(found) for found in sorted(glob.glob(str(base / location)))]
+    return [Path(path) for path in sorted(glob.glob(str(base / location)))]
 
 
 def _hash_file(path: Path, digest: hashlib._Hash) -> None:

@@ -1,6 +1,6 @@
-"""What memory each step needs, from the numbers of users and records, before it starts.
+"""Memory that each step needs, from the numbers of users and records, before it starts.
 
-The coefficients are those of ``docs/memory.md``, where they are set beside what was measured.
+``docs/memory.md`` compares the coefficients with measurements.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from nextedge.data.ids import IdMap
 from nextedge.errors import MemoryBoundError
 
 ENGINE_SHARE = 0.6
-"""Of the memory of a build that the local engine may take for its tables."""
+"""Share of a build's memory for the tables of the local engine."""
 MOST_QUERIES = 20_000
-"""Queries whose lists a step holds at most."""
+"""Queries whose lists a step has in memory at most."""
 _SMALL_MIB = 256
-"""Of what grows with the tenant; less is tried on any machine."""
+"""Memory that grows with the tenant; a step that needs less runs on any machine."""
 _MIB = 2**20
 
 
 @dataclass(frozen=True)
 class Need:
-    """Anonymous memory of a step: so much at least, and bytes for each user, record and query.
+    """Anonymous memory of a step: a fixed part, and bytes for each user, record and query.
 
-    A record is a connection or an interaction as given; queries are users, ``MOST_QUERIES`` at most.
+    A record is a connection or an interaction; queries are users, ``MOST_QUERIES`` at most.
     """
 
     fixed_mib: int
@@ -38,7 +38,7 @@ class Need:
     query_bytes: int = 0
 
     def growing(self, users: int, records: int) -> int:
-        """Bytes that so many users and records add to what a step of none would take."""
+        """Bytes for users and records, beyond the fixed part."""
         queries = min(users, MOST_QUERIES)
         return users * self.user_bytes + records * self.record_bytes + queries * self.query_bytes
 
@@ -54,7 +54,7 @@ NEEDS = {
     "rank": Need(1200, 400, 100, 30_000),
     "evaluate": Need(700, 300, 80, 220_000),
 }
-"""By step; those that are not here spill to disk, or have a bound of their own."""
+"""By step; other steps spill to disk, or have a bound of their own."""
 
 
 def require(step: str, inputs: Mapping[str, Path], bound: int | None) -> None:
@@ -77,7 +77,7 @@ def require(step: str, inputs: Mapping[str, Path], bound: int | None) -> None:
 
 
 def _sizes(inputs: Mapping[str, Path]) -> tuple[int, int]:
-    """Users and records, of the clean tables or of what the entities step made of them."""
+    """Users and records, of the clean tables or of the arrays of the entities step."""
     if "entities" in inputs:
         folder = inputs["entities"]
         users = len(IdMap.load(folder / "entities" / "users.arrow"))

@@ -1,8 +1,7 @@
-"""A build that is called step by step: every call goes on with the inputs of the first.
+"""A build in several calls: every call of a named run continues with the inputs of the first.
 
-Events arrive at any time, and files of tables are replaced; a build takes what is there when it
-begins. Where a scheduler calls each step on its own, or a killed build again, its calls have the
-name of the run in common, and with it the tables that the first of them made.
+Events arrive and tables are replaced at any time. Where a scheduler calls each step by itself, or a
+killed build again, the name of the run ties its calls to the tables that the first of them made.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ _LONGEST = 200
 
 
 class NamedRun:
-    """What is kept of one run, as ``runs/<name>.json`` in the state folder.
+    """Inputs and release of one run, as ``runs/<name>.json`` in the state folder.
 
     Attributes:
-        inputs: fingerprint of the inputs that it began with, None before it has begun.
+        inputs: fingerprint of the first call's inputs, None before it.
 
     Raises:
         InputError: the name is empty, or too long for a file.
@@ -37,39 +36,36 @@ class NamedRun:
         if not name or len(file) > _LONGEST:
             raise InputError(f"--run {name!r}: expected 1 to {_LONGEST - 5} letters and digits")
         self.path = state / FOLDER / file
-        self._noted = self._read()
+        self._noted = self._of(self.path)
         self.inputs: str | None = self._noted.get("inputs")
 
     def begin(self, inputs: str) -> None:
-        """Note with which inputs the run begins, or begins again."""
+        """Note the inputs with which the run begins, or begins again."""
         self.inputs = inputs
         self._write({"inputs": inputs})
 
     def finish(self, releases: Releases, release: str) -> None:
-        """Note the release, and forget runs of which nothing is left."""
+        """Note the release, and delete the notes of runs without a release."""
         self._write({"inputs": self.inputs or "", "release": release})
-        kept = {each.id for each in releases.all()}
+        existing = {release.id for release in releases.all()}
         for path in self.path.parent.glob("*.json"):
-            if NamedRun._of(path).get("release") not in kept:
+            if self._of(path).get("release") not in existing:
                 path.unlink(missing_ok=True)
 
     def published(
         self, releases: Releases, config: Config, surfaces: tuple[str, ...]
     ) -> str | None:
-        """The release that the run has published with these settings, None where there is none."""
-        found = [each for each in releases.all() if each.id == self._noted.get("release")]
+        """The release that the run published with these settings, or None."""
         settings = config.model_dump(mode="json", exclude={"base"})
-        for release in found:
-            if release.surfaces == list(surfaces) and release.manifest["config"] == settings:
+        for release in releases.all():
+            same = release.surfaces == list(surfaces) and release.manifest["config"] == settings
+            if same and release.id == self._noted.get("release"):
                 return release.id
         return None
 
-    def _read(self) -> Mapping[str, str]:
-        return NamedRun._of(self.path)
-
     @staticmethod
     def _of(path: Path) -> Mapping[str, str]:
-        """What is noted; nothing where the file is not there or was cut."""
+        """The note in a file; empty where it is missing or cut."""
         try:
             noted = json.loads(path.read_text())
         except (FileNotFoundError, json.JSONDecodeError):

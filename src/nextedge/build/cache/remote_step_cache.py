@@ -1,4 +1,4 @@
-"""Outputs of steps in a bucket, so that a build goes on at another machine."""
+"""Outputs of steps in a bucket, so that a build continues on another machine."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ DONE = "done.json"
 class RemoteStepCache:
     """``work/<step>-<key>/…`` of a bucket; an output is there once its ``done.json`` is."""
 
-    def __init__(self, bucket: Bucket, told: Progress) -> None:
+    def __init__(self, bucket: Bucket, progress: Progress) -> None:
         self._bucket = bucket
-        self._told = told
+        self._progress = progress
 
     def fetch(self, name: str, folder: Path) -> bool:
-        """Bring an output here; False where there is none that can be used."""
-        found = self._bucket.read(f"{FOLDER}/{name}/{DONE}")
-        if found is None:
+        """Download an output; False where none is usable."""
+        blob = self._bucket.read(f"{FOLDER}/{name}/{DONE}")
+        if blob is None:
             return False
         try:
-            done: dict[str, Any] = json.loads(found.data)
+            done: dict[str, Any] = json.loads(blob.data)
             download_folder(
                 self._bucket,
                 f"{FOLDER}/{name}",
                 done["files"],
                 folder,
                 f"{name.rsplit('-', 1)[0]}: download",
-                self._told,
+                self._progress,
             )
-        except (ReleaseError, ValueError, KeyError):  # it is made anew
+        except (ReleaseError, ValueError, KeyError):  # the step runs instead
             shutil.rmtree(folder, ignore_errors=True)
             return False
         del done["files"]
@@ -48,16 +48,16 @@ class RemoteStepCache:
         return True
 
     def keep(self, name: str, folder: Path) -> None:
-        """Put an output into the bucket, its ``done.json`` last."""
+        """Upload an output, its ``done.json`` last."""
         names = [file for file in files_below(folder) if file != DONE]
         what = f"{name.rsplit('-', 1)[0]}: upload"
-        upload_folder(self._bucket, f"{FOLDER}/{name}", folder, names, what, self._told)
+        upload_folder(self._bucket, f"{FOLDER}/{name}", folder, names, what, self._progress)
         about = json.loads((folder / DONE).read_text())
         about["files"] = {file: _hash(folder / file) for file in names}
         self._bucket.write(f"{FOLDER}/{name}/{DONE}", json.dumps(about, indent=1).encode())
 
     def drop_all_but(self, used: Collection[str]) -> None:
-        """Delete the outputs that are not named, those that tell of them first."""
+        """Delete all outputs but those in ``used``, their ``done.json`` first."""
         names = [entry.name for entry in self._bucket.entries(FOLDER)]
         doomed = [name for name in names if name.split("/")[1] not in used]
         self._bucket.delete(name for name in doomed if name.endswith(f"/{DONE}"))

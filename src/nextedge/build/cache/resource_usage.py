@@ -1,4 +1,4 @@
-"""What a step cost: wall and CPU seconds, peak memory, and the size of what it wrote."""
+"""Cost of a step: wall and CPU seconds, peak memory, and the size of its output."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _STATUS = Path("/proc/self/status")
 
 @dataclass
 class Usage:
-    """What one step took of this process and its children.
+    """Cost of one step, of this process and its children.
 
     Attributes:
-        seconds: by the clock on the wall.
+        seconds: wall clock.
         cpu_seconds: of all threads, and of child processes that ended meanwhile.
-        peak_memory_mib: most anonymous memory of this process, sampled every 50 ms; pages of
-            mapped files are not in it, as the system takes them back at need. Where the system
-            does not tell them apart (it does on Linux), the process' largest resident size.
+        peak_memory_mib: peak anonymous memory of this process, sampled every 50 ms, without pages
+            of mapped files, which the system takes back at need. Elsewhere than on Linux, the
+            largest resident size of the process.
         output_mib: files that the step wrote.
     """
 
@@ -41,7 +41,7 @@ class Usage:
 
 @contextmanager
 def measured(output: Path) -> Iterator[Usage]:
-    """Fill in what the body took; ``output`` is the folder that it writes."""
+    """Measure the body; ``output`` is the folder that it writes."""
     usage, stop = Usage(), threading.Event()
     sampler = threading.Thread(
         target=_sample, args=(usage, stop), name="nextedge-usage", daemon=True

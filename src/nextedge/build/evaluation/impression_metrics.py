@@ -8,7 +8,12 @@ import numpy.typing as npt
 from nextedge.build.time_split.window_pipeline import batches
 from nextedge.build.training_set.impression_outcomes import Impressions, taken_and_open
 from nextedge.config import RankerConfig
-from nextedge.evaluation.impressions import Choice, ShownReport, best_of_each, measure_shown
+from nextedge.evaluation.impressions import (
+    Choice,
+    ImpressionReport,
+    best_of_each,
+    measure_impressions,
+)
 from nextedge.graph.csr import build_graph
 from nextedge.ranking.pipeline import RankingPipeline
 from nextedge.types import Candidates, FloatArray, IndexArray, IntArray
@@ -20,7 +25,7 @@ _FULL, _POPULAR, _RANDOM, _LOGISTIC = "full_line", "popularity", "random", "logi
 
 def impression_metrics(
     pipeline: RankingPipeline, rows: Impressions | None, settings: RankerConfig
-) -> ShownReport | None:
+) -> ImpressionReport | None:
     """Measure the impressions after the pipeline's snapshot; None where there is nothing to tell.
 
     ``logistic_regression`` learns from these impressions themselves, by every feature;
@@ -49,7 +54,7 @@ def impression_metrics(
         _RANDOM: np.zeros((len(taken), 1)),
     }
     choice = Choice(rows.propensity, chance)
-    return measure_shown(taken, rows.source, numbers, choice, settings.seed)
+    return measure_impressions(taken, rows.source, numbers, choice, settings.seed)
 
 
 def _scored(

@@ -1,9 +1,9 @@
-"""Occasions: the interactions that happened at one item at one time.
+"""Occasions: interactions of several users with one item at one time.
 
-With dates, an occasion is an item within an hour. Without, logs are still written in the
-order of events: an occasion is then a run of an item's rows that agree in every column of
-the table's own (an hour of the week, a shop, a device). Where rows are in no order, runs are
-short and the features made of them say little.
+With dates, an occasion is an item within an hour. Without dates, logs are still in the order of
+events: an occasion is a run of an item's rows that agree in every column that the schema does not
+know (hour of the week, shop, device). Where rows are in no order, runs are short and their
+features say little.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _MOST_DISTINCT = 0.05
 
 
 def occasions(rows: pa.Table, user: IndexArray, item: IndexArray, time: IntArray) -> IndexArray:
-    """int32[n]: the occasion of each interaction, or -1 where nobody else was there.
+    """int32[n]: the occasion of each interaction, or -1 where no other user shares it.
 
     Args:
-        rows: the interactions, for their own columns.
+        rows: the interactions, for the columns that the schema does not know.
         user, item: int32[n] positions.
         time: int64[n] microseconds, 0 where unknown.
     """
@@ -33,20 +33,20 @@ def occasions(rows: pa.Table, user: IndexArray, item: IndexArray, time: IntArray
     if not len(item):
         return none
     dated = bool((time >= ORDER_ONLY_BEFORE).all())
-    own = [] if dated else _own_columns(rows)
-    if not dated and not own:
+    extra = [] if dated else _extra_columns(rows)
+    if not dated and not extra:
         return none
     order = np.lexsort((time, item)) if dated else np.argsort(item, kind="stable")
     changes = item[order][1:] != item[order][:-1]
-    for values in [time // _HOUR] if dated else own:
+    for values in [time // _HOUR] if dated else extra:
         changes |= values[order][1:] != values[order][:-1]
     number = np.empty(len(item), np.int64)
     number[order] = np.concatenate(([0], np.cumsum(changes)))
     return _shared(number, user)
 
 
-def _own_columns(rows: pa.Table) -> list[np.ndarray]:
-    """Codes of the columns that the schema does not know, nulls as one more value."""
+def _extra_columns(rows: pa.Table) -> list[np.ndarray]:
+    """Codes of the columns that the schema does not know; null is one more value."""
     known = {column.name for column in schema.TABLES[schema.INTERACTIONS].columns}
     codes = []
     for name in rows.column_names:
@@ -60,8 +60,8 @@ def _own_columns(rows: pa.Table) -> list[np.ndarray]:
 
 
 def _shared(number: IntArray, user: IndexArray) -> IndexArray:
-    """Occasions of two people or more, numbered anew; the rest are -1."""
+    """Occasions of two users or more, numbered anew; the rest are -1."""
     pairs = np.unique(number * (int(user.max()) + 1) + user)
-    people = np.bincount(pairs // (int(user.max()) + 1))
-    fresh = np.where(people >= 2, np.cumsum(people >= 2) - 1, -1).astype(np.int32)
-    return fresh[number]
+    users = np.bincount(pairs // (int(user.max()) + 1))
+    renumbered = np.where(users >= 2, np.cumsum(users >= 2) - 1, -1).astype(np.int32)
+    return renumbered[number]

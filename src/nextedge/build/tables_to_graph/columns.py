@@ -1,4 +1,4 @@
-"""Columns of users and items in the order of positions, each encoded by itself."""
+"""Columns of users and items, encoded one by one in the order of positions."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from nextedge.storage.arrays import mapped
 
 @dataclass(frozen=True)
 class EncodeColumns:
-    """The block function: a column's place and name in, its encoded arrays written.
+    """The block function: number and name of a column in, its encoded arrays written.
 
     Attributes:
-        path: of the table.
-        order: file of int64[N], the row of each position, -1 where it has none.
-        text_model, text_cache: as of ``text_encoder``.
+        path: the table.
+        order: file of int64[N], the row of each position, -1 for none.
+        text_model, text_cache: see ``text_encoder``.
         output: folder of all columns.
     """
 
@@ -39,14 +39,16 @@ class EncodeColumns:
 
     def __call__(self, block: pa.Table) -> pa.Table:
         text = text_encoder(self.text_model, self.text_cache)
-        for place, name in zip(block["place"].to_pylist(), block["name"].to_pylist(), strict=True):
+        for number, name in zip(
+            block["number"].to_pylist(), block["name"].to_pylist(), strict=True
+        ):
             column = in_order(self.path, name, mapped(self.order))
             encoded = encode_column(column, self.kinds[name], text)
-            save_column(encoded, self.output / column_folder(place))
+            save_column(encoded, self.output / column_folder(number))
         return block
 
     def run(self, engine: Engine, progress: TextProgress) -> None:
-        """Encode every column; texts that a model reads first, in blocks of their own."""
+        """Encode every column; texts first, since a model reads them in blocks of their own."""
         text = text_encoder(self.text_model, self.text_cache)
         for name, kind in self.kinds.items():
             if kind is ColumnKind.TEXT:
@@ -58,20 +60,20 @@ class EncodeColumns:
 
 
 def _blocks(names: Mapping[str, ColumnKind]) -> Iterator[pa.Table]:
-    for place, name in enumerate(names):
-        yield pa.table({"place": [place], "name": [name]})
+    for number, name in enumerate(names):
+        yield pa.table({"number": [number], "name": [name]})
 
 
 def write_order(path: Path, key: str, ids: IdMap, output: Path) -> Path:
-    """The file of the row of each position, -1 for an id without one."""
+    """Write the row of each position, -1 for an id without a row; returns the file."""
     order = np.full(len(ids), -1, np.int64)
-    found = ids.positions(pq.read_table(path, columns=[key])[key])
-    order[found[found >= 0]] = np.flatnonzero(found >= 0)
+    position = ids.positions(pq.read_table(path, columns=[key])[key])
+    order[position[position >= 0]] = np.flatnonzero(position >= 0)
     np.save(output, order)
     return output
 
 
 def in_order(path: Path, name: str, order: np.ndarray) -> pa.ChunkedArray:
-    """A column with one row a position; ids without a row get nulls."""
+    """A column with one row a position; null for an id without a row."""
     rows = pq.read_table(path, columns=[name])[name]
     return rows.take(pa.array(order, mask=order < 0))

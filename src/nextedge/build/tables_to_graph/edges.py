@@ -1,4 +1,4 @@
-"""Rows of tables in dense positions: a range of a file in, its arrays out."""
+"""Rows of tables as arrays in dense positions, block by block."""
 
 from __future__ import annotations
 
@@ -15,34 +15,31 @@ from nextedge import schema
 from nextedge.build.tables_to_graph.co_occurrence import occasions
 from nextedge.data.ids import IdMap
 from nextedge.engines.base import Engine
-from nextedge.engines.blocks import run_where_worth
+from nextedge.engines.blocks import OpenedFiles, run_where_worth
 from nextedge.storage.arrays import ArrayFiles, mapped
 
 ROWS = 2_000_000
-"""Of a table, in a block."""
+"""Rows of a block."""
 _TEXT_ROWS = 8
-"""Times as many where ids are text: each look-up of a block hashes all ids of the map."""
+"""Times as many where ids are text: the look-up of each block hashes all ids of the map."""
 _ENDS = {
     schema.CONNECTIONS: (schema.SRC, schema.DST, schema.USERS),
     schema.BLOCKS: (schema.USER_ID, schema.OTHER_ID, schema.USERS),
     schema.INTERACTIONS: (schema.USER_ID, schema.ITEM_ID, schema.ITEMS),
 }
-"""Columns of the ends of an edge, and what the second one is."""
-_opened: dict[Path, IdMap] = {}
+"""Columns of the ends of an edge, and the table of the second end."""
+_id_maps: OpenedFiles[Path, IdMap] = OpenedFiles(2)
+"""Of users and of items, which both block functions of this module read."""
 
 
-def _ids(path: Path) -> IdMap:
-    """An id map; opened once in a process."""
-    if path not in _opened:
-        if any(other.parent != path.parent for other in _opened):  # of an earlier build
-            close_ids()
-        _opened[path] = IdMap.load(path)
-    return _opened[path]
+def _ids(entities: Path, table: str) -> IdMap:
+    path = entities / f"{table}.arrow"
+    return _id_maps.get(path, lambda: IdMap.load(path))
 
 
 def close_ids() -> None:
-    """Let go of the id maps that this process opened."""
-    _opened.clear()
+    """Let go of the id maps of this process."""
+    _id_maps.clear()
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,7 @@ class InternEdges:
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """Positions ``source`` and ``target``, ``time`` (µs, 0 where none), ``weight``, and where
-        the table has them ``arrived`` (µs) and ``action`` (a place in ``schema.ACTIONS``).
+        the table has them ``arrived`` (µs) and ``action`` (an index into ``schema.ACTIONS``).
         """
         left, right, others = _ENDS[self.name]
         wanted = [left, right, schema.TIMESTAMP, schema.ARRIVED_AT, schema.WEIGHT]
@@ -71,8 +68,8 @@ class InternEdges:
         rows = _rows(self.path, block, wanted)
         time = micros(rows, schema.TIMESTAMP)
         arrays = {
-            "source": self._positions(schema.USERS, rows.column(left)),
-            "target": self._positions(others, rows.column(right)),
+            "source": _ids(self.entities, schema.USERS).positions(rows.column(left)),
+            "target": _ids(self.entities, others).positions(rows.column(right)),
             "time": time,
             "weight": np.ones(len(rows), np.float32),
         }
@@ -84,13 +81,10 @@ class InternEdges:
             arrays["weight"] = np.asarray(rows.column(schema.WEIGHT), dtype=np.float32)
         return pa.table(arrays)
 
-    def _positions(self, of: str, identifiers: pa.ChunkedArray) -> np.ndarray:
-        return _ids(self.entities / f"{of}.arrow").positions(identifiers)
-
 
 @dataclass(frozen=True)
 class InternImpressions:
-    """The block function: row groups of the impressions in, those of one kind of candidate out.
+    """The block function: row groups of impressions in, the rows of one kind of candidate out.
 
     Attributes:
         column: ``candidate_id`` or ``item_id``.
@@ -102,7 +96,7 @@ class InternImpressions:
     one_core: bool = True
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        """As of edges, with ``acted`` (µs), ``position`` (-1 where none) and ``propensity`` (NaN)."""
+        """As for edges, with ``acted`` (µs), ``position`` (-1 where none) and ``propensity`` (NaN)."""
         rows = _rows(
             self.path,
             block,
@@ -118,8 +112,8 @@ class InternImpressions:
             ],
         )
         others = schema.USERS if self.column == schema.CANDIDATE_ID else schema.ITEMS
-        source = _ids(self.entities / "users.arrow").positions(rows.column(schema.USER_ID))
-        target = _ids(self.entities / f"{others}.arrow").positions(rows.column(self.column))
+        source = _ids(self.entities, schema.USERS).positions(rows.column(schema.USER_ID))
+        target = _ids(self.entities, others).positions(rows.column(self.column))
         time = micros(rows, schema.TIMESTAMP)
         position = pc.fill_null(_column(rows, "position", pa.float64()), -1.0)
         propensity = pc.fill_null(_column(rows, "propensity", pa.float64()), float("nan"))
@@ -133,25 +127,24 @@ class InternImpressions:
             "position": np.asarray(position).astype(np.int32),
             "propensity": np.asarray(propensity, dtype=np.float32),
         }
-        kept = (source >= 0) & (target >= 0)
-        return pa.table({name: values[kept] for name, values in arrays.items()})
+        known = (source >= 0) & (target >= 0)
+        return pa.table({name: values[known] for name, values in arrays.items()})
 
 
 def intern(engine: Engine, path: Path, name: str, entities: Path, output: Path) -> None:
-    """Rows of one table as arrays of a folder, impressions of people and of items apart."""
+    """Write the rows of a table as arrays; impressions of people and of items in folders of their own."""
     output.mkdir()
     if name != schema.IMPRESSIONS:
         text = any(
-            _ids(entities / f"{of}.arrow").values.type != pa.int64()
-            for of in (schema.USERS, _ENDS[name][2])
+            _ids(entities, of).values.type != pa.int64() for of in (schema.USERS, _ENDS[name][2])
         )
         _write(engine, InternEdges(path, name, entities, not text), path, output)
         if name == schema.INTERACTIONS:
             _write_occasions(path, output)
         return
-    given = pq.read_schema(path).names
+    columns = pq.read_schema(path).names
     for column in (schema.CANDIDATE_ID, schema.ITEM_ID):
-        if column in given:
+        if column in columns:
             (output / column).mkdir()
             _write(engine, InternImpressions(path, column, entities), path, output / column)
 
@@ -168,36 +161,36 @@ def _write(
 
 
 def _row_groups(path: Path, rows: int) -> Iterator[pa.Table]:
-    """Neighbouring row groups of about so many rows; none of a file without any, but one block."""
+    """Blocks of neighbouring row groups of about ``rows`` rows; one empty block for an empty file."""
     metadata = pq.read_metadata(path)
     groups: list[int] = []
-    held = 0
+    size = 0
     for group in range(metadata.num_row_groups):
         groups.append(group)
-        held += metadata.row_group(group).num_rows
-        if held >= rows:
+        size += metadata.row_group(group).num_rows
+        if size >= rows:
             yield pa.table({"group": pa.array(groups, pa.int32())})
-            groups, held = [], 0
+            groups, size = [], 0
     if groups or not metadata.num_row_groups:
         yield pa.table({"group": pa.array(groups, pa.int32())})
 
 
 def _rows(path: Path, block: pa.Table, columns: list[str]) -> pa.Table:
-    """The columns of the block's row groups, of those that the file has."""
+    """Read the row groups of a block, those of the columns that the file has."""
     with pq.ParquetFile(path) as file:
-        known = [name for name in columns if name in file.schema_arrow.names]
-        return file.read_row_groups(block["group"].to_pylist(), columns=known)
+        present = [name for name in columns if name in file.schema_arrow.names]
+        return file.read_row_groups(block["group"].to_pylist(), columns=present)
 
 
 def _write_occasions(path: Path, output: Path) -> None:
     known = {column.name for column in schema.TABLES[schema.INTERACTIONS].columns}
-    own = [name for name in pq.read_schema(path).names if name not in known]
+    columns = [name for name in pq.read_schema(path).names if name not in known]
     arrays = (mapped(output / f"{name}.npy") for name in ("source", "target", "time"))
-    np.save(output / "occasion.npy", occasions(pq.read_table(path, columns=own), *arrays))
+    np.save(output / "occasion.npy", occasions(pq.read_table(path, columns=columns), *arrays))
 
 
 def intern_hidden(path: Path, users: IdMap, output: Path) -> None:
-    """Hidden pairs in positions; those with an end that nothing else knows need no exclusion."""
+    """Write hidden pairs in positions; a pair with an unknown end needs no exclusion."""
     output.mkdir()
     rows = pq.read_table(path)
     ends = [users.positions(rows.column(name)) for name in (schema.SRC, schema.DST)]
@@ -209,10 +202,10 @@ def intern_hidden(path: Path, users: IdMap, output: Path) -> None:
 
 
 def actions(rows: pa.Table, name: str) -> np.ndarray:
-    """int32[n] places in ``schema.ACTIONS``; -1 where there is none, -2 where it is another."""
-    given = _column(rows, name, pa.string())
-    found = pc.fill_null(pc.index_in(given, value_set=pa.array(schema.ACTIONS)), -2)
-    return np.where(np.asarray(pc.is_null(given)), -1, np.asarray(found)).astype(np.int32)
+    """int32[n] indices into ``schema.ACTIONS``; -1 for no action, -2 for another."""
+    values = _column(rows, name, pa.string())
+    index = pc.fill_null(pc.index_in(values, value_set=pa.array(schema.ACTIONS)), -2)
+    return np.where(np.asarray(pc.is_null(values)), -1, np.asarray(index)).astype(np.int32)
 
 
 def micros(rows: pa.Table, name: str) -> np.ndarray:

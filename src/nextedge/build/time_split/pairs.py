@@ -1,4 +1,4 @@
-"""The distinct pairs of a relation, as the graph of all of its records holds them."""
+"""The distinct pairs of a relation, out of the graph of all its records."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Ends(Protocol):
 
     @property
     def source(self) -> IndexArray:
-        """int32[n]: whose."""
+        """int32[n]: one end of each record."""
 
     @property
     def target(self) -> IndexArray:
-        """int32[n]: of whom or what."""
+        """int32[n]: the other end."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,8 +32,8 @@ class Pairs:
     Attributes:
         source, target: int32[P], ascending.
         first: int64[P], microseconds of the pair's first record.
-        indptr: int64[N + 1], where the pairs of each source begin.
-        symmetric: whether a pair stands for both directions.
+        indptr: int64[N + 1], the first pair of each source.
+        symmetric: whether a pair is an edge in both directions.
     """
 
     source: IndexArray
@@ -44,7 +44,7 @@ class Pairs:
 
     @classmethod
     def of(cls, graph: Graph, relation: Relation) -> Pairs:
-        """Pairs of a graph of all records, which is mirrored where the relation is symmetric."""
+        """The pairs of a graph, which has both directions where the relation is symmetric."""
         if not relation.symmetric:
             source = np.repeat(np.arange(len(graph), dtype=np.int32), graph.degree)
             return cls(source, graph.indices, graph.first, np.asarray(graph.indptr), False)
@@ -59,35 +59,19 @@ class Pairs:
         return len(self.source)
 
     def numbers(self, records: Ends) -> IntArray:
-        """int64[n]: which pair each record is of."""
+        """int64[n]: the pair of each record."""
         number = np.empty(len(records.source), np.int64)
-        run_blocks(
-            _numbers,
-            len(number),
-            self.indptr,
-            self.target,
-            records.source,
-            records.target,
-            self.symmetric,
-            number,
-        )
+        run_blocks(_numbers, len(number), *self._look_up(records), number)
         return number
 
     def marked(self, records: Ends, mask: BoolArray) -> BoolArray:
         """bool[n]: whether the pair of each record is marked in ``mask`` (bool[P])."""
-        found = np.empty(len(records.source), np.bool_)
-        run_blocks(
-            _marked,
-            len(found),
-            self.indptr,
-            self.target,
-            records.source,
-            records.target,
-            self.symmetric,
-            mask,
-            found,
-        )
-        return found
+        is_marked = np.empty(len(records.source), np.bool_)
+        run_blocks(_marked, len(is_marked), *self._look_up(records), mask, is_marked)
+        return is_marked
+
+    def _look_up(self, records: Ends) -> tuple[object, ...]:
+        return self.indptr, self.target, records.source, records.target, self.symmetric
 
 
 @numba.njit(cache=True, nogil=True)

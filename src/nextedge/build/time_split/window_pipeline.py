@@ -61,8 +61,8 @@ class WindowPipeline:
         if self.two_hop is None:
             return pipeline
         arrays = {file.stem: mapped(file) for file in sorted(self.two_hop.glob("*.npy"))}
-        options = pipeline.sources[TwoHop.name].options
-        joined = TwoHop(pipeline.scope, options, arrays)
+        config = pipeline.sources[TwoHop.name].config
+        joined = TwoHop(pipeline.scope, config, arrays)
         return replace(pipeline, sources={**pipeline.sources, TwoHop.name: joined})
 
     def _open(self) -> RankingPipeline:

@@ -2,7 +2,7 @@
 
 One edge a line, two ids and at most a weight and a time after them, separated by commas,
 semicolons, tabs or spaces; a header, the size line of a Matrix Market file and comments (``#``,
-``%``, ``//``) are passed over; ``.gz`` is read as it is.
+``%``, ``//``) are skipped; ``.gz`` is read too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import duckdb
 
-from nextedge.data.importers.report import ImportReport
+from nextedge.data.importers.importer import Importer, ImportReport
 from nextedge.data.importers.tables import importing, literal, write_parquet
 from nextedge.engines.duckdb.text import INTEGER, open_binary
 from nextedge.errors import DataError
@@ -34,33 +34,39 @@ _SNIFFED_LINES = 1000
 
 @dataclass(frozen=True)
 class _Dialect:
-    """How the lines of a file are cut: a regular expression, and whether the first names."""
+    """The separator of a file, whether it has a header, and its number of columns."""
 
     separator: str  # a comma, a semicolon, or a regular expression
     header: bool
     width: int
 
 
-def import_edges(source: Path, target: Path) -> ImportReport:
-    """Write ``connections.parquet`` from one edge list, or from all of a folder.
+class Edges(Importer):
+    """``connections.parquet`` from one edge list, or from all of a folder.
 
-    A third and a fourth column are told apart by what they hold: dates, and numbers that never
-    go below 1e8, are times (since 1970; the unit by magnitude, as for every table), other
-    numbers are weights.
-    Weights below zero (signed networks) become a column ``rating``, since a connection's
-    weight cannot be negative.
-
-    Raises:
-        DataError: no edge list is there, or a line holds fewer than two ids; names the line.
+    A third and a fourth column are recognised by their values: dates, and numbers of 1e8 and more
+    (since 1970; the unit by magnitude, as for every table), are times; other numbers are weights.
+    Weights below zero (signed networks) become a column ``rating``, since a connection's weight
+    cannot be negative.
     """
-    files = _files(source)
-    with importing(source) as connection:
-        parts = [_select(path) for path in files]
-        connection.execute(f"CREATE TABLE edges AS {' UNION ALL BY NAME '.join(parts)}")
-        _require_edges(connection, source)
-        select, notes = _columns(connection)
-        rows = write_parquet(connection, select, target / "connections.parquet")
-    return ImportReport({"connections": rows}, tuple(notes))
+
+    name = "edges"
+    summary = "a plain edge list (.txt, .csv, .tsv, .gz), or a folder"
+
+    def run(self, source: Path, target: Path) -> ImportReport:
+        """Write the edges.
+
+        Raises:
+            DataError: there is no edge list, or a line has fewer than two ids; names the line.
+        """
+        files = _files(source)
+        with importing(source) as connection:
+            parts = [_select(path) for path in files]
+            connection.execute(f"CREATE TABLE edges AS {' UNION ALL BY NAME '.join(parts)}")
+            _require_edges(connection, source)
+            select, notes = _columns(connection)
+            rows = write_parquet(connection, select, target / "connections.parquet")
+        return ImportReport({"connections": rows}, tuple(notes))
 
 
 def _files(source: Path) -> list[Path]:
@@ -104,7 +110,7 @@ def _select(path: Path) -> str:
 
 
 def _fields(separator: str) -> str:
-    """SQL that cuts a line; between quotes, commas and semicolons separate nothing."""
+    """SQL that splits a line; commas and semicolons between quotes do not separate."""
     if separator not in _QUOTING:
         return f"string_split_regex(trim(line), {literal(separator)})"
     field = rf"""\s*("(?:[^"]|"")*"|[^{separator}]*)\s*(?:{separator}|$)"""
@@ -160,7 +166,7 @@ def _require_edges(connection: duckdb.DuckDBPyConnection, source: Path) -> None:
 
 
 def _columns(connection: duckdb.DuckDBPyConnection) -> tuple[str, list[str]]:
-    """The final SELECT, and what was decided of the extra columns."""
+    """The final SELECT, and notes on the extra columns."""
     names = [row[0] for row in connection.execute("DESCRIBE edges").fetchall()]
     whole = connection.execute(
         "SELECT bool_and(regexp_matches(field_1, $1) AND TRY_CAST(field_1 AS BIGINT) IS NOT NULL "

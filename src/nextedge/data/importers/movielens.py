@@ -1,7 +1,7 @@
 """MovieLens in its public layouts: 100K, 1M (and 10M), and the CSV files of "latest" and later.
 
-A rating is taken as the weight of an interaction with the event ``rating``. Genres become a
-list, the first of them the category. F. M. Harper and J. A. Konstan, The MovieLens Datasets:
+A rating becomes the weight of an interaction with the event ``rating``. Genres become a list; the
+first one is the category. F. M. Harper and J. A. Konstan, The MovieLens Datasets:
 History and Context, ACM TiiS 5(4), 2015.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from nextedge.data.importers.report import ImportReport
+from nextedge.data.importers.importer import Importer, ImportReport
 from nextedge.data.importers.tables import importing, literal, write_parquet
 from nextedge.errors import DataError
 
@@ -42,29 +42,31 @@ _NOTE = "the rating is the weight of an interaction with the event 'rating'"
 
 @dataclass(frozen=True)
 class _Layout:
-    """One public layout: the file that tells it, and a SELECT per table of ours."""
+    """One public layout: the file that identifies it, and a SELECT per table of ours."""
 
     marker: str
     selects: Callable[[Path], dict[str, str]]
 
 
-def import_movielens(source: Path, target: Path) -> ImportReport:
-    """Write ``interactions``, ``items`` and, where they are given, ``users`` into ``target``.
+class MovieLens(Importer):
+    """``interactions``, ``items`` and, where the source has them, ``users``."""
 
-    Args:
-        source: the unpacked folder, or the folder that holds it.
-        target: made if needed; files of the same names are replaced.
+    name = "movielens"
+    summary = "MovieLens 100K, 1M, 10M or latest, unpacked"
 
-    Raises:
-        DataError: no known layout is there, or a file of it is missing or broken.
-    """
-    directory, layout = _find(source)
-    with importing(directory) as connection:
-        tables = {
-            name: write_parquet(connection, select, target / f"{name}.parquet")
-            for name, select in layout.selects(directory).items()
-        }
-    return ImportReport(tables, (_NOTE,))
+    def run(self, source: Path, target: Path) -> ImportReport:
+        """Write the tables of the unpacked folder, or of the folder that contains it.
+
+        Raises:
+            DataError: there is no known layout, or a file of it is missing or broken.
+        """
+        directory, layout = _find(source)
+        with importing(directory) as connection:
+            tables = {
+                name: write_parquet(connection, select, target / f"{name}.parquet")
+                for name, select in layout.selects(directory).items()
+            }
+        return ImportReport(tables, (_NOTE,))
 
 
 def _find(source: Path) -> tuple[Path, _Layout]:

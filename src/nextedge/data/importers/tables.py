@@ -1,4 +1,4 @@
-"""What importers share: one DuckDB connection in UTC, and atomic Parquet files."""
+"""Helpers of importers: a DuckDB connection in UTC, and atomic Parquet files."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Tables of DuckDB, SQLite and PostgreSQL databases.
 
-DuckDB's own extensions for the last two are fetched from the network at first use, so they are
-not relied on: SQLite comes by Python's module, PostgreSQL by its ADBC driver.
+DuckDB would fetch its own extensions for the last two from the network. SQLite is therefore read
+by Python's module, PostgreSQL by its ADBC driver.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 _BATCH_ROWS = 100_000
 
 
-def read_database(session: DuckDBSession, place: DatabaseTable) -> ir.Table:
-    """Open a database's table; DataError when the database or the table is not there."""
+def read_database(session: DuckDBSession, source: DatabaseTable) -> ir.Table:
+    """Open a table of a database; raises DataError where either is missing."""
     readers = {"duckdb": _read_duckdb, "sqlite": _read_sqlite, "postgresql": _read_postgresql}
-    return readers[place.kind](session, place)
+    return readers[source.kind](session, source)
 
 
-def _read_duckdb(session: DuckDBSession, place: DatabaseTable) -> ir.Table:
-    alias = f"attached_{abs(hash(place.url))}"
-    path = place.url.replace("'", "''")
-    schema, _, name = place.table.rpartition(".")
+def _read_duckdb(session: DuckDBSession, source: DatabaseTable) -> ir.Table:
+    alias = f"attached_{abs(hash(source.url))}"
+    path = source.url.replace("'", "''")
+    schema, _, name = source.table.rpartition(".")
     try:
         session.connection.execute(f"ATTACH IF NOT EXISTS '{path}' AS {alias} (READ_ONLY)")
         tables = _names(
@@ -46,29 +46,33 @@ def _read_duckdb(session: DuckDBSession, place: DatabaseTable) -> ir.Table:
             "main",
         )
     except duckdb.Error as error:
-        raise DataError(f"{place.shown}: not readable as a DuckDB database: {error}") from None
-    _require_table(place, tables)
+        raise DataError(
+            f"{source.public_url}: not readable as a DuckDB database: {error}"
+        ) from None
+    _require_table(source, tables)
     return session.define(f"SELECT * FROM {alias}.{quoted(schema or 'main')}.{quoted(name)}")
 
 
-def _read_sqlite(session: DuckDBSession, place: DatabaseTable) -> ir.Table:
-    uri = f"{Path(place.url).resolve().as_uri()}?mode=ro"
+def _read_sqlite(session: DuckDBSession, source: DatabaseTable) -> ir.Table:
+    uri = f"{Path(source.url).resolve().as_uri()}?mode=ro"
     try:
         # DuckDB pulls the batches from a thread of its own, one at a time
         with closing(sqlite3.connect(uri, uri=True, check_same_thread=False)) as connection:
-            found = connection.execute(
+            tables = connection.execute(
                 "SELECT name FROM sqlite_master WHERE type IN ('table', 'view')"
             ).fetchall()
-            _require_table(place, [name for (name,) in found])
-            schema = _sqlite_schema(connection, place.table)
-            batches = _sqlite_batches(connection, place.table, schema)
+            _require_table(source, [name for (name,) in tables])
+            schema = _sqlite_schema(connection, source.table)
+            batches = _sqlite_batches(connection, source.table, schema)
             return _load(session, pa.RecordBatchReader.from_batches(schema, batches))
     except sqlite3.Error as error:
-        raise DataError(f"{place.shown}: not readable as an SQLite database: {error}") from None
+        raise DataError(
+            f"{source.public_url}: not readable as an SQLite database: {error}"
+        ) from None
 
 
 def _sqlite_schema(connection: sqlite3.Connection, table: str) -> pa.Schema:
-    """Types of the values that are stored: SQLite's declared types bind nothing."""
+    """Types of the stored values; SQLite does not enforce the declared ones."""
     names = [row[1] for row in connection.execute(f"PRAGMA table_info({quoted(table)})")]
     fields = []
     for name in names:
@@ -103,7 +107,7 @@ def _sqlite_batches(
         )
 
 
-def _read_postgresql(session: DuckDBSession, place: DatabaseTable) -> ir.Table:
+def _read_postgresql(session: DuckDBSession, source: DatabaseTable) -> ir.Table:
     try:
         import adbc_driver_postgresql.dbapi as adbc
     except ImportError:
@@ -111,29 +115,29 @@ def _read_postgresql(session: DuckDBSession, place: DatabaseTable) -> ir.Table:
             "adbc-driver-postgresql", "postgres", "Reading postgresql:// tables"
         ) from None
     try:
-        with adbc.connect(place.url) as connection, connection.cursor() as cursor:
-            return _fetch_postgresql(session, cursor, place)
+        with adbc.connect(source.url) as connection, connection.cursor() as cursor:
+            return _fetch_postgresql(session, cursor, source)
     except adbc.Error as error:
-        reason = str(error).replace(place.url, place.shown).splitlines()[0]
+        reason = str(error).replace(source.url, source.public_url).splitlines()[0]
         raise DataError(
-            f"{place.shown}: the server cannot be read: {reason}; check host, database, user, "
+            f"{source.public_url}: the server cannot be read: {reason}; check host, database, user, "
             f"password and table"
         ) from None
 
 
-def _fetch_postgresql(session: DuckDBSession, cursor: Any, place: DatabaseTable) -> ir.Table:
+def _fetch_postgresql(session: DuckDBSession, cursor: Any, source: DatabaseTable) -> ir.Table:
     cursor.execute(
         "SELECT table_schema::text, table_name::text FROM information_schema.tables "
         "WHERE table_schema NOT IN ('pg_catalog', 'information_schema')"
     )
-    _require_table(place, _names(cursor.fetchall(), "public"))
-    schema, _, name = place.table.rpartition(".")
+    _require_table(source, _names(cursor.fetchall(), "public"))
+    schema, _, name = source.table.rpartition(".")
     cursor.execute(f"SELECT * FROM {quoted(schema or 'public')}.{quoted(name)}")
     return _load(session, cursor.fetch_record_batch())
 
 
 def _load(session: DuckDBSession, reader: pa.RecordBatchReader) -> ir.Table:
-    """Stream batches into DuckDB, so that only one of them is in Python at a time."""
+    """Stream batches into DuckDB: one at a time is in Python."""
     session.connection.register("incoming", reader)
     try:
         return session.define("SELECT * FROM incoming", materialise=True)
@@ -145,7 +149,9 @@ def _names(rows: list[tuple[str, str]], default_schema: str) -> list[str]:
     return [name if schema == default_schema else f"{schema}.{name}" for schema, name in rows]
 
 
-def _require_table(place: DatabaseTable, tables: list[str]) -> None:
-    bare = place.table.removeprefix("main.").removeprefix("public.")
-    if bare not in tables and place.table not in tables:
-        raise DataError(f"{place.shown}: no table {place.table!r}; {nearest(place.table, tables)}")
+def _require_table(source: DatabaseTable, tables: list[str]) -> None:
+    bare = source.table.removeprefix("main.").removeprefix("public.")
+    if bare not in tables and source.table not in tables:
+        raise DataError(
+            f"{source.public_url}: no table {source.table!r}; {nearest(source.table, tables)}"
+        )

@@ -24,13 +24,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _REFUSED = {
-    errno.ENOSPC,
-    errno.EFBIG,
-    errno.EDQUOT,
-    errno.EROFS,
-    errno.EACCES,
-    errno.ENOTDIR,
-    errno.EEXIST,
+    getattr(errno, name) for name in "ENOSPC EFBIG EDQUOT EROFS EACCES ENOTDIR EEXIST".split()
 }
 _RESTING = "64MiB"
 
@@ -39,8 +33,7 @@ class LocalEngine(Engine):
     """DuckDB behind Ibis.
 
     Args:
-        temp_directory: where DuckDB spills what does not fit in memory; default a folder of its
-            own among the system's temporary ones, removed on close.
+        temp_directory: folder into which DuckDB spills; default a temporary one, removed on close.
         memory_limit: such as ``"8GB"``; default DuckDB's own (80 % of the machine).
         threads: default all cores.
 
@@ -74,7 +67,7 @@ class LocalEngine(Engine):
         self.cores = thread_count()
 
     def read(self, table: str, location: str, base: Path) -> ibis.Table:
-        """See ``Engine.read``; the forms of a location are in ``nextedge.storage.locations``."""
+        """See ``Engine.read``; ``nextedge.storage.locations`` has the forms of a location."""
         from nextedge.engines.duckdb.readers import read_location
 
         try:
@@ -84,7 +77,7 @@ class LocalEngine(Engine):
             raise DataError(f"{table}: {error}") from None
 
     def register(self, table: str, rows: Any) -> ibis.Table:
-        """See ``Engine.register``; Arrow buffers are used where they lie, not copied."""
+        """See ``Engine.register``; DuckDB reads the Arrow buffers without a copy."""
         import ibis
 
         from nextedge.engines.duckdb.frames import to_arrow_table
@@ -118,10 +111,13 @@ class LocalEngine(Engine):
             return self.connection.sql(self._compile(table)).to_arrow_table()
 
     def to_batches(self, table: ibis.Table, rows: int = 1_000_000) -> Iterator[pa.RecordBatch]:
-        """See ``Engine.to_batches``; runs on a cursor, so that others may run meanwhile."""
+        """See ``Engine.to_batches``; runs on a cursor, beside other queries."""
         with _storage_errors("the temporary folder"), self.connection.cursor() as cursor:
             cursor.execute("SET TimeZone = 'UTC'")
-            for name, frame in self._frames.items():  # frames are known to one cursor only
+            for (
+                name,
+                frame,
+            ) in self._frames.items():  # a cursor does not know frames of the connection
                 cursor.register(name, frame)
             yield from cursor.sql(self._compile(table)).to_arrow_reader(rows)
 
@@ -130,8 +126,8 @@ class LocalEngine(Engine):
         with _storage_errors("the temporary folder"):
             return self.session.define(self._compile(table), materialise=True)
 
-    def place(self, table: ibis.Table) -> Any:
-        """See ``Engine.place``; DuckDB gives rows in the order in which they were read."""
+    def row_number(self, table: ibis.Table) -> Any:
+        """See ``Engine.row_number``; DuckDB gives rows in the order in which they were read."""
         import ibis
 
         return ibis.row_number()
@@ -139,17 +135,17 @@ class LocalEngine(Engine):
     def map_blocks(
         self, function: BlockFunction, blocks: Iterable[pa.Table], keep: Path | None = None
     ) -> Iterator[pa.Table]:
-        """See ``Engine.map_blocks``; one after the other, unless each has one core only."""
+        """See ``Engine.map_blocks``; one after the other, unless a block takes one core only."""
         threads = self.cores if getattr(function, "one_core", False) else 1
         return run_here(function, blocks, keep, threads=threads)
 
     def rest(self) -> None:
-        """See ``Engine.rest``: what DuckDB keeps of former queries goes, as under a low limit."""
+        """See ``Engine.rest``: a low limit for a moment makes DuckDB release its buffers."""
         import duckdb
 
         setting = self.connection.execute("SELECT current_setting('memory_limit')")
         ((limit,),) = setting.fetchall()
-        with contextlib.suppress(duckdb.Error):  # tables that were cached do not fit
+        with contextlib.suppress(duckdb.Error):  # cached tables do not fit
             self.connection.execute(f"SET memory_limit = '{_RESTING}'")
         self.connection.execute(f"SET memory_limit = '{limit}'")
 
@@ -161,14 +157,13 @@ class LocalEngine(Engine):
             shutil.rmtree(self._own_directory, ignore_errors=True)
 
     def _compile(self, table: ibis.Table) -> str:
-        # some of Ibis's own ways to run a query call what DuckDB 2 has dropped: compile there,
-        # run here
+        # some of Ibis's own ways to run a query call functions that DuckDB 2 has dropped
         return str(self.session.ibis.compile(table))
 
 
 @contextmanager
 def _storage_errors(where: str) -> Iterator[None]:
-    """Tell a disk that is full or closed from a file that cannot be read."""
+    """Raise StorageError for a full or read-only disk, DataError for an unreadable table."""
     import duckdb
 
     try:
@@ -190,7 +185,7 @@ def _storage_errors(where: str) -> Iterator[None]:
 
 
 def _at_fault() -> tuple[type[Exception], ...]:
-    """DuckDB's errors that come of what is in a table, not of how a query is written."""
+    """DuckDB's errors that come from the data, not from the query."""
     import duckdb
 
     return (

@@ -2,34 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from nextedge.config import Config, parse_config
-from nextedge.errors import DataError, InputError, nearest
-from nextedge.schema import TABLES
-from nextedge.storage.opening import is_bucket
-
-
-def tenant_of_frames(
-    state: str | Path, settings: Mapping[str, Any], frames: Mapping[str, Any]
-) -> tuple[Config, dict[str, pa.Table]]:
-    """The configuration and the tables of a tenant whose data are frames in memory."""
-    for name in frames:
-        if name not in TABLES:
-            raise InputError(f"no table {name!r}; {nearest(name, TABLES)}")
-    raw = dict(settings)
-    raw["state"] = str(state) if is_bucket(str(state)) else str(Path(state).resolve())
-    raw["data"] = {**raw.get("data", {}), **dict.fromkeys(frames, "memory")}
-    config = parse_config(raw, base=Path(), origin="settings")
-    return config, {name: to_arrow_table(frame, name) for name, frame in frames.items()}
+from nextedge.errors import DataError
 
 
 def to_arrow_table(frame: Any, name: str) -> pa.Table:
-    """Take a pandas, Polars, Arrow or DuckDB frame as an Arrow table.
+    """A pandas, Polars, Arrow or DuckDB frame as an Arrow table.
 
     A pandas column of objects of several types (numbers and strings as ids, for example)
     becomes a column of strings.
@@ -53,18 +34,18 @@ def to_arrow_table(frame: Any, name: str) -> pa.Table:
         table = frame if isinstance(frame, pa.Table) else pa.table(frame)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         table = _from_mixed(frame, name, error)
-    kept = [column for column in table.column_names if not column.startswith("__index_level_")]
-    _require_names(kept, name)
-    return _portable(table.select(kept).replace_schema_metadata(None), name)
+    columns = [column for column in table.column_names if not column.startswith("__index_level_")]
+    _require_names(columns, name)
+    return _portable(table.select(columns).replace_schema_metadata(None), name)
 
 
 def _is_pandas(frame: Any, kind: str) -> bool:
-    of = type(frame)
-    return of.__module__.split(".")[0] == "pandas" and of.__name__ == kind
+    cls = type(frame)
+    return cls.__module__.split(".")[0] == "pandas" and cls.__name__ == kind
 
 
 def _require_names(columns: list[str], name: str) -> None:
-    """Names must differ in more than case, since SQL does not tell them apart."""
+    """Check that names differ in more than case, which SQL ignores."""
     if not columns:
         raise DataError(f"{name}: the frame has no column")
     first: dict[str, str] = {}
@@ -78,8 +59,8 @@ def _require_names(columns: list[str], name: str) -> None:
 
 
 def _portable(table: pa.Table, name: str) -> pa.Table:
-    """The same rows in types that every engine holds; the other columns are not copied."""
-    for place, column in enumerate(table.schema):
+    """The same rows in types that every engine supports; other columns are not copied."""
+    for position, column in enumerate(table.schema):
         wanted = column.type
         if pa.types.is_float16(wanted):
             wanted = pa.float32()
@@ -89,22 +70,22 @@ def _portable(table: pa.Table, name: str) -> pa.Table:
             continue
         try:
             lossless = pa.types.is_float16(column.type) or column.type.unit != "ns"
-            values = table.column(place).cast(wanted, safe=lossless)
+            values = table.column(position).cast(wanted, safe=lossless)
         except pa.ArrowInvalid as error:
             raise DataError(f"{name}: column {column.name!r} cannot be used: {error}") from None
-        table = table.set_column(place, column.name, values)
+        table = table.set_column(position, column.name, values)
     return table
 
 
 def _from_mixed(frame: Any, name: str, error: Exception) -> pa.Table:
-    """Second try for pandas: columns of mixed objects as strings, missing values kept."""
+    """A pandas frame whose columns of mixed objects become strings, missing values stay."""
     if not _is_pandas(frame, "DataFrame"):
         raise DataError(f"{name}: cannot be taken as an Arrow table: {error}") from None
-    fixed = frame.copy(deep=False)
-    for column in fixed.columns[[kind.kind == "O" for kind in fixed.dtypes]]:
-        values = fixed[column]
+    copy = frame.copy(deep=False)
+    for column in copy.columns[[kind.kind == "O" for kind in copy.dtypes]]:
+        values = copy[column]
         try:
             pa.array(values, from_pandas=True)
         except (pa.ArrowInvalid, pa.ArrowTypeError):
-            fixed[column] = values.map(str).where(values.notna(), None)
-    return pa.Table.from_pandas(fixed, preserve_index=False)
+            copy[column] = values.map(str).where(values.notna(), None)
+    return pa.Table.from_pandas(copy, preserve_index=False)

@@ -1,4 +1,4 @@
-"""Tables in object stores: which objects a location names, and how DuckDB reads them."""
+"""Tables in object stores: the objects of a location, and DuckDB's access to them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from nextedge.errors import BucketError, DataError, MissingDependencyError
 from nextedge.storage.bucket import Bucket, Entry
 from nextedge.storage.faults import fault
-from nextedge.storage.locations import shown
+from nextedge.storage.locations import public_url
 from nextedge.storage.opening import PATIENT_SECONDS, SCHEMES, client_options, retry_config
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ VALID = "valid: a path, a glob, duckdb://, sqlite://, postgresql://, s3://, gs:/
 
 
 def find_objects(location: str) -> list[tuple[str, Entry]]:
-    """The objects that a URL or a pattern names: (URL, what is known), in the order of names.
+    """The objects of a URL or a pattern: (URL, entry), in the order of names.
 
     Raises:
         DataError: there is none, or the store refuses.
@@ -36,12 +36,12 @@ def find_objects(location: str) -> list[tuple[str, Entry]]:
             matches = re.compile(glob_translate(pattern)).match
             entries = [entry for entry in whole.entries(folder) if matches(entry.name)]
         else:
-            found = whole.entry(pattern)
-            entries = [] if found is None else [found]
+            entry = whole.entry(pattern)
+            entries = [] if entry is None else [entry]
     except BucketError as error:
-        raise _told(error) from None
+        raise _as_fault(error) from None
     if not entries:
-        raise DataError(f"{shown(location)}: no such object; check the setting in [data]")
+        raise DataError(f"{public_url(location)}: no such object; check the setting in [data]")
     return [(f"{whole.url}/{entry.name}", entry) for entry in entries]
 
 
@@ -81,12 +81,12 @@ def register(connection: duckdb.DuckDBPyConnection, scheme: str) -> Any:
 
 
 def store_fault(location: str, error: Exception) -> BucketError | DataError | None:
-    """What a store said while DuckDB read, in words; None where it was not the store."""
+    """The store's error while DuckDB read; None where another error was the cause."""
     if "Error performing" not in str(error) and "obstore" not in str(error):
         return None
-    return _told(fault(shown(location), "read", error))
+    return _as_fault(fault(public_url(location), "read", error))
 
 
-def _told(error: BucketError) -> BucketError | DataError:
-    """A refusal is of the settings; what may pass keeps the exit code that schedulers try again."""
+def _as_fault(error: BucketError) -> BucketError | DataError:
+    """A lasting refusal as DataError; one that may pass keeps the exit code that schedulers retry."""
     return error if error.passing else DataError(str(error))

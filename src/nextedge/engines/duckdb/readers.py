@@ -1,7 +1,7 @@
 """Read one location into an Ibis table on the local session.
 
-Parquet and DuckDB tables are read lazily, as views. Text, SQLite and PostgreSQL are streamed
-once into DuckDB, typed, because every later question would parse or fetch them again.
+Parquet and DuckDB tables are views. Text, SQLite and PostgreSQL are streamed once into DuckDB,
+typed, because every later query would parse or fetch them again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from nextedge.engines.duckdb.session import DuckDBSession, literal
 from nextedge.engines.duckdb.text import read_csv, read_jsonl
 from nextedge.errors import DataError
 from nextedge.storage.duckdb_errors import refuses_writing
-from nextedge.storage.locations import DatabaseTable, Files, parse_location, shown
+from nextedge.storage.locations import DatabaseTable, Files, parse_location, public_url
 from nextedge.storage.opening import is_bucket
 
 if TYPE_CHECKING:
@@ -34,26 +34,26 @@ def read_location(session: DuckDBSession, location: str, base: Path) -> ir.Table
         BucketError: its store is not reached, or fails for now; another try may help.
         MissingDependencyError: a driver that the URL needs is not installed.
     """
-    place = parse_location(location, base)
+    source = parse_location(location, base)
     try:
-        if isinstance(place, DatabaseTable):
-            return read_database(session, place)
-        if place.remote:
-            place = _find_objects(session, place)
-        return _read_files(session, place)
+        if isinstance(source, DatabaseTable):
+            return read_database(session, source)
+        if source.remote:
+            source = _find_objects(session, source)
+        return _read_files(session, source)
     except FileNotFoundError as error:
-        raise DataError(f"{shown(location)}: no such file ({error})") from None
+        raise DataError(f"{public_url(location)}: no such file ({error})") from None
     except PermissionError as error:
-        raise DataError(f"{shown(location)}: may not be read ({error}); allow it") from None
+        raise DataError(f"{public_url(location)}: may not be read ({error}); allow it") from None
     except duckdb.Error as error:
         if refuses_writing(error):
             raise
-        said = store_fault(location, error) if is_bucket(location) else None
-        raise said or DataError(unreadable(shown(location), error)) from None
+        fault = store_fault(location, error) if is_bucket(location) else None
+        raise fault or DataError(unreadable(public_url(location), error)) from None
 
 
 def unreadable(where: str, error: Exception) -> str:
-    """Message for a file that DuckDB refuses, in its first line's words."""
+    """The message for a file that DuckDB refuses, with its own first line."""
     reason = str(error).strip().splitlines()[0].split("Error: ", 1)[-1]
     reason = reason.split(" Detail: Python exception")[0].rstrip(". ")
     return (
@@ -79,12 +79,12 @@ def _find_objects(session: DuckDBSession, files: Files) -> Files:
         return replace(files, paths=tuple(url for url, _ in find_objects(location)))
     try:
         pattern = glob.has_magic(location)
-        found = store.glob(location) if pattern else [location] * store.exists(location)
+        names = store.glob(location) if pattern else [location] * store.exists(location)
     except Exception as error:  # each store's library has errors of its own
         raise DataError(
-            f"{shown(location)}: the store cannot be asked: {error}; check the name, the "
+            f"{public_url(location)}: the store cannot be asked: {error}; check the name, the "
             f"credentials and the network"
         ) from error
-    if not found:
-        raise DataError(f"{shown(location)}: no such object; check the setting in [data]")
-    return replace(files, paths=tuple(store.unstrip_protocol(name) for name in sorted(found)))
+    if not names:
+        raise DataError(f"{public_url(location)}: no such object; check the setting in [data]")
+    return replace(files, paths=tuple(store.unstrip_protocol(name) for name in sorted(names)))

@@ -1,9 +1,8 @@
-"""CSV and JSON lines: read as text, then typed by what every row holds.
+"""CSV and JSON lines: read as text, then typed by the values of all rows.
 
-A type is given to a column only if all its values have it, and only if no value would lose
-its spelling: ``007`` or ``+5`` anywhere keeps the whole column a string, as does a whole number
-that neither 64 bits nor, among fractions, a float can hold. Blanks around a number are none of
-its spelling.
+A column gets a type only if all its values have it, and no value would lose its spelling: ``007``
+or ``+5`` anywhere keeps the whole column a string, as does a whole number that neither 64 bits nor,
+among fractions, a float can represent. Blanks around a number are ignored.
 """
 
 from __future__ import annotations
@@ -70,12 +69,12 @@ def _csv_select(session: DuckDBSession, path: str, *, remote: bool) -> str:
 
 def _header_names(path: str, header: str, delimiter: str) -> list[str]:
     try:
-        read = next(csv.reader(io.StringIO(header), delimiter=delimiter), [])
+        cells = next(csv.reader(io.StringIO(header), delimiter=delimiter), [])
     except csv.Error as error:
         raise DataError(f"{path}: line 1 cannot be read ({error}); end lines with LF") from None
-    if not any(name.strip() for name in read):
+    if not any(name.strip() for name in cells):
         raise DataError(f"{path}: empty; expected a header line 1 that names the columns")
-    names = [name.strip() or f"column_{place}" for place, name in enumerate(read, start=1)]
+    names = [name.strip() or f"column_{number}" for number, name in enumerate(cells, start=1)]
     first: dict[str, str] = {}
     for name in names:
         if (other := first.setdefault(name.casefold(), name)) != name:
@@ -171,16 +170,16 @@ def read_jsonl(session: DuckDBSession, files: Files) -> ir.Table:
 
 
 def _json_type(kind: str) -> str:
-    """Keep what DuckDB would recognise in a string as the string that was given.
+    """The type to read a column with: what DuckDB would parse out of a string stays a string.
 
-    Numbers of mixed forms are read as they are spelled, too: a float may not hold them all.
+    Numbers of mixed forms are read as text, too: a float may not represent them all.
     """
     spelled = ("DATE", "TIME", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE", "UUID", "JSON", "DOUBLE")
     return "VARCHAR" if kind in spelled else kind
 
 
 def _find_broken_line(files: Files) -> None:
-    """Raise with the first line that is not a JSON object; only after DuckDB refused the file."""
+    """Raise with the first line that is not a JSON object, after DuckDB has refused the file."""
     for path in files.paths:
         if files.remote:
             continue

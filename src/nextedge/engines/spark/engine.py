@@ -1,11 +1,9 @@
 """The Spark engine: the same table expressions and block functions, on a cluster's executors.
 
-Tables are read and joined by Spark; text files and databases are parsed by the local engine's
-readers first, so that a value means the same on both, and handed over as Parquet. Block functions
-run inside ``mapInArrow``. Everything that a step leaves for the next lies in the state folder,
-which all executors must see under the same path.
-
-A row's place in its file is kept beside it (``Engine.place``), as Spark keeps no order itself.
+Spark reads and joins tables. The local engine parses text files and databases first, so that a
+value means the same on both engines, and stages them as Parquet. Block functions run inside
+``mapInArrow``. Steps leave their files in the state folder, which all executors must see under the
+same path. Spark keeps no order, so a column has each row's number (``Engine.row_number``).
 """
 
 from __future__ import annotations
@@ -16,7 +14,7 @@ import re
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,10 +24,10 @@ import pyarrow.parquet as pq
 
 from nextedge import errors
 from nextedge.cores import THREADS_VARIABLE
-from nextedge.engines.base import PLACE, BlockFunction, Engine
+from nextedge.engines.base import ROW_NUMBER, BlockFunction, Engine
 from nextedge.engines.blocks import (
-    KeptBlock,
-    kept_blocks,
+    CachedBlock,
+    cached_blocks,
     packed,
     unpacked,
     wait_for_result,
@@ -52,14 +50,13 @@ class SparkEngine(Engine):
     """Spark behind Ibis.
 
     Args:
-        temp_directory: where tables that Spark cannot read itself are staged, and what is cached;
-            a folder that all executors see. Default a folder of its own among the system's
-            temporary ones, which only executors on this machine see; removed on close.
+        temp_directory: folder for staged and cached tables, which all executors must see. Default
+            a temporary folder, which only executors on this machine see; removed on close.
         session: a running session; default one on this machine's cores, or on the cluster that
             ``spark-submit`` or ``MASTER`` names, stopped on close.
-        waves: blocks that an executor's core is given at once, on average.
-        join_above: bytes of a graph's rows from which two-hop candidates are joined by Spark;
-            smaller ones are mapped and walked by every executor, which moves no wedge.
+        waves: blocks per core of the executors at once, on average.
+        join_above: bytes of a graph from which Spark joins two-hop candidates; executors map and
+            walk a smaller graph, which moves no wedge.
     """
 
     name = "spark"
@@ -95,16 +92,16 @@ class SparkEngine(Engine):
         from nextedge.storage.locations import Files, parse_location
 
         try:
-            place = parse_location(location, base)
+            files = parse_location(location, base)
         except DataError as error:
             raise DataError(f"{table}: {error}") from None
-        if not isinstance(place, Files) or place.format != "parquet" or place.remote:
+        if not isinstance(files, Files) or files.format != "parquet" or files.remote:
             return self._staged(table, location, base)
-        paths = list(place.paths)
+        paths = list(files.paths)
         try:
             schemas = {pq.read_schema(path).remove_metadata() for path in paths}
         except (pa.ArrowInvalid, OSError):
-            return self._staged(table, location, base)  # which says what is wrong with it
+            return self._staged(table, location, base)  # raises with the fault
         if len(schemas) > 1 or not all(_readable(part.type) for part in schemas.pop()):
             return self._staged(table, location, base)
         with _errors(table):
@@ -116,37 +113,32 @@ class SparkEngine(Engine):
         file = F.lit(0).cast("long")
         for number, path in enumerate(paths):
             file = F.when(F.col("_metadata.file_path") == _uri(path), F.lit(number)).otherwise(file)
-        place = F.shiftleft(file, _FILE_SHIFT) + F.col("_metadata.row_index")
-        return self._view(frame.withColumn(PLACE, place))
+        row = F.shiftleft(file, _FILE_SHIFT) + F.col("_metadata.row_index")
+        return self._view(frame.withColumn(ROW_NUMBER, row))
 
     def _staged(self, table: str, location: str, base: Path) -> ibis.Table:
-        """Parse by the local engine, hand over as Parquet."""
+        return self._through_parquet(lambda local: local.read(table, location, base))
+
+    def _through_parquet(self, read: Callable[[Engine], ibis.Table]) -> ibis.Table:
+        """A table that the local engine reads and writes as Parquet, for Spark."""
         from nextedge.engines.duckdb.engine import LocalEngine
 
         path = self._folder / f"{next(self._names)}.parquet"
         with LocalEngine(temp_directory=self._folder / "spill") as local:
-            local.write(local.read(table, location, base), path)
-        return self._of_file(path)
-
-    def _of_file(self, path: Path) -> ibis.Table:
+            local.write(read(local), path)
         return self._numbered(self.session.read.parquet(_uri(str(path))), [str(path)])
 
     def register(self, table: str, rows: Any) -> ibis.Table:
         """See ``Engine.register``; the rows are staged as Parquet."""
         import ibis
 
-        from nextedge.engines.duckdb.engine import LocalEngine
-
         if isinstance(rows, ibis.Table):
             return rows
-        path = self._folder / f"{next(self._names)}.parquet"
-        with LocalEngine(temp_directory=self._folder / "spill") as local:
-            local.write(local.register(table, rows), path)
-        return self._of_file(path)
+        return self._through_parquet(lambda local: local.register(table, rows))
 
-    def place(self, table: ibis.Table) -> Any:
-        """See ``Engine.place``."""
-        return table[PLACE]
+    def row_number(self, table: ibis.Table) -> Any:
+        """See ``Engine.row_number``."""
+        return table[ROW_NUMBER]
 
     def write(self, table: ibis.Table, path: Path) -> int:
         """See ``Engine.write``; the parts that executors wrote are joined in their order."""
@@ -167,8 +159,7 @@ class SparkEngine(Engine):
     def to_arrow(self, table: ibis.Table) -> pa.Table:
         """See ``Engine.to_arrow``."""
         with _errors("the tables"):
-            found = self._frame(table).toArrow()
-        return _as_ours(found)
+            return _nullable(self._frame(table).toArrow())
 
     def to_batches(self, table: ibis.Table, rows: int = 1_000_000) -> Iterator[pa.RecordBatch]:
         """See ``Engine.to_batches``; executors write Parquet, which is streamed from there."""
@@ -177,46 +168,44 @@ class SparkEngine(Engine):
             self._save(table, folder)
             for path in sorted(folder.glob("part-*.parquet")):
                 for batch in pq.ParquetFile(path).iter_batches(rows):
-                    yield from _as_ours(pa.Table.from_batches([batch])).to_batches()
+                    yield from _nullable(pa.Table.from_batches([batch])).to_batches()
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
     def cache(self, table: ibis.Table) -> ibis.Table:
         """See ``Engine.cache``; on disk, so that a lost executor costs no second run."""
         folder = self._folder / next(self._names)
-        hidden = [PLACE] if PLACE in table.columns else []
-        self._save(table, folder, keep=hidden)
-        frame = self.session.read.parquet(_uri(str(folder)))
-        return self._view(frame)
+        self._save(table, folder, keep=[ROW_NUMBER])
+        return self._view(self.session.read.parquet(_uri(str(folder))))
 
     def map_blocks(
         self, function: BlockFunction, blocks: Iterable[pa.Table], keep: Path | None = None
     ) -> Iterator[pa.Table]:
         """See ``Engine.map_blocks``; several blocks at once, each a task of ``mapInArrow``.
 
-        Results go through the state folder, and not through the driver's memory.
+        Results go through the state folder, not through the driver's memory.
         """
         folder = self._folder / next(self._names) if keep is None else keep
-        waiting = kept_blocks(blocks, folder)
+        waiting = cached_blocks(blocks, folder)
         at_once = self.cores * self._waves
         try:
             while wave := list(itertools.islice(waiting, at_once)):
-                self._run(function, [each for each in wave if each.result is None])
-                for each in wave:
-                    assert each.path is not None
-                    found = wait_for_result(each.path) if each.result is None else each.result
-                    if keep is None:  # what is mapped stays until it is let go
-                        each.path.unlink()
-                    yield found
+                self._run(function, [block for block in wave if block.result is None])
+                for block in wave:
+                    assert block.path is not None
+                    result = wait_for_result(block.path) if block.result is None else block.result
+                    if keep is None:  # the mapping keeps the bytes until the result is dropped
+                        block.path.unlink()
+                    yield result
         finally:
             if keep is None:
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def _run(self, function: BlockFunction, blocks: list[KeptBlock]) -> None:
-        """Make the results of some blocks; executors write them to their places."""
+    def _run(self, function: BlockFunction, blocks: list[CachedBlock]) -> None:
+        """Make the results of some blocks; executors write the files."""
         if not blocks:
             return
-        work = [(packed(each.block), str(each.path)) for each in blocks]
+        work = [(packed(cached.block), str(cached.path)) for cached in blocks]
         payloads = self.session.sparkContext.broadcast(work)
 
         def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -239,7 +228,7 @@ class SparkEngine(Engine):
         return graph_bytes > self._join_above
 
     def spent(self) -> dict[str, Any]:
-        """See ``Engine.spent``: what Spark's stages since the last call took."""
+        """See ``Engine.spent``: the resources of Spark's stages since the last call."""
         return self.metrics.since_last()
 
     def close(self) -> None:
@@ -257,18 +246,18 @@ class SparkEngine(Engine):
         frame.createOrReplaceTempView(name)
         self._views.append(name)
         table = self._ibis.table(name)
-        zoned = [each.name for each in frame.schema if isinstance(each.dataType, TimestampType)]
-        # Ibis takes Spark's two types of times for one, the one without a zone
-        return table.mutate(**{each: table[each].cast("timestamp('UTC', 6)") for each in zoned})
+        zoned = [f.name for f in frame.schema if isinstance(f.dataType, TimestampType)]
+        # Ibis takes both of Spark's types of times for the one without a zone
+        return table.mutate(**{name: table[name].cast("timestamp('UTC', 6)") for name in zoned})
 
     def _frame(self, table: ibis.Table, keep: Iterable[str] = ()) -> DataFrame:
-        """The expression as a frame; by the places of the rows, where it still has them."""
+        """The expression as a frame, in the order of the row numbers where it has them."""
         frame = self.session.sql(str(self._ibis.compile(table)))
-        if PLACE in frame.columns:
+        if ROW_NUMBER in frame.columns:
             if not _is_sorted(table):
-                frame = frame.orderBy(PLACE)
-            if PLACE not in keep:
-                frame = frame.drop(PLACE)
+                frame = frame.orderBy(ROW_NUMBER)
+            if ROW_NUMBER not in keep:
+                frame = frame.drop(ROW_NUMBER)
         return frame
 
     def _save(self, table: ibis.Table, folder: Path, keep: Iterable[str] = ()) -> None:
@@ -278,7 +267,7 @@ class SparkEngine(Engine):
 
 
 def _use_own_cores() -> None:
-    """In an executor: kernels use the cores of their task, as other tasks run beside it."""
+    """Let kernels in an executor use the cores of their task alone, as other tasks run beside it."""
     from pyspark import TaskContext
 
     task = TaskContext.get()
@@ -296,7 +285,7 @@ def _on_executor(function: BlockFunction, block: pa.Table) -> pa.Table:
 
 
 def _is_sorted(table: ibis.Table) -> bool:
-    """Whether an expression ends in an order of its own."""
+    """Whether an expression ends in a sort."""
     import ibis.expr.operations as ops
 
     node: Any = table.op()
@@ -315,39 +304,31 @@ def _readable(kind: pa.DataType) -> bool:
         return kind.unit in ("us", "ms")
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return _readable(kind.value_type)
-    refused = (
-        pa.types.is_time(kind),
-        pa.types.is_duration(kind),
-        pa.types.is_float16(kind),
-        pa.types.is_uint64(kind),
-        pa.types.is_dictionary(kind),
-        pa.types.is_nested(kind),
-        pa.types.is_fixed_size_binary(kind),
-    )
-    return not any(refused)
+    refused = "time duration float16 uint64 dictionary nested fixed_size_binary".split()
+    return not any(getattr(pa.types, f"is_{name}")(kind) for name in refused)
 
 
-def _as_ours(table: pa.Table) -> pa.Table:
-    """As the local engine gives it: any column may hold nulls."""
-    fields = [pa.field(each.name, each.type) for each in table.schema]
+def _nullable(table: pa.Table) -> pa.Table:
+    """The table with nullable columns, as the local engine gives it."""
+    fields = [pa.field(column.name, column.type) for column in table.schema]
     return table.cast(pa.schema(fields))
 
 
 def _raise_own(text: str) -> None:
-    """Raise the error of this package that a block ended in, as if it had been raised here."""
-    found = re.findall(r"^nextedge\.errors\.(\w+): (.*)$", text, re.MULTILINE)
-    kind = getattr(errors, found[-1][0], None) if found else None
+    """Raise the error of this package that a block ended in, as if this process had raised it."""
+    raised = re.findall(r"^nextedge\.errors\.(\w+): (.*)$", text, re.MULTILINE)
+    kind = getattr(errors, raised[-1][0], None) if raised else None
     if kind is not None:
         try:
-            raised = kind(found[-1][1])
-        except TypeError:  # one that is made of more than its message
-            raised = errors.NextEdgeError(found[-1][1])
-        raise raised from None
+            error = kind(raised[-1][1])
+        except TypeError:  # its constructor takes more than a message
+            error = errors.NextEdgeError(raised[-1][1])
+        raise error from None
 
 
 @contextmanager
 def _errors(where: str) -> Iterator[None]:
-    """Spark's errors in a line of words."""
+    """Raise errors of Spark as errors of this package, in one line."""
     from py4j.protocol import Py4JError
     from pyspark.errors import PySparkException
 

@@ -14,22 +14,22 @@ from nextedge.events.logs.log import Consumer, Delivery, Log
 Handle = Callable[[Sequence[Event]], None]
 _log = logging.getLogger("nextedge.events")
 _POLL_SECONDS = 0.2
-"""How long a loop waits for events before it looks whether it is to stop."""
+"""How long a loop waits for events before it checks whether it must stop."""
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 10.0
 
 
 class ConsumeLoop:
-    """Hands a group's events to ``handle``, in order and at least once.
+    """Passes a group's events to ``handle``, in order and at least once.
 
-    After a crash, a failure or a change of the consumer, events come again that were handled
-    before: ``handle`` must be idempotent by event id. What cannot be read, and what ``handle``
-    raises ``EventError`` for, goes to the dead letters with the reason; the other events of its
-    batch are handled. On any other failure nothing is committed, and after a pause, longer each
-    time, the events come again.
+    After a crash, a failure or a change of the consumer, handled events may come again: ``handle``
+    must be idempotent by event id. An event that cannot be read, or that ``handle`` raises
+    ``EventError`` for, becomes a dead letter with the reason; the other events of its batch are
+    handled. On any other failure nothing is committed, and the events come again after a pause,
+    longer each time.
 
     Args:
-        handle: given the events of a batch, without those that came from another log if
+        handle: called with the events of a batch, without those that came from another log if
             ``relayed`` is false.
     """
 
@@ -39,13 +39,13 @@ class ConsumeLoop:
         self.log = log
         self.group = group
         self.handled = self.rejected = self.failures = 0
-        """Events, events and attempts, since the start."""
+        """Counts since the start: events, events and attempts."""
         self._handle = handle
         self._batch = batch
         self._relayed = relayed
         self._failed = 0
-        """How many attempts have failed in a row."""
-        self._told = ""
+        """Attempts that have failed in a row."""
+        self._logged = ""
 
     def run(self, stop: threading.Event) -> None:
         """Consume until ``stop`` is set."""
@@ -56,15 +56,15 @@ class ConsumeLoop:
                         self._turn(consumer)
             except Exception as error:
                 # A new consumer gets all again that was not committed.
-                self._tell(error)
+                self._log_fault(error)
                 stop.wait(self._pause())
 
     def _turn(self, consumer: Consumer) -> None:
         polled = consumer.poll(self._batch, _POLL_SECONDS)
         if polled:
-            good = [each for each in polled if each.event is not None]
-            faults = [(each, each.fault or "unreadable") for each in polled if each.event is None]
-            faults += self._handle_all([each for each in good if self._relayed or not each.relayed])
+            faults = [(d, d.fault or "unreadable") for d in polled if d.event is None]
+            readable = [d for d in polled if d.event is not None]
+            faults += self._handle_all([d for d in readable if self._relayed or not d.relayed])
             for delivery, reason in faults:
                 consumer.reject(delivery, reason)
             consumer.commit()
@@ -72,11 +72,11 @@ class ConsumeLoop:
             self._count_rejected(faults)
         if self._failed:
             _log.info("events of group %r are consumed again", self.group)
-            self._failed, self._told = 0, ""
+            self._failed, self._logged = 0, ""
 
     def _handle_all(self, deliveries: Sequence[Delivery]) -> list[tuple[Delivery, str]]:
-        """Handle a batch; returns what was refused, and why: halved until it is found."""
-        events = [each.event for each in deliveries if each.event is not None]
+        """Handle a batch; returns the refused events with reasons, found by halving the batch."""
+        events = [delivery.event for delivery in deliveries if delivery.event is not None]
         if not events:
             return []
         try:
@@ -98,16 +98,17 @@ class ConsumeLoop:
                 faults[0][0].position,
             )
 
-    def _tell(self, error: Exception) -> None:
-        """Log a fault when it begins, and not each time it is met."""
+    def _log_fault(self, error: Exception) -> None:
+        """Log a fault when it begins, not at every attempt."""
         self.failures += 1
         self._failed += 1
-        told = f"{type(error).__name__}: {error}"
-        if told != self._told:
-            _log.error("events of group %r wait: %s", self.group, told)
-            self._told = told
+        fault = f"{type(error).__name__}: {error}"
+        if fault != self._logged:
+            _log.error("events of group %r wait: %s", self.group, fault)
+            self._logged = fault
 
     def _pause(self) -> float:
-        """Seconds until the next attempt: of many that failed together, not all come back at once."""
+        """Seconds until the next attempt."""
         longest = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** min(self._failed, 16))
+        # at random: many consumers that failed together must not all come back at once
         return random.uniform(longest / 2, longest)

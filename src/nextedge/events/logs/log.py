@@ -1,13 +1,13 @@
-"""What every event log does: append durably, read in order, deliver to groups of consumers.
+"""The contract of event logs: append durably, read in order, deliver to groups of consumers.
 
 A *live log* is one that every process of a tenant folds into its overlay before it answers: the
-local log, or Redis Streams. A *broker* (Kafka) carries events between systems; what arrives there
-is appended to the live log, and what is recorded here goes there, each at least once. An event id
-counts once in a live log, so that a repeated delivery changes nothing.
+local log, or Redis Streams. A *broker* (Kafka) carries events between systems: its events are
+appended to the live log, and recorded events are sent to it, each at least once. An event id counts
+once in a live log, so that a repeated delivery changes nothing.
 
-A group of consumers shares the events: one of its consumers has a part of the log at a time, in
-order, until it commits, closes, or is silent for the lease; then another goes on from the last
-commit. The events of one user are never with two consumers.
+A group of consumers shares the events. One consumer has a part of the log at a time, in order,
+until it commits, closes, or is silent for the lease; then another goes on from the last commit.
+Two consumers never have events of one user at the same time.
 """
 
 from __future__ import annotations
@@ -26,21 +26,20 @@ if TYPE_CHECKING:
     from nextedge.config import Config
 
 Position = str
-"""Where an event stands in its log: opaque text, of that log alone."""
+"""The position of an event: opaque text that only its log can read."""
 BEGINNING: Position = ""
-"""Before the first event."""
+"""The position before the first event."""
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """One event as a consumer has it.
+    """One event as a consumer gets it.
 
     Attributes:
-        position: where it stands.
         body: as it was stored.
-        event: None where the body is none that this version can read.
-        fault: why not.
-        relayed: whether it was appended as one that came from another log.
+        event: None where this version cannot read the body.
+        fault: why it cannot.
+        relayed: whether it came from another log.
     """
 
     position: Position
@@ -51,7 +50,7 @@ class Delivery:
 
     @classmethod
     def of(cls, position: Position, body: bytes, *, relayed: bool = False) -> Delivery:
-        """An event by its body, or what is wrong with it."""
+        """The event of a body, or its fault."""
         try:
             return cls(position, body, parse_event(json.loads(body)), None, relayed)
         except (EventError, ValueError, TypeError, OverflowError, RecursionError) as error:
@@ -64,14 +63,14 @@ Bury = Callable[[str, Delivery, str], None]
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """An event that a group gave up, and why."""
+    """An event that a group gave up, and the reason."""
 
     group: str
     position: Position
     body: bytes
     reason: str
     micros: int
-    """When it was given up."""
+    """The time at which it was given up."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +86,9 @@ class Consumer(ABC):
 
     @abstractmethod
     def poll(self, limit: int = 1000, timeout_seconds: float = 1.0) -> list[Delivery]:
-        """The next events, in order; none when there are none in time, or others have them.
+        """The next events, in order; empty where none comes in time, or another consumer has them.
 
-        After a crash or ``close`` without a commit they come again, to whoever has the part then.
+        After a crash or ``close`` without a commit they come again, to the next consumer of the part.
 
         Raises:
             StorageError: the log is not reached.
@@ -97,20 +96,20 @@ class Consumer(ABC):
 
     @abstractmethod
     def commit(self) -> None:
-        """All that was polled is done, or rejected.
+        """Mark all polled events as handled or rejected.
 
         Raises:
-            StorageError: the log is not reached, or the part has gone to another consumer
-                meanwhile; what was polled will be delivered again.
+            StorageError: the log is not reached, or another consumer has the part meanwhile; the
+                polled events will be delivered again.
         """
 
     @abstractmethod
     def reject(self, delivery: Delivery, reason: str) -> None:
-        """Keep an event that was polled as a dead letter, durably; ``commit`` then passes it."""
+        """Keep a polled event as a dead letter, durably; ``commit`` then passes it."""
 
     @abstractmethod
     def close(self) -> None:
-        """Leave the group; what was not committed goes to the others at once."""
+        """Leave the group; uncommitted events go to the other consumers at once."""
 
     def __enter__(self) -> Consumer:
         return self
@@ -124,26 +123,25 @@ class Log(ABC):
 
     name: ClassVar[str]
     schemes: ClassVar[tuple[str, ...]]
-    """What its URLs begin with."""
+    """Schemes of its URLs."""
 
     @classmethod
     @abstractmethod
     def open(cls, url: str | None, config: Config) -> Log:
-        """A log by its URL; the local one has none."""
+        """A log by its URL, None for the local one; connects at the first use."""
 
     @abstractmethod
     def append(self, events: Sequence[Event], *, relayed: bool = False) -> int:
         """Store events durably; returns how many were new, as far as the log can tell.
 
-        All or none of the batch is stored where the log can promise it; a batch that raised may be
-        appended again.
+        A batch that raised may be appended again. Logs that can store all of a batch or none do.
 
         Args:
-            relayed: they come from another log. A live log remembers it of each, so that none is
-                sent back, and takes them whatever waits.
+            relayed: the events come from another log. A live log marks them, so that none is sent
+                back, and takes them however many wait.
 
         Raises:
-            LogFullError: so many wait for their consumers that no more are taken; try later.
+            LogFullError: too many events wait for a group; try later.
             StorageError: the log is not reached or refuses.
         """
 
@@ -173,32 +171,32 @@ class Log(ABC):
 
     @abstractmethod
     def groups(self) -> list[str]:
-        """Names of the groups that have committed anything, or are reading."""
+        """Names of the groups that have committed, or are reading."""
 
     @abstractmethod
     def rewind(self, group: str, since_micros: int) -> None:
-        """Let a group have all events again that are not older (event time) than so."""
+        """Deliver again to a group all events that are not older than an event time."""
 
     @abstractmethod
     def dead_letters(self) -> list[DeadLetter]:
-        """What groups gave up, oldest first."""
+        """Events that groups gave up, oldest first."""
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of connections; a later call connects anew."""
+        """Close connections; a later call connects anew."""
 
 
 class LiveLog(Log):
-    """A log in one order for all, whose changes every process sees before it answers."""
+    """A log in one order for all, of which every process sees each event before it answers."""
 
     @abstractmethod
     def changes(self, *, quick: bool = False) -> object:
-        """Differs whenever anyone, in this process or another, has stored events since.
+        """A value that differs once any process has stored events.
 
-        An event whose ``append`` has returned anywhere is seen by every later call.
+        Every call that begins after an ``append`` has returned anywhere sees its events.
 
         Args:
-            quick: called at every request; what is not the events' own may be looked at less often.
+            quick: for calls at every request; checks the health of the log less often.
 
         Raises:
             LiveStateError: it cannot be known.
@@ -206,15 +204,15 @@ class LiveLog(Log):
 
     @abstractmethod
     def generation(self) -> object:
-        """Differs when events that were read have been taken out since, or the log replaced."""
+        """A value that differs once events were taken out, or the log was replaced."""
 
     @abstractmethod
     def drop(self, group: str) -> None:
-        """Forget how far a group is, so that nothing waits for it; its dead letters stay."""
+        """Forget the position of a group, so that nothing waits for it; its dead letters stay."""
 
     @abstractmethod
     def purge(self, doomed: Sequence[Position]) -> None:
-        """Take events out by position, with every byte of theirs.
+        """Take events out by position, with every byte of them.
 
         Raises:
             StorageError: the log refuses.
@@ -222,13 +220,13 @@ class LiveLog(Log):
 
 
 def log_classes() -> dict[str, type[Log]]:
-    """All logs there are, by name."""
+    """All log classes, by name."""
     import_modules("nextedge.events.logs")
     return named_subclasses(Log)  # type: ignore[type-abstract]
 
 
 def open_log(url: str | None, config: Config) -> Log:
-    """The log that a URL names; None is the local one, in the state folder.
+    """The log of a URL; None is the local one, in the state folder.
 
     Raises:
         ConfigError: no log has such URLs, or the URL cannot be read.

@@ -26,15 +26,14 @@ Admit = Callable[[Sequence[Event]], Sequence[Event]]
 
 
 class Relay(ConsumeLoop):
-    """A consumer of one log that appends to another: at least once, each user's events in order.
+    """Consumes one log and appends to another: at least once, each user's events in order.
 
-    What another relay had appended to the source goes no further, and what is appended to the
-    target is marked as relayed there: so events that came from a broker are not sent back to it.
-    The mark is no part of the event, since a field of it could be set by anyone who records one.
+    Events that a relay appended to the source are not sent on, and events are marked as relayed in
+    the target, so that none is sent back to the broker that it came from.
 
     Args:
         group: of the source.
-        admit: which of the events the target takes; raises EventError for one that must not be.
+        admit: the events that the target takes; raises EventError for one that it must not have.
     """
 
     def __init__(self, source: Log, target: Log, group: str, admit: Admit = list) -> None:
@@ -43,13 +42,14 @@ class Relay(ConsumeLoop):
         self._admit = admit
 
     def _pass_on(self, events: Sequence[Event]) -> None:
+        # the mark is no field of the event: any client that records one could set it
         self.target.append(self._admit(events), relayed=True)
 
 
 class BrokerRelays:
     """Both directions between a live log and a broker, each in a thread of this process.
 
-    Of all processes that have the same groups one works at a time.
+    Of all processes with the same groups one relays at a time.
     """
 
     def __init__(self, live: LiveLog, config: Config, admit: Admit) -> None:
@@ -72,7 +72,7 @@ class BrokerRelays:
                 log.close()
 
     def close(self) -> None:
-        """Stop both; what was not passed on waits in its log."""
+        """Stop both; events that were not passed on wait in their log."""
         self._stop.set()
         for thread in self._threads:
             thread.join(_STOP_SECONDS)
@@ -80,7 +80,7 @@ class BrokerRelays:
 
 
 def relays_to_broker(live: LiveLog, config: Config, admit: Admit) -> BrokerRelays | None:
-    """Both relays, started; None where there is no broker, and so nothing that waits for one."""
+    """Both relays, started; without a broker None, and no event waits for one."""
     if config.events.broker is not None:
         return BrokerRelays(live, config, admit)
     with suppress(StorageError):
@@ -90,9 +90,9 @@ def relays_to_broker(live: LiveLog, config: Config, admit: Admit) -> BrokerRelay
 
 
 def group_at_broker(config: Config) -> str:
-    """The group of a broker in which all who share a live log read; each live log has its own.
+    """The broker's group of a live log, shared by all processes of that log.
 
-    A local log that is begun anew gets all events of the broker, so its name is kept beside it.
+    The name of a local log's group is kept beside it: a new log gets all events of the broker.
     """
     if config.events.log is not None:
         shared = urlsplit(config.events.log)
@@ -101,10 +101,10 @@ def group_at_broker(config: Config) -> str:
     path = config.state_path / "broker-group"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        own = f"live-{uuid.uuid4().hex[:16]}"
-        partial = path.with_name(f"{path.name}.{own}")
+        group = f"live-{uuid.uuid4().hex[:16]}"
+        partial = path.with_name(f"{path.name}.{group}")
         with partial.open("w") as file:
-            file.write(own)
+            file.write(group)
             file.flush()
             os.fsync(file.fileno())
         with suppress(FileExistsError):  # another process was first

@@ -1,8 +1,8 @@
-"""A training as a folder: what processes that train together are given, and what they leave.
+"""The folder of a training by several processes: its input, progress, failures and result.
 
-``job.json`` and ``data/`` (plain arrays, memory-mapped by all) go in; ``artifact/`` comes out, with
-``told.jsonl`` (progress) and ``failed-RANK.json`` on the way. The checkpoint lies beside them. All
-machines that take part must see the folder.
+``job.json`` and ``data/`` (plain arrays, which all processes memory-map) are the input,
+``artifact/`` is the result, ``progress.jsonl`` and ``failed-RANK.json`` report on the way. The
+checkpoint lies beside them. All machines that take part must see the folder.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ JOB = "job.json"
 DATA = "data"
 ARTIFACT = "artifact"
 LOGS = "logs"
-TOLD = "told.jsonl"
+PROGRESS = "progress.jsonl"
 ENDED = "ended.json"
 FAILED = "failed-{rank}.json"
 _FEATURES = ("query_features", "candidate_features")
 
 
 def write_job(folder: Path, model: Model, data: TrainingData, config: ModelConfig) -> None:
-    """Write what ``run_job`` needs; what a former job left goes, but for its checkpoint.
+    """Write the input of ``run_job``, and delete all of a former job but its checkpoint.
 
     Raises:
         StorageError: the disk is full or refuses to be written.
@@ -56,7 +56,7 @@ def clear_job(folder: Path) -> None:
         shutil.rmtree(folder / name, ignore_errors=True)
     for path in (
         folder / JOB,
-        folder / TOLD,
+        folder / PROGRESS,
         folder / ENDED,
         *folder.glob(FAILED.format(rank="*")),
     ):
@@ -71,15 +71,13 @@ def save_data(data: TrainingData, folder: Path) -> None:
         (folder / name).mkdir()
         graph.save(folder / name)
     same = data.candidate_features is data.query_features
-    kept = [
-        n for n in _FEATURES if getattr(data, n) is not None and not (same and n == _FEATURES[1])
-    ]
-    for name in kept:
+    features = [name for name in _FEATURES[: 1 if same else 2] if getattr(data, name) is not None]
+    for name in features:
         np.save(folder / f"{name}.npy", getattr(data, name), allow_pickle=False)
     about = {
         "relation": asdict(data.relation),
         "others": sorted(data.others),
-        "features": kept,
+        "features": features,
         "same_features": same,
         "seed": data.seed,
         "partitioned": data.partitioned,
@@ -88,7 +86,7 @@ def save_data(data: TrainingData, folder: Path) -> None:
 
 
 def load_data(folder: Path) -> TrainingData:
-    """Memory-map what ``save_data`` wrote."""
+    """Memory-map the training data that ``save_data`` wrote."""
     about = json.loads((folder / "data.json").read_text())
     features = {name: mapped(folder / f"{name}.npy") for name in about["features"]}
     queries = features.get(_FEATURES[0])
@@ -104,10 +102,10 @@ def load_data(folder: Path) -> TrainingData:
 
 
 def run_job(folder: Path, *, first: bool) -> None:
-    """Fit the model of a job's folder; the first process tells, and leaves the artifact.
+    """Fit the model of a job; the first process writes progress and the artifact.
 
     Raises:
-        TrainingError: no job lies there, or the model could not be trained.
+        TrainingError: the folder holds no job, or the model could not be trained.
     """
     try:
         job = json.loads((folder / JOB).read_text())
@@ -119,39 +117,38 @@ def run_job(folder: Path, *, first: bool) -> None:
         ) from None
     model = model_classes()[job["model"]]()
     config = model.config_class.model_validate(job["config"])
-    fitted = model.fit(data, config, _teller(folder / TOLD) if first else lambda *_: None)
+    fitted = model.fit(data, config, _writer(folder / PROGRESS) if first else lambda *_: None)
     if first:
         fitted.save(folder / ARTIFACT)
 
 
-def _teller(path: Path) -> ModelProgress:
-    def tell(text: str, done: int, total: int) -> None:
+def _writer(path: Path) -> ModelProgress:
+    def write(text: str, done: int, total: int) -> None:
         with path.open("a") as file:
             file.write(json.dumps([text, done, total]) + "\n")
 
-    return tell
+    return write
 
 
 def result(folder: Path) -> Artifact:
-    """The artifact that a job left, in memory."""
-    found = Artifact.load(folder / ARTIFACT)
-    arrays = {name: np.array(values) for name, values in found.arrays.items()}
-    return Artifact(found.model, found.config, arrays, found.about)
+    """The artifact of a finished job, in memory."""
+    saved = Artifact.load(folder / ARTIFACT)
+    return replace(saved, arrays={name: np.array(values) for name, values in saved.arrays.items()})
 
 
 def write_failure(folder: Path, rank: int, error: NextEdgeError) -> None:
-    """Leave a process's error for who started it."""
-    told = {"error": type(error).__name__, "text": str(error)}
-    (folder / FAILED.format(rank=rank)).write_text(json.dumps(told))
+    """Write the error of a process for the launcher."""
+    failed = {"error": type(error).__name__, "text": str(error)}
+    (folder / FAILED.format(rank=rank)).write_text(json.dumps(failed))
 
 
 def failure(folder: Path) -> NextEdgeError | None:
-    """The error that the lowest of the processes left, or None."""
+    """The error of the process with the lowest rank, or None."""
     for path in sorted(folder.glob(FAILED.format(rank="*"))):
-        told = json.loads(path.read_text())
-        kind = getattr(errors, told["error"], TrainingError)
-        if not issubclass(kind, TrainingError):
-            kind = TrainingError
-        error: NextEdgeError = kind(told["text"])
+        failed = json.loads(path.read_text())
+        kind = getattr(errors, failed["error"], TrainingError)
+        error: NextEdgeError = (kind if issubclass(kind, TrainingError) else TrainingError)(
+            failed["text"]
+        )
         return error
     return None

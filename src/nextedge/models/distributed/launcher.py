@@ -1,4 +1,4 @@
-"""Where a training runs: in this process, in several started by torchrun, or on Spark's executors."""
+"""Start a training: in this process, in several by torchrun, or on the executors of Spark."""
 
 from __future__ import annotations
 
@@ -24,31 +24,39 @@ from nextedge.cores import THREADS_VARIABLE, thread_count
 from nextedge.engines.spark.session import open_session
 from nextedge.errors import MissingDependencyError, TrainingError
 from nextedge.models.artifact import Artifact
-from nextedge.models.distributed.job import ENDED, LOGS, TOLD, clear_job, failure, result, write_job
+from nextedge.models.distributed.job import (
+    ENDED,
+    LOGS,
+    PROGRESS,
+    clear_job,
+    failure,
+    result,
+    write_job,
+)
 from nextedge.models.distributed.worker import LAUNCHED
 from nextedge.models.model import Model, ModelConfig, ModelProgress, TrainingData
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-_LOOK = 0.2
-"""Seconds between looks at what the processes tell."""
+_READ_EVERY = 0.2
+"""Seconds between reads of the progress file."""
 _GRACE = 10.0
-"""Seconds that a launcher has to stop its processes."""
+"""Seconds for a launcher to stop its processes."""
 
 
 class Launcher(ABC):
-    """Runs a job's folder (see ``job``) in processes of some number."""
+    """Runs the folder of a job (see ``job``) in a number of processes."""
 
     def __init__(self, processes: int) -> None:
         self.processes = processes
 
     @abstractmethod
-    def run(self, folder: Path, tell: ProgressOfRanks) -> None:
+    def run(self, folder: Path, progress: ProgressOfRanks) -> None:
         """Run the training to its end.
 
         Raises:
-            TrainingError: it failed; the message says what was lost and what to do.
+            TrainingError: it failed; the message names the lost process and what to do.
         """
 
 
@@ -59,7 +67,7 @@ def fit(
     progress: ModelProgress,
     training: TrainingConfig = TrainingConfig(),  # noqa: B008
 ) -> Artifact:
-    """Fit a model where the settings say; one that no gradients train, right here.
+    """Fit a model by the launcher of the settings; without gradients, in this process.
 
     Raises:
         TrainingError: it could not be trained, or a process was lost.
@@ -70,16 +78,16 @@ def fit(
         return model.fit(data, config, progress)
     with _folder_of(data) as folder:
         write_job(folder, model, data, config)
-        told = ProgressOfRanks(folder / TOLD, model.name, progress)
-        launcher.run(folder, told)
-        told.read()
+        reported = ProgressOfRanks(folder / PROGRESS, model.name, progress)
+        launcher.run(folder, reported)
+        reported.read()
         fitted = result(folder)
         clear_job(folder)
         return fitted
 
 
 def launcher_of(training: TrainingConfig) -> Launcher | None:
-    """Who starts the processes; None where this one trains alone."""
+    """The launcher of the settings; None where this process trains alone."""
     processes = training.processes
     if processes == 1:
         return None
@@ -98,14 +106,14 @@ def _folder_of(data: TrainingData) -> Iterator[Path]:
 
 
 class ProgressOfRanks:
-    """Passes on what the first process tells."""
+    """Passes on the progress that the first process writes."""
 
     def __init__(self, path: Path, model: str, progress: ModelProgress) -> None:
         self.path, self.model, self.progress = path, model, progress
         self.done, self.total, self._read = 0, 0, 0
 
     def read(self) -> None:
-        """Pass on what is new."""
+        """Pass on new lines of the progress file."""
         if not self.path.exists():
             return
         with self.path.open() as file:
@@ -116,83 +124,73 @@ class ProgressOfRanks:
                 self.progress(text, self.done, self.total)
 
     @property
-    def place(self) -> str:
-        """Where the training stands, in words."""
+    def epoch(self) -> str:
+        """The epoch that the training is in, in words."""
         if not self.total:
             return "before the first epoch ended"
         return f"in epoch {self.done + 1} of {self.total}"
 
 
 class TorchrunLauncher(Launcher):
-    """Processes on this machine, by torchrun's launcher, which shares the cores among them."""
+    """Processes on this machine, by torchrun; they share its cores."""
 
     def __init__(self, processes: int, restarts: int = 0) -> None:
         super().__init__(processes)
         self.restarts = restarts
 
-    def run(self, folder: Path, tell: ProgressOfRanks) -> None:
+    def run(self, folder: Path, progress: ProgressOfRanks) -> None:
         _require_torch()
         (folder / LOGS).mkdir(exist_ok=True)
-        command = [
-            sys.executable,
-            "-m",
-            "nextedge.models.distributed.worker",
-            str(folder),
-            "--processes",
-            str(self.processes),
-            "--restarts",
-            str(self.restarts),
-        ]
+        worker = [sys.executable, "-m", "nextedge.models.distributed.worker", str(folder)]
+        command = [*worker, f"--processes={self.processes}", f"--restarts={self.restarts}"]
         with (folder / LOGS / "launcher.log").open("wb") as log:
-            code = self._wait(command, log, tell)
+            code = self._wait(command, log, progress)
         if code != 0:
-            raise self._error(folder, tell, code)
+            raise self._error(folder, progress, code)
 
-    def _wait(self, command: list[str], log: IO[bytes], tell: ProgressOfRanks) -> int:
+    def _wait(self, command: list[str], log: IO[bytes], progress: ProgressOfRanks) -> int:
         environment = {**os.environ, **threads_of(self.processes), LAUNCHED: "1"}
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
         )
         try:
             while process.poll() is None:
-                time.sleep(_LOOK)
-                tell.read()
+                time.sleep(_READ_EVERY)
+                progress.read()
         finally:
             if process.poll() is None:  # interrupted: the launcher stops its processes
                 process.terminate()
                 try:
                     process.wait(_GRACE)
                 except subprocess.TimeoutExpired:
-                    process.kill()  # who is left ends with it
+                    process.kill()  # its processes end with it
                     process.wait()
         return process.returncode
 
-    def _error(self, folder: Path, tell: ProgressOfRanks, code: int) -> Exception:
+    def _error(self, folder: Path, progress: ProgressOfRanks, code: int) -> Exception:
         if (known := failure(folder)) is not None:
             return known
-        ended = folder / ENDED
-        if not ended.exists():
+        if not (folder / ENDED).exists():
             log = _tail(folder / LOGS / "launcher.log")
             return TrainingError(
-                f"{tell.model}: torchrun's launcher ended with {code} {tell.place}: {log}"
+                f"{progress.model}: torchrun's launcher ended with {code} {progress.epoch}: {log}"
             )
-        told = json.loads(ended.read_text())
-        return lost(
-            tell, told["rank"], told["processes"], told["exit"], _log_of(folder, told["rank"])
-        )
+        end = json.loads((folder / ENDED).read_text())
+        log = _log_of(folder, end["rank"])
+        return lost(progress, end["rank"], end["processes"], end["exit"], log)
 
 
 class SparkLauncher(Launcher):
     """Processes on Spark's executors, or on its driver, by TorchDistributor.
 
-    The executors need NextEdge with its extra ``train``, and must see the job's folder.
+    The executors need NextEdge with its extra ``train``, and must see the folder of the job.
     """
 
     def __init__(self, processes: int, *, local: bool = False) -> None:
         super().__init__(processes)
         self.local = local
 
-    def run(self, folder: Path, tell: ProgressOfRanks) -> None:
+    def run(self, folder: Path, progress: ProgressOfRanks) -> None:
         _require_torch()
         try:
             from pyspark.ml.torch.distributor import TorchDistributor
@@ -203,13 +201,13 @@ class SparkLauncher(Launcher):
         script = folder / "train.py"
         script.write_text(_SCRIPT)
         distributor = TorchDistributor(self.processes, local_mode=self.local, use_gpu=False)
-        with _telling(tell), _environment(threads_of(self.processes) if self.local else {}):
+        with _reading(progress), _environment(threads_of(self.processes) if self.local else {}):
             try:
                 distributor.run(str(script), str(folder))
             except Exception as error:
-                tell.read()
+                progress.read()
                 raise failure(folder) or TrainingError(
-                    f"{tell.model}: Spark lost a process of the training {tell.place}: "
+                    f"{progress.model}: Spark lost a process of the training {progress.epoch}: "
                     f"{_why(str(error))}; the others were stopped. Run the same command again: it "
                     "goes on after the last epoch that was finished"
                 ) from None
@@ -235,8 +233,10 @@ def _check_slots(session: SparkSession, processes: int, *, local: bool) -> None:
         )
 
 
-def lost(tell: ProgressOfRanks, rank: int, processes: int, code: int, log: str) -> TrainingError:
-    """What became of a process that left no word."""
+def lost(
+    progress: ProgressOfRanks, rank: int, processes: int, code: int, log: str
+) -> TrainingError:
+    """The error of a process that ended without one of its own."""
     if code < 0:
         how = f"was killed ({signal.Signals(-code).name})"
         if code == -signal.SIGKILL:
@@ -247,13 +247,13 @@ def lost(tell: ProgressOfRanks, rank: int, processes: int, code: int, log: str) 
     else:
         how = f"ended with {code}: {log}"
     return TrainingError(
-        f"{tell.model}: process {rank} of {processes} (from 0), {tell.place}, {how}. The others were "
+        f"{progress.model}: process {rank} of {processes} (from 0), {progress.epoch}, {how}. The others were "
         "stopped. Run the same command again: it goes on after the last epoch that was finished"
     )
 
 
 def threads_of(processes: int) -> dict[str, str]:
-    """Environment by which processes on one machine share its cores."""
+    """Environment variables that share the cores of a machine among processes."""
     threads = str(max(1, thread_count() // processes))
     return {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads, THREADS_VARIABLE: threads}
 
@@ -273,15 +273,15 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 
 
 @contextmanager
-def _telling(tell: ProgressOfRanks) -> Iterator[None]:
-    """Pass on progress while something else holds this thread."""
+def _reading(progress: ProgressOfRanks) -> Iterator[None]:
+    """Pass on progress while this thread waits for another call."""
     over = threading.Event()
 
-    def look() -> None:
-        while not over.wait(_LOOK):
-            tell.read()
+    def read() -> None:
+        while not over.wait(_READ_EVERY):
+            progress.read()
 
-    thread = threading.Thread(target=look, daemon=True)
+    thread = threading.Thread(target=read, daemon=True)
     thread.start()
     try:
         yield
@@ -301,11 +301,11 @@ def _tail(path: Path, lines: int = 3) -> str:
 
 
 def _why(text: str) -> str:
-    """The line of torchrun's report that says how a process ended, else an error's of Python."""
-    found = [line.strip() for line in text.splitlines() if line.strip()]
-    ended = [line for line in found if "exitcode" in line]
-    raised = [line for line in found if re.match(r"\w*(Error|Exception): ", line)]
-    return (ended or raised or found or ["no reason given"])[-1]
+    """The line of torchrun's report that names an exit code, else the line of a Python error."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    ended = [line for line in lines if "exitcode" in line]
+    raised = [line for line in lines if re.match(r"\w*(Error|Exception): ", line)]
+    return (ended or raised or lines or ["no reason given"])[-1]
 
 
 def _require_torch() -> None:

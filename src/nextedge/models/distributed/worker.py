@@ -1,10 +1,10 @@
-"""What each process of a training by several runs; started by torchrun, here or on many machines.
+"""The program of each process of a training, which torchrun starts here or on many machines.
 
     torchrun --nproc-per-node 2 -m nextedge.models.distributed.worker FOLDER
     python -m nextedge.models.distributed.worker FOLDER --processes 2
 
-The second is torchrun's own launcher, called with what a training on one machine needs: a free
-port, and an end in words (``ended.json``). FOLDER is one that ``write_job`` filled (see ``job``).
+The second runs torchrun's launcher for one machine: on a free port, with the reason for a failure
+in ``ended.json``. ``write_job`` fills FOLDER (see ``job``).
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from nextedge.models.distributed.job import ENDED, LOGS, run_job, write_failure
 from nextedge.models.pytorch import import_torch
 
 LAUNCHED = "NEXTEDGE_LAUNCHED"
-"""Set for a launcher that must not outlive the process that started it."""
+"""Environment variable of a launcher that must end with the process that started it."""
 PATIENCE = timedelta(minutes=30)
-"""Longest wait for another process: as long as the first may validate, or a machine be gone."""
+"""Longest wait for another process, which may validate or restart meanwhile."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,14 +39,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--processes", type=int, help="start so many on this machine")
     parser.add_argument("--restarts", type=int, default=0, help="after the loss of a process")
-    given = parser.parse_args(arguments)
-    if given.processes is not None:
-        return start(given.folder, given.processes, given.restarts)
-    return work(given.folder)
+    options = parser.parse_args(arguments)
+    if options.processes is not None:
+        return start(options.folder, options.processes, options.restarts)
+    return work(options.folder)
 
 
 def work(folder: Path) -> int:
-    """Train as one of the processes; an error is left in the folder, in words."""
+    """Train as one of the processes; write an error to the folder."""
     if "RANK" in os.environ:
         _end_with_parent()
     rank = int(os.environ.get("RANK", "0"))
@@ -58,14 +58,11 @@ def work(folder: Path) -> int:
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and "memory" not in str(error):
             raise
-        return _failed(
-            folder,
-            rank,
-            TrainingError(
-                f"process {rank} is out of memory ({error}); set [training] processes lower, "
-                'graph = "partitioned", or the model\'s batch or dimensions smaller'
-            ),
+        text = (
+            f"process {rank} is out of memory ({error}); set [training] processes lower, "
+            'graph = "partitioned", or the model\'s batch or dimensions smaller'
         )
+        return _failed(folder, rank, TrainingError(text))
     return 0
 
 
@@ -78,7 +75,7 @@ def _failed(folder: Path, rank: int, error: NextEdgeError) -> int:
 
 @contextmanager
 def joined() -> Iterator[Ranks]:
-    """This process among those of torchrun's environment; alone where there is none.
+    """The ranks of torchrun's environment; one rank where there is none.
 
     Raises:
         TrainingError: the processes do not find each other.
@@ -107,7 +104,7 @@ def joined() -> Iterator[Ranks]:
 
 
 def _backends(torch: Any) -> str:
-    """Gloo for what lies in memory, NCCL for what lies on a GPU of this process's own."""
+    """Gloo for tensors in memory, NCCL for tensors on the GPU of this process."""
     if not torch.cuda.is_available():
         return "gloo"
     torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
@@ -140,17 +137,17 @@ def start(folder: Path, processes: int, restarts: int) -> int:
         )
     except ChildFailedError as error:
         codes = {rank: failed.exitcode for rank, failed in error.failures.items()}
-        # One that was killed comes before those that failed because it was gone.
+        # A killed process is the cause; others then fail because it is gone.
         killed = [r for r, code in codes.items() if code < 0 and code != -signal.SIGTERM]
         lost = killed[0] if killed else error.get_first_failure()[0]
-        told = {"rank": lost, "exit": codes[lost], "processes": processes}
-        (folder / ENDED).write_text(json.dumps(told))
+        end = {"rank": lost, "exit": codes[lost], "processes": processes}
+        (folder / ENDED).write_text(json.dumps(end))
         return 1
     return 0
 
 
 def _end_with_parent() -> None:
-    """End when the process that started this one is gone, however it went."""
+    """End when the process that started this one ends."""
     parent = os.getppid()
 
     def watch() -> None:

@@ -6,11 +6,8 @@ Implicit Feedback", UAI 2009.
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from pydantic import Field
 
-from nextedge.models.model import ModelConfig
 from nextedge.models.neural.lightgcn import GraphLoss, LightGcn, LightGcnConfig
 from nextedge.models.neural.negatives import CurriculumConfig
 
@@ -28,4 +25,4 @@ class Bpr(LightGcn):
     """Query and candidate embeddings that order each query's candidates."""
 
     name = "bpr"
-    config_class: ClassVar[type[ModelConfig]] = BprConfig
+    config_class = BprConfig

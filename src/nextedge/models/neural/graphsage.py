@@ -23,7 +23,7 @@ from nextedge.graph.csr import build_graph
 from nextedge.models.artifact import Artifact, arrays_below
 from nextedge.models.distributed.collectives import batch_norm, current_ranks, dropout
 from nextedge.models.inference import IN_PROCESS, Inference
-from nextedge.models.model import Model, ModelConfig, ModelProgress, TrainingData
+from nextedge.models.model import Model, ModelProgress, TrainingData
 from nextedge.models.neural.full_ranking import full_ranking_ndcg
 from nextedge.models.neural.graph_partition import Partitioned, Replicated
 from nextedge.models.neural.losses import edge_loss, log_frequency, negative_scores
@@ -47,7 +47,7 @@ from nextedge.models.neural.trainer import (
 )
 from nextedge.models.neural.training_graph import training_graph
 from nextedge.models.pytorch import as_index, parameter_arrays
-from nextedge.types import FloatArray, IndexArray
+from nextedge.types import CONNECTS, FloatArray, IndexArray
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -55,16 +55,17 @@ if TYPE_CHECKING:
 _MIN_BATCH = 256
 
 
-class GraphSage(Model):
+class GraphSage(Model[GraphSageConfig]):
     """Embeddings whose dot product is the cosine that the network learned."""
 
     name = "graphsage"
-    config_class = GraphSageConfig
+    relations = (CONNECTS,)
+    reason = "close_in_network"
     extra = "train"
     trained = True
     inductive = True
 
-    def fit(self, data: TrainingData, config: ModelConfig, progress: ModelProgress) -> Artifact:
+    def fit(self, data: TrainingData, config: GraphSageConfig, progress: ModelProgress) -> Artifact:
         """Train on the edges to predict, then embed all nodes over the whole graph.
 
         Raises:
@@ -72,7 +73,6 @@ class GraphSage(Model):
             TrainingError: no edge carries messages, or the training diverged.
             MissingDependencyError: torch is not installed.
         """
-        assert isinstance(config, GraphSageConfig)
         return fit_by_gradients(self, data, config, progress, partial(_task, data, config))
 
     def embed(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 from pydantic import Field
@@ -73,15 +73,15 @@ class LightGcnConfig(ModelConfig):
         return self.loss in ("softmax", "triplet")
 
 
-class LightGcn(Model):
+class LightGcn(Model[LightGcnConfig]):
     """Query and candidate embeddings over the whole graph."""
 
     name = "lightgcn"
-    config_class: ClassVar[type[ModelConfig]] = LightGcnConfig
+    reason = "people_like_you"
     extra = "train"
     trained = True
 
-    def fit(self, data: TrainingData, config: ModelConfig, progress: ModelProgress) -> Artifact:
+    def fit(self, data: TrainingData, config: LightGcnConfig, progress: ModelProgress) -> Artifact:
         """Train by gradients; the same seed gives the same embeddings.
 
         Raises:
@@ -89,7 +89,6 @@ class LightGcn(Model):
             TrainingError: the training diverged.
             MissingDependencyError: torch is not installed.
         """
-        assert isinstance(config, LightGcnConfig)
         return fit_by_gradients(
             self, data, config, progress, partial(_task, data, config, self.name)
         )
@@ -97,8 +96,7 @@ class LightGcn(Model):
     def embed(
         self, artifact: Artifact, data: TrainingData, inference: Inference = IN_PROCESS
     ) -> Artifact:
-        config = self.config_class.model_validate(artifact.config)
-        assert isinstance(config, LightGcnConfig)
+        config = cast(LightGcnConfig, self.config_class.model_validate(artifact.config))
         first = np.asarray(artifact.arrays["first"])
         query, candidate = smoothed(
             data.graph,

@@ -34,7 +34,7 @@ from nextedge.models.neural.trainer import (
     stored_parameters,
 )
 from nextedge.models.pytorch import as_index, import_torch, load_parameters
-from nextedge.types import FloatArray, IndexArray
+from nextedge.types import ENGAGES, FloatArray, IndexArray
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -63,15 +63,17 @@ class SasRecConfig(ModelConfig):
     curriculum: CurriculumConfig = CurriculumConfig(negatives=1024)
 
 
-class SasRec(Model):
+class SasRec(Model[SasRecConfig]):
     """Query embeddings from ordered histories, candidate embeddings from ids and features."""
 
     name = "sasrec"
-    config_class = SasRecConfig
+    relations = (ENGAGES,)
+    reason = "because_you_liked"
+    needs_times = True
     extra = "train"
     trained = True
 
-    def fit(self, data: TrainingData, config: ModelConfig, progress: ModelProgress) -> Artifact:
+    def fit(self, data: TrainingData, config: SasRecConfig, progress: ModelProgress) -> Artifact:
         """Train on every step of every history.
 
         Raises:
@@ -79,7 +81,6 @@ class SasRec(Model):
             TrainingError: the training diverged.
             MissingDependencyError: torch is not installed.
         """
-        assert isinstance(config, SasRecConfig)
         return fit_by_gradients(self, data, config, progress, partial(_task, data, config))
 
     def embed(

@@ -21,7 +21,7 @@ from nextedge.graph.csr import build_graph
 from nextedge.models.artifact import Artifact, arrays_below
 from nextedge.models.distributed.collectives import Ranks, Share, batch_norm, current_ranks, dropout
 from nextedge.models.inference import IN_PROCESS, Inference, Layer, unit_rows
-from nextedge.models.model import Model, ModelConfig, ModelProgress, TrainingData
+from nextedge.models.model import Model, ModelProgress, TrainingData
 from nextedge.models.neural.full_ranking import full_ranking_ndcg
 from nextedge.models.neural.graphsage import batch_size
 from nextedge.models.neural.losses import edge_loss, log_frequency, negative_scores
@@ -59,16 +59,16 @@ class TwoTowerConfig(GraphSageConfig):
     dimensions: int = Field(64, ge=1)
 
 
-class TwoTower(Model):
+class TwoTower(Model[TwoTowerConfig]):
     """Query and candidate embeddings from features alone: new nodes need no training."""
 
     name = "two_tower"
-    config_class = TwoTowerConfig
+    reason = "people_like_you"
     extra = "train"
     trained = True
     inductive = True
 
-    def fit(self, data: TrainingData, config: ModelConfig, progress: ModelProgress) -> Artifact:
+    def fit(self, data: TrainingData, config: TwoTowerConfig, progress: ModelProgress) -> Artifact:
         """Train on the edges taken out, then embed all nodes.
 
         Raises:
@@ -76,7 +76,6 @@ class TwoTower(Model):
             TrainingError: the training diverged.
             MissingDependencyError: torch is not installed.
         """
-        assert isinstance(config, TwoTowerConfig)
         return fit_by_gradients(self, data, config, progress, partial(_task, data, config))
 
     def embed(

@@ -14,7 +14,6 @@ from pathlib import Path
 import numba
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize
 
 from nextedge.types import FloatArray, IntArray
 
@@ -166,6 +165,8 @@ def _signed_log(values: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
 def _fit_listwise(
     standard: FloatArray, label: FloatArray, group: IntArray, stands_for: FloatArray, penalty: float
 ) -> npt.NDArray[np.float64]:
+    from scipy.optimize import minimize
+
     start = np.concatenate(([0], np.cumsum(group)))[:-1]
     positives = np.add.reduceat((label > 0).astype(np.float32), start)
     share = label / np.repeat(np.maximum(positives, 1), group)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -52,20 +53,12 @@ class Forest:
     def __call__(self, matrix: FloatArray) -> np.ndarray:
         """float64[R] (float32 for XGBoost): scores of float32[R, F] rows; NaN is missing."""
         score = np.empty(len(matrix), self.value.dtype)
-        _score(
-            np.ascontiguousarray(matrix, np.float32),
-            _BLOCK,
-            self.split_start,
-            self.leaf_start,
-            self.feature,
-            self.threshold,
-            self.missing_right,
-            self.kept,
-            self.value,
-            self.base,
-            score,
-        )
+        _score(np.ascontiguousarray(matrix, np.float32), _BLOCK, *self._arrays, score)
         return score
+
+    @cached_property
+    def _arrays(self) -> tuple[np.ndarray, ...]:
+        return tuple(getattr(self, part.name) for part in fields(self))
 
     @property
     def trees(self) -> int:
@@ -132,14 +125,14 @@ class Forest:
         if most > 64:
             raise ValueError(f"a tree has {most} leaves; expected at most 64")
         return cls(
-            starts([len(tree.feature) for tree in trees]),
-            starts([len(tree.value) for tree in trees]),
-            column("feature", np.int32),
-            column("threshold", np.float32),
-            column("missing_right", np.bool_),
-            column("kept", np.uint64).astype(np.uint32 if most <= 32 else np.uint64),
-            column("value", base.dtype),
-            base,
+            split_start=starts([len(tree.feature) for tree in trees]),
+            leaf_start=starts([len(tree.value) for tree in trees]),
+            feature=column("feature", np.int32),
+            threshold=column("threshold", np.float32),
+            missing_right=column("missing_right", np.bool_),
+            kept=column("kept", np.uint64).astype(np.uint32 if most <= 32 else np.uint64),
+            value=column("value", base.dtype),
+            base=base,
         )
 
 

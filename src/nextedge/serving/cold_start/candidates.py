@@ -280,7 +280,7 @@ def _members(surface: LoadedSurface, name: str, value: str) -> tuple[IndexArray,
     column = scope.candidate_attributes.columns[name]
     assert isinstance(column, Category | Tags)
     folded = _folded_values(scope, name)
-    wanted = _folded(pa.array([value]))[0]
+    wanted = _folded(pa.scalar(value))
     codes = np.flatnonzero(np.asarray(pc.fill_null(pc.equal(folded, wanted), False)))
     if not len(codes):
         return np.zeros(0, np.int32), value
@@ -297,7 +297,7 @@ def _folded_values(scope: Scope, name: str) -> pa.Array:
     return _folded(column.values)
 
 
-def _folded(values: pa.Array) -> pa.Array:
+def _folded(values: pa.Array | pa.Scalar) -> pa.Array | pa.Scalar:
     """Values without the difference of blanks around them and of case."""
     return pc.utf8_lower(
         pc.utf8_trim_whitespace(pc.utf8_normalize(values.cast(pa.string()), "NFKC"))

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from nextedge.config import RENAMED_SETTINGS, Config, SurfaceConfig
-from nextedge.data.ids import IdMap
+from nextedge.data.ids import IdMap, arrow_positions
 from nextedge.errors import InputError, UnknownSurfaceError, nearest
 from nextedge.events.state.overlay import Overlay
 from nextedge.graph.scope import Scope
@@ -111,6 +111,8 @@ class LoadedRelease:
             for table in ("users", "items")
         }
         self.touched = Touched(self.entities.users, self.entities.items, self.snapshot.connections)
+        self.token = object()
+        """Another for every load, and for every set of live edges."""
         self.base = self
         """As it was loaded, where this is the same over live edges."""
         self.live_as_of: object = None
@@ -206,7 +208,7 @@ class LoadedRelease:
         names = self._displays[table]
         if names is None:
             return [self.display(table, int(position)) for position in positions]
-        shown = names.take(pa.array(positions)).to_pylist()
+        shown = names.take(arrow_positions(positions)).to_pylist()
         return [
             str(name) if name else self.display(table, int(position))
             for name, position in zip(shown, positions, strict=True)

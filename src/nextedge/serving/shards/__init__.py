@@ -1,1 +1,1 @@
-"""Indexes whose shards lie in other processes: those processes, and who asks them."""
+"""Index shards in other processes: the servers, and the client that a front process uses."""

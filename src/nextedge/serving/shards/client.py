@@ -1,4 +1,4 @@
-"""The front's side: every part's processes, and an index whose shards they hold."""
+"""The client of a front process: the replicas of every part, and an index over them."""
 
 from __future__ import annotations
 
@@ -14,130 +14,134 @@ import numpy as np
 from nextedge.config import Config
 from nextedge.data.partition import Part
 from nextedge.errors import ShardError
-from nextedge.index.sharded import Found, merged
-from nextedge.serving.shards.indexes import held
+from nextedge.index.sharded import SearchResult, merged
+from nextedge.serving.shards.loaded_shards import shards_of
 from nextedge.serving.shards.protocol import LOADING, Arrays, encode, parse_shards, shared_key
 from nextedge.serving.shards.replica import Replica
-from nextedge.serving.shards.scatter import (
+from nextedge.serving.shards.scatter_gather import (
+    Listener,
     ReplicaLatency,
-    Scatter,
-    ShardSearch,
-    Tell,
-    in_turn,
-    wait_until_known,
+    ScatterGather,
+    ShardRequest,
+    round_robin,
 )
 from nextedge.types import BoolArray, FloatArray, Waiting
 
 _log = logging.getLogger("nextedge")
-_PATIENCE_SECONDS = 30.0
-"""How long is waited where no deadline says: batches of ``publish`` and ``recommend --all``."""
-_OPENING_SECONDS = 900.0
-"""How long is waited for processes that load a release: they may download it first."""
-_ANSWERING_SECONDS = 10.0
+_BATCH_SECONDS = 30.0
+"""Deadline of batches, such as ``publish`` and ``recommend --all``."""
+_OPEN_SECONDS = 900.0
+"""Deadline of a release's loading: processes may download it first."""
+_RESPONSE_SECONDS = 10.0
 LEFT_OUT = "no_index_shard_"
 
 
 class ShardClient:
-    """The processes that hold the parts of a tenant's indexes; safe for threads.
-
-    Nothing is connected to before the first question, so that workers can be forked.
+    """The processes that serve a tenant's index shards; safe for threads.
 
     Attributes:
-        tell: told what became of every question.
+        tell: called with the outcome of every request.
     """
 
     def __init__(self, config: Config) -> None:
         addresses = parse_shards(config.serving.shards)
-        self.parts = [Part(place, len(addresses)) for place in range(len(addresses))]
-        self.tell: Tell = lambda *_: None
-        self._who = {"tenant": config.tenant, "key": shared_key()}
+        self.parts = [Part(position, len(addresses)) for position in range(len(addresses))]
+        self.tell: Listener = lambda *_: None
+        self._credentials = {"tenant": config.tenant, "key": shared_key()}
         self.replicas = [
-            [Replica(each, self.message(part, {"op": "ping"}), _log.warning) for each in given]
-            for part, given in zip(self.parts, addresses, strict=True)
+            [
+                Replica(address, self.message(part, {"op": "ping"}), _log.warning)
+                for address in replicas
+            ]
+            for part, replicas in zip(self.parts, addresses, strict=True)
         ]
-        self._paces = [ReplicaLatency() for _ in self.parts]
+        self._all = [
+            (part, replica) for part in self.parts for replica in self.replicas[part.place]
+        ]
+        self._latencies = [ReplicaLatency() for _ in self.parts]
         self._turn = count()
         self._starting = threading.Lock()
         self._started = False
 
     def message(self, part: Part, about: Mapping[str, Any], arrays: Arrays | None = None) -> bytes:
-        """A message to a part's processes."""
-        return encode({**self._who, "part": str(part), **about}, arrays)
+        """An encoded request to a part."""
+        return encode({**self._credentials, "part": str(part), **about}, arrays)
 
-    def ask(self, messages: Mapping[int, bytes], until: float) -> dict[int, Arrays]:
-        """What each part answers of those that are asked, as far as they do in time.
+    def request(self, messages: Mapping[int, bytes], until: float) -> dict[int, Arrays]:
+        """The responses of those parts that answer in time.
 
         Args:
-            messages: by the place of the part.
+            messages: by the position of the part.
             until: seconds of ``time.perf_counter``.
         """
         self._start(until)
         turn = next(self._turn)
-        questions = [
-            ShardSearch(place, message, in_turn(self.replicas[place], turn), self._paces[place])
-            for place, message in messages.items()
+        requests = [
+            ShardRequest(
+                part, message, round_robin(self.replicas[part], turn), self._latencies[part]
+            )
+            for part, message in messages.items()
         ]
-        Scatter(questions, until, self.tell).run()
-        for each in questions:
-            if each.answer is None:
-                self.tell(each.part, "left_out", 0.0)
-        return {each.part: each.answer[1] for each in questions if each.answer is not None}
+        ScatterGather(requests, until, self.tell).run()
+        for request in requests:
+            if request.response is None:
+                self.tell(request.part, "left_out", 0.0)
+        return {r.part: r.response[1] for r in requests if r.response is not None}
 
-    def open_release(self, release_id: str, seconds: float = _OPENING_SECONDS) -> list[str]:
-        """Let every process load a release before it is answered from; says which have not.
+    def open_release(self, release_id: str, seconds: float = _OPEN_SECONDS) -> list[str]:
+        """Let every process load a release before the front serves it; returns the faults.
 
-        Those that say that they are loading it are waited for, others not for long.
+        Waits for processes that say that they are loading it, and not long for others.
         """
         until = time.perf_counter() + seconds
         self._start(until)
-        left = [(part, each) for part in self.parts for each in self.replicas[part.place]]
-        faults: list[str] = []
-        while left:
-            questions = [
-                ShardSearch(
-                    part.place,
-                    self.message(part, {"op": "open", "release": release_id}),
-                    [replica] if replica.up else [],
+        waiting, faults = self._all, []
+        while waiting:
+            open_message = {"op": "open", "release": release_id}
+            requests = [
+                ShardRequest(
+                    part.place, self.message(part, open_message), [replica] if replica.up else []
                 )
-                for part, replica in left
+                for part, replica in waiting
             ]
-            Scatter(questions, time.perf_counter() + _ANSWERING_SECONDS, self.tell).run()
-            asked = list(zip(left, questions, strict=True))
-            over = time.perf_counter() > until
-            left = [each for each, found in asked if found.error == LOADING and not over]
-            faults += [
-                f"{replica.address}: {found.refused or 'does not answer'}"
-                for (part, replica), found in asked
-                if found.answer is None and (part, replica) not in left
-            ]
+            ScatterGather(requests, time.perf_counter() + _RESPONSE_SECONDS, self.tell).run()
+            over, loading = time.perf_counter() > until, []
+            for process, request in zip(waiting, requests, strict=True):
+                if request.error == LOADING and not over:
+                    loading.append(process)
+                elif request.response is None:
+                    faults.append(f"{process[1].address}: {request.detail or 'does not answer'}")
+            waiting = loading
         return faults
 
-    def where(self, place: int) -> str:
+    def addresses(self, position: int) -> str:
         """The addresses of a part, for errors."""
-        return ", ".join(str(each.address) for each in self.replicas[place])
+        return ", ".join(str(replica.address) for replica in self.replicas[position])
 
     def close(self) -> None:
         """End the pings and the connections."""
         with self._starting:
             if self._started:
-                for each in (replica for replicas in self.replicas for replica in replicas):
-                    each.close()
+                for _, replica in self._all:
+                    replica.close()
 
     def _start(self, until: float) -> None:
-        everyone = [replica for replicas in self.replicas for replica in replicas]
+        # not in __init__: server workers are forked before their first request
         with self._starting:
             if not self._started:
                 self._started = True
-                for each in everyone:
-                    each.start()
-        wait_until_known(everyone, until)
+                for _, replica in self._all:
+                    replica.start()
+        for _, replica in self._all:
+            if not replica.pinged.is_set():
+                replica.pinged.wait(max(0.0, until - time.perf_counter()))
 
 
 class RemoteIndex:
-    """An index whose shards lie in other processes; a ``Searcher``.
+    """An index whose shards other processes serve; a ``Searcher``.
 
     Args:
-        bounds: where each shard begins, and the end of the last.
+        bounds: first position of each shard, and the end of the last.
     """
 
     def __init__(
@@ -145,7 +149,7 @@ class RemoteIndex:
     ) -> None:
         self._client = client
         self._names = {"release": release_id, "surface": surface, "source": source}
-        self._held = [held(bounds, part) for part in client.parts]
+        self._ranges = [shards_of(bounds, part) for part in client.parts]
 
     def search(
         self,
@@ -153,51 +157,52 @@ class RemoteIndex:
         k: int,
         allowed: BoolArray | None = None,
         waiting: Waiting | None = None,
-    ) -> Found:
+    ) -> SearchResult:
         """As ``VectorIndex.search``, over the parts that answer in time.
 
-        Those that do not are named in ``waiting``, and not asked again by who waits.
+        The others are named in ``waiting``, and not asked again for the same request.
 
         Raises:
-            ShardError: one does not answer, and nobody says that it may be left out.
+            ShardError: a part does not answer, and ``waiting`` is None.
         """
         now = time.perf_counter()
-        until = now + _PATIENCE_SECONDS if waiting is None else waiting.until
+        until = now + _BATCH_SECONDS if waiting is None else waiting.until
         left_out = set() if waiting is None else waiting.left_out
         about = {"op": "search", "k": k, "within_ms": (until - now) * 1e3, **self._names}
         queries = np.ascontiguousarray(queries, np.float32)
         messages = {}
-        for part, own in zip(self._client.parts, self._held, strict=True):
-            if own.low == own.high or not len(queries) or name_of(part) in left_out:
+        for part, span in zip(self._client.parts, self._ranges, strict=True):
+            if not span.size or not len(queries) or name_of(part) in left_out:
                 continue
             arrays: dict[str, np.ndarray[Any, Any]] = {"queries": queries}
-            size = own.stop - own.start
             if allowed is not None:
-                here = allowed[own.start : own.stop]
-                if not here.any():
+                part_allowed = allowed[span.start : span.stop]
+                if not part_allowed.any():
                     continue
-                arrays["allowed"] = np.packbits(here, bitorder="little")
-            messages[part.place] = self._client.message(part, {**about, "candidates": size}, arrays)
-        answers = self._client.ask(messages, until) if messages else {}
-        found = {place: _found(arrays, len(queries)) for place, arrays in answers.items()}
-        missing = [place for place in messages if found.get(place) is None]
+                arrays["allowed"] = np.packbits(part_allowed, bitorder="little")
+            about["candidates"] = span.size
+            messages[part.place] = self._client.message(part, about, arrays)
+        responses = self._client.request(messages, until) if messages else {}
+        results = [_result(arrays, len(queries)) for arrays in responses.values()]
+        valid = {part for part, result in zip(responses, results, strict=True) if result}
+        missing = [self._client.parts[position] for position in messages if position not in valid]
         if missing and waiting is None:
             raise ShardError(
-                f"part {self._client.parts[missing[0]]} of the indexes does not answer at "
-                f"{self._client.where(missing[0])}: start it with 'nextedge serve-shard "
-                f"{self._client.parts[missing[0]]}'"
+                f"part {missing[0]} of the indexes does not answer at "
+                f"{self._client.addresses(missing[0].place)}: start it with 'nextedge serve-shard "
+                f"{missing[0]}'"
             )
-        left_out |= {name_of(self._client.parts[place]) for place in missing}
-        return merged([each for each in found.values() if each is not None], len(queries), k)
+        left_out |= {name_of(part) for part in missing}
+        return merged([result for result in results if result], len(queries), k)
 
 
 def name_of(part: Part) -> str:
-    """How an answer says that a part was left out of it."""
+    """The name of a part in the ``degraded`` of a response."""
     return f"{LEFT_OUT}{part.place}"
 
 
-def _found(arrays: Arrays, queries: int) -> Found | None:
-    """What a part found; None where it is no such thing."""
+def _result(arrays: Arrays, queries: int) -> SearchResult | None:
+    """Positions and scores of a response; None where it has another form."""
     position, score = arrays.get("position"), arrays.get("score")
     if position is None or score is None or position.shape != score.shape:
         return None
@@ -208,9 +213,9 @@ def _found(arrays: Arrays, queries: int) -> Found | None:
 
 
 def shard_client(config: Config) -> ShardClient | None:
-    """Who asks the processes of ``serving.shards``; None where there are none.
+    """The client of the processes in ``serving.shards``; None without any.
 
     Raises:
-        ConfigError: an address cannot be read, or is there twice.
+        ConfigError: a text is no address, or an address occurs twice.
     """
     return ShardClient(config) if config.serving.shards else None

@@ -1,4 +1,4 @@
-"""A process that holds shards of indexes and answers searches in them."""
+"""A process that loads index shards and answers searches in them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import socket
 import socketserver
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,10 @@ from nextedge.errors import (
     UnknownReleaseError,
 )
 from nextedge.releases.shared import open_releases
-from nextedge.serving.shards.indexes import PartIndexes
+from nextedge.serving.shards.loaded_shards import LoadedShards
 from nextedge.serving.shards.protocol import (
     KEY_VARIABLE,
-    MOST_RESULTS,
+    MAX_RESULTS,
     Arrays,
     decode,
     encode,
@@ -43,30 +44,30 @@ from nextedge.storage.locations import is_loopback
 
 _log = logging.getLogger("nextedge")
 _IDLE_SECONDS = 600.0
-"""After so long a connection over which nothing is asked is closed; a front makes it anew."""
+"""An idle connection is closed after so long; the front connects anew."""
 _LOADING_SECONDS = 1.0
-"""A front that asks for a release to be loaded is told after so long that it is not yet."""
-_ANSWERS_SECONDS = 1.0
-"""So long a process that listens on a Unix socket may take to accept a connection."""
-_WAITING = 512
-"""Connections that may wait to be taken."""
+"""The longest wait of an ``open`` request, before the refusal ``loading``."""
+_PROBE_SECONDS = 1.0
+"""The longest wait for another process to accept a connection on our Unix socket."""
+_BACKLOG = 512
 
 
-class PartAnswers:
-    """What one part answers to messages; one object for all connections.
+class ShardService:
+    """The responses of one part, for all its connections.
 
     Args:
         key: that callers must send; empty for none.
     """
 
-    def __init__(self, indexes: PartIndexes, tenant: str, key: str = "") -> None:
-        self._indexes = indexes
+    def __init__(self, shards: LoadedShards, tenant: str, key: str = "") -> None:
+        self._shards = shards
         self._tenant = tenant
         self._key = key
+        # more searches at once than cores would only slow each other
         self._searching = threading.Semaphore(thread_count())
 
     def answer(self, body: bytes) -> bytes:
-        """The answer to a message: what it asks for, or a refusal."""
+        """The response to a message, or a refusal."""
         received = time.monotonic()
         try:
             about, arrays = decode(body)
@@ -76,7 +77,7 @@ class PartAnswers:
             if operation == "ping":
                 return encode({})
             if operation == "open":
-                if self._indexes.opened(str(about["release"]), _LOADING_SECONDS):
+                if self._shards.loads_within(str(about["release"]), _LOADING_SECONDS):
                     return encode({})
                 return _refusal("loading", "it is being loaded")
             if operation == "search":
@@ -86,22 +87,22 @@ class PartAnswers:
             return _refusal("unknown_release", str(error))
         except (CorruptValueError, KeyError, TypeError, ValueError) as error:
             return _refusal("wrong", f"the message cannot be read: {error!r}")
-        except Exception as error:  # whatever it is, the connection and the process go on
+        except Exception as error:  # one bad search must not end the connection or the process
             _log.exception("a search failed")
             return _refusal("failed", repr(error))
 
     def _refused(self, about: dict[str, Any]) -> bytes | None:
-        given = str(about.get("key", ""))
-        if not hmac.compare_digest(given.encode(), self._key.encode()):
+        key = str(about.get("key", ""))
+        if not hmac.compare_digest(key.encode(), self._key.encode()):
             return _refusal("wrong", f"{KEY_VARIABLE} is not the same here")
-        here = self._tenant, str(self._indexes.part)
+        here = self._tenant, str(self._shards.part)
         if (about.get("tenant"), about.get("part")) != here:
             return _refusal("wrong", f"this is part {here[1]} of tenant {here[0]!r}")
         return None
 
     def _search(self, about: dict[str, Any], arrays: Arrays, received: float) -> bytes:
         k, queries, bits = int(about["k"]), arrays["queries"], arrays.get("allowed")
-        if not 0 < k <= MOST_RESULTS or queries.dtype != np.float32:
+        if not 0 < k <= MAX_RESULTS or queries.dtype != np.float32:
             return _refusal("wrong", f"k = {k}, queries of {queries.dtype}")
         allowed = None
         if bits is not None:
@@ -109,23 +110,18 @@ class PartAnswers:
             if not 0 <= size <= 8 * bits.size or bits.dtype != np.uint8:
                 return _refusal("wrong", f"{bits.size} bytes of a filter for {size} candidates")
             allowed = np.unpackbits(bits, count=size, bitorder="little").astype(bool)
+        names = (str(about[name]) for name in ("release", "surface", "source"))
+        release, surface, source = names
         patience = float(about["within_ms"]) / 1e3
-        if not self._indexes.opened(str(about["release"]), patience):
+        if not self._shards.loads_within(release, patience):
             return _refusal("loading", "it is being loaded")
-        with self._searching:  # more at once than cores would only slow each other
+        with self._searching:
             if time.monotonic() - received > patience:
-                return _refusal("late", "nobody waits for it any more")
-            found = self._indexes.search(
-                str(about["release"]),
-                str(about["surface"]),
-                str(about["source"]),
-                queries,
-                k,
-                allowed,
-            )
-        if found is None:
+                return _refusal("late", "the deadline of the request is over")
+            result = self._shards.search(release, surface, source, queries, k, allowed)
+        if result is None:
             return _refusal("not_here", "that release has no such index in shards")
-        return encode({}, {"position": found[0], "score": found[1]})
+        return encode({}, {"position": result[0], "score": result[1]})
 
 
 def _refusal(error: str, detail: str) -> bytes:
@@ -133,7 +129,7 @@ def _refusal(error: str, detail: str) -> bytes:
 
 
 class _Connection(socketserver.BaseRequestHandler):
-    """One front's connection: a message, its answer, and so on."""
+    """One connection of a front: a message, its response, and so on."""
 
     server: _Tcp | _Unix
 
@@ -143,36 +139,38 @@ class _Connection(socketserver.BaseRequestHandler):
         connection.settimeout(_IDLE_SECONDS)
         if connection.family != socket.AF_UNIX:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        with contextlib.suppress(OSError, CorruptValueError):  # the other end is gone, or no front
+        with contextlib.suppress(OSError, CorruptValueError):  # the front is gone, or is no front
             while (body := receive(connection)) is not None:
-                connection.sendall(self.server.answers.answer(body))
+                connection.sendall(self.server.service.answer(body))
 
 
-class _Tcp(socketserver.ThreadingTCPServer):
+class _Server(socketserver.ThreadingMixIn):
     allow_reuse_address = True
     daemon_threads = True
-    request_queue_size = _WAITING
-    answers: PartAnswers
+    request_queue_size = _BACKLOG
+    service: ShardService
 
 
-class _Unix(socketserver.ThreadingUnixStreamServer):
-    daemon_threads = True
-    request_queue_size = _WAITING
-    answers: PartAnswers
+class _Tcp(_Server, socketserver.TCPServer):
+    pass
+
+
+class _Unix(_Server, socketserver.UnixStreamServer):
+    allow_reuse_address = False
 
 
 def run_shard_server(
     config: Config, part: Part, host: str, port: int, path: Path | None = None
 ) -> None:
-    """Hold a part of the tenant's indexes and answer searches until stopped.
+    """Serve one part of the tenant's indexes until the process is stopped.
 
     Args:
         path: of a Unix socket, in place of host and port.
 
     Raises:
-        InputError: the part is none of ``serving.shards``, or others can reach the address and
+        InputError: the part is not one of ``serving.shards``, or the address is not local and
             there is no key.
-        NoReleaseError: nothing can be served yet.
+        NoReleaseError: there is no release to serve yet.
         StorageError: the address is taken, or cannot be used.
         MissingDependencyError: faiss is not installed.
     """
@@ -186,12 +184,14 @@ def run_shard_server(
             "where nextedge serve runs"
         )
     _one_thread_a_search()
-    indexes = PartIndexes(open_releases(config), part)
-    if not indexes.open_served():
+    shards = LoadedShards(open_releases(config), part)
+    if not shards.load_served():
         raise NoReleaseError(f"{config.state_path}: no release to serve; run: nextedge build")
-    with listening(PartAnswers(indexes, config.tenant, key), host, port, path) as server:
+    with listening(ShardService(shards, config.tenant, key), host, port, path) as server:
         _log.warning("part %s of %s listens on %s", part, config.tenant, path or f"{host}:{port}")
-        _stop_on_sigterm(server)
+        # shutdown waits for serve_forever, which this thread runs
+        stop = partial(threading.Thread, target=server.shutdown, daemon=True)
+        signal.signal(signal.SIGTERM, lambda *_: stop().start())
         try:
             server.serve_forever(poll_interval=0.2)
         finally:
@@ -199,8 +199,10 @@ def run_shard_server(
                 path.unlink(missing_ok=True)
 
 
-def listening(answers: PartAnswers, host: str, port: int, path: Path | None = None) -> _Tcp | _Unix:
-    """A server that is bound to its address, and answers once it is told to.
+def listening(
+    service: ShardService, host: str, port: int, path: Path | None = None
+) -> _Tcp | _Unix:
+    """A server that is bound to its address; ``serve_forever`` answers.
 
     Raises:
         StorageError: the address is taken, or cannot be used.
@@ -212,15 +214,17 @@ def listening(answers: PartAnswers, host: str, port: int, path: Path | None = No
             _clear(path)
             server = _Unix(str(path), _Connection)
             path.chmod(0o660)
-    except (OSError, OverflowError) as error:  # the latter at a port that is none
-        place = path or f"{host}:{port}"
-        raise StorageError(f"{place}: cannot listen there: {_reason(error)}") from None
-    server.answers = answers
+    except (OSError, OverflowError) as error:  # OverflowError: a port beyond 65535
+        address = path or f"{host}:{port}"
+        raise StorageError(
+            f"{address}: cannot listen there: {getattr(error, 'strerror', None) or error}"
+        ) from None
+    server.service = service
     return server
 
 
 def _clear(path: Path) -> None:
-    """Remove a socket that was left by a killed process, never one that still answers.
+    """Remove the socket of a killed process, never one that another process answers on.
 
     Raises:
         OSError: another process listens on it.
@@ -228,7 +232,7 @@ def _clear(path: Path) -> None:
     if not path.is_socket():
         return
     with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(_ANSWERS_SECONDS)
+        probe.settimeout(_PROBE_SECONDS)
         try:
             probe.connect(str(path))
         except (ConnectionRefusedError, FileNotFoundError):
@@ -237,19 +241,8 @@ def _clear(path: Path) -> None:
     raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
 
 
-def _reason(error: OSError | OverflowError) -> str:
-    return getattr(error, "strerror", None) or str(error)
-
-
-def _stop_on_sigterm(server: _Tcp | _Unix) -> None:
-    def stop(*_: object) -> None:
-        threading.Thread(target=server.shutdown, daemon=True).start()
-
-    signal.signal(signal.SIGTERM, stop)
-
-
 def _one_thread_a_search() -> None:
-    """Searches run side by side; each with threads of its own would take cores from the others."""
+    """Use one thread a search: searches run side by side and would compete for the cores."""
     try:
         import faiss
     except ImportError:

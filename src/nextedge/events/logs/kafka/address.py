@@ -1,4 +1,4 @@
-"""What a Kafka URL says: where the brokers are, which topic, and how to speak to them."""
+"""The parts of a Kafka URL: brokers, topic, and settings of librdkafka."""
 
 from __future__ import annotations
 
@@ -13,33 +13,15 @@ from nextedge.errors import ConfigError
 DEAD_LETTERS = ".dead-letters"
 """A topic's dead letters are in the topic of its name followed by this."""
 _TOPIC = re.compile(rf"[A-Za-z0-9._-]{{1,{249 - len(DEAD_LETTERS)}}}")
-_BOTH = (
-    "broker.",
-    "client.",
-    "enable.ssl.",
-    "metadata.",
-    "reconnect.",
-    "sasl.",
-    "security.",
-    "socket.",
-    "ssl.",
+_BOTH = tuple(
+    "broker. client. enable.ssl. metadata. reconnect. sasl. security. socket. ssl.".split()
 )
-_PRODUCER = (
-    "batch.",
-    "compression.",
-    "delivery.timeout.ms",
-    "linger.ms",
-    "message.max.bytes",
-    "queue.buffering.",
+_PRODUCER = tuple(
+    "batch. compression. delivery.timeout.ms linger.ms message.max.bytes queue.buffering.".split()
 )
-_CONSUMER = (
-    "fetch.",
-    "heartbeat.interval.ms",
-    "isolation.level",
-    "max.partition.fetch.bytes",
-    "max.poll.interval.ms",
-    "queued.",
-    "session.timeout.ms",
+_CONSUMER = tuple(
+    "fetch. heartbeat.interval.ms isolation.level max.partition.fetch.bytes max.poll.interval.ms "
+    "queued. session.timeout.ms".split()
 )
 _SECRET = re.compile(r"password|secret|\.pem$|sasl\.jaas|sasl\.oauthbearer\.config")
 _FROM_ENVIRONMENT = ".env"
@@ -51,7 +33,7 @@ Settings = Mapping[str, str | int | bool]
 class KafkaAddress:
     """A topic of a cluster; ``producer`` and ``consumer`` are settings of librdkafka."""
 
-    shown: str
+    public_url: str
     """The URL as it may be printed: without credentials and options."""
     topic: str
     producer: Settings = field(repr=False)
@@ -64,14 +46,14 @@ class KafkaAddress:
 
 
 def parse_address(url: str, tenant: str) -> KafkaAddress:
-    """Take ``kafka://user:password@host:9092,host2:9092/topic?option=value`` apart.
+    """Parse ``kafka://user:password@host:9092,host2:9092/topic?option=value``.
 
     The topic is the tenant's own: ``{tenant}`` in it is replaced, and without one it is
     ``nextedge-{tenant}``.
 
     Raises:
-        ConfigError: there is no host, the topic's name or an option cannot be, or a secret is
-            given as an option; the message holds no credentials.
+        ConfigError: there is no host, the topic's name or an option is invalid, or an option has a
+            secret as its value; the message has no credentials.
     """
     try:
         parts = urlsplit(url)
@@ -82,23 +64,23 @@ def parse_address(url: str, tenant: str) -> KafkaAddress:
     credentials, _, hosts = parts.netloc.rpartition("@")
     topic = unquote(parts.path).strip("/") or "nextedge-{tenant}"
     topic = topic.replace("{tenant}", tenant)
-    shown = f"kafka://{hosts}/{topic}"
+    public_url = f"kafka://{hosts}/{topic}"
     if not all(
-        re.fullmatch(r"(\[[0-9A-Fa-f:]+\]|[^:\[\]]+)(:\d{1,5})?", each) for each in hosts.split(",")
+        re.fullmatch(r"(\[[0-9A-Fa-f:]+\]|[^:\[\]]+)(:\d{1,5})?", host) for host in hosts.split(",")
     ):
-        raise ConfigError(f"{shown}: expected kafka://host:9092,host2:9092/topic")
+        raise ConfigError(f"{public_url}: expected kafka://host:9092,host2:9092/topic")
     if not _TOPIC.fullmatch(topic) or topic in (".", ".."):
         raise ConfigError(
-            f"{shown}: a topic's name has 1 to {249 - len(DEAD_LETTERS)} of letters, digits, "
+            f"{public_url}: a topic's name has 1 to {249 - len(DEAD_LETTERS)} of letters, digits, "
             "'.', '_' and '-'"
         )
-    both, producer, consumer = _options(parse_qsl(parts.query, keep_blank_values=True), shown)
+    both, producer, consumer = _options(parse_qsl(parts.query, keep_blank_values=True), public_url)
     both = {"bootstrap.servers": hosts, **_login(credentials), **both}
-    return KafkaAddress(shown, topic, {**both, **producer}, {**both, **consumer})
+    return KafkaAddress(public_url, topic, {**both, **producer}, {**both, **consumer})
 
 
 def _login(credentials: str) -> dict[str, str]:
-    """Settings of a name and a password; they never go over an open line unless that is asked for."""
+    """Settings of a name and a password; without other options they go over TLS alone."""
     if not credentials:
         return {}
     name, _, password = credentials.partition(":")
@@ -111,34 +93,32 @@ def _login(credentials: str) -> dict[str, str]:
 
 
 def _options(
-    given: list[tuple[str, str]], shown: str
+    given: list[tuple[str, str]], public_url: str
 ) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
     """Options of every client, of producers and of consumers."""
-    both: dict[str, str] = {}
-    producer: dict[str, str] = {}
-    consumer: dict[str, str] = {}
+    settings: dict[tuple[str, ...], dict[str, str]] = {_BOTH: {}, _PRODUCER: {}, _CONSUMER: {}}
     for option, value in given:
         name = option.removesuffix(_FROM_ENVIRONMENT)
         if name != option:
-            value = _from_environment(option, value, shown)
+            value = _from_environment(option, value, public_url)
         elif _SECRET.search(name):
             raise ConfigError(
-                f"{shown}: {name} is a secret; name an environment variable that holds it: "
+                f"{public_url}: {name} is a secret; name an environment variable that holds it: "
                 f"?{name}{_FROM_ENVIRONMENT}=KAFKA_SECRET"
             )
         name = "sasl.mechanisms" if name == "sasl.mechanism" else name
-        for prefixes, settings in ((_BOTH, both), (_PRODUCER, producer), (_CONSUMER, consumer)):
-            if name.startswith(prefixes):
-                settings[name] = value
-                break
-        else:
+        prefixes = next((some for some in settings if name.startswith(some)), None)
+        if prefixes is None:
             known = ", ".join(sorted(_BOTH + _PRODUCER + _CONSUMER))
-            raise ConfigError(f"{shown}: {name!r} is no option here; options begin with: {known}")
-    return both, producer, consumer
+            raise ConfigError(
+                f"{public_url}: {name!r} is no option here; options begin with: {known}"
+            )
+        settings[prefixes][name] = value
+    return settings[_BOTH], settings[_PRODUCER], settings[_CONSUMER]
 
 
-def _from_environment(option: str, variable: str, shown: str) -> str:
-    found = os.environ.get(variable)
-    if found is None:
-        raise ConfigError(f"{shown}: {option}: the environment has no variable {variable!r}")
-    return found
+def _from_environment(option: str, variable: str, public_url: str) -> str:
+    value = os.environ.get(variable)
+    if value is None:
+        raise ConfigError(f"{public_url}: {option}: the environment has no variable {variable!r}")
+    return value

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from confluent_kafka import KafkaError, Message, Producer
 
 ANSWER_SECONDS = 5.0
-"""How long brokers may take to answer a question."""
+"""How long brokers may take to answer."""
 _ROOM_SECONDS = 1.0
 """How long a full queue of messages may stay full."""
 _GRACE_SECONDS = 2.0
-"""How much later than its time limit a message is reported as not delivered."""
+"""How much later than its time limit the report of an undelivered message may come."""
 _SILENCE_SECONDS = 10.0
-"""How long a partition that is read may give nothing."""
+"""How long a partition may return nothing while it is read."""
 _PRODUCER: dict[str, str | int | bool] = {
     "enable.idempotence": True,
     "acks": "all",
@@ -48,7 +48,7 @@ _BOTH: dict[str, str | int | bool] = {
 QUESTION: dict[str, str | int | bool] = {"enable.partition.eof": True, "fetch.wait.max.ms": 20}
 _LOGGER = logging.getLogger("nextedge.kafka")
 _OF_A_PARENT: list[object] = []
-"""Clients from before a fork: their threads are not here, so that they can never be closed."""
+"""Clients from before a fork: their threads are not in this process, so they are never closed."""
 
 
 class KafkaCluster:
@@ -59,12 +59,12 @@ class KafkaCluster:
             import confluent_kafka  # noqa: F401
         except ImportError:
             raise MissingDependencyError(
-                "confluent-kafka", "kafka", f"The broker {address.shown}"
+                "confluent-kafka", "kafka", f"The broker {address.public_url}"
             ) from None
-        self.shown = address.shown
+        self.public_url = address.public_url
         self.topic = address.topic
         self.prefix = f"nextedge-{tenant}:"
-        """What the ids of the tenant's groups begin with; no tenant's name has a colon."""
+        """Prefix of the ids of the tenant's groups; no tenant's name has a colon."""
         self._address = address
         self._lock = threading.Lock()
         self._made: tuple[int, Producer] | None = None
@@ -97,7 +97,7 @@ class KafkaCluster:
         while waiting and time.monotonic() < until:
             producer.poll(0.05)
         if stored < len(messages):
-            self._leave(producer)
+            self._drop(producer)
             missing = f"{len(messages) - stored} of {len(messages)} events were not stored"
             raise self.fault(refusal, missing)
 
@@ -108,7 +108,7 @@ class KafkaCluster:
         message: tuple[bytes | None, bytes, Headers],
         report: Any,
     ) -> None:
-        """Hand one message over, when there is room for it."""
+        """Pass one message to librdkafka, when its queue has room."""
         key, body, headers = message
         until = time.monotonic() + _ROOM_SECONDS
         while True:
@@ -117,7 +117,7 @@ class KafkaCluster:
             except BufferError:
                 if time.monotonic() > until:
                     raise LogFullError(
-                        f"{self.shown}: the brokers take events slower than they come; try again "
+                        f"{self.public_url}: the brokers take events slower than they come; try again "
                         "later"
                     ) from None
                 producer.poll(0.05)
@@ -127,33 +127,33 @@ class KafkaCluster:
 
     @property
     def _delivery_seconds(self) -> float:
-        given = self._address.producer.get("delivery.timeout.ms", _PRODUCER["delivery.timeout.ms"])
-        return int(given) / 1000
+        settings = {**_PRODUCER, **self._address.producer}
+        return int(settings["delivery.timeout.ms"]) / 1000
 
     def require(self, topic: str) -> None:
-        """Ask once whether a topic is there."""
+        """Check once that a topic exists."""
         if topic not in self._seen:
             self.partitions(topic)
             self._seen.add(topic)
 
     def partitions(self, topic: str) -> list[int]:
-        """Partitions of a topic; it is made where the brokers make topics by themselves."""
+        """Partitions of a topic; brokers that create topics by themselves create it."""
         from confluent_kafka import KafkaError, KafkaException
 
         may_come = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.LEADER_NOT_AVAILABLE)
         until = time.monotonic() + ANSWER_SECONDS
         while True:
             try:
-                found = self._producer().list_topics(topic, ANSWER_SECONDS).topics[topic]
+                metadata = self._producer().list_topics(topic, ANSWER_SECONDS).topics[topic]
             except KafkaException as error:
                 raise self.fault(error, "not reached") from None
-            if found.partitions and not found.error:
-                return sorted(found.partitions)
-            if found.error and found.error.code() not in may_come:
-                raise self.fault(found.error, f"topic {topic!r}")
+            if metadata.partitions and not metadata.error:
+                return sorted(metadata.partitions)
+            if metadata.error and metadata.error.code() not in may_come:
+                raise self.fault(metadata.error, f"topic {topic!r}")
             if time.monotonic() > until:
                 raise StorageError(
-                    f"{self.shown}: there is no topic {topic!r}; make it, as with: "
+                    f"{self.public_url}: there is no topic {topic!r}; make it, as with: "
                     f"kafka-topics.sh --create --topic {topic} --partitions 12"
                 )
             time.sleep(0.1)
@@ -163,8 +163,8 @@ class KafkaCluster:
         from confluent_kafka import TopicPartition
 
         return {
-            each: client.get_watermark_offsets(TopicPartition(topic, each), ANSWER_SECONDS)
-            for each in self.partitions(topic)
+            part: client.get_watermark_offsets(TopicPartition(topic, part), ANSWER_SECONDS)
+            for part in self.partitions(topic)
         }
 
     def messages(
@@ -173,14 +173,14 @@ class KafkaCluster:
         """Messages of partitions from their starts up to their ends, those of each in order."""
         from confluent_kafka import KafkaError, TopicPartition
 
-        left = {each for each, start in starts.items() if start < ends[each]}
-        client.assign([TopicPartition(topic, each, starts[each]) for each in sorted(left)])
+        left = {part for part, start in starts.items() if start < ends[part]}
+        client.assign([TopicPartition(topic, part, starts[part]) for part in sorted(left)])
         until = time.monotonic() + _SILENCE_SECONDS
         while left:
-            got = client.consume(1000, 0.05)
-            if got:
+            messages = client.consume(1000, 0.05)
+            if messages:
                 until = time.monotonic() + _SILENCE_SECONDS
-            for message in got:
+            for message in messages:
                 error = message.error()
                 partition, offset = message.partition() or 0, message.offset() or 0
                 if error and error.code() == KafkaError._PARTITION_EOF:
@@ -192,11 +192,11 @@ class KafkaCluster:
                 if partition in left and offset >= ends[partition] - 1:
                     left.discard(partition)
             if left and time.monotonic() > until:
-                raise StorageError(f"{self.shown}: gave nothing for {_SILENCE_SECONDS:g} s")
+                raise StorageError(f"{self.public_url}: gave nothing for {_SILENCE_SECONDS:g} s")
 
     @contextlib.contextmanager
     def asking(self, group: str, settings: Mapping[str, Any] = QUESTION) -> Iterator[Client]:
-        """A client for a question; what the brokers do not answer is a StorageError."""
+        """A client for one question; raises StorageError where the brokers do not answer."""
         from confluent_kafka import KafkaException
 
         client = self.client(group, settings)
@@ -211,14 +211,14 @@ class KafkaCluster:
         """A consumer of librdkafka with the group's id."""
         from confluent_kafka import Consumer as Client
 
-        own = {"group.id": self.prefix + group}
-        made: Client = self._new(
-            Client, {**_BOTH, **_CONSUMER, **settings, **self._address.consumer, **own}
+        group_id = {"group.id": self.prefix + group}
+        client: Client = self._new(
+            Client, {**_BOTH, **_CONSUMER, **settings, **self._address.consumer, **group_id}
         )
-        return made
+        return client
 
     def group_ids(self) -> list[str]:
-        """All groups of the cluster that this login may see."""
+        """All groups of the cluster that the login may list."""
         from confluent_kafka import KafkaException
         from confluent_kafka.admin import AdminClient
 
@@ -229,21 +229,21 @@ class KafkaCluster:
             raise self.fault(error, "groups were not listed") from None
         if answer.errors:
             raise self.fault(answer.errors[0], "groups were not listed")
-        return [each.group_id for each in answer.valid]
+        return [group.group_id for group in answer.valid]
 
     def close(self) -> None:
-        """Let go of the producer; a later call makes another."""
+        """Close the producer; a later call makes another."""
         with self._lock:
             self._made = None
             self._seen.clear()
 
     def fault(self, error: object, what: str) -> StorageError:
-        """An error of Kafka as one of ours; it holds no credentials."""
+        """An error of Kafka as one of ours, without credentials."""
         from confluent_kafka import KafkaError, KafkaException
 
-        given = error.args[0] if isinstance(error, KafkaException) else error
-        text = f"{self.shown}: {what}: {_text(error)}"
-        if isinstance(given, KafkaError) and given.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+        cause = error.args[0] if isinstance(error, KafkaException) else error
+        text = f"{self.public_url}: {what}: {_text(error)}"
+        if isinstance(cause, KafkaError) and cause.code() == KafkaError.MSG_SIZE_TOO_LARGE:
             return TooLargeError(text)
         return StorageError(text)
 
@@ -259,8 +259,8 @@ class KafkaCluster:
                 self._made = os.getpid(), self._new(Producer, settings)
             return self._made[1]
 
-    def _leave(self, producer: Producer) -> None:
-        """The next append begins with another producer: this one may have failed for good."""
+    def _drop(self, producer: Producer) -> None:
+        """Let the next append begin with another producer: this one may have failed for good."""
         with self._lock:
             if self._made is not None and self._made[1] is producer:
                 self._made = None
@@ -272,17 +272,17 @@ class KafkaCluster:
         try:
             return kind(dict(settings), logger=_LOGGER)
         except (KafkaException, TypeError, ValueError) as error:
-            raise ConfigError(f"{self.shown}: {_text(error)}") from None
+            raise ConfigError(f"{self.public_url}: {_text(error)}") from None
 
 
 def _text(error: object) -> str:
-    """What an error says, without the numbers around it."""
+    """The text of an error, without the numbers around it."""
     from confluent_kafka import KafkaError, KafkaException
 
-    given = error.args[0] if isinstance(error, KafkaException) else error
-    if given is None:
+    cause = error.args[0] if isinstance(error, KafkaException) else error
+    if cause is None:
         return "no answer in time"
-    return given.str() if isinstance(given, KafkaError) else str(given)
+    return cause.str() if isinstance(cause, KafkaError) else str(cause)
 
 
 class TooLargeError(StorageError):

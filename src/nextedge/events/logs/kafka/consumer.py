@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from confluent_kafka import KafkaError, Message, TopicPartition
 
 _PROBE_SECONDS = 2.0
-"""How long brokers that seem to be down are given to answer."""
+"""How long brokers that seem to be down may take to answer."""
 _COMMIT_SECONDS = 10.0
 """How long brokers may take to answer a commit."""
 GROUP_SETTINGS: dict[str, str | int | bool] = {
@@ -31,8 +31,8 @@ GROUP_SETTINGS: dict[str, str | int | bool] = {
 class KafkaConsumer(Consumer):
     """Has whole partitions; a partition that goes to another member comes again there.
 
-    Nothing is committed for a partition that was taken away or lost meanwhile: then ``commit``
-    raises, commits nothing, and goes back to where what was polled begins.
+    Where a partition was taken away or lost meanwhile, ``commit`` raises, commits nothing, and goes
+    back to the first uncommitted event.
     """
 
     def __init__(self, cluster: KafkaCluster, group: str, bury: Bury) -> None:
@@ -42,10 +42,10 @@ class KafkaConsumer(Consumer):
         self._polled: dict[int, tuple[int, int]] = {}
         """By partition: the first offset not committed, and the next to be polled."""
         self._gathered: list[Message] = []
-        """What came and was not yet given out."""
+        """Messages that no poll has returned yet."""
         self._asked = 0
         self._answers: list[KafkaError | None] = []
-        """Of the commits that were asked for, in their order."""
+        """Of the commits so far, in their order."""
         self._taken_away = False
         self._trouble: str | None = None
         self._client = self._join()
@@ -60,18 +60,17 @@ class KafkaConsumer(Consumer):
     def _note(self, error: KafkaError) -> None:
         self._trouble = error.str()
 
-    def _answered(self, error: KafkaError | None, places: list[TopicPartition]) -> None:
-        self._answers.append(error or next((each.error for each in places if each.error), None))
+    def _answered(self, error: KafkaError | None, parts: list[TopicPartition]) -> None:
+        self._answers.append(error or next((part.error for part in parts if part.error), None))
 
     def _revoked(self, client: Client, partitions: list[TopicPartition]) -> None:
-        """The group is shared out anew: what is not committed of these comes again elsewhere."""
-        gone = {each.partition for each in partitions}
-        self._taken_away |= bool(gone & self._polled.keys())
-        self._polled = {key: each for key, each in self._polled.items() if key not in gone}
-        self._gathered = [each for each in self._gathered if each.partition() not in gone]
+        """The group is shared out anew: uncommitted events of these partitions come again elsewhere."""
+        lost = {part.partition for part in partitions}
+        self._taken_away |= bool(lost & self._polled.keys())
+        self._polled = {part: offsets for part, offsets in self._polled.items() if part not in lost}
+        self._gathered = [found for found in self._gathered if found.partition() not in lost]
 
     def poll(self, limit: int = 1000, timeout_seconds: float = 1.0) -> list[Delivery]:
-        """The next events of the partitions that this member has; in order within each."""
         if limit < 1:
             return []
         until = time.monotonic() + timeout_seconds
@@ -83,24 +82,25 @@ class KafkaConsumer(Consumer):
             self._take(limit - len(self._gathered), 0.0)
         if not self._gathered:
             self._probe()
-        given, self._gathered = self._gathered[:limit], self._gathered[limit:]
-        for each in given:
-            partition, offset = each.partition() or 0, each.offset() or 0
+        messages, self._gathered = self._gathered[:limit], self._gathered[limit:]
+        for message in messages:
+            partition, offset = message.partition() or 0, message.offset() or 0
             first, _ = self._polled.get(partition, (offset, offset))
             self._polled[partition] = (first, offset + 1)
-        return [delivery_of(each) for each in given]
+        return list(map(delivery_of, messages))
 
     def _take(self, limit: int, seconds: float) -> None:
-        """Add what comes to what is gathered; rebalances happen meanwhile."""
+        """Gather messages; librdkafka shares the group out meanwhile."""
         from confluent_kafka import KafkaException
 
         try:
-            got = self._client.consume(limit, seconds)
+            messages = self._client.consume(limit, seconds)
         except (KafkaException, RuntimeError) as error:
             raise self._cluster.fault(error, "events were not read") from None
-        self._gathered += [each for each in got if each.error() is None]
-        for each in got:
-            if (trouble := each.error()) is not None:
+        for message in messages:
+            if (trouble := message.error()) is None:
+                self._gathered.append(message)
+            else:
                 self._trouble = trouble.str()
 
     def _probe(self) -> None:
@@ -111,31 +111,30 @@ class KafkaConsumer(Consumer):
             return
         trouble, self._trouble = self._trouble, None
         try:
-            found = self._client.list_topics(self._cluster.topic, _PROBE_SECONDS)
+            metadata = self._client.list_topics(self._cluster.topic, _PROBE_SECONDS)
         except KafkaException as error:
             raise self._cluster.fault(error, f"events were not read ({trouble})") from None
-        if refusal := found.topics[self._cluster.topic].error:
+        if refusal := metadata.topics[self._cluster.topic].error:
             raise self._cluster.fault(refusal, "events were not read")
 
     def commit(self) -> None:
-        """All that was polled is done, or rejected."""
         from confluent_kafka import KafkaException, TopicPartition
 
         polled, taken_away = self._polled, self._taken_away
         self._polled, self._taken_away = {}, False
         try:
-            owned = {each.partition for each in self._client.assignment()}
+            owned = {part.partition for part in self._client.assignment()}
             if taken_away or polled.keys() - owned:
                 raise StorageError(
-                    f"{self._cluster.shown}: group {self._group!r} was shared out anew before the "
+                    f"{self._cluster.public_url}: group {self._group!r} was shared out anew before the "
                     "commit; what was polled will be delivered again"
                 )
             if polled:
-                places = [
+                offsets = [
                     TopicPartition(self._cluster.topic, partition, after)
                     for partition, (_, after) in polled.items()
                 ]
-                self._client.commit(offsets=places, asynchronous=True)
+                self._client.commit(offsets=offsets, asynchronous=True)
                 self._await_commit()
         except (KafkaException, RuntimeError) as error:
             self._go_back(polled)
@@ -147,7 +146,7 @@ class KafkaConsumer(Consumer):
             raise
 
     def _await_commit(self) -> None:
-        """Wait for the answer to the commit; what comes meanwhile is for the next poll."""
+        """Wait for the answer to the commit; messages that come meanwhile are for the next poll."""
         from confluent_kafka import KafkaException
 
         self._asked += 1
@@ -155,7 +154,7 @@ class KafkaConsumer(Consumer):
         while len(self._answers) < self._asked:
             if time.monotonic() > until:
                 raise StorageError(
-                    f"{self._cluster.shown}: no answer to a commit in {_COMMIT_SECONDS:g} s; what "
+                    f"{self._cluster.public_url}: no answer to a commit in {_COMMIT_SECONDS:g} s; what "
                     "was polled will be delivered again"
                 )
             self._take(1, pause)
@@ -164,12 +163,12 @@ class KafkaConsumer(Consumer):
             raise KafkaException(refusal)
 
     def _go_back(self, polled: dict[int, tuple[int, int]]) -> None:
-        """Be where the uncommitted begins; a member that cannot seek leaves and joins anew."""
+        """Seek the first uncommitted event; a member that cannot seek leaves and joins anew."""
         from confluent_kafka import KafkaException, TopicPartition
 
-        self._gathered = [each for each in self._gathered if each.partition() not in polled]
+        self._gathered = [found for found in self._gathered if found.partition() not in polled]
         try:
-            owned = {each.partition for each in self._client.assignment()}
+            owned = {part.partition for part in self._client.assignment()}
             for partition in owned & polled.keys():
                 self._client.seek(
                     TopicPartition(self._cluster.topic, partition, polled[partition][0])
@@ -180,11 +179,9 @@ class KafkaConsumer(Consumer):
             self._asked, self._answers = 0, []
 
     def reject(self, delivery: Delivery, reason: str) -> None:
-        """Keep an event as a dead letter; it is stored when this returns."""
         self._bury(self._group, delivery, reason)
 
     def close(self) -> None:
-        """Leave the group."""
         self._polled, self._gathered, self._taken_away = {}, [], False
         with contextlib.suppress(RuntimeError):  # it is closed
             self._client.close()

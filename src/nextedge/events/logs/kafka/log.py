@@ -33,14 +33,13 @@ if TYPE_CHECKING:
 _JOIN_SECONDS = 30.0
 """How long a group may take to settle."""
 _CUT = 64 * 1024
-"""Bytes that are kept of a dead letter that the broker finds too large."""
+"""Bytes of a dead letter that is too large for the broker."""
 
 
 class KafkaLog(Log):
     """Events of one tenant in a topic; those of one user are in one partition, in order.
 
-    An event that is appended again is in the topic twice: whoever takes events from here counts
-    an event id once.
+    An event that is appended again is in the topic twice; live logs count its id once.
     """
 
     name = "kafka"
@@ -54,28 +53,22 @@ class KafkaLog(Log):
 
     @classmethod
     def open(cls, url: str | None, config: Config) -> KafkaLog:
-        """A topic by its URL; nothing is connected yet."""
         address = parse_address(url or "", config.tenant)
         return cls(address, config.tenant, config.events.future_seconds)
 
     def append(self, events: Sequence[Event], *, relayed: bool = False) -> int:
         """Store events; returns when every replica that is in step has every one of them.
 
-        Args:
-            relayed: means nothing to a broker.
-
-        Raises:
-            LogFullError: the brokers take events slower than they come.
-            StorageError: the brokers were not reached in time or refused; says how many are not
-                stored. Appending all of them again is safe.
+        ``relayed`` means nothing to a broker. An error says how many events are not stored;
+        appending all of them again is safe.
         """
         if events:
             self.cluster.require(self.topic)
             self.cluster.send(
                 self.topic,
                 [
-                    (key_of(each), each.model_dump_json().encode(), headers_of(each))
-                    for each in events
+                    (key_of(event), event.model_dump_json().encode(), headers_of(event))
+                    for event in events
                 ],
             )
         return len(events)
@@ -84,27 +77,31 @@ class KafkaLog(Log):
         self, after: Position = BEGINNING, limit: int | None = None
     ) -> Iterator[tuple[Position, Event]]:
         """Events after a position that are stored now; those of one partition in order."""
-        given = self._offsets(after)
+        after_offsets = self._offsets(after)
         with self._reading() as client:
             bounds = self.cluster.bounds(client, self.topic)
-        starts = {each: _start(given.get(each), *bounds[each]) for each in bounds}
-        return self._read(starts, {each: high for each, (_, high) in bounds.items()}, limit)
+        starts = {
+            partition: _start(after_offsets.get(partition), *bounds[partition])
+            for partition in bounds
+        }
+        return self._read(
+            starts, {partition: high for partition, (_, high) in bounds.items()}, limit
+        )
 
     def _read(
         self, offsets: dict[int, int], ends: dict[int, int], limit: int | None
     ) -> Iterator[tuple[Position, Event]]:
-        found = 0
+        count = 0
         with self._reading() as client:
             for message in self.cluster.messages(client, self.topic, offsets, ends):
-                if limit is not None and found >= limit:
+                if limit is not None and count >= limit:
                     return
                 offsets[message.partition() or 0] = (message.offset() or 0) + 1
                 if event := delivery_of(message).event:
-                    found += 1
+                    count += 1
                     yield json.dumps(offsets), event
 
     def last_position(self) -> Position:
-        """The end of every partition."""
         with self._reading() as client:
             bounds = self.cluster.bounds(client, self.topic)
         if all(low == high for low, high in bounds.values()):
@@ -117,16 +114,15 @@ class KafkaLog(Log):
             return {int(key): int(value) for key, value in json.loads(after or "{}").items()}
         except (ValueError, TypeError, AttributeError):
             raise LiveStateError(
-                f"{self.cluster.shown}: {after!r} is no position of this log"
+                f"{self.cluster.public_url}: {after!r} is no position of this log"
             ) from None
 
     def consumer(self, group: str) -> Consumer:
-        """A new member of a group; it joins while it polls."""
         self.cluster.require(self.topic)
         return KafkaConsumer(self.cluster, group, self._bury)
 
     def _bury(self, group: str, delivery: Delivery, reason: str) -> None:
-        """Keep a delivery as a dead letter; of one that is too large, its beginning."""
+        """Keep a delivery as a dead letter; the beginning of one that is too large."""
         headers = {"group": group, "position": delivery.position, "reason": reason}
         encoded: Headers = {name: text.encode(errors="replace") for name, text in headers.items()}
         topic = self._dead_letters
@@ -156,15 +152,14 @@ class KafkaLog(Log):
         return Lag(waiting, age)
 
     def groups(self) -> list[str]:
-        """Groups of this tenant that the cluster knows."""
         return sorted(
-            each.removeprefix(self.cluster.prefix)
-            for each in self.cluster.group_ids()
-            if each.startswith(self.cluster.prefix)
+            group.removeprefix(self.cluster.prefix)
+            for group in self.cluster.group_ids()
+            if group.startswith(self.cluster.prefix)
         )
 
     def rewind(self, group: str, since_micros: int) -> None:
-        """Let a group go back to the first event of each partition that is not older.
+        """Set a group back to the first event of each partition that is not older.
 
         Raises:
             StorageError: the group's consumers are running; stop them first.
@@ -192,16 +187,16 @@ class KafkaLog(Log):
         with self.cluster.asking(group, GROUP_SETTINGS) as client:
             client.subscribe(
                 [self.topic],
-                on_assign=lambda _, given: assigned.append({each.partition for each in given}),
+                on_assign=lambda _, parts: assigned.append({part.partition for part in parts}),
             )
             while not assigned and time.monotonic() < until:
                 client.poll(0.1)
             if not assigned or not offsets.keys() <= assigned[0]:
                 raise StorageError(
-                    f"{self.cluster.shown}: group {group!r} has consumers that run, or did seconds ago; "
+                    f"{self.cluster.public_url}: group {group!r} has consumers that run, or did seconds ago; "
                     "stop them and try again"
                 )
-            places = [TopicPartition(self.topic, each, at) for each, at in offsets.items()]
+            places = [TopicPartition(self.topic, *part) for part in offsets.items()]
             for place in client.commit(offsets=places, asynchronous=False) or []:
                 if place.error:
                     raise self.cluster.fault(place.error, f"group {group!r} was not moved")
@@ -209,17 +204,15 @@ class KafkaLog(Log):
     def _since(
         self, client: Client, progress: Mapping[int, tuple[int, int, int]], millis: int
     ) -> dict[int, int]:
-        """By partition, an offset before which all was produced earlier.
-
-        A broker without an index of times finds nothing even since 1970: then it is the first.
-        """
+        """By partition, an offset before which every message was produced earlier."""
         from confluent_kafka import TopicPartition
 
         def earliest(millis: int) -> dict[int, int]:
-            wanted = [TopicPartition(self.topic, each, max(0, millis)) for each in progress]
-            found = client.offsets_for_times(wanted, ANSWER_SECONDS)
-            return {each.partition: each.offset for each in found}
+            wanted = [TopicPartition(self.topic, part, max(0, millis)) for part in progress]
+            offsets = client.offsets_for_times(wanted, ANSWER_SECONDS)
+            return {part.partition: part.offset for part in offsets}
 
+        # a broker without an index of times finds nothing even since 1970: then the first offset
         indexed, wanted = earliest(0), earliest(millis)
         starts = {}
         for partition, (low, high, _) in progress.items():
@@ -232,12 +225,11 @@ class KafkaLog(Log):
         from confluent_kafka import TopicPartition
 
         bounds = self.cluster.bounds(client, self.topic)
-        places = [TopicPartition(self.topic, each) for each in bounds]
-        committed = client.committed(places, ANSWER_SECONDS)
-        return {each.partition: (*bounds[each.partition], each.offset) for each in committed}
+        parts = [TopicPartition(self.topic, partition) for partition in bounds]
+        committed = client.committed(parts, ANSWER_SECONDS)
+        return {part.partition: (*bounds[part.partition], part.offset) for part in committed}
 
     def dead_letters(self) -> list[DeadLetter]:
-        """What groups gave up, oldest first."""
         from confluent_kafka import KafkaError
 
         topic = self._dead_letters
@@ -246,18 +238,17 @@ class KafkaLog(Log):
             if missing is not None and missing.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
                 return []
             bounds = self.cluster.bounds(client, topic)
-            starts = {each: low for each, (low, _) in bounds.items()}
-            ends = {each: high for each, (_, high) in bounds.items()}
-            letters = [_letter(each) for each in self.cluster.messages(client, topic, starts, ends)]
-        return sorted(letters, key=lambda each: each.micros)
+            starts = {partition: low for partition, (low, _) in bounds.items()}
+            ends = {partition: high for partition, (_, high) in bounds.items()}
+            messages = self.cluster.messages(client, topic, starts, ends)
+            return sorted(map(_letter, messages), key=lambda letter: letter.micros)
 
     def close(self) -> None:
-        """Let go of the producer; a later call makes another."""
         self.cluster.close()
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[Client]:
-        """A client for the log itself; what cannot be read is a LiveStateError."""
+        """A client for the log itself; raises LiveStateError where it cannot be read."""
         try:
             with self.cluster.asking("reader") as client:
                 yield client
@@ -265,13 +256,13 @@ class KafkaLog(Log):
             raise LiveStateError(str(error)) from None
 
 
-def _start(given: int | None, low: int, high: int) -> int:
-    """Where to go on in a partition; at its beginning if it has lost the place, or was made anew."""
-    return given if given is not None and low <= given <= high else low
+def _start(offset: int | None, low: int, high: int) -> int:
+    """Where to go on in a partition; at its beginning if the offset is lost, or it was made anew."""
+    return offset if offset is not None and low <= offset <= high else low
 
 
 def _letter(message: Message) -> DeadLetter:
-    headers = {name: each.decode(errors="replace") for name, each in headers_in(message).items()}
+    headers = {name: value.decode(errors="replace") for name, value in headers_in(message).items()}
     return DeadLetter(
         headers.get("group", ""),
         headers.get("position", ""),

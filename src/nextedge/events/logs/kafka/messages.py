@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     from confluent_kafka import Message
 
 LONGEST_BODY = 1 << 20
-"""Bytes of an event; what is longer is a fault, as it would be in every process's live log."""
+"""Bytes of an event; a longer one is a fault, as it would be in the live log."""
 Headers = dict[str, str | bytes | None]
 """By name, as they are produced."""
 
 
 def key_of(event: Event) -> bytes:
-    """What decides the partition: one user's events, or one item's, are in one and so in order."""
+    """The key that decides the partition: events of one user, or item, are in one, in order."""
     return str(event.item_id if event.user_id is None else event.user_id).encode()
 
 
 def headers_of(event: Event) -> Headers:
-    """What a consumer can choose by without parsing."""
+    """Headers by which a consumer can choose without parsing."""
     return {"event_id": event.event_id.encode(), "type": event.type.encode()}
 
 
@@ -36,7 +36,7 @@ def position_of(message: Message) -> Position:
 
 
 def delivery_of(message: Message) -> Delivery:
-    """A message as a consumer has it; whoever produced it, and whatever it holds."""
+    """A message of any producer and content as a delivery."""
     body = body_of(message)
     event, fault = None, None
     try:
@@ -49,15 +49,15 @@ def delivery_of(message: Message) -> Delivery:
 
 
 def body_of(message: Message) -> bytes:
-    """The body as it was stored; empty for a null one."""
+    """The body as it was stored; empty where it is null."""
     value: Any = message.value()
     return b"" if value is None else bytes(value)
 
 
 def headers_in(message: Message) -> dict[str, bytes]:
     """Headers by name; the first of a name counts."""
-    given: Any = message.headers() or []
-    return {name: bytes(value or b"") for name, value in reversed(given)}
+    headers: Any = message.headers() or []
+    return {name: bytes(value or b"") for name, value in reversed(headers)}
 
 
 def _event(message: Message, body: bytes) -> Event:
@@ -72,12 +72,12 @@ def _event(message: Message, body: bytes) -> Event:
     if not isinstance(raw, dict):
         raise EventError(f"the body is a JSON {type(raw).__name__}: expected an object")
     if raw.get("event_id") is None:
-        raw["event_id"] = _given_id(message) or _derived_id(message)
+        raw["event_id"] = _header_id(message) or _derived_id(message)
     if raw.get("timestamp") is None and (produced := produced_millis(message)):
         raw["timestamp"] = datetime.fromtimestamp(produced / 1000, UTC)
     event = parse_event(raw)
     if b"\\u" in body:
-        event.model_dump_json()  # halves of characters can be read, but never written again
+        event.model_dump_json()  # half of a surrogate pair can be read, but never written again
     return event
 
 
@@ -85,17 +85,17 @@ def _no_number(name: str) -> None:
     raise ValueError(name)
 
 
-def _given_id(message: Message) -> str:
+def _header_id(message: Message) -> str:
     return headers_in(message).get("event_id", b"").decode(errors="replace")
 
 
 def _derived_id(message: Message) -> str:
     """An id that is the same at each delivery, and another when a topic is made anew."""
-    place = (message.topic(), message.partition(), message.offset(), produced_millis(message))
-    return "kafka-" + hashlib.blake2b(repr(place).encode(), digest_size=16).hexdigest()
+    origin = (message.topic(), message.partition(), message.offset(), produced_millis(message))
+    return "kafka-" + hashlib.blake2b(repr(origin).encode(), digest_size=16).hexdigest()
 
 
 def produced_millis(message: Message) -> int:
-    """When it was produced or stored, in milliseconds since 1970; 0 where the topic keeps none."""
+    """The time it was produced or stored, in milliseconds since 1970; 0 where the topic has none."""
     kind, millis = message.timestamp()
     return millis if kind and millis > 0 else 0

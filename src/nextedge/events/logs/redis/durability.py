@@ -1,4 +1,4 @@
-"""When Redis has an event on disk, and how what was erased leaves its files."""
+"""Waits until Redis has an event on disk, and until erased events have left its files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nextedge.errors import StorageError, StoreError
 from nextedge.stores.redis_client import RedisClient
 
 _WAITS_FOR_DISK = (7, 2)
-"""The version from which Redis tells when it has written (WAITAOF)."""
+"""The first version with WAITAOF, which waits for the disk."""
 _DISK_SECONDS = 4.0
 """How long an append waits for the disk; less than the client waits for an answer."""
 _FILES_SECONDS = 600.0
@@ -22,9 +22,9 @@ _log = logging.getLogger("nextedge.events")
 
 
 class Durability:
-    """Runs scripts that write, and returns once what they wrote is on disk.
+    """Runs scripts that write, and returns once their writes are on disk.
 
-    Where the server cannot promise that, a warning says so once, and which settings can.
+    Where the server cannot promise that, one warning names the settings that can.
     """
 
     def __init__(self, client: RedisClient) -> None:
@@ -41,16 +41,16 @@ class Durability:
         known, waits = self._known or self._look()
         run = _and_wait_for_disk if waits else _plainly
         answer = self._client.call(partial(run, script=script, keys=keys, rows=rows))
-        other = answer[0][0].decode() != known  # started again, maybe with other settings
-        if other and self._look()[1] and not waits:
+        restarted = answer[0][0].decode() != known  # perhaps with other settings
+        if restarted and self._look()[1] and not waits:
             return self.run(script, keys, rows)
         return answer
 
     def _look(self) -> tuple[str, bool]:
         """The server's run, and whether it is asked to wait for its disk."""
-        told = self._client.call(lambda redis: redis.info())
-        version = tuple(int(part) for part in told["redis_version"].split(".")[:2])
-        writes = bool(told["aof_enabled"])
+        info = self._client.call(lambda redis: redis.info())
+        version = tuple(int(part) for part in info["redis_version"].split(".")[:2])
+        writes = bool(info["aof_enabled"])
         waits = writes and version >= _WAITS_FOR_DISK
         if not waits and not (writes and self._always()) and not self._warned:
             self._warned = True
@@ -58,24 +58,24 @@ class Durability:
                 "events.log: %s acknowledges before it has written: events of its last second, or "
                 "since it last wrote, may be lost with it; set appendonly yes and appendfsync "
                 "always in redis.conf%s",
-                self._client.shown,
+                self._client.public_url,
                 "" if version >= _WAITS_FOR_DISK else ", or appendonly yes from Redis 7.2 on",
             )
-        self._known = told["run_id"], waits
+        self._known = info["run_id"], waits
         return self._known
 
     def _always(self) -> bool:
         try:
-            found = self._client.call(lambda redis: redis.config_get("appendfsync"))
+            setting = self._client.call(lambda redis: redis.config_get("appendfsync"))
         except StoreError:  # many hosts let nobody read settings
             return False
-        return _text(found.get("appendfsync", found.get(b"appendfsync"))) == "always"
+        return _text(setting.get("appendfsync", setting.get(b"appendfsync"))) == "always"
 
     def write_files_anew(self) -> None:
-        """Leave nothing of what was deleted in the files that Redis keeps.
+        """Remove deleted entries from the files that Redis keeps.
 
         Raises:
-            StorageError: it refuses, or takes too long; it can be done again.
+            StorageError: Redis refuses or takes too long; the call can be repeated.
         """
         if self._files()["aof_enabled"]:
             self._write(lambda redis: redis.bgrewriteaof(), "aof_last_bgrewrite_status")
@@ -84,25 +84,27 @@ class Durability:
 
     def _saves(self) -> bool:
         try:
-            found = self._client.call(lambda redis: redis.config_get("save"))
+            setting = self._client.call(lambda redis: redis.config_get("save"))
         except StoreError:
             return False
-        return bool(_text(found.get("save", found.get(b"save"))))
+        return bool(_text(setting.get("save", setting.get(b"save"))))
 
     def _files(self) -> dict[str, Any]:
-        told: dict[str, Any] = self._client.call(lambda redis: redis.info("persistence"))
-        return told
+        info: dict[str, Any] = self._client.call(lambda redis: redis.info("persistence"))
+        return info
 
     def _write(self, begin: Callable[[Any], Any], status: str) -> None:
-        """Begin after whatever is under way, which may have begun before the deletion."""
+        """Write files anew, after a rewrite that is under way: it may have begun before the deletion."""
         self._wait()
         self._client.call(begin)
         self._wait()
         if _text(self._files().get(status)) != "ok":
-            raise StorageError(f"{self._client.shown}: files not written ({status}): run it again")
+            raise StorageError(
+                f"{self._client.public_url}: files not written ({status}): run it again"
+            )
 
     def _wait(self) -> None:
-        """Until Redis writes no file."""
+        """Wait until Redis writes no file."""
         until = time.monotonic() + _FILES_SECONDS
         while any(
             self._files().get(name)
@@ -114,7 +116,7 @@ class Durability:
         ):
             if time.monotonic() > until:
                 raise StorageError(
-                    f"{self._client.shown}: erased from memory, but its files are still being "
+                    f"{self._client.public_url}: erased from memory, but its files are still being "
                     "written anew: run it again later"
                 )
             time.sleep(_LOOK_SECONDS)
@@ -137,9 +139,9 @@ def _and_wait_for_disk(redis: Any, script: str, keys: Sequence[str], rows: Seque
         if isinstance(answer, NoScriptError):
             redis.script_load(script)
             continue
-        for each in (answer, written):
-            if isinstance(each, Exception):
-                raise each
+        for result in (answer, written):
+            if isinstance(result, Exception):
+                raise result
         if written[0] < 1:
             raise TimeoutError(f"its disk has not written within {_DISK_SECONDS:g} s")
         return answer

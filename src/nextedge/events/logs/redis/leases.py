@@ -1,9 +1,9 @@
-"""How replicas know of every event without asking: leases that Redis keeps, and who waits for whom.
+"""Leases, by which replicas know of every event without a round trip.
 
 A *replica* is a process that answers requests. Its follower thread holds a lease: it registers
 under a name and renews, again and again. Redis answers a renewal with the log's state as of then.
-While the lease holds, ``changes`` is answered from memory. Once it does not, Redis is asked, and
-where that fails nobody is shown anything.
+While the lease holds, ``changes`` is answered from memory. Afterwards the replica asks Redis; where
+that fails, it recommends nothing.
 
 **An event that is acknowledged is seen.** Say an append is stored at the moment S, and a call of
 ``changes`` begins after the append has returned. The append returns only when each registered
@@ -14,7 +14,7 @@ earlier still. Its lease is counted from before it was sent and ends ``LEASE`` a
 S + ``LEASE``, and the append has waited longer. A renewal that Redis ran after S tells of the event,
 and the state and the new end of the lease are taken over in one assignment.
 
-**Whoever is not registered has no lease.** The first renewal registers, and only its answer begins
+**Without a registration there is no lease.** The first renewal registers, and only its answer begins
 the lease. If Redis forgot who was registered (it was started again without its data, emptied, or a
 copy of it took over), it has another run id, or the log another id. The first append to such a home
 that a process makes waits until the home is ``WAITED`` old to that process: leases of the home
@@ -47,15 +47,15 @@ from nextedge.errors import StorageError, StoreError
 from nextedge.events.logs.redis.stream import RedisStream, State
 
 LEASE = 0.9
-"""Seconds for which a replica answers by what the last renewal told."""
+"""Seconds for which a replica answers by the state of its last renewal."""
 WAITED = 1.0
 """Seconds that an append waits at most for a replica that does not confirm."""
 _RENEWED = 0.25
 """Seconds after which a replica renews its lease where there is no event."""
 _AGAIN = 0.1
-"""Seconds after which a follower asks again that was not answered."""
+"""Seconds after which a follower that had no answer asks again."""
 _SHORTEST, _LONGEST = 0.0005, 0.005
-"""Seconds between two looks at who has confirmed."""
+"""Seconds between two looks at which replicas have confirmed."""
 _log = logging.getLogger("nextedge.events")
 
 now: Callable[[], float] = (
@@ -68,7 +68,7 @@ now: Callable[[], float] = (
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What a replica may answer by, and until when."""
+    """A state that a replica may answer by, and until when."""
 
     until: float
     state: State
@@ -77,11 +77,11 @@ class Known:
 
 
 class Follower:
-    """The thread of a replica that hears of events and holds its lease."""
+    """The thread of a replica that waits for events and holds its lease."""
 
     def __init__(self, stream: RedisStream, known: Callable[[State, float], Known]) -> None:
         self.known: Known | None = None
-        """Replaced as a whole, so that nobody reads half of it."""
+        """Replaced as a whole, so that no thread reads half of it."""
         self.name = uuid.uuid4().hex
         self._stream = stream
         self._read = known
@@ -92,12 +92,12 @@ class Follower:
         self._thread.start()
 
     def fresh(self) -> Known | None:
-        """What is known, if the lease holds now."""
-        known = self.known  # read before the clock: what is known later holds longer
+        """The known state, if the lease holds now."""
+        known = self.known  # read before the clock: a later state holds longer
         return known if known is not None and now() < known.until else None
 
     def close(self) -> None:
-        """Answer by nothing any more, then say so."""
+        """End the lease, then tell Redis."""
         self._stop.set()
         self._thread.join()
 
@@ -112,11 +112,11 @@ class Follower:
                 self._lost = True
                 self._stop.wait(_AGAIN)
         self.known = None
-        with contextlib.suppress(StoreError):  # else appends find out that it is gone
+        with contextlib.suppress(StoreError):  # then appends wait for it once, and evict it
             self._stream.evict([self.name.encode(), b"%d" % self._renewals])
 
     def _renew(self) -> None:
-        """Confirm what is known, learn what is there; unless that is the same, do not wait."""
+        """Confirm the known state and get that of now; where both are the same, wait for an event."""
         seen = None if self.known is None else self.known.state
         self._renewals += 1
         sent = now()
@@ -130,7 +130,7 @@ class Follower:
 
 
 class Homes:
-    """Since when this process knows the homes that it has appended to, or read."""
+    """The times since which this process knows the homes that it has appended to, or read."""
 
     def __init__(self) -> None:
         self._since: dict[str, float] = {}
@@ -160,9 +160,9 @@ def wait_for_replicas(
         found, laggards = stream.laggards(state)
         if found.home != state.home:
             raise StorageError(
-                f"{stream.shown}: was started again while events were stored; send them again"
+                f"{stream.public_url}: was started again while events were stored; send them again"
             )
-    # who has not renewed since holds no lease; who has is only slow, and is waited for again
+    # a replica without a renewal since holds no lease; one with a renewal is only slow
     gone = [part for name in laggards[::2] if name in first for part in (name, first[name])]
     if gone:
         stream.evict(gone)

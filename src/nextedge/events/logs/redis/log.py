@@ -1,9 +1,8 @@
 """The Redis log: one stream a tenant, that replicas on several machines share.
 
-All keys of a tenant have its hash tag. Beside the stream stand the hashes of the event ids that
-were taken, which stay when an event is erased: they tell nothing, and keep a repeated delivery of
-an erased event out. ``leases`` says why no replica answers by less than what was
-acknowledged.
+Beside the stream are the hashes of all event ids. They stay when an event is erased, name nobody,
+and keep a repeated delivery of an erased event out. ``leases`` explains why every replica answers
+with every acknowledged event.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from nextedge.errors import EventError, LiveStateError, LogFullError, StoreError
-from nextedge.events.event import Event, stored_event
+from nextedge.errors import LiveStateError, LogFullError, StoreError
+from nextedge.events.event import Event, readable_event
 from nextedge.events.logs.log import (
     BEGINNING,
     Consumer,
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
 
 _PAGE = 1000
 _LOOKED_AT = 10_000
-"""Events that Redis looks at in one step, for a rewind."""
+"""Events that Redis reads in one step of a rewind."""
 
 
 class RedisLog(LiveLog):
@@ -62,17 +61,11 @@ class RedisLog(LiveLog):
 
     @classmethod
     def open(cls, url: str | None, config: Config) -> RedisLog:
-        """The tenant's stream; nothing is connected to yet."""
         assert url is not None
         return cls(url, config.tenant, config.events.max_backlog)
 
     def append(self, events: Sequence[Event], *, relayed: bool = False) -> int:
-        """Store a batch in one step, durably, and wait until every replica sees it.
-
-        Raises:
-            LogFullError: too many events wait for a group.
-            StorageError: Redis is not reached or refuses; the batch may be appended again.
-        """
+        """See ``Log.append``: one step of Redis, then a wait until every replica sees the batch."""
         if not events:
             return 0
         rows: list[Any] = [uuid.uuid4().hex, 0 if relayed else self._most, int(relayed)]
@@ -90,7 +83,7 @@ class RedisLog(LiveLog):
         return int(stored)
 
     def _spread(self, state: State, laggards: list[bytes]) -> None:
-        """Return when nobody answers without what was just stored."""
+        """Return when no replica answers without what was just stored."""
         stored = now()
         time.sleep(max(0.0, self._homes.meet(state.home)))
         wait_for_replicas(self._stream, state, laggards, stored)
@@ -98,7 +91,6 @@ class RedisLog(LiveLog):
     def read(
         self, after: Position = BEGINNING, limit: int | None = None
     ) -> Iterator[tuple[Position, Event]]:
-        """Events after a position, in order, with their positions, read page by page."""
         known = self._fresh()
         if after and known is not None and known.state.last == after:
             return
@@ -107,7 +99,7 @@ class RedisLog(LiveLog):
             rows = self._page(after)
             for position, fields in rows:
                 after = position.decode()
-                event = _readable(fields.get(b"body", b""))
+                event = readable_event(fields.get(b"body", b""))
                 if event is not None and left != 0:
                     yield after, event
                     left = None if left is None else left - 1
@@ -123,7 +115,6 @@ class RedisLog(LiveLog):
         return rows
 
     def last_position(self) -> Position:
-        """Position of the latest event; empty when there is none."""
         with self._reading():
             rows = self._stream.reader.call(
                 lambda client: client.xrevrange(self._stream.key("stream"), count=1)
@@ -131,19 +122,13 @@ class RedisLog(LiveLog):
         return rows[0][0].decode() if rows else BEGINNING
 
     def follow(self) -> None:
-        """Hear of events from now on, and answer ``changes`` by it once that is safe."""
+        """Take a lease, by which ``changes`` is answered without a round trip."""
         with self._starting:
             if self._follower is None:
                 self._follower = Follower(self._stream, self._known)
 
     def changes(self, *, quick: bool = False) -> object:
-        """Differs whenever anyone has stored events, or taken some out.
-
-        No round trip while this process' lease holds.
-
-        Args:
-            quick: answers requests, so is worth a lease: the first such call takes one.
-        """
+        """See ``LiveLog.changes``; the first ``quick`` call takes a lease."""
         known = self._fresh()
         if known is None:
             if quick:
@@ -152,7 +137,7 @@ class RedisLog(LiveLog):
         return known.changes
 
     def generation(self) -> object:
-        """Differs when events have been taken out, or Redis holds another log, or less of it."""
+        """See ``LiveLog.generation``; differs too where Redis has lost events."""
         known = self._fresh() or self._ask()
         return known.generation
 
@@ -166,17 +151,16 @@ class RedisLog(LiveLog):
         return self._known(state, 0.0)
 
     def _known(self, state: State, until: float) -> Known:
-        """What a state means to those who read, and until when it may be used."""
+        """A state of the log as readers use it, and until when they may."""
         self._homes.meet(state.home)
         generation = state.log, self._seen.losses(state), state.generation
         return Known(until, state, generation, (generation, state.last))
 
     def consumer(self, group: str) -> Consumer:
-        """A new member of a group, of which one has the stream at a time."""
         return RedisConsumer(self._stream, group, self._bury)
 
     def lag(self, group: str) -> Lag:
-        """Events not committed; the age of the oldest by when it was stored."""
+        """See ``Log.lag``; the age is the time since the oldest event was stored."""
         with self._reading():
             found = self._stream.read(scripts.LAG, ("log", "stream"), [group])
         if not found[0]:
@@ -186,18 +170,14 @@ class RedisLog(LiveLog):
         return Lag(count, max(0.0, clock - numbers(oldest.decode())[0] / 1e3))
 
     def groups(self) -> list[str]:
-        """Names of the stream's groups, as ``XINFO GROUPS`` has them."""
         with self._reading():
             names = self._stream.read(scripts.GROUPS, ("log", "stream"), [])
         return sorted(name.decode() for name in names)
 
     def rewind(self, group: str, since_micros: int) -> None:
-        """Let a group go on before the first event of the stream that is not older than so.
-
-        Events arrive out of the order of their times, and by clocks of others, so Redis looks
-        through the stream from its beginning: no bound on how late or early they are is taken for
-        granted. From there on a group has all events again, older ones too.
-        """
+        """See ``Log.rewind``; from the first event that is not older, all events come again."""
+        # events arrive out of the order of their times, by clocks of other machines, so that only
+        # a look through the whole stream finds the first
         found, last, before, *first = 0, b"0-0", 0, b""
         while not found:
             rows = [last, before, since_micros, _LOOKED_AT]
@@ -207,21 +187,21 @@ class RedisLog(LiveLog):
             self._stream.write(scripts.REWIND, ("log", "stream"), rows)
 
     def drop(self, group: str) -> None:
-        """Forget how far a group is; its dead letters stay."""
         self._stream.write(scripts.DROP, ("stream",), [group])
 
     def dead_letters(self) -> list[DeadLetter]:
-        """What groups gave up, oldest first."""
         with self._reading():
-            kept = self._stream.reader.call(lambda client: client.hgetall(self._stream.key("dead")))
+            fields = self._stream.reader.call(
+                lambda client: client.hgetall(self._stream.key("dead"))
+            )
         letters = []
-        for field, value in kept.items():
+        for field, value in fields.items():
             position, _, group = field.decode().partition(" ")
             head, _, body = value.partition(b"\n")
             letters.append(
                 DeadLetter(group=group, position=position, body=body, **json.loads(head))
             )
-        return sorted(letters, key=lambda each: (each.micros, numbers(each.position)))
+        return sorted(letters, key=lambda letter: (letter.micros, numbers(letter.position)))
 
     def _bury(self, group: str, delivery: Delivery, reason: str) -> None:
         """Keep a dead letter, once a group and position, durably."""
@@ -231,17 +211,12 @@ class RedisLog(LiveLog):
         self._stream.write_durably(scripts.REJECT, ("log", "stream", "dead"), rows)
 
     def purge(self, doomed: Sequence[Position]) -> None:
-        """Take events out, of Redis' memory and of its files.
-
-        Raises:
-            StorageError: Redis is not reached or refuses, or another purge is under way.
-        """
+        """See ``LiveLog.purge``; refuses while another purge is under way."""
         state, laggards = erase(self._stream, doomed)
         self._spread(state, laggards)
         self._stream.durability.write_files_anew()
 
     def close(self) -> None:
-        """Give up the lease and let go of connections; a later call connects anew."""
         with self._starting:
             follower, self._follower = self._follower, None
         if follower is not None:
@@ -277,13 +252,6 @@ class _Seen:
                 self._furthest = last
             self._furthest = max(self._furthest, last)
             return self._losses
-
-
-def _readable(body: bytes) -> Event | None:
-    try:
-        return stored_event(body)
-    except EventError:
-        return None
 
 
 def _hash(event_id: str) -> bytes:

@@ -1,9 +1,9 @@
 """Erasing events from a Redis stream.
 
 Redis only marks a deleted entry: its bytes stay in memory and in every file until the whole node of
-the stream is empty. So the stream is copied without the doomed, in steps that let others in between,
-and the copy takes its place in one last step, with groups, what is pending, and the last position,
-so that no position is ever given twice.
+the stream is empty. So the stream is copied without the erased events, in steps that let other
+clients in between. One last step puts the copy in its place, with groups, pending entries and the
+last position, so that no position is given twice.
 """
 
 from __future__ import annotations
@@ -34,16 +34,18 @@ def erase(stream: RedisStream, doomed: Sequence[Position]) -> tuple[State, list[
     while found == _STEP:
         start = bisect_right(wanted, numbers(last), key=numbers) if last else 0
         rows = [token, _LEASE_MS, last, _STEP, *wanted[start : start + _STEP]]
-        held, *rest = stream.write(scripts.COPY, _KEYS, rows)
-        _check(stream, held)
+        locked, *rest = stream.write(scripts.COPY, _KEYS, rows)
+        _check(stream, locked)
         last, found = rest[0].decode(), rest[1]
         removed += rest[2]
     rows = [token, last, len(removed), *removed, *wanted]
-    head, held, *rest = stream.write(scripts.SWAP, (*_KEYS, "dead", "replicas"), rows)
-    _check(stream, held)
+    head, locked, *rest = stream.write(scripts.SWAP, (*_KEYS, "dead", "replicas"), rows)
+    _check(stream, locked)
     return State.of(head), rest[0]
 
 
-def _check(stream: RedisStream, held: int) -> None:
-    if not held:
-        raise StorageError(f"{stream.shown}: another purge of these events is under way; try later")
+def _check(stream: RedisStream, locked: int) -> None:
+    if not locked:
+        raise StorageError(
+            f"{stream.public_url}: another purge of these events is under way; try later"
+        )

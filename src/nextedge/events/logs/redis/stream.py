@@ -59,7 +59,7 @@ class RedisStream:
         self.writer = RedisClient(url, "events.log", _WRITE_SECONDS)
         for client in (self.reader, self.writer):
             client.breaker = CircuitBreaker(seconds=_REST_SECONDS)
-        self.shown = self.reader.shown
+        self.public_url = self.reader.public_url
         self.durability = Durability(self.writer)
         self._prefix = f"ne:{{{tenant}}}:events:"
 

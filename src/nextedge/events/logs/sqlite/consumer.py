@@ -12,20 +12,20 @@ from nextedge.events.logs.log import Consumer, Delivery
 from nextedge.events.logs.sqlite.groups import LocalGroups
 
 _LEASE_SECONDS = 5.0
-"""A consumer that gave no sign for so long has lost its group to another that waits."""
+"""A consumer without a sign for so long loses its group to another that waits."""
 _LOOK_SECONDS = 0.02
 """How often a consumer that has its turn looks for events."""
 _TURN_SECONDS = 0.2
-"""How often one that has not looks for its turn."""
+"""How often a waiting consumer looks for its turn."""
 Read = Callable[[int, int], list[Delivery]]
 """Events after a position, at most so many."""
 
 
 class LocalConsumer(Consumer):
-    """Reads for a group as long as it gives signs; a group has one reader at a time.
+    """Reads for a group as long as it gives signs; a group has one consumer at a time.
 
-    Whether another one is silent is told by whether its number in the file changes while this one
-    watches, never by a clock's time of day.
+    Another consumer is silent where its number in the file does not change while this one watches:
+    no clock's time of day is compared.
     """
 
     def __init__(self, groups: LocalGroups, group: str, read: Read) -> None:
@@ -35,7 +35,7 @@ class LocalConsumer(Consumer):
         self._name = uuid.uuid4().hex
         self._seen: tuple[str | None, int] | None = None
         self._since = 0.0
-        """When ``_seen`` was first seen, or this one gave its last sign."""
+        """When ``_seen`` was first seen, or when this consumer gave its last sign."""
         self._next = 0
         self._polled = False
         """Whether there is anything to commit."""
@@ -45,26 +45,26 @@ class LocalConsumer(Consumer):
         while True:
             has_turn = self._has_turn()
             if has_turn:
-                found = self._read(self._next, limit)
-                if found:
-                    self._next, self._polled = int(found[-1].position), True
-                    return found
+                deliveries = self._read(self._next, limit)
+                if deliveries:
+                    self._next, self._polled = int(deliveries[-1].position), True
+                    return deliveries
             left = until - time.monotonic()
             if left <= 0:
                 return []
             time.sleep(min(left, _LOOK_SECONDS if has_turn else _TURN_SECONDS))
 
     def _has_turn(self) -> bool:
-        now, found = time.monotonic(), self._groups.owner(self._group)
-        if found[0] == self._name:
+        now, owner = time.monotonic(), self._groups.owner(self._group)
+        if owner[0] == self._name:
             if now - self._since < _LEASE_SECONDS / 4:
                 return True
             self._since = now
             return self._groups.keep(self._group, self._name)
-        if found != self._seen:
-            self._seen, self._since = found, now
-        silent = found[0] is None or now - self._since >= _LEASE_SECONDS
-        if not silent or not self._groups.take(self._group, found, self._name):
+        if owner != self._seen:
+            self._seen, self._since = owner, now
+        silent = owner[0] is None or now - self._since >= _LEASE_SECONDS
+        if not silent or not self._groups.take(self._group, owner, self._name):
             return False
         self._since, self._next, self._polled = now, self._groups.done(self._group), False
         return True
@@ -84,5 +84,5 @@ class LocalConsumer(Consumer):
         self._groups.bury(self._group, delivery, reason)
 
     def close(self) -> None:
-        with suppress(StorageError):  # the others wait a few seconds more
+        with suppress(StorageError):  # the next consumer waits for the end of the lease instead
             self._groups.leave(self._group, self._name)

@@ -1,7 +1,7 @@
-"""Groups of consumers of the local log: how far each is, who reads for it, what it gave up.
+"""Groups of consumers of the local log: their positions, consumers and dead letters.
 
-They have a file of their own beside the log's, so that a commit neither waits for those who append
-nor makes processes look for new events.
+They have a file of their own beside the log's, so that a commit neither waits for appends nor
+makes processes look for new events.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _WAIT_SECONDS = 30.0
 
 
 class LocalGroups:
-    """What groups have done, in a file of one tenant."""
+    """Positions and dead letters of the groups of one tenant, in a file."""
 
     def __init__(self, state: Path) -> None:
         self.path = state / FILE
@@ -49,20 +49,20 @@ class LocalGroups:
     def _connected(self) -> Iterator[sqlite3.Connection]:
         """This thread's connection; each statement is stored as it ends."""
         try:
-            kept: sqlite3.Connection | None = getattr(self._threads, "connection", None)
-            if kept is None:
-                kept = sqlite3.connect(self.path, timeout=_WAIT_SECONDS, isolation_level=None)
-                kept.execute("PRAGMA journal_mode = WAL")
-                kept.execute("PRAGMA synchronous = FULL")
-                kept.executescript(_SCHEMA)
-                self._threads.connection = kept
-            yield kept
+            connection: sqlite3.Connection | None = getattr(self._threads, "connection", None)
+            if connection is None:
+                connection = sqlite3.connect(self.path, timeout=_WAIT_SECONDS, isolation_level=None)
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute("PRAGMA synchronous = FULL")
+                connection.executescript(_SCHEMA)
+                self._threads.connection = connection
+            yield connection
         except (sqlite3.Error, OSError) as error:
             self.close()
             raise StorageError(f"{self.path}: groups cannot be read or kept: {error}") from None
 
     def _rows(self, query: str, *values: object) -> list[Any]:
-        """What a query finds; nothing where no group has ever read, and so there is no file."""
+        """The rows of a query; none where no group has ever read, so that there is no file."""
         if not self.path.exists():
             return []
         with self._connected() as connection:
@@ -77,13 +77,13 @@ class LocalGroups:
         rows = self._rows("SELECT done FROM groups WHERE name = ?", group)
         return int(rows[0][0]) if rows else 0
 
-    def furthest_behind(self) -> tuple[str, int] | None:
-        """The group that has done least, and up to where; None where there is no group."""
+    def slowest(self) -> tuple[str, int] | None:
+        """The group that is furthest behind and its last position; None where there is no group."""
         rows = self._rows("SELECT name, done FROM groups ORDER BY done, name LIMIT 1")
         return rows[0] if rows else None
 
     def owner(self, group: str) -> tuple[str | None, int]:
-        """Who reads for a group, and a number that changes with every sign of theirs."""
+        """The consumer of a group, and a number that changes with every sign of it."""
         rows = self._rows("SELECT owner, beat FROM groups WHERE name = ?", group)
         return rows[0] if rows else (None, 0)
 
@@ -93,7 +93,7 @@ class LocalGroups:
             connection.execute("DELETE FROM groups WHERE name = ?", (group,))
 
     def take(self, group: str, before: tuple[str | None, int], owner: str) -> bool:
-        """Become the reader of a group, unless anything has changed since it was looked at."""
+        """Become the consumer of a group; False where anything has changed since ``before``."""
         with self._connected() as connection:
             connection.execute("INSERT OR IGNORE INTO groups (name, done) VALUES (?, 0)", (group,))
             return _changed(
@@ -104,7 +104,7 @@ class LocalGroups:
             )
 
     def keep(self, group: str, owner: str, done: int | None = None) -> bool:
-        """Give a sign, or say what is done; False where another one reads meanwhile."""
+        """Give a sign, or set what is done; False where the group has another consumer meanwhile."""
         with self._connected() as connection:
             return _changed(
                 connection,
@@ -114,7 +114,7 @@ class LocalGroups:
             )
 
     def leave(self, group: str, owner: str) -> None:
-        """Let another one read."""
+        """Let another consumer read."""
         with self._connected() as connection:
             connection.execute(
                 "UPDATE groups SET owner = NULL, beat = beat + 1 WHERE name = ? AND owner = ?",
@@ -122,7 +122,7 @@ class LocalGroups:
             )
 
     def rewind(self, group: str, done: int) -> None:
-        """Let a group go back; whoever reads for it begins anew."""
+        """Set a group back; its consumer begins anew."""
         with self._connected() as connection:
             connection.execute(
                 "UPDATE groups SET owner = NULL, beat = beat + 1, done = min(done, ?) "
@@ -131,35 +131,34 @@ class LocalGroups:
             )
 
     def bury(self, group: str, delivery: Delivery, reason: str) -> None:
-        """Keep a dead letter; the same one again is one."""
+        """Keep a dead letter, once a group and position."""
         row = (group, int(delivery.position), time.time_ns() // 1000, reason, delivery.body)
         with self._connected() as connection:
             connection.execute("INSERT OR REPLACE INTO dead_letters VALUES (?, ?, ?, ?, ?)", row)
 
     def dead_letters(self) -> list[DeadLetter]:
-        """What was given up, oldest first."""
+        """Dead letters, oldest first."""
         rows = self._rows(
             "SELECT group_name, position, body, reason, micros FROM dead_letters "
             "ORDER BY micros, position"
         )
-        return [DeadLetter(group, str(place), *rest) for group, place, *rest in rows]
+        return [DeadLetter(group, str(position), *rest) for group, position, *rest in rows]
 
-    def purge(self, doomed: Sequence[int]) -> None:
-        """Take out the dead letters of events, with every byte of theirs."""
+    def purge(self, rows: Sequence[tuple[int]]) -> None:
+        """Erase the dead letters of events by position, with every byte of them."""
         if not self.path.exists():
             return
         with self._connected() as connection:
             connection.execute("BEGIN IMMEDIATE")
-            rows = [(place,) for place in doomed]
             connection.executemany("DELETE FROM dead_letters WHERE position = ?", rows)
             connection.execute("COMMIT")
             erase_deleted(connection)
 
     def close(self) -> None:
         """Close this thread's connection."""
-        kept = getattr(self._threads, "connection", None)
-        if kept is not None:
-            kept.close()
+        connection = getattr(self._threads, "connection", None)
+        if connection is not None:
+            connection.close()
             self._threads.connection = None
 
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nextedge.errors import EventError, LiveStateError, LogFullError, NextEdgeError, StorageError
-from nextedge.events.event import Event, stored_event
+from nextedge.errors import LiveStateError, LogFullError, NextEdgeError, StorageError
+from nextedge.events.event import Event, readable_event
 from nextedge.events.logs.log import (
     BEGINNING,
     Consumer,
@@ -43,12 +43,12 @@ CREATE TABLE IF NOT EXISTS events (
 );
 """
 _LATER_COLUMNS = ("arrived", "relayed")
-"""Which the first logs did not have."""
+"""Columns that the first logs did not have."""
 _CHUNK = 5000
-"""Rows that are read at once."""
+"""Rows of one query."""
 _ALL = 2**63
 _READ_SECONDS = 1.0
-"""How long a request waits for a log that somebody has locked."""
+"""How long a request waits for a log that another process has locked."""
 _LOOK_SECONDS = 0.1
 """How often a process looks whether the file is still the one it reads; events are seen at once."""
 _WRITE_SECONDS = 30.0
@@ -60,7 +60,7 @@ _Row = tuple[str, int, str, int]
 
 @dataclass
 class _Batch:
-    """What one thread appends, and what became of it."""
+    """Events that one thread appends, and the outcome."""
 
     rows: list[_Row]
     relayed: bool
@@ -72,7 +72,7 @@ class _Batch:
 class LocalLog(LiveLog):
     """Events of one tenant in order of arrival; safe for several threads and processes.
 
-    Whoever reads raises ``LiveStateError`` where the file is locked, broken or gone.
+    Reading raises ``LiveStateError`` where the file is locked, broken or gone.
     """
 
     name = "local"
@@ -96,11 +96,11 @@ class LocalLog(LiveLog):
         return cls(config.state_path, config.events.max_backlog)
 
     def _connection(self) -> sqlite3.Connection:
-        kept: sqlite3.Connection | None = getattr(self._threads, "connection", None)
-        if kept is not None:
-            return kept
+        cached: sqlite3.Connection | None = getattr(self._threads, "connection", None)
+        if cached is not None:
+            return cached
         if self._identity is not None:
-            self.path.stat()  # a log that is gone is not made anew: its blocks would be gone too
+            self.path.stat()  # a new file in place of a lost one would forget its blocks
         connection = sqlite3.connect(self.path, timeout=_READ_SECONDS, isolation_level=None)
         try:
             connection.execute("PRAGMA journal_mode = WAL")
@@ -116,25 +116,20 @@ class LocalLog(LiveLog):
         return connection
 
     def _on_disk(self) -> Identity:
-        found = self.path.stat()
-        return found.st_dev, found.st_ino
+        stat = self.path.stat()
+        return stat.st_dev, stat.st_ino
 
     def append(self, events: Sequence[Event], *, relayed: bool = False) -> int:
-        """Store events durably; returns how many were new (an event id counts once).
-
-        Threads that append at the same time are written together, by one of them: the disk is
-        asked once for all.
-
-        Raises:
-            LogFullError: too many wait for a group; nothing of the batch is stored.
-            StorageError: the disk refuses; nothing of the batch is stored.
-        """
+        """See ``Log.append``; a batch that raises is not stored at all."""
         if not events:
             return 0
         arrived = time.time_ns() // 1000
-        rows = [(each.event_id, each.micros, each.model_dump_json(), arrived) for each in events]
+        rows = [
+            (event.event_id, event.micros, event.model_dump_json(), arrived) for event in events
+        ]
         batch = _Batch(rows, relayed)
         self._batches.append(batch)
+        # one of the threads that append now writes for all: one sync of the disk for every batch
         with self._writer:
             if not batch.written:
                 self._write_together()
@@ -143,7 +138,7 @@ class LocalLog(LiveLog):
         return batch.stored
 
     def _write_together(self) -> None:
-        """Write every batch that waits; each is told what became of it."""
+        """Write every batch that waits, and set the outcome of each."""
         batches: list[_Batch] = []
         with suppress(IndexError):
             while True:
@@ -179,11 +174,11 @@ class LocalLog(LiveLog):
         batch.stored = connection.total_changes - before
 
     def _fullness(self, connection: sqlite3.Connection) -> LogFullError | None:
-        """What refuses more events: too many wait for the group that is furthest behind."""
-        behind = None if self.max_backlog is None else self.group_file.furthest_behind()
-        if self.max_backlog is None or behind is None:
+        """The error that refuses more events, where too many wait for the slowest group."""
+        slowest = None if self.max_backlog is None else self.group_file.slowest()
+        if self.max_backlog is None or slowest is None:
             return None
-        group, done = behind
+        group, done = slowest
         (last,) = connection.execute("SELECT max(position) FROM events").fetchone()
         if (last or 0) - done < self.max_backlog:
             return None
@@ -198,7 +193,7 @@ class LocalLog(LiveLog):
 
     @contextmanager
     def _waiting(self, seconds: float) -> Iterator[sqlite3.Connection]:
-        """This thread's connection, more patient than usual with others' locks."""
+        """This thread's connection, waiting longer than usual for locks of other processes."""
         connection = self._connection()
         connection.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
         try:
@@ -221,21 +216,18 @@ class LocalLog(LiveLog):
     def read(
         self, after: Position = BEGINNING, limit: int | None = None
     ) -> Iterator[tuple[Position, Event]]:
-        """Events after a position, in order, with their positions.
-
-        Nothing is held open while the caller is busy with an event.
-        """
-        place = int(after or 0)
+        """See ``Log.read``; no transaction is open while the caller handles an event."""
+        position = int(after or 0)
         left = _ALL if limit is None else limit
         while left > 0:
-            asked = min(left, _CHUNK)
-            rows = self._rows(place, asked, LiveStateError)
-            for place, body, _ in rows:
-                event = _readable(body)
+            size = min(left, _CHUNK)
+            rows = self._rows(position, size, LiveStateError)
+            for position, body, _ in rows:
+                event = readable_event(body)
                 if event is not None:
                     left -= 1
-                    yield str(place), event
-            if len(rows) < asked:
+                    yield str(position), event
+            if len(rows) < size:
                 return
 
     def _rows(
@@ -250,36 +242,24 @@ class LocalLog(LiveLog):
             ).fetchall()
 
     def _deliveries(self, after: int, limit: int) -> list[Delivery]:
-        """Events after a position as consumers get them.
-
-        Raises:
-            StorageError: the log cannot be read.
-        """
+        """Events after a position as consumers get them."""
         return [
-            Delivery.of(str(place), body.encode(), relayed=bool(relayed))
-            for place, body, relayed in self._rows(after, limit, StorageError)
+            Delivery.of(str(position), body.encode(), relayed=bool(relayed))
+            for position, body, relayed in self._rows(after, limit, StorageError)
         ]
 
     def last_position(self) -> Position:
-        """Position of the latest event; empty when there is none."""
         with self._reading() as connection:
             row = connection.execute("SELECT max(position) FROM events").fetchone()
         return str(row[0]) if row[0] else BEGINNING
 
     def generation(self) -> tuple[Identity, int]:
-        """Differs when events that were read have been taken out since, or the file replaced."""
         with self._reading() as connection:
             row = connection.execute("PRAGMA user_version").fetchone()
         return self._threads.identity, int(row[0])
 
     def changes(self, *, quick: bool = False) -> tuple[Identity, int, int, int]:
-        """Differs whenever anyone, in this process or another, has stored events since.
-
-        SQLite's data version means nothing beyond its connection, so the connection's number is in it.
-
-        Args:
-            quick: look only every tenth of a second whether the file itself was replaced or is gone.
-        """
+        """See ``LiveLog.changes``; ``quick`` looks less often whether the file was replaced."""
         with self._reading() as connection:
             now = time.monotonic()
             if not quick or now - self._threads.looked > _LOOK_SECONDS:
@@ -287,15 +267,15 @@ class LocalLog(LiveLog):
                 if self._on_disk() != self._threads.identity:
                     self.close()
                     connection = self._connection()
+            # means nothing beyond its connection, so the connection's number is returned with it
             row = connection.execute("PRAGMA data_version").fetchone()
         return self._threads.identity, self._threads.number, int(row[0]), self._stored
 
     def consumer(self, group: str) -> Consumer:
-        """A new member of a group; a new group begins at the first event."""
         return LocalConsumer(self.group_file, group, self._deliveries)
 
     def lag(self, group: str) -> Lag:
-        """How far a group is behind; the age is that since an event arrived."""
+        """See ``Log.lag``; the age is the time since the oldest event arrived."""
         done = self.group_file.done(group)
         with self._reading(StorageError) as connection:
             waiting = _count_after(connection, done)
@@ -308,11 +288,9 @@ class LocalLog(LiveLog):
         return Lag(waiting, max(0.0, seconds))
 
     def groups(self) -> list[str]:
-        """Names of the groups that are reading, or have read."""
         return self.group_file.names()
 
     def rewind(self, group: str, since_micros: int) -> None:
-        """Let a group have all events again that are not older (event time) than so."""
         with self._reading(StorageError) as connection:
             (first,) = connection.execute(
                 "SELECT min(position) FROM events WHERE micros >= ?", (since_micros,)
@@ -321,48 +299,34 @@ class LocalLog(LiveLog):
             self.group_file.rewind(group, first - 1)
 
     def drop(self, group: str) -> None:
-        """Forget how far a group is; its dead letters stay."""
         self.group_file.drop(group)
 
     def dead_letters(self) -> list[DeadLetter]:
-        """What groups gave up, oldest first."""
         return self.group_file.dead_letters()
 
     def purge(self, doomed: Sequence[Position]) -> None:
-        """Take events out by position, with every byte of theirs.
-
-        Raises:
-            StorageError: the disk refuses, or another process did not let go of the file in time.
-        """
-        self.group_file.purge([int(each) for each in doomed])
+        """See ``LiveLog.purge``; fails where another process does not release the file in time."""
+        rows = [(int(position),) for position in doomed]
+        self.group_file.purge(rows)
         try:
             with self._waiting(_WRITE_SECONDS) as connection:
                 connection.execute("BEGIN IMMEDIATE")
                 with connection:
                     (generation,) = connection.execute("PRAGMA user_version").fetchone()
-                    connection.executemany(
-                        "DELETE FROM events WHERE position = ?", [(int(each),) for each in doomed]
-                    )
+                    connection.executemany("DELETE FROM events WHERE position = ?", rows)
                     connection.execute(f"PRAGMA user_version = {generation + 1}")
                 erase_deleted(connection)
-            self._stored += 1  # what this connection does is no change of its data version
+            self._stored += 1  # a connection's own writes do not change its data version
         except (sqlite3.Error, OSError) as error:
             raise StorageError(f"{self.path}: events were not erased: {error}") from None
 
     def close(self) -> None:
         """Close this thread's connections."""
         self.group_file.close()
-        kept = getattr(self._threads, "connection", None)
-        if kept is not None:
-            kept.close()
+        cached = getattr(self._threads, "connection", None)
+        if cached is not None:
+            cached.close()
             self._threads.connection = None
-
-
-def _readable(body: str) -> Event | None:
-    try:
-        return stored_event(body)
-    except EventError:
-        return None
 
 
 def _count_after(connection: sqlite3.Connection, position: int) -> int:
@@ -371,15 +335,15 @@ def _count_after(connection: sqlite3.Connection, position: int) -> int:
 
 
 def _add_columns(connection: sqlite3.Connection) -> None:
-    """Give a log of an earlier version what it lacks."""
-    found = {row[1] for row in connection.execute("PRAGMA table_info(events)")}
-    if found.issuperset(_LATER_COLUMNS):
+    """Add the columns that a log of an earlier version lacks."""
+    columns = {row[1] for row in connection.execute("PRAGMA table_info(events)")}
+    if columns.issuperset(_LATER_COLUMNS):
         return
     connection.execute("BEGIN IMMEDIATE")
     with connection:
-        found = {row[1] for row in connection.execute("PRAGMA table_info(events)")}
+        columns = {row[1] for row in connection.execute("PRAGMA table_info(events)")}
         for name in _LATER_COLUMNS:
-            if name not in found:
+            if name not in columns:
                 connection.execute(
                     f"ALTER TABLE events ADD COLUMN {name} INTEGER NOT NULL DEFAULT 0"
                 )
