@@ -8,23 +8,18 @@ from __future__ import annotations
 import ast
 import asyncio
 import contextlib
-import inspect
 import shutil
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-import nextedge
 from nextedge import Recommender
 from nextedge.api.app import create_app
 from nextedge.data.synthetic import SyntheticConfig, generate_tenant
+from nextedge.testing.walk import ROOT, Walk
 
-SOURCE = Path(nextedge.__file__).parent
 STEPS = ("recommender.py", "build/*.py", "releases/repository.py")
 """The files that the walk of a build lists: the steps in their order. What they call is left out."""
 
@@ -37,41 +32,6 @@ def small_tenant(directory: Path) -> None:
     )
     (directory / "nextedge.toml").write_text(f"[serving]\ndeadline_ms = 0\n{surfaces}")
     Recommender(directory).build()
-
-
-class Visits:
-    """Files below ``src/nextedge`` in the order of the first call of one of their functions."""
-
-    def __init__(self) -> None:
-        self.files: dict[str, None] = {}
-        self.on = False
-        self._prefix = f"{SOURCE}/"
-
-    def __call__(self, frame: FrameType, event: str, argument: Any) -> None:
-        code = frame.f_code
-        if not self.on or event != "call" or not code.co_filename.startswith(self._prefix):
-            return
-        # bodies of modules and classes run when they are imported, whoever asks
-        if code.co_flags & inspect.CO_OPTIMIZED and _answers(threading.current_thread()):
-            self.files.setdefault(code.co_filename[len(self._prefix) :])
-
-
-def _answers(thread: threading.Thread) -> bool:
-    """Whether a thread computes what is asked; others poll the log and write behind."""
-    return thread.name.startswith(("MainThread", "nextedge-answer", "AnyIO worker"))
-
-
-@contextlib.contextmanager
-def traced() -> Iterator[Visits]:
-    """Visits of this thread, and of threads that are started meanwhile, while they are ``on``."""
-    visits = Visits()
-    threading.setprofile(visits)
-    sys.setprofile(visits)
-    try:
-        yield visits
-    finally:
-        sys.setprofile(None)
-        threading.setprofile(None)  # type: ignore[arg-type]  # as the documentation says
 
 
 def walk_of_a_request(directory: Path) -> tuple[list[str], list[str]]:
@@ -102,23 +62,21 @@ def walk_of_a_request(directory: Path) -> tuple[list[str], list[str]]:
         await app(scope, receive, send)
         assert status[0] == 200, status
 
-    async def walk(visits: Visits) -> tuple[list[str], list[str]]:
+    async def both(walk: Walk) -> tuple[list[str], list[str]]:
         recommender = Recommender(directory)
         app = create_app(recommender)
         async with app.router.lifespan_context(app):
             first, second = recommender.release.entities.users.identifiers([0, 1]).to_pylist()
             await get(app, first)  # what is opened or derived once is no part of the walk
-            walks: list[list[str]] = []
-            for _ in ("uncached", "repeat"):
-                visits.files, visits.on = {}, True
+            with walk.recording() as uncached:
                 await get(app, second)
-                visits.on = False
-                walks.append(list(visits.files))
-                time.sleep(0.2)  # what answers leave to be written is written
-        return walks[0], walks[1]
+            time.sleep(0.2)  # what answers leave to be written is written
+            with walk.recording() as repeat:
+                await get(app, second)
+        return uncached, repeat
 
-    with traced() as visits:
-        return asyncio.run(walk(visits))
+    with contextlib.closing(Walk()) as walk:
+        return asyncio.run(both(walk))
 
 
 def walk_of_a_build(directory: Path) -> list[str]:
@@ -127,18 +85,17 @@ def walk_of_a_build(directory: Path) -> list[str]:
         copy = Path(folder) / "tenant"
         shutil.copytree(directory, copy, ignore=shutil.ignore_patterns("state"))
         recommender = Recommender(copy)
-        with traced() as visits:
-            visits.on = True
+        with contextlib.closing(Walk()) as walk, walk.recording() as files:
             recommender.build()
-    steps = {path.relative_to(SOURCE).as_posix() for part in STEPS for path in SOURCE.glob(part)}
-    return [file for file in visits.files if file in steps]
+    steps = {path.relative_to(ROOT).as_posix() for part in STEPS for path in ROOT.glob(part)}
+    return [file for file in files if file in steps]
 
 
 def listed(files: list[str]) -> list[str]:
     """Lines of a walk: each file with the first line of its docstring."""
     lines = []
     for number, file in enumerate(files, 1):
-        doc = ast.get_docstring(ast.parse((SOURCE / file).read_text(encoding="utf-8"))) or ""
+        doc = ast.get_docstring(ast.parse((ROOT / file).read_text(encoding="utf-8"))) or ""
         lines.append(f"{number}. `{file}`: {doc.splitlines()[0]}")
     return lines
 

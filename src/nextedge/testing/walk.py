@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import threading
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import Any
 import nextedge
 
 ROOT = Path(nextedge.__file__).parent
+_PREFIX = f"{ROOT}/"
 ANSWERING = ("MainThread", "nextedge-answer", "AnyIO worker thread", "asyncio-portal")
 """Beginnings of the names of threads that answer; background threads are left out."""
 
@@ -24,7 +26,7 @@ class Walk:
     """
 
     def __init__(self) -> None:
-        self._files: set[str] = set()
+        self._files: dict[str, None] = {}
         self._active = False
         self._before = sys.gettrace()
         threading.settrace(self._trace)
@@ -32,14 +34,14 @@ class Walk:
 
     @contextmanager
     def recording(self) -> Iterator[list[str]]:
-        """A list that holds the visited files, relative to the package, after the block."""
+        """A list that holds the visited files in the order of their first call, after the block."""
         files: list[str] = []
-        self._files, self._active = set(), True
+        self._files, self._active = {}, True
         try:
             yield files
         finally:
             self._active = False
-            files += sorted(self._files)
+            files += self._files
 
     def close(self) -> None:
         """Trace no more."""
@@ -49,6 +51,7 @@ class Walk:
     def _trace(self, frame: FrameType, event: str, arg: Any) -> None:
         if not self._active or not threading.current_thread().name.startswith(ANSWERING):
             return
-        path = Path(frame.f_code.co_filename)
-        if path.is_relative_to(ROOT):
-            self._files.add(path.relative_to(ROOT).as_posix())
+        code = frame.f_code
+        # Bodies of modules and classes run when they are imported, whoever asks for them.
+        if code.co_filename.startswith(_PREFIX) and code.co_flags & inspect.CO_OPTIMIZED:
+            self._files.setdefault(code.co_filename[len(_PREFIX) :])
