@@ -57,7 +57,7 @@ class Recommender:
             settings: further settings, as in ``nextedge.toml``.
             tables: ``connections=…``, ``users=…``, … by table name.
         """
-        from nextedge.engines.duckdb.frames import tenant_of_frames
+        from nextedge.data.frames import tenant_of_frames
 
         config, frames = tenant_of_frames(state, settings or {}, tables)
         recommender = cls(config)

@@ -136,6 +136,7 @@ def test_a_tenant_is_built_and_served_with_the_package(installed: Installed) -> 
 def test_check_refuses_wrong_names(
     installed: Installed, before: str, after: str, message: str
 ) -> None:
+    """Every check is a process that imports all sources, which takes most of its time."""
     edit(installed.tenant, before, after)
     try:
         assert message in installed.run("check", str(installed.tenant), fails=True)

@@ -43,7 +43,9 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recommender]:
 
 def matrix_of(recommender: Recommender, user: object) -> np.ndarray:
     release, line = recommender.release, recommender.release.surface("items").line
-    requests = prepare(release, recommender.overlay, [user], ASKED).requests  # type: ignore[list-item]
+    requests = prepare(
+        release, release.surface(ASKED.surface), recommender.overlay, [user], ASKED
+    ).requests  # type: ignore[list-item]
     return line.matrix(requests, line.retrieve(requests))
 
 

@@ -56,7 +56,11 @@ def test_the_policy_diversifies_every_surface(tenant: Path) -> None:
     for name, surface in recommender.release.surfaces.items():
         users = recommender.release.entities.users.identifiers(range(40)).to_pylist()
         given = prepare(
-            recommender.release, recommender.overlay, users, RecommendationRequest(name, 10)
+            recommender.release,
+            surface,
+            recommender.overlay,
+            users,
+            RecommendationRequest(name, 10),
         )
         ranked = ranked_candidates(surface, given.requests).candidates
         lists = []

@@ -53,7 +53,13 @@ def test_a_draw_holds_for_its_hours_and_differs_between_queries() -> None:
 def lists(recommender: Recommender, name: str, k: int = 12, **settings: Any) -> Any:
     surface = recommender.release.surface(name)
     users = recommender.release.entities.users.identifiers(range(80)).to_pylist()
-    given = prepare(recommender.release, recommender.overlay, users, RecommendationRequest(name, k))
+    given = prepare(
+        recommender.release,
+        recommender.release.surface(name),
+        recommender.overlay,
+        users,
+        RecommendationRequest(name, k),
+    )
     ranked = ranked_candidates(surface, given.requests).candidates
     policy = Policy(surface.line.scope, PolicyConfig.model_validate(settings))
     return policy.apply(given.requests, ranked, given.hidden), surface.line.scope, given

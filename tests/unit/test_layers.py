@@ -35,10 +35,7 @@ LAYERS = (
 )
 """From the top. What shares a layer does not import each other. The table of contents of the
 package (``nextedge/__init__.py``) is above them all."""
-LEFT = {
-    "api.response_cache api.tenants api.traces",
-    "serving.caches serving.rank_with_deadline serving.release",
-}
+LEFT: set[str] = set()
 """What is still to be untied; nothing may be added."""
 PLACES = {name: place for place, names in enumerate(LAYERS) for name in names.split()}
 

@@ -11,24 +11,20 @@ from fastapi import Depends, FastAPI, Request, Response, Security
 from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException
-from starlette.types import Receive, Scope, Send
 
 from nextedge import __version__
 from nextedge.api import events, onboarding, recommendations, releases, similar, training, users
-from nextedge.api.access import AccessLog, log_to_stdout
-from nextedge.api.authentication import Admission
+from nextedge.api.authentication import Authentication
 from nextedge.api.compression import Compression
 from nextedge.api.document import document
-from nextedge.api.fast_path import Direct
+from nextedge.api.fast_path import CachingApp, FastPath
 from nextedge.api.keys import CALLER
 from nextedge.api.keys import Scope as KeyScope
-from nextedge.api.limits import BodyLimit, RequestCount
 from nextedge.api.models import HealthOut
 from nextedge.api.problems import add_problem_handlers, problem
-from nextedge.api.response_cache import Front, HotRoute
-from nextedge.api.routes import Templates
+from nextedge.api.request_body import RequestBody
+from nextedge.api.telemetry import Telemetry, Templates
 from nextedge.api.tenants import Caller, Tenants, tenant_of, unknown_key
-from nextedge.api.text import ValidText
 from nextedge.api.traces import Traces
 from nextedge.errors import NextEdgeError
 from nextedge.recommender import Recommender
@@ -36,22 +32,6 @@ from nextedge.recommender import Recommender
 _DOCS = ("/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc")
 _HEALTH = ("/health/live", "/health/ready")
 _bearer = HTTPBearer(auto_error=False, description="a key of 'nextedge keys create'")
-
-
-class Service(FastAPI):
-    """The application, with what is kept sent before any of its layers is entered.
-
-    Args:
-        front: None where every request must be told of.
-    """
-
-    def __init__(self, *, front: Front | None, **settings: Any) -> None:
-        super().__init__(**settings)
-        self.front = front
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self.front is None or not await self.front.sent(scope, send):
-            await super().__call__(scope, receive, send)
 
 
 def create_app(served: Recommender | Tenants, api_key: str | None = None) -> FastAPI:
@@ -72,11 +52,9 @@ def create_app(served: Recommender | Tenants, api_key: str | None = None) -> Fas
         for tenant in tenants:
             tenant.close()
 
-    watched = any(
-        each.traces is not None or each.recommender.config.serving.access_log for each in tenants
-    )
-    app = Service(
-        front=None if watched else Front(tenants),
+    observed = any(tenant.traces is not None or tenant.logs_access for tenant in tenants)
+    app = CachingApp(
+        tenants=None if observed else tenants,
         title="NextEdge",
         version=__version__,
         lifespan=lifespan,
@@ -100,22 +78,16 @@ def create_app(served: Recommender | Tenants, api_key: str | None = None) -> Fas
 
 
 def _add_middleware(app: FastAPI, tenants: Tenants) -> None:
-    """The last is met first."""
+    # a request meets the last one first
     templates = Templates(app)
-    app.add_middleware(Direct)
-    app.add_middleware(ValidText)
-    app.add_middleware(BodyLimit)
-    app.add_middleware(RequestCount, tenants=tenants, templates=templates)
-    app.add_middleware(HotRoute, metrics=tenants.metrics)
-    if any(tenant.traces is not None for tenant in tenants):
-        app.add_middleware(Traces, tenants=tenants, templates=templates)
-    app.add_middleware(
-        Admission, tenants=tenants, templates=templates, open_paths=(*_DOCS, *_HEALTH)
-    )
+    app.add_middleware(RequestBody)
+    app.add_middleware(FastPath, metrics=tenants.metrics)
+    traced = {each.name: each.traces for each in tenants if each.traces is not None}
+    if traced:
+        app.add_middleware(Traces, providers=traced, templates=templates)
+    app.add_middleware(Authentication, tenants=tenants, open_paths=(*_DOCS, *_HEALTH))
+    app.add_middleware(Telemetry, tenants=tenants, templates=templates)
     app.add_middleware(Compression)
-    if any(tenant.recommender.config.serving.access_log for tenant in tenants):
-        log_to_stdout()
-        app.add_middleware(AccessLog, tenants=tenants, templates=templates)
 
 
 def _needs(scope: KeyScope) -> Any:

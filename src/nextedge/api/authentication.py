@@ -1,6 +1,6 @@
-"""The first door: whose a request is, and whether its tenant may make one more.
+"""Authentication: the tenant of a request by its key, and whether its quota allows one more.
 
-Without a key only what is open to all goes on.
+A request without a valid key reaches only the paths that are open to everyone.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from nextedge.api.keys import CALLER, header, token_of
-from nextedge.api.limits import RequestCount
 from nextedge.api.problems import problem, problem_of
 from nextedge.api.tenants import unknown_key
 
@@ -18,31 +17,23 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from nextedge.api.problems import ProblemResponse
-    from nextedge.api.routes import Templates
     from nextedge.api.tenants import Tenants
 
 METRICS = "/metrics"
 
 
-class Admission:
-    """ASGI middleware that puts the caller into the scope, or refuses.
+class Authentication:
+    """ASGI middleware that puts the caller into the scope, or refuses the request.
 
     Args:
-        open_paths: what is answered without a key.
+        open_paths: paths that need no key.
     """
 
-    def __init__(
-        self, app: ASGIApp, tenants: Tenants, templates: Templates, open_paths: Iterable[str]
-    ) -> None:
+    def __init__(self, app: ASGIApp, tenants: Tenants, open_paths: Iterable[str]) -> None:
         self.app = app
         self.tenants = tenants
         self.open_paths = frozenset(open_paths)
         self.unlimited = self.open_paths | {METRICS}
-
-        def answering(response: ProblemResponse) -> ASGIApp:
-            return RequestCount(response, tenants, templates)
-
-        self.answering = answering
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -50,13 +41,14 @@ class Admission:
             return
         caller = scope[CALLER] = self.tenants.caller(token_of(header(scope, b"authorization")))
         if caller is None and scope["path"] not in self.open_paths:
-            await self.answering(problem_of(unknown_key()))(scope, receive, send)
+            await problem_of(unknown_key())(scope, receive, send)
             return
         tenant = None if caller is None else caller.tenant
-        if tenant is not None and scope["path"] not in self.unlimited:
-            seconds = tenant.quota.wait()
+        quota = None if tenant is None or tenant.quota.unlimited else tenant.quota
+        if quota is not None and scope["path"] not in self.unlimited:
+            seconds = quota.wait()
             if seconds > 0:
-                await self.answering(_too_many(seconds))(scope, receive, send)
+                await _too_many(seconds)(scope, receive, send)
                 return
         await self.app(scope, receive, send)
 

@@ -1,83 +1,184 @@
-"""The short way: a plain question for recommendations is answered beside FastAPI's routing.
+"""The fast path: a plain request for recommendations is answered beside FastAPI's routing.
 
-Finding the route, reading the parameters through their models and the way into a thread and back
-cost as much as the answer. What this reads without a doubt it answers by the same code as the
-route; all else, and whatever goes wrong, goes on to the route, which says so.
+Finding the route, validating the parameters by models and the way into a thread and back cost as
+much as the list itself. The fast path answers requests that it reads without doubt, by the same
+code as the route. All others, and all faults, go on to the route, which answers with a problem.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
-from nextedge.api.keys import CALLER
+from fastapi import FastAPI
+
+from nextedge.api.keys import CALLER, header, token_of
 from nextedge.api.models import LONGEST_CONTEXT, LONGEST_ID
-from nextedge.api.response_cache import KEY, SURFACE, send_json
+from nextedge.api.request_body import url_fault
+from nextedge.api.response_cache import LOOK_SECONDS
 from nextedge.api.responses import Page, encoded_answer
+from nextedge.api.telemetry import CACHED, SURFACE
 from nextedge.cores import thread_count
 from nextedge.types import MAX_LIMIT
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-    from nextedge.api.tenants import Tenant
+    from nextedge.api.metrics import Metrics
+    from nextedge.api.tenants import Caller, Tenant, Tenants
     from nextedge.serving.messages import RecommendationResponse
 
+CACHE_KEY = "nextedge.cache_key"
+"""Scope entry: the key under which the response may be cached."""
 _PATH = re.compile(r"/pymk/recommendations|/v1/([A-Za-z0-9_.-]+)/recommendations")
 _LIMIT = re.compile(r"[1-9]\d{0,2}")
 _PLAIN = {"user_id": LONGEST_ID, "limit": 3, "context": LONGEST_CONTEXT, "region": LONGEST_CONTEXT}
-"""Parameters that are read here, and how long they may be."""
+"""Longest value of each parameter that the fast path reads."""
 
 
-class Direct:
-    """ASGI middleware, the last before the routes."""
+class CachingApp(FastAPI):
+    """The application; a cached response leaves before any layer is entered.
 
-    def __init__(self, app: ASGIApp) -> None:
+    That holds for callers without compression and quota, where no layer has anything to add. A key
+    is looked up every tenth of a second here, as all that the response cache reads from disk.
+
+    Args:
+        tenants: whose responses leave so; None where every request must be logged or traced.
+    """
+
+    def __init__(self, *, tenants: Tenants | None, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._tenants = tenants
+        self._callers: dict[bytes, Caller] = {}
+        self._known_until = 0.0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._tenants is None or not await self._send_cached(self._tenants, scope, send):
+            await super().__call__(scope, receive, send)
+
+    async def _send_cached(self, tenants: Tenants, scope: Scope, send: Send) -> bool:
+        if not _asks(scope):
+            return False
+        authorization = encoding = b""
+        for name, value in scope["headers"]:
+            if name == b"authorization":
+                authorization = bytes(value)
+            elif name == b"accept-encoding":
+                encoding = value
+        if encoding not in (b"", b"identity"):
+            return False
+        tenant = self._tenant(tenants, authorization)
+        if tenant is None or not tenant.quota.unlimited:
+            return False
+        return await _send_cached(tenant, scope, authorization, send, tenants.metrics)
+
+    def _tenant(self, tenants: Tenants, authorization: bytes) -> Tenant | None:
+        """The tenant of a key that may read, as of the last tenth of a second."""
+        now = time.monotonic()
+        if now > self._known_until:
+            self._callers.clear()
+            self._known_until = now + LOOK_SECONDS
+        caller = self._callers.get(authorization)
+        if caller is None:
+            caller = tenants.caller(token_of(authorization))
+            if caller is None:
+                return None
+            self._callers[authorization] = caller
+        return caller.tenant if "read" in caller.scopes else None
+
+
+class FastPath:
+    """ASGI middleware: the response cache for callers with compression or quota, then the pipeline."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app = app
-        # threads beyond the cores would only take turns, each with scratch room of its own
+        self.metrics = metrics
+        # threads beyond the cores would only take turns, each with scratch memory of its own
         self._cores = thread_count()
         self._threads = ThreadPoolExecutor(self._cores, thread_name_prefix="nextedge-answer")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        asked = _asked(scope)
-        if asked is not None:
+        caller: Caller | None = scope.get(CALLER)
+        if not _asks(scope) or caller is None or caller.tenant is None:
+            await self.app(scope, receive, send)
+            return
+        if CACHE_KEY not in scope:  # else the application has asked the cache
+            authorization = header(scope, b"authorization")
+            if await _send_cached(caller.tenant, scope, authorization, send, self.metrics):
+                return
+        plain = _plain(scope, caller)
+        if plain is not None:
             try:
-                answer, body = await self._answered(*asked)
-            except Exception:  # the route meets it again, and makes a problem document of it
+                answer, body = await self._answer(caller.tenant, *plain, scope[CACHE_KEY])
+            except Exception:  # the route meets it again, and answers with a problem document
                 pass
             else:
                 scope[SURFACE] = answer.surface
-                asked[0].answered(answer)
-                await send_json(send, body)
+                caller.tenant.answered(answer)
+                await _send_json(send, body)
                 return
         await self.app(scope, receive, send)
 
-    async def _answered(self, *asked: Any) -> tuple[RecommendationResponse, bytes]:
-        """On a core of its own here and now: a thread's turn would cost half as much again."""
+    async def _answer(self, *given: Any) -> tuple[RecommendationResponse, bytes]:
+        # on one core a thread's turn would cost half as much again as the answer
         if self._cores == 1:
-            return encoded_answer(*asked)
+            return encoded_answer(*given)
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, encoded_answer, *asked)
+        return await loop.run_in_executor(self._threads, encoded_answer, *given)
 
 
-def _asked(scope: Any) -> tuple[Tenant, str, str, Page, bool, Any] | None:
-    """The arguments of ``encoded_answer``, None where the route must look."""
-    if scope["type"] != "http" or scope["method"] != "GET":
+async def _send_cached(
+    tenant: Tenant, scope: Scope, authorization: bytes, send: Send, metrics: Metrics
+) -> bool:
+    """Send a cached response; else leave its key in the scope."""
+    key = tenant.responses.key(scope, authorization)
+    found = tenant.responses.find(key)
+    if found is None:
+        scope[CACHE_KEY] = key
+        return False
+    body, surface = found
+    metrics.hit(tenant.name, surface)
+    scope[SURFACE], scope[CACHED] = surface, True
+    await _send_json(send, body, (b"x-cache", b"hit"))
+    return True
+
+
+async def _send_json(send: Send, body: bytes, *headers: tuple[bytes, bytes]) -> None:
+    length = b"content-length", str(len(body)).encode()
+    named = [(b"content-type", b"application/json"), *headers, length]
+    await send({"type": "http.response.start", "status": 200, "headers": named})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _asks(scope: Any) -> bool:
+    """Whether a request asks for recommendations."""
+    return bool(
+        scope["type"] == "http"
+        and scope["method"] == "GET"
+        and scope["path"].endswith("/recommendations")
+    )
+
+
+def _plain(scope: Any, caller: Caller) -> tuple[str, str, Page, bool] | None:
+    """User, surface, page and no explanation; None where the route must read the request."""
+    path = _PATH.fullmatch(scope["path"])
+    query: bytes = scope["query_string"]
+    if path is None or "read" not in caller.scopes:
         return None
-    path, caller = _PATH.fullmatch(scope["path"]), scope[CALLER]
-    if path is None or caller is None or caller.tenant is None or "read" not in caller.scopes:
+    if (b"%" in query or not query.isascii()) and url_fault(scope) is not None:
         return None
-    pairs = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
-    given = dict(pairs)
-    if len(given) != len(pairs) or "user_id" not in given or given.keys() - _PLAIN.keys():
+    pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+    values = dict(pairs)
+    if len(values) != len(pairs) or "user_id" not in values or values.keys() - _PLAIN.keys():
         return None
-    if any(not 0 < len(value) <= _PLAIN[name] for name, value in given.items()):
+    if any(not 0 < len(value) <= _PLAIN[name] for name, value in values.items()):
         return None
-    limit = given.get("limit")
+    limit = values.get("limit")
     if limit is not None and not (_LIMIT.fullmatch(limit) and int(limit) <= MAX_LIMIT):
         return None
-    page = Page(None if limit is None else int(limit), given.get("context"), given.get("region"))
-    return caller.tenant, given["user_id"], path[1] or "people", page, False, scope.get(KEY)
+    page = Page(None if limit is None else int(limit), values.get("context"), values.get("region"))
+    return values["user_id"], path[1] or "people", page, False

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request, Response
 from starlette.exceptions import HTTPException
 
+from nextedge.api.fast_path import CACHE_KEY
 from nextedge.api.models import (
     LONGEST_CONTEXT,
     LONGEST_ID,
@@ -14,8 +15,8 @@ from nextedge.api.models import (
     InternalResponse,
     RecommendationsOut,
 )
-from nextedge.api.response_cache import KEY, SURFACE
 from nextedge.api.responses import Page, encoded_answer, rendered
+from nextedge.api.telemetry import SURFACE
 from nextedge.api.tenants import CurrentTenant, tenant_of
 from nextedge.recommender import Recommender
 from nextedge.serving.messages import RecommendationRequest
@@ -126,7 +127,7 @@ def routes() -> APIRouter:
         )
 
     def ask(request: Request, user_id: str, surface: str, page: Page, *, explain: bool) -> Response:
-        tenant, key = tenant_of(request), request.scope.get(KEY)
+        tenant, key = tenant_of(request), request.scope.get(CACHE_KEY)
         answer, body = encoded_answer(tenant, user_id, surface, page, explain, key)
         request.scope[SURFACE] = answer.surface
         tenant.answered(answer)

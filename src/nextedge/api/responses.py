@@ -1,4 +1,4 @@
-"""What both ways to recommendations share: reading a question, and an answer as bytes."""
+"""Responses with recommendations: the parameters of a list, and its JSON as bytes."""
 
 from __future__ import annotations
 
@@ -10,22 +10,20 @@ from typing import TYPE_CHECKING, Any
 from pydantic_core import to_json
 
 from nextedge.api.models import RecommendationOut
-from nextedge.api.response_cache import Encoded
 from nextedge.errors import InputError
 from nextedge.serving.messages import RecommendationRequest, RecommendationResponse
 
 if TYPE_CHECKING:
     from nextedge.api.tenants import Tenant
-    from nextedge.recommender import Recommender
 
 
 _HOW = re.compile(rb'"cache":"\w+","latency_ms":[\d.e+-]+')
-"""How an answer came to be, as it is encoded; it stands behind the recommendation id."""
+"""The fields of an encoded response that differ in a cached one; they follow the recommendation id."""
 
 
 @dataclass(frozen=True)
 class Page:
-    """What may be asked of a list, beside whose it is."""
+    """The parameters of a list, beside its user and surface."""
 
     limit: int | None
     context: str | None
@@ -34,8 +32,8 @@ class Page:
     filters: tuple[str, ...] = ()
     cursor: str | None = None
 
-    def question(self, surface: str, deadline_ms: float, *, explain: bool) -> RecommendationRequest:
-        """The same as the engine reads it.
+    def request(self, surface: str, deadline_ms: float, *, explain: bool) -> RecommendationRequest:
+        """The request that the pipeline reads.
 
         Raises:
             InputError: a filter is not column:value.
@@ -62,36 +60,15 @@ class Page:
 def encoded_answer(
     tenant: Tenant, user_id: str, surface: str, page: Page, explain: bool, key: Hashable
 ) -> tuple[RecommendationResponse, bytes]:
-    """An answer and its JSON, kept for the hot route under the key unless that is None."""
-    recommender, hot = tenant.recommender, tenant.hot
-    question = page.question(surface, recommender.config.serving.deadline_ms, explain=explain)
-    shown = _shown_matters(recommender, surface)
-    overlay = recommender.overlay  # both are read before the answer is computed:
-    version = overlay.current_version(user_id, shown=shown)
-    narrowed = len(overlay.narrowed)
-    answer = recommender.recommend_many([user_id], question)[0]
+    """A response and its JSON, cached under the key unless that is None."""
+    recommender = tenant.recommender
+    request = page.request(surface, recommender.config.serving.deadline_ms, explain=explain)
+    answer = recommender.session.answer([user_id], request)[0]
     body = to_json(_document(answer))
-    if key is not None and not (answer.degraded or answer.cold_start):
+    if key is not None:
         before, _, after = body.partition(answer.recommendation_id.encode())
         after = _HOW.sub(b'"cache":"hit","latency_ms":0.0', after, count=1)
-        hot.keep(
-            key,
-            Encoded(
-                before,
-                after,
-                answer.recommendation_id,
-                answer.surface,
-                answer.release,
-                user_id,
-                shown,
-                version,
-                narrowed,
-                answer.kind,
-                answer.query,
-                answer.positions,
-                answer.edition,
-            ),
-        )
+        tenant.responses.put(key, answer, before, after)
     return answer, body
 
 
@@ -141,8 +118,3 @@ def _rows(answer: RecommendationResponse) -> list[dict[str, Any]]:
 def rendered(answer: RecommendationResponse) -> list[RecommendationOut]:
     """The recommendations of an answer as models."""
     return [RecommendationOut.model_validate(row) for row in _rows(answer)]
-
-
-def _shown_matters(recommender: Recommender, surface: str) -> bool:
-    """Whether the surface leaves out what was shown of late."""
-    return recommender.release.surface(surface).settings.policy.recently_shown_days > 0

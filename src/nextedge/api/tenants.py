@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from nextedge.api.keys import CALLER, SCOPES, ApiKeys, digest_of
 from nextedge.api.metrics import Metrics
 from nextedge.api.quota import Quota
-from nextedge.api.response_cache import HotAnswers
+from nextedge.api.response_cache import ResponseCache
 from nextedge.api.traces import stage_spans, tracer_provider
 from nextedge.errors import InputError
 
@@ -37,7 +37,7 @@ class Tenant:
         self.recommender = recommender
         self.name = recommender.config.tenant
         self.keys = keys
-        self.hot = HotAnswers(recommender, keys)
+        self.responses = ResponseCache(recommender, keys)
         self.quota = Quota(
             recommender.config.serving, None if shared is None else shared / f"{self.name}.quota"
         )
@@ -47,8 +47,13 @@ class Tenant:
         collector = recommender.config.serving.traces
         self.traces = None if collector is None else tracer_provider(collector)
 
+    @property
+    def logs_access(self) -> bool:
+        """Whether each of its requests has a line in the access log."""
+        return self.recommender.config.serving.access_log
+
     def close(self) -> None:
-        """Write what is queued and let go of files."""
+        """Write all that is queued, and close the files."""
         self.recommender.close()
         self.quota.close()
         if self.traces is not None:

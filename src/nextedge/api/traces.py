@@ -7,6 +7,7 @@ name people.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-    from nextedge.api.routes import Templates
-    from nextedge.api.tenants import Tenants
     from nextedge.serving.messages import RecommendationResponse
 
 _REAL = "nextedge.scope"
@@ -59,14 +58,19 @@ def stage_spans(provider: TracerProvider, answer: RecommendationResponse) -> Non
 
 
 class Traces:
-    """ASGI middleware: a span for every request of the tenants that send traces."""
+    """ASGI middleware: a span for every request of a tenant that sends traces.
 
-    def __init__(self, app: ASGIApp, tenants: Tenants, templates: Templates) -> None:
+    Args:
+        providers: of the tenants that do, by name.
+    """
+
+    def __init__(
+        self, app: ASGIApp, providers: Mapping[str, TracerProvider], templates: Callable[[Any], str]
+    ) -> None:
         from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 
         self.app = app
         self.templates = templates
-        providers = {each.name: each.traces for each in tenants if each.traces is not None}
         self.traced = {
             name: OpenTelemetryMiddleware(
                 self._real,

@@ -84,6 +84,13 @@ class ActiveReleases:
         except NextEdgeError:
             return None
 
+    def now_or_none(self) -> Active | None:
+        """The active releases; None where none can be used."""
+        try:
+            return self.now()
+        except NextEdgeError:
+            return None
+
     def of_users(self, user_ids: Sequence[Identifier]) -> list[tuple[LoadedRelease, str | None]]:
         """The release and the arm of the trial of each user, by one look."""
         active = self.now()

@@ -16,8 +16,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from zlib import crc32
 
+import numpy as np
+
 from nextedge.errors import InputError
-from nextedge.types import MOST_SHOWN, Identifier
+from nextedge.types import MOST_SHOWN, Identifier, IndexArray, Requests
 
 _VERSION = 1
 _HEAD = struct.Struct("<BII")
@@ -61,6 +63,18 @@ class Cursor:
         if owner != _owner(user_id, surface):
             raise InputError("cursor: it was made for another user or surface")
         return cls(release, shown)
+
+
+def next_cursor(
+    release: str, surface: str, user_id: Identifier, requests: Requests, row: int, shown: IndexArray
+) -> str | None:
+    """The cursor after a page; None after a page that is not full, or the last possible one."""
+    before = requests.exclude[1] if requests.exclude is not None else np.zeros(0, np.int32)
+    own = before if len(requests) == 1 else np.zeros(0, np.int32)
+    together = np.union1d(own, shown)
+    if len(shown) < requests.k or len(together) + requests.k > MOST_SHOWN:
+        return None
+    return Cursor(release, tuple(together.tolist())).encode(user_id, surface)
 
 
 def _owner(user_id: Identifier, surface: str) -> int:

@@ -49,6 +49,23 @@ class Recommendation:
 
 
 @dataclass(frozen=True)
+class LiveVersion:
+    """The events that a list was computed with.
+
+    Attributes:
+        user: ``Overlay.version`` of the query user.
+        impressions: whether impressions count in it, as the policy leaves out recent ones.
+        narrowed: events so far that hide a user or an item from others.
+        release: ``LoadedRelease.token`` of the release that answered.
+    """
+
+    user: tuple[int, int, int]
+    impressions: bool
+    narrowed: int
+    release: object
+
+
+@dataclass(frozen=True)
 class RecommendationResponse:
     """The recommendations of one user, and how they came to be."""
 
@@ -76,3 +93,5 @@ class RecommendationResponse:
     """Of the user's lists: of the live edges in the release's graphs."""
     cold_start: bool = False
     """Whether the user has no edge in the release, and live state may change the list any time."""
+    live: LiveVersion | None = field(default=None, repr=False, compare=False)
+    """None where live state could not be read."""

@@ -1,4 +1,4 @@
-"""A question as the stages see it: positions, filters, exclusions, with live state caught up."""
+"""A request as the pipeline reads it: positions, filters, exclusions, with live state caught up."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import numpy as np
 
 from nextedge.errors import InputError
 from nextedge.events.state.overlay import Overlay
+from nextedge.policy.policy import Policy
 from nextedge.retrieval.eligibility import eligible
 from nextedge.serving.cursor import Cursor
-from nextedge.serving.messages import RecommendationRequest
+from nextedge.serving.messages import LiveVersion, RecommendationRequest
 from nextedge.serving.release.loaded import LoadedRelease, LoadedSurface
 from nextedge.types import (
     MAX_LIMIT,
@@ -54,17 +55,25 @@ class LiveEvidence:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A batch of requests as the stages see it, and what live state hides from each."""
+    """A batch of requests as the pipeline reads it, and what live state hides from each query.
+
+    Attributes:
+        policy: the rules in the request's context.
+        versions: of each query, the events that live state has folded.
+        hidden: for the row of a query in the batch, positions that its list must not have.
+        recently_shown: the part of them that recent impressions hide, as the policy says.
+    """
 
     requests: Requests
+    policy: Policy
+    versions: tuple[LiveVersion, ...]
     hidden: Callable[[int], IndexArray]
-    """For the place of a query in the batch: positions that must not be shown."""
     recently_shown: Callable[[int], IndexArray]
-    """Those of them that were shown of late, where the policy leaves them out."""
 
 
 def prepare(
     release: LoadedRelease,
+    surface: LoadedSurface,
     overlay: Overlay,
     user_ids: Sequence[Identifier],
     question: RecommendationRequest,
@@ -72,17 +81,25 @@ def prepare(
     """Look up a batch of users, with live state caught up.
 
     Raises:
-        UnknownSurfaceError: the release has no such surface.
         InputError: k is not within 1..500.
     """
-    surface = release.surface(question.surface)
     name = question.context.get("context")
     k = surface.settings.in_context(name)[0] if question.k is None else question.k
     if not 1 <= k <= MAX_LIMIT:
         raise InputError(f"k = {k}: expected 1 to {MAX_LIMIT}")
+    policy = surface.policy_in(name)
+    kind, days = surface.settings.kind, policy.settings.recently_shown_days
     overlay.catch_up()
-    requests = _requests(release, surface, overlay, overlay.query_ids(user_ids), k, question)
-    kind, days = surface.settings.kind, surface.policy_in(name).settings.recently_shown_days
+    # read before the state: a version that is too old makes a cached response end too soon, one
+    # that is too new would let it hide an event
+    narrowed = len(overlay.narrowed)
+    versions = tuple(
+        LiveVersion(overlay.version(user, shown=days > 0), days > 0, narrowed, release.token)
+        for user in user_ids
+    )
+    requests = _requests(
+        release, surface, policy, overlay, overlay.query_ids(user_ids), k, question
+    )
     ids = release.entities.users if kind == "people" else release.entities.items
 
     def positions(names: set[str]) -> IndexArray:
@@ -104,12 +121,13 @@ def prepare(
         found = np.union1d(own, gone) if len(gone) else own
         return np.union1d(found, recently_shown(row)) if days else found
 
-    return Prepared(requests, hidden, recently_shown)
+    return Prepared(requests, policy, versions, hidden, recently_shown)
 
 
 def _requests(
     release: LoadedRelease,
     surface: LoadedSurface,
+    policy: Policy,
     overlay: Overlay,
     user_ids: Sequence[Identifier],
     k: int,
@@ -117,7 +135,7 @@ def _requests(
 ) -> Requests:
     query = release.entities.users.positions(list(user_ids))
     now = int(time.time() * 1e6)
-    filters = _filters(surface, question)
+    filters = _filters(policy, question)
     left_out = _left_out(release, surface, user_ids, question)
     exclude = None
     if len(left_out):
@@ -129,7 +147,7 @@ def _requests(
     return requests
 
 
-def _filters(surface: LoadedSurface, question: RecommendationRequest) -> tuple[Filter, ...]:
+def _filters(policy: Policy, question: RecommendationRequest) -> tuple[Filter, ...]:
     given = {
         column: (values,) if isinstance(values, str) else tuple(map(str, values))
         for column, values in question.filters.items()
@@ -140,7 +158,6 @@ def _filters(surface: LoadedSurface, question: RecommendationRequest) -> tuple[F
     if len(given) > MOST_FILTERS:
         raise InputError(f"{len(given)} filters: expected at most {MOST_FILTERS}")
     wanted = tuple(Filter(column, values) for column, values in sorted(given.items()))
-    policy = surface.policy_in(question.context.get("context"))
     return wanted + policy.filters(question.context)
 
 

@@ -11,13 +11,16 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from nextedge.ranking.pipeline import SCORE
+from nextedge.retrieval.merge import with_standard_scores
+from nextedge.serving.caches.precomputed import MIXED, CachedCandidates, PublishedCandidates
 from nextedge.serving.caches.ranked_list import RankedList
-from nextedge.serving.release.loaded import LoadedSurface, StageLatency
-from nextedge.types import ROUGH, Candidates, FloatArray, Requests, Waiting, rank_column
+from nextedge.serving.release.loaded import LoadedRelease, LoadedSurface, StageLatency
+from nextedge.types import ROUGH, UNKNOWN, Candidates, FloatArray, Requests, Waiting, rank_column
 
 ROW = "row"
 KEPT = 200
@@ -176,3 +179,54 @@ def ranked_candidates(
 def _by_rough_score(candidates: Candidates) -> Candidates:
     order = candidates.columns.get(ROUGH, np.zeros(0, np.float32))
     return candidates.with_columns(**{SCORE: order})
+
+
+def computed(
+    release: LoadedRelease,
+    surface: LoadedSurface,
+    requests: Requests,
+    watch: Watch,
+    deadline: Deadline,
+    published: PublishedCandidates | None,
+    whole: bool,
+) -> tuple[RankedList, str | None]:
+    """Ranked candidates, from precomputed candidates where the store has them.
+
+    Args:
+        whole: with every column, not only those that policy and reasons read.
+
+    Returns:
+        the ranked list, and which live edges all of it follows from; None where candidates and
+        features follow from different ones.
+    """
+    known = len(requests) == 1 and requests.query[0] != UNKNOWN and not requests.filters
+    if published is None or not known:
+        return ranked_candidates(surface, requests, watch, deadline, whole=whole), release.edges
+    name = release.list_name(surface.name, int(requests.query[0]))
+    kept = published.get(name)
+    if kept is not None:
+        found, matrix = kept.candidates, kept.matrix
+        if matrix is not None and matrix.shape[1] != len(surface.line.features.names):
+            matrix = None
+        if matrix is not None:
+            matrix = surface.line.renewed(requests, found, matrix)
+        if matrix is None or whole:
+            found = with_standard_scores(found)
+        ranked = ranked_candidates(
+            surface, requests, watch, deadline, found, matrix=matrix, whole=whole
+        )
+        same = kept.edges == release.edges
+        if published.features and matrix is None and ranked.matrix is not None:
+            published.put(
+                name, CachedCandidates(found, ranked.matrix, kept.edges if same else MIXED)
+            )
+        return ranked, kept.edges if same else None
+    found, late = retrieved(surface, requests, deadline)
+    ranked = ranked_candidates(surface, requests, watch, deadline, found, late, whole=whole)
+    if late:
+        find = partial(surface.line.retrieve, requests)
+        published.refresh(name, lambda: CachedCandidates(find(), edges=release.edges))
+        return ranked, release.edges
+    matrix = ranked.matrix if published.features else None
+    published.put(name, CachedCandidates(found, matrix, release.edges))
+    return ranked, release.edges

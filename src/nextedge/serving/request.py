@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Hashable, Sequence
-from functools import partial
 
 import numpy as np
 
@@ -15,34 +14,23 @@ from nextedge.events.state.overlay import Overlay
 from nextedge.policy.lists import PROMOTED, PROPENSITY
 from nextedge.policy.reasons import Reason
 from nextedge.ranking.pipeline import SCORE
-from nextedge.retrieval.merge import with_standard_scores
 from nextedge.serving.caches.lru import Cache
-from nextedge.serving.caches.precomputed import MIXED, CachedCandidates, PublishedCandidates
+from nextedge.serving.caches.precomputed import PublishedCandidates
 from nextedge.serving.caches.ranked_list import RankedList
 from nextedge.serving.cold_start.candidates import seeded_batch
 from nextedge.serving.cold_start.merge import SeededBatch
 from nextedge.serving.contacts.address_books import Contacts
-from nextedge.serving.cursor import Cursor
+from nextedge.serving.cursor import next_cursor
 from nextedge.serving.messages import Recommendation, RecommendationRequest, RecommendationResponse
-from nextedge.serving.prepare import LiveEvidence, prepare
-from nextedge.serving.rank_with_deadline import (
-    KEPT,
-    ROW,
-    Deadline,
-    Watch,
-    cacheable,
-    ranked_candidates,
-    retrieved,
-)
+from nextedge.serving.prepare import LiveEvidence, Prepared, prepare
+from nextedge.serving.rank_with_deadline import KEPT, ROW, Deadline, Watch, cacheable, computed
 from nextedge.serving.release.loaded import LoadedRelease, LoadedSurface
 from nextedge.types import (
-    MOST_SHOWN,
     NO_RANK,
     UNKNOWN,
     Candidates,
     FloatArray,
     Identifier,
-    IndexArray,
     Requests,
     rank_column,
 )
@@ -79,128 +67,100 @@ def answer(
     surface = release.surface(question.surface)
     watch = Watch(started, surface.pace)
     try:
-        given = prepare(release, overlay, user_ids, question)
-    except LiveStateError:  # nobody is shown who was not checked
-        return _withheld(release, surface, user_ids, started)
-    requests, hidden = given.requests, given.hidden
-    seeds = seeded_batch(release, overlay, contacts, surface, user_ids, requests)
+        prepared = prepare(release, surface, overlay, user_ids, question)
+    except LiveStateError:  # nothing is recommended that was not checked
+        return _empty_answers(release, surface, user_ids, started)
+    requests, whole = prepared.requests, question.explain
+    seeds = _seeds(release, overlay, contacts, surface, user_ids, requests)
     watch("lookup")
     deadline = Deadline.after(started, question.deadline_ms, surface.pace)
-    key = _cache_key(release, surface, user_ids, requests, question) if cache else None
+    key = _cache_key(release, surface, prepared, question) if cache else None
     cached = cache.get(key) if cache is not None and key is not None else None
-    whole = question.explain
     ranked, edges = cached, None
     if ranked is None:
-        ranked, edges = _computed(release, surface, requests, watch, deadline, published, whole)
+        ranked, edges = computed(release, surface, requests, watch, deadline, published, whole)
     if cache is not None and key is not None and cached is None and not ranked.degraded:
         cache.put(key, cacheable(ranked, surface.line.sources))
-    policy = surface.policy_in(question.context.get("context")).with_seen(question.allow_seen)
-    chosen = policy.apply(requests, seeds.merged(ranked.candidates), hidden)
+    candidates = ranked.candidates if seeds is None else seeds.merged(ranked.candidates)
+    policy = prepared.policy.with_seen(question.allow_seen)
+    chosen = policy.apply(requests, candidates, prepared.hidden)
     watch("policy")
-    reasons = seeds.reasons(
-        chosen, surface.reasons.explain(requests, chosen, LiveEvidence(release, overlay))
-    )
+    reasons = surface.reasons.explain(requests, chosen, LiveEvidence(release, overlay))
+    if seeds is not None:
+        reasons = seeds.reasons(chosen, reasons)
     parts = _contributions(surface, requests, chosen) if question.explain else None
     watch("reasons")
-    found = _recommendations(release, surface, chosen, reasons, parts, seeds)
+    recommendations = _recommendations(release, surface, chosen, reasons, parts, seeds)
     spent_ms = (time.perf_counter() - started) * 1e3
-    books = contacts is not None and contacts.used  # they may bring somebody any time
     answers = []
     for row, (user_id, rows) in enumerate(zip(user_ids, chosen.rows(), strict=True)):
-        cursor = _next_cursor(release, surface, user_id, requests, row, chosen.candidate[rows])
+        query, shown = int(requests.query[row]), chosen.candidate[rows]
         answers.append(
             RecommendationResponse(
-                user_id,
-                surface.name,
-                surface.settings.kind,
-                release.id,
-                tuple(found[rows]),
-                uuid.uuid4().hex,
-                bool(requests.query[row] != UNKNOWN),
-                spent_ms,
-                ranked.degraded,
-                cached is not None,
-                cursor,
-                watch.spent_ms,
-                query=int(requests.query[row]),
-                positions=chosen.candidate[rows],
-                edition=release.edition(int(requests.query[row])),
-                cold_start=seeds.applies(row) and (books or seeds.live(row)),
+                user_id=user_id,
+                surface=surface.name,
+                kind=surface.settings.kind,
+                release=release.id,
+                recommendations=tuple(recommendations[rows]),
+                recommendation_id=uuid.uuid4().hex,
+                known_user=query != UNKNOWN,
+                latency_ms=spent_ms,
+                degraded=ranked.degraded,
+                cached=cached is not None,
+                next_cursor=next_cursor(release.id, surface.name, user_id, requests, row, shown),
+                stages=watch.spent_ms,
+                query=query,
+                positions=shown,
+                edition=release.edition(query),
+                cold_start=seeds is not None and _is_live(seeds, row, contacts),
+                live=prepared.versions[row],
             )
         )
     if log is not None:
-        _logged(log, answers, requests, question, chosen, ranked.matrix, edges)
+        _log_impressions(log, answers, requests, question, chosen, ranked.matrix, edges)
     return answers
+
+
+def _seeds(
+    release: LoadedRelease,
+    overlay: Overlay,
+    contacts: Contacts | None,
+    surface: LoadedSurface,
+    user_ids: Sequence[Identifier],
+    requests: Requests,
+) -> SeededBatch | None:
+    """Candidates from live state for queries without an edge in the release; None without any."""
+    degree = surface.line.scope.graph.degree
+    if all(query != UNKNOWN and degree[query] for query in requests.query):
+        return None
+    return seeded_batch(release, overlay, contacts, surface, user_ids, requests)
+
+
+def _is_live(seeds: SeededBatch, row: int, contacts: Contacts | None) -> bool:
+    """Whether live state made a list, or may change it at any time."""
+    # an address book may bring candidates at any time
+    books = contacts is not None and contacts.used
+    return seeds.applies(row) and (books or seeds.live(row))
 
 
 def _cache_key(
     release: LoadedRelease,
     surface: LoadedSurface,
-    user_ids: Sequence[Identifier],
-    requests: Requests,
+    prepared: Prepared,
     question: RecommendationRequest,
 ) -> Hashable | None:
-    """Under what a ranked list is kept, or None where a kept one would not do."""
-    policy = surface.policy_in(question.context.get("context")).settings
-    # explanations need every column, draws every candidate
-    if len(user_ids) != 1 or question.explain or policy.exploration.slots:
+    """The cache key of a ranked list, or None where a cached list is not enough."""
+    requests = prepared.requests
+    # explanations need every column, exploration draws from every candidate
+    if len(requests) != 1 or question.explain or prepared.policy.settings.exploration.slots:
         return None
     left_out = 0 if requests.exclude is None else len(requests.exclude[1])
     if requests.k * _KEPT_PER_RESULT + left_out > KEPT:
         return None
     query = int(requests.query[0])
-    # what others do moves the features of all candidates a little: a kept list is as old as it may be
+    # events of other users move the features a little: the cache's lifetime bounds their age
     own = 0 if requests.live is None else requests.live.version(query)
     return release.id, surface.name, str(query), requests.filters, release.edition(query), own
-
-
-def _computed(
-    release: LoadedRelease,
-    surface: LoadedSurface,
-    requests: Requests,
-    watch: Watch,
-    deadline: Deadline,
-    published: PublishedCandidates | None,
-    whole: bool,
-) -> tuple[RankedList, str | None]:
-    """Ranked candidates, of those that were found before where they were.
-
-    With them the live edges that all of it follows from, None where that is not one set of them.
-
-    Args:
-        whole: with every column, not only those that policy and reasons read.
-    """
-    known = len(requests) == 1 and requests.query[0] != UNKNOWN and not requests.filters
-    if published is None or not known:
-        return ranked_candidates(surface, requests, watch, deadline, whole=whole), release.edges
-    name = release.list_name(surface.name, int(requests.query[0]))
-    kept = published.get(name)
-    if kept is not None:
-        found, matrix = kept.candidates, kept.matrix
-        if matrix is not None and matrix.shape[1] != len(surface.line.features.names):
-            matrix = None
-        if matrix is not None:
-            matrix = surface.line.renewed(requests, found, matrix)
-        if matrix is None or whole:
-            found = with_standard_scores(found)
-        ranked = ranked_candidates(
-            surface, requests, watch, deadline, found, matrix=matrix, whole=whole
-        )
-        same = kept.edges == release.edges
-        if published.features and matrix is None and ranked.matrix is not None:
-            published.put(
-                name, CachedCandidates(found, ranked.matrix, kept.edges if same else MIXED)
-            )
-        return ranked, kept.edges if same else None
-    found, late = retrieved(surface, requests, deadline)
-    ranked = ranked_candidates(surface, requests, watch, deadline, found, late, whole=whole)
-    if late:
-        find = partial(surface.line.retrieve, requests)
-        published.refresh(name, lambda: CachedCandidates(find(), edges=release.edges))
-        return ranked, release.edges
-    matrix = ranked.matrix if published.features else None
-    published.put(name, CachedCandidates(found, matrix, release.edges))
-    return ranked, release.edges
 
 
 def _recommendations(
@@ -209,9 +169,9 @@ def _recommendations(
     chosen: Candidates,
     reasons: list[Reason],
     parts: list[dict[str, float]] | None,
-    seeds: SeededBatch,
+    seeds: SeededBatch | None,
 ) -> list[Recommendation]:
-    """The rows as they are shown."""
+    """The recommendations of all rows."""
     table = surface.candidate_table
     ids = release.entities.users if table == "users" else release.entities.items
     names = ids.identifiers(chosen.candidate).to_pylist()
@@ -219,13 +179,10 @@ def _recommendations(
     chance = chosen.columns.get(PROPENSITY, np.ones(len(chosen), np.float32)).tolist()
     promoted = chosen.columns.get(PROMOTED, np.zeros(len(chosen))) == 1
     ranks, scores = (chosen.position() + 1).tolist(), chosen.columns[SCORE].tolist()
-    own, queries = _sources(surface, chosen), chosen.row_query.tolist()
-    sources = [
-        seeds.sources(query, candidate) or own[row]
-        for row, (query, candidate) in enumerate(
-            zip(queries, chosen.candidate.tolist(), strict=True)
-        )
-    ]
+    sources = _sources(surface, chosen)
+    if seeds is not None:
+        pairs = zip(chosen.row_query.tolist(), chosen.candidate.tolist(), strict=True)
+        sources = [seeds.sources(*pair) or sources[row] for row, pair in enumerate(pairs)]
     return [
         Recommendation(
             names[row],
@@ -242,27 +199,10 @@ def _recommendations(
     ]
 
 
-def _next_cursor(
-    release: LoadedRelease,
-    surface: LoadedSurface,
-    user_id: Identifier,
-    requests: Requests,
-    row: int,
-    shown: IndexArray,
-) -> str | None:
-    """Where the next page begins; None after a page that is not full, or the last there may be."""
-    before = requests.exclude[1] if requests.exclude is not None else np.zeros(0, np.int32)
-    own = before if len(requests) == 1 else np.zeros(0, np.int32)
-    together = np.union1d(own, shown)
-    if len(shown) < requests.k or len(together) + requests.k > MOST_SHOWN:
-        return None
-    return Cursor(release.id, tuple(together.tolist())).encode(user_id, surface.name)
-
-
-def _withheld(
+def _empty_answers(
     release: LoadedRelease, surface: LoadedSurface, user_ids: Sequence[Identifier], started: float
 ) -> list[RecommendationResponse]:
-    """Empty answers, which say that live state could not be read."""
+    """Empty answers that say ``live_state_unavailable``."""
     spent_ms = (time.perf_counter() - started) * 1e3
     return [
         RecommendationResponse(
@@ -280,7 +220,7 @@ def _withheld(
     ]
 
 
-def _logged(
+def _log_impressions(
     log: RequestLog,
     answers: list[RecommendationResponse],
     requests: Requests,
@@ -289,7 +229,7 @@ def _logged(
     matrix: FloatArray | None,
     edges: str | None,
 ) -> None:
-    """Queue what was shown; features only of what a source found."""
+    """Queue the impressions of a batch; features only of candidates that a source found."""
     place = chosen.columns.get(ROW, np.full(len(chosen), _NO_ROW))
     for answer, rows in zip(answers, chosen.rows(), strict=True):
         found = np.flatnonzero(place[rows] != _NO_ROW)

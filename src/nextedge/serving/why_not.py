@@ -102,7 +102,7 @@ class _Path:
                     f"unknown {'user' if error is UnknownUserError else 'item'} {given!r}: "
                     f"not in release {release.id}"
                 )
-        request = prepare(release, overlay, [user_id], question)
+        request = prepare(release, self.surface, overlay, [user_id], question)
         self.requests: Requests = request.requests
         self.hidden = request.hidden
         self.shown_before = set(request.recently_shown(0).tolist())

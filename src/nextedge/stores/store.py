@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from nextedge.config import TENANT_PATTERN
-from nextedge.discovery import import_modules, named_subclasses
+from nextedge.discovery import discover
 from nextedge.errors import ConfigError, InputError, nearest
 
 Key = bytes | str
@@ -98,9 +98,8 @@ def positive(seconds: float | None) -> float | None:
 
 
 def store_classes() -> dict[str, type[Store]]:
-    """All stores there are, by name."""
-    import_modules("nextedge.stores")
-    return named_subclasses(Store)  # type: ignore[type-abstract]
+    """Every store by name: those of this package and those of plug-ins."""
+    return discover(Store, "nextedge.stores", "nextedge.stores")  # type: ignore[type-abstract]
 
 
 def open_store(

@@ -103,7 +103,8 @@ class Overlay(FoldedLog):
         Args:
             shown: impressions count too.
         """
-        user = text(user_id)
+        # ids of HTTP requests are text already, and a cached response asks for nothing else
+        user = user_id if isinstance(user_id, str) else text(user_id)
         seen = self._impression_versions.get(user, 0) if shown else 0
         return self._epoch, self._versions.get(user, 0), seen
 

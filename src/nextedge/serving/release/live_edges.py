@@ -101,6 +101,7 @@ def _over(base: LoadedRelease, connections: _Changes, engagements: _Changes) -> 
     )
     live = copy.copy(base)
     live.base = base
+    live.token = object()
     live.snapshot = fresh
     live.touched = Touched(users, items, graph)
     live.ends = np.unique(

@@ -111,6 +111,8 @@ class LoadedRelease:
             for table in ("users", "items")
         }
         self.touched = Touched(self.entities.users, self.entities.items, self.snapshot.connections)
+        self.token = object()
+        """Another for every load, and for every set of live edges."""
         self.base = self
         """As it was loaded, where this is the same over live edges."""
         self.live_as_of: object = None

@@ -1,0 +1,54 @@
+"""The files below ``nextedge`` that a piece of work visits, on the threads that answer requests."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import nextedge
+
+ROOT = Path(nextedge.__file__).parent
+ANSWERING = ("MainThread", "nextedge-answer", "AnyIO worker thread", "asyncio-portal")
+"""Beginnings of the names of threads that answer; background threads are left out."""
+
+
+class Walk:
+    """Records the files whose functions run while ``recording`` is active.
+
+    Create it before the threads that it shall follow: a trace function holds for later threads only.
+    """
+
+    def __init__(self) -> None:
+        self._files: set[str] = set()
+        self._active = False
+        self._before = sys.gettrace()
+        threading.settrace(self._trace)
+        sys.settrace(self._trace)
+
+    @contextmanager
+    def recording(self) -> Iterator[list[str]]:
+        """A list that holds the visited files, relative to the package, after the block."""
+        files: list[str] = []
+        self._files, self._active = set(), True
+        try:
+            yield files
+        finally:
+            self._active = False
+            files += sorted(self._files)
+
+    def close(self) -> None:
+        """Trace no more."""
+        sys.settrace(self._before)
+        threading.settrace(self._before)
+
+    def _trace(self, frame: FrameType, event: str, arg: Any) -> None:
+        if not self._active or not threading.current_thread().name.startswith(ANSWERING):
+            return
+        path = Path(frame.f_code.co_filename)
+        if path.is_relative_to(ROOT):
+            self._files.add(path.relative_to(ROOT).as_posix())
