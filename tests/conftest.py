@@ -10,6 +10,7 @@ import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from kernel_cache import kernel_cache
 
@@ -37,14 +38,35 @@ REASON_SECONDS = 10.0
 """A test that takes longer says why in its docstring."""
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
+SPARK = "spark"
+"""Files that share a JVM, which starts slowly."""
+
+
+def group_of(nodeid: str) -> str:
+    """What runs in one worker: a file, whose tests share fixtures, or files that share a server."""
+    file = nodeid.partition("::")[0]
+    spark = file.startswith("tests/parity/") or file == "tests/contract/test_engine.py"
+    return SPARK if spark else file
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests of a file run in one worker, as they share fixtures; the longest files first."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+    """The longest files come first."""
     order = {f"tests/{name}": place for place, name in enumerate(LONGEST_FIRST)}
     items.sort(key=lambda item: order.get(item.nodeid.partition("::")[0], len(order)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Workers take whole groups. xdist 3.8 writes its own groups into a field of an item that
+    pytest 9.2 does not read any more: ``--dist loadgroup`` alone would scatter them.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class GroupScheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid)
+
+    return GroupScheduling(config, log)
 
 
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:

@@ -37,8 +37,6 @@ from nextedge.serving.caches.precomputed import open_candidates
 from nextedge.serving.messages import RecommendationRequest
 from nextedge.testing.blocks import Broken, Reads, Twice
 
-pytestmark = pytest.mark.xdist_group("spark")  # they share a JVM, which starts slowly
-
 WITHIN = 1e-6
 USUAL = ("manifest.json", "build.json")  # when it was made, and what that took
 
