@@ -65,7 +65,7 @@ def test_a_ranker_learns_and_is_kept(
 
 
 def test_all_kinds_stand_in_one_table_and_the_best_is_served(windows: list[LabelledRows]) -> None:
-    kinds = tuple(sorted(set(learners()) - {"xgboost"}))
+    kinds = tuple(sorted(set(learners()) - {"xgboost", "two_tower"}))  # these take long
     ranker, about = train(windows, FEATURES, RankerConfig(compare=kinds, trees=40))
     assert ranker is not None
     assert set(about["ndcg"]) == set(kinds)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from shared_builds import quick_builds
 from starlette.testclient import TestClient
 
 from nextedge import Recommender
@@ -19,7 +20,7 @@ from nextedge.api.app import create_app
 def folder(tenant: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("api") / "tenant"
     shutil.copytree(tenant, folder)
-    return folder
+    return quick_builds(folder)
 
 
 @pytest.fixture(scope="module")
