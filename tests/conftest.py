@@ -91,7 +91,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 # Fewer rows than by default: what is tested is the line, not how good its ranker can get. No
 # deadline, as a machine that runs tests may be slow.
 SETTINGS = "[serving]\ndeadline_ms = 0\n" + "".join(
-    f"[surfaces.{name}.ranker]\nmax_rows = 25000\n" for name in ("people", "items")
+    f"[surfaces.{name}.ranker]\nmax_rows = 10000\n" for name in ("people", "items")
 )
 
 

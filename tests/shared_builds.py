@@ -42,7 +42,7 @@ def quick_builds(folder: Path) -> Path:
     """Let later builds of a copy train no ranker: the best source's order is served."""
     settings = folder / "nextedge.toml"
     text = settings.read_text()
-    quick = text.replace("max_rows = 25000", 'max_rows = 1000\ncompare = ["best_source"]')
+    quick = text.replace("max_rows = 10000", 'max_rows = 1000\ncompare = ["best_source"]')
     assert quick != text
     settings.write_text(quick)
     return folder

@@ -41,6 +41,7 @@ def windows() -> list[LabelledRows]:
 def test_a_ranker_learns_and_is_kept(
     kind: str, windows: list[LabelledRows], tmp_path: Path
 ) -> None:
+    """Long for the networks, which must learn enough to beat the best source."""
     pytest.importorskip("xgboost") if kind == "xgboost" else None
     settings = RankerConfig(model=kind, compare=("best_source",), trees=40)
     ranker, about = train(windows, FEATURES, settings)

@@ -88,6 +88,7 @@ def test_embeddings_order_as_their_source_does(client: TestClient, folder: Path)
 
 
 def test_a_build_is_started_and_told_of(client: TestClient, folder: Path) -> None:
+    """Long: it is a build."""
     started = client.post("/v1/training", json={"surfaces": ["items"]})
     assert started.status_code == 202
     training = started.json()["id"]

@@ -128,6 +128,7 @@ def test_an_event_holds_in_every_worker(service: Service) -> None:
 
 
 def test_promotion_and_rollback_under_traffic_fail_no_request(service: Service) -> None:
+    """Long: a second release is built, while a server of two workers runs."""
     user, recommender = some_user(service, 40), Recommender(service.directory)
     first, second = recommender.release.id, recommender.build(promote=False)
     assert second != first

@@ -165,6 +165,7 @@ def blocks(number: int) -> Iterator[pa.Table]:
 def test_everybody_is_recommended_the_same(
     local: Release, engine: SparkEngine, tmp_path: Path
 ) -> None:
+    """Long: Spark starts, and a release is built."""
     recommender = Recommender(local.path.parents[2])
     question = RecommendationRequest("people", 5)
     write_all(recommender, question, tmp_path / "local.parquet", quiet)
