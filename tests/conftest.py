@@ -114,6 +114,12 @@ def tenant(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return own_copy(tmp_path_factory, "tenant", build)
 
 
+@pytest.fixture
+def own_tenant(tenant: Path, tmp_path: Path) -> Path:
+    """A copy of the tenant, for a test that records events or serves."""
+    return Path(shutil.copytree(tenant, tmp_path / "tenant"))
+
+
 @pytest.fixture(scope="session")
 def data() -> Path:
     """The folder of real data sets; tests that need it skip where it is absent."""
