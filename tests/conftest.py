@@ -10,6 +10,7 @@ import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from kernel_cache import kernel_cache
 
@@ -37,14 +38,35 @@ REASON_SECONDS = 10.0
 """A test that takes longer says why in its docstring."""
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
+SPARK = "spark"
+"""Files that share a JVM, which starts slowly."""
+
+
+def group_of(nodeid: str) -> str:
+    """What runs in one worker: a file, whose tests share fixtures, or files that share a server."""
+    file = nodeid.partition("::")[0]
+    spark = file.startswith("tests/parity/") or file == "tests/contract/test_engine.py"
+    return SPARK if spark else file
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests of a file run in one worker, as they share fixtures; the longest files first."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+    """The longest files come first."""
     order = {f"tests/{name}": place for place, name in enumerate(LONGEST_FIRST)}
     items.sort(key=lambda item: order.get(item.nodeid.partition("::")[0], len(order)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Workers take whole groups. xdist 3.8 writes its own groups into a field of an item that
+    pytest 9.2 does not read any more: ``--dist loadgroup`` alone would scatter them.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class GroupScheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid)
+
+    return GroupScheduling(config, log)
 
 
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
@@ -69,7 +91,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 # Fewer rows than by default: what is tested is the line, not how good its ranker can get. No
 # deadline, as a machine that runs tests may be slow.
 SETTINGS = "[serving]\ndeadline_ms = 0\n" + "".join(
-    f"[surfaces.{name}.ranker]\nmax_rows = 25000\n" for name in ("people", "items")
+    f"[surfaces.{name}.ranker]\nmax_rows = 10000\n" for name in ("people", "items")
 )
 
 
@@ -90,6 +112,12 @@ def tenant(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Recommender(folder).build()
 
     return own_copy(tmp_path_factory, "tenant", build)
+
+
+@pytest.fixture
+def own_tenant(tenant: Path, tmp_path: Path) -> Path:
+    """A copy of the tenant, for a test that records events or serves."""
+    return Path(shutil.copytree(tenant, tmp_path / "tenant"))
 
 
 @pytest.fixture(scope="session")

@@ -36,3 +36,13 @@ def own_copy(factory: pytest.TempPathFactory, name: str, build: Callable[[Path],
     folder = factory.mktemp(name) / name
     shutil.copytree(built_once(factory, name, build), folder, symlinks=True)
     return folder
+
+
+def quick_builds(folder: Path) -> Path:
+    """Let later builds of a copy train no ranker: the best source's order is served."""
+    settings = folder / "nextedge.toml"
+    text = settings.read_text()
+    quick = text.replace("max_rows = 10000", 'max_rows = 1000\ncompare = ["best_source"]')
+    assert quick != text
+    settings.write_text(quick)
+    return folder

@@ -21,8 +21,6 @@ from nextedge.engines.base import Engine
 from nextedge.engines.duckdb.engine import LocalEngine
 from nextedge.errors import DataError, StorageError
 
-pytestmark = pytest.mark.xdist_group("spark")  # they share a JVM, which starts slowly
-
 
 def _engines() -> list[type[Engine]]:
     for module in pkgutil.walk_packages(nextedge.engines.__path__, "nextedge.engines."):

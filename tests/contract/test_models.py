@@ -70,6 +70,7 @@ def _quick(name: str) -> dict[str, object]:
 
 @pytest.mark.parametrize("name", sorted(model_classes()))
 def test_a_user_with_100_000_edges_is_survived(name: str) -> None:
+    """Long: 100,000 items are what the test is about."""
     random, items = np.random.default_rng(0), 100_000
     source = np.concatenate((np.zeros(items, np.int32), random.integers(1, 200, 4000))).astype("i4")
     target = np.concatenate((np.arange(items), random.integers(0, 300, 4000))).astype("i4")

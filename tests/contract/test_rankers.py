@@ -41,6 +41,7 @@ def windows() -> list[LabelledRows]:
 def test_a_ranker_learns_and_is_kept(
     kind: str, windows: list[LabelledRows], tmp_path: Path
 ) -> None:
+    """Long for the networks, which must learn enough to beat the best source."""
     pytest.importorskip("xgboost") if kind == "xgboost" else None
     settings = RankerConfig(model=kind, compare=("best_source",), trees=40)
     ranker, about = train(windows, FEATURES, settings)
@@ -65,7 +66,7 @@ def test_a_ranker_learns_and_is_kept(
 
 
 def test_all_kinds_stand_in_one_table_and_the_best_is_served(windows: list[LabelledRows]) -> None:
-    kinds = tuple(sorted(set(learners()) - {"xgboost"}))
+    kinds = tuple(sorted(set(learners()) - {"xgboost", "two_tower"}))  # these take long
     ranker, about = train(windows, FEATURES, RankerConfig(compare=kinds, trees=40))
     assert ranker is not None
     assert set(about["ndcg"]) == set(kinds)

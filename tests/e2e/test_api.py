@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from shared_builds import quick_builds
 from starlette.testclient import TestClient
 
 from nextedge import Recommender
@@ -19,7 +20,7 @@ from nextedge.api.app import create_app
 def folder(tenant: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("api") / "tenant"
     shutil.copytree(tenant, folder)
-    return folder
+    return quick_builds(folder)
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +88,7 @@ def test_embeddings_order_as_their_source_does(client: TestClient, folder: Path)
 
 
 def test_a_build_is_started_and_told_of(client: TestClient, folder: Path) -> None:
+    """Long: it is a build."""
     started = client.post("/v1/training", json={"surfaces": ["items"]})
     assert started.status_code == 202
     training = started.json()["id"]

@@ -25,6 +25,7 @@ def indexed(tenant: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_an_index_finds_what_brute_force_finds(indexed: Path) -> None:
+    """Long: a build with another index."""
     recommender = Recommender(indexed)
     release = recommender.build(["items"])
     folder = recommender.releases.get(release).path / "surfaces" / "items" / "index"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from shared_builds import quick_builds
 from starlette.testclient import TestClient
 
 from nextedge import Recommender
@@ -25,7 +26,7 @@ EVENTS = 120
 @pytest.fixture
 def folder(tenant: Path, tmp_path: Path) -> Path:
     shutil.copytree(tenant, tmp_path / "tenant")
-    return tmp_path / "tenant"
+    return quick_builds(tmp_path / "tenant")
 
 
 def drawn_events(release: LoadedRelease, chance: random.Random) -> list[dict[str, object]]:
@@ -91,6 +92,7 @@ def two_hop(release: LoadedRelease, user: Identifier) -> list[tuple[object, floa
 
 
 def test_lists_over_live_edges_are_those_of_a_release_that_is_built_with_them(folder: Path) -> None:
+    """Long: the release with the edges is a second build."""
     recommender = Recommender(folder)
     base = recommender.release
     recommender.record(drawn_events(base, random.Random(7)))

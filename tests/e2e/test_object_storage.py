@@ -23,6 +23,7 @@ from servers import Running
 
 from nextedge import Recommender
 from nextedge.build.cache.fingerprint import fingerprint
+from nextedge.data.erased_users import ErasedUsers
 from nextedge.engines.duckdb import objects
 from nextedge.engines.duckdb.engine import LocalEngine
 from nextedge.engines.duckdb.readers import read_location
@@ -269,7 +270,7 @@ def test_the_forgotten_are_in_no_object_and_in_no_later_build(tenant: Tenant) ->
 
     other = tenant.on("b")  # another process there
     release = other.build()
-    assert FORGOTTEN in other.forgotten
+    assert FORGOTTEN in ErasedUsers(other.config.state_path)
     assert _objects_naming(tenant, FORGOTTEN) == []
     assert not _holding(tenant, "b")
     known = other.releases.get(release).path / "entities" / "users.arrow"

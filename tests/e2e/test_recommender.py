@@ -109,11 +109,11 @@ def test_unavailable_and_unsafe_items_never_show(tenant: Path) -> None:
             assert not {r.id for r in answer.recommendations} & hidden
 
 
-def test_events_take_effect_at_once(tenant: Path) -> None:
-    recommender = Recommender(tenant)
+def test_events_take_effect_at_once(own_tenant: Path) -> None:
+    recommender = Recommender(own_tenant)
     user = recommender.release.entities.users.identifiers([11])[0].as_py()
     first, second, third = (r.id for r in recommender.recommend(user, "people", 3).recommendations)
-    other = Recommender(tenant)  # another process would be such an object
+    other = Recommender(own_tenant)  # another process would be such an object
     other.recommend(user, "people", 3)
     assert (
         recommender.record(
@@ -139,8 +139,8 @@ def test_events_take_effect_at_once(tenant: Path) -> None:
         recommender.record({"type": "dismis", "user_id": user, "candidate_id": first})
 
 
-def test_opt_out_leaves_lists_and_reasons(tenant: Path) -> None:
-    recommender = Recommender(tenant)
+def test_opt_out_leaves_lists_and_reasons(own_tenant: Path) -> None:
+    recommender = Recommender(own_tenant)
     people = recommender.release.snapshot.connections
     hub = int(np.argmax(people.degree))
     gone = recommender.release.entities.users.identifiers([hub])[0].as_py()
@@ -186,8 +186,8 @@ def test_unknown_user_and_surface(tenant: Path) -> None:
     assert (done.returncode, "nobody" in done.stderr) == (2, True)
 
 
-def test_http_doors(tenant: Path) -> None:
-    recommender = Recommender(tenant)
+def test_http_doors(own_tenant: Path) -> None:
+    recommender = Recommender(own_tenant)
     user = recommender.release.entities.users.identifiers([20])[0].as_py()
     with TestClient(create_app(recommender, api_key="secret")) as client:
         assert client.get("/health/ready").json()["status"] == "ready"

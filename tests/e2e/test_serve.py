@@ -16,6 +16,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from shared_builds import quick_builds
 
 from nextedge import Recommender
 
@@ -41,6 +42,7 @@ def service(
 ) -> Iterator[Service]:
     directory = tmp_path_factory.mktemp("served") / "tenant"
     shutil.copytree(tenant, directory)
+    quick_builds(directory)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -126,8 +128,10 @@ def test_an_event_holds_in_every_worker(service: Service) -> None:
 
 
 def test_promotion_and_rollback_under_traffic_fail_no_request(service: Service) -> None:
+    """Long: a second release is built, while a server of two workers runs."""
     user, recommender = some_user(service, 40), Recommender(service.directory)
-    first = recommender.release.id
+    first, second = recommender.release.id, recommender.build(promote=False)
+    assert second != first
     seen: list[tuple[int, str]] = []
     stop = threading.Event()
 
@@ -141,8 +145,8 @@ def test_promotion_and_rollback_under_traffic_fail_no_request(service: Service) 
     for client in clients:
         client.start()
     try:
-        second = recommender.build()
-        assert second != first
+        served_everywhere(seen, first)
+        recommender.releases.promote(second)
         served_everywhere(seen, second)
         assert service.client.post("/v1/releases/rollback").json() == {"release": first}
         served_everywhere(seen, first)

@@ -17,8 +17,6 @@ from nextedge.models.model import Model, TrainingData, model_classes
 from nextedge.testing.models import planted
 from nextedge.types import CONNECTS, ENGAGES
 
-pytestmark = pytest.mark.xdist_group("spark")  # they share a JVM, which starts slowly
-
 pytest.importorskip("torch")
 
 AT_ONCE = 50

@@ -37,8 +37,6 @@ from nextedge.serving.caches.precomputed import open_candidates
 from nextedge.serving.messages import RecommendationRequest
 from nextedge.testing.blocks import Broken, Reads, Twice
 
-pytestmark = pytest.mark.xdist_group("spark")  # they share a JVM, which starts slowly
-
 WITHIN = 1e-6
 USUAL = ("manifest.json", "build.json")  # when it was made, and what that took
 
@@ -167,6 +165,7 @@ def blocks(number: int) -> Iterator[pa.Table]:
 def test_everybody_is_recommended_the_same(
     local: Release, engine: SparkEngine, tmp_path: Path
 ) -> None:
+    """Long: Spark starts, and a release is built."""
     recommender = Recommender(local.path.parents[2])
     question = RecommendationRequest("people", 5)
     write_all(recommender, question, tmp_path / "local.parquet", quiet)

@@ -24,8 +24,6 @@ from nextedge.graph.wedge_blocks import cut_queries, two_hop_result, write_block
 from nextedge.graph.wedge_join import COLUMNS, WedgeJoin, query_wedges, two_hop_table, wedge_sides
 from nextedge.testing.oracles import two_hop_candidates, two_hop_scores
 
-pytestmark = pytest.mark.xdist_group("spark")  # they share a JVM, which starts slowly
-
 NODES = 16
 Rows = tuple[Any, Any]
 edge_lists = st.lists(

@@ -303,6 +303,13 @@ def test_workers_grow_with_the_requests_and_with_haste(shipped: Coefficients) ->
     assert workers(qps=100, events_per_second=1e9) == math.inf
 
 
+def test_surfaces_share_the_requests(shipped: Coefficients) -> None:
+    wanted = workload(users=1e4, items=1e3, history=20, traffic={"qps": 100})
+    loads = make_plan(wanted, shipped).online
+    assert len(loads) == 2
+    assert sum(load.qps for load in loads) == pytest.approx(100)
+
+
 def test_kept_features_take_more_room_and_less_time(shipped: Coefficients) -> None:
     plain, kept = workload(), workload(keep_features=True)
     first, second = (stores_gib(each, shipped) for each in (plain, kept))
