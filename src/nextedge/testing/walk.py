@@ -53,5 +53,6 @@ class Walk:
             return
         code = frame.f_code
         # Bodies of modules and classes run when they are imported, whoever asks for them.
-        if code.co_filename.startswith(_PREFIX) and code.co_flags & inspect.CO_OPTIMIZED:
+        ours = code.co_filename.startswith(_PREFIX) and code.co_filename != __file__
+        if ours and code.co_flags & inspect.CO_OPTIMIZED:
             self._files.setdefault(code.co_filename[len(_PREFIX) :])
