@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nextedge.data.erased_users import ErasedUsers
 from nextedge.events.event import Event, parse_event
 from nextedge.events.logs.sqlite.log import LocalLog
 from nextedge.events.schemas import EVENTS
@@ -275,6 +276,28 @@ def test_a_purge_makes_checkpoints_worthless(log: LocalLog) -> None:
     assert found.folded == 7
     checkpoints.write(found)
     assert len(checkpoints.paths()) == 1  # the one of before may hold who was forgotten
+
+
+def test_who_is_erased_stays_hidden_in_processes_that_serve_an_older_release(log: LocalLog) -> None:
+    """Until they load the release without the person: the opt-out and the blocks are gone then."""
+    checkpoints = Checkpoints(log.path.parent / "overlay")
+    log.append(
+        [
+            Event(type="opt_out", user_id="hidden"),
+            Event(type="block", user_id="erased", candidate_id="other"),
+            Event(type="connect", user_id="known", candidate_id="other"),
+        ]
+    )
+    serving = overlay(log, checkpoints)
+    ErasedUsers(log.path.parent).add("erased")
+    log.purge([position for position, event in log.read() if event.user_id != "known"])
+    serving.catch_up()
+    assert serving.absent == {"hidden", "erased"}
+    assert serving.query_ids(["erased"]) == [""]
+    log.append([Event(type="opt_in", user_id="hidden")])
+    serving.catch_up()
+    assert serving.absent == {"erased"}
+    assert not overlay(log, checkpoints).absent  # a process that starts has the new release
 
 
 def test_two_are_kept_and_one_writes_at_a_time(log: LocalLog) -> None:

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from nextedge.data.erased_users import ErasedUsers
 from nextedge.errors import LiveStateError
 from nextedge.events.event import Event
 from nextedge.events.logs.log import LiveLog
@@ -81,11 +82,23 @@ class Overlay(FoldedLog):
 
         fresh = (self.checkpoints and self.checkpoints.load(empty)) or empty()
         fresh.replay()
+        self._keep_hidden(fresh)
         epoch = max(self._epoch, fresh._epoch) + 1
         gone = max(self.gone_version, fresh.gone_version) + 1
         kept = {"log", "_lock", "_seen"}
         self.__dict__.update({n: v for n, v in vars(fresh).items() if n not in kept})
         self._epoch, self.gone_version = epoch, gone
+
+    def _keep_hidden(self, fresh: Overlay) -> None:
+        """Hide users whom the new state has lost and this one hid, and erased ones.
+
+        A release with an erased user is served until the one without them is loaded. By then
+        their opt-out and their blocks have left the log.
+        """
+        lost = (self.absent | self._versions.keys()) - fresh._versions.keys()
+        erased = ErasedUsers(self.checkpoints.directory.parent) if self.checkpoints else ()
+        fresh.departed |= {user for user in lost if user in self.departed or user in erased}
+        fresh.opted_out |= {user for user in lost if user in self.opted_out}
 
     def emptied(self) -> Overlay:
         """An overlay of the same log that has folded nothing."""
