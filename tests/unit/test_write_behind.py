@@ -72,3 +72,27 @@ def test_a_batch_that_fails_stops_no_later_one(caplog: pytest.LogCaptureFixture)
     queue.close()
     assert written == [1, 2]
     assert "rows: 1 rows were not written" in caplog.text
+
+
+def test_rows_that_arrive_during_a_write_wait_for_the_next_look(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A thread that wrote them at once would never leave the interpreter to the requests."""
+    batches: list[list[int]] = []
+
+    def write(rows: list[int]) -> None:
+        batches.append(rows)
+        queue._rows.append(rows[-1] + 1)  # a request goes on while the batch is written
+
+    class ThreeLooks:
+        left = 3
+
+        def wait(self, seconds: float) -> bool:
+            self.left -= 1
+            return self.left < 0
+
+    queue = WriteBehind("rows", write, limit=100)
+    queue._rows.append(0)
+    monkeypatch.setattr(queue, "_closing", ThreeLooks())
+    queue._run()
+    assert batches == [[0], [1], [2]]

@@ -75,18 +75,21 @@ class WriteBehind(Generic[Row]):
 
     def _run(self) -> None:
         # The thread looks every 50 ms. Waking it for each row would take the interpreter from the
-        # requests, as a shorter pause between two batches would.
+        # requests. So would rows that arrive meanwhile: they wait for the next look.
         while not self._closing.wait(_SECONDS):
-            self.flush()
+            waiting = len(self._rows)
+            while waiting > 0 and (written := self._write_batch()):
+                waiting -= written
 
-    def _write_batch(self) -> bool:
+    def _write_batch(self) -> int:
+        """Write one batch; returns its number of rows."""
         with self.writing:
             size = len(self._rows) if self._batch is None else min(self._batch, len(self._rows))
             rows = [self._rows.popleft() for _ in range(size)]
             if not rows:
-                return False
+                return 0
             try:
                 self._write(rows)
             except Exception:  # a thread that ends would leave every later row unwritten
                 _log.exception("%s: %d rows were not written", self.name, len(rows))
-            return True
+            return len(rows)
