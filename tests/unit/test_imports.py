@@ -24,7 +24,7 @@ ENGINE = {"numba", "numpy", "pyarrow", "scipy"}
 SERVER = {*ENGINE, "fastapi"}
 
 # Command = what it may load, and arguments of a short run; None where it is too long for a unit
-# test (test_faults and test_server run those). A new command is added here.
+# test: what it may load is then only declared. A new command is added here.
 COMMANDS: dict[str, tuple[set[str], list[str] | None]] = {
     "demo": ({*ENGINE, "duckdb", "ibis", "lightgbm", "pandas", "rich", "sklearn"}, None),
     "init": (set(), ["new"]),
