@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 
 from nextedge import Recommender
 from nextedge.api.app import create_app
-from nextedge.serving.release.live_edges import live_edges
+from nextedge.events.projections.live_edges import LiveEdges
 
 VICTIM = person(86)
 ATTACKERS = [person(place) for place in (110, 111, 112, 114)]
@@ -84,7 +84,7 @@ def observe(folder: Path) -> Observed:
     def record(client: TestClient, events: list[tuple[str, int, int]]) -> None:
         """Record, and wait until lists are made of the edges of now."""
         told(client, events)
-        edges = live_edges(recommender.overlay)
+        edges = recommender.overlay.projection(LiveEdges)
         recommender.overlay.catch_up()
         while recommender.release.live_as_of != (edges, edges.changes):
             time.sleep(0.01)

@@ -93,7 +93,7 @@ class ResponseCache:
         narrowed = len(overlay.narrowed)
         if narrowed != live.narrowed:
             since = live.narrowed, response.kind, response.query, response.positions
-            if release.touched.touches(overlay, *since):
+            if release.invalidation.invalidates(overlay, *since):
                 return False
             fresh = replace(response, live=replace(live, narrowed=narrowed))
             self._responses.put(key, replace(cached, response=fresh))

@@ -1,7 +1,7 @@
-"""Which release answers which user: the promoted one, and a canary for a share of the users.
+"""The active releases: the promoted one, and a canary for a share of the users.
 
-A server follows promotions by a thread of low priority. The thread loads the new release, warms it
-up, and swaps it in: requests under way end on the release they began with, and none waits.
+A server follows promotions by a thread of low priority, which loads the new release, warms it up
+and swaps it in. A request ends on the release with which it began, and none waits.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from nextedge.serving.request import answer
 from nextedge.types import Identifier
 
 _log = logging.getLogger("nextedge")
-_SECONDS = 0.1
+_LOOK_SECONDS = 0.1
 _NICE = 10
-_RESTING = 4
-"""Pause after a renewal of the live edges, as a multiple of the time that it took."""
-_REST = 20
-"""Looks after a swap until the last request on the old release has ended, almost certainly."""
+_PAUSE_SHARE = 4
+"""Pause after a merge of live edges, as a multiple of its time."""
+_LOOKS_BEFORE_COLLECTION = 20
+"""By then the last request on the old release has almost certainly ended."""
 Stamp = tuple[str | None, int, Trial | None, int]
 
 
 @dataclass(frozen=True)
 class Active:
-    """The active releases as of one look at the repository."""
+    """The active releases at one look at the repository."""
 
     stamp: Stamp
     release: LoadedRelease
@@ -57,7 +57,7 @@ class Active:
 
 
 class ActiveReleases:
-    """The active releases of one tenant; each use looks at the repository first."""
+    """The active releases of one tenant; each access looks at the repository first."""
 
     def __init__(self, loader: ReleaseLoader) -> None:
         self.loader = loader
@@ -71,28 +71,28 @@ class ActiveReleases:
         """The promoted release.
 
         Raises:
-            NoReleaseError: nothing was promoted yet.
-            ReleaseError: no promoted release can be used.
+            NoReleaseError: no release was promoted yet.
+            ReleaseError: the promoted release cannot be loaded.
         """
         return self.now().release
 
     @property
     def stamp(self) -> object:
-        """Differs whenever other releases are active."""
+        """A value that changes with the active releases."""
         try:
             return self.now().stamp
         except NextEdgeError:
             return None
 
     def now_or_none(self) -> Active | None:
-        """The active releases; None where none can be used."""
+        """The active releases; None if none can be loaded."""
         try:
             return self.now()
         except NextEdgeError:
             return None
 
     def of_users(self, user_ids: Sequence[Identifier]) -> list[tuple[LoadedRelease, str | None]]:
-        """The release and the arm of the trial of each user, by one look."""
+        """The release and the arm of the trial of each user, of one look."""
         active = self.now()
         return [active.of_user(user_id) for user_id in user_ids]
 
@@ -107,29 +107,27 @@ class ActiveReleases:
             active = self._active
             assert active is not None
             release, canary = active.release, active.canary
-            fresh = (
-                self._over_live_edges(release),
-                None if canary is None else self._over_live_edges(canary),
-            )
-            if fresh != (release, canary):
-                self._active = active = replace(active, release=fresh[0], canary=fresh[1])
+            live = self._over_live_edges(release)
+            live_canary = None if canary is None else self._over_live_edges(canary)
+            if (live, live_canary) != (release, canary):
+                self._active = active = replace(active, release=live, canary=live_canary)
         return active
 
     def refresh(self) -> bool:
-        """Load the promoted release and the canary where others are; whether it loaded any."""
+        """Load the promoted release and the canary if they changed; returns whether they did."""
         stamp = self._stamp()
         if self._is_known(stamp):
             return False
         with self._loading:
             if self._is_known(stamp):
                 return False
-            self._refused = stamp
+            self._refused = stamp  # stays after a failure: the next look does not load it again
             self._active = self._loaded(stamp, self._active)
             self._refused = None
         return True
 
     def stop(self) -> None:
-        """End what follows promotions: nothing here."""
+        """Stop following promotions."""
 
     def _is_known(self, stamp: Stamp) -> bool:
         active = self._active
@@ -154,7 +152,7 @@ class ActiveReleases:
             return Active(stamp, release)
 
     def _stamp(self) -> Stamp:
-        """Differs whenever other releases are to be active, or their files were replaced."""
+        """The ids of the releases to serve, with the versions of their files."""
         repository = self.loader.repository
         current, trial = repository.current_id(), self._trial()
         versions = [
@@ -163,10 +161,9 @@ class ActiveReleases:
         return current, versions[0], trial, versions[1]
 
     def _trial(self) -> Trial | None:
-        """The trial; None where its file cannot be read, which must not stop the service."""
         try:
             trial = self.loader.repository.trial()
-        except ReleaseError as error:
+        except ReleaseError as error:  # a damaged trial file must not stop the service
             if not self._trial_fault_logged:
                 _log.warning("no trial: %s", error)
             self._trial_fault_logged = True
@@ -176,12 +173,12 @@ class ActiveReleases:
 
 
 class WatchedReleases(ActiveReleases):
-    """Active releases that a background thread keeps up to date; a request never looks itself.
+    """Active releases that a background thread updates; a request never looks itself.
 
     Args:
         before: active releases that are loaded already.
         cache: of ranked lists; a swap clears it.
-        published: candidates that it finds anew where live edges change them; None = none.
+        published: precomputed candidates, which it refreshes where live edges change them.
     """
 
     def __init__(
@@ -203,7 +200,7 @@ class WatchedReleases(ActiveReleases):
         self._thread.start()
 
     def now(self) -> Active:
-        """The active releases, as the thread left them."""
+        """The active releases that the thread loaded last."""
         return super().now() if self._active is None else self._active
 
     def stop(self) -> None:
@@ -212,10 +209,10 @@ class WatchedReleases(ActiveReleases):
         self._thread.join()
 
     def refresh(self) -> bool:
-        """Load the promoted release and the canary where others are; whether it loaded any."""
+        """Load the promoted release and the canary if they changed; returns whether they did."""
         swapped = super().refresh()
         if swapped and self._cache is not None:
-            self._cache.clear()  # no other release reads its lists
+            self._cache.clear()  # the keys name the release: nothing reads the old lists
         return swapped
 
     def _load(self, release_id: str | None) -> LoadedRelease:
@@ -233,24 +230,24 @@ class WatchedReleases(ActiveReleases):
         return live
 
     def _renew_in_turn(self) -> None:
-        """Renew, at most so often that requests keep nearly all of a core."""
+        # pauses leave requests nearly all of a core
         began = time.monotonic()
         if self._active is None or began < self._renew_at:
             return
         self.renew()
         took = time.monotonic() - began
-        self._renew_at = began + took + _RESTING * took
+        self._renew_at = began + took + _PAUSE_SHARE * took
 
     def _follow(self) -> None:
         with contextlib.suppress(OSError, AttributeError):  # where threads have no priority
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
-        active, rest = self._active, 0
-        while not self._stopping.wait(_SECONDS):
+        active, looks = self._active, 0
+        while not self._stopping.wait(_LOOK_SECONDS):
             if self._active is not active:
-                active, rest = self._active, _REST
-            rest -= 1
-            if rest == 0:
-                gc.collect()  # the old release holds itself in cycles, and much memory
+                active, looks = self._active, _LOOKS_BEFORE_COLLECTION
+            looks -= 1
+            if looks == 0:
+                gc.collect()  # the old release is in reference cycles, and large
             try:
                 self.refresh()
                 self._renew_in_turn()
@@ -261,9 +258,7 @@ class WatchedReleases(ActiveReleases):
 
 
 def warm_up(release: LoadedRelease, loader: ReleaseLoader) -> None:
-    """Answer a known user and an unknown one, so that no request pays for what is derived from the
-    release, or compiled, at first use.
-    """
+    """Answer a known and an unknown user, so that no request waits for what first use computes."""
     degree = release.snapshot.connections.degree + release.snapshot.engagements.degree
     if not len(degree):
         return
@@ -272,7 +267,7 @@ def warm_up(release: LoadedRelease, loader: ReleaseLoader) -> None:
     for name, surface in release.surfaces.items():
         for user in (busiest, "a stranger"):
             answer(release, overlay, [user], RecommendationRequest(name))
-        surface.pace.expected_ms.clear()  # times that include compiling
+        surface.pace.expected_ms.clear()  # these times include compilation
         answer(release, overlay, [busiest], RecommendationRequest(name))
 
 

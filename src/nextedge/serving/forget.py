@@ -1,8 +1,4 @@
-"""Forgetting a person: out of the state folder, every byte, and out of every later build.
-
-The order lets a run be stopped anywhere: first the hash that keeps builds from reading the
-person again, then what is served, and only then the events that held their blocks.
-"""
+"""Erasure of a user: from all files of the state folder, and from every later build."""
 
 from __future__ import annotations
 
@@ -24,12 +20,12 @@ from nextedge.types import Identifier
 
 @dataclass(frozen=True)
 class Erased:
-    """What a run of ``forget`` changed: nothing, where the person was not known.
+    """The number of changes of one ``forget``; zeros for an unknown user.
 
     Attributes:
-        releases: written anew without the person.
-        events: taken out of the event log.
-        requests: taken out of the request log, or left with an empty place.
+        releases: rewritten without the user.
+        events: deleted from the event log.
+        requests: deleted from the request log, or left without the user as a candidate.
     """
 
     releases: int
@@ -37,44 +33,45 @@ class Erased:
     requests: int
 
     def to_json(self) -> dict[str, int]:
-        """Plain values."""
+        """The fields as JSON values."""
         return asdict(self)
 
 
 def forget(
     state: Path, releases: Releases, log: LiveLog, requests: RequestLog, user_id: Identifier
 ) -> Erased:
-    """Forget a person. Stopped in the middle, it is run again to its end.
+    """Erase a user; after an interruption, run it again.
 
     Raises:
-        BuildLockedError: a build is running, which would write them anew.
-        StorageError: the disk refuses, or another process did not let go of a file in time.
+        BuildLockedError: a build is running, which would write the user's data again.
+        StorageError: a file cannot be written, or another process locks it for too long.
     """
+    # The order allows an interruption anywhere: first no build reads the user again, then no release
+    # shows them, and only then their events go, which have their blocks.
     with releases.building(), writing(state):
         ErasedUsers(state).add(user_id)
         releases.announce_forgotten()
         erased = erase_from_releases(releases, user_id)
         releases.clear_work()
-        for told in (state / "training").glob("*.json"):
-            if str(user_id) in told.read_text():
-                told.unlink()
-        doomed = [position for position, event in log.read() if _names(event, str(user_id))]
-        log.purge(doomed)
+        for report in (state / "training").glob("*.json"):
+            if str(user_id) in report.read_text():  # a build's error may quote an id
+                report.unlink()
+        positions = [position for position, event in log.read() if _names(event, str(user_id))]
+        log.purge(positions)
         checkpoints = Checkpoints(state / OVERLAY)
         with checkpoints.lock():  # one that is being written may have been folded before the purge
             checkpoints.drop()
-        return Erased(erased, len(doomed), requests.forget())
+        return Erased(erased, len(positions), requests.forget())
 
 
 def _names(event: Event, user: str) -> bool:
-    """Whether an event holds the id anywhere but as that of an item."""
-    fields = event.model_dump(exclude={"item_id", "timestamp", "type"})
-    return _holds(fields, user)
+    """Whether an event has the id in any field but that of its item."""
+    return _contains(event.model_dump(exclude={"item_id", "timestamp", "type"}), user)
 
 
-def _holds(value: Any, user: str) -> bool:
+def _contains(value: Any, user: str) -> bool:
     if isinstance(value, Mapping):
-        return any(_holds(part, user) for part in value.values())
+        return any(_contains(part, user) for part in value.values())
     if isinstance(value, list | tuple):
-        return any(_holds(part, user) for part in value)
+        return any(_contains(part, user) for part in value)
     return str(value) == user

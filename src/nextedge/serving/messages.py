@@ -1,4 +1,4 @@
-"""What is asked and what is answered, as callers see both."""
+"""The request and the response of recommendations, as callers of Python have them."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ _NONE = np.zeros(0, np.int32)
 
 @dataclass(frozen=True)
 class RecommendationRequest:
-    """What is asked: for whom, on which surface, how many, in which context."""
+    """The surface of a list, its length, context, exclusions and filters."""
 
     surface: str
     k: int | None = None
     context: Mapping[str, str] = field(default_factory=dict)
     exclude: Sequence[Identifier] = ()
     filters: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
-    """Column of the candidates = the value, or the values, that they must have."""
+    """Column of the candidates = the value, or one of the values, that they have."""
     cursor: str | None = None
-    """Of the page before, to go on from there."""
+    """``next_cursor`` of the previous page."""
     deadline_ms: float | None = None
-    """What would not be done by then is left out; None waits for everything."""
+    """Stages that would end later are left out; None runs all."""
     explain: bool = False
     allow_seen: bool | None = None
-    """Also existing edges; None leaves it to the policy."""
+    """Whether existing edges are recommended too; None = as the policy says."""
 
 
 @dataclass(frozen=True)
@@ -43,19 +43,19 @@ class Recommendation:
     sources: tuple[str, ...]
     display: str
     propensity: float = 1.0
-    """Chance with which it is at its place: 1 but for what was drawn to explore."""
+    """Probability of this candidate at this rank; below 1 for explored candidates."""
     promoted: bool = False
     contributions: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class LiveVersion:
-    """The events that a list was computed with.
+    """The version of live state that a list was computed with.
 
     Attributes:
         user: ``Overlay.version`` of the query user.
-        impressions: whether impressions count in it, as the policy leaves out recent ones.
-        narrowed: events so far that hide a user or an item from others.
+        impressions: whether the version counts impressions, as the policy hides recent ones.
+        narrowed: number of events so far that hide a user or an item from others.
         release: ``LoadedRelease.token`` of the release that answered.
     """
 
@@ -67,7 +67,7 @@ class LiveVersion:
 
 @dataclass(frozen=True)
 class RecommendationResponse:
-    """The recommendations of one user, and how they came to be."""
+    """The recommendations of one user, with their release, latency and degradations."""
 
     user_id: Identifier
     surface: str
@@ -79,19 +79,19 @@ class RecommendationResponse:
     latency_ms: float
     degraded: tuple[str, ...] = ()
     cached: bool = False
-    """Whether the ranking, though not what is left out of it, was kept from an earlier request."""
+    """Whether the ranked list comes from the cache; the policy runs at every request."""
     next_cursor: str | None = None
-    """What to ask with for the next page; None where there is none."""
+    """The ``cursor`` of the next page; None after the last one."""
     stages: Mapping[str, float] = field(default_factory=dict)
     """Milliseconds of each stage, for the whole batch."""
     experiment: str | None = None
     """Name and arm of the trial that the user is in."""
     query: int = UNKNOWN
     positions: IndexArray = field(default_factory=lambda: _NONE)
-    """Of the user, and of the recommended, in the release."""
+    """Positions of the user, and of the recommendations, in the release."""
     edition: int = 0
-    """Of the user's lists: of the live edges in the release's graphs."""
+    """``LoadedRelease.edition`` of the user."""
     cold_start: bool = False
-    """Whether the user has no edge in the release, and live state may change the list any time."""
+    """Whether the user has no edge in the release, so that live state may change the list any time."""
     live: LiveVersion | None = field(default=None, repr=False, compare=False)
-    """None where live state could not be read."""
+    """None if live state cannot be read."""

@@ -32,36 +32,36 @@ _NONE = np.zeros(0, np.int32)
 
 @dataclass(frozen=True)
 class LiveEvidence:
-    """Live state by the positions of a release, as reasons ask for it."""
+    """Live state in the positions of a release, for reasons."""
 
     release: LoadedRelease
     overlay: Overlay
 
     def witnesses(self, query: int, others: IndexArray) -> IndexArray:
-        """Those of others (ascending) who are not gone, and with whom the query's link still holds."""
+        """The others (ascending) that are not gone, and whose link with the query still exists."""
         out = np.union1d(self.release.gone(self.overlay, "people"), self.severed(query))
         return others[~np.isin(others, out)] if len(out) else others
 
     def severed(self, candidate: int) -> IndexArray:
-        """Whom a candidate blocked or is blocked by, left, or is connected to in secret."""
+        """Positions that a candidate blocked, is blocked by, left, or has a hidden connection to."""
         ids = self.release.entities.users
         name = ids.identifier(candidate)
         names = self.overlay.severed(name) if name is not None else None
         if not names:
             return _NONE
-        places = ids.positions(sorted(names))
-        return places[places >= 0]
+        positions = ids.positions(sorted(names))
+        return positions[positions >= 0]
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A batch of requests as the pipeline reads it, and what live state hides from each query.
+    """A batch of requests as the pipeline reads it, with the candidates that live state hides.
 
     Attributes:
         policy: the rules in the request's context.
-        versions: of each query, the events that live state has folded.
-        hidden: for the row of a query in the batch, positions that its list must not have.
-        recently_shown: the part of them that recent impressions hide, as the policy says.
+        versions: live state's version of each query.
+        hidden: by row of the batch, positions that the list of this query must not have.
+        recently_shown: by row of the batch, the hidden positions of recent impressions.
     """
 
     requests: Requests
@@ -90,8 +90,8 @@ def prepare(
     policy = surface.policy_in(name)
     kind, days = surface.settings.kind, policy.settings.recently_shown_days
     overlay.catch_up()
-    # read before the state: a version that is too old makes a cached response end too soon, one
-    # that is too new would let it hide an event
+    # read before the state: a version that is too old ends a cached response too soon, one that is
+    # too new would hide an event from it
     narrowed = len(overlay.narrowed)
     versions = tuple(
         LiveVersion(overlay.version(user, shown=days > 0), days > 0, narrowed, release.token)
@@ -103,8 +103,8 @@ def prepare(
     ids = release.entities.users if kind == "people" else release.entities.items
 
     def positions(names: set[str]) -> IndexArray:
-        places = ids.positions(sorted(names)) if names else _NONE
-        return np.unique(places[places >= 0])
+        known = ids.positions(sorted(names)) if names else _NONE
+        return np.unique(known[known >= 0])
 
     gone = release.gone(overlay, kind)
 
@@ -117,9 +117,9 @@ def prepare(
 
     @cache
     def hidden(row: int) -> IndexArray:
-        own = positions(overlay.hidden_from(kind, user_ids[row]))
-        found = np.union1d(own, gone) if len(gone) else own
-        return np.union1d(found, recently_shown(row)) if days else found
+        hides = positions(overlay.hidden_from(kind, user_ids[row]))
+        hides = np.union1d(hides, gone) if len(gone) else hides
+        return np.union1d(hides, recently_shown(row)) if days else hides
 
     return Prepared(requests, policy, versions, hidden, recently_shown)
 
@@ -143,22 +143,22 @@ def _requests(
         exclude = np.arange(count + 1, dtype=np.int64) * len(left_out), np.tile(left_out, count)
     live = release.live.counters(overlay) if surface.line.features.live else None
     requests = Requests(query, now, k, question.context, exclude, filters, live)
-    eligible(surface.line.scope, requests)  # a filter that cannot be read is refused before work
+    eligible(surface.line.scope, requests)  # refuses a filter that cannot be read, before the work
     return requests
 
 
 def _filters(policy: Policy, question: RecommendationRequest) -> tuple[Filter, ...]:
-    given = {
+    filters = {
         column: (values,) if isinstance(values, str) else tuple(map(str, values))
         for column, values in question.filters.items()
     }
-    for column, values in given.items():
+    for column, values in filters.items():
         if len(values) > MOST_FILTER_VALUES:
             raise InputError(f"filter {column!r}: at most {MOST_FILTER_VALUES} values")
-    if len(given) > MOST_FILTERS:
-        raise InputError(f"{len(given)} filters: expected at most {MOST_FILTERS}")
-    wanted = tuple(Filter(column, values) for column, values in sorted(given.items()))
-    return wanted + policy.filters(question.context)
+    if len(filters) > MOST_FILTERS:
+        raise InputError(f"{len(filters)} filters: expected at most {MOST_FILTERS}")
+    requested = tuple(Filter(column, values) for column, values in sorted(filters.items()))
+    return requested + policy.filters(question.context)
 
 
 def _left_out(
@@ -167,10 +167,10 @@ def _left_out(
     user_ids: Sequence[Identifier],
     question: RecommendationRequest,
 ) -> IndexArray:
-    """Positions that the caller names, and those of the pages before; ascending.
+    """Positions that the caller excludes, and those of the previous pages; ascending.
 
     Raises:
-        InputError: too many are named, or the cursor cannot be read.
+        InputError: too many exclusions, or the cursor cannot be read.
     """
     if len(question.exclude) > MOST_SHOWN:
         raise InputError(
@@ -179,12 +179,11 @@ def _left_out(
         )
     table = surface.candidate_table
     ids = release.entities.users if table == "users" else release.entities.items
-    places = ids.positions(list(question.exclude)) if question.exclude else np.zeros(0, np.int32)
+    positions = ids.positions(list(question.exclude)) if question.exclude else _NONE
     if question.cursor is not None:
         if len(user_ids) != 1:
             raise InputError("cursor: it goes with one user")
         cursor = Cursor.decode(question.cursor, user_ids[0], surface.name)
-        places = np.concatenate(
-            (places, release.positions_from(cursor.release, table, cursor.shown))
-        )
-    return np.unique(places[places >= 0]).astype(np.int32)
+        earlier = release.positions_from(cursor.release, table, cursor.shown)
+        positions = np.concatenate((positions, earlier))
+    return np.unique(positions[positions >= 0]).astype(np.int32)

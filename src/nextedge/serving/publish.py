@@ -1,4 +1,4 @@
-"""Precomputed candidates: found ahead for every user, and found anew where live edges change them."""
+"""Precomputed candidates: computed for all users ahead, and again where live edges change them."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ def publish(
     in_use: Collection[str] = (),
     progress: Progress = quiet,
 ) -> int:
-    """Store the candidates of users; returns the number of lists that are in the store.
+    """Store the candidates of users; returns the number of lists in the store.
 
-    It skips users whose candidates are stored, so a run that was stopped goes on where it was. At
-    the end it deletes the values of releases that are neither this one nor in use.
+    It skips stored lists, so an interrupted run resumes. At the end it deletes the lists of other
+    releases that are not in use.
 
     Args:
-        most: users at most, the latest active first; None = all.
-        part: only the users of this part of all; None = all.
-        in_use: ids of other releases whose values stay.
+        most: at most so many users, the latest active first; None = all.
+        part: only the users of this part; None = all.
+        in_use: ids of other releases whose lists stay.
 
     Raises:
-        StoreError: the store is not reached, or is full.
-        ShardError: a process that holds a part of the indexes does not answer.
+        StoreError: the store does not answer, or is full.
+        ShardError: a process that serves a part of the indexes does not answer.
     """
     order = most_active(release, most)
     if part is not None:
@@ -99,7 +99,7 @@ def most_active(release: LoadedRelease, most: int | None) -> IndexArray:
 
 
 def derive(release: LoadedRelease) -> None:
-    """Compute what a release derives from its edges, so that no request waits for it."""
+    """Compute the arrays that a release derives from its edges, so that no request waits for them."""
     snapshot = release.snapshot
     busiest = int((snapshot.connections.degree + snapshot.engagements.degree).argmax())
     for surface in release.surfaces.values():
@@ -109,7 +109,7 @@ def derive(release: LoadedRelease) -> None:
 def refresh_lists(
     before: LoadedRelease, live: LoadedRelease, published: PublishedCandidates, most: int
 ) -> None:
-    """Let the store find stored candidates anew, where the latest edges change a user's lists.
+    """Refresh the stored candidates of the users whose lists the latest edges affect.
 
     Args:
         most: users beside those at the ends of edges.
@@ -121,7 +121,7 @@ def refresh_lists(
                 before.list_name(name, position),
                 partial(_retrieve, surface, position, live.edges),
             )
-            for position in live.newly_touched(before, most).tolist()
+            for position in live.changed_users(before, most).tolist()
             for name, surface in live.surfaces.items()
         ]
     )

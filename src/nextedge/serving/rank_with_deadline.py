@@ -1,8 +1,7 @@
-"""Ranked candidates of a request, as far as its deadline allows.
+"""Ranked candidates of a request, within its deadline.
 
-A stage cannot be stopped once it runs, so each starts only if its latest times fit into the rest
-of the deadline. A request thus overruns its deadline by no more than what one stage takes longer
-than usual.
+A stage cannot be stopped once it runs. So each starts only if its recent latency fits into the rest
+of the deadline, and a request overruns it by no more than one stage takes longer than usual.
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ from nextedge.serving.release.loaded import LoadedRelease, LoadedSurface, StageL
 from nextedge.types import ROUGH, UNKNOWN, Candidates, FloatArray, Requests, Waiting, rank_column
 
 ROW = "row"
-KEPT = 200
-"""Rows of a ranked list that a cache keeps."""
+CACHED_ROWS = 200
+"""Rows of a cached ranked list."""
 _AFTER_SOURCES = ("features", "ranking", "policy", "reasons")
 _AFTER_FEATURES = _AFTER_SOURCES[1:]
 _WAITED_SHARE = 0.5
@@ -34,11 +33,11 @@ _log = logging.getLogger("nextedge")
 
 @dataclass(frozen=True)
 class Deadline:
-    """When an answer is due.
+    """The time by which a response is due.
 
     Attributes:
-        at: in seconds of ``time.perf_counter``; None = never.
-        pace: of the surface.
+        at: seconds of ``time.perf_counter``; None = no deadline.
+        pace: expected latency of the surface's stages.
     """
 
     at: float | None
@@ -46,11 +45,11 @@ class Deadline:
 
     @classmethod
     def after(cls, started: float, milliseconds: float | None, pace: StageLatency) -> Deadline:
-        """So long after the start; None or 0: never."""
+        """The deadline ``milliseconds`` after the start; None or 0 = no deadline."""
         return cls(started + milliseconds / 1e3 if milliseconds else None, pace)
 
     def allows(self, stage: str, *, reserve: tuple[str, ...] = ()) -> bool:
-        """Whether a stage, and those for which time must be left, will probably be done by then."""
+        """Whether a stage, and then the reserved ones, are expected to end in time."""
         if self.at is None:
             return True
         stages = (stage, *reserve)
@@ -61,13 +60,10 @@ class Deadline:
         return False
 
     def wait_until(self, reserve: tuple[str, ...]) -> float:
-        """Until when other processes are waited for: half of the time that is to spare.
+        """Seconds of ``time.perf_counter`` until which to wait for other processes.
 
         Args:
-            reserve: stages for which time must be left.
-
-        Returns:
-            Seconds of ``time.perf_counter``.
+            reserve: stages that run afterwards.
         """
         now = time.perf_counter()
         if self.at is None:
@@ -81,18 +77,18 @@ NO_DEADLINE = Deadline(None, StageLatency())
 
 def cacheable(ranked: RankedList, sources: Iterable[str]) -> RankedList:
     """The head of a ranked list, with the columns that policy and reasons read."""
-    head = _slim(ranked.candidates, (SCORE,), sources).head(KEPT)
+    head = _slim(ranked.candidates, (SCORE,), sources).head(CACHED_ROWS)
     return RankedList(head, None, ranked.degraded)
 
 
-def _slim(found: Candidates, names: Iterable[str], sources: Iterable[str]) -> Candidates:
-    """Only the named columns, and the ranks of the sources: what policy and reasons read."""
-    kept = [name for name in (*names, *map(rank_column, sources)) if name in found.columns]
-    return replace(found, columns={name: found.columns[name] for name in kept})
+def _slim(candidates: Candidates, names: Iterable[str], sources: Iterable[str]) -> Candidates:
+    """The candidates with the named columns and the sources' ranks alone."""
+    columns, wanted = candidates.columns, (*names, *map(rank_column, sources))
+    return replace(candidates, columns={name: columns[name] for name in wanted if name in columns})
 
 
 class Watch:
-    """Tells where the time of a request goes, and teaches the surface's pace."""
+    """Measures the stages of a request, and updates the surface's expected latency."""
 
     def __init__(self, started: float, pace: StageLatency) -> None:
         self._last = started
@@ -100,7 +96,7 @@ class Watch:
         self.spent_ms: dict[str, float] = {}
 
     def __call__(self, stage: str) -> None:
-        """The stage that ends now took the time since the last."""
+        """Record the end of a stage, which began at the end of the previous one."""
         now = time.perf_counter()
         self.spent_ms[stage] = (now - self._last) * 1e3
         self._pace.took(stage, self.spent_ms[stage])
@@ -110,9 +106,9 @@ class Watch:
 def retrieved(
     surface: LoadedSurface, requests: Requests, deadline: Deadline
 ) -> tuple[Candidates, tuple[str, ...]]:
-    """Candidates of the sources that there is time for, and what was left out of them.
+    """Candidates of the sources that fit into the deadline, and the names of what was left out.
 
-    That is whole sources, and processes that hold parts of an index.
+    Whole sources may be left out, and processes that serve parts of an index.
     """
     late: list[str] = []
     waiting = Waiting(0.0)
@@ -123,16 +119,16 @@ def retrieved(
         if not deadline.allows(stage, reserve=_AFTER_SOURCES):
             late.append(f"late_{name}")
             return None
-        behind = names[names.index(stage) + 1 :]
-        waiting.until = deadline.wait_until((*behind, *_AFTER_SOURCES))
-        before, begun = len(waiting.left_out), time.perf_counter()
-        found = find()
-        if len(waiting.left_out) == before:  # else it waited for others
-            surface.pace.took(stage, (time.perf_counter() - begun) * 1e3)
-        return found
+        later = names[names.index(stage) + 1 :]
+        waiting.until = deadline.wait_until((*later, *_AFTER_SOURCES))
+        missing, began = len(waiting.left_out), time.perf_counter()
+        candidates = find()
+        if len(waiting.left_out) == missing:  # else the time is that of a wait for a process
+            surface.pace.took(stage, (time.perf_counter() - began) * 1e3)
+        return candidates
 
-    found = surface.line.retrieve(replace(requests, waiting=waiting), run)
-    return found, (*late, *sorted(waiting.left_out))
+    candidates = surface.line.retrieve(replace(requests, waiting=waiting), run)
+    return candidates, (*late, *sorted(waiting.left_out))
 
 
 def ranked_candidates(
@@ -145,14 +141,14 @@ def ranked_candidates(
     matrix: FloatArray | None = None,
     whole: bool = True,
 ) -> RankedList:
-    """Ranked candidates; when ranking fails or is late, the rough order and the word that it did.
+    """Ranked candidates; in rough order, and degraded, if ranking fails or is late.
 
     Args:
-        watch: told the name of each stage as it ends.
-        candidates: where they are at hand.
-        late: sources that were left out of them.
-        matrix: their features, where those are at hand.
-        whole: with every column, not only those that policy and reasons read.
+        watch: called with the name of each stage as it ends.
+        candidates: None retrieves them.
+        late: sources that were left out of the candidates.
+        matrix: features of the candidates; None computes them.
+        whole: keep all columns, not only those that policy and reasons read.
     """
     line = surface.line
     if candidates is None:
@@ -193,40 +189,39 @@ def computed(
     """Ranked candidates, from precomputed candidates where the store has them.
 
     Args:
-        whole: with every column, not only those that policy and reasons read.
+        whole: keep all columns, not only those that policy and reasons read.
 
     Returns:
-        the ranked list, and which live edges all of it follows from; None where candidates and
-        features follow from different ones.
+        The ranked list, and the id of the live edges that it was computed from; None if candidates
+        and features were computed from different ones.
     """
     known = len(requests) == 1 and requests.query[0] != UNKNOWN and not requests.filters
     if published is None or not known:
         return ranked_candidates(surface, requests, watch, deadline, whole=whole), release.edges
     name = release.list_name(surface.name, int(requests.query[0]))
-    kept = published.get(name)
-    if kept is not None:
-        found, matrix = kept.candidates, kept.matrix
+    cached = published.get(name)
+    if cached is not None:
+        candidates, matrix = cached.candidates, cached.matrix
         if matrix is not None and matrix.shape[1] != len(surface.line.features.names):
-            matrix = None
+            matrix = None  # computed with another set of features
         if matrix is not None:
-            matrix = surface.line.renewed(requests, found, matrix)
+            matrix = surface.line.renewed(requests, candidates, matrix)
         if matrix is None or whole:
-            found = with_standard_scores(found)
+            candidates = with_standard_scores(candidates)
         ranked = ranked_candidates(
-            surface, requests, watch, deadline, found, matrix=matrix, whole=whole
+            surface, requests, watch, deadline, candidates, matrix=matrix, whole=whole
         )
-        same = kept.edges == release.edges
+        edges = cached.edges if cached.edges == release.edges else None
         if published.features and matrix is None and ranked.matrix is not None:
-            published.put(
-                name, CachedCandidates(found, ranked.matrix, kept.edges if same else MIXED)
-            )
-        return ranked, kept.edges if same else None
-    found, late = retrieved(surface, requests, deadline)
-    ranked = ranked_candidates(surface, requests, watch, deadline, found, late, whole=whole)
-    if late:
+            entry = CachedCandidates(candidates, ranked.matrix, MIXED if edges is None else edges)
+            published.put(name, entry)
+        return ranked, edges
+    candidates, late = retrieved(surface, requests, deadline)
+    ranked = ranked_candidates(surface, requests, watch, deadline, candidates, late, whole=whole)
+    if late:  # the store gets the candidates of all sources, retrieved in the background
         find = partial(surface.line.retrieve, requests)
         published.refresh(name, lambda: CachedCandidates(find(), edges=release.edges))
         return ranked, release.edges
     matrix = ranked.matrix if published.features else None
-    published.put(name, CachedCandidates(found, matrix, release.edges))
+    published.put(name, CachedCandidates(candidates, matrix, release.edges))
     return ranked, release.edges

@@ -23,7 +23,14 @@ from nextedge.serving.contacts.address_books import Contacts
 from nextedge.serving.cursor import next_cursor
 from nextedge.serving.messages import Recommendation, RecommendationRequest, RecommendationResponse
 from nextedge.serving.prepare import LiveEvidence, Prepared, prepare
-from nextedge.serving.rank_with_deadline import KEPT, ROW, Deadline, Watch, cacheable, computed
+from nextedge.serving.rank_with_deadline import (
+    CACHED_ROWS,
+    ROW,
+    Deadline,
+    Watch,
+    cacheable,
+    computed,
+)
 from nextedge.serving.release.loaded import LoadedRelease, LoadedSurface
 from nextedge.types import (
     NO_RANK,
@@ -37,8 +44,8 @@ from nextedge.types import (
 
 _PROMOTED = Reason("promoted", "promoted")
 _NO_ROW = np.iinfo(np.int32).max
-_KEPT_PER_RESULT = 4
-"""A list is kept only where so many rows stand behind every result, for what may be left out."""
+_CACHED_PER_RESULT = 4
+"""Rows of a cached list for each result: the policy may leave rows out."""
 
 
 def answer(
@@ -51,13 +58,13 @@ def answer(
     published: PublishedCandidates | None = None,
     contacts: Contacts | None = None,
 ) -> list[RecommendationResponse]:
-    """Answer for many users at once; the same as asking for each alone.
+    """The recommendations of several users; a batch gives the same as single requests.
 
     Args:
-        log: where to keep what was shown.
-        cache: of ranked lists, for requests of one user; exclusions come after it.
-        published: candidates found before, for requests of one user.
-        contacts: address books, for those without an edge in the release.
+        log: the request log of the impressions; None logs nothing.
+        cache: of ranked lists, for requests of one user; exclusions apply after it.
+        published: precomputed candidates, for requests of one user.
+        contacts: address books, for users without an edge in the release.
 
     Raises:
         UnknownSurfaceError: the release has no such surface.
@@ -68,7 +75,7 @@ def answer(
     watch = Watch(started, surface.pace)
     try:
         prepared = prepare(release, surface, overlay, user_ids, question)
-    except LiveStateError:  # nothing is recommended that was not checked
+    except LiveStateError:  # an unreadable event may hide any candidate
         return _empty_answers(release, surface, user_ids, started)
     requests, whole = prepared.requests, question.explain
     seeds = _seeds(release, overlay, contacts, surface, user_ids, requests)
@@ -137,8 +144,8 @@ def _seeds(
 
 
 def _is_live(seeds: SeededBatch, row: int, contacts: Contacts | None) -> bool:
-    """Whether live state made a list, or may change it at any time."""
-    # an address book may bring candidates at any time
+    """Whether live state may change a list at any time."""
+    # another user may upload an address book that has this one
     books = contacts is not None and contacts.used
     return seeds.applies(row) and (books or seeds.live(row))
 
@@ -149,18 +156,18 @@ def _cache_key(
     prepared: Prepared,
     question: RecommendationRequest,
 ) -> Hashable | None:
-    """The cache key of a ranked list, or None where a cached list is not enough."""
+    """The cache key of a ranked list; None if a cached list is not enough."""
     requests = prepared.requests
-    # explanations need every column, exploration draws from every candidate
+    # explanations need all columns, exploration draws from all candidates
     if len(requests) != 1 or question.explain or prepared.policy.settings.exploration.slots:
         return None
     left_out = 0 if requests.exclude is None else len(requests.exclude[1])
-    if requests.k * _KEPT_PER_RESULT + left_out > KEPT:
+    if requests.k * _CACHED_PER_RESULT + left_out > CACHED_ROWS:
         return None
     query = int(requests.query[0])
     # events of other users move the features a little: the cache's lifetime bounds their age
-    own = 0 if requests.live is None else requests.live.version(query)
-    return release.id, surface.name, str(query), requests.filters, release.edition(query), own
+    version = 0 if requests.live is None else requests.live.version(query)
+    return release.id, surface.name, str(query), requests.filters, release.edition(query), version
 
 
 def _recommendations(
@@ -229,13 +236,15 @@ def _log_impressions(
     matrix: FloatArray | None,
     edges: str | None,
 ) -> None:
-    """Queue the impressions of a batch; features only of candidates that a source found."""
-    place = chosen.columns.get(ROW, np.full(len(chosen), _NO_ROW))
+    """Queue the impressions of a batch for the request log."""
+    row = chosen.columns.get(ROW, np.full(len(chosen), _NO_ROW))
     for answer, rows in zip(answers, chosen.rows(), strict=True):
-        found = np.flatnonzero(place[rows] != _NO_ROW)
+        # backfilled candidates have no features, as no source found them
+        ranks = np.flatnonzero(row[rows] != _NO_ROW)
         features = np.zeros((0, 0), np.float32)
         if matrix is not None:
-            features = matrix[place[rows][found]]
+            features = matrix[row[rows][ranks]]
+        shown = answer.recommendations
         log.append(
             LoggedRequest(
                 answer.recommendation_id,
@@ -245,12 +254,12 @@ def _log_impressions(
                 answer.user_id,
                 requests.k,
                 dict(question.context),
-                [each.id for each in answer.recommendations],
-                [each.score for each in answer.recommendations],
-                [each.propensity for each in answer.recommendations],
+                [item.id for item in shown],
+                [item.score for item in shown],
+                [item.propensity for item in shown],
                 list(answer.degraded),
                 fingerprint(features),
-                found.tolist() if matrix is not None else [],
+                ranks.tolist() if matrix is not None else [],
                 features if matrix is not None and log.keeps_features() else None,
                 edges,
             )
@@ -258,27 +267,25 @@ def _log_impressions(
 
 
 def _sources(surface: LoadedSurface, chosen: Candidates) -> list[tuple[str, ...]]:
-    """For each row the sources that found it, the one that ranked it best first."""
+    """The sources of each row, the one that ranked it best first."""
     names = [name for name in sorted(surface.line.sources) if rank_column(name) in chosen.columns]
     drawn = chosen.columns.get(PROPENSITY, np.ones(len(chosen))) < 1
-    none: list[tuple[str, ...]] = [
-        ("exploration",) if each else ("popular",) for each in drawn.tolist()
-    ]
+    fallback = [("exploration",) if explored else ("popular",) for explored in drawn.tolist()]
     if not names:
-        return none
+        return fallback
     ranks = np.stack([chosen.columns[rank_column(name)] for name in names], axis=1)
     order = np.argsort(ranks, axis=1, kind="stable").tolist()
-    found = (ranks != NO_RANK).sum(axis=1).tolist()
+    counts = (ranks != NO_RANK).sum(axis=1).tolist()
     return [
-        tuple(names[place] for place in best[:count]) or other
-        for best, count, other in zip(order, found, none, strict=True)
+        tuple(names[index] for index in best[:count]) or other
+        for best, count, other in zip(order, counts, fallback, strict=True)
     ]
 
 
 def _contributions(
     surface: LoadedSurface, requests: Requests, chosen: Candidates
 ) -> list[dict[str, float]] | None:
-    """What moved each score most: the ten largest contributions by feature."""
+    """The ten largest contributions of features to each score."""
     parts = surface.line.contributions(requests, chosen)
     if parts is None:
         return None

@@ -1,12 +1,12 @@
-"""Why a candidate is not among a user's recommendations: the stage and rule that dropped it.
+"""The stage and rule that drop a candidate from a user's recommendations.
 
-For those who run the system: it names what live state hides, and so is no part of the HTTP API.
+The explanation names what live state hides, so it is for operators and no part of the HTTP API.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -26,13 +26,13 @@ from nextedge.types import Candidates, Identifier, Requests
 
 @dataclass(frozen=True)
 class WhyNot:
-    """Where a candidate was lost.
+    """The stage that dropped a candidate.
 
     Attributes:
         stage: ``shown``, ``eligible``, ``excluded``, ``sources``, ``merge``, ``rank``, ``policy``.
         explanation: one sentence.
-        sources: source → rank of the candidate there, None where it was not found.
-        details: ranks, scores and limits that decided.
+        sources: rank of the candidate by source; None if the source does not find it.
+        details: the ranks, scores and limits that decided.
     """
 
     user_id: Identifier
@@ -44,16 +44,8 @@ class WhyNot:
     details: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return {
-            "user_id": self.user_id,
-            "candidate_id": self.candidate_id,
-            "surface": self.surface,
-            "stage": self.stage,
-            "explanation": self.explanation,
-            "sources": dict(self.sources),
-            "details": dict(self.details),
-        }
+        """The fields as JSON values."""
+        return asdict(self)
 
 
 def why_not(
@@ -66,18 +58,17 @@ def why_not(
     """Follow one candidate through the stages of one user's request.
 
     Raises:
-        UnknownUserError, UnknownItemError: the release does not know one of them, or the user left.
+        UnknownUserError, UnknownItemError: the release does not have one of them, or the user left.
         UnknownSurfaceError: the release has no such surface.
     """
-    path = _Path(release, overlay, user_id, candidate_id, question)
-    stage, explanation = path.find()
-    return WhyNot(
-        user_id, candidate_id, path.surface.name, stage, explanation, path.sources, path.details
-    )
+    trace = _Trace(release, overlay, user_id, candidate_id, question)
+    stage, explanation = trace.last_stage()
+    name = trace.surface.name
+    return WhyNot(user_id, candidate_id, name, stage, explanation, trace.sources, trace.details)
 
 
-class _Path:
-    """One candidate's way through one request."""
+class _Trace:
+    """One candidate in the stages of one request."""
 
     def __init__(
         self,
@@ -92,38 +83,36 @@ class _Path:
         ids = release.entities.users if people else release.entities.items
         self.candidate = int(ids.positions([candidate_id])[0])
         overlay.catch_up()
-        known = int(release.entities.users.positions(overlay.query_ids([user_id]))[0])
-        for place, error, given in (
-            (known, UnknownUserError, user_id),
+        query = int(release.entities.users.positions(overlay.query_ids([user_id]))[0])
+        for position, error, name in (
+            (query, UnknownUserError, user_id),
             (self.candidate, UnknownUserError if people else UnknownItemError, candidate_id),
         ):
-            if place < 0:
-                raise error(
-                    f"unknown {'user' if error is UnknownUserError else 'item'} {given!r}: "
-                    f"not in release {release.id}"
-                )
+            if position < 0:
+                kind = "user" if error is UnknownUserError else "item"
+                raise error(f"unknown {kind} {name!r}: not in release {release.id}")
         request = prepare(release, self.surface, overlay, [user_id], question)
         self.requests: Requests = request.requests
         self.hidden = request.hidden
-        self.shown_before = set(request.recently_shown(0).tolist())
+        self.recently_shown = set(request.recently_shown(0).tolist())
         self.sources: dict[str, int | None] = {}
         self.details: dict[str, Any] = {}
 
-    def find(self) -> tuple[str, str]:
-        """(stage, explanation) of where the candidate was lost."""
+    def last_stage(self) -> tuple[str, str]:
+        """The stage that drops the candidate, and its explanation."""
         for stage in (self._eligible, self._excluded, self._retrieved, self._ranked):
-            found = stage()
-            if found is not None:
-                return found
+            dropped = stage()
+            if dropped is not None:
+                return dropped
         return self._ruled()
 
     def _eligible(self) -> tuple[str, str] | None:
         scope = self.surface.line.scope
         if not scope.recommendable[self.candidate]:
             return "eligible", "opted out, unavailable or not there yet as of the release"
-        for each in self.requests.filters:
-            if not eligible(scope, replace(self.requests, filters=(each,)))[self.candidate]:
-                return "eligible", f"its {each.column} is not {' or '.join(map(repr, each.values))}"
+        for rule in self.requests.filters:
+            if not eligible(scope, replace(self.requests, filters=(rule,)))[self.candidate]:
+                return "eligible", f"its {rule.column} is not {' or '.join(map(repr, rule.values))}"
         return None
 
     def _excluded(self) -> tuple[str, str] | None:
@@ -138,7 +127,7 @@ class _Path:
             return "excluded", "one of the two blocked the other"
         if people and self.candidate in scope.snapshot.hidden_connections.row(query):
             return "excluded", "connected already, in secret"
-        if self.candidate in self.shown_before:
+        if self.candidate in self.recently_shown:
             days = self.surface.settings.policy.recently_shown_days
             return "excluded", f"shown within the last {days:g} days (policy.recently_shown_days)"
         if self.candidate in self.hidden(0):
@@ -151,22 +140,20 @@ class _Path:
 
     def _retrieved(self) -> tuple[str, str] | None:
         line = self.surface.line
-        found = gather_sources(line.sources, line.limits, self.requests)
-        for name, part in found.items():
-            place = np.flatnonzero(part.candidate == self.candidate)
-            self.sources[name] = int(place[0]) + 1 if len(place) else None
+        lists = gather_sources(line.sources, line.limits, self.requests)
+        for name, part in lists.items():
+            rows = np.flatnonzero(part.candidate == self.candidate)
+            self.sources[name] = int(rows[0]) + 1 if len(rows) else None
         if not any(self.sources.values()):
-            full = [name for name, part in found.items() if len(part) >= line.limits[name]]
-            hint = (
-                f"; these gave all they may: {', '.join(full)} (sources.NAME.limit)" if full else ""
-            )
+            full = [name for name, part in lists.items() if len(part) >= line.limits[name]]
+            names = ", ".join(full)
+            hint = f"; these gave all they may: {names} (sources.NAME.limit)" if full else ""
             return "sources", f"no source found it{hint}"
         ranked = ranked_candidates(self.surface, self.requests)
-        merged, degraded = ranked.candidates, ranked.degraded
-        self.merged: Candidates = merged
-        if degraded:
-            self.details["degraded"] = list(degraded)
-        if self.candidate not in merged.candidate:
+        self.merged: Candidates = ranked.candidates
+        if ranked.degraded:
+            self.details["degraded"] = list(ranked.degraded)
+        if self.candidate not in self.merged.candidate:
             return "merge", (
                 f"found by {', '.join(n for n, rank in self.sources.items() if rank)}, but not "
                 f"among the best {line.size:,} by rough score (candidates)"
@@ -175,20 +162,20 @@ class _Path:
 
     def _ranked(self) -> tuple[str, str] | None:
         merged, k = self.merged, self.requests.k
-        place = int(np.flatnonzero(merged.candidate == self.candidate)[0])
+        row = int(np.flatnonzero(merged.candidate == self.candidate)[0])
         score = merged.columns[SCORE]
-        self.details |= {"rank": place + 1, "of": len(merged), "score": float(score[place])}
+        self.details |= {"rank": row + 1, "of": len(merged), "score": float(score[row])}
         chosen = self.chosen = self.surface.policy.apply(self.requests, merged, self.hidden)
         if self.candidate in chosen.candidate:
-            at = int(np.flatnonzero(chosen.candidate == self.candidate)[0]) + 1
-            return "shown", f"it is recommended, at rank {at}"
+            rank = int(np.flatnonzero(chosen.candidate == self.candidate)[0]) + 1
+            return "shown", f"it is recommended, at rank {rank}"
         last = np.flatnonzero(merged.candidate == chosen.candidate[-1])
-        if len(last) and place > int(last[0]):
+        if len(last) and row > int(last[0]):
             self.details["score_at_k"] = float(score[last[0]])
             return "rank", (
-                f"ranked {place + 1:,} of {len(merged):,}; the {k} shown end at rank "
+                f"ranked {row + 1:,} of {len(merged):,}; the {k} shown end at rank "
                 f"{int(last[0]) + 1:,} with score {score[last[0]]:.4g}, its own is "
-                f"{score[place]:.4g}"
+                f"{score[row]:.4g}"
             )
         return None
 
@@ -198,12 +185,8 @@ class _Path:
             codes = category_codes(self.surface.line.scope, name)
             alike = int((codes[self.chosen.candidate] == codes[self.candidate]).sum())
             if codes[self.candidate] >= 0 and alike >= most:
-                return (
-                    "policy",
-                    f"ranked {rank:,}; {alike} of its {name} are shown (max_per.{name} = {most})",
-                )
+                text = f"{alike} of its {name} are shown (max_per.{name} = {most})"
+                return "policy", f"ranked {rank:,}; {text}"
         days = policy.freshness_half_life_days
-        return (
-            "policy",
-            f"ranked {rank:,} before its age counted (freshness_half_life_days = {days})",
-        )
+        text = f"before its age counted (freshness_half_life_days = {days})"
+        return "policy", f"ranked {rank:,} {text}"

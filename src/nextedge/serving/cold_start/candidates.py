@@ -1,12 +1,13 @@
-"""Lists for those whom the release does not know, or knows without an edge.
+"""Cold-start candidates: those of users without an edge in the release, from live state.
 
-The release has nothing to rank by for them, so what is popular would be shown. What live state
-tells comes first instead: contacts, the connections of the first connections, members who share
-what was stated, items like the first ones. Policy and exclusions follow as for everyone.
+The ranker has nothing to rank by for them. So contacts, connections of the first connections,
+members who share stated values, and items like the first ones come before popular candidates.
+Policy and exclusions follow as for every list.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -29,13 +30,12 @@ from nextedge.serving.contacts.address_books import Contacts
 from nextedge.serving.release.loaded import LoadedRelease, LoadedSurface
 from nextedge.types import UNKNOWN, Candidates, Identifier, IndexArray, Requests
 
-_MOST = 1000
-"""Candidates that one kind of evidence gives."""
+_MAX_CANDIDATES = 1000  # of one kind of evidence
 _SAMPLED_EDGES = 50_000
-_TIE = 1e-3
-_LEAST_LIFT = 0.01
+_TIE_WEIGHT = 1e-3
+_MIN_LIFT = 0.01
+# a contact outranks any number of mutual connections, and one of those a shared school
 _CONTACT, _CONNECTION, _STATED = 4.0, 2.0, 0.0
-"""A contact is worth more than any number of mutual connections, one of those more than a school."""
 
 
 def seeded(
@@ -47,35 +47,35 @@ def seeded(
     context: Mapping[str, str],
     k: int,
 ) -> Seeded:
-    """What live state recommends to a user without an edge in the release; may be nothing.
+    """The candidates that live state gives to a user without an edge in the release.
 
     Args:
-        context: of the request; keys that are category or tag columns count as stated.
-        k: results wanted; several times as many are given, for what policy leaves out.
+        context: of the request; keys that are category or tag columns count as stated values.
+        k: number of results.
     """
-    user = _User(release, overlay, surface, str(user_id))
-    if surface.line.scope.relation.self_typed:
-        given = [
+    user, scope = _User(release, overlay, surface, str(user_id)), surface.line.scope
+    if scope.relation.self_typed:
+        kinds = [
             contact_matches(user, contacts),
             friends_of_friends(user),
-            sharing(user, context, "stated_profile"),
+            shared_values(user, context, "stated_profile"),
         ]
     else:
-        given = [like_the_first(user), sharing(user, context, "stated_interests")]
-    evidence = tuple(each for each in given if each is not None)
+        kinds = [similar_items(user), shared_values(user, context, "stated_interests")]
+    evidence = tuple(kind for kind in kinds if kind is not None)
     if not evidence:
         return NOTHING
-    total = np.zeros(len(surface.line.scope.recommendable))
-    for each in evidence:
-        total[each.candidate] += each.score
-    total[~np.asarray(surface.line.scope.recommendable)] = 0
-    order = _best(total, max(_MOST, 2 * k))
+    total = np.zeros(len(scope.recommendable))
+    for kind in evidence:
+        total[kind.candidate] += kind.score
+    total[~np.asarray(scope.recommendable)] = 0
+    order = _best(total, max(_MAX_CANDIDATES, 2 * k))  # the policy leaves some out
     return Seeded(order, total[order].astype(np.float32), evidence)
 
 
 @dataclass(frozen=True, eq=False)
 class _User:
-    """One user as live state and the release see them."""
+    """One user in live state and in the release."""
 
     release: LoadedRelease
     overlay: Overlay
@@ -87,22 +87,22 @@ class _User:
         return self.release.entities.users.position(self.name)
 
     def people(self, names: set[str]) -> IndexArray:
-        """Positions of those whom the release knows, ascending."""
-        places = self.release.entities.users.positions(sorted(names))
-        return np.unique(places[places >= 0])
+        """The positions of the names in the release, ascending; others are left out."""
+        positions = self.release.entities.users.positions(sorted(names))
+        return np.unique(positions[positions >= 0])
 
     def severed(self, name: str) -> IndexArray:
-        """Positions of those whom nothing may link to a user: blocked, disconnected, hidden."""
+        """Positions of the users that nothing may link to a user: blocked, disconnected, hidden."""
         live = self.people(self.overlay.severed(name))
-        place = self.release.entities.users.position(name)
-        if place == UNKNOWN:
+        position = self.release.entities.users.position(name)
+        if position == UNKNOWN:
             return live
-        return np.union1d(live, self.release.snapshot.blocks.row(place)).astype(np.int32)
+        return np.union1d(live, self.release.snapshot.blocks.row(position)).astype(np.int32)
 
 
 @dataclass(frozen=True, eq=False)
 class _Value:
-    """A stated value, what sharing it is worth, and who has it, ascending."""
+    """A stated value, the weight of sharing it, and the positions that have it, ascending."""
 
     weight: float
     column: str
@@ -111,28 +111,24 @@ class _Value:
 
 
 def contact_matches(user: _User, contacts: Contacts | None) -> SeedEvidence | None:
-    """Members in the user's address book, and members in whose book the user is.
-
-    One-sided matches of the user's own book are given from ``onboarding.min_matches`` on: with fewer
-    a book of one known address and much invention would tell whether its owner is a member.
-    """
+    """Members in the user's address book, and members whose address books have the user."""
     if contacts is None:
         return None
     matches = contacts.matches(user.name)
-    places = user.release.entities.users.positions([match.user_id for match in matches])
+    positions = user.release.entities.users.positions([match.user_id for match in matches])
     hidden = np.union1d(user.people(set(user.overlay.absent)), user.severed(user.name))
-    known = user.surface.line.scope.recommendable
-    shown = (places >= 0) & ~np.isin(places, hidden)
-    shown[shown] = known[places[shown]]
+    allowed = (positions >= 0) & ~np.isin(positions, hidden)
+    allowed[allowed] = user.surface.line.scope.recommendable[positions[allowed]]
     in_book = np.array([match.in_book for match in matches], bool)
     has_user = np.array([match.has_user for match in matches], bool)
-    if int((shown & in_book).sum()) < contacts.settings.min_matches:
-        shown &= has_user
-    if not shown.any():
+    # else a book of one real address among invented ones would tell whether its owner is a member
+    if int((allowed & in_book).sum()) < contacts.settings.min_matches:
+        allowed &= has_user
+    if not allowed.any():
         return None
-    candidate = places[shown]
-    score = _CONTACT + (in_book & has_user)[shown] + _popularity(user.surface, candidate)
-    # which entry matched, and in whose book, is nobody's to know
+    candidate = positions[allowed]
+    score = _CONTACT + (in_book & has_user)[allowed] + _popularity(user.surface, candidate)
+    # the same for all: it must not tell which entry matched, and in whose book
     reason = Reason("contacts", "you may know each other")
     return SeedEvidence("contacts", candidate, score, lambda _: reason)
 
@@ -140,7 +136,7 @@ def contact_matches(user: _User, contacts: Contacts | None) -> SeedEvidence | No
 def friends_of_friends(user: _User) -> SeedEvidence | None:
     """Connections of the user's first connections, by Adamic-Adar; counts are exact.
 
-    Connections who opted out, cannot be found, or whom either side blocked do not count.
+    Connections that opted out, are not discoverable or are blocked on either side do not count.
     """
     overlay, snapshot = user.overlay, user.release.snapshot
     visible = user.release.entities.user_attributes.flag("discoverable", True)
@@ -148,92 +144,88 @@ def friends_of_friends(user: _User) -> SeedEvidence | None:
     gone = overlay.absent | overlay.severed(user.name)
     circles: dict[str, IndexArray] = {}
     for friend in sorted(overlay.connected.get(user.name, set()) - gone):
-        place = users.position(friend)
-        if place != UNKNOWN and not visible[place]:
+        position = users.position(friend)
+        if position != UNKNOWN and not visible[position]:
             continue
-        known = snapshot.connections.row(place) if place != UNKNOWN else np.zeros(0, np.int32)
-        circle = np.union1d(known, user.people(overlay.connected.get(friend, set())))
+        old = snapshot.connections.row(position) if position != UNKNOWN else np.zeros(0, np.int32)
+        circle = np.union1d(old, user.people(overlay.connected.get(friend, set())))
         circles[friend] = np.setdiff1d(circle, user.severed(friend))
-    own = np.append(user.people(set(circles)), user.position)
+    connected = np.append(user.people(set(circles)), user.position)
     total = np.zeros(len(users))
     for circle in circles.values():
         total[circle] += 1 / np.log(max(len(circle), 2))
-    total[own[own >= 0]] = 0
-    candidate = _best(total, _MOST)
+    total[connected[connected >= 0]] = 0
+    candidate = _best(total, _MAX_CANDIDATES)
     if not len(candidate):
         return None
     score = _CONNECTION + total[candidate] / (total[candidate].max() + 1)
 
-    def reason(found: int) -> Reason:
-        mutual = [friend for friend, circle in circles.items() if found in circle]
+    def reason(position: int) -> Reason:
+        mutual = [friend for friend, circle in circles.items() if position in circle]
         mutual.sort(key=lambda friend: (len(circles[friend]), friend))
         return mutual_reason(len(mutual), [_display(user, friend) for friend in mutual[:2]])
 
     return SeedEvidence("live_connections", candidate, score, reason)
 
 
-def like_the_first(user: _User) -> SeedEvidence | None:
-    """Items similar to those the user interacted with since the release."""
+def similar_items(user: _User) -> SeedEvidence | None:
+    """Items similar to those that the user interacted with since the release."""
     sources = user.surface.line.sources
     knn = sources.get("item_knn", sources.get("item_cooccurrence"))
     names = sorted(user.overlay.interacted.get(user.name, set()))
-    places = user.release.entities.items.positions(names)
-    places = np.unique(places[places >= 0])
-    if not isinstance(knn, ItemKnn) or not len(places):
+    items = user.release.entities.items.positions(names)
+    items = np.unique(items[items >= 0])
+    if not isinstance(knn, ItemKnn) or not len(items):
         return None
-    rows = SparseRows(
-        np.array([0, len(places)]), places, np.ones(len(places), np.float32), knn.similar.columns
-    )
-    found = top_products(rows, knn.similar, _MOST, (np.array([0, len(places)]), places))
-    if not len(found):
+    indptr = np.array([0, len(items)])
+    rows = SparseRows(indptr, items, np.ones(len(items), np.float32), knn.similar.columns)
+    products = top_products(rows, knn.similar, _MAX_CANDIDATES, (indptr, items))
+    if not len(products):
         return None
-    score = found.columns["score"].astype(np.float64)
+    score = products.columns["score"].astype(np.float64)
 
     def reason(item: int) -> Reason:
         one = Candidates(np.array([0, 1]), np.array([item], np.int32))
         name = user.release.display("items", int(best_middle(rows, knn.similar, one)[0]))
         return Reason("because_you_liked", f"because you liked {name}", {"item": name})
 
-    return SeedEvidence(
-        "live_items", found.candidate, _CONNECTION + score / (score.max() + 1), reason
-    )
+    score = _CONNECTION + score / (score.max() + 1)
+    return SeedEvidence("live_items", products.candidate, score, reason)
 
 
-def sharing(user: _User, context: Mapping[str, str], source: str) -> SeedEvidence | None:
-    """Candidates with a value that the user stated: those of the rarest first, the popular before
-    the others of the same.
+def shared_values(user: _User, context: Mapping[str, str], source: str) -> SeedEvidence | None:
+    """Candidates with a value that the user stated, those with the rarest value first.
 
-    A person's value counts by the homophily of its column, too, as in the source ``profile``. A
-    candidate counts by one value only: a company's people share their city and trade anyway.
-    What the release knows of the user is left to its ranker.
+    A person's value counts by the homophily of its column, too, as in the source ``profile``.
+    Among candidates with one value, popular ones come first.
     """
     scope = user.surface.line.scope
-    own = user.position if scope.relation.self_typed else UNKNOWN
+    position = user.position if scope.relation.self_typed else UNKNOWN
     shared: list[_Value] = []
     for name, values in _stated(user, context, scope.candidate_attributes).items():
-        for value in values:
-            members, written = _members(user.surface, name, value)
+        for text in values:
+            members, written = _members(user.surface, name, text)
             members = members[scope.recommendable[members]]
-            if len(members) and own not in members:
-                weight = _lift(user.surface, name) * np.log1p(
-                    len(scope.recommendable) / len(members)
-                )
-                shared.append(_Value(float(weight), name, written, members))
+            # a value that the release has of the user counts in its ranker already
+            if len(members) and position not in members:
+                rarity = np.log1p(len(scope.recommendable) / len(members))
+                weight = float(_lift(user.surface, name) * rarity)
+                shared.append(_Value(weight, name, written, members))
     if not shared:
         return None
-    shared.sort(key=lambda each: (-each.weight, each.column, each.value))
+    shared.sort(key=lambda value: (-value.weight, value.column, value.value))
     total = np.zeros(len(scope.recommendable))
-    for each in reversed(shared):
-        popularity = _popularity(user.surface, each.members)
-        total[each.members] = each.weight + _TIE * popularity
-    candidate = _best(total, _MOST)
+    # the best value alone counts: people of one company share their city and trade anyway
+    for value in reversed(shared):
+        popularity = _popularity(user.surface, value.members)
+        total[value.members] = value.weight + _TIE_WEIGHT * popularity
+    candidate = _best(total, _MAX_CANDIDATES)
     score = _STATED + total[candidate] / (total[candidate].max() + 1)
-    describe = partial(_shared_reason, shared, user.surface)
-    return SeedEvidence(source, candidate, score, describe)
+    return SeedEvidence(source, candidate, score, partial(_shared_reason, shared, user.surface))
 
 
 def _lift(surface: LoadedSurface, name: str) -> float:
-    """How much sharing a value of a column raises the odds of an edge; small but above 0."""
+    """The factor by which a shared value of a column raises the odds of an edge, above 0."""
     scope = surface.line.scope
     if not scope.relation.self_typed or not scope.graph.edges:
         return 1.0
@@ -243,39 +235,37 @@ def _lift(surface: LoadedSurface, name: str) -> float:
 @cached_per_release
 def _measured_lift(scope: Scope, name: str) -> float:
     sets = value_members(scope.candidate_attributes, [name])
-    return max(homophily(scope, sets, _SAMPLED_EDGES), _LEAST_LIFT)
+    return max(homophily(scope, sets, _SAMPLED_EDGES), _MIN_LIFT)
 
 
-def _shared_reason(shared: Sequence[_Value], surface: LoadedSurface, found: int) -> Reason:
-    """The value that a candidate counts by."""
-    given = next(each for each in shared if found in each.members)
-    words = given.column.replace("_", " ")
-    evidence: dict[str, object] = {"column": given.column, "value": given.value}
-    if not surface.line.scope.relation.self_typed:
-        code, text = f"popular_in_{given.column}", f"popular in {words}: {given.value}"
-    elif surface.line.scope.candidate_attributes.kinds[given.column] is ColumnKind.TAGS:
-        code, text = f"shared_{given.column}", f"shared {words}: {given.value}"
+def _shared_reason(shared: Sequence[_Value], surface: LoadedSurface, position: int) -> Reason:
+    """The reason of a candidate: the first value that it shares."""
+    value = next(value for value in shared if position in value.members)
+    scope, words = surface.line.scope, value.column.replace("_", " ")
+    evidence: dict[str, object] = {"column": value.column, "value": value.value}
+    if not scope.relation.self_typed:
+        code, text = f"popular_in_{value.column}", f"popular in {words}: {value.value}"
+    elif scope.candidate_attributes.kinds[value.column] is ColumnKind.TAGS:
+        code, text = f"shared_{value.column}", f"shared {words}: {value.value}"
     else:
-        code, text = f"same_{given.column}", f"same {words}: {given.value}"
+        code, text = f"same_{value.column}", f"same {words}: {value.value}"
     return Reason(code, text, evidence)
 
 
 def _stated(
     user: _User, context: Mapping[str, str], attributes: Attributes
 ) -> dict[str, tuple[str, ...]]:
-    """Stated values by column; those of the request go before those of events."""
+    """The user's stated values by column; those of the request replace those of events."""
     stated = dict(user.overlay.profiles.get(user.name, {}))
     for name, text in context.items():
         tags = attributes.kinds.get(name) is ColumnKind.TAGS
-        stated[name] = (
-            tuple(text.replace(";", "|").replace(",", "|").split("|")) if tags else (text,)
-        )
+        stated[name] = tuple(re.split("[;,|]", text)) if tags else (text,)
     columns = attributes.of_kind(ColumnKind.CATEGORY, ColumnKind.TAGS)
     return {name: values for name, values in stated.items() if name in columns}
 
 
 def _members(surface: LoadedSurface, name: str, value: str) -> tuple[IndexArray, str]:
-    """Positions of those who have a value, ascending, and the value as the tables write it."""
+    """The positions that have a value, ascending, and the value as the tables write it."""
     scope = surface.line.scope
     column = scope.candidate_attributes.columns[name]
     assert isinstance(column, Category | Tags)
@@ -285,8 +275,8 @@ def _members(surface: LoadedSurface, name: str, value: str) -> tuple[IndexArray,
     if not len(codes):
         return np.zeros(0, np.int32), value
     sets = column.as_sets()
-    at = np.flatnonzero(np.isin(sets.indices, codes))
-    rows = np.unique(np.searchsorted(sets.indptr, at, side="right") - 1)
+    entries = np.flatnonzero(np.isin(sets.indices, codes))
+    rows = np.unique(np.searchsorted(sets.indptr, entries, side="right") - 1)
     return rows.astype(np.int32), str(column.values[int(codes[0])].as_py())
 
 
@@ -298,32 +288,32 @@ def _folded_values(scope: Scope, name: str) -> pa.Array:
 
 
 def _folded(values: pa.Array | pa.Scalar) -> pa.Array | pa.Scalar:
-    """Values without the difference of blanks around them and of case."""
+    """The values in NFKC and lower case, without blanks around them."""
     return pc.utf8_lower(
         pc.utf8_trim_whitespace(pc.utf8_normalize(values.cast(pa.string()), "NFKC"))
     )
 
 
 def _popularity(surface: LoadedSurface, candidate: IndexArray) -> np.ndarray:
-    """float64[n] below 1: edges of the candidates on a log scale."""
+    """float64[n], below 1: the degrees of the candidates on a log scale."""
     degree = surface.line.scope.candidate_degree
     popularity: np.ndarray = np.log1p(degree[candidate]) / (np.log1p(degree.max(initial=0)) + 1)
     return popularity
 
 
 def _best(total: np.ndarray, n: int) -> IndexArray:
-    """int32: places of the n largest values above 0, ties by the smaller place."""
-    found = np.flatnonzero(total > 0)
-    if len(found) > n:
-        least = np.partition(total[found], len(found) - n)[len(found) - n]
-        found = found[total[found] >= least]
-    order = np.lexsort((found, -total[found]))[:n]
-    return found[order].astype(np.int32)
+    """int32: positions of the n largest values above 0, ties by the smaller position."""
+    positions = np.flatnonzero(total > 0)
+    if len(positions) > n:  # sort only the values that can be among the n largest
+        least = np.partition(total[positions], len(positions) - n)[len(positions) - n]
+        positions = positions[total[positions] >= least]
+    order = np.lexsort((positions, -total[positions]))[:n]
+    return positions[order].astype(np.int32)
 
 
 def _display(user: _User, name: str) -> str:
-    place = user.release.entities.users.position(name)
-    return name if place == UNKNOWN else user.release.display("users", place)
+    position = user.release.entities.users.position(name)
+    return name if position == UNKNOWN else user.release.display("users", position)
 
 
 def seeded_batch(
@@ -339,8 +329,8 @@ def seeded_batch(
     return SeededBatch(
         tuple(
             seeded(release, overlay, contacts, surface, user, requests.context, requests.k)
-            if place == UNKNOWN or degree[place] == 0
+            if position == UNKNOWN or degree[position] == 0
             else None
-            for user, place in zip(overlay.query_ids(user_ids), requests.query, strict=True)
+            for user, position in zip(overlay.query_ids(user_ids), requests.query, strict=True)
         )
     )

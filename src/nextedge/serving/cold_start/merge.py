@@ -1,4 +1,4 @@
-"""Seeds: candidates that live state gives, each with its evidence, put before what was ranked."""
+"""Seeds: candidates of live state with their evidence, merged before the ranked candidates."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from nextedge.types import Candidates, FloatArray, IndexArray, IntArray
 
 @dataclass(frozen=True)
 class SeedEvidence:
-    """Candidates for one user that one kind of evidence gives.
+    """The candidates that one kind of evidence gives to one user.
 
     Attributes:
         source: its name in a recommendation's ``sources``.
         candidate: int32[n], distinct positions.
         score: float64[n], above 0.
-        reason: of a position among the candidates.
+        reason: the reason of a candidate, by its position.
     """
 
     source: str
@@ -31,10 +31,10 @@ class SeedEvidence:
 
 @dataclass(frozen=True, eq=False)
 class Seeded:
-    """What live state recommends to one user.
+    """The candidates that live state gives to one user.
 
     Attributes:
-        candidate: int32[n], best first; the rank is the place.
+        candidate: int32[n], best first.
         score: float32[n], descending: the sum over all evidence.
         evidence: the strongest first.
     """
@@ -45,12 +45,11 @@ class Seeded:
 
     def sources(self, candidate: int) -> tuple[str, ...]:
         """Names of the evidence for a candidate, the strongest first."""
-        return tuple(each.source for each in self.evidence if candidate in each.candidate)
+        return tuple(kind.source for kind in self.evidence if candidate in kind.candidate)
 
     def reason(self, candidate: int) -> Reason | None:
-        """The strongest evidence for a candidate, in words."""
-        found = (each for each in self.evidence if candidate in each.candidate)
-        strongest = next(found, None)
+        """The reason of the strongest evidence for a candidate."""
+        strongest = next((kind for kind in self.evidence if candidate in kind.candidate), None)
         return None if strongest is None else strongest.reason(candidate)
 
 
@@ -59,46 +58,48 @@ NOTHING = Seeded(np.zeros(0, np.int32), np.zeros(0, np.float32))
 
 @dataclass(frozen=True, eq=False)
 class SeededBatch:
-    """``Seeded`` for each query of a batch, None for those with an edge in the release."""
+    """``Seeded`` for each query of a batch, None for queries with an edge in the release."""
 
     seeds: tuple[Seeded | None, ...]
 
     def applies(self, row: int) -> bool:
-        """Whether a query has no edge in the release, so that live state makes its list."""
+        """Whether a query has no edge in the release."""
         return self.seeds[row] is not None
 
     def live(self, row: int) -> bool:
-        """Whether live state had anything for a query."""
+        """Whether live state gave a candidate to a query."""
         seed = self.seeds[row]
         return seed is not None and bool(seed.evidence)
 
     def merged(self, ranked: Candidates) -> Candidates:
-        """Seeds before what was ranked; seeds score above the best of those."""
+        """The seeds, then the other ranked candidates; seeds score above the best of these."""
         if not any(seed is not None and len(seed.candidate) for seed in self.seeds):
             return ranked
-        places, candidates, scores = [], [], []
+        positions, candidates, scores = [], [], []
         for seed, rows in zip(self.seeds, ranked.rows(), strict=True):
-            own, first = ranked.candidate[rows], ranked.columns[SCORE][rows]
-            added = NOTHING if seed is None else seed
-            order = np.argsort(own, kind="stable")
-            at = np.searchsorted(own[order], added.candidate)
-            at = order[np.minimum(at, max(len(own) - 1, 0))] if len(own) else np.zeros_like(at)
-            met = own[at] == added.candidate if len(own) else np.zeros(len(at), bool)
-            rest = np.flatnonzero(~np.isin(own, added.candidate))
-            places.append(np.concatenate((np.where(met, rows.start + at, -1), rows.start + rest)))
-            candidates.append(np.concatenate((added.candidate, own[rest])))
-            scores.append(np.concatenate((_above(first, added.score), first[rest])))
-        return _gathered(ranked, places, candidates, scores)
+            candidate, score = ranked.candidate[rows], ranked.columns[SCORE][rows]
+            added, size = NOTHING if seed is None else seed, len(candidate)
+            order = np.argsort(candidate, kind="stable")
+            at = np.searchsorted(candidate[order], added.candidate)
+            at = order[np.minimum(at, max(size - 1, 0))] if size else np.zeros_like(at)
+            # a seed that is ranked too keeps the columns of its ranked row
+            both = candidate[at] == added.candidate if size else np.zeros(len(at), bool)
+            rest = np.flatnonzero(~np.isin(candidate, added.candidate))
+            row = np.concatenate((np.where(both, rows.start + at, -1), rows.start + rest))
+            positions.append(row)
+            candidates.append(np.concatenate((added.candidate, candidate[rest])))
+            scores.append(np.concatenate((_above(score, added.score), score[rest])))
+        return _gathered(ranked, positions, candidates, scores)
 
-    def reasons(self, chosen: Candidates, given: list[Reason]) -> list[Reason]:
-        """The given reasons, with those of seeds in their place."""
-        found = list(given)
+    def reasons(self, chosen: Candidates, reasons: list[Reason]) -> list[Reason]:
+        """The reasons of the chosen candidates, replaced by the seeds' own where there are any."""
+        out = list(reasons)
         for seed, rows in zip(self.seeds, chosen.rows(), strict=True):
             if seed is None:
                 continue
             for row in range(rows.start, rows.stop):
-                found[row] = seed.reason(int(chosen.candidate[row])) or found[row]
-        return found
+                out[row] = seed.reason(int(chosen.candidate[row])) or out[row]
+        return out
 
     def sources(self, row: int, candidate: int) -> tuple[str, ...]:
         """Names of the evidence for a candidate of one query."""
@@ -116,16 +117,16 @@ def _above(ranked: FloatArray, seeds: FloatArray) -> FloatArray:
 
 def _gathered(
     ranked: Candidates,
-    places: list[IntArray],
+    positions: list[IntArray],
     candidates: list[IndexArray],
     scores: list[FloatArray],
 ) -> Candidates:
-    """Rows of ``ranked`` at the places, blank where that is -1."""
-    place = np.concatenate(places)
+    """The rows of ``ranked`` at the positions, blank at -1."""
+    position = np.concatenate(positions)
     columns = {}
     for name, values in ranked.columns.items():
-        columns[name] = np.full(len(place), blank_of(name, values), values.dtype)
-        columns[name][place >= 0] = values[place[place >= 0]]
+        columns[name] = np.full(len(position), blank_of(name, values), values.dtype)
+        columns[name][position >= 0] = values[position[position >= 0]]
     columns[SCORE] = np.concatenate(scores)
-    indptr = np.concatenate(([0], np.cumsum([len(each) for each in candidates])))
+    indptr = np.concatenate(([0], np.cumsum([len(candidate) for candidate in candidates])))
     return Candidates(indptr, np.concatenate(candidates).astype(np.int32), columns)

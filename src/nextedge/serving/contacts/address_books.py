@@ -1,7 +1,6 @@
-"""Who has whom in their address book, kept as keyed hashes; see docs/onboarding.md.
+"""Address books as keyed hashes, and the members that they match; see docs/onboarding.md.
 
-``own`` holds the hashes of members' own identifiers, ``books`` those of their address books. Both
-are read by hash only: nothing here can say what stands behind one.
+The table ``own`` has the hashes of members' own identifiers, ``books`` those of their address books.
 """
 
 from __future__ import annotations
@@ -27,10 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 FILE = "contacts.sqlite"
-_MOST_OWN = 20
-_MOST_MATCHES = 5000
-_MOST_OWNERS = 5
-"""An identifier of more members than this (an office's number) tells nobody apart."""
+_MAX_OWN, _MAX_MATCHES = 20, 5000
+_MAX_OWNERS = 5  # more members share only an office's number, which identifies none of them
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS own (
     hash BLOB NOT NULL, user_id TEXT NOT NULL, origin TEXT NOT NULL,
@@ -67,11 +64,11 @@ ORDER BY b.user_id LIMIT :most
 
 @dataclass(frozen=True)
 class Upload:
-    """What became of an upload; says nothing of who is a member.
+    """The result of an upload; it is the same for members and others.
 
     Attributes:
-        stored: distinct entries of the address book that are kept.
-        refused: place and fault of each entry that is no e-mail address or phone number.
+        stored: distinct entries of the stored address book.
+        refused: position and fault of each entry that is no e-mail address or phone number.
         left_today: entries that the user may still upload until midnight UTC.
     """
 
@@ -90,7 +87,7 @@ class Match:
 
     @property
     def mutual(self) -> bool:
-        """Whether each has the other."""
+        """Whether each of the two has the other."""
         return self.in_book and self.has_user
 
 
@@ -117,73 +114,72 @@ class Contacts:
         consent: bool = False,
         now: float | None = None,
     ) -> Upload:
-        """Replace a user's identifiers, address book or choice to be found; None leaves it.
+        """Replace a user's identifiers, address book or discoverability; None leaves it unchanged.
 
         Args:
             own: identifiers that the user has proven to have.
-            discoverable: whether those who have the user in their book may be shown the user.
-            consent: that the user agreed to the matching; without it nothing is stored.
+            discoverable: whether to recommend the user to owners of books with the user in them.
+            consent: the user agreed to the matching; without it nothing is stored.
             now: seconds since 1970 UTC, default the clock's.
 
         Raises:
-            InputError: no consent, an own identifier that cannot be read, too many entries, or
-                none that can be read.
-            ContactBudgetError: the user has uploaded as much as a day allows.
+            InputError: no consent, an invalid own identifier, too many entries, or no valid one.
+            ContactBudgetError: the upload exceeds the user's budget of the day.
         """
         if (own is not None or contacts is not None) and not consent:
             raise InputError("consent: expected true; contacts are matched only of those who agree")
-        now = time.time() if now is None else now
-        mine = self._hashed_own(own)
-        book, refused = self._hashed_book(contacts)
+        user, now = str(user_id), time.time() if now is None else now
+        self._check_sizes(own, contacts)
+        identifiers, faults = self._hashes(own)
+        for position, fault in faults[:1]:
+            raise InputError(f"own.{position}: {fault}")
+        book, refused = self._hashes(contacts)
+        if refused and not book:
+            raise InputError(f"contacts: no entry can be read; {refused[0][0]}: {refused[0][1]}")
         with self._transaction() as connection:
-            left = self._spend(connection, str(user_id), contacts, int(now // 86400))
+            left = self._spend(connection, user, contacts, int(now // 86400))
+            uploaded = None if contacts is None else int(now * 1e6)
             connection.execute(
-                "INSERT INTO members VALUES (:user, :found, :now) ON CONFLICT (user_id) DO UPDATE SET "
-                "discoverable = coalesce(:found, discoverable), uploaded = coalesce(:now, uploaded)",
-                {
-                    "user": str(user_id),
-                    "found": discoverable,
-                    "now": None if contacts is None else int(now * 1e6),
-                },
+                "INSERT INTO members VALUES (?1, ?2, ?3) ON CONFLICT (user_id) DO UPDATE SET "
+                "discoverable = coalesce(?2, discoverable), uploaded = coalesce(?3, uploaded)",
+                (user, discoverable, uploaded),
             )
             if own is not None:
-                connection.execute(
-                    "DELETE FROM own WHERE user_id = ? AND origin = 'given'", (str(user_id),)
-                )
-                connection.executemany(
-                    "INSERT INTO own VALUES (?, ?, 'given')", [(h, str(user_id)) for h in mine]
-                )
+                _delete_given(connection, user)
+                rows = [(digest, user) for digest in identifiers]
+                connection.executemany("INSERT INTO own VALUES (?, ?, 'given')", rows)
             if contacts is not None:
-                connection.execute("DELETE FROM books WHERE user_id = ?", (str(user_id),))
-                connection.executemany(
-                    "INSERT INTO books VALUES (?, ?)", [(str(user_id), h) for h in book]
-                )
+                connection.execute("DELETE FROM books WHERE user_id = ?", (user,))
+                rows = [(digest, user) for digest in book]
+                connection.executemany("INSERT INTO books (hash, user_id) VALUES (?, ?)", rows)
             self._expire(connection, now)
-        return Upload(len(book), refused, left)
+        return Upload(len(book), tuple(refused), left)
 
     @property
     def used(self) -> bool:
-        """Whether anything was ever kept here."""
+        """Whether any address book or identifier was ever stored."""
         return self.path.exists()
 
     def matches(self, user_id: Identifier) -> list[Match]:
-        """Members whom contacts join to a user, of those who allow it; by user id.
+        """Members whom address books match with a user, of those who allow it; by user id.
 
-        Whether a candidate may be shown at all (opted out, blocked) is decided by who asks.
+        The caller leaves out members who opted out or blocked the user.
         """
         if not self.path.exists():
             return []
-        values = {"user": str(user_id), "owners": _MOST_OWNERS, "most": _MOST_MATCHES}
+        values = {"user": str(user_id), "owners": _MAX_OWNERS, "most": _MAX_MATCHES}
         connection = self._connection()
         in_book = {row[0] for row in connection.execute(_FORWARD, values)}
         has_user = {row[0] for row in connection.execute(_BACKWARD, values)}
-        found = [
-            Match(each, each in in_book, each in has_user) for each in sorted(in_book | has_user)
+        matches = [
+            Match(member, member in in_book, member in has_user)
+            for member in sorted(in_book | has_user)
         ]
-        return [match for match in found if match.mutual or self._discoverable(match.user_id)]
+        # a member who is not discoverable is shown only to people in the member's own book
+        return [match for match in matches if match.mutual or self._discoverable(match.user_id)]
 
     def replace_table(self, rows: Iterable[tuple[Identifier, bytes]]) -> int:
-        """Put the hashed identifiers of the users table in the place of its former ones."""
+        """Replace the hashed identifiers of the users table; returns the number of rows."""
         with self._transaction() as connection:
             connection.execute("DELETE FROM own WHERE origin = 'table'")
             connection.executemany(
@@ -194,31 +190,31 @@ class Contacts:
         return int(row[0])
 
     def hash_of(self, identifier: str) -> bytes:
-        """What stands for an identifier here; raises InputError where it is none."""
+        """The stored hash of an identifier; raises InputError for another text."""
         return hashed(identifier, self._pepper)
 
     def remove(self, user_id: Identifier) -> None:
-        """Withdraw: the user's address book and given identifiers go; what was spent today stays."""
+        """Withdraw consent: delete the user's address book and the identifiers that the user gave."""
         if not self.path.exists():
             return
         with self._transaction() as connection:
+            # the day's budget stays: else a withdrawal would renew it
             for table in ("books", "members"):
                 connection.execute(f"DELETE FROM {table} WHERE user_id = ?", (str(user_id),))
-            connection.execute(
-                "DELETE FROM own WHERE user_id = ? AND origin = 'given'", (str(user_id),)
-            )
+            _delete_given(connection, str(user_id))
         self._overwrite()
 
     def forget(self, user_id: Identifier) -> int:
-        """Purge a user: all of theirs, and what others' books hold of nobody else; rows deleted.
+        """Erase a user's rows, and the user's identifiers in all address books; returns rows deleted.
 
-        A users table that still has the user's identifiers brings them back with the next build.
+        A users table that still has the user's identifiers restores them at the next build.
         """
         if not self.path.exists():
             return 0
         user = str(user_id)
         with self._transaction() as connection:
             before = connection.total_changes
+            # an identifier that another member has too stays in the books
             connection.execute(
                 "DELETE FROM books WHERE hash IN (SELECT hash FROM own WHERE user_id = ?) AND "
                 "NOT EXISTS (SELECT 1 FROM own o WHERE o.hash = books.hash AND o.user_id <> ?)",
@@ -232,45 +228,35 @@ class Contacts:
 
     def close(self) -> None:
         """Close this thread's connection."""
-        kept = getattr(self._threads, "connection", None)
-        if kept is not None:
-            kept.close()
+        connection = getattr(self._threads, "connection", None)
+        if connection is not None:
+            connection.close()
             self._threads.connection = None
 
-    def _hashed_own(self, own: Sequence[str] | None) -> set[bytes]:
-        if own is not None and len(own) > _MOST_OWN:
-            raise InputError(f"own: {len(own):,} identifiers; expected at most {_MOST_OWN}")
-        mine = set()
-        for place, each in enumerate(own or ()):
+    def _hashes(self, entries: Sequence[str] | None) -> tuple[set[bytes], list[tuple[int, str]]]:
+        """The hashes of the valid entries, and the position and fault of each other one."""
+        hashes, faults = set(), []
+        for position, entry in enumerate(entries or ()):
             try:
-                mine.add(self.hash_of(each))
+                hashes.add(self.hash_of(entry))
             except InputError as error:
-                raise InputError(f"own.{place}: {error}") from None
-        return mine
+                faults.append((position, str(error)))
+        return hashes, faults
 
-    def _hashed_book(
-        self, contacts: Sequence[str] | None
-    ) -> tuple[set[bytes], tuple[tuple[int, str], ...]]:
+    def _check_sizes(self, own: Sequence[str] | None, contacts: Sequence[str] | None) -> None:
+        if own is not None and len(own) > _MAX_OWN:
+            raise InputError(f"own: {len(own):,} identifiers; expected at most {_MAX_OWN}")
         most = self.settings.max_contacts
         if contacts is not None and len(contacts) > most:
             raise InputError(
                 f"contacts: {len(contacts):,} entries; expected at most {most:,} an upload "
                 f"(onboarding.max_contacts)"
             )
-        book, refused = set(), []
-        for place, each in enumerate(contacts or ()):
-            try:
-                book.add(self.hash_of(each))
-            except InputError as error:
-                refused.append((place, str(error)))
-        if refused and not book:
-            raise InputError(f"contacts: no entry can be read; {refused[0][0]}: {refused[0][1]}")
-        return book, tuple(refused)
 
     def _spend(
         self, connection: sqlite3.Connection, user: str, contacts: Sequence[str] | None, day: int
     ) -> int:
-        """Take an upload from the user's budget of the day; returns the entries that are left."""
+        """Charge an upload to the user's budget of the day; returns the entries that are left."""
         connection.execute("DELETE FROM budgets WHERE day < ?", (day,))
         row = connection.execute(
             "SELECT uploads, entries FROM budgets WHERE user_id = ? AND day = ?", (user, day)
@@ -279,11 +265,11 @@ class Contacts:
         if not contacts:
             return int(self.settings.contacts_per_day - entries)
         uploads, entries = uploads + 1, entries + len(contacts)
-        for given, most, setting in (
+        for spent, most, setting in (
             (uploads, self.settings.uploads_per_day, "uploads_per_day"),
             (entries, self.settings.contacts_per_day, "contacts_per_day"),
         ):
-            if given > most:
+            if spent > most:
                 raise ContactBudgetError(
                     f"user {user!r}: a day allows {most:,} (onboarding.{setting}); try again "
                     f"after midnight UTC"
@@ -294,7 +280,7 @@ class Contacts:
         return int(self.settings.contacts_per_day - entries)
 
     def _expire(self, connection: sqlite3.Connection, now: float) -> None:
-        """Let go of books that nobody has renewed in ``keep_days``."""
+        """Delete the address books that were not uploaded again within ``keep_days``."""
         before = int(now * 1e6 - self.settings.keep_days * MICROSECONDS_PER_DAY)
         connection.execute(
             "DELETE FROM books WHERE user_id IN (SELECT user_id FROM members WHERE uploaded < ?)",
@@ -302,38 +288,40 @@ class Contacts:
         )
 
     def _discoverable(self, user: str) -> bool:
-        row = (
-            self._connection()
-            .execute("SELECT discoverable FROM members WHERE user_id = ?", (user,))
-            .fetchone()
-        )
-        chosen = None if row is None else row[0]
-        return self.settings.discoverable_by_contacts if chosen is None else bool(chosen)
+        query = "SELECT discoverable FROM members WHERE user_id = ?"
+        row = self._connection().execute(query, (user,)).fetchone()
+        choice = None if row is None else row[0]
+        return self.settings.discoverable_by_contacts if choice is None else bool(choice)
 
     def _connection(self) -> sqlite3.Connection:
-        kept: sqlite3.Connection | None = getattr(self._threads, "connection", None)
-        if kept is None:
+        connection: sqlite3.Connection | None = getattr(self._threads, "connection", None)
+        if connection is None:
             with writing(self.path):
                 self.path.parent.mkdir(parents=True, exist_ok=True)
+                # SQLite would create a file that other users of the machine can read
                 os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
-            kept = sqlite3.connect(self.path, timeout=30)
-            kept.execute("PRAGMA journal_mode = WAL")
-            kept.execute("PRAGMA secure_delete = ON")
-            kept.executescript(_SCHEMA)
-            self._threads.connection = kept
-        return kept
+            connection = sqlite3.connect(self.path, timeout=30)
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA secure_delete = ON")  # erased rows are overwritten
+            connection.executescript(_SCHEMA)
+            self._threads.connection = connection
+        return connection
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """All or nothing, one writer at a time: budgets are read before they are spent."""
         try:
             connection = self._connection()
             with connection:
+                # one writer at a time: two uploads could read the same budget and both spend it
                 connection.execute("BEGIN IMMEDIATE")
                 yield connection
         except sqlite3.OperationalError as error:
-            raise StorageError(f"{self.path}: contacts were not stored: {error}") from None
+            raise StorageError(f"{self.path}: cannot store contacts: {error}") from None
 
     def _overwrite(self) -> None:
-        """Leave nothing of what was deleted in the write-ahead log."""
+        # deleted rows would stay in the write-ahead log
         self._connection().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
+def _delete_given(connection: sqlite3.Connection, user: str) -> None:
+    connection.execute("DELETE FROM own WHERE user_id = ? AND origin = 'given'", (user,))

@@ -1,8 +1,7 @@
-"""E-mail addresses and phone numbers in one normal form, and as keyed hashes of it.
+"""Normal forms of e-mail addresses and phone numbers, and keyed hashes of them.
 
-An identifier in clear lives for the length of a call: what is kept is
-``HMAC-SHA256(pepper, kind + ":" + normal form)``, the first 128 bits. Phone numbers can all be
-tried in hours, so a hash without the tenant's pepper would hide nothing.
+The hash of an identifier is the first 128 bits of ``HMAC-SHA256(pepper, kind + ":" + normal form)``.
+Nothing stores the identifier itself.
 """
 
 from __future__ import annotations
@@ -22,45 +21,47 @@ from nextedge.storage.files import writing
 FILE = "pepper"
 VARIABLE = "NEXTEDGE_PEPPER"
 HASH_BYTES = 16
-_PEPPER_BYTES = 32
-_LONGEST = 320
+_PEPPER_BYTES = 32  # a hash without a secret hides nothing: all phone numbers are tried in hours
+_MAX_CHARACTERS = 320
 _ADDRESS = re.compile(r"[^@\s]+@[^@\s]+")
 _PHONE_DIGITS = range(7, 16)
 _BETWEEN_DIGITS = frozenset(" -.()/\u2010\u2011\u2012\u2013\u2212")
 
 
-def normal_email(given: str) -> str:
-    """NFKC, without blanks around it, lower case; what a provider ignores is kept (dots, tags).
+def normal_email(text: str) -> str:
+    """An e-mail address in NFKC and lower case, without blanks around it.
 
     >>> normal_email("  Ada@Example.COM ")
     'ada@example.com'
 
     Raises:
-        InputError: it is no e-mail address. The message does not repeat it.
+        InputError: the text is no e-mail address; the message does not repeat it.
     """
-    text = unicodedata.normalize("NFKC", given).strip().lower()
-    text = unicodedata.normalize("NFKC", text)
-    if len(text) > _LONGEST or not _ADDRESS.fullmatch(text):
+    # dots and tags stay: only some providers ignore them
+    text = unicodedata.normalize("NFKC", text).strip().lower()
+    text = unicodedata.normalize("NFKC", text)  # lower case may leave the normal form
+    if len(text) > _MAX_CHARACTERS or not _ADDRESS.fullmatch(text):
         raise InputError("no e-mail address: expected one name@domain without blanks")
     return text
 
 
-def normal_phone(given: str) -> str:
-    """E.164: a plus and 7 to 15 digits that begin with the country code.
+def normal_phone(text: str) -> str:
+    """A phone number in E.164: a plus and 7 to 15 digits that begin with the country code.
 
     >>> normal_phone("0049 (170) 123-4567")
     '+491701234567'
 
     Raises:
-        InputError: it does not begin with + or 00 and a country code, holds a (0) that may or
-            may not be dialled, or anything but digits. The message does not repeat it.
+        InputError: the text does not begin with + or 00 and a country code, has a (0), or a
+            character that is no digit; the message does not repeat it.
     """
-    text = unicodedata.normalize("NFKC", given).strip()
+    text = unicodedata.normalize("NFKC", text).strip()
     if re.search(r"\(\s*0\s*\)", text):
         raise InputError(
             "a phone number with (0) is ambiguous: write it as it is dialled from abroad"
         )
-    digits = "".join(_digit(each) for each in text.removeprefix("+") if each not in _BETWEEN_DIGITS)
+    plain = (character for character in text.removeprefix("+") if character not in _BETWEEN_DIGITS)
+    digits = "".join(map(_digit, plain))
     if not text.startswith("+"):
         if not digits.startswith("00"):
             raise InputError("a phone number needs its country code: expected +49 170 1234567")
@@ -80,20 +81,20 @@ def _digit(character: str) -> str:
 def load_pepper(state: Path, tenant: str) -> bytes:
     """The tenant's secret: of ``NEXTEDGE_PEPPER``, else of ``<state>/pepper``, made at first use.
 
-    Losing it loses matches, nothing else: old hashes meet no new ones.
+    A lost secret loses matches and nothing else: old hashes equal no new ones.
 
     Raises:
-        ConfigError: what is there is too short to be a secret.
+        ConfigError: the secret is too short, or the file damaged.
         StorageError: the file cannot be written.
     """
-    given = os.environ.get(VARIABLE)
-    if given:
-        if len(given) < _PEPPER_BYTES:
+    secret = os.environ.get(VARIABLE)
+    if secret:
+        if len(secret) < _PEPPER_BYTES:
             raise ConfigError(
-                f"{VARIABLE}: {len(given)} characters; expected at least {_PEPPER_BYTES}, random"
+                f"{VARIABLE}: {len(secret)} characters; expected at least {_PEPPER_BYTES}, random"
             )
         # tenants that share the variable must not share hashes
-        return hmac.digest(given.encode(), tenant.encode(), hashlib.sha256)
+        return hmac.digest(secret.encode(), tenant.encode(), hashlib.sha256)
     path = state / FILE
     if not path.exists():
         _make(path)
@@ -107,7 +108,7 @@ def load_pepper(state: Path, tenant: str) -> bytes:
 
 
 def _make(path: Path) -> None:
-    """Write the file whole and only once, whoever else is about to."""
+    # the link is atomic, and keeps the file of another process that makes one at the same time
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{FILE}.{secrets.token_hex(8)}")
@@ -123,12 +124,12 @@ def _make(path: Path) -> None:
             partial.unlink()
 
 
-def hashed(given: str, pepper: bytes) -> bytes:
-    """16 bytes that stand for an e-mail address or, where there is no @, a phone number.
+def hashed(identifier: str, pepper: bytes) -> bytes:
+    """The 16 bytes of the hash of an e-mail address or, without an @, a phone number.
 
     Raises:
-        InputError: it is neither; the message does not repeat it.
+        InputError: the text is neither; the message does not repeat it.
     """
-    text = unicodedata.normalize("NFKC", given)
+    text = unicodedata.normalize("NFKC", identifier)
     normal = f"email:{normal_email(text)}" if "@" in text else f"phone:{normal_phone(text)}"
     return hmac.digest(pepper, normal.encode(), hashlib.sha256)[:HASH_BYTES]

@@ -1,4 +1,4 @@
-"""The live part of real-time features, by the positions of one release."""
+"""The live part of real-time features, in the positions of one release."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nextedge.graph.snapshot import Snapshot
 
 
 class LiveFacts:
-    """Counts the facts of an overlay that a release has not, each once, as they come."""
+    """Counts the events of an overlay that are later than a release, each once."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
@@ -25,7 +25,7 @@ class LiveFacts:
         self._lock = threading.Lock()
 
     def counters(self, overlay: Overlay) -> LiveCounters | None:
-        """What the overlay knows by now; None where that is nothing, or the release counts nothing."""
+        """The current counts; None without later events, or if the release has no counters."""
         if not self._snapshot.counters:
             return None
         facts = overlay.projection(CountedFacts)
@@ -36,7 +36,7 @@ class LiveFacts:
 
     def _catch_up(self, facts: CountedFacts) -> None:
         counters, taken = self._counters, self._taken
-        if facts is not self._facts:  # the log was folded anew
+        if facts is not self._facts:  # the log was folded again
             counters, taken = None, 0
         entities, as_of = self._snapshot.entities, self._snapshot.as_of
         added, taken = facts.since(taken)

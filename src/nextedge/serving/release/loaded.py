@@ -1,4 +1,4 @@
-"""A loaded release: memory-mapped arrays and one line a surface, shared by all requests."""
+"""A loaded release: memory-mapped arrays, and one ranking pipeline a surface."""
 
 from __future__ import annotations
 
@@ -29,57 +29,56 @@ from nextedge.retrieval.fusion import FILE as FUSION
 from nextedge.retrieval.fusion import Fusion
 from nextedge.retrieval.model_source import ModelSource
 from nextedge.retrieval.source import load_sources
-from nextedge.serving.release.invalidation import Touched
+from nextedge.serving.release.invalidation import Invalidation
 from nextedge.serving.release.live_counters import LiveFacts
 from nextedge.serving.shards.client import RemoteIndex, ShardClient
 from nextedge.types import UNKNOWN, IndexArray
 
-SLOWER, FASTER = 0.1, 0.5
-"""Weight of a time that is longer, or shorter, than expected."""
+_SLOWER, _FASTER = 0.1, 0.5
+"""Weight of a latency above, and below, the expected one: one hiccup must not count for long."""
 
 
 @dataclass
 class StageLatency:
-    """Milliseconds that each stage is expected to take, by its latest times."""
+    """The expected milliseconds of each stage: a moving average of its latency."""
 
     expected_ms: dict[str, float] = field(default_factory=dict)
 
     def took(self, stage: str, spent_ms: float) -> None:
-        """Learn from a stage that ended."""
+        """Update the expected time of a stage that ended."""
         before = self.expected_ms.get(stage, spent_ms)
-        # one hiccup must not count for long
-        weight = SLOWER if spent_ms > before else FASTER
+        weight = _SLOWER if spent_ms > before else _FASTER
         self.expected_ms[stage] = before + weight * (spent_ms - before)
 
     def missed(self, stages: tuple[str, ...]) -> None:
-        """Expect a little less of stages that were left out, so that they run again some time."""
-        for stage in stages:
-            self.expected_ms[stage] = self.expected_ms.get(stage, 0.0) * (1 - SLOWER)
+        """Lower the expected times of stages that were left out."""
+        for stage in stages:  # else a stage that was slow once would never run again
+            self.expected_ms[stage] = self.expected_ms.get(stage, 0.0) * (1 - _SLOWER)
 
 
 @dataclass(frozen=True, eq=False)
 class LoadedSurface:
-    """What answers the requests of one surface."""
+    """The ranking pipeline, policies and reasons of one surface."""
 
     name: str
     settings: SurfaceConfig
     line: RankingPipeline
     policies: Mapping[str | None, Policy]
-    """By context; None stands for every other."""
+    """By context; None is for all other contexts."""
     reasons: Reasons
     pace: StageLatency = field(default_factory=StageLatency)
 
     @property
     def policy(self) -> Policy:
-        """The rules where no context changes them."""
+        """The policy without a context."""
         return self.policies[None]
 
     def policy_in(self, context: str | None) -> Policy:
-        """The rules in a context."""
+        """The policy in a context."""
         return self.policies.get(context, self.policy)
 
     def over(self, snapshot: Snapshot) -> LoadedSurface:
-        """The same over a snapshot of the same entities with other edges."""
+        """The same surface over a snapshot of the same entities with other edges."""
         scope = self.line.scope.over(snapshot)
         line = self.line.over(scope)
         policies = {
@@ -90,7 +89,7 @@ class LoadedSurface:
 
     @property
     def candidate_table(self) -> str:
-        """``users`` or ``items``: what is recommended."""
+        """The table of the candidates: ``users`` or ``items``."""
         return "users" if self.line.scope.relation.self_typed else "items"
 
 
@@ -98,7 +97,7 @@ class LoadedRelease:
     """One release, opened for serving.
 
     Args:
-        shards: the processes that hold indexes in shards; None to hold them here.
+        shards: the processes that serve index shards; None loads the indexes here.
     """
 
     def __init__(self, release: Release, config: Config, shards: ShardClient | None = None) -> None:
@@ -110,17 +109,18 @@ class LoadedRelease:
             table: _display(release.path / "entities" / f"{table}_display.arrow")
             for table in ("users", "items")
         }
-        self.touched = Touched(self.entities.users, self.entities.items, self.snapshot.connections)
+        users, items = self.entities.users, self.entities.items
+        self.invalidation = Invalidation(users, items, self.snapshot.connections)
         self.token = object()
-        """Another for every load, and for every set of live edges."""
+        """Identity of this load and its live edges."""
         self.base = self
-        """As it was loaded, where this is the same over live edges."""
+        """The release as loaded, without live edges."""
         self.live_as_of: object = None
-        """Which live edges are in its graphs."""
+        """The version of the live edges in the graphs."""
         self.editions: np.ndarray | None = None
-        """uint64[U]: differs with the live edges that touch a user's lists; None without any."""
+        """uint64[U]: a hash of the live edges that affect a user's lists; None without any."""
         self.edges = ""
-        """The same for each set of live edges in its graphs; empty for none."""
+        """Id of the set of live edges in the graphs; empty for none."""
         self.ends: IndexArray = np.zeros(0, np.int32)
         """Users at the ends of live edges."""
         self.live = LiveFacts(self.snapshot)
@@ -134,30 +134,27 @@ class LoadedRelease:
         return self.release.id
 
     def edition(self, position: int) -> int:
-        """Differs with the live edges that touch a user's lists; 0 where none does."""
+        """A hash of the live edges that affect a user's lists; 0 without any."""
         if self.editions is None or position == UNKNOWN:
             return 0
         return int(self.editions[position])
 
     def list_name(self, surface: str, position: int) -> str:
-        """Under what a user's list is kept: another for every edition of it."""
+        """The name under which a store has a user's list; it changes with the edition."""
         edition = self.edition(position)
         name = f"{self.id}/{surface}/{position}"
         return f"{name}@{edition:x}" if edition else name
 
-    def newly_touched(self, before: LoadedRelease, most: int) -> IndexArray:
-        """int32: users whose lists the latest live edges touch: all ends of edges, ``most`` others."""
-        size = len(self.entities.users)
-        now, then = (
-            np.zeros(size, np.uint64) if each.editions is None else each.editions
-            for each in (self, before)
-        )
-        touched = np.flatnonzero(now != then).astype(np.int32)
-        is_end = np.isin(touched, np.concatenate((self.ends, before.ends)))
-        return np.concatenate((touched[is_end], touched[~is_end][:most]))
+    def changed_users(self, before: LoadedRelease, most: int) -> IndexArray:
+        """int32: users whose lists the latest live edges affect: all ends of edges, ``most`` others."""
+        none = np.zeros(len(self.entities.users), np.uint64)
+        now, then = (none if r.editions is None else r.editions for r in (self, before))
+        users = np.flatnonzero(now != then).astype(np.int32)
+        is_end = np.isin(users, np.concatenate((self.ends, before.ends)))
+        return np.concatenate((users[is_end], users[~is_end][:most]))
 
     def surface(self, name: str) -> LoadedSurface:
-        """A surface by name; raises UnknownSurfaceError with those of the release."""
+        """A surface by name; raises UnknownSurfaceError, which names the release's surfaces."""
         try:
             return self.surfaces[name]
         except KeyError:
@@ -166,52 +163,52 @@ class LoadedRelease:
             ) from None
 
     def positions_from(self, release_id: str, table: str, positions: Sequence[int]) -> IndexArray:
-        """int32[n]: where another release's users or items stand in this one, UNKNOWN: nowhere.
+        """int32[n]: positions of another release in this one; UNKNOWN if it lacks the id.
 
         Raises:
-            InputError: that release is gone, or never had as many.
+            InputError: that release is deleted, or has no such positions.
         """
-        places = np.asarray(positions)
+        theirs = np.asarray(positions)
         ids = self.entities.users if table == "users" else self.entities.items
         if release_id != self.id:
             path = self.release.path.parent / release_id / "entities" / f"{table}.arrow"
-            theirs = self._others.get((release_id, table))
-            if theirs is None:
+            other_ids = self._others.get((release_id, table))
+            if other_ids is None:
                 if Path(release_id).name != release_id or not path.exists():
                     raise InputError("cursor: its release is gone; ask for the first page again")
-                theirs = self._others[release_id, table] = IdMap.load(path)
-            return ids.positions(theirs.identifiers(_within(places, len(theirs))))
-        return _within(places, len(ids))
+                other_ids = self._others[release_id, table] = IdMap.load(path)
+            return ids.positions(other_ids.identifiers(_within(theirs, len(other_ids))))
+        return _within(theirs, len(ids))
 
     def gone(self, overlay: Overlay, kind: str) -> IndexArray:
-        """Positions of those whom nobody is shown by what was recorded since, ascending."""
+        """Positions of the candidates that live state hides from all users, ascending."""
         version = overlay.gone_version
-        kept = self._gone.get(kind)
-        if kept is None or kept[0] != version:
+        cached = self._gone.get(kind)
+        if cached is None or cached[0] != version:
             names = sorted(overlay.gone(kind))
             ids = self.entities.users if kind == "people" else self.entities.items
-            places = ids.positions(names) if names else np.zeros(0, np.int32)
-            kept = self._gone[kind] = version, np.unique(places[places >= 0])
-        return kept[1]
+            positions = ids.positions(names) if names else np.zeros(0, np.int32)
+            cached = self._gone[kind] = version, np.unique(positions[positions >= 0])
+        return cached[1]
 
     def display(self, table: str, position: int) -> str:
-        """What a person reads for a user or item: name, title, or the id."""
+        """The display name of a user or item: name, title, or the id."""
         names = self._displays[table]
-        shown = names[position].as_py() if names is not None else None
-        if shown:
-            return str(shown)
+        name = names[position].as_py() if names is not None else None
+        if name:
+            return str(name)
         ids = self.entities.users if table == "users" else self.entities.items
         return str(ids.identifier(position))
 
     def displays(self, table: str, positions: IndexArray) -> list[str]:
-        """``display`` of many."""
+        """The display names of several users or items."""
         names = self._displays[table]
         if names is None:
             return [self.display(table, int(position)) for position in positions]
-        shown = names.take(arrow_positions(positions)).to_pylist()
+        taken = names.take(arrow_positions(positions)).to_pylist()
         return [
             str(name) if name else self.display(table, int(position))
-            for name, position in zip(shown, positions, strict=True)
+            for name, position in zip(taken, positions, strict=True)
         ]
 
     def _load(self, name: str, config: Config) -> LoadedSurface:
@@ -248,14 +245,13 @@ class LoadedRelease:
         return load_index(folder, source.arrays["candidate"])
 
     def evaluation(self, surface: str) -> Mapping[str, Any]:
-        """The evaluation that was made when the release was built."""
+        """The evaluation report of the release's build."""
         path = self.release.path / "surfaces" / surface / "evaluation.json"
         loaded: Mapping[str, Any] = json.loads(path.read_text())
         return loaded
 
 
 def _built_with(release: Release) -> Config:
-    """The configuration that a release was built with."""
     # an older version may have built it, and recorded settings under their former names
     return Config.model_validate({**_renamed(release.manifest["config"]), "base": "."})
 
@@ -267,7 +263,7 @@ def _renamed(settings: Any) -> Any:
 
 
 def _within(positions: np.ndarray, size: int) -> IndexArray:
-    """int32: the positions; raises InputError where one is beyond the map, as in no cursor of ours."""
+    """The positions as int32; raises InputError if one is out of range."""
     if len(positions) and positions.max() >= size:
         raise InputError("cursor: not one of ours")
     return positions.astype(np.int32)

@@ -1,4 +1,4 @@
-"""Loads a release by its id: files checked, indexes reached, live edges merged into its graphs."""
+"""Loads a release by its id: checks files, reaches indexes, merges live edges into its graphs."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ class LiveState:
 
     @cached_property
     def overlay(self) -> Overlay:
-        """Everything that events have changed since the release."""
+        """Live state: all that events changed since the release."""
         return self._new_overlay()
 
     def write_checkpoint(self) -> None:
-        """Write a checkpoint of the overlay, so that new processes fold only later events."""
+        """Write a checkpoint of the overlay; a new process then folds only later events."""
         if self.config.events.log is None and not (self.config.state_path / FILE).exists():
-            return  # nothing was ever recorded
+            return  # no event was ever recorded
         overlay = self._new_overlay()
         try:
             write_checkpoint(lambda: overlay, self.checkpoints)
@@ -48,7 +48,7 @@ class LiveState:
             overlay.log.close()
 
     def warn_of_local_log(self) -> None:
-        """Warn that events stay on this machine, although the releases are in a bucket."""
+        """Warn if releases are in a bucket, but events on this machine alone."""
         if self.config.state_url is not None and self.config.events.log is None:
             _log.warning(
                 "state = %r and no events.log: events are kept in %s, on this machine alone; for "
@@ -74,7 +74,7 @@ class ReleaseLoader:
     Attributes:
         repository: the releases.
         live: events since a release.
-        shards: the processes with parts of the indexes; None where this process searches itself.
+        shards: the processes that serve index shards; None searches in this process.
     """
 
     config: Config
@@ -83,7 +83,7 @@ class ReleaseLoader:
     shards: ShardClient | None
 
     def load(self, release_id: str | None = None) -> LoadedRelease:
-        """A release by its id, or the promoted one, ready for requests."""
+        """Open a release by its id, or the promoted one, for requests."""
         if release_id is None:
             release, refused = self.repository.current()
             for fault in refused:
@@ -97,7 +97,7 @@ class ReleaseLoader:
         return self.over_live_edges(LoadedRelease(release, self.config, self.shards))
 
     def over_live_edges(self, release: LoadedRelease) -> LoadedRelease:
-        """The release with the current edges; itself where none changed, or the log is out of reach."""
+        """The release with the current edges; unchanged if the log cannot be read."""
         if not self.config.events.live_graph:
             return release
         try:
