@@ -42,7 +42,7 @@ def test_keys_and_scopes_that_do_not_exist_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_given_key_may_do_all_and_is_written_nowhere(tmp_path: Path) -> None:
-    keys = ApiKeys(tmp_path, given="of the environment")
+    keys = ApiKeys(tmp_path, extra_key="of the environment")
     assert keys.required
     assert keys.scopes(digest_of("of the environment")) == SCOPES
     assert not keys.path.exists()

@@ -1,4 +1,4 @@
-"""The FastAPI application: all routes, each over the tenant of whoever calls."""
+"""The FastAPI application: all routes and ASGI layers over the tenants of a process."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ _bearer = HTTPBearer(auto_error=False, description="a key of 'nextedge keys crea
 
 
 def create_app(served: Recommender | Tenants, api_key: str | None = None) -> FastAPI:
-    """All routes over one tenant or several.
+    """The application over one tenant or several.
 
     Args:
         served: the tenants, or the recommender of the only one.
-        api_key: beside a single recommender, a key of every scope, beside those of
-            ``nextedge keys``. Where there is neither, none is asked for.
+        api_key: one more key, of every scope, of a single recommender. Without it, and without
+            keys of ``nextedge keys``, callers need none.
     """
     tenants = served if isinstance(served, Tenants) else Tenants([served], api_key)
 
@@ -78,11 +78,11 @@ def create_app(served: Recommender | Tenants, api_key: str | None = None) -> Fas
 
 
 def _add_middleware(app: FastAPI, tenants: Tenants) -> None:
-    # a request meets the last one first
+    # the last layer added is the outermost
     templates = Templates(app)
     app.add_middleware(RequestBody)
     app.add_middleware(FastPath, metrics=tenants.metrics)
-    traced = {each.name: each.traces for each in tenants if each.traces is not None}
+    traced = {tenant.name: tenant.traces for tenant in tenants if tenant.traces is not None}
     if traced:
         app.add_middleware(Traces, providers=traced, templates=templates)
     app.add_middleware(Authentication, tenants=tenants, open_paths=(*_DOCS, *_HEALTH))
@@ -91,7 +91,7 @@ def _add_middleware(app: FastAPI, tenants: Tenants) -> None:
 
 
 def _needs(scope: KeyScope) -> Any:
-    """A dependency that asks for a key of a scope."""
+    """A dependency that requires a key with a scope."""
 
     def authorise(
         request: Request, _: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
@@ -127,8 +127,8 @@ def _metrics(app: FastAPI, tenants: Tenants) -> None:
             for of, counts in tenant.recommender.session.store_counts().items():
                 tenants.metrics.stored(tenant.name, of, counts)
             tenants.metrics.events(tenant.name, tenant.recommender.overlay.log)
-        own = request.scope[CALLER].tenant
-        text = tenants.metrics.render(None if own is None else own.name)
+        caller_tenant = request.scope[CALLER].tenant
+        text = tenants.metrics.render(None if caller_tenant is None else caller_tenant.name)
         return Response(text, media_type="text/plain; version=0.0.4")
 
 

@@ -1,6 +1,6 @@
-"""Authentication: the tenant of a request by its key, and whether its quota allows one more.
+"""Authentication of requests by API key, and the quota of their tenant.
 
-A request without a valid key reaches only the paths that are open to everyone.
+A request without a valid key reaches the open paths alone.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ METRICS = "/metrics"
 
 
 class Authentication:
-    """ASGI middleware that puts the caller into the scope, or refuses the request.
+    """ASGI middleware that adds the caller to the scope, or refuses the request.
 
     Args:
         open_paths: paths that need no key.

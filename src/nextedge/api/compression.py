@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MINIMUM_BYTES = 1000
-_LEVEL = 1
-# each response is compressed once and sent once: a higher level costs more time than it saves
+_LEVEL = 1  # a response is sent once: a higher level costs more time than it saves
 
 Compressor = Callable[[bytes], bytes]
 

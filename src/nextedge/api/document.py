@@ -1,4 +1,4 @@
-"""The OpenAPI document: what FastAPI derives from the routes, and the problems they answer with."""
+"""The OpenAPI document: FastAPI's, with the problem documents and the event schema."""
 
 from __future__ import annotations
 
@@ -39,26 +39,26 @@ _EXAMPLES = {
 
 
 def document(app: FastAPI) -> dict[str, Any]:
-    """The whole document, made once."""
+    """The OpenAPI document of the application, made once."""
     if app.openapi_schema is None:
-        made = get_openapi(
+        document = get_openapi(
             title=app.title, version=app.version, description=app.description, routes=app.routes
         )
-        schemas = made["components"]["schemas"]
+        schemas = document["components"]["schemas"]
         for name in ("HTTPValidationError", "ValidationError"):
             schemas.pop(name, None)
         schemas["Problem"] = Problem.model_json_schema()
         schemas["Event"] = _event_schema()
-        for path, methods in made["paths"].items():
+        for path, methods in document["paths"].items():
             for method, operation in methods.items():
                 _add_problems(path, method, operation)
-        _type_events(made["paths"]["/v1/events"]["post"])
-        app.openapi_schema = made
+        _type_events(document["paths"]["/v1/events"]["post"])
+        app.openapi_schema = document
     return app.openapi_schema
 
 
 def _add_problems(path: str, method: str, operation: dict[str, Any]) -> None:
-    found = operation["responses"]
+    responses = operation["responses"]
     for status, description in _PROBLEMS.items():
         if path.startswith("/health") and status != 503:
             continue
@@ -67,18 +67,18 @@ def _add_problems(path: str, method: str, operation: dict[str, Any]) -> None:
         if status == 413 and method not in _WITH_BODY:
             continue
         schema = {"$ref": "#/components/schemas/Problem"}
-        found[str(status)] = {
+        responses[str(status)] = {
             "description": description,
             "content": {"application/problem+json": {"schema": schema}},
         }
         if status == 429:
-            found["429"]["headers"] = {"Retry-After": {"schema": {"type": "integer"}}}
+            responses["429"]["headers"] = {"Retry-After": {"schema": {"type": "integer"}}}
     if path.startswith("/health"):
-        found.pop("422", None)
+        responses.pop("422", None)
 
 
 def _type_events(operation: dict[str, Any]) -> None:
-    """Events are checked one by one, so that one that is wrong does not stop the others."""
+    # the route takes any objects, and checks events one by one: a wrong one must not stop the others
     one = {"$ref": "#/components/schemas/Event"}
     content = operation["requestBody"]["content"]["application/json"]
     content["schema"] = {"anyOf": [one, {"type": "array", "items": one}]}
@@ -88,6 +88,6 @@ def _type_events(operation: dict[str, Any]) -> None:
 def _event_schema() -> dict[str, Any]:
     schema = Event.model_json_schema(mode="validation")
     schema["required"] = ["type"]
-    for each in schema["properties"].values():
-        each.pop("default", None)  # clients would take what has one as always given
+    for field in schema["properties"].values():
+        field.pop("default", None)  # generated clients require each field with a default
     return schema

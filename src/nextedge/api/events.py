@@ -12,7 +12,7 @@ from nextedge.errors import EventError
 
 
 def routes() -> APIRouter:
-    """The route over the tenant of whoever calls."""
+    """The route of the caller's tenant."""
     router = APIRouter(tags=["events"])
 
     @router.post("/v1/events", status_code=202)

@@ -1,8 +1,8 @@
-"""The fast path: a plain request for recommendations is answered beside FastAPI's routing.
+"""The fast path: plain requests for recommendations skip FastAPI's routing.
 
-Finding the route, validating the parameters by models and the way into a thread and back cost as
-much as the list itself. The fast path answers requests that it reads without doubt, by the same
-code as the route. All others, and all faults, go on to the route, which answers with a problem.
+Routing, validation by models and the way to a thread and back cost as much as the list itself. The
+fast path answers requests with plain parameters, by the same code as the route. All others, and all
+faults, go to the route, which answers with a problem document.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ _PLAIN = {"user_id": LONGEST_ID, "limit": 3, "context": LONGEST_CONTEXT, "region
 
 
 class CachingApp(FastAPI):
-    """The application; a cached response leaves before any layer is entered.
+    """The application; it sends cached responses before any layer runs.
 
-    That holds for callers without compression and quota, where no layer has anything to add. A key
-    is looked up every tenth of a second here, as all that the response cache reads from disk.
+    Callers with compression or a quota go through the layers. Like all that the response cache reads
+    from disk, keys are up to a tenth of a second old.
 
     Args:
-        tenants: whose responses leave so; None where every request must be logged or traced.
+        tenants: None if every request must be logged or traced.
     """
 
     def __init__(self, *, tenants: Tenants | None, **settings: Any) -> None:
@@ -61,7 +61,7 @@ class CachingApp(FastAPI):
             await super().__call__(scope, receive, send)
 
     async def _send_cached(self, tenants: Tenants, scope: Scope, send: Send) -> bool:
-        if not _asks(scope):
+        if not _wants_recommendations(scope):
             return False
         authorization = encoding = b""
         for name, value in scope["headers"]:
@@ -77,7 +77,7 @@ class CachingApp(FastAPI):
         return await _send_cached(tenant, scope, authorization, send, tenants.metrics)
 
     def _tenant(self, tenants: Tenants, authorization: bytes) -> Tenant | None:
-        """The tenant of a key that may read, as of the last tenth of a second."""
+        """The tenant of a key with the scope ``read``, at most a tenth of a second old."""
         now = time.monotonic()
         if now > self._known_until:
             self._callers.clear()
@@ -103,7 +103,7 @@ class FastPath:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         caller: Caller | None = scope.get(CALLER)
-        if not _asks(scope) or caller is None or caller.tenant is None:
+        if not _wants_recommendations(scope) or caller is None or caller.tenant is None:
             await self.app(scope, receive, send)
             return
         if CACHE_KEY not in scope:  # else the application has asked the cache
@@ -114,7 +114,7 @@ class FastPath:
         if plain is not None:
             try:
                 answer, body = await self._answer(caller.tenant, *plain, scope[CACHE_KEY])
-            except Exception:  # the route meets it again, and answers with a problem document
+            except Exception:  # the route raises it again, and answers with a problem document
                 pass
             else:
                 scope[SURFACE] = answer.surface
@@ -123,24 +123,24 @@ class FastPath:
                 return
         await self.app(scope, receive, send)
 
-    async def _answer(self, *given: Any) -> tuple[RecommendationResponse, bytes]:
-        # on one core a thread's turn would cost half as much again as the answer
+    async def _answer(self, *request: Any) -> tuple[RecommendationResponse, bytes]:
+        # on one core the switch to a thread would cost half as much again as the answer
         if self._cores == 1:
-            return encoded_answer(*given)
+            return encoded_answer(*request)
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, encoded_answer, *given)
+        return await loop.run_in_executor(self._threads, encoded_answer, *request)
 
 
 async def _send_cached(
     tenant: Tenant, scope: Scope, authorization: bytes, send: Send, metrics: Metrics
 ) -> bool:
-    """Send a cached response; else leave its key in the scope."""
+    """Send the cached response of a request; without one, put its key into the scope."""
     key = tenant.responses.key(scope, authorization)
-    found = tenant.responses.find(key)
-    if found is None:
+    cached = tenant.responses.find(key)
+    if cached is None:
         scope[CACHE_KEY] = key
         return False
-    body, surface = found
+    body, surface = cached
     metrics.hit(tenant.name, surface)
     scope[SURFACE], scope[CACHED] = surface, True
     await _send_json(send, body, (b"x-cache", b"hit"))
@@ -154,8 +154,7 @@ async def _send_json(send: Send, body: bytes, *headers: tuple[bytes, bytes]) -> 
     await send({"type": "http.response.body", "body": body})
 
 
-def _asks(scope: Any) -> bool:
-    """Whether a request asks for recommendations."""
+def _wants_recommendations(scope: Any) -> bool:
     return bool(
         scope["type"] == "http"
         and scope["method"] == "GET"
@@ -164,7 +163,7 @@ def _asks(scope: Any) -> bool:
 
 
 def _plain(scope: Any, caller: Caller) -> tuple[str, str, Page, bool] | None:
-    """User, surface, page and no explanation; None where the route must read the request."""
+    """User, surface, page and ``explain`` of a plain request; None sends it to the route."""
     path = _PATH.fullmatch(scope["path"])
     query: bytes = scope["query_string"]
     if path is None or "read" not in caller.scopes:

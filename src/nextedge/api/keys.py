@@ -1,8 +1,4 @@
-"""API keys: made once, shown once, kept as hashes, with scopes, revoked by id.
-
-A key is 32 random bytes, so a plain SHA-256 of it cannot be reversed by guessing. The file is
-read again when it changes: a revoked key is refused by every worker at once.
-"""
+"""API keys of one tenant: hashes in a file, with scopes; each key is printed once."""
 
 from __future__ import annotations
 
@@ -28,12 +24,12 @@ Stamp = tuple[int, int] | None
 _PREFIX = "ne_"
 _SCHEME = b"bearer "
 CALLER = "nextedge.caller"
-"""Where the scope of a request carries who calls, None for nobody who is known."""
+"""Scope entry: the caller of a request; None without a valid key."""
 
 
 @dataclass(frozen=True)
 class ApiKey:
-    """One key as it is kept: its hash, what it may do, and when it was made."""
+    """One key of the file: its hash, scopes and time of creation."""
 
     id: str
     sha256: str
@@ -44,17 +40,17 @@ class ApiKey:
 class ApiKeys:
     """The keys of one tenant's state folder."""
 
-    def __init__(self, state: Path, given: str | None = None) -> None:
-        """``given``: one more key, of every scope, that is kept nowhere."""
+    def __init__(self, state: Path, extra_key: str | None = None) -> None:
+        """``extra_key``: one more key, of every scope, that is not in the file."""
         self.path = state / FILE
-        self._given = None if given is None else digest_of(given)
+        self._extra = None if extra_key is None else digest_of(extra_key)
         self._read: tuple[Stamp, dict[str, ApiKey]] = (None, {})
 
     def create(self, scopes: tuple[str, ...]) -> tuple[ApiKey, str]:
-        """Make a key; returns what is kept and the key itself, which cannot be shown again.
+        """Create a key; returns its entry in the file, and the key, which is not stored.
 
         Raises:
-            InputError: there is no such scope.
+            InputError: a scope does not exist.
         """
         for scope in scopes:
             if scope not in SCOPES:
@@ -66,7 +62,7 @@ class ApiKeys:
             tuple(scopes),
             datetime.now(UTC).isoformat(timespec="seconds"),
         )
-        with self._alone():
+        with self._locked():
             self._write([*self.all(), key])
         return key, token
 
@@ -74,9 +70,9 @@ class ApiKeys:
         """Refuse a key from now on.
 
         Raises:
-            InputError: there is none of that id.
+            InputError: no key has the id.
         """
-        with self._alone():
+        with self._locked():
             keys = self.all()
             if key_id not in {key.id for key in keys}:
                 raise InputError(f"no key {key_id!r}; {nearest(key_id, [key.id for key in keys])}")
@@ -91,12 +87,12 @@ class ApiKeys:
 
     @property
     def required(self) -> bool:
-        """Whether callers must send a key: once one was made, also when all are revoked."""
-        return self._given is not None or self.version() is not None
+        """Whether callers must send a key: from the first key on, even after all are revoked."""
+        return self._extra is not None or self.version() is not None
 
     def scopes(self, digest: str) -> tuple[str, ...]:
-        """What the key of a digest may do, nothing where it is none; ``admin`` may do all."""
-        if self._given is not None and hmac.compare_digest(digest, self._given):
+        """The scopes of the key with a digest; ``admin`` implies all, no key has none."""
+        if self._extra is not None and hmac.compare_digest(digest, self._extra):
             return SCOPES
         key = self._current().get(digest)
         if key is None:
@@ -104,24 +100,24 @@ class ApiKeys:
         return SCOPES if "admin" in key.scopes else key.scopes
 
     def version(self) -> Stamp:
-        """Differs whenever keys were made or revoked."""
+        """A value that changes with each creation and revocation."""
         try:
-            found = self.path.stat()
+            status = self.path.stat()
         except FileNotFoundError:
             return None
-        return found.st_mtime_ns, found.st_ino
+        return status.st_mtime_ns, status.st_ino
 
     def _current(self) -> dict[str, ApiKey]:
         stamp, keys = self._read
         now = self.version()
-        if now != stamp:
+        if now != stamp:  # read again, so that all workers refuse a revoked key at once
             keys = {key.sha256: key for key in self.all()}
             self._read = now, keys
         return keys
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Hold the lock of the file, so that of two who change it neither loses a key."""
+    def _locked(self) -> Iterator[None]:
+        """Lock the file, so that two processes that change it lose no key."""
         import fcntl
 
         with writing(self.path):
@@ -141,17 +137,18 @@ class ApiKeys:
 
 
 def digest_of(token: str) -> str:
-    """What of a key is kept."""
+    """The stored digest of a key."""
+    # without salt or stretching: nobody guesses 32 random bytes
     return hashlib.sha256(token.encode()).hexdigest()
 
 
 def token_of(authorization: bytes) -> str | None:
-    """What stands after ``Bearer`` in a header."""
+    """The token after ``Bearer`` in a header; None without one."""
     if authorization[: len(_SCHEME)].lower() != _SCHEME:
         return None
     return bytes(authorization[len(_SCHEME) :]).strip().decode("latin-1")
 
 
 def header(scope: Any, name: bytes) -> bytes:
-    """A header of a request, empty where it has none."""
-    return next((bytes(value) for given, value in scope["headers"] if given == name), b"")
+    """A header of a request; empty without one."""
+    return next((bytes(value) for key, value in scope["headers"] if key == name), b"")

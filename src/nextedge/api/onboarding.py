@@ -1,4 +1,4 @@
-"""Routes for the contacts of new users. No answer says who is a member."""
+"""Routes for the contacts of new users. No response tells who is a member."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ UserId = Annotated[str, Path(min_length=1, max_length=256, description="id as in
 
 
 def routes() -> APIRouter:
-    """The routes over the tenant of whoever calls."""
+    """The routes of the caller's tenant."""
     router = APIRouter(tags=["onboarding"])
 
     @router.put("/v1/users/{user_id}/contacts", response_model=ContactsOut)
@@ -32,7 +32,7 @@ def routes() -> APIRouter:
             )
         except ContactBudgetError as error:
             return problem(429, "ContactBudget", str(error))
-        refused = [RefusedEntry(index=place, reason=fault) for place, fault in upload.refused]
+        refused = [RefusedEntry(index=position, reason=fault) for position, fault in upload.refused]
         return ContactsOut(stored=upload.stored, refused=refused, left_today=upload.left_today)
 
     @router.delete("/v1/users/{user_id}/contacts", status_code=204)

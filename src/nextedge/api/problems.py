@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem details; nothing internal is told."""
+"""Errors as RFC 9457 problem documents, without internal details."""
 
 from __future__ import annotations
 
@@ -30,18 +30,17 @@ _STATUS: tuple[tuple[type[errors.NextEdgeError], int], ...] = (
     (errors.BuildLockedError, 409),
 )
 _RETRY_SECONDS = 5
-"""After which what was not reached may be asked again."""
+# the error itself names files and hosts: the server's log has it
 _LATER = "nothing was stored: try again later"
-"""The reason names files and hosts, so it is for the server's log alone."""
 
 
 class ProblemResponse(JSONResponse):
-    """A problem document; in ASCII, since what it quotes need not be valid Unicode."""
+    """A problem document."""
 
     media_type = "application/problem+json"
 
     def render(self, content: Any) -> bytes:
-        return json.dumps(content).encode()
+        return json.dumps(content).encode()  # in ASCII: a quoted value may be invalid Unicode
 
 
 def problem(

@@ -1,8 +1,7 @@
-"""How many requests a tenant may make: a token bucket that the workers of a machine share.
+"""The request quota of a tenant: a token bucket that the workers of a machine share.
 
-The bucket is kept as one number, the time at which it will be full again: a request is let
-through when that lies no further ahead than the bucket is deep, and moves it by one interval
-(the generic cell rate algorithm).
+The bucket is one number, the time at which it is full again. A request passes while that time is
+at most ``burst`` intervals ahead, and moves it by one interval (the generic cell rate algorithm).
 """
 
 from __future__ import annotations
@@ -25,9 +24,9 @@ class Quota:
     """The requests of one tenant.
 
     Args:
-        settings: ``requests_per_second`` (0 = any number) and ``burst``.
-        path: a file that other workers share; None where there are none. One thread of a process
-            may ask at a time.
+        settings: ``requests_per_second`` (0 = unlimited) and ``burst``.
+        path: a file that the workers share; None without others. One thread of a process may call
+            ``wait`` at a time.
     """
 
     def __init__(self, settings: ServingConfig, path: Path | None = None) -> None:
@@ -41,38 +40,38 @@ class Quota:
             self._memory = mmap.mmap(-1, _TIME.size)
             return
         self._file = path.open("a+b")
-        with self._alone():
+        with self._locked():
             if not path.stat().st_size:
                 self._file.write(_TIME.pack(0.0))
                 self._file.flush()
         self._memory = mmap.mmap(self._file.fileno(), _TIME.size)
 
     def wait(self, now: float | None = None) -> float:
-        """Seconds until a request may come; 0.0 lets this one through.
+        """Seconds until a request may pass; 0.0 passes this one, and charges it.
 
         Args:
-            now: on the clock that all processes of the machine share.
+            now: of the clock that all processes of the machine share.
         """
         if self.unlimited:
             return 0.0
         now = time.monotonic() if now is None else now
-        with self._alone():
+        with self._locked():
             (full,) = _TIME.unpack_from(self._memory)
             next_full = max(full, now) + self.interval
             early = next_full - now - self.burst * self.interval
-            if early > self.interval * 1e-6:
+            if early > self.interval * 1e-6:  # not a rounding error
                 return float(early)
             _TIME.pack_into(self._memory, 0, next_full)
             return 0.0
 
     def close(self) -> None:
-        """Let go of the shared file."""
+        """Close the shared file."""
         if self._file is not None:
             self._memory.close()
             self._file.close()
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _locked(self) -> Iterator[None]:
         if self._file is None:
             yield
             return

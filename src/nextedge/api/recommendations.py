@@ -56,7 +56,7 @@ PageCursor = Annotated[
     str | None, Query(max_length=8192, description="next_cursor of the page before")
 ]
 _CONTEXT = ("context", "region")
-"""Names among the filters of the internal interface that are context."""
+"""Filters of the internal interface that are context."""
 
 
 def _page(
@@ -71,7 +71,7 @@ def _page(
 
 
 def routes() -> APIRouter:
-    """The routes over the tenant of whoever calls."""
+    """The routes of the caller's tenant."""
     router = APIRouter(tags=["recommendations"])
 
     @router.get("/pymk/recommendations", response_model=RecommendationsOut)
@@ -79,7 +79,7 @@ def routes() -> APIRouter:
         request: Request, user_id: UserId, page: Annotated[Page, Depends(_page)]
     ) -> Response:
         """People you may know."""
-        return ask(request, user_id, "people", page, explain=False)
+        return answered(request, user_id, "people", page, explain=False)
 
     @router.get("/v1/{surface}/recommendations", response_model=RecommendationsOut)
     def recommendations(
@@ -90,7 +90,7 @@ def routes() -> APIRouter:
         explain: bool = False,
     ) -> Response:
         """Recommendations on any surface."""
-        return ask(request, user_id, surface, page, explain=explain)
+        return answered(request, user_id, surface, page, explain=explain)
 
     @router.post("/internal/ml/recommendations", response_model_exclude_none=True)
     def internal(
@@ -101,18 +101,22 @@ def routes() -> APIRouter:
         if request.tenant_id != tenant.name:
             raise HTTPException(403, "tenant_id: this key is not of that tenant")
         name = recommender.surface_name(request.surface or _only_surface(recommender))
-        asked = {key: value for key, value in request.filters.items() if key in _CONTEXT}
-        context = {**{k: v for k, v in asked.items() if isinstance(v, str)}, **request.context}
-        question = RecommendationRequest(
+        filters, context = {}, dict[str, str]()
+        for key, value in request.filters.items():
+            if key not in _CONTEXT:
+                filters[key] = value
+            elif isinstance(value, str):
+                context[key] = value
+        query = RecommendationRequest(
             name,
             request.count,
-            context,
+            context | request.context,
             request.exclude,
-            {key: value for key, value in request.filters.items() if key not in _CONTEXT},
+            filters,
             request.cursor,
             recommender.config.serving.deadline_ms,
         )
-        answer = recommender.recommend_many([request.user_id], question)[0]
+        answer = recommender.recommend_many([request.user_id], query)[0]
         http.scope[SURFACE] = answer.surface
         tenant.answered(answer)
         return InternalResponse(
@@ -126,7 +130,9 @@ def routes() -> APIRouter:
             next_cursor=answer.next_cursor,
         )
 
-    def ask(request: Request, user_id: str, surface: str, page: Page, *, explain: bool) -> Response:
+    def answered(
+        request: Request, user_id: str, surface: str, page: Page, *, explain: bool
+    ) -> Response:
         tenant, key = tenant_of(request), request.scope.get(CACHE_KEY)
         answer, body = encoded_answer(tenant, user_id, surface, page, explain, key)
         request.scope[SURFACE] = answer.surface
@@ -137,8 +143,5 @@ def routes() -> APIRouter:
 
 
 def _only_surface(recommender: Recommender) -> str:
-    return (
-        "items"
-        if "items" in recommender.release.surfaces
-        else next(iter(recommender.release.surfaces))
-    )
+    surfaces = recommender.release.surfaces
+    return "items" if "items" in surfaces else next(iter(surfaces))

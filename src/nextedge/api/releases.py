@@ -9,7 +9,7 @@ from nextedge.api.tenants import CurrentTenant
 
 
 def reading() -> APIRouter:
-    """The routes over the tenant of whoever calls that change nothing."""
+    """The routes of the caller's tenant that only read."""
     router = APIRouter(tags=["releases"])
 
     @router.get("/v1/releases")
@@ -31,7 +31,7 @@ def reading() -> APIRouter:
 
 
 def changing() -> APIRouter:
-    """The routes over the tenant of whoever calls that change what is served."""
+    """The routes of the caller's tenant that change the served release."""
     router = APIRouter(tags=["releases"])
 
     @router.post("/v1/releases/rollback")

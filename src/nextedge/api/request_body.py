@@ -1,7 +1,6 @@
-"""ASGI middleware: every request has a body of bounded size, and text that can be stored and sent.
+"""ASGI middleware that bounds the body of a request and checks its text.
 
-Bytes that are no UTF-8, lone surrogates and NUL would otherwise be read as other ids, or fail only
-where they are written.
+Invalid UTF-8, lone surrogates and NUL would otherwise be read as other ids, or fail when written.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ if TYPE_CHECKING:
 
     from nextedge.api.tenants import Caller
 
-_BYTES = 1 << 20
+_MAX_BYTES = 1 << 20
 """Largest body of a caller without a tenant."""
 _ESCAPED = re.compile(rb"\\u(?:[dD][89a-fA-F]|0000)")
-"""Only bodies with such an escape can hold a surrogate or NUL; the others are not parsed here."""
+"""Only bodies with such an escape can have a surrogate or NUL; the others are not parsed here."""
 
 
 class RequestBody:
-    """Refuses larger bodies with 413, whether or not they name their size, and other text with 400."""
+    """Refuses larger bodies with 413, with or without a Content-Length, and invalid text with 400."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -63,12 +62,12 @@ class RequestBody:
 def _limit(scope: Any) -> int:
     caller: Caller | None = scope[CALLER]
     if caller is None or caller.tenant is None:
-        return _BYTES
+        return _MAX_BYTES
     return caller.tenant.recommender.config.serving.body_bytes
 
 
 async def _whole_body(receive: Receive, limit: int) -> bytes | None:
-    """The body, or its beginning as soon as that is larger than the limit; None after a disconnect."""
+    """The body, or its first part if that exceeds the limit; None after a disconnect."""
     parts, size, more = [], 0, True
     while more and size <= limit:
         message = await receive()
@@ -81,7 +80,7 @@ async def _whole_body(receive: Receive, limit: int) -> bytes | None:
 
 
 def url_fault(scope: Any) -> str | None:
-    """The fault of the path or the query string of a request; None without any."""
+    """The fault of the path or query string of a request, or None."""
     if "\ufffd" in scope["path"] or "\0" in scope["path"]:
         return "the path: expected UTF-8 without NUL"
     query = scope["query_string"]
@@ -96,7 +95,7 @@ def url_fault(scope: Any) -> str | None:
 
 
 def _body_fault(body: bytes) -> str | None:
-    """The fault of the strings of a JSON body; None without any, and where it is no JSON.
+    """The fault of the strings of a JSON body, or None.
 
     >>> _body_fault(b'{"user_id": "a\\\\ud83d"}')
     'the body: a string holds half of a surrogate pair'
@@ -106,7 +105,7 @@ def _body_fault(body: bytes) -> str | None:
     try:
         texts = list(_strings(json.loads(body)))
     except (ValueError, RecursionError):
-        return None  # the route says so
+        return None  # the route answers that it is no JSON
     for text in texts:
         if "\0" in text:
             return "the body: a string holds NUL"
@@ -119,9 +118,9 @@ def _strings(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, list):
-        for each in value:
-            yield from _strings(each)
+        for item in value:
+            yield from _strings(item)
     elif isinstance(value, dict):
-        for key, each in value.items():
+        for key, item in value.items():
             yield key
-            yield from _strings(each)
+            yield from _strings(item)

@@ -1,8 +1,7 @@
-"""The response cache: encoded responses that a repeated request gets before anything else runs.
+"""The response cache: encoded responses for repeated requests.
 
-A response is cached under its path, query string and authorization. It is sent again only while
-its release is active and no event has changed what its user may see; each time with a new
-recommendation id. ``FastPath`` asks the cache; all other requests go on to the pipeline.
+Its keys are path, query string and authorization. A response is sent again, each time with a new
+recommendation id, while its release is active and no event changed the list of its user.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ LOOK_SECONDS = 0.1
 
 @dataclass(frozen=True, slots=True)
 class EncodedResponse:
-    """A response in bytes, in two parts around its recommendation id.
+    """The bytes of a response before and after its recommendation id.
 
     Attributes:
         response: the response, without its recommendations.
@@ -54,12 +53,12 @@ class ResponseCache:
         """The key of a request's response."""
         if time.monotonic() - self._looked > LOOK_SECONDS:
             self._look()
-        # The version of the keys is read before the response is computed: one for a key that is
-        # revoked meanwhile is never found again.
+        # The version of the keys is read before the response is computed: a response to a key that
+        # is revoked meanwhile has an old version, and is never sent again.
         return scope["path"], scope["query_string"], authorization, self._keys_version
 
     def find(self, key: Hashable) -> tuple[bytes, str] | None:
-        """The body to send and its surface, or None where the response must be computed."""
+        """The body to send and its surface; None if the response must be computed."""
         cached = self._responses.get(key)
         if cached is None or not self._is_valid(key, cached):
             return None
@@ -72,13 +71,13 @@ class ResponseCache:
     def put(
         self, key: Hashable, response: RecommendationResponse, before: bytes, after: bytes
     ) -> None:
-        """Cache a response, unless it is degraded or live state may change it at any time."""
+        """Cache a response, unless it is degraded or of a cold start."""
         if not (response.degraded or response.cold_start):
             slim = replace(response, recommendations=())
             self._responses.put(key, EncodedResponse(before, after, slim))
 
     def _is_valid(self, key: Hashable, cached: EncodedResponse) -> bool:
-        """Whether the same release answers, and no event has changed the user's list."""
+        """Whether the same release answers, and no event changed the user's list."""
         response, session = cached.response, self.recommender.session
         active, user, live = session.active.now_or_none(), response.user_id, response.live
         if active is None or live is None:
@@ -95,14 +94,15 @@ class ResponseCache:
             since = live.narrowed, response.kind, response.query, response.positions
             if release.invalidation.invalidates(overlay, *since):
                 return False
-            fresh = replace(response, live=replace(live, narrowed=narrowed))
-            self._responses.put(key, replace(cached, response=fresh))
+            # the next request checks later events only
+            checked = replace(response, live=replace(live, narrowed=narrowed))
+            self._responses.put(key, replace(cached, response=checked))
         return True
 
     def _look(self) -> None:
-        """Look whether other releases are active, or the keys changed."""
+        """Clear the cache if other releases are active, and read the version of the keys."""
         self._looked, active = time.monotonic(), self.recommender.session.active.stamp
         if active != self._active:
-            self._responses.clear()  # none of them is sent again
+            self._responses.clear()
         self._active = active
         self._keys_version = self.keys.version()

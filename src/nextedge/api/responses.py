@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from nextedge.api.tenants import Tenant
 
 
-_HOW = re.compile(rb'"cache":"\w+","latency_ms":[\d.e+-]+')
+_CACHE_FIELDS = re.compile(rb'"cache":"\w+","latency_ms":[\d.e+-]+')
 """The fields of an encoded response that differ in a cached one; they follow the recommendation id."""
 
 
@@ -44,36 +44,30 @@ class Page:
             if not (column and colon and value):
                 raise InputError(f"filter {text!r}: expected column:value")
             filters.setdefault(column, []).append(value)
-        context = {"context": self.context, "region": self.region}
+        context: dict[str, Any] = {"context": self.context, "region": self.region}
+        context = {name: value for name, value in context.items() if value}
         return RecommendationRequest(
-            surface,
-            self.limit,
-            {name: value for name, value in context.items() if value},
-            self.exclude,
-            filters,
-            self.cursor,
-            deadline_ms,
-            explain,
+            surface, self.limit, context, self.exclude, filters, self.cursor, deadline_ms, explain
         )
 
 
 def encoded_answer(
     tenant: Tenant, user_id: str, surface: str, page: Page, explain: bool, key: Hashable
 ) -> tuple[RecommendationResponse, bytes]:
-    """A response and its JSON, cached under the key unless that is None."""
+    """A response and its JSON; cached under the key, if there is one."""
     recommender = tenant.recommender
     request = page.request(surface, recommender.config.serving.deadline_ms, explain=explain)
     answer = recommender.session.answer([user_id], request)[0]
     body = to_json(_document(answer))
     if key is not None:
         before, _, after = body.partition(answer.recommendation_id.encode())
-        after = _HOW.sub(b'"cache":"hit","latency_ms":0.0', after, count=1)
+        after = _CACHE_FIELDS.sub(b'"cache":"hit","latency_ms":0.0', after, count=1)
         tenant.responses.put(key, answer, before, after)
     return answer, body
 
 
 def _document(answer: RecommendationResponse) -> dict[str, Any]:
-    """``RecommendationsOut`` as plain values: making models of a list costs as much as ranking it."""
+    # plain values: models of a list would cost as much as ranking it
     document = {
         "user_id": answer.user_id,
         "surface": answer.surface,
@@ -90,31 +84,27 @@ def _document(answer: RecommendationResponse) -> dict[str, Any]:
 
 
 def _rows(answer: RecommendationResponse) -> list[dict[str, Any]]:
-    """``RecommendationOut`` as plain values."""
+    """The fields of ``RecommendationOut``, for each recommendation."""
     name = "item_id" if answer.kind == "items" else "candidate_id"
     rows = []
-    for each in answer.recommendations:
-        reason = {
-            "code": each.reason.code,
-            "text": each.reason.text,
-            "evidence": each.reason.evidence,
-        }
+    for item in answer.recommendations:
+        reason = item.reason
         row: dict[str, Any] = {
-            name: each.id,
-            "score": each.score,
-            "rank": each.rank,
-            "reason": reason,
-            "sources": list(each.sources),
-            "display": each.display,
-            "propensity": each.propensity,
-            "promoted": each.promoted,
+            name: item.id,
+            "score": item.score,
+            "rank": item.rank,
+            "reason": {"code": reason.code, "text": reason.text, "evidence": reason.evidence},
+            "sources": list(item.sources),
+            "display": item.display,
+            "propensity": item.propensity,
+            "promoted": item.promoted,
         }
-        if each.contributions:
-            row["contributions"] = each.contributions
+        if item.contributions:
+            row["contributions"] = item.contributions
         rows.append(row)
     return rows
 
 
 def rendered(answer: RecommendationResponse) -> list[RecommendationOut]:
-    """The recommendations of an answer as models."""
+    """The recommendations of a response as models."""
     return [RecommendationOut.model_validate(row) for row in _rows(answer)]

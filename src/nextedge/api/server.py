@@ -1,4 +1,4 @@
-"""Running the HTTP service: worker processes over the tenants' folders, and who may call."""
+"""The HTTP server: worker processes over the tenants' folders, and its checks at start."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SHARED_VARIABLE = "NEXTEDGE_SHARED"
 LOCATIONS_VARIABLE = "NEXTEDGE_LOCATIONS"
 KEY_VARIABLE = "NEXTEDGE_API_KEY"
 _SWITCH_SECONDS = 0.0005
-"""How long a thread in the background, that writes a log, may keep an answer waiting."""
+"""The longest time for which a background thread delays a response."""
 
 
 def run_server(
@@ -37,36 +37,33 @@ def run_server(
     """Serve one tenant or several until stopped.
 
     Args:
-        drain_seconds: after SIGTERM it still answers for so long, while ``/health/ready`` says 503
-            so that it is sent no more; then it answers what is under way, and ends.
+        drain_seconds: time after SIGTERM for which the server still answers, while
+            ``/health/ready`` gives 503; then it ends the requests under way, and stops.
 
     Raises:
-        InputError: the address is reachable by others and there is no API key, or the tenants
-            cannot be told apart.
-        NoReleaseError: a tenant has nothing to serve.
+        InputError: other machines reach the address and there is no API key, or two tenants share
+            a name, folder or key.
+        NoReleaseError: a tenant has no release.
     """
-    # each worker its share of the cores: more threads than cores only wait for each other
+    # more threads than cores would only wait for each other
     os.environ.setdefault(THREADS_VARIABLE, str(max(1, thread_count() // workers)))
     with tempfile.TemporaryDirectory(prefix="nextedge-shared-") as shared:
-        os.environ[LOCATIONS_VARIABLE] = json.dumps([str(each.resolve()) for each in locations])
+        os.environ[LOCATIONS_VARIABLE] = json.dumps([str(path.resolve()) for path in locations])
         os.environ[SHARED_VARIABLE] = shared
-        if workers > 1:  # each writes its metrics there; read when their package is imported
+        if workers > 1:  # prometheus_client reads it when it is imported
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared
         _check(locations, host)
         gc.collect()
-        gc.freeze()  # what is never collected is never written to, so stays shared
+        gc.freeze()  # the collector writes to what it visits: pages would no longer be shared
         _server(Path(shared), drain_seconds, address=host, port=port, workers=workers).serve()
 
 
 def _check(locations: Sequence[Path], host: str) -> None:
-    """Fail now, not at the first request.
-
-    Where a tenant's state is in a bucket another process looks: the library that reads it does
-    not work in processes that are forked from one that has used it.
-    """
-    if all(load_config(each).state_url is None for each in locations):
+    """Open all tenants before the server starts, so that a fault ends it at once."""
+    if all(load_config(path).state_url is None for path in locations):
         _look(locations, host)
         return
+    # the library that reads a bucket does not work in a fork of a process that has used it
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -82,8 +79,8 @@ def _check(locations: Sequence[Path], host: str) -> None:
         finally:
             os._exit(code)
     os.close(writing)
-    with os.fdopen(reading) as told:
-        message = told.read()
+    with os.fdopen(reading) as pipe:
+        message = pipe.read()
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if code:
         fault = NextEdgeError(message or f"the releases cannot be checked (exit {code})")
@@ -92,16 +89,13 @@ def _check(locations: Sequence[Path], host: str) -> None:
 
 
 def _look(locations: Sequence[Path], host: str) -> None:
-    """Open all tenants.
-
-    The first tenant is warmed up here: workers are forked from this process, and share the
-    memory of code and compiled kernels that are loaded before.
-    """
+    """Open all tenants, and warm up the first."""
+    # workers are forks of this process: they share the memory of the code that it has loaded
     import nextedge.api.app  # noqa: F401
 
     tenants = _tenants(locations)
-    for place, tenant in enumerate(tenants):
-        if place == 0:
+    for position, tenant in enumerate(tenants):
+        if position == 0:
             tenant.recommender.warm_up()
         else:
             tenant.recommender.releases.current()
@@ -143,27 +137,27 @@ def create() -> FastAPI:
     from nextedge.api.app import create_app
 
     sys.setswitchinterval(_SWITCH_SECONDS)
-    locations = [Path(each) for each in json.loads(os.environ[LOCATIONS_VARIABLE])]
+    locations = [Path(path) for path in json.loads(os.environ[LOCATIONS_VARIABLE])]
     return create_app(_tenants(locations, Path(os.environ[SHARED_VARIABLE])))
 
 
 def tenants_below(folder: Path) -> list[Path]:
-    """The tenants' folders of a folder, by name.
+    """The tenants' folders in a folder, by name.
 
     Raises:
-        InputError: there are none.
+        InputError: the folder has none.
     """
-    found = sorted(each for each in folder.glob("*/") if (each / FILE_NAME).is_file())
-    if not found:
+    tenants = sorted(path for path in folder.glob("*/") if (path / FILE_NAME).is_file())
+    if not tenants:
         raise InputError(
             f"--tenants {folder}: expected a folder of folders that each hold a {FILE_NAME}"
         )
-    return found
+    return tenants
 
 
 def _tenants(locations: Sequence[Path], shared: Path | None = None) -> Tenants:
     from nextedge.api.tenants import Tenants
     from nextedge.recommender import Recommender
 
-    recommenders = [Recommender(each) for each in locations]
+    recommenders = [Recommender(path) for path in locations]
     return Tenants(recommenders, os.environ.get(KEY_VARIABLE), shared)

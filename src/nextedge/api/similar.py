@@ -1,4 +1,4 @@
-"""Routes for what is like an item or a person, and for embeddings."""
+"""Routes of similar items or people, and of embeddings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nextedge.types import MAX_LIMIT
 
 
 def routes() -> APIRouter:
-    """The routes over the tenant of whoever calls."""
+    """The routes of the caller's tenant."""
     router = APIRouter(tags=["similar"])
 
     @router.get("/v1/{surface}/similar")
@@ -26,10 +26,11 @@ def routes() -> APIRouter:
         """Items that the same people engage with; people whom the sources put near."""
         recommender = tenant.recommender
         release = recommender.release
-        found = similar(release, recommender.overlay, surface, given, limit)
         entries = [
-            SimilarEntry(id=each.id, score=each.score, rank=rank, display=each.display)
-            for rank, each in enumerate(found, 1)
+            SimilarEntry(id=entry.id, score=entry.score, rank=rank, display=entry.display)
+            for rank, entry in enumerate(
+                similar(release, recommender.overlay, surface, given, limit), 1
+            )
         ]
         return SimilarOut(id=given, surface=surface, release=release.id, similar=entries)
 

@@ -1,8 +1,8 @@
-"""Telemetry of every request: its id, its count by route and status, and the access log.
+"""Telemetry of requests: their ids, counts by route and status, and the access log.
 
-A line of the access log names no user and nothing that a caller wrote: the template of the route
-instead of the path, a configured surface, the request's id. A cached response is counted as a hit
-of its surface alone, so a server without an access log sends it without an id.
+A line of the access log has no user and no text of the caller: it has the template of the route, a
+configured surface, and the request's id. A cached response counts as a hit of its surface alone, so
+a server without an access log sends it without an id.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi.routing import iter_route_contexts
 from starlette.routing import compile_path
 
-from nextedge.api.keys import CALLER
+from nextedge.api.keys import CALLER, header
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 REQUEST_ID = b"x-request-id"
 SURFACE = "nextedge.surface"
-"""Scope entry: the surface that has answered."""
+"""Scope entry: the surface that answered."""
 CACHED = "nextedge.cached"
 """Scope entry: the response is a cached one."""
 OTHER = "other"
@@ -71,7 +71,7 @@ class Telemetry:
 
         try:
             await self.app(scope, receive, observed)
-        except Exception:  # Starlette answers with 500, further out
+        except Exception:  # an outer layer of Starlette answers with 500
             self._count(scope, 500)
             raise
         finally:
@@ -80,7 +80,7 @@ class Telemetry:
                 self._log(scope, request_id or _request_id(scope), status, spent_ms)
 
     def _tenant(self, scope: Any) -> Tenant | None:
-        """The caller's tenant; of a caller without one, the only tenant there is."""
+        """The caller's tenant; the only tenant, for a caller without a key."""
         caller = scope.get(CALLER)
         return self.only if caller is None else caller.tenant
 
@@ -107,14 +107,14 @@ class Telemetry:
 
 
 class Templates:
-    """Finds the template of the route of a request."""
+    """Finds the route template of a request."""
 
     def __init__(self, app: FastAPI) -> None:
         self._app = app
         self._compiled: list[tuple[Any, str]] = []
 
     def __call__(self, scope: Any) -> str:
-        """The router's template, or the one of the path where the router was not reached."""
+        """The template of the router, or of the path if a layer answered before it."""
         route = scope.get("route")
         if route is not None:
             return str(route.path)
@@ -131,7 +131,7 @@ class Templates:
 
 
 def log_to_stdout() -> None:
-    """Write the access log to stdout, unless logging was set up otherwise."""
+    """Write the access log to stdout, unless it has a handler already."""
     if not log.handlers:
         handler = logging.StreamHandler(sys.stdout)
         handler.setFormatter(logging.Formatter("%(message)s"))
@@ -141,13 +141,13 @@ def log_to_stdout() -> None:
 
 
 def _request_id(scope: Any) -> bytes:
-    """The caller's id of a request where it can stand in a log, else a new one."""
-    wanted = next((bytes(value) for name, value in scope["headers"] if name == REQUEST_ID), b"")
-    return wanted if _VALID_ID.fullmatch(wanted) else uuid.uuid4().hex.encode()
+    """The caller's request id if it is valid, else a new one."""
+    sent = header(scope, REQUEST_ID)
+    return sent if _VALID_ID.fullmatch(sent) else uuid.uuid4().hex.encode()
 
 
 def _surface(scope: Any, tenant: Tenant | None) -> str | None:
-    """The surface that answered, or that the path names; None where it is not configured."""
+    """The surface that answered, or that the path names; None if it is not configured."""
     name = scope.get(SURFACE) or scope.get("path_params", {}).get("surface")
     known = () if tenant is None else tenant.recommender.config.surfaces
     return name if name in known else None

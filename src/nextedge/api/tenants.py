@@ -1,4 +1,4 @@
-"""The tenants that a process serves, and whose a request is: a key is of one tenant only."""
+"""The tenants of a process, and the tenant of each request by its API key."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 
 DRAINING = "draining"
-"""The file of the shared folder that says so."""
+"""The file in the workers' shared folder that tells them to drain."""
 
 
 class Tenant:
-    """One tenant as it is served; nothing of it is shared with another."""
+    """One served tenant: its recommender, keys, response cache, quota and traces."""
 
     def __init__(
         self, recommender: Recommender, keys: ApiKeys, metrics: Metrics, shared: Path | None
@@ -49,18 +49,18 @@ class Tenant:
 
     @property
     def logs_access(self) -> bool:
-        """Whether each of its requests has a line in the access log."""
+        """Whether the access log has the tenant's requests."""
         return self.recommender.config.serving.access_log
 
     def close(self) -> None:
-        """Write all that is queued, and close the files."""
+        """Write all queued rows, and close the files."""
         self.recommender.close()
         self.quota.close()
         if self.traces is not None:
             self.traces.shutdown()
 
     def answered(self, answer: RecommendationResponse) -> None:
-        """Tell of a list that was computed."""
+        """Count a computed list, and send its spans."""
         self._metrics.answer(self.name, answer)
         if self.traces is not None:
             stage_spans(self.traces, answer)
@@ -68,23 +68,23 @@ class Tenant:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls: a tenant and what its key may do; the operator of several has no tenant."""
+    """The tenant and scopes of an API key; the operator of several tenants has no tenant."""
 
     tenant: Tenant | None
     scopes: tuple[str, ...]
 
 
 class Tenants:
-    """Every tenant of a process, found by the keys of their callers.
+    """The tenants of a process, by API key.
 
     Args:
-        recommenders: one, or several that each have keys of their own.
-        api_key: of one tenant a further key of every scope; of several the operator's, which
+        recommenders: one, or several with API keys.
+        api_key: of one tenant, one more key of every scope; of several, the operator's key, which
             reads the metrics of all and nothing else.
-        shared: a folder that all workers of a server share, None where there is but one.
+        shared: a folder that all workers of a server share; None without others.
 
     Raises:
-        InputError: names, state folders or keys are not each tenant's own, or there are none.
+        InputError: there is no tenant, or two share a name, state folder or key.
     """
 
     def __init__(
@@ -98,13 +98,12 @@ class Tenants:
         self.several = len(recommenders) > 1
         self.metrics = Metrics()
         self._operator = digest_of(api_key) if self.several and api_key is not None else None
-        given = None if self.several else api_key
-        self._tenants = {
-            each.config.tenant: Tenant(
-                each, ApiKeys(each.config.state_path, given), self.metrics, shared
-            )
-            for each in recommenders
-        }
+        extra_key = None if self.several else api_key
+        self._tenants: dict[str, Tenant] = {}
+        for recommender in recommenders:
+            keys = ApiKeys(recommender.config.state_path, extra_key)
+            tenant = Tenant(recommender, keys, self.metrics, shared)
+            self._tenants[tenant.name] = tenant
         if self.several:
             _check_keys(list(self))
         self._owners: dict[str, Tenant] = {}
@@ -114,12 +113,12 @@ class Tenants:
 
     @property
     def only(self) -> Tenant | None:
-        """The tenant, where there is but one."""
+        """The only tenant; None if there are several."""
         return None if self.several else next(iter(self))
 
     @property
     def draining(self) -> bool:
-        """Whether the server is about to stop: it answers, but should be sent no more."""
+        """Whether the server is about to stop: it still answers, but is not ready."""
         return self._shared is not None and (self._shared / DRAINING).exists()
 
     @property
@@ -128,7 +127,7 @@ class Tenants:
         return self.several or any(tenant.keys.required for tenant in self)
 
     def caller(self, token: str | None) -> Caller | None:
-        """Whose a key is, as of now; None where it is nobody's."""
+        """The caller with a key; None if the key is missing or not valid."""
         if self.only is not None and not self.only.keys.required:
             return Caller(self.only, SCOPES)
         if not token:
@@ -136,8 +135,8 @@ class Tenants:
         digest = digest_of(token)
         if self._operator is not None and hmac.compare_digest(digest, self._operator):
             return Caller(None, ())
-        known = self._owners.get(digest)
-        for tenant in (known,) if known is not None else self:
+        owner = self._owners.get(digest)
+        for tenant in (owner,) if owner is not None else self:
             scopes = tenant.keys.scopes(digest)
             if scopes:
                 self._owners[digest] = tenant
@@ -150,11 +149,12 @@ def _check_apart(recommenders: Sequence[Recommender]) -> None:
     if not recommenders:
         raise InputError("no tenant to serve")
     seen: dict[Any, Recommender] = {}
-    for each in recommenders:
-        for what, value in (("name", each.config.tenant), ("state folder", each.config.state_path)):
-            if (other := seen.setdefault((what, value), each)) is not each:
+    for recommender in recommenders:
+        config = recommender.config
+        for what, value in (("name", config.tenant), ("state folder", config.state_path)):
+            if (other := seen.setdefault((what, value), recommender)) is not recommender:
                 raise InputError(
-                    f"{_place(other)} and {_place(each)} have the same {what} {str(value)!r}: "
+                    f"{_location(other)} and {_location(recommender)} have the same {what} {str(value)!r}: "
                     "give each tenant its own in its nextedge.toml (tenant = …, state = …)"
                 )
 
@@ -165,17 +165,17 @@ def _check_keys(tenants: Sequence[Tenant]) -> None:
         if not tenant.keys.required:
             raise InputError(
                 f"tenant {tenant.name!r} has no API key, and several tenants are told apart by "
-                f"their keys; make one with: nextedge keys create -c {_place(tenant.recommender)}"
+                f"their keys; make one with: nextedge keys create -c {_location(tenant.recommender)}"
             )
         for key in tenant.keys.all():
             if (other := owners.setdefault(key.sha256, tenant)) is not tenant:
                 raise InputError(
                     f"tenants {other.name!r} and {tenant.name!r} share the key {key.id}: revoke "
-                    f"it with: nextedge keys revoke {key.id} -c {_place(tenant.recommender)}"
+                    f"it with: nextedge keys revoke {key.id} -c {_location(tenant.recommender)}"
                 )
 
 
-def _place(recommender: Recommender) -> Path | str:
+def _location(recommender: Recommender) -> Path | str:
     return recommender.location or recommender.config.tenant
 
 
@@ -193,5 +193,5 @@ CurrentTenant = Annotated[Tenant, Depends(tenant_of)]
 
 
 def unknown_key() -> HTTPException:
-    """What is said to a caller without a key that holds."""
+    """The error of a caller without a valid key."""
     return HTTPException(401, "Missing or wrong API key", {"WWW-Authenticate": "Bearer"})

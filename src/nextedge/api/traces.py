@@ -1,7 +1,7 @@
-"""Traces by OpenTelemetry: a span for a request, and one for each stage of what it computes.
+"""OpenTelemetry traces: a span for each request, and one for each stage of a computed list.
 
-Spans say which route, tenant and surface; never a path, a query string or an address, since those
-name people.
+Spans have the route, tenant and surface. They have no path, query string or address, as these name
+people.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _CARRIERS = (b"traceparent", b"tracestate", b"baggage")
 
 
 def tracer_provider(collector: str) -> TracerProvider:
-    """Sends spans to a collector by OTLP over HTTP, in batches and by a thread of its own.
+    """The provider that sends spans to a collector by OTLP over HTTP, in batches.
 
     Raises:
         MissingDependencyError: OpenTelemetry is not installed.
@@ -46,7 +46,7 @@ def tracer_provider(collector: str) -> TracerProvider:
 
 
 def stage_spans(provider: TracerProvider, answer: RecommendationResponse) -> None:
-    """One span for each stage of an answer that has just been computed, within the current one."""
+    """Send a span for each stage of a computed list, within the current span."""
     tracer = provider.get_tracer(__name__)
     at = time.time_ns() - int(sum(answer.stages.values()) * 1e6)
     for stage, spent_ms in answer.stages.items():
@@ -61,7 +61,7 @@ class Traces:
     """ASGI middleware: a span for every request of a tenant that sends traces.
 
     Args:
-        providers: of the tenants that do, by name.
+        providers: by tenant.
     """
 
     def __init__(
@@ -87,24 +87,24 @@ class Traces:
         if traced is None:
             await self.app(scope, receive, send)
             return
-        shown = {
+        redacted = {
             "type": "http",
             "method": scope["method"],
             "path": self.templates(scope),
             "query_string": b"",
             "scheme": scope["scheme"],
             "http_version": scope["http_version"],
-            "headers": [each for each in scope["headers"] if each[0] in _CARRIERS],
+            "headers": [pair for pair in scope["headers"] if pair[0] in _CARRIERS],
             "server": scope["server"],
             _REAL: scope,
         }
-        await traced(shown, receive, send)
+        await traced(redacted, receive, send)
 
-    async def _real(self, shown: Scope, receive: Receive, send: Send) -> None:
-        await self.app(shown[_REAL], receive, send)
+    async def _real(self, redacted: Scope, receive: Receive, send: Send) -> None:
+        await self.app(redacted[_REAL], receive, send)
 
 
-def _details(shown: Any) -> tuple[str, dict[str, str]]:
-    tenant = shown[_REAL][CALLER].tenant.name
-    attributes = {"http.route": shown["path"], "nextedge.tenant": tenant}
-    return f"{shown['method']} {shown['path']}", attributes
+def _details(redacted: Any) -> tuple[str, dict[str, str]]:
+    tenant = redacted[_REAL][CALLER].tenant.name
+    attributes = {"http.route": redacted["path"], "nextedge.tenant": tenant}
+    return f"{redacted['method']} {redacted['path']}", attributes

@@ -1,4 +1,4 @@
-"""Routes that start a build and tell how it goes. A build is a process of its own."""
+"""Routes that start a build, in a process of its own, and report its status."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _TAIL = 2000
 
 
 def routes() -> APIRouter:
-    """The routes over the tenant of whoever calls."""
+    """The routes of the caller's tenant."""
     router = APIRouter(tags=["training"])
 
     @router.post("/v1/training", status_code=202)
@@ -44,10 +44,10 @@ def routes() -> APIRouter:
         path = _folder(tenant) / f"{training_id}.json"
         if not _ID.fullmatch(training_id) or not path.exists():
             raise InputError(f"no training {training_id!r}")
-        found: dict[str, Any] = json.loads(path.read_text())
-        if found["status"] == "running" and not _alive(found["process"]):
-            found["status"] = "lost"
-        return TrainingOut.model_validate(found)
+        report: dict[str, Any] = json.loads(path.read_text())
+        if report["status"] == "running" and not _alive(report["process"]):
+            report["status"] = "lost"
+        return TrainingOut.model_validate(report)
 
     return router
 

@@ -1,4 +1,4 @@
-"""The route that forgets a person."""
+"""The route that erases a user."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nextedge.api.tenants import CurrentTenant
 
 
 def routes() -> APIRouter:
-    """The route over the tenant of whoever calls."""
+    """The route of the caller's tenant."""
     router = APIRouter(tags=["users"])
 
     @router.delete("/v1/users/{user_id}")

@@ -1,9 +1,9 @@
-"""The request log: what was shown to whom, at which place, with which chance and features.
+"""The request log: the impressions of each response, with ranks, propensities and features.
 
-Requests never wait for it: rows go through a bounded queue to one writing thread. A stop that
-closes the log loses nothing; what a full queue or a refusing disk loses is counted. Fingerprints
-of the features are kept for every request and the features themselves for a share, so that they
-can be compared with what is computed offline (``nextedge evaluate --parity``).
+Requests never wait for it: rows go through a bounded queue to one writing thread. A clean stop loses
+nothing, and rows that a full queue or a failing disk loses are counted. Each row has a fingerprint
+of its features, and a share of rows has the features, which ``nextedge evaluate --parity`` compares
+with those of the batch.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import sqlite3
 import time
 from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -51,16 +52,16 @@ CREATE INDEX IF NOT EXISTS requests_by_time ON requests (micros);
 
 @dataclass(frozen=True)
 class LoggedRequest:
-    """One answer, as it was given.
+    """One response of the request log.
 
     Attributes:
         micros: microseconds UTC for which the features were computed.
-        candidates: ids in order of their places, None where one was forgotten since.
+        candidates: ids in order of their ranks; None for an erased user.
         scores, propensities: of each candidate.
-        fingerprint: hash of the features of the candidates that a source found.
-        found: place of each candidate that has features (backfill has none).
-        features: float32[len(found), F], for the share of requests that keeps them.
-        edges: which live edges they follow from; None where that is not one set of them.
+        fingerprint: hash of the features.
+        found: position in ``candidates`` of each one with features (backfill has none).
+        features: float32[len(found), F], for a share of the requests.
+        edges: id of the live edges that they were computed from; None for more than one set.
     """
 
     recommendation_id: str
@@ -81,12 +82,12 @@ class LoggedRequest:
 
 
 def fingerprint(features: FloatArray) -> str:
-    """16 hexadecimal digits that differ where any bit of the features does."""
+    """16 hexadecimal digits that change with any bit of the features."""
     return hashlib.blake2b(np.ascontiguousarray(features).tobytes(), digest_size=8).hexdigest()
 
 
 class RequestLog:
-    """Requests of one tenant, written by a thread of their own; read back in order."""
+    """The request log of one tenant; a background thread writes it."""
 
     def __init__(
         self, state: Path, settings: ServingConfig, people: Container[str] = ("people",)
@@ -94,7 +95,7 @@ class RequestLog:
         """``people``: names of the surfaces whose candidates are users."""
         state.mkdir(parents=True, exist_ok=True)
         self.people = people
-        self.forgotten = ErasedUsers(state)
+        self._erased = ErasedUsers(state)
         self.path = state / FILE
         self.settings = settings
         self._failed = 0
@@ -104,66 +105,62 @@ class RequestLog:
         self._random = random.Random()
 
     def keeps_features(self) -> bool:
-        """Whether the next request's features are kept: a random share."""
+        """Whether to log the features of the next request: true for a random share."""
         return self._random.random() < self.settings.log_features_share
 
     def append(self, request: LoggedRequest) -> None:
-        """Queue a request to be written; never waits, never raises."""
+        """Queue a request for writing; never waits, never raises."""
         self._queue.put(request)
 
     def repeat(self, recommendation_id: str, of_id: str) -> None:
-        """Queue that an answer was sent again, under an id of its own."""
+        """Queue a cached response that was sent again, under a new id."""
         self._queue.put((recommendation_id, of_id))
 
     @property
     def lost(self) -> int:
-        """Requests that were not logged: the queue was full, or the disk refused."""
+        """Requests that were not logged: the queue was full, or the disk failed."""
         return self._queue.dropped + self._failed
 
     def repeats(self) -> dict[str, str]:
-        """Answers that were sent again: their ids and those of the answers they repeat."""
+        """The ids of cached responses, with the ids of the responses that they repeat."""
         if not self.path.exists():
             return {}
         with _Transaction(self.path) as connection:
             rows = connection.execute("SELECT of_id, recommendation_ids FROM repeated").fetchall()
-        size = _ID_BYTES
-        return {
-            ids[start : start + size].hex(): of_id
-            for of_id, ids in rows
-            for start in range(0, len(ids), size)
-        }
+        return {repeat_id: of_id for of_id, blob in rows for repeat_id in _ids_of(blob)}
 
     def answers(self, ids: Iterable[str]) -> list[tuple[str, int, LoggedRequest]]:
-        """Of these recommendation ids those that were given out: when (µs), and with what answer.
+        """The logged responses of some recommendation ids: id, time (µs) and response.
 
-        One that was sent again under an id of its own is found under that id, at its own time.
+        A cached response has its own id and time, and the response that it repeats.
         """
         wanted = set(ids)
         if not wanted or not self.path.exists():
             return []
         with _Transaction(self.path) as connection:
             connection.execute("CREATE TEMP TABLE wanted (id TEXT PRIMARY KEY)")
-            repeated: list[tuple[str, int, str]] = []
-            for of_id, micros, blob in connection.execute("SELECT * FROM repeated"):
-                places = range(0, len(blob), _ID_BYTES)
-                own = (blob[place : place + _ID_BYTES].hex() for place in places)
-                repeated += [(each, micros, of_id) for each in own if each in wanted]
+            repeated = [
+                (repeat_id, micros, of_id)
+                for of_id, micros, blob in connection.execute("SELECT * FROM repeated")
+                for repeat_id in _ids_of(blob)
+                if repeat_id in wanted
+            ]
             named = wanted | {of_id for _, _, of_id in repeated}
-            connection.executemany("INSERT INTO wanted VALUES (?)", ((each,) for each in named))
-            found = connection.execute(
+            connection.executemany("INSERT INTO wanted VALUES (?)", ((name,) for name in named))
+            bodies = connection.execute(
                 "SELECT body FROM requests JOIN wanted ON recommendation_id = id"
             ).fetchall()
-        rows = [_decoded(json.loads(body), None) for (body,) in found]
-        given = {row.recommendation_id: row for row in rows}
-        first = [(each, given[each].micros, each) for each in wanted & given.keys()]
-        return [(own, at, given[of]) for own, at, of in first + repeated if of in given]
+        rows = [_decoded(json.loads(body), None) for (body,) in bodies]
+        by_id = {row.recommendation_id: row for row in rows}
+        first = [(name, by_id[name].micros, name) for name in wanted & by_id.keys()]
+        return [(name, at, by_id[of]) for name, at, of in first + repeated if of in by_id]
 
     def close(self) -> None:
         """Write every queued request and stop the thread."""
         self._queue.close()
 
     def read(self, *, features: bool = False) -> Iterator[LoggedRequest]:
-        """Logged requests in order; with ``features`` only those that kept theirs."""
+        """Logged requests in order; with ``features`` only those with logged features."""
         if not self.path.exists():
             return
         where = "WHERE features IS NOT NULL" if features else ""
@@ -175,55 +172,50 @@ class RequestLog:
                 yield _decoded(json.loads(body), blob)
 
     def _redacted(self, request: LoggedRequest) -> LoggedRequest | None:
-        """A request without the forgotten: None where one asked, an empty place where one is shown."""
-        if not len(self.forgotten):
+        """A request without erased users: None for one of theirs, None in place of a candidate."""
+        if not len(self._erased):
             return request
-        if request.user_id in self.forgotten:
+        if request.user_id in self._erased:
             return None
         if request.surface not in self.people:
             return request
-        gone = set(self.forgotten.among(request.candidates))
+        gone = set(self._erased.among(request.candidates))
         if not gone:
             return request
-        left = [None if each in gone else each for each in request.candidates]
+        left = [None if candidate in gone else candidate for candidate in request.candidates]
         return replace(request, candidates=left, found=[], features=None)
 
     def forget(self) -> int:
-        """Take the forgotten out of what was written, every byte; returns the rows that changed.
+        """Erase erased users from the file; returns the number of rows that changed.
 
         Raises:
-            StorageError: the disk refuses, or another process did not let go of the file in time.
+            StorageError: the file cannot be written, or another process locks it for too long.
         """
         if not self.path.exists():
             return 0
         changed = 0
         try:
             with _Transaction(self.path) as connection:
-                found = connection.execute("SELECT position, body, features FROM requests")
-                for position, body, blob in found.fetchall():
+                rows = connection.execute("SELECT position, body, features FROM requests")
+                for position, body, blob in rows.fetchall():
                     request = _decoded(json.loads(body), blob)
-                    left = self._redacted(request)
-                    if left is request:
+                    redacted = self._redacted(request)
+                    if redacted is request:
                         continue
                     changed += 1
-                    if left is not None:
-                        _, _, _, text, _ = _encoded(left)
-                        connection.execute(
-                            "UPDATE requests SET body = ?, features = NULL WHERE position = ?",
-                            (text, position),
-                        )
-                        continue
-                    connection.execute("DELETE FROM requests WHERE position = ?", (position,))
-                    connection.execute(
-                        "DELETE FROM repeated WHERE of_id = ?", (request.recommendation_id,)
-                    )
-            connection = sqlite3.connect(self.path, timeout=30)
-            try:
+                    if redacted is None:
+                        delete = "DELETE FROM requests WHERE position = ?"
+                        connection.execute(delete, (position,))
+                        delete = "DELETE FROM repeated WHERE of_id = ?"
+                        connection.execute(delete, (request.recommendation_id,))
+                    else:
+                        text = _encoded(redacted)[3]
+                        update = "UPDATE requests SET body = ?, features = NULL WHERE position = ?"
+                        connection.execute(update, (text, position))
+            with closing(sqlite3.connect(self.path, timeout=30)) as connection:
                 erase_deleted(connection)
-            finally:
-                connection.close()
         except sqlite3.Error as error:
-            raise StorageError(f"{self.path}: requests were not erased: {error}") from None
+            raise StorageError(f"{self.path}: cannot erase requests: {error}") from None
         return changed
 
     def _write(self, batch: list[LoggedRequest | tuple[str, str]]) -> None:
@@ -249,15 +241,19 @@ class RequestLog:
             _log.warning("%s: %d requests were not logged: %s", self.path, len(batch), error)
 
 
+def _ids_of(blob: bytes) -> Iterator[str]:
+    """The recommendation ids of a row of repeats."""
+    return (blob[at : at + _ID_BYTES].hex() for at in range(0, len(blob), _ID_BYTES))
+
+
 def _grouped(repeats: Sequence[tuple[str, str]]) -> list[tuple[str, int, bytes]]:
-    """One row for all answers of a batch that repeat the same: a row each would cost as much as
-    sending it.
-    """
+    """Rows of ``repeated``: response, time, and the ids of its repeats in the batch."""
+    # a row a repeat would cost as much as sending it
     ids: defaultdict[str, list[str]] = defaultdict(list)
     for recommendation_id, of_id in repeats:
         ids[of_id].append(recommendation_id)
     now = int(time.time() * 1e6)
-    return [(of_id, now, bytes.fromhex("".join(each))) for of_id, each in ids.items()]
+    return [(of_id, now, bytes.fromhex("".join(names))) for of_id, names in ids.items()]
 
 
 class _Transaction:

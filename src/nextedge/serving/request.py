@@ -270,7 +270,9 @@ def _sources(surface: LoadedSurface, chosen: Candidates) -> list[tuple[str, ...]
     """The sources of each row, the one that ranked it best first."""
     names = [name for name in sorted(surface.line.sources) if rank_column(name) in chosen.columns]
     drawn = chosen.columns.get(PROPENSITY, np.ones(len(chosen))) < 1
-    fallback = [("exploration",) if explored else ("popular",) for explored in drawn.tolist()]
+    fallback: list[tuple[str, ...]] = [
+        ("exploration",) if explored else ("popular",) for explored in drawn.tolist()
+    ]
     if not names:
         return fallback
     ranks = np.stack([chosen.columns[rank_column(name)] for name in names], axis=1)

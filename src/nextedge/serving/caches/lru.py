@@ -1,4 +1,4 @@
-"""A bounded cache in the process: least recently used goes first, nothing lives past its time."""
+"""A bounded cache in the process, with least-recently-used eviction and a lifetime."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Value = TypeVar("Value")
 
 
 class Cache(Generic[Value]):
-    """At most ``size`` values, each for at most ``seconds``; safe for threads. Size 0 keeps none."""
+    """At most ``size`` values, each for at most ``seconds``; safe for threads. Size 0 caches none."""
 
     def __init__(self, size: int, seconds: float) -> None:
         self.size = size
@@ -23,26 +23,26 @@ class Cache(Generic[Value]):
     def get(self, key: Hashable) -> Value | None:
         """The value of a key, or None."""
         with self._lock:
-            kept = self._values.get(key)
-            if kept is None:
+            entry = self._values.get(key)
+            if entry is None:
                 return None
-            if kept[0] < time.monotonic():
+            if entry[0] < time.monotonic():
                 del self._values[key]
                 return None
             self._values.move_to_end(key)
-            return kept[1]
+            return entry[1]
 
     def counts(self) -> Mapping[str, int]:
-        """What became of reads and writes of a store behind it: there is none."""
+        """The numbers of reads and writes of the store behind the cache, by outcome."""
         return {}
 
     def clear(self) -> None:
-        """Let go of everything."""
+        """Remove all values."""
         with self._lock:
             self._values.clear()
 
     def put(self, key: Hashable, value: Value, seconds: float | None = None) -> None:
-        """Keep a value, for less than the cache's own time if so said; the least recently used go."""
+        """Cache a value, for at most ``seconds``, and evict the least recently used ones."""
         if self.size <= 0:
             return
         with self._lock:
@@ -53,10 +53,10 @@ class Cache(Generic[Value]):
                 self._values.popitem(last=False)
 
     def drop(self, matches: Callable[[Hashable], bool]) -> None:
-        """Forget the values of all keys that match."""
+        """Remove the values of all keys that match."""
         with self._lock:
             for key in [key for key in self._values if matches(key)]:
                 del self._values[key]
 
     def close(self) -> None:
-        """Let go of what is held outside the process: nothing."""
+        """Close the store behind the cache."""

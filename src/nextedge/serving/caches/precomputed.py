@@ -1,17 +1,18 @@
-"""Published candidates: what the sources find for a user, kept in a store under the release.
+"""Precomputed candidates: the merged candidates of a user, in a store, by release.
 
-Finding candidates is most of a request's work, and until the next release it finds the same. So
-``nextedge publish`` finds them ahead for every user, and a request for whom nothing is kept finds
-them itself and keeps them, without waiting for the store. What live state hides is left out
-afterwards, as always. A value is about 60 kB for 1,000 candidates of nine sources; with their
-features 430 kB where there are 94; those that events change are computed again at every request.
+Retrieval is most of a request's work, and gives the same until the next release. So ``nextedge
+publish`` retrieves candidates for all users ahead. A request without stored candidates retrieves
+them itself, and stores them without waiting. The policy leaves out what live state hides, as for
+every list. A value has about 60 kB for 1,000 candidates of nine sources, and 430 kB with 94 features;
+features that events change are computed at every request.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,19 +30,19 @@ _FILE = "candidates.sqlite"
 PREFIX = "candidates"
 _FEATURES = "features"
 MIXED = "mixed"
-"""What ``edges`` says of candidates and features of two sets of live edges."""
-_WAITING = 256
-"""Values that may wait to be written; more are dropped, and found again by a later request."""
+"""``edges`` of candidates and features that come from two sets of live edges."""
+_QUEUE_SIZE = 256
+"""Values that wait for writing; more are dropped, and a later request retrieves them again."""
 
 
 @dataclass(frozen=True)
 class CachedCandidates:
-    """The candidates of one query, and their features where those are kept.
+    """The candidates of one query, and perhaps their features.
 
     Attributes:
-        candidates: as they were merged, perhaps without standardised scores.
+        candidates: as merged, perhaps without standardised scores.
         matrix: float32[R, F] in the order of the candidates.
-        edges: which live edges they were found with, as ``LoadedRelease.edges`` says.
+        edges: ``LoadedRelease.edges`` of the retrieval.
     """
 
     candidates: Candidates
@@ -53,44 +54,44 @@ Find = Callable[[], CachedCandidates]
 
 
 class PublishedCandidates:
-    """Candidates of one user and surface of a release, in a store."""
+    """The store of precomputed candidates, one value for each release, surface and user."""
 
     def __init__(self, store: Store, seconds: float, an_hour: int, features: bool = False) -> None:
-        """``an_hour``: values that requests may add; ``features``: whether these are kept too."""
+        """``an_hour``: values that requests may add; ``features``: store the features too."""
         self.features = features
         self.store = store
         self.seconds = seconds
         self.an_hour = an_hour
         self._hour, self._added = 0, 0
         self.failed = 0
-        """Reads and writes that the store refused, and damaged values."""
+        """Reads and writes that failed, and damaged values."""
         self._hits = self._misses = 0
-        self._queue = WriteBehind("nextedge-publish", self._write, _WAITING, batch=1)
+        self._queue = WriteBehind("nextedge-publish", self._write, _QUEUE_SIZE, batch=1)
         self._refreshing: set[str] = set()
 
     @property
     def dropped(self) -> int:
-        """Values that a full queue did not take."""
+        """Values that the full queue dropped."""
         return self._queue.dropped
 
     def get(self, name: str) -> CachedCandidates | None:
-        """What was kept under the name of a list (``LoadedRelease.list_name``), or None.
+        """The candidates under the name of a list (``LoadedRelease.list_name``), or None.
 
-        A store that fails or a damaged value is as good as none.
+        A store that fails and a damaged value give None, and are counted.
         """
         key = store_key(name)
         try:
             (value,) = self.store.get_many([key])
-            found = None if value is None else _unpacked(key, value)
-            self._hits += found is not None
-            self._misses += found is None
-            return found
+            cached = None if value is None else _unpacked(key, value)
+            self._hits += cached is not None
+            self._misses += cached is None
+            return cached
         except (StoreError, CorruptValueError) as error:
             self._count(error)
             return None
 
     def counts(self) -> dict[str, int]:
-        """What became of reads and writes."""
+        """The numbers of reads and writes by outcome."""
         return {
             "hits": self._hits,
             "misses": self._misses,
@@ -98,42 +99,42 @@ class PublishedCandidates:
             "dropped_writes": self.dropped,
         }
 
-    def put(self, name: str, found: CachedCandidates) -> None:
-        """Keep the candidates of one query, sooner or later; never waits."""
-        self._enqueue(store_key(name), found)
+    def put(self, name: str, candidates: CachedCandidates) -> None:
+        """Queue the candidates of one query for writing; never waits."""
+        self._enqueue(store_key(name), candidates)
 
     def renew(self, lists: Sequence[tuple[str, str, Find]]) -> None:
-        """Find lists anew in the background, where there is one under its former name, which goes.
+        """Retrieve stored lists again in the background, and delete the old values.
 
         Args:
-            lists: name, former name and how it is found, of each.
+            lists: new name, old name and retrieval of each list; lists that are not stored stay so.
         """
         if not lists:
             return
-        formers: list[Key] = [store_key(former) for _, former, _ in lists]
+        keys: list[Key] = [store_key(old) for _, old, _ in lists]
         try:
-            kept = self.store.get_many(formers)
-            gone = [key for key, value in zip(formers, kept, strict=True) if value is not None]
-            self.store.delete_many(gone)
+            values = self.store.get_many(keys)
+            stored = [key for key, value in zip(keys, values, strict=True) if value is not None]
+            self.store.delete_many(stored)
         except StoreError as error:
             self._count(error)
             return
-        for (name, _, find), value in zip(lists, kept, strict=True):
+        for (name, _, find), value in zip(lists, values, strict=True):
             if value is not None:
                 self.refresh(name, find)
 
     def refresh(self, name: str, find: Find) -> None:
-        """Find the candidates of one query in the background, as there was no time; never waits."""
+        """Retrieve and store the candidates of one query in the background; never waits."""
         key = store_key(name)
         if key not in self._refreshing:
             self._refreshing.add(key)
             if not self._enqueue(key, find):
                 self._refreshing.discard(key)
 
-    def _enqueue(self, key: str, found: CachedCandidates | Find) -> bool:
+    def _enqueue(self, key: str, candidates: CachedCandidates | Find) -> bool:
         hour = int(time.monotonic() // 3600)
         self._hour, self._added = hour, self._added + 1 if hour == self._hour else 1
-        return self._added <= self.an_hour and self._queue.put((key, found))
+        return self._added <= self.an_hour and self._queue.put((key, candidates))
 
     def flush(self) -> None:
         """Write every queued value now."""
@@ -145,14 +146,14 @@ class PublishedCandidates:
         self.store.close()
 
     def _write(self, batch: list[tuple[str, CachedCandidates | Find]]) -> None:
-        for key, found in batch:
+        for key, candidates in batch:
             try:
-                value = found if isinstance(found, CachedCandidates) else found()
+                value = candidates if isinstance(candidates, CachedCandidates) else candidates()
                 self.store.put_many({key: packed(key, value)}, self.seconds)
             except (StoreError, ShardError) as error:
                 self._count(error)
-            except Exception:  # of a source: the thread goes on with the others
-                _log.exception("candidates were not found")
+            except Exception:  # a source of a plug-in may raise anything; the thread must not end
+                _log.exception("published candidates: retrieval failed")
             finally:
                 self._refreshing.discard(key)
 
@@ -163,7 +164,7 @@ class PublishedCandidates:
 
 
 def open_candidates(config: Config) -> Store:
-    """The store of a tenant's published candidates."""
+    """The store of a tenant's precomputed candidates."""
     settings = config.serving
     url = settings.candidates_store or settings.store
     base = config.base.resolve()
@@ -176,7 +177,7 @@ def open_candidates(config: Config) -> Store:
 
 
 def published_candidates(config: Config) -> PublishedCandidates:
-    """What ``nextedge serve`` reads, and adds to."""
+    """The precomputed candidates that ``nextedge serve`` reads and adds to."""
     settings = config.serving
     return PublishedCandidates(
         open_candidates(config),
@@ -187,31 +188,28 @@ def published_candidates(config: Config) -> PublishedCandidates:
 
 
 def unpublish(config: Config) -> None:
-    """Delete the candidates of every release: their positions or features tell of people.
+    """Delete the candidates of every release, as they may have an erased user.
 
     Raises:
-        StoreError: the store is not reached.
+        StoreError: the store does not answer.
     """
-    own_file = config.serving.candidates_store is None and config.serving.store is None
-    if own_file and not (config.state_path / _FILE).exists():
+    local = config.serving.candidates_store is None and config.serving.store is None
+    if local and not (config.state_path / _FILE).exists():
         return
-    store = open_candidates(config)
-    try:
+    with closing(open_candidates(config)) as store:
         store.delete_prefix(f"{PREFIX}/")
-    finally:
-        store.close()
 
 
-def packed(key: str, found: CachedCandidates) -> bytes:
-    """The candidates of one query as the value of a key; what the rest tells is left out."""
-    columns = {
-        name: values
-        for name, values in found.candidates.columns.items()
-        if not name.endswith("_standard")
-    }
-    features = {} if found.matrix is None else {_FEATURES: found.matrix}
-    about = {"key": key, "edges": found.edges}
-    return pack({"candidate": found.candidates.candidate, **columns, **features}, about)
+def packed(key: str, cached: CachedCandidates) -> bytes:
+    """The candidates of one query as the value of a key."""
+    candidates = cached.candidates
+    arrays: dict[str, np.ndarray] = {"candidate": candidates.candidate}
+    for name, values in candidates.columns.items():
+        if not name.endswith("_standard"):  # ``with_standard_scores`` computes them again
+            arrays[name] = values
+    if cached.matrix is not None:
+        arrays[_FEATURES] = cached.matrix
+    return pack(arrays, {"key": key, "edges": cached.edges})
 
 
 def _unpacked(key: str, value: bytes) -> CachedCandidates:
@@ -231,22 +229,23 @@ def _unpacked(key: str, value: bytes) -> CachedCandidates:
 
 
 def is_complete(key: str, value: bytes | None, features: bool) -> bool:
-    """Whether a value holds what is wanted."""
+    """Whether a value has candidates, and features if these are wanted."""
     try:
-        found = None if value is None else _unpacked(key, value)
+        cached = None if value is None else _unpacked(key, value)
     except CorruptValueError:
         return False
-    return found is not None and (found.matrix is not None or not features)
+    return cached is not None and (cached.matrix is not None or not features)
 
 
 def split_queries(
-    found: Candidates, matrix: FloatArray | None, edges: str
+    batch: Candidates, matrix: FloatArray | None, edges: str
 ) -> Iterator[CachedCandidates]:
-    for rows in found.rows():
-        columns: Mapping[str, np.ndarray] = {n: values[rows] for n, values in found.columns.items()}
-        size = rows.stop - rows.start
-        own = Candidates(np.array([0, size]), found.candidate[rows], dict(columns))
-        yield CachedCandidates(own, None if matrix is None else matrix[rows], edges)
+    """The candidates of each query of a batch."""
+    for rows in batch.rows():
+        columns = {name: values[rows] for name, values in batch.columns.items()}
+        indptr = np.array([0, rows.stop - rows.start])
+        single = Candidates(indptr, batch.candidate[rows], columns)
+        yield CachedCandidates(single, None if matrix is None else matrix[rows], edges)
 
 
 def store_key(name: str) -> str:

@@ -1,8 +1,7 @@
-"""Two levels of ranked lists: the process' own, and a store that processes share.
+"""A two-level cache of ranked lists: the process's own, and a store that processes share.
 
-A request reads the store once, where its own process has no list; it never waits for a write. A
-store that fails, is late or holds damage is the same as one that holds nothing, and is counted.
-What live state hides is left out after either level, as always.
+A request reads the store once, if its process has no list, and never waits for a write. A store that
+fails, is late or has a damaged value counts as a miss.
 """
 
 from __future__ import annotations
@@ -31,34 +30,26 @@ from nextedge.types import Candidates
 
 _log = logging.getLogger("nextedge")
 _BATCH = 100
-_WAITING = 1000
-"""Lists that may wait to be written."""
+_QUEUE_SIZE = 1000
 _COLUMN = "column:"
 
-COUNTED = (
-    "hits",
-    "misses",
-    "failed_reads",
-    "corrupt",
-    "written",
-    "failed_writes",
-    "dropped_writes",
-)
+_READS, _WRITES = ("hits", "misses", "failed_reads", "corrupt"), ("written", "failed_writes")
+COUNTED = (*_READS, *_WRITES, "dropped_writes")
 
 
 class TwoLevelCache(Cache[RankedList]):
     """A ``Cache`` of ranked lists with a store behind it.
 
-    Keys are ``(release, surface, user, …)``: a new release never meets the lists of an old one,
-    which end by their age. Neither level gives a list later than ``seconds`` after it was made.
+    Keys are ``(release, surface, user, …)``: a new release never reads the lists of an old one.
+    Neither level gives a list older than ``seconds``.
 
     Args:
-        size: lists of this process; 0 caches none, and reads the store each time.
+        size: lists of this process; 0 reads the store each time.
         seconds: lifetime of a list.
-        waiting: lists that may wait to be written; more are dropped and counted.
+        waiting: lists that wait for writing; more are dropped and counted.
     """
 
-    def __init__(self, size: int, seconds: float, store: Store, waiting: int = _WAITING) -> None:
+    def __init__(self, size: int, seconds: float, store: Store, waiting: int = _QUEUE_SIZE) -> None:
         super().__init__(size, seconds)
         self.store = store
         self._queue = WriteBehind("ranked-store", self._write, waiting, _BATCH)
@@ -68,7 +59,7 @@ class TwoLevelCache(Cache[RankedList]):
         self._failing: set[str] = set()
 
     def get(self, key: Hashable) -> RankedList | None:
-        """The list of a key from this process, else from the store, or None."""
+        """The list of a key from this process, or from the store, or None."""
         cached = super().get(key)
         return self._fetch(key) if cached is None and not self._closed else cached
 
@@ -85,11 +76,11 @@ class TwoLevelCache(Cache[RankedList]):
         return {**counts, "dropped_writes": self._queue.dropped}
 
     def flush(self) -> None:
-        """Write every queued list, as far as the store takes it."""
+        """Write every queued list."""
         self._queue.flush()
 
     def close(self) -> None:
-        """Write every queued list and close the store; later only this process' lists answer."""
+        """Write every queued list and close the store; the lists of this process stay."""
         self._closed = True
         self._queue.close()
         self.store.close()
@@ -109,7 +100,7 @@ class TwoLevelCache(Cache[RankedList]):
             ranked, made = unpack_ranked(key, packed)
         except CorruptValueError as error:
             self._count("corrupt")
-            _log.warning("a ranked list of the store is left out: %s", error)
+            _log.warning("ranked lists: the store has a damaged value: %s", error)
             return None
         left = self.seconds - max(0.0, (_now() - made) / 1e6)
         if left <= 0:
@@ -136,14 +127,14 @@ class TwoLevelCache(Cache[RankedList]):
             self._counts[name] += number
 
     def _warn_once(self, what: str, error: Exception) -> None:
-        """Log the first failure of a row of failures."""
+        # one line an outage, not one a request
         if what not in self._failing:
             self._failing.add(what)
             _log.warning("ranked lists are not %s in the store for now: %s", what, error)
 
 
 def ranked_cache(config: Config) -> Cache[RankedList]:
-    """The cache of ranked lists that ``[serving]`` asks for.
+    """The cache of ranked lists that ``[serving]`` configures.
 
     Raises:
         ConfigError: ``store`` is no URL of a store.
@@ -160,7 +151,7 @@ def ranked_cache(config: Config) -> Cache[RankedList]:
 
 
 def store_key(key: Hashable) -> str:
-    """``ranked/user/release/surface/digest of the rest``: all of a user begins alike."""
+    """The key in the store: ``ranked/user/release/surface/digest of the rest``."""
     parts: Any = key
     release, surface, user, *rest = parts
     digest = hashlib.blake2b(_text(rest).encode(), digest_size=16).hexdigest()
@@ -168,20 +159,20 @@ def store_key(key: Hashable) -> str:
 
 
 def pack_ranked(key: Hashable, made_micros: int, ranked: RankedList) -> bytes:
-    """A ranked list as bytes, with the key that it belongs to."""
-    found = ranked.candidates
-    columns = {_COLUMN + name: values for name, values in found.columns.items()}
+    """A ranked list and its key as bytes."""
+    candidates = ranked.candidates
+    columns = {_COLUMN + name: values for name, values in candidates.columns.items()}
     return pack(
-        {"indptr": found.indptr, "candidate": found.candidate, **columns},
+        {"indptr": candidates.indptr, "candidate": candidates.candidate, **columns},
         {"key": _text(key), "made": made_micros, "degraded": list(ranked.degraded)},
     )
 
 
 def unpack_ranked(key: Hashable, packed: bytes) -> tuple[RankedList, int]:
-    """A ranked list and when it was made, in microseconds; its arrays cannot be written to.
+    """A ranked list, with read-only arrays, and its time in microseconds.
 
     Raises:
-        CorruptValueError: it is damaged, belongs to another key, or is no ranked list.
+        CorruptValueError: the value is damaged, of another key, or no ranked list.
     """
     arrays, metadata = unpack(packed)
     if metadata.get("key") != _text(key):
@@ -201,16 +192,16 @@ def unpack_ranked(key: Hashable, packed: bytes) -> tuple[RankedList, int]:
     return RankedList(candidates, None, degraded), made
 
 
-def _fits(found: Candidates) -> bool:
-    """Whether the arrays are those of one query's list."""
-    rows: tuple[int, ...] = (len(found.candidate),) if found.candidate.ndim else ()
-    listed: list[Array] = [found.candidate, *found.columns.values()]
+def _fits(ranked: Candidates) -> bool:
+    """Whether the arrays are a list of one query."""
+    rows: tuple[int, ...] = (len(ranked.candidate),) if ranked.candidate.ndim else ()
+    arrays: list[Array] = [ranked.candidate, *ranked.columns.values()]
     return (
-        found.candidate.dtype == np.int32
-        and found.indptr.dtype == np.int64
-        and found.indptr.tolist() == [0, *rows]
-        and SCORE in found.columns
-        and all(values.shape == rows for values in listed)
+        ranked.candidate.dtype == np.int32
+        and ranked.indptr.dtype == np.int64
+        and ranked.indptr.tolist() == [0, *rows]
+        and SCORE in ranked.columns
+        and all(values.shape == rows for values in arrays)
     )
 
 
