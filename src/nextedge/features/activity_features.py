@@ -62,7 +62,7 @@ def _activity_tables(scope: Scope) -> dict[str, tuple[FloatArray, FloatArray]]:
         ]
     tables["momentum"] = [
         # A side without long activity gets a finite ratio.
-        np.expm1(short) / (np.expm1(long) + 1e-3)
+        (np.expm1(short) / (np.expm1(long) + 1e-3)).astype(np.float32)
         for short, long in zip(tables["activity_short"], tables["activity_long"], strict=True)
     ]
     return {name: (by_query, by_candidate) for name, (by_query, by_candidate) in tables.items()}

@@ -66,12 +66,13 @@ def _content(scope: Scope) -> Iterator[Feature]:
 @feature_group("content", _content, (ENGAGES,))
 def content(inputs: FeatureInput) -> Columns:
     """Share of the query's history with the values of the item, column by column."""
-    return {
-        f"{name}_affinity": neighborhood_dots(
-            inputs.scope.graph, *_unit_rows(inputs.scope, name), *inputs.pairs
+    columns: Columns = {}
+    for name in _content_columns(inputs.scope):
+        rows, scale = _unit_rows(inputs.scope, name)
+        columns[f"{name}_affinity"] = neighborhood_dots(
+            inputs.scope.graph, rows, scale, *inputs.pairs
         )
-        for name in _content_columns(inputs.scope)
-    }
+    return columns
 
 
 @cached_per_release
