@@ -39,7 +39,7 @@ class Recommender:
     def __init__(self, location: str | Path | Config = "nextedge.toml") -> None:
         self.config = location if isinstance(location, Config) else load_config(location)
         self.location = None if isinstance(location, Config) else Path(location)
-        """Path of the configuration, None where it was an argument."""
+        """Path of the configuration; None if the argument was a ``Config``."""
         self.session = Session(self.config)
         """Loaded releases and live state, with the caches and threads of a server once it serves."""
         self.releases = self.session.loader.repository
@@ -50,11 +50,11 @@ class Recommender:
     def from_tables(
         cls, *, state: str | Path, settings: Mapping[str, Any] | None = None, **tables: Any
     ) -> Recommender:
-        """A tenant from frames of pandas, Polars, Arrow or DuckDB (anything with PyCapsule).
+        """A tenant whose tables are frames of pandas, Polars, Arrow or DuckDB (PyCapsule).
 
         Args:
             state: folder for releases and events.
-            settings: further settings, as in ``nextedge.toml``.
+            settings: other settings, as in ``nextedge.toml``.
             tables: ``connections=…``, ``users=…``, … by table name.
         """
         from nextedge.data.frames import tenant_of_frames
@@ -65,10 +65,7 @@ class Recommender:
         return recommender
 
     def check(self) -> CheckReport:
-        """What a build would use of the data, what it would drop, and why.
-
-        Faults that stop a build are in the report's ``fatal``.
-        """
+        """What a build uses of the data, what it drops, and why; ``fatal`` faults stop a build."""
         from nextedge.data.validation import check_data
         from nextedge.policy.check import check_plugins
 
@@ -84,14 +81,14 @@ class Recommender:
         promote: bool = True,
         progress: Progress = quiet,
     ) -> str:
-        """Run the offline line and publish a release; returns its id.
+        """Build and publish a release; returns its id.
 
         Args:
             engine: ``local``, ``spark``, or an open engine.
 
         Raises:
-            InputError: there is no such engine.
-            MissingDependencyError: it needs a package that is not installed.
+            InputError: the engine does not exist.
+            MissingDependencyError: the engine needs a package that is not installed.
         """
         from nextedge.build.run import BuildOptions
 
@@ -102,7 +99,7 @@ class Recommender:
     def run_steps(
         self, options: BuildOptions, engine: Engine | str = "local", progress: Progress = quiet
     ) -> str | None:
-        """Run the offline line, or some of its steps; returns the id of a published release."""
+        """Build a release, or run some steps of it; returns the id of a published release."""
         from nextedge.build.run import build
         from nextedge.engines.open import open_engine
 
@@ -117,12 +114,12 @@ class Recommender:
 
     @property
     def release(self) -> LoadedRelease:
-        """The promoted release; follows promotion and rollback by any process."""
+        """The promoted release; follows each promotion and rollback, by any process."""
         return self.session.release
 
     @property
     def overlay(self) -> Overlay:
-        """Live state since the release."""
+        """Live state: what events changed since the release."""
         return self.session.overlay
 
     def publish(
@@ -135,33 +132,33 @@ class Recommender:
     ) -> int:
         """Precompute users' candidates and store them; returns the number of stored lists.
 
-        A stopped run goes on where it was. The candidates of releases that are not in use go.
+        A stopped run resumes. The candidates of releases that are not in use are deleted.
 
         Args:
             users: at most so many, the latest active first; None = all.
             part: only the users of this part; None = all.
 
         Raises:
-            StoreError: the store is not reached, or full.
-            ShardError: a process that holds a part of the indexes does not answer.
+            StoreError: the store does not answer, or is full.
+            ShardError: a process that serves a part of the indexes does not answer.
         """
         return self.session.publish(release_id, users=users, part=part, progress=progress)
 
     def keep_snapshot(self) -> None:
-        """Write a checkpoint of the overlay, so that new processes fold only later events."""
+        """Write a checkpoint of the overlay; a new process then folds only later events."""
         self.session.live.write_checkpoint()
 
     def start_serving(self) -> None:
-        """Cache and log from now on as ``[serving]`` says; ``close`` writes all that is queued."""
+        """Start the caches, request log and threads of ``[serving]``, until ``close``."""
         self.session.live.warn_of_local_log()
         self.session = ServingSession(self.session)
 
     def warm_up(self) -> None:
-        """Load the promoted release and all code that requests need."""
+        """Load the promoted release, and all code that requests run."""
         self.session.warm_up()
 
     def close(self) -> None:
-        """Write all that is queued, and close the event log."""
+        """Write all queued rows, and close the event log."""
         self.session.close()
 
     def recommend(
@@ -177,23 +174,18 @@ class Recommender:
         explain: bool = False,
         strict: bool = False,
     ) -> RecommendationResponse:
-        """Recommendations for one user; an unknown one gets the fallback.
+        """Recommendations for one user; an unknown user gets the fallback.
 
         Args:
-            filters: column of the candidates = the value, or the values, that they must have.
-            cursor: ``next_cursor`` of the page before.
+            filters: column of the candidates = the value, or one of the values, that they have.
+            cursor: ``next_cursor`` of the previous page.
 
         Raises:
-            UnknownUserError: ``strict`` and the release does not know the user.
+            UnknownUserError: ``strict``, and the release does not have the user.
         """
+        name = self.surface_name(surface)
         request = RecommendationRequest(
-            surface=self.surface_name(surface),
-            k=k,
-            context=context or {},
-            exclude=exclude,
-            filters=filters or {},
-            cursor=cursor,
-            explain=explain,
+            name, k, context or {}, exclude, filters or {}, cursor=cursor, explain=explain
         )
         return self.recommend_many([user_id], request, strict=strict)[0]
 
@@ -219,7 +211,7 @@ class Recommender:
         """The stage and rule that keep a candidate from a user's recommendations.
 
         Raises:
-            UnknownUserError, UnknownItemError: the release does not know one of them.
+            UnknownUserError, UnknownItemError: the release does not have one of them.
         """
         from nextedge.serving.why_not import why_not
 
@@ -229,23 +221,23 @@ class Recommender:
     def recommend_all(
         self, question: RecommendationRequest, progress: Progress = quiet, part: Part | None = None
     ) -> Iterator[list[RecommendationResponse]]:
-        """Recommendations for every user of the release, or of a part of them, batch by batch.
+        """Recommendations for every user of the release, or of one part, batch by batch.
 
         Raises:
-            ShardError: a process that holds a part of the indexes does not answer.
+            ShardError: a process that serves a part of the indexes does not answer.
         """
         return self.session.answer_all(question, progress, part)
 
     def surface_name(self, name: str | None) -> str:
-        """The name of a surface, or of the only one.
+        """The name of a surface; without a name, that of the only surface.
 
         Raises:
-            UnknownSurfaceError: there is no such surface, or no name was given and there are several.
+            UnknownSurfaceError: no surface has the name, or there are several and no name.
         """
         return self.session.surface_name(name)
 
     def record(self, events: Raw | Iterable[Raw]) -> int:
-        """Store events durably, without those of forgotten people; returns how many were new.
+        """Store events durably, except those of erased users; returns the number of new ones.
 
         Raises:
             EventError: an event does not fit its schema; none is stored.
@@ -253,44 +245,44 @@ class Recommender:
         return self.session.recorder.record(events)
 
     def record_each(self, events: Iterable[Raw]) -> Recorded:
-        """Store the events that fit their schemas, durably, and give the reason of each other one."""
+        """Store the events that fit their schemas, durably; returns a reason for each of the others."""
         return self.session.recorder.record_each(events)
 
     def forget(self, user_id: Identifier) -> Erased:
-        """Erase all data of a person, now and for every later build; a stopped run may run again.
+        """Erase all data of a user, now and for every later build; a stopped run may run again.
 
         Raises:
             BuildLockedError: a build is running; wait for its end.
-            StorageError: a file could not be written, or the store of candidates not reached.
+            StorageError: a file cannot be written, or the store of candidates does not answer.
         """
         return self.session.forget(user_id)
 
     def parity(self, queries: int = 200) -> list[ParityReport]:
-        """Per surface whether single requests equal the batch's candidates, features and scores."""
+        """Per surface, compare candidates, features and scores of single requests with a batch's."""
         from nextedge.evaluation.parity import check_parity
 
         now = int(time.time() * 1e6)
         surfaces = self.release.surfaces.items()
-        return [check_parity(each.line, name, now, queries) for name, each in surfaces]
+        return [check_parity(surface.line, name, now, queries) for name, surface in surfaces]
 
     def replay(self, most: int = 1000) -> list[ReplayReport]:
-        """Per surface whether the logged features of the promoted release can be computed again.
+        """Per surface, compute logged features of the promoted release again and compare them.
 
         Args:
-            most: logged requests compared on each surface, the latest.
+            most: compare at most so many logged requests of a surface, the latest.
         """
         from nextedge.serving.replay import replay_requests
 
         return replay_requests(self.release, self.config, most)
 
     def replay_events(self, since: str) -> EventsReplayed:
-        """Fold the event log anew, and let its groups of consumers have events again.
+        """Fold the event log again, and deliver events again to its groups of consumers.
 
         Args:
             since: a time, as ``2026-01-31T12:00:00Z``, or a position of the log.
 
         Raises:
-            InputError: it is neither.
+            InputError: ``since`` is neither.
             LiveStateError, StorageError: the log or the folder cannot be read or written.
         """
         from nextedge.events.replay import replay_events
@@ -299,7 +291,7 @@ class Recommender:
         return replay_events(self.overlay.log, checkpoints, self.overlay.emptied, since)
 
     def evaluation(self, release_id: str | None = None) -> dict[str, Any]:
-        """Per surface the evaluation report of a release, as plain JSON values."""
+        """Per surface, the evaluation report of a release, as JSON values."""
         release = self.releases.get(release_id) if release_id else self.releases.current()[0]
         folder = release.path / "surfaces"
         return {

@@ -1,0 +1,63 @@
+"""Processes and threads that work on a test's logs at the same time."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import Event as Signal
+from pathlib import Path
+
+from nextedge.events.logs.log import Log
+from nextedge.testing.logs.access import OpenLog
+from nextedge.testing.logs.sample_events import event
+
+
+def append_in_batches(log: Log, user: str) -> None:
+    for start in range(0, 60, 6):
+        log.append([event(user, number) for number in range(start, start + 6)])
+
+
+def append_many(url: str | None, folder: Path, _: Signal) -> None:
+    log = OpenLog(url, folder)()
+    append_in_batches(log, "child")
+    log.close()
+
+
+@contextlib.contextmanager
+def other_process(
+    work: Callable[[str | None, Path, Signal], None], opened: OpenLog
+) -> Iterator[tuple[BaseProcess, Signal]]:
+    """Start a process that works on the same logs; yields it and the event that it sets."""
+    # spawn, as a forked process would share the connections of this one
+    context = multiprocessing.get_context("spawn")
+    signal = context.Event()
+    child = context.Process(target=work, args=(opened.url, opened.folder, signal))
+    child.start()
+    try:
+        yield child, signal
+    finally:
+        if child.is_alive():
+            child.kill()
+        child.join()
+        child.close()
+
+
+def in_threads(works: Sequence[Callable[[], object]]) -> None:
+    faults: list[BaseException] = []
+
+    def run(work: Callable[[], object]) -> None:
+        try:
+            work()
+        except BaseException as error:
+            faults.append(error)
+
+    threads = [threading.Thread(target=run, args=(work,)) for work in works]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if faults:
+        raise faults[0]
