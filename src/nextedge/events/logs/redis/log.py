@@ -187,7 +187,7 @@ class RedisLog(LiveLog):
             self._stream.write(scripts.REWIND, ("log", "stream"), rows)
 
     def drop(self, group: str) -> None:
-        self._stream.write(scripts.DROP, ("stream",), [group])
+        self._stream.write(scripts.DROP, ("log", "stream"), [group])
 
     def dead_letters(self) -> list[DeadLetter]:
         with self._reading():
