@@ -71,12 +71,12 @@ Text = Annotated[str, Field(max_length=20_000)]
 Weight = Annotated[FiniteFloat, Field(ge=0)]
 Category = Name | int
 
+# fields of the recommendation that led to an event
 _WHENCE: Mapping[str, Any] = {
     "recommendation_id": Name,
     "position": Annotated[int, Field(ge=0)],
     "propensity": Annotated[FiniteFloat, Field(gt=0, le=1)],
 }
-"""Fields of the recommendation that led to an event."""
 _OF_KIND: dict[ColumnKind, Any] = {
     ColumnKind.CATEGORY: Category,
     ColumnKind.NUMBER: FiniteFloat,

@@ -13,8 +13,7 @@ from nextedge.events.logs.log import Consumer, Delivery, Log
 
 Handle = Callable[[Sequence[Event]], None]
 _log = logging.getLogger("nextedge.events")
-_POLL_SECONDS = 0.2
-"""How long a loop waits for events before it checks whether it must stop."""
+_POLL_SECONDS = 0.2  # how long a loop waits for events before it checks whether it must stop
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 10.0
 
@@ -43,8 +42,7 @@ class ConsumeLoop:
         self._handle = handle
         self._batch = batch
         self._relayed = relayed
-        self._failed = 0
-        """Attempts that have failed in a row."""
+        self._failed = 0  # attempts that have failed in a row
         self._logged = ""
 
     def run(self, stop: threading.Event) -> None:

@@ -18,8 +18,9 @@ from nextedge.features.counters import CONNECT, INTERACT
 Pair = tuple[str, str]
 KEPT = 500_000
 """The latest facts that stay at least: for a release that is loaded later, or a restart."""
+# key of a pair's connection among its stamps; the other keys are user ids, which are not empty
 _CONNECTION = ""
-"""Key of a pair's connection among its stamps; the other keys are user ids, which are not empty."""
+# events of two users, and whether they narrow
 _NARROWS = {
     "connect": False,
     "accept": False,
@@ -27,7 +28,6 @@ _NARROWS = {
     "hide_connection": True,
     "unhide_connection": False,
 }
-"""Events of two users, and whether they narrow."""
 
 
 class Fact(NamedTuple):

@@ -16,10 +16,10 @@ from nextedge.events.event import Event
 from nextedge.events.interaction import interaction_weight
 from nextedge.events.projections.projection import Projection
 
+# events that change the graphs by the overlay's own state
 _OF_PEOPLE = frozenset(
     {"connect", "accept", "disconnect", "hide_connection", "unhide_connection", "leave"}
 )
-"""Events that change the graphs by the overlay's own state."""
 
 
 class Names:

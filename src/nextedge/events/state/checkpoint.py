@@ -27,12 +27,9 @@ _log = logging.getLogger("nextedge")
 OVERLAY = "overlay"
 """Folder of the checkpoints in the state folder."""
 FORMAT = 1
-_STATE = ""
-"""Name of the folded state among those of the projections."""
-_ROWS_A_LINE = 2000
-"""So few that encoding a line does not make other threads wait."""
-_NEWEST = 2
-"""Files that stay."""
+_STATE = ""  # name of the folded state among those of the projections
+_ROWS_A_LINE = 2000  # so few that encoding a line does not make other threads wait
+_NEWEST = 2  # files that stay
 State = dict[str, dict[str, Any]]
 """What ``dump`` gave, by projection and part."""
 Folded = TypeVar("Folded", bound=FoldedLog)

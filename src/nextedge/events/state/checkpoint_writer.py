@@ -52,8 +52,7 @@ class CheckpointWriter:
         self.serving = serving
         self.make = make
         self.every = every
-        self._folded = 0
-        """Events that the newest checkpoint has, as this process counts them."""
+        self._folded = 0  # events that the newest checkpoint has, as this process counts them
         self._generation = serving.generation
         self._newest = self._latest_path()
         self._stopping = threading.Event()

@@ -21,8 +21,7 @@ from nextedge.types import MICROSECONDS_PER_DAY, Identifier
 
 Key = TypeVar("Key", bound=Hashable)
 Pair = tuple[str, str]
-_MOST_IMPRESSIONS = 2000
-"""Impressions that are kept of one user and kind, the latest."""
+_MOST_IMPRESSIONS = 2000  # impressions that are kept of one user and kind, the latest
 NO_USERS: frozenset[str] = frozenset()
 
 

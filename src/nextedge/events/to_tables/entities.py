@@ -20,11 +20,11 @@ from nextedge.events.to_tables.rows import UTC as TIME
 from nextedge.events.to_tables.rows import ids_as
 from nextedge.schema import ColumnKind
 
+# values of a new row where no event states them
 _FLAGS = {"discoverable": True, "available": True, "unsafe": False}
-"""Values of a new row where no event states them."""
 _CREATED = "created_at"
+# numbers below the first are seconds since 1970, of which one has so many: as in the tables
 _MAGNITUDES = ((1e11, 1), (1e14, 1_000), (1e17, 1_000_000), (math.inf, 1_000_000_000))
-"""Numbers below the first are seconds since 1970, of which one has so many: as in the tables."""
 _TYPES = {
     ColumnKind.CATEGORY: pa.string(),
     ColumnKind.TEXT: pa.string(),
@@ -95,8 +95,8 @@ def with_items(
     return _restated(rows, schema.ITEMS, statements, {str(e.item_id) for e in upserts})
 
 
+# id, time in µs, event id, and the stated values by column
 _Statement = tuple[str, int, str, Mapping[str, Any]]
-"""Id, time in µs, event id, and the stated values by column."""
 
 
 def _statements(events: Iterable[Event], key: str) -> list[_Statement]:
@@ -106,11 +106,11 @@ def _statements(events: Iterable[Event], key: str) -> list[_Statement]:
     ]
 
 
+# fields that describe the event itself, not the user or item
 _OF_EVENT = frozenset(
     "type user_id candidate_id item_id surface timestamp event_id recommendation_id position "
     "version schema_version".split()
 )
-"""Fields that describe the event itself, not the user or item."""
 
 
 def _declared(event: Event) -> dict[str, Any]:

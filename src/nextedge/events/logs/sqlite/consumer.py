@@ -11,12 +11,9 @@ from nextedge.errors import StorageError
 from nextedge.events.logs.log import Consumer, Delivery
 from nextedge.events.logs.sqlite.groups import LocalGroups
 
-_LEASE_SECONDS = 5.0
-"""A consumer without a sign for so long loses its group to another that waits."""
-_LOOK_SECONDS = 0.02
-"""How often a consumer that has its turn looks for events."""
-_TURN_SECONDS = 0.2
-"""How often a waiting consumer looks for its turn."""
+_LEASE_SECONDS = 5.0  # a consumer without a sign for so long loses its group to another that waits
+_LOOK_SECONDS = 0.02  # how often a consumer that has its turn looks for events
+_TURN_SECONDS = 0.2  # how often a waiting consumer looks for its turn
 Read = Callable[[int, int], list[Delivery]]
 """Events after a position, at most so many."""
 
@@ -34,11 +31,9 @@ class LocalConsumer(Consumer):
         self._group = group
         self._name = uuid.uuid4().hex
         self._seen: tuple[str | None, int] | None = None
-        self._since = 0.0
-        """When ``_seen`` was first seen, or when this consumer gave its last sign."""
+        self._since = 0.0  # when ``_seen`` was first seen, or when this consumer gave its last sign
         self._next = 0
-        self._polled = False
-        """Whether there is anything to commit."""
+        self._polled = False  # whether there is anything to commit
 
     def poll(self, limit: int = 1000, timeout_seconds: float = 1.0) -> list[Delivery]:
         until = time.monotonic() + timeout_seconds

@@ -42,20 +42,16 @@ CREATE TABLE IF NOT EXISTS events (
     relayed INTEGER NOT NULL DEFAULT 0
 );
 """
-_LATER_COLUMNS = ("arrived", "relayed")
-"""Columns that the first logs did not have."""
-_CHUNK = 5000
-"""Rows of one query."""
+_LATER_COLUMNS = ("arrived", "relayed")  # columns that the first logs did not have
+_CHUNK = 5000  # rows of one query
 _ALL = 2**63
-_READ_SECONDS = 1.0
-"""How long a request waits for a log that another process has locked."""
+_READ_SECONDS = 1.0  # how long a request waits for a log that another process has locked
+# how often a process looks whether the file is still the one it reads; events are seen at once
 _LOOK_SECONDS = 0.1
-"""How often a process looks whether the file is still the one it reads; events are seen at once."""
 _WRITE_SECONDS = 30.0
 Identity = tuple[int, int]
 """Device and number of the log's file."""
-_Row = tuple[str, int, str, int]
-"""Event id, event time, body, time of arrival."""
+_Row = tuple[str, int, str, int]  # event id, event time, body, time of arrival
 
 
 @dataclass
