@@ -52,7 +52,7 @@ def forget(
     """
     with releases.building(), writing(state):
         ErasedUsers(state).add(user_id)
-        releases.announce_forgotten()
+        releases.announce_erased_users()
         erased = erase_from_releases(releases, user_id)
         releases.clear_work()
         for told in (state / "training").glob("*.json"):
