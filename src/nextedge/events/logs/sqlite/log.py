@@ -174,7 +174,7 @@ class LocalLog(LiveLog):
         if waiting < self.max_backlog:
             return None
         return LogFullError(
-            f"{waiting:,} events wait for the group {group!r}, and events.max_backlog is "
+            f"{waiting:,} events wait for the group {group!r}, and events.max_backlog = "
             f"{self.max_backlog:,}: try again later, or, if no consumer reads for it any more, run: "
             f"nextedge events drop-group {group}"
         )
