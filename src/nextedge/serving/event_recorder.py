@@ -53,7 +53,7 @@ class EventRecorder:
         checked = self._check(events)
         for rejected in checked.rejected[:1]:
             raise EventError(rejected.reason)
-        return checked.kept
+        return checked.to_store
 
     def _check(self, events: Iterable[Raw]) -> CheckedEvents:
         listed = list(events)

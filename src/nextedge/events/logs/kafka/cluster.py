@@ -228,7 +228,7 @@ class KafkaCluster:
 
     def fault(self, error: object, what: str) -> StorageError:
         """A StorageError for an error of Kafka; its message has no credentials."""
-        cause = error.args[0] if isinstance(error, self.kafka.KafkaException) else error
+        cause: Any = error.args[0] if isinstance(error, self.kafka.KafkaException) else error
         coded = isinstance(cause, self.kafka.KafkaError)
         text = "no answer in time" if cause is None else cause.str() if coded else str(cause)
         large = coded and cause.code() == self.kafka.KafkaError.MSG_SIZE_TOO_LARGE
