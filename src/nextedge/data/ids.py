@@ -21,8 +21,7 @@ from nextedge.storage.arrays import plain
 from nextedge.types import UNKNOWN, Identifier, IndexArray, IntArray
 
 _BATCH = 64
-_MANY = 100_000
-"""Integers in one look-up from which slices of their range are worth making."""
+_MANY = 100_000  # integers in one look-up from which slices of their range are worth making
 _SEARCHED = 50
 """A hash join reads the whole map: from 64 ids on it is cheaper than a binary search an id, unless
 the map is so many times as long."""

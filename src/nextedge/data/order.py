@@ -9,8 +9,7 @@ from nextedge.storage.arrays import plain
 from nextedge.types import IntArray
 
 _BINS = 1 << 16
-_FEW = 1 << 20
-"""Values that are copied and sorted at most."""
+_FEW = 1 << 20  # values that are copied and sorted at most
 
 
 def quantile(values: IntArray, share: float) -> float:

@@ -13,11 +13,10 @@ _UNITS = (
     (10**14, 1_000, "milliseconds"),
     (10**17, 1, "microseconds"),
 )  # the largest value is below → microseconds in one of the unit
+# microseconds of the first and the last instant of the years 1 to 9999
 _FIRST, _LAST = -62_135_596_800_000_000, 253_402_300_799_999_999
-"""Microseconds of the first and the last instant of the years 1 to 9999."""
 _ENDS = ("0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z")
-_NANOSECONDS = 9.2e18
-"""Largest number of nanoseconds that 64 bits hold, with room for rounding."""
+_NANOSECONDS = 9.2e18  # largest number of nanoseconds that 64 bits hold, with room for rounding
 _ISO = r"^\s*[0-9]{4}-[0-9]{2}-[0-9]{2}"
 _ZONE = r"(Z|UTC|[+-][0-9]{2}(:?[0-9]{2})?|[A-Z][A-Za-z]+/[A-Za-z_]+)\s*$"
 _WHOLE = r"^\s*[+-]?[0-9]{1,19}\s*$"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import TYPE_CHECKING
 
 import numba
 import numpy as np
 from pydantic import Field
-from scipy import sparse
 
 from nextedge.config import Settings
 from nextedge.graph.attributes import Attributes, Category
@@ -27,6 +27,9 @@ from nextedge.retrieval.source import (
 )
 from nextedge.schema import ColumnKind
 from nextedge.types import Candidates, FloatArray, IndexArray, Requests
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 
 class SharedOrder(Source[Config]):
@@ -209,6 +212,8 @@ def _segments(attributes: Attributes) -> list[str]:
 
 def value_members(attributes: Attributes, names: list[str]) -> sparse.csr_matrix:
     """Users × values of the named category and tag columns, ones where a user has a value."""
+    from scipy import sparse
+
     blocks = []
     for name in names:
         sets = attributes.columns[name].as_sets()  # type: ignore[union-attr]

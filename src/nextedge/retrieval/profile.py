@@ -6,9 +6,10 @@ Rare values weigh more.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from pydantic import Field
-from scipy import sparse
 
 from nextedge.config import Settings
 from nextedge.graph.attributes import Attributes
@@ -18,6 +19,9 @@ from nextedge.retrieval.popular import sparse_rows, value_members
 from nextedge.retrieval.source import Arrays, ProductSource, sparse_arrays, sparse_from_arrays
 from nextedge.schema import ColumnKind
 from nextedge.types import CONNECTS, Requests
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 
 class ProfileConfig(Settings):
@@ -42,6 +46,8 @@ class Profile(ProductSource[ProfileConfig]):
 
     @classmethod
     def fit(cls, scope: Scope, config: ProfileConfig) -> Arrays:
+        from scipy import sparse
+
         weighted, members = [], []
         for name in _columns(scope.query_attributes):
             sets = value_members(scope.query_attributes, [name])

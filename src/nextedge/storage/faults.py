@@ -12,11 +12,11 @@ CREDENTIALS = {
     "gs": "GOOGLE_APPLICATION_CREDENTIALS",
     "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
 }
+# parts of errors that come of asking a cloud machine's own server for credentials
 _NO_CREDENTIALS = (
     *("169.254.169.254", "/latest/api/token", "metadata.google.internal", "/oauth2/token"),
     *("No credentials", "MissingToken"),
 )
-"""Parts of errors that come of asking a cloud machine's own server for credentials."""
 _ENDPOINT = {
     "s3": "AWS_ENDPOINT_URL (http:// also needs AWS_ALLOW_HTTP=true) and AWS_REGION",
     "gs": "the network",

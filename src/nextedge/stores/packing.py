@@ -37,11 +37,11 @@ VERSION = 1
 _HEADER = struct.Struct("<4sHHIIQ")
 _CHECKSUM = slice(8, 12)
 _ALIGNMENT = 8
+# types of arrays that are packed, by how NumPy writes them
 _TYPES = {
     name: np.dtype(name)
     for name in ("|b1", "|i1", "<i2", "<i4", "<i8", "|u1", "<u2", "<u4", "<u8", "<f2", "<f4", "<f8")
 }
-"""Types of arrays that are packed, by how NumPy writes them."""
 
 
 def pack(arrays: Mapping[str, Array], metadata: Mapping[str, Any] | None = None) -> bytes:

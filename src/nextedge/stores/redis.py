@@ -10,8 +10,7 @@ from typing import Any
 from nextedge.stores.redis_client import RedisClient
 from nextedge.stores.store import Key, Store, positive
 
-_SCANNED = 1000
-"""Keys of one step of a scan, or of one command that deletes."""
+_SCANNED = 1000  # keys of one step of a scan, or of one command that deletes
 _PATTERN = re.compile(rb"([*?\[\]\\^])")
 
 

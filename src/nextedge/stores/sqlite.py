@@ -14,8 +14,7 @@ from urllib.parse import unquote, urlsplit
 from nextedge.errors import ConfigError, StoreError
 from nextedge.stores.store import Key, Store, positive
 
-_AT_ONCE = 10_000
-"""Keys of one statement; SQLite allows 32,766."""
+_AT_ONCE = 10_000  # keys of one statement; SQLite allows 32,766
 _PURGE_SECONDS = 60.0
 _PAGE_BYTES = 32768
 _MAPPED_BYTES = 1 << 40

@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     import duckdb
     import ibis
 
+# DuckDB types that Ibis has no name for, and the types that stand for them
 _STAND_INS = {"TIMESTAMPTZ_NS": "TIMESTAMPTZ", "UHUGEINT": "VARCHAR", "BIT": "VARCHAR"}
-"""DuckDB types that Ibis has no name for, and the types that stand for them."""
 
 
 class DuckDBSession:

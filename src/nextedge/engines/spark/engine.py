@@ -42,8 +42,7 @@ if TYPE_CHECKING:
     import ibis
     from pyspark.sql import DataFrame, SparkSession
 
-_FILE_SHIFT = 40
-"""Rows of a file are numbered below 2**40, files above."""
+_FILE_SHIFT = 40  # rows of a file are numbered below 2**40, files above
 
 
 class SparkEngine(Engine):

@@ -26,8 +26,7 @@ _AT_START = {
     "spark.driver.host": "127.0.0.1",
     "spark.driver.maxResultSize": "0",  # results are bounded by what is asked for at once
 }
-_UNSET = "200"
-"""Spark's own number of parts, far too many for one machine."""
+_UNSET = "200"  # Spark's own number of parts, far too many for one machine
 
 
 def open_session() -> SparkSession:
