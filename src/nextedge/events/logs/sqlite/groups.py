@@ -17,6 +17,7 @@ from typing import Any
 from nextedge.errors import StorageError
 from nextedge.events.logs.log import DeadLetter, Delivery
 from nextedge.events.logs.sqlite.erase import erase_deleted
+from nextedge.storage.write_ahead import use_write_ahead
 
 FILE = "groups.sqlite"
 _SCHEMA = """
@@ -51,7 +52,7 @@ class LocalGroups:
             connection: sqlite3.Connection | None = getattr(self._threads, "connection", None)
             if connection is None:
                 connection = sqlite3.connect(self.path, timeout=_WAIT_SECONDS, isolation_level=None)
-                connection.execute("PRAGMA journal_mode = WAL")
+                use_write_ahead(connection)
                 connection.execute("PRAGMA synchronous = FULL")
                 connection.executescript(_SCHEMA)
                 self._threads.connection = connection

@@ -27,6 +27,7 @@ from nextedge.events.logs.log import (
 from nextedge.events.logs.sqlite.consumer import LocalConsumer
 from nextedge.events.logs.sqlite.erase import erase_deleted
 from nextedge.events.logs.sqlite.groups import LocalGroups
+from nextedge.storage.write_ahead import use_write_ahead
 
 if TYPE_CHECKING:
     from nextedge.config import Config
@@ -94,7 +95,7 @@ class LocalLog(LiveLog):
             self.path.stat()
         connection = sqlite3.connect(self.path, timeout=_READ_SECONDS, isolation_level=None)
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
+            use_write_ahead(connection)
             connection.execute("PRAGMA synchronous = FULL")
             connection.executescript(_SCHEMA)
             _add_columns(connection)
