@@ -15,7 +15,7 @@ from nextedge.graph.csr import Graph
 from nextedge.graph.decay import faded_degrees, history_span
 from nextedge.graph.propagate import SparseRows, keep_best
 from nextedge.graph.scope import Scope, rows_of
-from nextedge.graph.threads import Scratch, run_blocks
+from nextedge.graph.threads import Scratch, run_lists
 from nextedge.retrieval.source import (
     Arrays,
     Config,
@@ -130,9 +130,9 @@ class Segment(ProductSource[SegmentConfig]):
         best, share = -1, 0.0
         for value in values.indices[values.indptr[query] : values.indptr[query + 1]]:
             row = slice(int(popular.indptr[value]), int(popular.indptr[value + 1]))
-            found = popular.values[row][popular.indices[row] == candidate]
-            if len(found) and float(found[0]) > share:
-                best, share = int(value), float(found[0])
+            shares = popular.values[row][popular.indices[row] == candidate]
+            if len(shares) and float(shares[0]) > share:
+                best, share = int(value), float(shares[0])
         for name in _segments(self.scope.query_attributes):
             column = self.scope.query_attributes.columns[name]
             assert isinstance(column, Category)
@@ -153,38 +153,28 @@ def first_of_order(
     scope: Scope, requests: Requests, order: IndexArray, score: FloatArray, limit: int
 ) -> Candidates:
     """Return the first candidates of an order that all queries share, without excluded ones."""
-    indptr, excluded = scope.excluded(requests)
-    size = np.zeros(len(requests), np.int64)
-    found = np.empty((len(requests), min(limit, len(order))), np.int32)
-    run_blocks(
-        _first,
-        len(requests),
-        order,
-        indptr,
-        excluded,
-        size,
-        found,
-        scratch=(Scratch(len(score), np.bool_),),
-    )
-    candidate = found[np.arange(found.shape[1])[None, :] < size[:, None]]
-    ends = np.concatenate(([0], np.cumsum(size)))
-    return Candidates(ends, candidate, {"score": score[candidate]})
+    width, seen = min(limit, len(order)), (Scratch(len(score), np.bool_),)
+    excluded = scope.excluded(requests)
+    indptr, candidate, _ = run_lists(_first, len(requests), width, order, excluded, scratch=seen)
+    return Candidates(indptr, candidate, {"score": score[candidate]})
 
 
 @numba.njit(cache=True, nogil=True)
-def _first(block, blocks, order, indptr, excluded, size, found, left_out):  # type: ignore[no-untyped-def]
+def _first(block, blocks, order, exclude, lists, skip):  # type: ignore[no-untyped-def]
+    indptr, excluded = exclude
+    size, target, _ = lists
     for q in range(block, len(size), blocks):
-        for place in range(indptr[q], indptr[q + 1]):
-            left_out[excluded[place]] = True
+        for entry in range(indptr[q], indptr[q + 1]):
+            skip[excluded[entry]] = True
         count = 0
-        for place in range(len(order)):
-            if count == found.shape[1]:
+        for candidate in order:
+            if count == target.shape[1]:
                 break
-            if not left_out[order[place]]:
-                found[q, count] = order[place]
+            if not skip[candidate]:
+                target[q, count] = candidate
                 count += 1
-        for place in range(indptr[q], indptr[q + 1]):
-            left_out[excluded[place]] = False
+        for entry in range(indptr[q], indptr[q + 1]):
+            skip[excluded[entry]] = False
         size[q] = count
 
 
@@ -238,48 +228,32 @@ def _most_shared(members: sparse.csr_matrix, graph: Graph, n: int) -> SparseRows
     smaller candidate.
     """
     of_value = members.T.tocsr()
-    values = of_value.shape[0]
-    size = np.zeros(values, np.int64)
-    target, share = np.empty((values, n), np.int32), np.empty((values, n), np.float32)
-    run_blocks(
-        _share,
-        values,
-        of_value.indptr,
-        of_value.indices,
-        graph.indptr,
-        graph.indices,
-        n,
-        size,
-        target,
-        share,
-        scratch=(
-            Scratch(graph.targets, np.float32),
-            Scratch(graph.targets + 1, np.int32, zeroed=False),
-        ),
+    values = of_value.indptr, of_value.indices
+    scratch = (
+        Scratch(graph.targets, np.float32),
+        Scratch(graph.targets + 1, np.int32, zeroed=False),
     )
-    filled = np.arange(n)[None, :] < size[:, None]
-    indptr = np.concatenate(([0], np.cumsum(size)))
-    return SparseRows(indptr, target[filled], share[filled], graph.targets)
+    edges = graph.indptr, graph.indices
+    lists = run_lists(_share, of_value.shape[0], n, values, edges, n, scratch=scratch)
+    return SparseRows(*lists, graph.targets)
 
 
 @numba.njit(cache=True, nogil=True)
-def _share(  # type: ignore[no-untyped-def]
-    block, blocks, v_indptr, v_indices, indptr, indices, n, size, target, share, total, touched
-):
+def _share(block, blocks, values, graph, n, lists, total, reached):  # type: ignore[no-untyped-def]
+    (v_indptr, v_indices), (indptr, indices) = values, graph
+    size, target, share = lists
     for value in range(block, len(size), blocks):
         count, edges = 0, 0
-        for place in range(v_indptr[value], v_indptr[value + 1]):
-            user = v_indices[place]
-            edges += indptr[user + 1] - indptr[user]
-            for entry in range(indptr[user], indptr[user + 1]):
-                other = indices[entry]
+        for member in v_indices[v_indptr[value] : v_indptr[value + 1]]:
+            edges += indptr[member + 1] - indptr[member]
+            for other in indices[indptr[member] : indptr[member + 1]]:
                 if total[other] == 0.0:
-                    touched[count] = other
+                    reached[count] = other
                     count += 1
                 total[other] += np.float32(1.0)
         scale = np.float32(1.0) / (np.float32(max(edges, 1)) + np.float32(10.0))
-        for place in range(count):
-            total[touched[place]] *= scale
-        size[value] = keep_best(total, touched, count, n, target[value], share[value])
-        for place in range(count):
-            total[touched[place]] = 0.0
+        for position in range(count):
+            total[reached[position]] *= scale
+        size[value] = keep_best(total, reached, count, n, target[value], share[value])
+        for position in range(count):
+            total[reached[position]] = 0.0
