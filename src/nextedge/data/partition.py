@@ -1,8 +1,8 @@
-"""Partitions of users and keys by a hash, the same in every process.
+"""Partition users and keys by a hash.
 
-The hash is BLAKE2b of the id's text, so it is the same on every machine, in every version of
-Python, and for an id as a number or as text. The partition is its remainder: partition i of N is i
-and i + N of 2 N, so that doubling cuts each in two.
+BLAKE2b of the id's text gives the same partition on every machine, in every version of Python, and
+for an id as a number or as text. The partition is the remainder: partition i of N is partitions i and
+i + N of 2 N, so doubling N splits each partition in two.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Part:
 
     @classmethod
     def parse(cls, text: str, what: str) -> Part:
-        """A part as it is written on the command line.
+        """Parse a part of the command line.
 
         Args:
             what: name of the option, for the error.

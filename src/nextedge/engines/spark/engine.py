@@ -87,7 +87,6 @@ class SparkEngine(Engine):
         self.metrics = StageMetrics(self.session)
 
     def read(self, table: str, location: str, base: Path) -> ibis.Table:
-        """See ``Engine.read``."""
         from nextedge.storage.locations import Files, parse_location
 
         try:
@@ -136,7 +135,6 @@ class SparkEngine(Engine):
         return self._through_parquet(lambda local: local.register(table, rows))
 
     def row_number(self, table: ibis.Table) -> Any:
-        """See ``Engine.row_number``."""
         return table[ROW_NUMBER]
 
     def write(self, table: ibis.Table, path: Path) -> int:
@@ -156,7 +154,6 @@ class SparkEngine(Engine):
         return rows
 
     def to_arrow(self, table: ibis.Table) -> pa.Table:
-        """See ``Engine.to_arrow``."""
         with _errors("the tables"):
             return _nullable(self._frame(table).toArrow())
 
@@ -223,7 +220,6 @@ class SparkEngine(Engine):
             payloads.destroy()
 
     def joins(self, graph_bytes: int) -> bool:
-        """See ``Engine.joins``."""
         return graph_bytes > self._join_above
 
     def spent(self) -> dict[str, Any]:
@@ -231,7 +227,6 @@ class SparkEngine(Engine):
         return self.metrics.since_last()
 
     def close(self) -> None:
-        """See ``Engine.close``."""
         for name in self._views:
             self.session.catalog.dropTempView(name)
         shutil.rmtree(self._folder, ignore_errors=True)
