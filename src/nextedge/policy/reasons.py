@@ -159,7 +159,7 @@ class Reasons:
         because = np.full(len(chosen), -1, np.int32)
         if knn is not None:
             rows = graph_rows(knn.scope.graph, requests.query)
-            because = best_middle(rows, knn.similar, chosen)  # type: ignore[attr-defined]
+            because = best_middle(rows, knn.matrix, chosen)  # type: ignore[attr-defined]
         reasons, query = [], requests.query[chosen.row_query]
         for place in range(len(chosen)):
             if because[place] >= 0:

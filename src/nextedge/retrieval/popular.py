@@ -13,13 +13,14 @@ from nextedge.config import Settings
 from nextedge.graph.attributes import Attributes, Category
 from nextedge.graph.csr import Graph
 from nextedge.graph.decay import faded_degrees, history_span
-from nextedge.graph.propagate import SparseRows, keep_best, pair_products, top_products
-from nextedge.graph.scope import Scope
+from nextedge.graph.propagate import SparseRows, keep_best
+from nextedge.graph.scope import Scope, rows_of
 from nextedge.graph.threads import Scratch, run_blocks
 from nextedge.retrieval.source import (
     Arrays,
     Config,
     NoConfig,
+    ProductSource,
     Source,
     sparse_arrays,
     sparse_from_arrays,
@@ -91,10 +92,10 @@ class SegmentConfig(Settings):
     """Settings of the segment source."""
 
     per_value: int = Field(300, ge=1)
-    """Candidates that are stored for each value."""
+    """Candidates to store for each value."""
 
 
-class Segment(Source[SegmentConfig]):
+class Segment(ProductSource[SegmentConfig]):
     """Candidates popular among users who share the query's attribute values.
 
     The score is the sum, over the query's values (a city, an industry, an age group), of the share
@@ -112,10 +113,13 @@ class Segment(Source[SegmentConfig]):
     def fit(cls, scope: Scope, config: SegmentConfig) -> Arrays:
         members = value_members(scope.query_attributes, _segments(scope.query_attributes))
         popular = _most_shared(members, scope.graph, config.per_value)
-        return {**sparse_arrays(popular, "popular"), **sparse_arrays(_as_rows(members), "values")}
+        return {
+            **sparse_arrays(popular, "popular"),
+            **sparse_arrays(sparse_rows(members), "values"),
+        }
 
-    def _values(self, requests: Requests) -> SparseRows:
-        return take_rows(sparse_from_arrays(self.arrays, "values"), requests.query)
+    def rows(self, requests: Requests) -> SparseRows:
+        return rows_of(sparse_from_arrays(self.arrays, "values"), requests.query)
 
     def evidence(self, query: int, candidate: int) -> tuple[str, dict[str, object]] | None:
         """Return the query's value in whose segment the candidate is most popular."""
@@ -140,15 +144,9 @@ class Segment(Source[SegmentConfig]):
             best -= size
         return None
 
-    def candidates(self, requests: Requests, limit: int) -> Candidates:
-        popular = sparse_from_arrays(self.arrays, "popular")
-        return top_products(self._values(requests), popular, limit, self.scope.excluded(requests))
-
-    def pair_scores(self, requests: Requests, candidates: Candidates) -> FloatArray:
-        popular = sparse_from_arrays(self.arrays, "popular")
-        return pair_products(
-            self._values(requests), popular, candidates.indptr, candidates.candidate
-        )
+    @property
+    def matrix(self) -> SparseRows:
+        return sparse_from_arrays(self.arrays, "popular")
 
 
 def first_of_order(
@@ -224,7 +222,7 @@ def value_members(attributes: Attributes, names: list[str]) -> sparse.csr_matrix
     return sparse.hstack(blocks, format="csr")
 
 
-def _as_rows(matrix: sparse.csr_matrix) -> SparseRows:
+def sparse_rows(matrix: sparse.csr_matrix) -> SparseRows:
     return SparseRows(
         matrix.indptr.astype(np.int64),
         matrix.indices.astype(np.int32),
@@ -285,13 +283,3 @@ def _share(  # type: ignore[no-untyped-def]
         size[value] = keep_best(total, touched, count, n, target[value], share[value])
         for place in range(count):
             total[touched[place]] = 0.0
-
-
-def take_rows(rows: SparseRows, query: IndexArray) -> SparseRows:
-    """Return the rows of the given queries; an unknown query has an empty row."""
-    known = query >= 0
-    start = np.where(known, rows.indptr[np.maximum(query, 0)], 0)
-    size = np.where(known, rows.indptr[np.maximum(query, 0) + 1] - start, 0)
-    indptr = np.concatenate(([0], np.cumsum(size)))
-    places = np.arange(indptr[-1]) - np.repeat(indptr[:-1] - start, size)
-    return SparseRows(indptr, rows.indices[places], rows.values[places], rows.columns)
