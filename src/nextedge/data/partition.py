@@ -24,7 +24,7 @@ MOST_PARTS = 100_000
 class Part:
     """One of several parts, counted from 0: ``0/4`` to ``3/4``."""
 
-    place: int
+    index: int
     of: int
 
     @classmethod
@@ -38,23 +38,23 @@ class Part:
             InputError: the text is no part.
 
         >>> Part.parse("3/8", "--partition")
-        Part(place=3, of=8)
+        Part(index=3, of=8)
         """
         match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
-        place, of = map(int, match.groups()) if match else (0, 0)
-        if not 0 <= place < of <= MOST_PARTS:
+        index, of = map(int, match.groups()) if match else (0, 0)
+        if not 0 <= index < of <= MOST_PARTS:
             raise InputError(
                 f"{what} {text}: expected i/N, counted from 0, as 0/4, 1/4, 2/4 and 3/4 for all "
                 "of four"
             )
-        return cls(place, of)
+        return cls(index, of)
 
     def __str__(self) -> str:
-        return f"{self.place}/{self.of}"
+        return f"{self.index}/{self.of}"
 
     def holds(self, user_ids: Iterable[Identifier]) -> BoolArray:
         """bool[n]: which users are in this part."""
-        return np.fromiter((partition_of(user, self.of) == self.place for user in user_ids), bool)
+        return np.fromiter((partition_of(user, self.of) == self.index for user in user_ids), bool)
 
 
 def partition_of(user_id: Identifier | bytes, partitions: int) -> int:
