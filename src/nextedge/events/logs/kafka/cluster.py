@@ -134,7 +134,7 @@ class KafkaCluster:
             self._seen.add(topic)
 
     def partitions(self, topic: str) -> list[int]:
-        """Partitions of a topic; the query creates it where the brokers create topics themselves."""
+        """Partitions of a topic; the query creates the topic if the brokers create topics automatically."""
         codes = self.kafka.KafkaError
         # a topic that the brokers are creating has no partitions or no leader for a moment
         may_come = (codes.UNKNOWN_TOPIC_OR_PART, codes.LEADER_NOT_AVAILABLE)
@@ -191,7 +191,7 @@ class KafkaCluster:
 
     @contextlib.contextmanager
     def querying(self, group: str, settings: Mapping[str, Any] = _ONE_QUERY) -> Iterator[Client]:
-        """Give a client for one query; raises StorageError where the brokers do not answer."""
+        """A client for one query; raises StorageError if the brokers do not answer."""
         client = self.client(group, settings)
         try:
             yield client

@@ -156,7 +156,7 @@ class KafkaConsumer(Consumer):
                 first, _ = polled[part]
                 self._client.seek(self._kafka.TopicPartition(self._cluster.topic, part, first))
         except (self._kafka.KafkaException, RuntimeError):
-            self.close()  # a member that cannot seek joins anew, at the last commit
+            self.close()  # a member that cannot seek joins again, at the last commit
             self._client = self._join()
             self._commits, self._answers = 0, []
 

@@ -241,7 +241,7 @@ class KafkaLog(Log):
 
 
 def _start(offset: int | None, low: int, high: int) -> int:
-    # an offset out of bounds is of deleted messages, or of a topic that was deleted and made anew
+    # an offset out of bounds is of deleted messages, or of a topic that was deleted and recreated
     return offset if offset is not None and low <= offset <= high else low
 
 

@@ -34,7 +34,7 @@ def position_of(message: Message) -> Position:
 
 
 def delivery_of(message: Message) -> Delivery:
-    """A message of any producer as a delivery, with its fault where it is no event."""
+    """A message of any producer as a delivery, with its fault if it is no event."""
     body = body_of(message)
     event, fault = None, None
     try:
@@ -47,7 +47,7 @@ def delivery_of(message: Message) -> Delivery:
 
 
 def body_of(message: Message) -> bytes:
-    """Body of a message; empty where it is null."""
+    """Body of a message; empty for null."""
     value: Any = message.value()
     return b"" if value is None else bytes(value)
 
@@ -88,7 +88,7 @@ def _header_id(message: Message) -> str:
 
 
 def _derived_id(message: Message) -> str:
-    # the time is in it because a topic that is made anew counts its offsets from 0 again
+    # with the time, because a recreated topic counts its offsets from 0 again
     origin = (message.topic(), message.partition(), message.offset(), produced_millis(message))
     return "kafka-" + hashlib.blake2b(repr(origin).encode(), digest_size=16).hexdigest()
 

@@ -69,7 +69,7 @@ class Durability:
             return False
         return _text(setting.get("appendfsync", setting.get(b"appendfsync"))) == "always"
 
-    def write_files_anew(self) -> None:
+    def rewrite_files(self) -> None:
         """Make Redis write its files again, without deleted entries.
 
         Raises:

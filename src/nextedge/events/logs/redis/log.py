@@ -212,7 +212,7 @@ class RedisLog(LiveLog):
         """See ``LiveLog.purge``; refuses while another purge is under way."""
         state, laggards = erase(self._stream, doomed)
         self._spread(state, laggards)
-        self._stream.durability.write_files_anew()  # old files still have the erased events
+        self._stream.durability.rewrite_files()  # old files still have the erased events
 
     def close(self) -> None:
         with self._starting:
