@@ -22,8 +22,8 @@ def page(mark: str) -> list[str]:
     return re.findall(r"^\d+\. `([^`]+)`", part, re.MULTILINE)
 
 
-def test_a_request_visits_the_files_of_the_walk(tenant: Path) -> None:
-    uncached, repeat = walks.walk_of_a_request(tenant)
+def test_a_request_visits_the_files_of_the_walk(own_tenant: Path) -> None:
+    uncached, repeat = walks.walk_of_a_request(own_tenant)
     # which sources and rules a user's list needs depends on the tenant, and so does their order
     assert uncached[:20] == page("uncached")[:20]
     assert set(uncached) == set(page("uncached"))

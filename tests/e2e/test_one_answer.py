@@ -207,5 +207,5 @@ def test_a_repeated_request_visits_few_files(folder: Path, monkeypatch: pytest.M
         files = asyncio.run(walk_repeat())
     finally:
         walk.close()
-    assert len(files) <= 10, files
+    assert len(files) <= 11, files  # with the look at the keys, once in a tenth of a second
     assert {"api/fast_path.py", "api/response_cache.py", "events/state/overlay.py"} <= set(files)

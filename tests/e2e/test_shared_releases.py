@@ -345,7 +345,7 @@ def test_what_is_served_goes_on_while_the_bucket_refuses(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(current, "LOOK_SECONDS", 0.2)
-    monkeypatch.setattr(current, "LOOK_AGAIN_SECONDS", 0.2)
+    monkeypatch.setattr(current, "RETRY_SECONDS", 0.2)
     here, there = machines.machine("here"), machines.machine("there")
     first, second = machines.publish(here), machines.publish(here, promote=False)
 
@@ -391,7 +391,7 @@ def test_copies_of_deleted_releases_go(machines: Machines, monkeypatch: pytest.M
     second = machines.publish(here)
     assert here.prune(1) == [first]
     assert path.exists()
-    monkeypatch.setattr(there._current, "_look_at", 0.0)
+    monkeypatch.setattr(there._current, "_expires", 0.0)
     assert there.current_id() == second
     assert not path.exists()
 

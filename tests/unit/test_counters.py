@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from functools import reduce
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,10 +15,10 @@ from hypothesis import strategies as st
 from nextedge.build.time_split.history import EdgeRecords
 from nextedge.features.backfill import Sizes, backfill, without_user
 from nextedge.features.counters import (
+    BY_POSITION,
     CATEGORY,
     CONNECT,
     CONNECTIONS,
-    DECLARED,
     INTERACT,
     ITEM,
     KIND,
@@ -29,7 +31,6 @@ from nextedge.features.counters import (
     Counts,
     DecayedCounter,
     LatestOf,
-    folded,
 )
 from nextedge.features.live import LiveCounters
 from nextedge.types import MICROSECONDS_PER_DAY as DAY
@@ -105,7 +106,9 @@ def same(one: dict[object, object], other: dict[object, object]) -> None:
             assert value == other[key]
 
 
-@pytest.mark.parametrize("aggregate", [*DECLARED, WEIGHTED], ids=lambda each: each.name)
+@pytest.mark.parametrize(
+    "aggregate", [*BY_POSITION, TASTE, LATEST, WEIGHTED], ids=lambda each: each.name
+)
 @settings(max_examples=60, deadline=None)
 @given(given_facts=facts, data=st.data())
 def test_any_split_order_and_merge_tree_gives_the_same(
@@ -118,8 +121,9 @@ def test_any_split_order_and_merge_tree_gives_the_same(
     parts = [
         shuffled[low:high] for low, high in zip([0, *cuts], [*cuts, len(shuffled)], strict=True)
     ]
-    same(plain(aggregate, folded(aggregate, map(batch, parts)), now), expected)
-    states = [aggregate.update(aggregate.prepare(), batch(part)) for part in parts]
+    empty: Any = Counts() if isinstance(aggregate, DecayedCounter) else None
+    same(plain(aggregate, reduce(aggregate.update, map(batch, parts), empty), now), expected)
+    states = [aggregate.update(empty, batch(part)) for part in parts]
     while len(states) > 1:  # any tree: two of the states become one
         right = states.pop(data.draw(st.integers(0, len(states) - 1)))
         left = states.pop(data.draw(st.integers(0, len(states) - 1)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from nextedge.data import order as order_statistics
 from nextedge.engines.duckdb.engine import LocalEngine
 from nextedge.errors import MemoryBoundError
 from nextedge.features import backfill as backfills
-from nextedge.features.counters import CONNECTIONS, KIND, TIME, USER, VALUE, folded
+from nextedge.features.counters import CONNECTIONS, KIND, TIME, USER, VALUE, Counts
 from nextedge.graph import assemble, communities, decay
 from nextedge.graph.assemble import EdgeList
 from nextedge.graph.csr import Graph, build_graph, graph_of, mirrored
@@ -179,7 +180,7 @@ def test_counters_by_position_are_those_of_the_declaration(
         return parts
 
     for counter in CONNECTIONS.values():
-        rows = counter.at(folded(counter, facts()), as_of)
+        rows = counter.at(reduce(counter.update, facts(), Counts()), as_of)
         expected = np.zeros(50, np.float32)
         expected[np.asarray(rows.column(USER))] = np.asarray(rows.column(VALUE))
         np.testing.assert_array_equal(found[counter.name], expected)

@@ -7,10 +7,10 @@ Axes: Q queries, R candidates, N catalogue, D embedding dimensions.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
 
 from nextedge.config import NEW_BELOW
 from nextedge.errors import InputError
@@ -32,6 +32,9 @@ from nextedge.evaluation.bootstrap import (
     bootstrap_intervals,
     paired_bootstrap,
 )
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 NOT_A_NUMBER = float("nan")
 
@@ -202,6 +205,8 @@ def gini(exposure: npt.NDArray[np.number]) -> float:
 
 def _membership(indptr: IntArray, candidate: IntArray, size: int) -> sparse.csr_array:
     """Return the lists as a sparse Q × N matrix of ones."""
+    from scipy import sparse
+
     ones = np.ones(len(candidate), dtype=np.float64)
     return sparse.csr_array((ones, candidate, indptr), shape=(len(indptr) - 1, size))
 

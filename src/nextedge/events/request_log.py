@@ -1,9 +1,9 @@
-"""The request log: the impressions of each response, with ranks, propensities and features.
+"""The request log: every recommendation, with positions, propensities and feature fingerprints.
 
-Requests never wait for it: rows go through a bounded queue to one writing thread. A clean stop loses
-nothing, and rows that a full queue or a failing disk loses are counted. Each row has a fingerprint
-of its features, and a share of rows has the features, which ``nextedge evaluate --parity`` compares
-with those of the batch.
+Requests never wait for it: rows go through a bounded queue to one writing thread. ``lost`` counts
+the rows that a full queue or a refusing disk loses. The log stores a fingerprint of the features of
+every request, and the features of a share of them, so that ``nextedge evaluate --parity`` can compare
+them with features computed offline.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import sqlite3
 import time
 from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from nextedge.config import ServingConfig
 from nextedge.data.erased_users import ErasedUsers
 from nextedge.errors import StorageError
 from nextedge.events.logs.sqlite.erase import erase_deleted
+from nextedge.storage.write_ahead import use_write_ahead
 from nextedge.storage.write_behind import WriteBehind
 from nextedge.types import MICROSECONDS_PER_DAY, FloatArray, Identifier
 
@@ -52,16 +52,16 @@ CREATE INDEX IF NOT EXISTS requests_by_time ON requests (micros);
 
 @dataclass(frozen=True)
 class LoggedRequest:
-    """One response of the request log.
+    """One response.
 
     Attributes:
-        micros: microseconds UTC for which the features were computed.
-        candidates: ids in order of their ranks; None for an erased user.
+        micros: time of the features, in microseconds UTC.
+        candidates: ids in order of positions; None for an erased user.
         scores, propensities: of each candidate.
         fingerprint: hash of the features.
-        found: position in ``candidates`` of each one with features (backfill has none).
+        found: positions of the candidates with features; those of the backfill have none.
         features: float32[len(found), F], for a share of the requests.
-        edges: id of the live edges that they were computed from; None for more than one set.
+        edges: live edges behind the response; None if candidates and features have different ones.
     """
 
     recommendation_id: str
@@ -82,12 +82,12 @@ class LoggedRequest:
 
 
 def fingerprint(features: FloatArray) -> str:
-    """16 hexadecimal digits that change with any bit of the features."""
+    """A hash of all bits of the features, as 16 hexadecimal digits."""
     return hashlib.blake2b(np.ascontiguousarray(features).tobytes(), digest_size=8).hexdigest()
 
 
 class RequestLog:
-    """The request log of one tenant; a background thread writes it."""
+    """Requests of one tenant in order; a separate thread writes them."""
 
     def __init__(
         self, state: Path, settings: ServingConfig, people: Container[str] = ("people",)
@@ -95,7 +95,7 @@ class RequestLog:
         """``people``: names of the surfaces whose candidates are users."""
         state.mkdir(parents=True, exist_ok=True)
         self.people = people
-        self._erased = ErasedUsers(state)
+        self.forgotten = ErasedUsers(state)
         self.path = state / FILE
         self.settings = settings
         self._failed = 0
@@ -105,62 +105,59 @@ class RequestLog:
         self._random = random.Random()
 
     def keeps_features(self) -> bool:
-        """Whether to log the features of the next request: true for a random share."""
+        """Whether to store the features of the next request: true for a random share."""
         return self._random.random() < self.settings.log_features_share
 
     def append(self, request: LoggedRequest) -> None:
-        """Queue a request for writing; never waits, never raises."""
+        """Queue a request; never waits and never raises."""
         self._queue.put(request)
 
     def repeat(self, recommendation_id: str, of_id: str) -> None:
-        """Queue a cached response that was sent again, under a new id."""
+        """Queue the repeat of a response under a new id; never waits and never raises."""
         self._queue.put((recommendation_id, of_id))
 
     @property
     def lost(self) -> int:
-        """Requests that were not logged: the queue was full, or the disk failed."""
+        """Number of requests lost by a full queue or a refusing disk."""
         return self._queue.dropped + self._failed
 
     def repeats(self) -> dict[str, str]:
-        """The ids of cached responses, with the ids of the responses that they repeat."""
+        """Id of the first response by id of each repeat."""
         if not self.path.exists():
             return {}
         with _Transaction(self.path) as connection:
             rows = connection.execute("SELECT of_id, recommendation_ids FROM repeated").fetchall()
-        return {repeat_id: of_id for of_id, blob in rows for repeat_id in _ids_of(blob)}
+        return {rid: of_id for of_id, blob in rows for rid in _ids_of(blob)}
 
     def answers(self, ids: Iterable[str]) -> list[tuple[str, int, LoggedRequest]]:
-        """The logged responses of some recommendation ids: id, time (µs) and response.
+        """Known ids among the given ones, each with its time (µs) and response.
 
-        A cached response has its own id and time, and the response that it repeats.
+        A repeat has its own id and time, and the response that it repeats.
         """
         wanted = set(ids)
         if not wanted or not self.path.exists():
             return []
         with _Transaction(self.path) as connection:
             connection.execute("CREATE TEMP TABLE wanted (id TEXT PRIMARY KEY)")
-            repeated = [
-                (repeat_id, micros, of_id)
-                for of_id, micros, blob in connection.execute("SELECT * FROM repeated")
-                for repeat_id in _ids_of(blob)
-                if repeat_id in wanted
-            ]
+            repeated: list[tuple[str, int, str]] = []
+            for of_id, micros, blob in connection.execute("SELECT * FROM repeated"):
+                repeated += [(rid, micros, of_id) for rid in _ids_of(blob) if rid in wanted]
             named = wanted | {of_id for _, _, of_id in repeated}
-            connection.executemany("INSERT INTO wanted VALUES (?)", ((name,) for name in named))
+            connection.executemany("INSERT INTO wanted VALUES (?)", ((rid,) for rid in named))
             bodies = connection.execute(
                 "SELECT body FROM requests JOIN wanted ON recommendation_id = id"
             ).fetchall()
         rows = [_decoded(json.loads(body), None) for (body,) in bodies]
-        by_id = {row.recommendation_id: row for row in rows}
-        first = [(name, by_id[name].micros, name) for name in wanted & by_id.keys()]
-        return [(name, at, by_id[of]) for name, at, of in first + repeated if of in by_id]
+        first = {row.recommendation_id: row for row in rows}
+        direct = [(rid, first[rid].micros, rid) for rid in wanted & first.keys()]
+        return [(rid, at, first[of]) for rid, at, of in direct + repeated if of in first]
 
     def close(self) -> None:
         """Write every queued request and stop the thread."""
         self._queue.close()
 
     def read(self, *, features: bool = False) -> Iterator[LoggedRequest]:
-        """Logged requests in order; with ``features`` only those with logged features."""
+        """Logged requests in order; with ``features`` only those with features."""
         if not self.path.exists():
             return
         where = "WHERE features IS NOT NULL" if features else ""
@@ -172,24 +169,25 @@ class RequestLog:
                 yield _decoded(json.loads(body), blob)
 
     def _redacted(self, request: LoggedRequest) -> LoggedRequest | None:
-        """A request without erased users: None for one of theirs, None in place of a candidate."""
-        if not len(self._erased):
+        """A request without erased users; None if its own user is erased."""
+        if not len(self.forgotten):
             return request
-        if request.user_id in self._erased:
+        if request.user_id in self.forgotten:
             return None
         if request.surface not in self.people:
             return request
-        gone = set(self._erased.among(request.candidates))
+        gone = set(self.forgotten.among(request.candidates))
         if not gone:
             return request
+        # positions stay; the features go, as rows of erased users are among them
         left = [None if candidate in gone else candidate for candidate in request.candidates]
         return replace(request, candidates=left, found=[], features=None)
 
     def forget(self) -> int:
-        """Erase erased users from the file; returns the number of rows that changed.
+        """Erase every byte of erased users from the file; returns the number of changed rows.
 
         Raises:
-            StorageError: the file cannot be written, or another process locks it for too long.
+            StorageError: the disk refuses, or another process does not release the file in time.
         """
         if not self.path.exists():
             return 0
@@ -199,23 +197,28 @@ class RequestLog:
                 rows = connection.execute("SELECT position, body, features FROM requests")
                 for position, body, blob in rows.fetchall():
                     request = _decoded(json.loads(body), blob)
-                    redacted = self._redacted(request)
-                    if redacted is request:
+                    left = self._redacted(request)
+                    if left is request:
                         continue
                     changed += 1
-                    if redacted is None:
-                        delete = "DELETE FROM requests WHERE position = ?"
-                        connection.execute(delete, (position,))
-                        delete = "DELETE FROM repeated WHERE of_id = ?"
-                        connection.execute(delete, (request.recommendation_id,))
-                    else:
-                        text = _encoded(redacted)[3]
-                        update = "UPDATE requests SET body = ?, features = NULL WHERE position = ?"
-                        connection.execute(update, (text, position))
-            with closing(sqlite3.connect(self.path, timeout=30)) as connection:
+                    if left is not None:
+                        _, _, _, text, _ = _encoded(left)
+                        connection.execute(
+                            "UPDATE requests SET body = ?, features = NULL WHERE position = ?",
+                            (text, position),
+                        )
+                        continue
+                    connection.execute("DELETE FROM requests WHERE position = ?", (position,))
+                    connection.execute(
+                        "DELETE FROM repeated WHERE of_id = ?", (request.recommendation_id,)
+                    )
+            connection = sqlite3.connect(self.path, timeout=30)
+            try:
                 erase_deleted(connection)
+            finally:
+                connection.close()
         except sqlite3.Error as error:
-            raise StorageError(f"{self.path}: cannot erase requests: {error}") from None
+            raise StorageError(f"{self.path}: requests were not erased: {error}") from None
         return changed
 
     def _write(self, batch: list[LoggedRequest | tuple[str, str]]) -> None:
@@ -241,19 +244,17 @@ class RequestLog:
             _log.warning("%s: %d requests were not logged: %s", self.path, len(batch), error)
 
 
-def _ids_of(blob: bytes) -> Iterator[str]:
-    """The recommendation ids of a row of repeats."""
-    return (blob[at : at + _ID_BYTES].hex() for at in range(0, len(blob), _ID_BYTES))
-
-
 def _grouped(repeats: Sequence[tuple[str, str]]) -> list[tuple[str, int, bytes]]:
-    """Rows of ``repeated``: response, time, and the ids of its repeats in the batch."""
-    # a row a repeat would cost as much as sending it
+    # one row for all repeats of a response in a batch: a row each costs as much as the response
     ids: defaultdict[str, list[str]] = defaultdict(list)
     for recommendation_id, of_id in repeats:
         ids[of_id].append(recommendation_id)
     now = int(time.time() * 1e6)
-    return [(of_id, now, bytes.fromhex("".join(names))) for of_id, names in ids.items()]
+    return [(of_id, now, bytes.fromhex("".join(rids))) for of_id, rids in ids.items()]
+
+
+def _ids_of(blob: bytes) -> Iterator[str]:
+    return (blob[at : at + _ID_BYTES].hex() for at in range(0, len(blob), _ID_BYTES))
 
 
 class _Transaction:
@@ -261,7 +262,7 @@ class _Transaction:
 
     def __init__(self, path: Path) -> None:
         self.connection = sqlite3.connect(path, timeout=30)
-        self.connection.execute("PRAGMA journal_mode = WAL")
+        use_write_ahead(self.connection)
         self.connection.execute("PRAGMA synchronous = NORMAL")
 
     def __enter__(self) -> sqlite3.Connection:

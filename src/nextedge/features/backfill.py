@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import reduce
 from typing import Protocol
 
 import numba
@@ -25,8 +26,8 @@ from nextedge.features.counters import (
     TIME,
     USER,
     VALUE,
+    Counts,
     DecayedCounter,
-    folded,
 )
 from nextedge.graph.attributes import Attributes, Category
 from nextedge.schema import ColumnKind
@@ -82,9 +83,10 @@ def backfill(
     Args:
         connections, interactions: None where they have no times.
 
-    Returns: ``{counter}`` float32[users or items]; of ``TASTE`` the users' rows as ``_indptr``,
-    ``_codes`` ascending, and ``_values``; of ``LATEST`` ``_items`` int32[users, n], -1 after the
-    last, and ``_times`` int64[users, n].
+    Returns:
+        ``{counter}`` float32[users or items]; of ``TASTE`` the users' rows as ``_indptr``,
+        ``_codes`` ascending, and ``_values``; of ``LATEST`` ``_items`` int32[users, n], -1 after
+        the last, and ``_times`` int64[users, n].
     """
     jobs = [
         (counter, kind, edges)
@@ -103,8 +105,8 @@ def backfill(
 def _by_position(
     counter: DecayedCounter, kind: str, edges: Edges, sizes: Sizes, as_of: int
 ) -> FloatArray:
-    """float32[users or items]: the counter as ``folded`` computes it, bit for bit."""
-    # The same sums in the same order, on arrays: ``folded`` makes a table of all users anew with
+    """float32[users or items]: the counter as its ``update`` computes it, bit for bit."""
+    # The same sums in the same order, on arrays: ``update`` makes a table of all users anew with
     # every batch, which names few of them.
     size = sizes.items if counter.key == (ITEM,) else sizes.users
     value, batch = np.zeros(size), np.zeros(size)
@@ -139,6 +141,8 @@ def _add(keys, gain, factor, batch, value):  # type: ignore[no-untyped-def]
 
 def _batches(edges: Edges) -> Iterator[tuple[IndexArray, IndexArray, IntArray]]:
     """Sources, targets and times of the records that count and have a time, in batches."""
+    # Each batch has ``_BATCH`` records that count, as in a table of these alone: the bounds of the
+    # batches decide the order of the sums, and so their last bits.
     waiting = np.zeros(0, np.int64)
     for start in range(0, len(edges.source), _BATCH):
         part: slice | IntArray = slice(start, start + _BATCH)
@@ -164,29 +168,20 @@ def _facts(interactions: Edges, sizes: Sizes) -> Iterator[pa.RecordBatch]:
         columns = {USER: source, ITEM: target}
         if sizes.category is not None:
             columns[CATEGORY] = sizes.category[target]
-        yield _batch(INTERACT, time, columns)
-
-
-def _batch(kind: str, time: IntArray, columns: dict[str, IndexArray]) -> pa.RecordBatch:
-    kinds = pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(time), np.int8)), pa.array([kind]))
-    return pa.record_batch(
-        {
-            KIND: kinds.cast(pa.string()),
-            TIME: pa.array(time),
-            **{name: pa.array(values, mask=values < 0) for name, values in columns.items()},
-        }
-    )
+        facts = {KIND: pa.repeat(INTERACT, len(time)), TIME: pa.array(time)}
+        facts |= {name: pa.array(values, mask=values < 0) for name, values in columns.items()}
+        yield pa.record_batch(facts)
 
 
 def _taste(interactions: Edges, sizes: Sizes, as_of: int) -> Arrays:
     if sizes.category is None:
         return {}
-    state = folded(TASTE, _facts(interactions, sizes))
+    state = reduce(TASTE.update, _facts(interactions, sizes), Counts())
     none = np.zeros(0, np.int32)
     users, codes, values = none, none, np.zeros(0)
     if state.rows is not None:
         rows = TASTE.at(state, as_of)
-        users, codes, values = (np.asarray(rows.column(n)) for n in (USER, CATEGORY, VALUE))
+        users, codes, values = (np.asarray(rows[name]) for name in (USER, CATEGORY, VALUE))
     order = np.lexsort((codes, users))
     indptr = np.concatenate(([0], np.cumsum(np.bincount(users, minlength=sizes.users))))
     return {
@@ -199,10 +194,10 @@ def _taste(interactions: Edges, sizes: Sizes, as_of: int) -> Arrays:
 def _latest(interactions: Edges, sizes: Sizes) -> Arrays:
     items = np.full((sizes.users, LATEST.n), -1, np.int32)
     times = np.zeros((sizes.users, LATEST.n), np.int64)
-    rows = folded(LATEST, _facts(interactions, sizes))
+    rows = reduce(LATEST.update, _facts(interactions, sizes), None)
     if rows is not None:
-        at = np.asarray(rows.column(USER)), LATEST.rank(rows)
-        items[at], times[at] = np.asarray(rows.column(ITEM)), np.asarray(rows.column(TIME))
+        cell = np.asarray(rows[USER]), LATEST.rank(rows)
+        items[cell], times[cell] = np.asarray(rows[ITEM]), np.asarray(rows[TIME])
     return {f"{LATEST.name}_items": items, f"{LATEST.name}_times": times}
 
 

@@ -1,22 +1,19 @@
 """Declarations of real-time features: counters that decay, and lists of the latest items.
 
-A declaration is the one definition of its backfill, its stream update and its online read. Their
-input is *facts*: Arrow rows of a ``kind``, a ``time`` (int64 microseconds) and key columns
-(positions offline, ids in a stream). The result does not depend on the order of facts, nor on how
-they are divided: ``merge`` of two parts equals the whole.
+A declaration is the one definition of its backfill and its online read. Their input is *facts*:
+Arrow rows of a ``kind``, a ``time`` (int64 microseconds) and key columns (positions). The result
+depends neither on the order of facts nor on how they are divided: ``merge`` of two parts equals the
+whole. A fact must come once: the event id filters repeated deliveries before.
 
 Counters have the form of G. Cormode, V. Shkapenyuk, D. Srivastava, B. Xu: "Forward Decay: A
 Practical Time Decay Model for Streaming Systems", ICDE 2009: ``Σ w · 2^((t - L) / half-life)`` grows
-with the time t of each fact after a landmark L, and a read divides it once. ``merge`` brings two
-sums to one landmark and adds them. A fact must come once: the event id filters repeated deliveries
-before.
+with the time t of each fact after a landmark L, and a read divides it once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -28,40 +25,29 @@ from nextedge.types import MICROSECONDS_PER_DAY
 KIND, TIME, VALUE, USER, ITEM, CATEGORY = "kind", "time", "value", "user", "item", "category"
 NEVER = np.iinfo(np.int64).min
 """Landmark of a sum without facts."""
-State = TypeVar("State")
-
-
-class Aggregate(Protocol, Generic[State]):
-    """An aggregate of facts that is computed in parts: ``prepare``, ``update``, ``merge``."""
-
-    @property
-    def name(self) -> str:
-        """Unique, full words."""
-
-    def prepare(self) -> State:
-        """The state before the first fact."""
-
-    def update(self, state: State, facts: pa.RecordBatch) -> State:
-        """The state after more facts, each given once."""
-
-    def merge(self, left: State, right: State) -> State:
-        """The state of the facts of both."""
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Sums by key.
+    """Sums by key, without facts by default.
 
     Attributes:
         rows: the key's columns, and ``value`` (float64) at the landmark.
         landmark: microseconds; the time of the latest fact.
     """
 
-    rows: pa.Table | None
+    rows: pa.Table | None = None
     landmark: int = NEVER
 
-    def __len__(self) -> int:
-        return 0 if self.rows is None else len(self.rows)
+
+def _of_kinds(
+    facts: pa.RecordBatch, kinds: Sequence[str], columns: Sequence[str]
+) -> pa.RecordBatch:
+    """The facts of some kinds that have a value in all of some columns."""
+    counts = pc.is_in(facts.column(KIND), pa.array(kinds, pa.string()))
+    for name in columns:
+        counts = pc.and_(counts, pc.is_valid(facts.column(name)))
+    return facts.filter(counts)
 
 
 @dataclass(frozen=True)
@@ -89,29 +75,19 @@ class DecayedCounter:
         """The decay between two instants, above 1 where ``until`` is the earlier."""
         return float(np.exp2((since - until) / self.half_life))
 
-    def prepare(self) -> Counts:
-        """The state without facts."""
-        return Counts(None)
-
     def update(self, state: Counts, facts: pa.RecordBatch) -> Counts:
         """The state with more facts."""
-        kinds = pa.array(list(self.weights), pa.string())
-        wanted = pc.is_in(facts.column(KIND), kinds)
-        for name in self.key:
-            wanted = pc.and_(wanted, pc.is_valid(facts.column(name)))
-        facts = facts.filter(wanted)
+        kinds = list(self.weights)
+        facts = _of_kinds(facts, kinds, self.key)
         if not len(facts):
             return state
         times = np.asarray(facts.column(TIME))
         landmark = int(times.max())
-        weights = np.fromiter(self.weights.values(), np.float64)
-        value = weights[np.asarray(pc.index_in(facts.column(KIND), kinds))] * np.exp2(
-            (times - landmark) / self.half_life
-        )
+        kind = np.asarray(pc.index_in(facts.column(KIND), pa.array(kinds, pa.string())))
+        weight = np.fromiter(self.weights.values(), np.float64)[kind]
         columns = {name: facts.column(name) for name in self.key}
-        return self.merge(
-            state, Counts(self._summed(pa.table({**columns, VALUE: value})), landmark)
-        )
+        columns[VALUE] = weight * np.exp2((times - landmark) / self.half_life)
+        return self.merge(state, Counts(self._summed(pa.table(columns)), landmark))
 
     def merge(self, left: Counts, right: Counts) -> Counts:
         """The sums of both, at the later landmark: no value can then overflow."""
@@ -150,19 +126,12 @@ class LatestOf:
     kinds: tuple[str, ...]
     n: int
 
-    def prepare(self) -> pa.Table | None:
-        """The state without facts."""
-        return None
-
     def update(self, state: pa.Table | None, facts: pa.RecordBatch) -> pa.Table | None:
-        """The state with more facts."""
-        wanted = pc.is_in(facts.column(KIND), pa.array(self.kinds, pa.string()))
-        for name in (*self.key, self.what):
-            wanted = pc.and_(wanted, pc.is_valid(facts.column(name)))
-        facts = facts.filter(wanted)
+        """The state with more facts; None without facts."""
+        columns = *self.key, TIME, self.what
+        facts = _of_kinds(facts, self.kinds, columns)
         if not len(facts):
             return state
-        columns = (*self.key, TIME, self.what)
         rows = pa.table({name: facts.column(name) for name in columns})
         return self.merge(state, self._latest(rows))
 
@@ -174,10 +143,8 @@ class LatestOf:
 
     def _latest(self, rows: pa.Table) -> pa.Table:
         keys = [(name, "ascending") for name in self.key]
-        order = pc.sort_indices(
-            rows, sort_keys=[*keys, (TIME, "descending"), (self.what, "descending")]
-        )
-        rows = rows.take(order).combine_chunks()
+        keys += [(TIME, "descending"), (self.what, "descending")]
+        rows = rows.take(pc.sort_indices(rows, sort_keys=keys)).combine_chunks()
         return rows.filter(pa.array(self.rank(rows) < self.n))
 
     def rank(self, rows: pa.Table) -> npt.NDArray[np.int64]:
@@ -190,14 +157,6 @@ class LatestOf:
         starts = np.flatnonzero(changes)
         number = np.cumsum(changes) - 1
         return np.arange(len(rows)) - starts[number] if len(rows) else np.zeros(0, np.int64)
-
-
-def folded(aggregate: Aggregate[State], batches: Iterable[pa.RecordBatch]) -> State:
-    """The state of an aggregate after all facts."""
-    state = aggregate.prepare()
-    for facts in batches:
-        state = aggregate.update(state, facts)
-    return state
 
 
 DAY, WEEK = 1.0, 7.0
@@ -218,4 +177,3 @@ TASTE = DecayedCounter("user_category_week", (USER, CATEGORY), {INTERACT: 1.0}, 
 LATEST = LatestOf("user_latest_items", (USER,), ITEM, (INTERACT,), 10)
 BY_POSITION = (*POPULARITY.values(), *ACTIVITY.values(), *CONNECTIONS.values())
 """Counters by one user or one item."""
-DECLARED: tuple[DecayedCounter | LatestOf, ...] = (*BY_POSITION, TASTE, LATEST)

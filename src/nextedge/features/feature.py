@@ -1,8 +1,8 @@
-"""What a feature is, and how features are found: declared once, used offline and online.
+"""Features and their groups: declared once, computed alike offline and online.
 
-A feature group is one function that computes the columns of one idea for all rows of a
-batch. Training, evaluation, ``recommend --all`` and serving call the same function on the
-same columnar input, so there is no second definition to drift.
+A feature group is one function that computes the columns of one idea for all rows of a batch.
+Training, evaluation, ``recommend --all`` and serving call the same function on the same input, so
+that offline and online values cannot differ.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,17 +18,28 @@ import numpy.typing as npt
 from nextedge.discovery import import_modules, load_entry_points
 from nextedge.errors import PluginError, ReleaseError
 from nextedge.graph.scope import Scope
-from nextedge.types import CONNECTS, ENGAGES, Candidates, Relation, Requests
+from nextedge.types import (
+    CONNECTS,
+    ENGAGES,
+    Candidates,
+    FloatArray,
+    IndexArray,
+    IntArray,
+    Relation,
+    Requests,
+)
+
+Value = TypeVar("Value", bound=np.generic)
 
 
 @dataclass(frozen=True)
 class Feature:
-    """One named column the ranker may read.
+    """One named column that the ranker may read.
 
     Attributes:
         name: unique, full words.
-        formula: how it is computed, in words or symbols.
-        reads: which part of the snapshot or request it comes from.
+        formula: in words or symbols.
+        reads: the parts of the snapshot or request that it comes from.
         live: whether events since the release change it.
     """
 
@@ -39,31 +51,49 @@ class Feature:
 
 @dataclass(frozen=True)
 class FeatureInput:
-    """What a feature group may read: the scope, a batch of requests and its candidates."""
+    """The input of a feature group: the scope, a batch of Q requests and its R candidates."""
 
     scope: Scope
     requests: Requests
     candidates: Candidates
 
     @cached_property
-    def query(self) -> npt.NDArray[np.int32]:
+    def query(self) -> IndexArray:
         """int32[R]: the query's position, row by row (UNKNOWN where not in the release)."""
-        return np.repeat(self.requests.query, np.diff(self.candidates.indptr))
+        return self.by_row(self.requests.query)
 
     @property
-    def candidate(self) -> npt.NDArray[np.int32]:
+    def candidate(self) -> IndexArray:
         """int32[R]: the candidate's position, row by row."""
         return self.candidates.candidate
 
+    @property
+    def pairs(self) -> tuple[IndexArray, IntArray, IndexArray]:
+        """Queries int32[Q], and their ragged candidates: int64[Q + 1] and int32[R]."""
+        return self.requests.query, self.candidates.indptr, self.candidates.candidate
 
-Columns = dict[str, npt.NDArray[np.float32]]
+    def by_row(self, of_query: npt.NDArray[Value]) -> npt.NDArray[Value]:
+        """[R]: the value of each query (``of_query`` [Q]), at each of its candidates."""
+        return np.repeat(of_query, np.diff(self.candidates.indptr))
+
+    def of_query(self, values: FloatArray) -> FloatArray:
+        """float[R]: the value of the query (by position), row by row; NaN where it is unknown."""
+        return np.where(self.query >= 0, values[np.maximum(self.query, 0)], np.nan)
+
+    def both_sides(self, name: str, by_query: FloatArray, by_candidate: FloatArray) -> Columns:
+        """The columns ``query_NAME`` and ``candidate_NAME``, from values by position."""
+        of_candidate = by_candidate[self.candidate]
+        return {f"query_{name}": self.of_query(by_query), f"candidate_{name}": of_candidate}
+
+
+Columns = dict[str, FloatArray]
 Compute = Callable[[FeatureInput], Columns]
 Declare = Callable[[Scope], Iterable[Feature]]
 
 
 @dataclass(frozen=True)
 class FeatureGroup:
-    """Features that are computed together, for the relations they make sense for."""
+    """Features that one function computes, and the relations that have them."""
 
     name: str
     relations: tuple[Relation, ...]
@@ -122,20 +152,18 @@ class FeatureSet:
 
     @classmethod
     def of(cls, scope: Scope, sources: FeatureGroup, exclude: tuple[str, ...] = ()) -> FeatureSet:
-        """Return all features whose inputs the tenant has, without the excluded ones.
+        """All features whose inputs the tenant has, without the excluded ones.
 
         Args:
             sources: the group of the candidate sources.
         """
-        candidates = sorted(
-            (*feature_groups(scope.relation), sources), key=lambda group: group.name
-        )
+        groups = sorted((*feature_groups(scope.relation), sources), key=lambda group: group.name)
         declared = {
             group: [feature for feature in group.declare(scope) if feature.name not in exclude]
-            for group in candidates
+            for group in groups
         }
-        groups = tuple(group for group, own in declared.items() if own)
-        return cls(groups, tuple(feature for own in declared.values() for feature in own))
+        features = tuple(feature for part in declared.values() for feature in part)
+        return cls(tuple(group for group, part in declared.items() if part), features)
 
     @property
     def names(self) -> list[str]:
@@ -157,29 +185,26 @@ class FeatureSet:
             )
         return FeatureSet(self.groups, tuple(declared[name] for name in names))
 
-    def matrix(self, given: FeatureInput) -> npt.NDArray[np.float32]:
+    def matrix(self, inputs: FeatureInput) -> FloatArray:
         """float32[R, F]: every feature of every row; NaN where there is no value."""
-        matrix = np.full((len(given.candidates), len(self.features)), np.nan, np.float32)
-        self._fill(matrix, given, self.groups)
-        return matrix
+        matrix = np.full((len(inputs.candidates), len(self.features)), np.nan, np.float32)
+        return self._filled(matrix, inputs, self.groups)
 
-    def renewed(
-        self, given: FeatureInput, matrix: npt.NDArray[np.float32]
-    ) -> npt.NDArray[np.float32]:
-        """float32[R, F]: a kept matrix of the same candidates with its live features as of now."""
-        groups = [group for group in self.groups if group.live]
-        fresh = np.array(matrix)
-        self._fill(fresh, given, groups)
-        return fresh
+    def renewed(self, inputs: FeatureInput, matrix: FloatArray) -> FloatArray:
+        """float32[R, F]: a cached matrix of the same candidates, its live features as of now."""
+        # A copy: other requests read the cached matrix at the same time.
+        return self._filled(np.array(matrix), inputs, [g for g in self.groups if g.live])
 
-    def _fill(
-        self, matrix: npt.NDArray[np.float32], given: FeatureInput, groups: Sequence[FeatureGroup]
-    ) -> None:
-        place = {name: column for column, name in enumerate(self.names)}
+    def _filled(
+        self, matrix: FloatArray, inputs: FeatureInput, groups: Sequence[FeatureGroup]
+    ) -> FloatArray:
+        column_of = {name: column for column, name in enumerate(self.names)}
         for group in groups:
-            for name, values in group.compute(given).items():
-                if name in place:
-                    matrix[:, place[name]] = values
+            for name, values in group.compute(inputs).items():
+                # A group also computes features that the configuration excludes.
+                if name in column_of:
+                    matrix[:, column_of[name]] = values
+        return matrix
 
     @property
     def live(self) -> tuple[str, ...]:

@@ -22,17 +22,12 @@ _SEQUENCE = 50
 
 def _sequence(scope: Scope) -> Iterator[Feature]:
     if scope.timed and scope.graph.edges:
+        reads = "interactions with times"
         for name, size in _RECENT.items():
-            yield Feature(
-                f"{name}_similarity",
-                f"Σ item_knn similarity to the query's latest {size} items",
-                "interactions with times",
-            )
-        yield Feature(
-            "sequence_similarity",
-            f"Σ over the latest {_SEQUENCE} items of item_knn similarity × 0.9^(place from the end)",
-            "interactions with times",
-        )
+            formula = f"Σ item_knn similarity to the query's latest {size} items"
+            yield Feature(f"{name}_similarity", formula, reads)
+        formula = f"Σ over the latest {_SEQUENCE} items of item_knn similarity × 0.9^(later items)"
+        yield Feature("sequence_similarity", formula, reads)
 
 
 @feature_group("sequence", _sequence, (ENGAGES,))
@@ -48,7 +43,7 @@ def sequence(inputs: FeatureInput) -> Columns:
     weights["sequence_similarity"] = np.where(rank < _SEQUENCE, 0.9**rank, 0.0)
     for name, weight in weights.items():
         rows = graph_rows(scope.graph, inputs.requests.query, weight.astype(np.float32))
-        columns[name] = pair_products(rows, similar, inputs.candidates.indptr, inputs.candidate)
+        columns[name] = pair_products(rows, similar, *inputs.pairs[1:])
     return columns
 
 
@@ -63,40 +58,29 @@ def _content_columns(scope: Scope) -> list[str]:
 
 
 def _content(scope: Scope) -> Iterator[Feature]:
+    formula = "mean over the query's items of the overlap (share, or text cosine) with the item"
     for name in _content_columns(scope):
-        yield Feature(
-            f"{name}_affinity",
-            "mean over the query's items of the overlap (share, or text cosine) with the item",
-            f"items.{name}, interactions",
-        )
+        yield Feature(f"{name}_affinity", formula, f"items.{name}, interactions")
 
 
 @feature_group("content", _content, (ENGAGES,))
 def content(inputs: FeatureInput) -> Columns:
     """Share of the query's history with the values of the item, column by column."""
-    scope, candidates = inputs.scope, inputs.candidates
     columns: Columns = {}
-    for name in _content_columns(scope):
-        column = scope.candidate_attributes.columns[name]
-        assert isinstance(column, Tags | Text)
-        scale = _unit_scale(scope, name)
+    for name in _content_columns(inputs.scope):
+        rows, scale = _unit_rows(inputs.scope, name)
         columns[f"{name}_affinity"] = neighborhood_dots(
-            scope.graph,
-            column.rows,
-            scale,
-            inputs.requests.query,
-            candidates.indptr,
-            candidates.candidate,
+            inputs.scope.graph, rows, scale, *inputs.pairs
         )
     return columns
 
 
 @cached_per_release
-def _unit_scale(scope: Scope, name: str) -> FloatArray:
-    """float32[N]: the factors that make the rows of a column unit length."""
+def _unit_rows(scope: Scope, name: str) -> tuple[SparseRows, FloatArray]:
+    """The rows of a column, and float32[N] the factors that make them unit length."""
     column = scope.candidate_attributes.columns[name]
     assert isinstance(column, Tags | Text)
     rows = column.rows
-    row = np.repeat(np.arange(len(rows.indptr) - 1), np.diff(rows.indptr))
-    squares = np.bincount(row, np.square(rows.values), minlength=len(rows.indptr) - 1)
-    return (1.0 / np.maximum(np.sqrt(squares), 1e-9)).astype(np.float32)
+    row = np.repeat(np.arange(len(rows)), np.diff(rows.indptr))
+    squares = np.bincount(row, np.square(rows.values), minlength=len(rows))
+    return rows, (1.0 / np.maximum(np.sqrt(squares), 1e-9)).astype(np.float32)

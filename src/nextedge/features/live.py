@@ -1,8 +1,4 @@
-"""Counters by position that take one fact at a time, in forward decay.
-
-All values have one landmark, so that a fact changes one number and a read of many values is one
-array operation. The landmark moves on when numbers would grow too large.
-"""
+"""Counters by position that take one fact at a time, in forward decay."""
 
 from __future__ import annotations
 
@@ -32,12 +28,15 @@ class Decaying:
 
     def __init__(self, counter: DecayedCounter, size: int, landmark: int) -> None:
         self.counter = counter
-        # The machine allocates no memory for pages of zeros that nothing writes.
+        # All values have one landmark: a fact changes one number, and a read of many values is one
+        # array operation. The machine allocates no memory for pages of zeros that nothing writes.
         self._state: tuple[npt.NDArray[np.float64], int] = (np.zeros(size), landmark)
 
     def add(self, position: int, time: int, weight: float) -> None:
         """Count one fact."""
         values, landmark = self._state
+        # The landmark moves on before the numbers grow too large. Readers see the old pair or the
+        # new one, since a new array replaces both at once.
         if (time - landmark) / self.counter.half_life > _MOST_HALF_LIVES:
             values, landmark = values * self.counter.factor(landmark, time), time
             self._state = values, landmark
@@ -75,6 +74,7 @@ class LiveCounters:
 
     def interact(self, user: int, item: int, time: int) -> None:
         """Count one interaction; a position below 0 is unknown."""
+        # An item that is newer than the release still counts for its user's activity.
         if item >= 0:
             self._add((ITEM,), INTERACT, item, time, 1)
         if user < 0:

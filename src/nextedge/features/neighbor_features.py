@@ -29,17 +29,11 @@ _PRIOR = 5.0
 
 
 def _categories(attributes: Attributes) -> Iterator[tuple[str, Category]]:
-    for name in attributes.of_kind(ColumnKind.CATEGORY):
-        column = attributes.columns[name]
-        assert isinstance(column, Category)
-        yield name, column
+    return attributes.encoded(Category, ColumnKind.CATEGORY)
 
 
 def _numbers(attributes: Attributes) -> Iterator[tuple[str, Number]]:
-    for name in attributes.of_kind(ColumnKind.NUMBER):
-        column = attributes.columns[name]
-        assert isinstance(column, Number)
-        yield name, column
+    return attributes.encoded(Number, ColumnKind.NUMBER)
 
 
 def _values(scope: Scope) -> Iterator[Feature]:
@@ -48,27 +42,19 @@ def _values(scope: Scope) -> Iterator[Feature]:
     side = "users" if scope.relation.self_typed else "items"
     for name, _ in _categories(scope.candidate_attributes):
         reads = f"{side}.{name}, predicted relation"
-        yield Feature(
-            f"{name}_affinity", "share of the query's neighbours with the candidate's value", reads
-        )
+        formula = "share of the query's neighbours with the candidate's value"
+        yield Feature(f"{name}_affinity", formula, reads)
         if scope.timed:
-            yield Feature(
-                f"{name}_latest_affinity",
-                f"share of the query's latest {_LATEST} neighbours with the candidate's value",
-                f"{reads} with times",
-            )
-            yield Feature(
-                f"{name}_idle_days",
-                "days since the query's latest edge with the candidate's value",
-                f"{reads} with times",
-            )
+            formula = f"share of the query's latest {_LATEST} neighbours with the candidate's value"
+            yield Feature(f"{name}_latest_affinity", formula, f"{reads} with times")
+            formula = "days since the query's latest edge with the candidate's value"
+            yield Feature(f"{name}_idle_days", formula, f"{reads} with times")
+    formula = (
+        f"ln of the share of {SAMPLED} of the candidate's neighbours with the query's value, "
+        "over the share among all"
+    )
     for name, _ in _categories(scope.query_attributes):
-        yield Feature(
-            f"{name}_reverse_affinity",
-            f"ln of the share of {SAMPLED} of the candidate's neighbours with the query's value, "
-            "over the share among all",
-            f"users.{name}, predicted relation",
-        )
+        yield Feature(f"{name}_reverse_affinity", formula, f"users.{name}, predicted relation")
 
 
 @feature_group("neighbor_values", _values)
@@ -77,27 +63,25 @@ def neighbor_values(inputs: FeatureInput) -> Columns:
     scope = inputs.scope
     if not scope.graph.edges:
         return {}
-    graph, requests, candidates = scope.graph, inputs.requests, inputs.candidates
-    ranks = np.zeros(len(requests) + 1, np.int64), np.zeros(0, np.float32)
+    graph, pairs = scope.graph, inputs.pairs
+    queries, rows = len(inputs.requests), len(inputs.candidates)
+    ranks = np.zeros(queries + 1, np.int64), np.zeros(0, np.float32)
     if scope.timed:
-        ranks = _edge_ranks(graph, requests.query)
+        ranks = _edge_ranks(graph, inputs.requests.query)
     columns: Columns = {}
-    pairs, rows = (requests.query, candidates.indptr, candidates.candidate), len(candidates)
     edges = (*graph.adjacency, plain(graph.last, np.int64))
     for name, column in _categories(scope.candidate_attributes):
         share, latest, idle = out = tuple(np.zeros(rows, np.float32) for _ in range(3))
         values = np.asarray(column.codes), len(column.values)
-        as_of = scope.snapshot.as_of
-        run_blocks(_around_query, len(requests), edges, ranks, values, pairs, as_of, out)
+        run_blocks(_around_query, queries, edges, ranks, values, pairs, scope.snapshot.as_of, out)
         columns[f"{name}_affinity"] = share
         if scope.timed:
             columns[f"{name}_latest_affinity"], columns[f"{name}_idle_days"] = latest, idle
-    reverse = scope.reverse_graph
+    adjacency = scope.reverse_graph.adjacency
     for name, column in _categories(scope.query_attributes):
-        base = _shares(scope, name)
         log_ratio, codes = np.zeros(rows, np.float32), np.asarray(column.codes)
-        adjacency = reverse.adjacency
-        run_blocks(_around_candidate, len(requests), adjacency, codes, base, pairs, log_ratio)
+        base = _shares(scope, name)
+        run_blocks(_around_candidate, queries, adjacency, codes, base, pairs, log_ratio)
         columns[f"{name}_reverse_affinity"] = log_ratio
     return columns
 
@@ -115,6 +99,7 @@ def _shares(scope: Scope, name: str) -> FloatArray:
     column = scope.query_attributes.columns[name]
     assert isinstance(column, Category)
     codes = column.codes[(scope.graph.degree > 0) & (column.codes >= 0)]
+    # One more of each value, so that no share is 0: the feature divides by it.
     count = np.bincount(codes, minlength=max(len(column.values), 1)) + 1.0
     return (count / count.sum()).astype(np.float32)
 
@@ -122,35 +107,20 @@ def _shares(scope: Scope, name: str) -> FloatArray:
 def _amounts(scope: Scope) -> Iterator[Feature]:
     if not scope.graph.edges:
         return
-    side = "users" if scope.relation.self_typed else "items"
+    side, reads = "users" if scope.relation.self_typed else "items", "predicted relation"
+    formula = "|candidate − mean of the query's neighbours|"
     for name, _ in _numbers(scope.candidate_attributes):
-        yield Feature(
-            f"{name}_distance",
-            "|candidate − mean of the query's neighbours|",
-            f"{side}.{name}, predicted relation",
-        )
-    yield Feature(
-        "popularity_distance",
-        "ln(1 + edges of the candidate) − mean of it over the query's neighbours",
-        "predicted relation",
-    )
+        yield Feature(f"{name}_distance", formula, f"{side}.{name}, {reads}")
+    formula = "ln(1 + edges of the candidate) − mean of it over the query's neighbours"
+    yield Feature("popularity_distance", formula, reads)
     if not scope.relation.self_typed:
-        yield Feature(
-            "query_neighbor_popularity",
-            "mean ln(1 + edges) of the query's neighbours",
-            "predicted relation",
-        )
-        yield Feature(
-            "candidate_neighbor_activity",
-            f"mean ln(1 + edges) of {SAMPLED} of the candidate's neighbours",
-            "predicted relation",
-        )
+        formula = "mean ln(1 + edges) of the query's neighbours"
+        yield Feature("query_neighbor_popularity", formula, reads)
+        formula = f"mean ln(1 + edges) of {SAMPLED} of the candidate's neighbours"
+        yield Feature("candidate_neighbor_activity", formula, reads)
     if scope.timed:
-        yield Feature(
-            "first_edge_distance_days",
-            "days from the mean first edge of the query's neighbours to the candidate's",
-            "predicted relation with times",
-        )
+        formula = "days from the mean first edge of the query's neighbours to the candidate's"
+        yield Feature("first_edge_distance_days", formula, f"{reads} with times")
 
 
 @feature_group("neighbor_amounts", _amounts)
@@ -159,28 +129,25 @@ def neighbor_amounts(inputs: FeatureInput) -> Columns:
     scope = inputs.scope
     if not scope.graph.edges:
         return {}
-    popularity = _popularity_log(scope)
     columns: Columns = {}
+
+    def query_mean(values: FloatArray) -> FloatArray:
+        return inputs.by_row(_means(scope.graph, inputs.requests.query, values))
+
     for name, column in _numbers(scope.candidate_attributes):
         values = np.asarray(column.values, np.float32)
-        mean = _row_mean(inputs, _means(scope.graph, inputs.requests.query, values))
-        columns[f"{name}_distance"] = np.abs(values[inputs.candidate] - mean)
-    mean = _row_mean(inputs, _means(scope.graph, inputs.requests.query, popularity))
+        columns[f"{name}_distance"] = np.abs(values[inputs.candidate] - query_mean(values))
+    popularity = _popularity_log(scope)
+    mean = query_mean(popularity)
     columns["popularity_distance"] = popularity[inputs.candidate] - mean
     if not scope.relation.self_typed:
         columns["query_neighbor_popularity"] = mean
-        columns["candidate_neighbor_activity"] = _means(
-            scope.reverse_graph, inputs.candidate, _activity_log(scope)
-        )
+        activity = _means(scope.reverse_graph, inputs.candidate, _activity_log(scope))
+        columns["candidate_neighbor_activity"] = activity
     if scope.timed:
         first = _first_days(scope)
-        mean = _row_mean(inputs, _means(scope.graph, inputs.requests.query, first))
-        columns["first_edge_distance_days"] = first[inputs.candidate] - mean
+        columns["first_edge_distance_days"] = first[inputs.candidate] - query_mean(first)
     return columns
-
-
-def _row_mean(inputs: FeatureInput, of_query: FloatArray) -> FloatArray:
-    return np.repeat(of_query, np.diff(inputs.candidates.indptr))
 
 
 def _means(graph: Graph, rows: IndexArray, values: FloatArray) -> FloatArray:
@@ -266,6 +233,7 @@ def _around_candidate(block, blocks, adjacency, codes, base, pairs, log_ratio): 
                 continue
             step = max(1, (high - low + SAMPLED - 1) // SAMPLED)
             same, sampled = np.float32(0.0), np.float32(0.0)
+            # Neighbours ascend, so that an even spread is a sample without a bias or a draw.
             for edge in range(low, high, step):
                 code = codes[indices[edge]]
                 if code >= 0:

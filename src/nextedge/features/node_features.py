@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from scipy import sparse
 
 from nextedge.graph.attributes import Attributes, Category, Number, Tags, Text
+from nextedge.graph.propagate import SparseRows
 from nextedge.types import FloatArray
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 DIMENSIONS = 64
 
@@ -18,6 +23,7 @@ def node_features(attributes: Attributes, rows: int, dimensions: int = DIMENSION
     heavier (inverse document frequency), and are reduced by truncated SVD (Deerwester et al.,
     JASIS 1990). F is 0 where there are no attributes; missing numbers are the column's mean.
     """
+    from scipy import sparse
     from sklearn.utils.extmath import randomized_svd
 
     parts = [np.zeros((rows, 0), np.float32)]
@@ -33,6 +39,7 @@ def node_features(attributes: Attributes, rows: int, dimensions: int = DIMENSION
         elif isinstance(column, (Category, Tags)):
             sets.append(_rarer_heavier(_matrix(column.as_sets())))
     joined = sparse.hstack(sets).tocsc() if sets else sparse.csc_matrix((rows, 0), dtype=np.float32)
+    # A value of one row alone relates it to no other row.
     joined = joined[:, np.diff(joined.indptr) > 1].tocsr()
     if joined.shape[1]:
         size = min(dimensions, *joined.shape)
@@ -41,13 +48,15 @@ def node_features(attributes: Attributes, rows: int, dimensions: int = DIMENSION
     return np.concatenate(parts, axis=1)
 
 
-def _matrix(rows) -> sparse.csr_matrix:  # type: ignore[no-untyped-def]
-    return sparse.csr_matrix(
-        (rows.values, rows.indices, rows.indptr), (len(rows.indptr) - 1, rows.columns)
-    )
+def _matrix(rows: SparseRows) -> sparse.csr_matrix:
+    from scipy import sparse
+
+    return sparse.csr_matrix((rows.values, rows.indices, rows.indptr), (len(rows), rows.columns))
 
 
 def _rarer_heavier(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
+    from scipy import sparse
+
     frequency = np.maximum(np.bincount(matrix.indices, minlength=matrix.shape[1]), 1)
     rarity = np.log1p(matrix.shape[0] / frequency).astype(np.float32)
     return (matrix @ sparse.diags(rarity)).tocsr()

@@ -15,11 +15,8 @@ from nextedge.types import CONNECTS, FloatArray
 
 
 def _three_hop(scope: Scope) -> Iterator[Feature]:
-    yield Feature(
-        "three_hop_paths",
-        "paths of three edges, each edge by 1 / √(degree × degree)",
-        "connections",
-    )
+    formula = "paths of three edges, each edge by 1 / √(degree × degree)"
+    yield Feature("three_hop_paths", formula, "connections")
 
 
 @feature_group("three_hop", _three_hop, (CONNECTS,))
@@ -27,15 +24,13 @@ def three_hop(inputs: FeatureInput) -> Columns:
     """Paths of length three, normalised by degrees (Kovács et al., Nature Communications 2019)."""
     graph, edges = inputs.scope.graph, _normalised_edges(inputs.scope)
     rows = graph_rows(graph, inputs.requests.query, edges.values)
-    found = pair_path_products(rows, edges, edges, inputs.candidates.indptr, inputs.candidate)
-    return {"three_hop_paths": found}
+    return {"three_hop_paths": pair_path_products(rows, edges, edges, *inputs.pairs[1:])}
 
 
 @cached_per_snapshot
 def _normalised_edges(scope: Scope) -> SparseRows:
     """The connections, each weighing 1 / √(degree × degree)."""
-    graph = scope.graph
-    values = np.empty(graph.edges, np.float32)
+    graph, values = scope.graph, np.empty(scope.graph.edges, np.float32)
     root = 1.0 / np.sqrt(np.maximum(graph.degree, 1))
     _products(graph.indptr, graph.indices, root, values)
     return SparseRows(graph.indptr, graph.indices, values, graph.targets)
@@ -59,22 +54,15 @@ def _sums(indptr, indices, of_node, total):  # type: ignore[no-untyped-def]
 
 def _neighbor_degrees(scope: Scope) -> Iterator[Feature]:
     for side in ("query", "candidate"):
-        yield Feature(
-            f"{side}_neighbor_degree_log",
-            f"ln(1 + mean degree of the {side}'s connections)",
-            "connections",
-        )
+        formula = f"ln(1 + mean degree of the {side}'s connections)"
+        yield Feature(f"{side}_neighbor_degree_log", formula, "connections")
 
 
 @feature_group("neighbor_degrees", _neighbor_degrees, (CONNECTS,))
 def neighbor_degrees(inputs: FeatureInput) -> Columns:
     """Mean degree of the connections of either side."""
     values = _neighbor_degree_log(inputs.scope)
-    query = np.where(inputs.query >= 0, values[np.maximum(inputs.query, 0)], np.nan)
-    return {
-        "query_neighbor_degree_log": query.astype(np.float32),
-        "candidate_neighbor_degree_log": values[inputs.candidate],
-    }
+    return inputs.both_sides("neighbor_degree_log", values, values)
 
 
 @cached_per_snapshot
@@ -88,21 +76,18 @@ def _neighbor_degree_log(scope: Scope) -> FloatArray:
 
 def _communities(scope: Scope) -> Iterator[Feature]:
     for size in ("small", "large"):
-        yield Feature(
-            f"same_{size}_community",
-            f"1 if both are of one {size} community (Louvain)",
-            "connections",
-        )
-    yield Feature(
-        "candidate_community_size_log", "ln(1 + people of the candidate's large one)", "connections"
-    )
+        formula = f"1 if both are of one {size} community (Louvain)"
+        yield Feature(f"same_{size}_community", formula, "connections")
+    formula = "ln(1 + people of the candidate's large one)"
+    yield Feature("candidate_community_size_log", formula, "connections")
 
 
 @feature_group("communities", _communities, (CONNECTS,))
 def shared_communities(inputs: FeatureInput) -> Columns:
     """Whether two people share a community of the whole graph, with or without a path."""
-    of = inputs.scope.snapshot.communities
-    query, candidate = of[np.maximum(inputs.query, 0)], of[inputs.candidate]
+    communities = inputs.scope.snapshot.communities
+    query = communities[np.maximum(inputs.query, 0)]
+    candidate = communities[inputs.candidate]
     same = (query == candidate) & (candidate >= 0) & (inputs.query >= 0)[:, None]
     size = _community_size_log(inputs.scope)
     return {
@@ -115,6 +100,7 @@ def shared_communities(inputs: FeatureInput) -> Columns:
 @cached_per_release
 def _community_size_log(scope: Scope) -> FloatArray:
     """float32[1 + communities]: ln(1 + people) of each large community, 0 for none first."""
+    # Community -1 stands for none, so that codes shift by one.
     members = np.bincount(scope.snapshot.communities[:, 1] + 1, minlength=1)
     members[0] = 0
     return np.log1p(members).astype(np.float32)

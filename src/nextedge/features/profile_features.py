@@ -32,23 +32,24 @@ def _names(scope: Scope) -> Iterator[tuple[str, str, ColumnKind]]:
             yield f"{name}_difference", name, kind
 
 
+_SAME = "1 if both have the same value, 0 if not, missing if either is missing"
 _FORMULAS = {
-    ColumnKind.CATEGORY: "1 if both have the same value, 0 if not, missing if either is missing",
-    ColumnKind.FLAG: "1 if both have the same value, 0 if not, missing if either is missing",
+    ColumnKind.CATEGORY: _SAME,
+    ColumnKind.FLAG: _SAME,
     ColumnKind.TAGS: "values in both / values in either",
     ColumnKind.TEXT: "cosine of hashed TF-IDF",
     ColumnKind.NUMBER: "|query − candidate|",
 }
 
 
-def _has_places(attributes: Attributes) -> bool:
+def _has_positions(attributes: Attributes) -> bool:
     return {"latitude", "longitude"} <= set(attributes.columns)
 
 
 def _declared(scope: Scope) -> Iterator[Feature]:
     for feature, column, kind in _names(scope):
         yield Feature(feature, _FORMULAS[kind], f"users.{column}")
-    if _has_places(scope.query_attributes):
+    if _has_positions(scope.query_attributes):
         yield Feature("geo_distance_km", "great-circle distance", "users.latitude, .longitude")
 
 
@@ -65,14 +66,12 @@ def profile_pairs(inputs: FeatureInput) -> Columns:
         elif isinstance(column, Tags):
             columns[feature] = _set_jaccard(column, inputs)
         elif isinstance(column, Text):
-            columns[feature] = candidate_dots(
-                column.rows, inputs.requests.query, inputs.candidates.indptr, candidate
-            )
+            columns[feature] = candidate_dots(column.rows, *inputs.pairs)
         elif isinstance(column, Number):
             gap = np.abs(column.values[query] - column.values[candidate])
             same = attributes.kinds[name] is ColumnKind.FLAG
             columns[feature] = np.where(np.isnan(gap), np.nan, gap == 0) if same else gap
-    if _has_places(attributes):
+    if _has_positions(attributes):
         columns["geo_distance_km"] = _distance_km(attributes, query, candidate)
     unknown = inputs.query < 0
     if unknown.any():
@@ -87,16 +86,15 @@ def _same(left: IndexArray, right: IndexArray) -> FloatArray:
 
 
 def _set_jaccard(column: Tags, inputs: FeatureInput) -> FloatArray:
-    rows, query, candidate = column.rows, np.maximum(inputs.query, 0), inputs.candidate
-    both = candidate_dots(rows, inputs.requests.query, inputs.candidates.indptr, candidate)
-    sizes = (rows.indptr[side + 1] - rows.indptr[side] for side in (query, candidate))
-    either = sum(sizes) - both
+    both, indptr = candidate_dots(column.rows, *inputs.pairs), column.rows.indptr
+    sides = np.maximum(inputs.query, 0), inputs.candidate
+    either = sum(indptr[side + 1] - indptr[side] for side in sides) - both
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(either > 0, both / either, np.nan).astype(np.float32)
 
 
 def _distance_km(attributes: Attributes, query: IndexArray, candidate: IndexArray) -> FloatArray:
-    """Haversine distance; missing where either place is."""
+    """float32[R]: haversine distance; missing where either position is."""
     latitude, longitude = attributes.columns["latitude"], attributes.columns["longitude"]
     assert isinstance(latitude, Number) and isinstance(longitude, Number)
     distance = np.empty(len(candidate), np.float32)
@@ -112,6 +110,7 @@ def _haversine(latitude, longitude, query, candidate, distance):  # type: ignore
         north, here, there = np.radians(there - here), np.radians(here), np.radians(there)
         half = np.sin(north / 2) ** 2
         half += np.cos(here) * np.cos(there) * np.sin(np.radians(east) / 2) ** 2
+        # Rounding may leave [0, 1] by a bit at opposite or equal points.
         distance[row] = 2 * _EARTH_RADIUS_KM * np.arcsin(np.sqrt(min(max(half, 0.0), 1.0)))
 
 

@@ -1,10 +1,7 @@
 """Real-time features: recent counts of users and items, of the release and of later events.
 
 ``nextedge.features.counters`` declares all of them. A snapshot has the counts as of its instant; a
-request adds those of later events (``Requests.live``). Decay runs to the time of the latest event,
-not to the hour of the request. So a release without new events gives the same numbers at any hour,
-a training window the same as a request at its instant, and a release that is built with some events
-the same as an earlier one that receives them.
+request adds those of later events (``Requests.live``).
 """
 
 from __future__ import annotations
@@ -12,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 
 from nextedge.features.backfill import item_category
 from nextedge.features.counters import (
@@ -27,16 +23,12 @@ from nextedge.features.feature import Columns, Feature, FeatureInput, feature_gr
 from nextedge.features.item_features import similar_to
 from nextedge.graph.propagate import SparseRows, pair_products
 from nextedge.graph.scope import Scope
-from nextedge.types import CONNECTS, ENGAGES, IndexArray, IntArray
+from nextedge.types import CONNECTS, ENGAGES, FloatArray, IndexArray, IntArray
 
 _HOUR = 3_600_000_000
 _ITEMS, _READS = f"{LATEST.name}_items", "counters, live events"
-_TASTE, _SHARE, _SIMILARITY, _QUIET = (
-    "recent_category_taste",
-    "recent_category_share",
-    "recent_similarity",
-    "query_quiet_hours",
-)
+_TASTE, _SHARE = "recent_category_taste", "recent_category_share"
+_SIMILARITY, _QUIET = "recent_similarity", "query_quiet_hours"
 
 
 def _decayed(name: str, what: str, counter: DecayedCounter) -> Feature:
@@ -57,7 +49,7 @@ def bursts(inputs: FeatureInput) -> Columns:
     columns: Columns = {}
     for span, counter in CONNECTIONS.items():
         if counter.name in inputs.scope.snapshot.counters:
-            columns |= _of_query(inputs, f"query_new_connections_{span}", counter)
+            columns[f"query_new_connections_{span}"] = _of_query(inputs, counter)
             columns[f"candidate_new_connections_{span}"] = _read(inputs, counter, inputs.candidate)
     return columns
 
@@ -81,10 +73,10 @@ def recent(inputs: FeatureInput) -> Columns:
     for span, counter in POPULARITY.items():
         columns[f"candidate_popularity_{span}"] = _read(inputs, counter, inputs.candidate)
     for span, counter in ACTIVITY.items():
-        columns |= _of_query(inputs, f"query_interactions_{span}", counter)
+        columns[f"query_interactions_{span}"] = _of_query(inputs, counter)
     newest = _latest(inputs)[1].max(axis=1, initial=0)
     hours = np.where(newest > 0, np.maximum(_clock(inputs) - newest, 0) / _HOUR, np.nan)
-    columns[_QUIET] = np.repeat(np.log1p(hours), _sizes(inputs)).astype(np.float32)
+    columns[_QUIET] = inputs.by_row(np.log1p(hours)).astype(np.float32)
     return columns
 
 
@@ -99,10 +91,12 @@ def recent_similar(inputs: FeatureInput) -> Columns:
     """Similarity of the candidate to the latest interactions of the query."""
     if _ITEMS not in inputs.scope.snapshot.counters:
         return {}
-    rows = _as_rows(_latest(inputs)[0], inputs.scope.graph.targets)
-    similar = similar_to(inputs.scope)
-    score = pair_products(rows, similar, inputs.candidates.indptr, inputs.candidate)
-    return {_SIMILARITY: score}
+    items = _latest(inputs)[0]
+    present = items >= 0
+    indptr = np.concatenate(([0], np.cumsum(present.sum(axis=1))))
+    ones = np.ones(int(indptr[-1]), np.float32)
+    rows = SparseRows(indptr, items[present], ones, inputs.scope.graph.targets)
+    return {_SIMILARITY: pair_products(rows, similar_to(inputs.scope), *inputs.pairs[1:])}
 
 
 def _of_category(scope: Scope) -> Iterator[Feature]:
@@ -117,25 +111,24 @@ def recent_category(inputs: FeatureInput) -> Columns:
     """Recent interactions of the query with the category of the candidate."""
     if f"{TASTE.name}_indptr" not in inputs.scope.snapshot.counters:
         return {}
-    return _category(inputs, _latest(inputs)[0])
+    return _category_columns(inputs, _latest(inputs)[0])
 
 
 def _clock(inputs: FeatureInput) -> int:
+    """The time of the latest event, to which counters decay; not the hour of the request."""
+    # So a release without new events gives the same numbers at any hour, a training window the same
+    # as a request at its instant, and a build with some events the same as a release that receives
+    # them later.
     live = inputs.requests.live
     return inputs.scope.snapshot.as_of if live is None else live.clock
 
 
-def _sizes(inputs: FeatureInput) -> IntArray:
-    return np.diff(inputs.candidates.indptr)
-
-
-def _read(
-    inputs: FeatureInput, counter: DecayedCounter, positions: IndexArray
-) -> npt.NDArray[np.float32]:
+def _read(inputs: FeatureInput, counter: DecayedCounter, positions: IndexArray) -> FloatArray:
     """float32[n]: ln(1 + value) of a counter at the clock, of known positions."""
     snapshot, live = inputs.scope.snapshot, inputs.requests.live
     value = snapshot.counters[counter.name][positions].astype(np.float64)
     if live is not None:
+        # One reading of the clock: another thread may move it between two.
         clock = live.clock
         value *= counter.factor(snapshot.as_of, clock)
         value += live.counts(counter.name, positions, clock)
@@ -143,38 +136,28 @@ def _read(
     return np.log1p(np.maximum(value, 0.0)).astype(np.float32)
 
 
-def _of_query(inputs: FeatureInput, name: str, counter: DecayedCounter) -> Columns:
+def _of_query(inputs: FeatureInput, counter: DecayedCounter) -> FloatArray:
     query = inputs.requests.query
     value = np.where(query >= 0, _read(inputs, counter, np.maximum(query, 0)), np.nan)
-    return {name: np.repeat(value, _sizes(inputs)).astype(np.float32)}
+    return inputs.by_row(value).astype(np.float32)
 
 
 def _latest(inputs: FeatureInput) -> tuple[IndexArray, IntArray]:
     """int32[Q, n] items and int64[Q, n] times of the latest interactions; -1 and 0 after the last."""
-    counters, live, query = (
-        inputs.scope.snapshot.counters,
-        inputs.requests.live,
-        inputs.requests.query,
-    )
+    counters, live = inputs.scope.snapshot.counters, inputs.requests.live
+    query = inputs.requests.query
     items = np.array(counters[f"{LATEST.name}_items"][np.maximum(query, 0)])
     times = np.array(counters[f"{LATEST.name}_times"][np.maximum(query, 0)])
     items[query < 0], times[query < 0] = -1, 0
     for row, user in enumerate(query.tolist() if live is not None else ()):
-        fresh = live.latest(user) if user >= 0 and live is not None else ()
-        if fresh:  # all of them are later than those of the release
-            joined = [*fresh, *zip(times[row].tolist(), items[row].tolist(), strict=True)]
+        recent_facts = live.latest(user) if user >= 0 and live is not None else ()
+        if recent_facts:  # all of them are later than those of the release
+            joined = [*recent_facts, *zip(times[row].tolist(), items[row].tolist(), strict=True)]
             times[row], items[row] = zip(*joined[: LATEST.n], strict=True)
     return items, times
 
 
-def _as_rows(items: IndexArray, columns: int) -> SparseRows:
-    known = items >= 0
-    indptr = np.concatenate(([0], np.cumsum(known.sum(axis=1))))
-    indices = items[known]
-    return SparseRows(indptr, indices, np.ones(len(indices), np.float32), columns)
-
-
-def _category(inputs: FeatureInput, items: IndexArray) -> Columns:
+def _category_columns(inputs: FeatureInput, items: IndexArray) -> Columns:
     """Decayed count and share of the query's interactions with the category of the candidate."""
     snapshot, live = inputs.scope.snapshot, inputs.requests.live
     category = item_category(inputs.scope.candidate_attributes)

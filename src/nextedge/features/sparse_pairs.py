@@ -6,6 +6,7 @@ import numba
 import numpy as np
 
 from nextedge.graph.csr import Graph
+from nextedge.graph.paths import add_row, clear_row, row_dot
 from nextedge.graph.propagate import SparseRows
 from nextedge.graph.threads import Scratch, run_blocks
 from nextedge.types import FloatArray, IndexArray, IntArray
@@ -45,8 +46,7 @@ def neighborhood_dots(
     Cost: the entries of the neighbours' and of the candidates' rows.
     """
     score, scratch = np.zeros(len(candidate), np.float32), (Scratch(rows.columns, np.float32),)
-    pairs = indptr, candidate
-    arguments = graph.adjacency, rows.arrays, scale, query, pairs, score
+    arguments = graph.adjacency, rows.arrays, scale, query, (indptr, candidate), score
     run_blocks(_neighborhood_dots, len(query), *arguments, scratch=scratch)
     return score
 
@@ -54,43 +54,29 @@ def neighborhood_dots(
 @numba.njit(cache=True, nogil=True)
 def _neighborhood_dots(block, blocks, adjacency, rows, scale, query, pairs, score, total):  # type: ignore[no-untyped-def]
     g_indptr, g_indices = adjacency
-    indptr, indices, values = rows
     start, candidate = pairs
     for q in range(block, len(query), blocks):
         if query[q] < 0:
             continue
         low, high = g_indptr[query[q]], g_indptr[query[q] + 1]
         for edge in range(low, high):
-            node = g_indices[edge]
-            for entry in range(indptr[node], indptr[node + 1]):
-                total[indices[entry]] += values[entry] * scale[node]
-        for row in range(start[q], start[q + 1]):
-            node = candidate[row]
-            dot = np.float32(0.0)
-            for entry in range(indptr[node], indptr[node + 1]):
-                dot += total[indices[entry]] * values[entry]
-            score[row] = dot * scale[node] / max(high - low, 1)
+            add_row(rows, g_indices[edge], scale[g_indices[edge]], total)
+        for pair in range(start[q], start[q + 1]):
+            dot = row_dot(rows, candidate[pair], total)
+            score[pair] = dot * scale[candidate[pair]] / max(high - low, 1)
         for edge in range(low, high):
-            node = g_indices[edge]
-            for entry in range(indptr[node], indptr[node + 1]):
-                total[indices[entry]] = 0.0
+            clear_row(rows, g_indices[edge], total)
 
 
 @numba.njit(cache=True, nogil=True)
-def _candidate_dots(block, blocks, rows, query, pairs, score, dense):  # type: ignore[no-untyped-def]
-    indptr, indices, values = rows
+def _candidate_dots(block, blocks, rows, query, pairs, score, total):  # type: ignore[no-untyped-def]
+    indptr = rows[0]
     start, candidate = pairs
     for q in range(block, len(query), blocks):
-        if query[q] < 0:
+        # An empty row saves the pass over the candidates' entries: its scores are 0 already.
+        if query[q] < 0 or indptr[query[q]] == indptr[query[q] + 1]:
             continue
-        low, high = indptr[query[q]], indptr[query[q] + 1]
-        for entry in range(low, high):
-            dense[indices[entry]] = values[entry]
-        if high > low:
-            for row in range(start[q], start[q + 1]):
-                dot = np.float32(0.0)
-                for entry in range(indptr[candidate[row]], indptr[candidate[row] + 1]):
-                    dot += dense[indices[entry]] * values[entry]
-                score[row] = dot
-        for entry in range(low, high):
-            dense[indices[entry]] = 0.0
+        add_row(rows, query[q], np.float32(1.0), total)
+        for pair in range(start[q], start[q + 1]):
+            score[pair] = row_dot(rows, candidate[pair], total)
+        clear_row(rows, query[q], total)

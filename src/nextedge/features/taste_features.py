@@ -16,29 +16,22 @@ from nextedge.graph.two_hop import bipartite_pair_scores
 from nextedge.types import CONNECTS, FloatArray
 
 _HUB = 5000
-"""Items with more users do not count: they tell nothing of a pair, and cost the most to walk."""
+"""Most users of an item that counts: a larger item says nothing of a pair and costs the most."""
 
 
 def _tastes(scope: Scope) -> Iterator[Feature]:
     if not scope.snapshot.engagements.edges:
         return
-    yield Feature(
-        "taste_cosine", "cosine of ln(1 + weight) × ln(users / users of the item)", "interactions"
-    )
+    reads = "interactions"
+    yield Feature("taste_cosine", "cosine of ln(1 + weight) × ln(users / users of the item)", reads)
     if scope.snapshot.connections.edges:
         for side, other in (("query", "candidate"), ("candidate", "query")):
-            yield Feature(
-                f"taste_cosine_connections_of_{side}",
-                f"mean taste_cosine of the {other} with the {side}'s connections",
-                "connections, interactions",
-            )
+            formula = f"mean taste_cosine of the {other} with the {side}'s connections"
+            yield Feature(f"taste_cosine_connections_of_{side}", formula, f"connections, {reads}")
     for side in ("query", "candidate"):
-        yield Feature(f"{side}_engagements_log", f"ln(1 + items of the {side})", "interactions")
-        yield Feature(
-            f"{side}_engagement_weight_log",
-            f"ln(1 + weight of the {side}'s interactions)",
-            "interactions",
-        )
+        yield Feature(f"{side}_engagements_log", f"ln(1 + items of the {side})", reads)
+        formula = f"ln(1 + weight of the {side}'s interactions)"
+        yield Feature(f"{side}_engagement_weight_log", formula, reads)
 
 
 @feature_group("tastes", _tastes, (CONNECTS,))
@@ -48,31 +41,20 @@ def tastes(inputs: FeatureInput) -> Columns:
     if not scope.snapshot.engagements.edges:
         return {}
     of_user, of_item = _taste_rows(scope)
-    query = np.maximum(inputs.query, 0)
-    alike = candidate_dots(of_user, requests.query, inputs.candidates.indptr, inputs.candidate)
-    columns = {"taste_cosine": alike}
-    friends = scope.snapshot.connections
+    columns = {"taste_cosine": candidate_dots(of_user, *inputs.pairs)}
+    friends, pairs = scope.snapshot.connections, inputs.pairs[1:]
     if friends.edges:
-        columns["taste_cosine_connections_of_query"] = pair_path_products(
-            graph_rows(friends, requests.query, _mean_weights(scope)),
-            of_user,
-            of_user,
-            inputs.candidates.indptr,
-            inputs.candidate,
-        )
-        mean = SparseRows(friends.indptr, friends.indices, _mean_weights(scope), friends.targets)
-        columns["taste_cosine_connections_of_candidate"] = pair_path_products(
-            rows_of(of_user, requests.query),
-            of_item,
-            mean,
-            inputs.candidates.indptr,
-            inputs.candidate,
-        )
+        # The mean over the query's connections is one row; over the candidate's, one column each.
+        mean = _mean_weights(scope)
+        rows = graph_rows(friends, requests.query, mean)
+        cosine = pair_path_products(rows, of_user, of_user, *pairs)
+        columns["taste_cosine_connections_of_query"] = cosine
+        ends = SparseRows(friends.indptr, friends.indices, mean, friends.targets)
+        cosine = pair_path_products(rows_of(of_user, requests.query), of_item, ends, *pairs)
+        columns["taste_cosine_connections_of_candidate"] = cosine
     items, weight = _amounts(scope)
-    for name, values in (("engagements_log", items), ("engagement_weight_log", weight)):
-        columns[f"query_{name}"] = np.where(inputs.query >= 0, values[query], np.nan)
-        columns[f"candidate_{name}"] = values[inputs.candidate]
-    return columns
+    columns |= inputs.both_sides("engagements_log", items, items)
+    return columns | inputs.both_sides("engagement_weight_log", weight, weight)
 
 
 @cached_per_snapshot
@@ -113,16 +95,10 @@ def _amounts(scope: Scope) -> tuple[FloatArray, FloatArray]:
 
 def _occasions(scope: Scope) -> Iterator[Feature]:
     if scope.snapshot.occasions.edges:
-        yield Feature(
-            "shared_occasion_count",
-            "times both engaged with one item together",
-            "interactions with times or columns of their own",
-        )
-        yield Feature(
-            "shared_occasion_resource_allocation",
-            "Σ over shared occasions of 1 / people there",
-            "interactions with times or columns of their own",
-        )
+        reads = "interactions with times or columns of their own"
+        yield Feature("shared_occasion_count", "times both engaged with one item together", reads)
+        formula = "Σ over shared occasions of 1 / people there"
+        yield Feature("shared_occasion_resource_allocation", formula, reads)
 
 
 @feature_group("shared_occasions", _occasions, (CONNECTS,))
@@ -131,14 +107,8 @@ def shared_occasions(inputs: FeatureInput) -> Columns:
     forward, backward = inputs.scope.snapshot.occasions, inputs.scope.snapshot.occasions_by
     if not forward.edges:
         return {}
-    found = bipartite_pair_scores(
-        forward.adjacency,
-        backward.adjacency,
-        inputs.requests.query,
-        inputs.candidates.indptr,
-        inputs.candidate,
-    )
+    scores = bipartite_pair_scores(forward.adjacency, backward.adjacency, *inputs.pairs)
     return {
-        "shared_occasion_count": found.common_neighbors.astype(np.float32),
-        "shared_occasion_resource_allocation": found.resource_allocation,
+        "shared_occasion_count": scores.common_neighbors,
+        "shared_occasion_resource_allocation": scores.resource_allocation,
     }

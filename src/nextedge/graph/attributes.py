@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -70,6 +70,7 @@ class Instant:
 
 
 Encoded = Category | Tags | Text | Number | Instant
+Column = TypeVar("Column", Category, Number)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +84,13 @@ class Attributes:
     def of_kind(self, *kinds: ColumnKind) -> list[str]:
         """Names of the columns of some kinds, in the order of the columns."""
         return [name for name, kind in self.kinds.items() if kind in kinds]
+
+    def encoded(self, encoding: type[Column], *kinds: ColumnKind) -> Iterator[tuple[str, Column]]:
+        """Names and columns of some kinds that have one encoding, in the order of the columns."""
+        for name in self.of_kind(*kinds):
+            column = self.columns[name]
+            assert isinstance(column, encoding)
+            yield name, column
 
     def instant(self, name: str) -> IntArray | None:
         """The timestamp column of a name, or None."""

@@ -23,40 +23,49 @@ def pair_path_products(
 
     Cost: the entries of ``matrix`` in the rows of a query's middles, plus its candidates' ``ends``.
     """
-    score = np.zeros(len(candidate), np.float32)
-    run_blocks(
-        _pair_path_products,
-        len(rows),
-        rows.arrays,
-        matrix.arrays,
-        ends.arrays,
-        (indptr, candidate),
-        score,
-        scratch=(Scratch(matrix.columns, np.float32),),
-    )
+    score, scratch = np.zeros(len(candidate), np.float32), (Scratch(matrix.columns, np.float32),)
+    arguments = rows.arrays, matrix.arrays, ends.arrays, (indptr, candidate), score
+    run_blocks(_pair_path_products, len(rows), *arguments, scratch=scratch)
     return score
 
 
 @numba.njit(cache=True, nogil=True)
 def _pair_path_products(block, blocks, rows, matrix, ends, pairs, score, total):  # type: ignore[no-untyped-def]
-    a_indptr, a_indices, a_values = rows
-    b_indptr, b_indices, b_values = matrix
-    c_indptr, c_indices, c_values = ends
+    row_indptr, middles, weights = rows
     indptr, candidate = pairs
-    for q in range(block, len(a_indptr) - 1, blocks):
+    for q in range(block, len(row_indptr) - 1, blocks):
         if indptr[q] == indptr[q + 1]:
             continue
-        for entry in range(a_indptr[q], a_indptr[q + 1]):
-            middle, weight = a_indices[entry], a_values[entry]
-            for other in range(b_indptr[middle], b_indptr[middle + 1]):
-                total[b_indices[other]] += weight * b_values[other]
-        for row in range(indptr[q], indptr[q + 1]):
-            c = candidate[row]
-            gain = np.float32(0.0)
-            for entry in range(c_indptr[c], c_indptr[c + 1]):
-                gain += total[c_indices[entry]] * c_values[entry]
-            score[row] = gain
-        for entry in range(a_indptr[q], a_indptr[q + 1]):
-            middle = a_indices[entry]
-            for other in range(b_indptr[middle], b_indptr[middle + 1]):
-                total[b_indices[other]] = 0.0
+        for entry in range(row_indptr[q], row_indptr[q + 1]):
+            add_row(matrix, middles[entry], weights[entry], total)
+        for pair in range(indptr[q], indptr[q + 1]):
+            score[pair] = row_dot(ends, candidate[pair], total)
+        # Clearing the entries of the query costs less than clearing all columns.
+        for entry in range(row_indptr[q], row_indptr[q + 1]):
+            clear_row(matrix, middles[entry], total)
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def add_row(rows, row, weight, total):  # type: ignore[no-untyped-def]
+    """Add a weighted row of ``SparseRows.arrays`` to the total of every column."""
+    indptr, indices, values = rows
+    for entry in range(indptr[row], indptr[row + 1]):
+        total[indices[entry]] += weight * values[entry]
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def row_dot(rows, row, total):  # type: ignore[no-untyped-def]
+    """The dot product of a row with the totals, float32."""
+    indptr, indices, values = rows
+    dot = np.float32(0.0)
+    for entry in range(indptr[row], indptr[row + 1]):
+        dot += total[indices[entry]] * values[entry]
+    return dot
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def clear_row(rows, row, total):  # type: ignore[no-untyped-def]
+    """Set the totals of a row's columns to 0."""
+    indptr, indices, _ = rows
+    for entry in range(indptr[row], indptr[row + 1]):
+        total[indices[entry]] = 0.0

@@ -38,18 +38,16 @@ def co_engagement(
     """
     back = graph.reverse
     scales = tuple(x.astype(np.float32) for x in (weight, left, right))
-    return SparseRows(
-        *run_lists(
-            _co_engagement,
-            len(back),
-            max(1, min(neighbors, len(back))),
-            back.adjacency,
-            graph.adjacency,
-            scales,
-            np.float32(shrinkage),
-        ),
-        columns=len(back),
-    )
+    arguments = back.adjacency, graph.adjacency, scales, np.float32(shrinkage)
+    most = max(1, min(neighbors, len(back)))
+    return SparseRows(*run_lists(_co_engagement, len(back), most, *arguments), columns=len(back))
+
+
+def query_weight(graph: Graph, exponent: float, longest: int) -> FloatArray:
+    """float32[N]: degree^-exponent of each source; 0 of one with more than ``longest`` edges."""
+    weight = np.maximum(graph.degree, 1).astype(np.float32) ** -exponent
+    weight[graph.degree > longest] = 0.0
+    return weight
 
 
 @numba.njit(cache=True, nogil=True)

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import numba
 import numpy as np
-from scipy import sparse
-from threadpoolctl import threadpool_limits
 
 from nextedge.cores import thread_count
 from nextedge.graph.propagate import SparseRows
+from nextedge.models.artifact import Arrays, similar_arrays
 from nextedge.types import FloatArray
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 BLOCK_VALUES = 1 << 23
 """Values of the small systems in a batch of a thread: 32 MiB."""
@@ -37,6 +40,8 @@ def local_ridge(
         near: N rows, the candidates that each candidate is regressed on.
         penalty: λ, above 0.
     """
+    from threadpoolctl import threadpool_limits
+
     values = np.zeros(len(near.indices), np.float32)
     width = max(1, int(np.diff(near.indptr).max(initial=1)))
     step = max(1, BLOCK_VALUES // width**2)
@@ -60,16 +65,14 @@ def local_ridge(
     return values
 
 
-def by_history(near: SparseRows, values: FloatArray) -> dict[str, np.ndarray]:
+def by_history(near: SparseRows, values: FloatArray) -> Arrays:
     """An artifact's arrays: the weights of each candidate's neighbours as rows of the neighbours."""
+    from scipy import sparse
+
     by_column = sparse.csr_matrix((values, near.indices, near.indptr), (near.columns,) * 2)
     weights = by_column.T.tocsr()
     weights.eliminate_zeros()
-    return {
-        "similar_indptr": weights.indptr.astype(np.int64),
-        "similar_indices": weights.indices.astype(np.int32),
-        "similar_values": weights.data.astype(np.float32),
-    }
+    return similar_arrays(*_parts(weights))
 
 
 def _parts(matrix: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -81,6 +84,7 @@ def _gather_systems(start, gram, goal_rows, near_rows, penalty, system, goal):  
     g_indptr, g_indices, g_data = gram
     c_indptr, c_indices, c_data = goal_rows
     indptr, near = near_rows
+    # The position of each candidate in the system at hand: no search in sorted rows.
     slot = np.full(len(indptr), -1, np.int32)
     for row in range(len(system)):
         low, high = indptr[start + row], indptr[start + row + 1]
@@ -97,6 +101,7 @@ def _gather_systems(start, gram, goal_rows, near_rows, penalty, system, goal):  
             column = slot[c_indices[c]]
             if column >= 0:
                 goal[row, column, 0] = c_data[c]
+        # The rest of a smaller system is the identity: all systems of a batch have one size.
         for unused in range(high - low, system.shape[1]):
             system[row, unused, unused] = 1.0
         for entry in range(low, high):

@@ -60,9 +60,7 @@ class Als(Model[AlsConfig]):
         Raises:
             TrainingError: the graph has no edge, or the embeddings are no longer finite.
         """
-        graph, back = data.graph, data.graph.reverse
-        if graph.edges == 0:
-            raise TrainingError("als: the graph has no edge to learn from; give it interactions")
+        graph, back = self.learnable(data), data.graph.reverse
         random = np.random.default_rng(data.seed)
         active = max(int((graph.degree > 0).sum()), 1)
         alpha = config.unobserved_mass * graph.edges / active / graph.targets

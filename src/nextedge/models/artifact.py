@@ -17,9 +17,11 @@ from pydantic import BaseModel
 from nextedge.errors import ReleaseError
 from nextedge.graph.csr import Graph
 from nextedge.storage.arrays import mapped
+from nextedge.types import FloatArray, IndexArray, IntArray
 
 MANIFEST = "model.json"
 FORMAT = 1
+Arrays = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,17 +39,12 @@ class Artifact:
 
     model: str
     config: Mapping[str, Any]
-    arrays: Mapping[str, np.ndarray]
+    arrays: Arrays
     about: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of_graph(
-        cls,
-        model: str,
-        config: BaseModel,
-        graph: Graph,
-        seed: int,
-        arrays: Mapping[str, np.ndarray],
+        cls, model: str, config: BaseModel, graph: Graph, seed: int, arrays: Arrays
     ) -> Artifact:
         """The artifact of a model in closed form, with the fingerprint of its graph."""
         about = {"seed": seed, "data": fingerprint(graph.indptr, graph.indices)}
@@ -106,11 +103,20 @@ class Artifact:
         return cls(manifest["model"], manifest["config"], arrays, manifest["about"])
 
 
+def similar_arrays(indptr: IntArray, indices: IndexArray, values: FloatArray) -> Arrays:
+    """Sparse candidate similarities under their names in an artifact."""
+    return {
+        "similar_indptr": indptr.astype(np.int64),
+        "similar_indices": indices.astype(np.int32),
+        "similar_values": values.astype(np.float32),
+    }
+
+
 def _shape(values: np.ndarray) -> dict[str, Any]:
     return {"shape": list(values.shape), "dtype": str(values.dtype)}
 
 
-def arrays_below(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+def arrays_below(arrays: Arrays, prefix: str) -> dict[str, np.ndarray]:
     """The arrays whose names begin with a prefix, by the rest of their names.
 
     >>> arrays_below({"weight.a": np.zeros(1), "seen": np.ones(1)}, "weight.")

@@ -10,17 +10,21 @@ reaches N, and O(N m³) time, O(N m) memory.
 
 from __future__ import annotations
 
+from functools import partial
+from typing import TYPE_CHECKING
+
 import numpy as np
 from pydantic import Field
-from scipy import sparse
 
-from nextedge.errors import TrainingError
 from nextedge.graph.csr import Graph
-from nextedge.graph.similarity import co_engagement
+from nextedge.graph.similarity import co_engagement, query_weight
 from nextedge.models._local_ridge import by_history, local_ridge
 from nextedge.models.artifact import Artifact
 from nextedge.models.model import Model, ModelConfig, ModelProgress, TrainingData
 from nextedge.types import ENGAGES, FloatArray
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 
 class EaseConfig(ModelConfig):
@@ -33,8 +37,8 @@ class EaseConfig(ModelConfig):
     query_exponent: float = Field(0.4, ge=0)
     """Exponent by which a query's weight falls with its edges; 0 is the published form."""
     longest: int = Field(5000, ge=1)
-    """Queries with more edges are left out: they tell little of a pair and cost the square of
-    their edges."""
+    """Most edges of a query that counts: a longer one says little of a pair and costs the square
+    of its edges."""
     target_exponent: float = Field(0.1, ge=0)
     """Exponent by which scores fall with the edges of a candidate; 0 is the published form."""
 
@@ -53,22 +57,17 @@ class Ease(Model[EaseConfig]):
         Raises:
             TrainingError: the graph has no edge.
         """
-        graph = data.graph
-        if graph.edges == 0:
-            raise TrainingError("ease: the graph has no edge to learn from; give it interactions")
-        weight = np.maximum(graph.degree, 1).astype(np.float32) ** -config.query_exponent
-        weight[graph.degree > config.longest] = 0.0
+        graph = self.learnable(data)
+        weight = query_weight(graph, config.query_exponent, config.longest)
         # A mean weight of 1 an edge keeps the unit of the penalty: edges.
         weight *= graph.edges / max(float(weight @ graph.degree), 1e-12)
         common = _co_occurrences(graph, weight)
         length = np.sqrt(np.maximum(common.diagonal(), 1e-12)).astype(np.float32)
-        near = co_engagement(
-            graph, weight, length, length, shrinkage=0.0, neighbors=affordable(config, graph)
-        )
+        size = affordable(config, graph)
+        near = co_engagement(graph, weight, length, length, shrinkage=0.0, neighbors=size)
         penalty = config.penalty * graph.edges / max(int((graph.target_degree > 0).sum()), 1)
-        values = local_ridge(
-            common, common, near, penalty, lambda *done: progress("ease regressions", *done)
-        )
+        tell = partial(progress, "ease regressions")
+        values = local_ridge(common, common, near, penalty, tell)
         degree = np.maximum(graph.target_degree, 1).astype(np.float32)
         values *= np.repeat(degree**-config.target_exponent, np.diff(near.indptr))
         return Artifact.of_graph(self.name, config, graph, data.seed, by_history(near, values))
@@ -84,8 +83,11 @@ def affordable(config: EaseConfig, graph: Graph) -> int:
 
 def _co_occurrences(graph: Graph, weight: FloatArray) -> sparse.csr_matrix:
     """N × N: sum of the weights of the queries that have edges to both candidates."""
+    from scipy import sparse
+
     by_edge = np.sqrt(np.repeat(weight, graph.degree)).astype(np.float32)
     shape = (len(graph), graph.targets)
+    # A copy, since ``eliminate_zeros`` writes into the arrays, which are those of the graph.
     rows = sparse.csr_matrix((by_edge, graph.indices, graph.indptr), shape, copy=True)
     rows.eliminate_zeros()
     return (rows.T.tocsr() @ rows).tocsr()

@@ -15,9 +15,8 @@ from __future__ import annotations
 import numpy as np
 from pydantic import Field
 
-from nextedge.errors import TrainingError
-from nextedge.graph.similarity import co_engagement
-from nextedge.models.artifact import Artifact
+from nextedge.graph.similarity import co_engagement, query_weight
+from nextedge.models.artifact import Artifact, similar_arrays
 from nextedge.models.model import Model, ModelConfig, ModelProgress, TrainingData
 from nextedge.types import ENGAGES
 
@@ -32,8 +31,8 @@ class GraphFilterConfig(ModelConfig):
     query_exponent: float = Field(1.0, ge=0)
     """γ: exponent by which a query's weight falls with its edges."""
     longest: int = Field(10_000, ge=1)
-    """Queries with more edges are left out: they tell little of a pair and cost the square of
-    their edges."""
+    """Most edges of a query that counts: a longer one says little of a pair and costs the square
+    of its edges."""
 
 
 class GraphFilter(Model[GraphFilterConfig]):
@@ -52,25 +51,14 @@ class GraphFilter(Model[GraphFilterConfig]):
         Raises:
             TrainingError: the graph has no edge.
         """
-        graph = data.graph
-        if graph.edges == 0:
-            raise TrainingError("graph_filter: the graph has no edge; give it interactions")
+        graph = self.learnable(data)
         progress("graph filter", 0, 1)
         degree = np.maximum(graph.target_degree, 1).astype(np.float32)
-        weight = np.maximum(graph.degree, 1).astype(np.float32) ** -config.query_exponent
-        weight[graph.degree > config.longest] = 0.0
+        weight = query_weight(graph, config.query_exponent, config.longest)
+        left, right = degree ** (1.0 - config.target_exponent), degree**config.target_exponent
         similar = co_engagement(
-            graph,
-            weight,
-            degree ** (1.0 - config.target_exponent),
-            degree**config.target_exponent,
-            shrinkage=0.0,
-            neighbors=config.neighbors,
+            graph, weight, left, right, shrinkage=0.0, neighbors=config.neighbors
         )
         progress("graph filter", 1, 1)
-        arrays: dict[str, np.ndarray] = {
-            "similar_indptr": similar.indptr,
-            "similar_indices": similar.indices,
-            "similar_values": similar.values,
-        }
+        arrays = similar_arrays(similar.indptr, similar.indices, similar.values)
         return Artifact.of_graph(self.name, config, graph, data.seed, arrays)

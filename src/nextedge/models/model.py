@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from nextedge.config import Configurable, Settings
 from nextedge.discovery import discover
+from nextedge.errors import TrainingError
 from nextedge.graph.csr import Graph
 from nextedge.models.artifact import Artifact
 from nextedge.models.inference import IN_PROCESS, Inference
@@ -28,7 +29,7 @@ Config = TypeVar("Config", bound=ModelConfig)
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:
-    """What a model may read.
+    """The input of a model.
 
     Attributes:
         relation: whose edges are predicted.
@@ -37,10 +38,11 @@ class TrainingData:
         candidate_features: float32[N, G] of the candidates, or None (the same array as
             ``query_features`` where the relation joins nodes of one kind).
         others: further graphs by name, e.g. ``connections`` (query × query).
-        seed: of everything drawn.
+        seed: of all random numbers.
         directory: folder for checkpoints, or None to keep none; processes that train together
             share it.
-        partitioned: whether such processes hold a part of the graph each, where the model can.
+        partitioned: whether each of these processes stores a part of the graph, where the model
+            can.
     """
 
     relation: Relation
@@ -87,6 +89,19 @@ class Model(ABC, Configurable[Config], Generic[Config]):
             TooLittleDataError: there is nothing to learn from.
             TrainingError: the training diverged.
         """
+
+    def learnable(self, data: TrainingData) -> Graph:
+        """The graph of the data.
+
+        Raises:
+            TrainingError: it has no edge.
+        """
+        if data.graph.edges == 0:
+            raise TrainingError(
+                f"{self.name}: the graph has no edge to learn from; give it interactions or "
+                "connections"
+            )
+        return data.graph
 
     def embed(
         self, artifact: Artifact, data: TrainingData, inference: Inference = IN_PROCESS

@@ -10,17 +10,21 @@ Cost: one pass over pairs of items at most ``window`` steps apart, then O(N m³)
 
 from __future__ import annotations
 
+from functools import partial
+from typing import TYPE_CHECKING
+
 import numpy as np
 from pydantic import Field
-from scipy import sparse
 
-from nextedge.errors import TrainingError
 from nextedge.graph.csr import Graph
 from nextedge.graph.propagate import SparseRows
 from nextedge.models._local_ridge import by_history, local_ridge
 from nextedge.models.artifact import Artifact
 from nextedge.models.model import Model, ModelConfig, ModelProgress, TrainingData
 from nextedge.types import ENGAGES
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 
 class SlistConfig(ModelConfig):
@@ -53,30 +57,29 @@ class Slist(Model[SlistConfig]):
         Raises:
             TrainingError: the graph has no edge.
         """
-        graph = data.graph
-        if graph.edges == 0:
-            raise TrainingError("slist: the graph has no edge to learn from; give it interactions")
+        graph = self.learnable(data)
         before, after = _steps(graph, config)
         gram = (before.T.tocsr() @ before).tocsr()
         forward = (after.T.tocsr() @ before).tocsr()  # row j: what precedes candidate j
         near = _most_preceding(forward, gram.diagonal(), config.neighbors)
         seen = int((graph.target_degree > 0).sum())
         penalty = config.penalty * float(gram.diagonal().sum()) / max(seen, 1)
-        values = local_ridge(
-            gram, forward, near, penalty, lambda *done: progress("slist regressions", *done)
-        )
+        tell = partial(progress, "slist regressions")
+        values = local_ridge(gram, forward, near, penalty, tell)
         arrays = {**by_history(near, values), "decay": np.array(config.decay)}
         return Artifact.of_graph(self.name, config, graph, data.seed, arrays)
 
 
 def _steps(graph: Graph, config: SlistConfig) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
     """Steps × items, twice: the items before and after each step, fading with distance."""
+    from scipy import sparse
+
     row = np.repeat(np.arange(len(graph)), graph.degree)
     order = np.lexsort((graph.indices, graph.last, row))
     item, row = graph.indices[order], row[order]
     weight = np.sqrt(np.maximum(graph.degree, 1).astype(np.float64) ** -config.query_exponent)
     steps = len(item)
-    entries: tuple[list[tuple[np.ndarray, ...]], ...] = ([], [])
+    entries: tuple[list[tuple[np.ndarray, ...]], ...] = ([], [])  # (step, item, weight) each
     for distance in range(config.window):
         fade = config.decay**distance
         step = np.arange(distance + 1, steps)  # step s lies between item s - 1 and item s
@@ -103,11 +106,6 @@ def _most_preceding(forward: sparse.csr_matrix, diagonal: np.ndarray, neighbors:
     order = np.lexsort((-strength, row))
     rank = np.arange(len(order)) - np.repeat(forward.indptr[:-1].astype(np.int64), counts)
     best = order[rank < neighbors]
-    size = np.minimum(counts, neighbors)
-    indptr = np.concatenate(([0], np.cumsum(size)))
-    return SparseRows(
-        indptr,
-        forward.indices[best].astype(np.int32),
-        strength[best].astype(np.float32),
-        forward.shape[0],
-    )
+    indptr = np.concatenate(([0], np.cumsum(np.minimum(counts, neighbors))))
+    indices = forward.indices[best].astype(np.int32)
+    return SparseRows(indptr, indices, strength[best].astype(np.float32), forward.shape[0])

@@ -8,18 +8,20 @@ many short paths join them, with or without a common neighbour. Cost: O(E · d) 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
-from scipy import sparse
 
-from nextedge.errors import TrainingError
 from nextedge.graph.aggregate import Neighbors
 from nextedge.graph.csr import Graph
 from nextedge.models.artifact import Artifact
 from nextedge.models.model import Model, ModelConfig, ModelProgress, TrainingData
 from nextedge.types import FloatArray
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 
 class SpectralConfig(ModelConfig):
@@ -45,13 +47,10 @@ class Spectral(Model[SpectralConfig]):
         Raises:
             TrainingError: the graph has no edge.
         """
-        graph = data.graph
-        if graph.edges == 0:
-            raise TrainingError("spectral: the graph has no edge to decompose")
+        graph = self.learnable(data)
         progress("spectral decomposition", 0, 1)
-        left, value, right = decompose(
-            graph, config.dimensions, iterations=config.iterations, seed=data.seed
-        )
+        iterations, seed = config.iterations, data.seed
+        left, value, right = decompose(graph, config.dimensions, iterations=iterations, seed=seed)
         scale = (value**config.power).astype(np.float32)
         degree = np.maximum(graph.target_degree, 1).astype(np.float32) ** config.degree_exponent
         progress("spectral decomposition", 1, 1)
@@ -112,6 +111,8 @@ class Normalised:
 
     def matrix(self, start: int, stop: int) -> sparse.csr_matrix:
         """float32[stop - start, M] of some rows."""
+        from scipy import sparse
+
         indptr = np.asarray(self.neighbors.indptr[start : stop + 1])
         indices = self.neighbors.indices[indptr[0] : indptr[-1]]
         values = np.repeat(self.row[start:stop], np.diff(indptr)) * self.column[indices]

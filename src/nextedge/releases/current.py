@@ -1,4 +1,4 @@
-"""``CURRENT`` of a bucket: what is served, changed only from the version that was read."""
+"""``CURRENT`` of a bucket: the record of the served release, changed by compare-and-swap."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from nextedge.storage.files import replace_file, writing
 _log = logging.getLogger("nextedge")
 NAME = "releases/CURRENT"
 LOOK_SECONDS = 2.0
-"""How old what is known of ``CURRENT`` may be, where it is only followed."""
-LOOK_AGAIN_SECONDS = 10.0
-"""The same after a look that failed."""
+"""How long a reader uses a record before it asks the bucket again."""
+RETRY_SECONDS = 10.0
+"""The same after a request that failed."""
 _COPY = "CURRENT"
 _TRIES = 50
 
 
 @dataclass(frozen=True)
 class Record:
-    """What ``CURRENT`` holds.
+    """The content of ``CURRENT``.
 
     Attributes:
         doomed: releases that are being deleted; never promoted again.
-        writer: differs at every writing, so that a writer knows its own.
+        writer: a token that differs at every write, so that a writer recognises its own write.
     """
 
     pointers: Pointers = field(default_factory=Pointers)
@@ -44,15 +44,14 @@ class Record:
 
     @property
     def in_use(self) -> set[str]:
-        """Ids of the releases that answer somebody."""
+        """Ids of the served release and of the release on trial."""
         trial = self.trial.release if self.trial else None
         return {name for name in (self.pointers.current, trial) if name}
 
     def to_bytes(self) -> bytes:
-        """JSON, by a new writer."""
+        """The record as JSON, with a new writer token."""
         about = {
-            "current": self.pointers.current,
-            "history": self.pointers.history,
+            **asdict(self.pointers),
             "trial": asdict(self.trial) if self.trial else None,
             "doomed": self.doomed,
             "writer": secrets.token_hex(8),
@@ -61,7 +60,7 @@ class Record:
 
     @classmethod
     def of(cls, data: bytes, where: str) -> Record:
-        """What was written; raises ReleaseError where it cannot be read."""
+        """Parse the bytes of a record; raises ReleaseError if they are broken."""
         try:
             about: dict[str, Any] = json.loads(data)
             return cls(
@@ -78,87 +77,92 @@ class Record:
 
 
 class Current:
-    """``CURRENT`` of a bucket, and a copy of it in a folder for when the bucket is not reached.
+    """``CURRENT`` of a bucket, and a local copy for times when the bucket does not answer.
 
     Args:
-        arrived: told after a version was read that was not known.
-        moved: told when a look finds something else than the look before.
+        on_read: called after a new version is read.
+        on_change: called when ``look`` returns another record than the time before.
     """
 
     def __init__(
-        self, bucket: Bucket, folder: Path, arrived: Callable[[], None], moved: Callable[[], None]
+        self,
+        bucket: Bucket,
+        folder: Path,
+        on_read: Callable[[], None],
+        on_change: Callable[[], None],
     ) -> None:
         self._bucket = bucket.brief()
         self._folder = folder
-        self._arrived = arrived
-        self._moved = moved
-        self._known: tuple[Record, Version | None] | None = None
-        self._look_at = 0.0
-        self._refused = False
+        self._on_read = on_read
+        self._on_change = on_change
+        self._cached: tuple[Record, Version | None] | None = None
+        self._expires = 0.0
+        self._failing = False
         self._looking = threading.Lock()
 
     def look(self) -> Record:
-        """What is known of ``CURRENT``; asks the bucket at most every few seconds.
+        """The record, at most a few seconds old while the bucket answers.
 
-        While the bucket does not answer, what is known goes on to hold, also that of the process
-        before this one.
+        If the bucket does not answer, returns the last record read, or the copy of an earlier
+        process.
         """
-        if self._known is not None and time.monotonic() < self._look_at:
-            return self._known[0]
+        if self._cached is not None and time.monotonic() < self._expires:
+            return self._cached[0]
         with self._looking:
-            if self._known is not None and time.monotonic() < self._look_at:
-                return self._known[0]
+            # Another thread may have read the record while this one waited for the lock.
+            if self._cached is not None and time.monotonic() < self._expires:
+                return self._cached[0]
             try:
-                before, record = self._known or self._kept(), self.fresh()[0]
-                self._refused = False
+                before, record = self._cached or self._local_copy(), self.fresh()[0]
+                self._failing = False
                 if before is not None and record != before[0]:
-                    self._moved()
+                    self._on_change()
                 return record
             except (BucketError, ReleaseError) as error:
-                known = self._known or self._kept()
+                known = self._cached or self._local_copy()
                 if known is None:
                     raise
-                if not self._refused:
+                if not self._failing:  # one warning an outage, not one every few seconds
                     _log.warning("what is served stays as it is: %s", error)
-                self._refused = True
-                self._known, self._look_at = known, time.monotonic() + LOOK_AGAIN_SECONDS
+                self._failing = True
+                self._cached, self._expires = known, time.monotonic() + RETRY_SECONDS
                 return known[0]
 
     def fresh(self) -> tuple[Record, Version | None]:
-        """``CURRENT`` as of now, and its version.
+        """The record as of now, and its version.
 
         Raises:
-            BucketError: the bucket refuses or is not reached.
+            BucketError: the bucket refuses the request or does not answer.
         """
-        known = self._known or (Record(), None)
+        known = self._cached or (Record(), None)
         try:
-            known = self._taken(self._bucket.read(NAME, unless=known[1]))
-            self._arrived()
+            known = self._save_copy(self._bucket.read(NAME, unless=known[1]))
+            self._on_read()
         except Unchanged:
             pass
-        self._known, self._look_at = known, time.monotonic() + LOOK_SECONDS
+        self._cached, self._expires = known, time.monotonic() + LOOK_SECONDS
         return known
 
-    def _taken(self, found: Blob | None) -> tuple[Record, Version | None]:
-        if found is None:
+    def _save_copy(self, blob: Blob | None) -> tuple[Record, Version | None]:
+        if blob is None:
             return Record(), None
-        record = Record.of(found.data, f"{self._bucket.url}/{NAME}")
+        record = Record.of(blob.data, f"{self._bucket.url}/{NAME}")
         with writing(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
-            replace_file(self._folder / _COPY, found.data)
-        return record, found.version
+            replace_file(self._folder / _COPY, blob.data)
+        return record, blob.version
 
-    def _kept(self) -> tuple[Record, Version | None] | None:
-        """What the last process here knew; None where there was none, or it cannot be read."""
+    def _local_copy(self) -> tuple[Record, Version | None] | None:
+        """The record that an earlier process saved; None if missing or broken."""
         path = self._folder / _COPY
         with contextlib.suppress(OSError, ReleaseError):
             return Record.of(path.read_bytes(), str(path)), None
         return None
 
     def write(self, change: Callable[[Record], Record]) -> Record:
-        """Change ``CURRENT``, as often as it takes: whoever is late begins from what it is by then."""
+        """Change the record by compare-and-swap; returns the new record."""
         for attempt in range(_TRIES):
-            self._known = None
+            self._cached = None
             record, version = self.fresh()
             after = change(record)
             if after == record:
@@ -169,9 +173,10 @@ class Current:
             else:
                 written = self._bucket.replace(NAME, data, version)
             if written is not None:
-                self._known = self._taken(Blob(data, written))
-                self._look_at = time.monotonic() + LOOK_SECONDS
+                self._cached = self._save_copy(Blob(data, written))
+                self._expires = time.monotonic() + LOOK_SECONDS
                 return after
+            # Random waits: machines that collided once must not collide again.
             time.sleep(min(0.01 * 2**attempt, 0.5) * (0.5 + secrets.randbelow(100) / 100))
         raise ReleaseError(
             f"{self._bucket.url}/{NAME}: others changed it {_TRIES} times meanwhile; nothing was "

@@ -1,4 +1,4 @@
-"""One build at a time on a bucket: an object that is held for as long as it is renewed."""
+"""One build at a time on a bucket: a lease object, valid while its holder renews it."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from nextedge.storage.files import writing
 
 NAME = "build.lease"
 SECONDS = 60.0
-"""How long a lease holds after its last renewal, by the clock of the store."""
+"""How long a lease is valid after its last renewal, by the clock of the store."""
 _LOOK_AGAIN_SECONDS = 2.0
+# Several renewals in that time: a single request that fails does not end the lease.
 _RENEWALS = 4
-"""Renewals in that time."""
 
 
 class Lease:
-    """The right to build on a bucket, renewed in the background until it is given back."""
+    """The right to build on a bucket, renewed by a thread until ``release``."""
 
     def __init__(self, bucket: Bucket, version: Version, about: dict[str, Any]) -> None:
         self._bucket = bucket.brief()
@@ -42,11 +42,12 @@ class Lease:
         self._thread.start()
 
     def check(self) -> None:
-        """Go on only while the lease is held: the version tells that nobody else held it since.
+        """Raise unless this build still holds the lease.
 
         Raises:
-            BuildLockedError: it was taken over, or could not be renewed in time.
+            BuildLockedError: another build took it over, or it could not be renewed in time.
         """
+        # A renewal replaces the known version, so it fails if another build held it meanwhile.
         if not self._lost:
             self._renew()
         if not self._lost and time.monotonic() - self._renewed > SECONDS:
@@ -57,13 +58,13 @@ class Lease:
                 f"published: run it again"
             )
 
-    def give_back(self) -> None:
-        """End the lease, if it is still held."""
+    def release(self) -> None:
+        """Delete the lease object, if this build still holds it."""
         self._stopping.set()
         self._thread.join()
-        with contextlib.suppress(BucketError):  # it ends by itself
-            found = self._bucket.read(NAME)
-            if found is not None and _about(found).get("token") == self._about["token"]:
+        with contextlib.suppress(BucketError):  # the lease expires without us
+            blob = self._bucket.read(NAME)
+            if blob is not None and _parsed(blob).get("token") == self._about["token"]:
                 self._bucket.delete([NAME])
 
     def _keep(self) -> None:
@@ -72,11 +73,12 @@ class Lease:
 
     def _renew(self) -> None:
         with self._renewing:
+            # Counted from before the request: the store's clock cannot start earlier.
             began = time.monotonic()
             self._about["renewals"] += 1
             try:
                 version = self._bucket.replace(NAME, _bytes(self._about), self._version)
-            except BucketError:  # the next time, or ``check`` says so
+            except BucketError:  # the thread tries again; ``check`` raises if that fails too
                 return
             if version is None:
                 self._lost = "another build took it over"
@@ -85,26 +87,26 @@ class Lease:
 
 
 @contextlib.contextmanager
-def held_lease(
+def acquire_lease(
     bucket: Bucket, state: Path, wait_seconds: float = 0.0, progress: Progress = quiet
 ) -> Iterator[Lease]:
-    """Hold the lease of a bucket; the lock of the local folder must be held already.
+    """Hold the lease of a bucket; needs the lock of the local folder.
 
-    A lease that was not renewed in time is taken over, and at once where a build in this very
-    folder held it: the folder's lock tells that it has ended.
+    Takes over a lease that expired. Takes over a lease of the same folder at once: the lock of
+    the folder proves that its build has ended.
 
     Args:
-        wait_seconds: how long to wait for whoever holds it.
-        progress: told whom it waits for.
+        wait_seconds: how long to wait for the build that holds the lease.
+        progress: reports that build while waiting.
 
     Raises:
-        BuildLockedError: another machine builds; says which, and since when.
-        BucketError: the bucket refuses or is not reached.
+        BuildLockedError: another machine builds; names it, and since when.
+        BucketError: the bucket refuses the request or does not answer.
     """
     about = {
         "holder": f"process {os.getpid()} on {socket.gethostname()}",
         "since": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
-        "place": _place(state),
+        "place": _folder_token(state),
         "token": secrets.token_hex(16),
         "renewals": 0,
     }
@@ -122,40 +124,40 @@ def held_lease(
     try:
         yield lease
     finally:
-        lease.give_back()
+        lease.release()
 
 
 def lease_is_held(bucket: Bucket) -> bool:
-    """Whether some build holds the lease now."""
-    return _left(bucket) > timedelta(0)
+    """Whether a build holds the lease now."""
+    return _remaining(bucket) > timedelta(0)
 
 
 def _take_over(bucket: Bucket, about: dict[str, Any]) -> Version:
-    found = bucket.read(NAME)
-    if found is None:  # it ended just now
+    blob = bucket.read(NAME)
+    if blob is None:  # the other build ended just now
         version = bucket.create(NAME, _bytes(about))
     else:
-        held, left = _about(found), _left(bucket)
-        if held.get("place") != about["place"] and left > timedelta(0):
+        other, left = _parsed(blob), _remaining(bucket)
+        if other.get("place") != about["place"] and left > timedelta(0):
             raise BuildLockedError(
-                f"{bucket.url}: another build holds the lock: {held.get('holder', 'unknown')} since "
-                f"{held.get('since', 'unknown')}; wait for it to end, or stop that process: its "
-                f"lock ends {left.total_seconds():.0f} s later"
+                f"{bucket.url}: another build holds the lock: {other.get('holder', 'unknown')} "
+                f"since {other.get('since', 'unknown')}; wait for it to end, or stop that process: "
+                f"its lock ends {left.total_seconds():.0f} s later"
             )
-        version = bucket.replace(NAME, _bytes(about), found.version)
+        version = bucket.replace(NAME, _bytes(about), blob.version)
     if version is None:
         raise BuildLockedError(f"{bucket.url}: another build took the lock just now; wait for it")
     return version
 
 
-def _left(bucket: Bucket) -> timedelta:
-    """How long the lease still holds, by the clock of the store."""
-    found = bucket.modified(NAME)
-    return timedelta(0) if found is None else found + timedelta(seconds=SECONDS) - bucket.now()
+def _remaining(bucket: Bucket) -> timedelta:
+    # By the clock of the store: the clocks of two machines may differ.
+    renewed = bucket.modified(NAME)
+    return timedelta(0) if renewed is None else renewed + timedelta(seconds=SECONDS) - bucket.now()
 
 
-def _place(state: Path) -> str:
-    """A name that this local folder keeps."""
+def _folder_token(state: Path) -> str:
+    """A random token that identifies this local folder, created once."""
     path = state / "place"
     with contextlib.suppress(FileNotFoundError):
         return path.read_text()
@@ -168,9 +170,9 @@ def _bytes(about: dict[str, Any]) -> bytes:
     return json.dumps(about, indent=1).encode()
 
 
-def _about(found: Blob) -> dict[str, Any]:
+def _parsed(blob: Blob) -> dict[str, Any]:
     try:
-        about: dict[str, Any] = json.loads(found.data)
+        about: dict[str, Any] = json.loads(blob.data)
     except ValueError:
         return {}
     return about

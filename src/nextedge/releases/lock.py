@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 from nextedge.errors import BuildLockedError
+from nextedge.progress import Progress, quiet
 from nextedge.storage.files import writing
 
 _LOOK_AGAIN_SECONDS = 0.5
@@ -18,18 +20,12 @@ _LOOK_AGAIN_SECONDS = 0.5
 
 @contextlib.contextmanager
 def build_lock(
-    state: Path,
-    wait_seconds: float = 0.0,
-    progress: Callable[[str, int, int], None] = lambda text, done, total: None,
+    state: Path, wait_seconds: float = 0.0, progress: Progress = quiet
 ) -> Iterator[None]:
-    """Hold the build lock of a state folder; freed by the system when the process dies.
-
-    Args:
-        wait_seconds: how long to wait for whoever holds it.
-        progress: told whom it waits for.
+    """Hold the build lock of a state folder, as ``Releases.building`` describes.
 
     Raises:
-        BuildLockedError: another process holds it; says which, and since when.
+        BuildLockedError: another process holds the lock.
     """
     with writing(state):
         state.mkdir(parents=True, exist_ok=True)
@@ -58,8 +54,7 @@ def build_lock(
 
 
 def _locked(file: IO[str]) -> bool:
-    import fcntl
-
+    # A lock of the system rather than a file's existence: it ends when its process dies.
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -1,4 +1,4 @@
-"""A release and its manifest: what it was made of, and the hash of every file."""
+"""A release and its manifest: configuration, versions, metrics and the hash of every file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nextedge.errors import ReleaseError
 FORMAT = 2
 MANIFEST = "manifest.json"
 COSTS = "build.json"
-"""What every step cost that made the release."""
+"""The time and memory of every step of the build."""
 _PACKAGES = ("nextedge", "numpy", "numba", "lightgbm", "pyarrow", "duckdb")
 
 
@@ -31,18 +31,18 @@ class Release:
 
     @property
     def surfaces(self) -> list[str]:
-        """Names of the surfaces that it serves."""
+        """Names of the surfaces of the release."""
         return list(self.manifest["surfaces"])
 
     def costs(self) -> list[dict[str, Any]]:
-        """What each step took that made it, in order; nothing where that was not kept."""
+        """Time and memory of each build step, in order; empty without such a file."""
         path = self.path / COSTS
         steps: list[dict[str, Any]] = json.loads(path.read_text())["steps"] if path.exists() else []
         return steps
 
 
-def described(config: Config, surfaces: tuple[str, ...], path: Path) -> dict[str, Any]:
-    """The manifest of files that are to be a release, but for their hashes."""
+def new_manifest(config: Config, surfaces: tuple[str, ...], path: Path) -> dict[str, Any]:
+    """The manifest of the files of a new release, without their hashes."""
     return {
         "format": FORMAT,
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -55,7 +55,7 @@ def described(config: Config, surfaces: tuple[str, ...], path: Path) -> dict[str
 
 
 def seal(path: Path, manifest: Mapping[str, Any]) -> None:
-    """Write the manifest of files, with the hash of each, before they have a release's name."""
+    """Write the manifest of a partial release, with the hash of each file."""
     files = [f for f in sorted(path.rglob("*")) if f.is_file() and f.name != MANIFEST]
     hashes = {str(file.relative_to(path)): file_hash(file) for file in files}
     text = json.dumps({**manifest, "files": hashes}, indent=1, default=str)
@@ -63,10 +63,10 @@ def seal(path: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def parsed(path: Path, manifest: bytes) -> Release:
-    """The release of a folder by its manifest.
+    """Parse the manifest of a release folder.
 
     Raises:
-        ReleaseError: it is broken, or of another format.
+        ReleaseError: the manifest is broken, or of another format.
     """
     try:
         about: dict[str, Any] = json.loads(manifest)
@@ -81,7 +81,7 @@ def parsed(path: Path, manifest: bytes) -> Release:
 
 
 def _headline(surface: Path) -> dict[str, Any]:
-    """The main figures of a surface, for the manifest."""
+    """The ranker, the split and the metrics of a surface."""
     training = json.loads((surface / "training.json").read_text())
     evaluation = json.loads((surface / "evaluation.json").read_text())
     full = next((s for s in evaluation["systems"] if s["kind"] == "full_line"), None)

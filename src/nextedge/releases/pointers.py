@@ -1,15 +1,15 @@
-"""What is served: which release, what was served before, and which one is on trial."""
+"""Pointers to the served release, the releases served before, and the release on trial."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-HISTORY_KEPT = 100
+_MAX_HISTORY = 100
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A release beside the served one, for a share of the users."""
+    """A release that answers a share of the users beside the served one."""
 
     name: str
     release: str
@@ -18,17 +18,17 @@ class Trial:
 
 @dataclass(frozen=True)
 class Pointers:
-    """The served release and those served before, the latest last."""
+    """The served release and all served so far, the latest last."""
 
     current: str | None = None
     history: tuple[str, ...] = ()
 
     def promoted(self, release_id: str) -> Pointers:
-        """With another release served from now on."""
+        """A copy with another served release."""
         earlier = [name for name in self.history if name != release_id]
-        return Pointers(release_id, tuple([*earlier, release_id][-HISTORY_KEPT:]))
+        return Pointers(release_id, tuple([*earlier, release_id][-_MAX_HISTORY:]))
 
     def replaced(self, old: str, new: str) -> Pointers:
-        """With one release wherever another stood."""
+        """A copy with one release in the position of another."""
         history = tuple(new if name == old else name for name in self.history)
         return replace(self, current=new if self.current == old else self.current, history=history)

@@ -1,7 +1,7 @@
 """The releases of a state folder: publish, list, promote, roll back, verify, prune.
 
-A release is a directory that never changes once it has its name. ``CURRENT`` is one small
-file that names the served one and is replaced atomically; ``HISTORY`` keeps what was served.
+A release is a directory that never changes once it has its name. The file ``CURRENT`` names the
+served release and is replaced atomically; ``HISTORY`` lists the releases served so far.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from nextedge.config import Config
 from nextedge.errors import InputError, NoReleaseError, ReleaseError, UnknownReleaseError, nearest
 from nextedge.progress import Progress, quiet
 from nextedge.releases.lock import build_lock
-from nextedge.releases.manifest import MANIFEST, Release, described, file_hash, parsed, seal
+from nextedge.releases.manifest import MANIFEST, Release, file_hash, new_manifest, parsed, seal
 from nextedge.releases.pointers import Pointers, Trial
 from nextedge.storage.files import replace_file, writing
 
-MADE_ANEW = ("work", "text", "spill")
-"""Folders of the state that a build makes anew."""
+WORK_FOLDERS = ("work", "text", "spill")
+"""Folders of the state that a build creates again when they are missing."""
+# A release id is one name: an id with a slash would be a path to files outside the folder.
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -38,44 +39,43 @@ class Releases:
 
     @contextlib.contextmanager
     def building(self, wait_seconds: float = 0.0, progress: Progress = quiet) -> Iterator[None]:
-        """Hold the right to build and to rewrite releases.
+        """Hold the build lock, which also allows rewriting releases.
 
         Args:
-            wait_seconds: how long to wait for whoever holds it.
-            progress: told whom it waits for.
+            wait_seconds: how long to wait for the process that holds the lock.
+            progress: reports that process while waiting.
 
         Raises:
-            BuildLockedError: another process holds it; says which, and since when.
+            BuildLockedError: another process holds the lock; names it, and since when.
         """
         with build_lock(self.state, wait_seconds, progress):
             yield
 
     def names(self) -> list[str]:
-        """Ids of all whole releases, oldest first."""
-        found = sorted(self.directory.glob(f"*/{MANIFEST}")) if self.directory.exists() else []
-        return [path.parent.name for path in found if not path.parent.name.startswith(".")]
+        """Ids of all complete releases, oldest first."""
+        folders = sorted(path.parent.name for path in self.directory.glob(f"*/{MANIFEST}"))
+        return [name for name in folders if not name.startswith(".")]
 
     def all(self) -> list[Release]:
-        """All whole releases, oldest first."""
+        """All complete releases, oldest first."""
         return [self._open(self.directory / name) for name in self.names()]
 
     def get(self, release_id: str) -> Release:
         """A release by its id."""
-        self._require_name(release_id)
+        self._require_valid_id(release_id)
         path = self.directory / release_id
         if not (path / MANIFEST).exists():
             raise self._unknown(release_id)
         return self._open(path)
 
     def version(self, release_id: str) -> int:
-        """Differs where the files of a release were replaced; 0 where there are none."""
+        """A number that changes when the files of a release are replaced; 0 without files."""
         try:
             return (self.directory / release_id / MANIFEST).stat().st_ino
         except FileNotFoundError:
             return 0
 
-    def _require_name(self, release_id: str) -> None:
-        """An id is one name: with a slash it would be a path to files elsewhere."""
+    def _require_valid_id(self, release_id: str) -> None:
         if not _ID.fullmatch(release_id):
             raise self._unknown(release_id)
 
@@ -85,22 +85,21 @@ class Releases:
         )
 
     def current_id(self) -> str | None:
-        """Id of the served release, or None."""
+        """Id of the served release; None before the first promotion."""
         try:
             return (self.directory / "CURRENT").read_text().strip() or None
         except FileNotFoundError:
             return None
 
     def current(self) -> tuple[Release, list[str]]:
-        """The served release, verified, and why others that should be served are not.
-
-        A release that fails verification is refused, and the one served before it is used.
+        """The served release, verified, and the faults of the releases refused before it.
 
         Raises:
-            NoReleaseError: nothing was promoted yet.
+            NoReleaseError: no release was promoted yet.
             ReleaseError: no release of the history passes verification.
         """
         faults: list[str] = []
+        # A damaged release must not stop serving: the one served before it answers instead.
         for release_id in dict.fromkeys([self.current_id(), *reversed(self._read().history)]):
             if release_id is None:
                 continue
@@ -120,22 +119,22 @@ class Releases:
         except OSError as error:
             raise ReleaseError(f"{path / MANIFEST}: cannot be read: {error}") from None
 
-    def announce_forgotten(self) -> None:
-        """Let whoever builds know whom the list names; they read the folder's own."""
+    def announce_erased_users(self) -> None:
+        """Publish the list of erased users to other machines; a local folder has none."""
 
     def clear_work(self) -> None:
-        """Remove what builds made on the way, and make anew."""
-        for name in MADE_ANEW:
+        """Remove intermediate files of builds; the next build creates them again."""
+        for name in WORK_FOLDERS:
             shutil.rmtree(self.state / name, ignore_errors=True)
 
     def verify(self, release: Release, below: Collection[str] | None = None) -> None:
         """Check files against their hashes in the manifest.
 
         Args:
-            below: only the files of these folders of the release; None = all.
+            below: check only the files of these folders of the release; None = all.
 
         Raises:
-            ReleaseError: a file is missing or was altered; names it.
+            ReleaseError: a file is missing or altered; names it.
         """
         for name, expected in release.manifest["files"].items():
             if below is not None and str(Path(name).parent) not in below:
@@ -155,10 +154,10 @@ class Releases:
         promote: bool,
         progress: Progress = quiet,
     ) -> str:
-        """Put the parts into a new release and, when asked, serve it from now on.
+        """Create a release from its parts and return its id; promote it if ``promote``.
 
         Raises:
-            StorageError: the disk is full; nothing is left behind, and what was served stays.
+            StorageError: the disk is full; no partial release stays, and serving does not change.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
         self.clear()
@@ -166,9 +165,9 @@ class Releases:
         partial = self.directory / f".{release_id}.{os.getpid()}"
         try:
             with writing(partial):
-                for place, source in parts.items():
-                    _copy(source, partial / place)
-                seal(partial, described(config, surfaces, partial))
+                for name, source in parts.items():
+                    _copy(source, partial / name)
+                seal(partial, new_manifest(config, surfaces, partial))
                 self.add(partial, release_id, progress)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -177,13 +176,14 @@ class Releases:
         return release_id
 
     def clear(self) -> None:
-        """Remove what builds left that were killed; whoever holds the build lock is alone."""
-        for left in self.directory.glob("*/"):
-            if left.name.startswith(".") or not (left / MANIFEST).exists():
-                shutil.rmtree(left, ignore_errors=True)
+        """Remove the partial releases of killed builds; needs the build lock."""
+        for folder in self.directory.glob("*/"):
+            if folder.name.startswith(".") or not (folder / MANIFEST).exists():
+                shutil.rmtree(folder, ignore_errors=True)
 
     def add(self, partial: Path, release_id: str, progress: Progress = quiet) -> None:
-        """Let a sealed folder be a release from now on."""
+        """Turn a sealed folder into a release."""
+        # One rename: a reader sees the whole release or none.
         os.replace(partial, self.directory / release_id)
 
     def _new_id(self) -> str:
@@ -194,30 +194,31 @@ class Releases:
         return name
 
     def succeed(self, old: str, new: str) -> None:
-        """Let one release stand wherever another stood; the old one goes."""
+        """Replace a release by another in all pointers, and delete the old one."""
+        # ``_delete`` leaves a release that is in use, so repeat if another process promoted it.
         while old in self.names():
             self._change(lambda pointers: pointers.replaced(old, new))
-            with contextlib.suppress(ReleaseError):  # of a trial that cannot be read
+            with contextlib.suppress(ReleaseError):  # an unreadable trial names no release
                 trial = self.trial()
                 if trial is not None and trial.release == old:
                     self._set_trial(replace(trial, release=new))
             self._delete([old])
 
     def promote(self, release_id: str) -> None:
-        """Serve a release from now on; one atomic swap.
+        """Serve a release from now on, by one atomic swap.
 
         Raises:
-            ReleaseError: there is no such release, or a file of it was altered.
+            ReleaseError: the release does not exist, or one of its files is altered.
         """
         self.verify(self.get(release_id))
         self._change(lambda pointers: pointers.promoted(release_id))
 
     def rollback(self) -> str:
-        """Serve what was served before; returns its id."""
+        """Serve the previously served release again; returns its id."""
 
         def back(pointers: Pointers) -> Pointers:
-            there = set(self.names())
-            earlier = [n for n in pointers.history if n != pointers.current and n in there]
+            names = set(self.names())
+            earlier = [n for n in pointers.history if n != pointers.current and n in names]
             if not earlier:
                 raise ReleaseError("nothing to roll back to: no other release was served before")
             self.verify(self.get(earlier[-1]))
@@ -226,26 +227,26 @@ class Releases:
         return str(self._change(back).current)
 
     def prune(self, keep: int = 3) -> list[str]:
-        """Delete all but the newest ``keep`` releases and the served one; returns the deleted."""
+        """Delete all but the newest ``keep`` releases and those in use; returns the deleted ids."""
         return self._delete(self.names()[:-keep])
 
     def _delete(self, release_ids: Sequence[str]) -> list[str]:
-        """Delete those of some releases that answer nobody; returns them."""
+        """Delete the releases that are not in use; returns their ids."""
         used = self.in_use()
-        doomed = [name for name in release_ids if name not in used]
-        for name in doomed:
+        unused = [name for name in release_ids if name not in used]
+        for name in unused:
             self._remove(name)
-        return doomed
+        return unused
 
     def _remove(self, release_id: str) -> None:
-        """Take a folder away: as a release at once, and then its files."""
         doomed = self.directory / f".{release_id}.doomed"
         with contextlib.suppress(FileNotFoundError):
+            # Rename first: no reader opens a release of which some files are deleted already.
             os.replace(self.directory / release_id, doomed)
             shutil.rmtree(doomed)
 
     def trial(self) -> Trial | None:
-        """The trial that runs, or None."""
+        """The running trial, or None."""
         try:
             return Trial(**json.loads((self.directory / "TRIAL").read_text()))
         except FileNotFoundError:
@@ -254,16 +255,16 @@ class Releases:
             raise ReleaseError(f"{self.directory / 'TRIAL'}: cannot be read: {error}") from None
 
     def in_use(self) -> set[str]:
-        """Ids of the releases that answer somebody."""
+        """Ids of the served release and of the release on trial."""
         trial = self.trial()
         return {name for name in (self.current_id(), trial and trial.release) if name}
 
     def start_trial(self, release_id: str, share: float, name: str | None = None) -> Trial:
-        """Let a release answer a share of the users, beside the served one.
+        """Serve a share of the users from another release.
 
         Raises:
             InputError: the share is not between 0 and 1.
-            ReleaseError: there is no such release, or a file of it was altered.
+            ReleaseError: the release does not exist, or one of its files is altered.
         """
         if not 0 < share < 1:
             raise InputError(f"share = {share}: expected more than 0 and less than 1")
@@ -273,7 +274,7 @@ class Releases:
         return trial
 
     def end_trial(self) -> None:
-        """Let the served release answer everyone again."""
+        """Serve all users from the served release again."""
         self._set_trial(None)
 
     def _set_trial(self, trial: Trial | None) -> None:
@@ -290,9 +291,9 @@ class Releases:
         return Pointers(self.current_id(), history)
 
     def _change(self, change: Callable[[Pointers], Pointers]) -> Pointers:
-        """Change what is served; the history first, so that it knows all that ever was."""
         before = self._read()
         after = change(before)
+        # The history first: a crash between the two files then loses no release that was served.
         if after.history != before.history:
             self._replace("HISTORY", "\n".join(after.history) + "\n")
         if after.current is not None and after.current != before.current:
@@ -307,6 +308,6 @@ def _copy(source: Path, target: Path) -> None:
     files = [source] if source.is_file() else sorted(f for f in source.rglob("*") if f.is_file())
     for file in files:
         if file.name != "done.json":
-            place = target if file == source else target / file.relative_to(source)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, place)  # no link: an altered release must not alter the work
+            copy = target if file == source else target / file.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copy)  # no link: an altered release must not alter the work

@@ -1,9 +1,9 @@
-"""Releases in a bucket: many machines publish, promote and serve the same ones.
+"""Releases in a bucket: many machines publish, promote and serve the same releases.
 
-The bucket holds ``releases/ID/…`` with its manifest written last, and one object, ``CURRENT``,
-that names what is served, what was served before, the trial and the releases that are being
-deleted. It changes only from the version that was read, so no change is ever lost, and it never
-names a release that is not whole. The local folder holds copies of what was served here.
+The bucket has ``releases/ID/…``, each with its manifest written last, and one object,
+``CURRENT``: the served release, its predecessors, the trial and the releases being deleted.
+``CURRENT`` changes by compare-and-swap and never names an incomplete release. The local folder
+has copies of the releases served on this machine.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from nextedge.errors import ReleaseError, UnknownReleaseError, nearest
 from nextedge.progress import Progress, quiet
 from nextedge.releases.current import NAME as CURRENT
 from nextedge.releases.current import Current, Record
-from nextedge.releases.erased_users import ForgottenObject
-from nextedge.releases.lease import Lease, held_lease, lease_is_held
+from nextedge.releases.erased_users import ErasedUsersObject
+from nextedge.releases.lease import Lease, acquire_lease, lease_is_held
 from nextedge.releases.manifest import MANIFEST, Release, parsed
 from nextedge.releases.pointers import Pointers, Trial
 from nextedge.releases.repository import Releases
@@ -37,61 +37,62 @@ FOLDER = "releases"
 
 
 class SharedReleases(Releases):
-    """The releases of a bucket, over a local folder of copies."""
+    """The releases of a bucket, with a local folder of copies."""
 
     def __init__(self, state: Path, bucket: Bucket) -> None:
         super().__init__(state)
         self.bucket = bucket
-        self.forgotten = ForgottenObject(bucket.brief(), state)
-        self._current = Current(bucket, self.directory, self.forgotten.pull, self.drop_copies)
+        self._erased = ErasedUsersObject(bucket.brief(), state)
+        self._current = Current(bucket, self.directory, self._erased.pull, self.drop_copies)
         self._lease: Lease | None = None
 
     @contextlib.contextmanager
     def building(self, wait_seconds: float = 0.0, progress: Progress = quiet) -> Iterator[None]:
         """Hold the lock of the local folder and the lease of the bucket."""
         local = super().building(wait_seconds, progress)
-        lease = held_lease(self.bucket, self.state, wait_seconds, progress)
+        lease = acquire_lease(self.bucket, self.state, wait_seconds, progress)
+        # The local lock first: it proves that a lease of this folder belongs to a dead build.
         with local, lease as self._lease:
             try:
-                self.forgotten.pull(clean=True)
+                self._erased.pull(clean=True)
                 self.drop_copies()
                 yield
             finally:
                 self._lease = None
 
     def names(self) -> list[str]:
-        """Ids of all whole releases of the bucket, oldest first; one listing."""
-        whole, _ = self._listed()
-        return whole
+        """Ids of all complete releases of the bucket, oldest first; one listing."""
+        return self._list()[0]
 
-    def announce_forgotten(self) -> None:
-        """Let every machine read the list of forgotten people that is here; under the build lock."""
-        self.forgotten.push()
+    def announce_erased_users(self) -> None:
+        """Upload the local list of erased users; needs the build lock."""
+        self._erased.push()
+        # A new writer token makes every machine read ``CURRENT``, and with it the list.
         self._current.write(lambda record: replace(record, writer=""))
 
     def clear_work(self) -> None:
-        """Remove what builds made on the way, here and in the bucket."""
+        """Remove intermediate files of builds, local and in the bucket."""
         super().clear_work()
         self.bucket.delete(entry.name for entry in self.bucket.entries("work"))
 
     def all(self) -> list[Release]:
-        """All whole releases, oldest first; their files may not be here yet."""
-        found = []
+        """All complete releases, oldest first; downloads only their manifests."""
+        releases = []
         for name in self.names():
             with contextlib.suppress(UnknownReleaseError):  # deleted meanwhile
-                found.append(self._described(name))
-        return found
+                releases.append(self._read_manifest(name))
+        return releases
 
     def get(self, release_id: str) -> Release:
-        """A release by its id, its files downloaded where they are not here yet."""
-        self._require_name(release_id)
+        """A release by its id; downloads its files if there is no local copy."""
+        self._require_valid_id(release_id)
         path = self.directory / release_id
         if not (path / MANIFEST).exists():
             self._download(release_id)
         return self._open(path)
 
     def verify(self, release: Release, below: Collection[str] | None = None) -> None:
-        """Check files; a damaged copy is downloaded anew."""
+        """Check files against the manifest; downloads a damaged copy again."""
         try:
             super().verify(release, below)
         except ReleaseError as error:
@@ -100,23 +101,24 @@ class SharedReleases(Releases):
             super().verify(self.get(release.id), below)
 
     def version(self, release_id: str) -> int:
-        """The files of an id never change here."""
+        """0: the files of a release in a bucket never change."""
         return 0
 
     def current_id(self) -> str | None:
-        """Id of the served release, as of the last look at the bucket."""
+        """Id of the served release, at most a few seconds old."""
         return self._current.look().pointers.current
 
     def trial(self) -> Trial | None:
-        """The trial that runs, as of the last look at the bucket."""
+        """The running trial, at most a few seconds old."""
         return self._current.look().trial
 
     def in_use(self) -> set[str]:
-        """Ids of the releases that answer somebody, as of now."""
+        """Ids of the served release and of the release on trial, as of now."""
         return self._current.fresh()[0].in_use
 
     def add(self, partial: Path, release_id: str, progress: Progress = quiet) -> None:
-        """Upload a sealed folder, its manifest last; from then on it is a release."""
+        """Upload a sealed folder, which then is a release."""
+        # The manifest last: a release without one is incomplete and ignored.
         prefix = f"{FOLDER}/{release_id}"
         names = [name for name in files_below(partial) if name != MANIFEST]
         upload_folder(self.bucket, prefix, partial, names, f"upload {release_id}", progress)
@@ -128,60 +130,63 @@ class SharedReleases(Releases):
         super().add(partial, release_id)
 
     def clear(self) -> None:
-        """Remove what killed builds left, here and, while the lease is held, in the bucket."""
+        """Remove partial releases: local ones and, during a build, those of the bucket."""
         super().clear()
         if self._lease is not None:
             self._clear_bucket()
 
     def prune(self, keep: int = 3) -> list[str]:
-        """Delete old releases, and the parts of those that were never whole."""
-        self._delete(self._current.fresh()[0].doomed)  # by a run that was stopped
+        """Delete old releases and partial ones; returns the ids of the deleted."""
+        self._delete(self._current.fresh()[0].doomed)  # left by a stopped run
         pruned = super().prune(keep)
+        # Without a running build, objects without a manifest belong to a killed one.
         if self._lease is None and not lease_is_held(self.bucket):
             self._clear_bucket()
         self.drop_copies()
         return pruned
 
     def drop_copies(self) -> None:
-        """Remove local copies of releases that the bucket has no more."""
-        there = set(self.names())
+        """Remove local copies of releases that are no longer in the bucket."""
+        names = set(self.names())
         for copy in self.directory.glob(f"*/{MANIFEST}"):
-            if copy.parent.name not in there:
+            if copy.parent.name not in names:
                 super()._remove(copy.parent.name)
 
     def _new_id(self) -> str:
-        """By the millisecond, and by chance: machines do not see each other's folders."""
+        # Milliseconds and a random part: machines do not see each other's folders.
         now = time.time()
         stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now))
         return f"{stamp}-{int(now % 1 * 1000):03}-{secrets.token_hex(2)}"
 
     def _clear_bucket(self) -> None:
-        _, parts = self._listed()
-        self.bucket.delete(parts)
+        self.bucket.delete(self._list()[1])
 
-    def _listed(self) -> tuple[list[str], list[str]]:
-        """Ids of whole releases, and objects of those that are not."""
+    def _list(self) -> tuple[list[str], list[str]]:
+        """Ids of complete releases, and the objects of incomplete ones."""
         entries = [e.name for e in self.bucket.entries(FOLDER) if e.name != CURRENT]
         owner = {name: name.split("/")[1] for name in entries}
-        whole = {owner[n] for n in entries if n == f"{FOLDER}/{owner[n]}/{MANIFEST}"}
-        return sorted(whole), [name for name in entries if owner[name] not in whole]
+        complete = {owner[n] for n in entries if n == f"{FOLDER}/{owner[n]}/{MANIFEST}"}
+        return sorted(complete), [name for name in entries if owner[name] not in complete]
 
-    def _described(self, release_id: str) -> Release:
-        """A release by its manifest alone."""
+    def _read_manifest(self, release_id: str) -> Release:
+        """A release without its files: from the local copy, or from the bucket's manifest."""
         path = self.directory / release_id
         if (path / MANIFEST).exists():
             return self._open(path)
-        found = self.bucket.read(f"{FOLDER}/{release_id}/{MANIFEST}")
-        if found is None:
+        return parsed(path, self._manifest_bytes(release_id))
+
+    def _manifest_bytes(self, release_id: str) -> bytes:
+        blob = self.bucket.read(f"{FOLDER}/{release_id}/{MANIFEST}")
+        if blob is None:
             raise self._unknown(release_id)
-        return parsed(path, found.data)
+        return blob.data
 
     def _unknown(self, release_id: str) -> UnknownReleaseError:
         near = nearest(release_id, self.names())
         return UnknownReleaseError(f"{self.bucket.url}: no release {release_id!r}; {near}")
 
     def _download(self, release_id: str) -> None:
-        """Bring a release here, once, however many processes ask for it."""
+        """Download a release; concurrent processes download it once."""
         folder = self.state / "downloads"
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -191,26 +196,18 @@ class SharedReleases(Releases):
             fcntl.flock(lock, fcntl.LOCK_EX)
             if (self.directory / release_id / MANIFEST).exists():
                 return
-            found = self.bucket.read(f"{FOLDER}/{release_id}/{MANIFEST}")
-            if found is None:
-                raise self._unknown(release_id)
-            release, partial = parsed(folder, found.data), folder / release_id
-            shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+            manifest = self._manifest_bytes(release_id)
+            files, partial = parsed(folder, manifest).manifest["files"], folder / release_id
+            shutil.rmtree(partial, ignore_errors=True)  # left by a killed process
             _log.info("release %s: download from %s", release_id, self.bucket.url)
-            download_folder(
-                self.bucket,
-                f"{FOLDER}/{release_id}",
-                release.manifest["files"],
-                partial,
-                f"download {release_id}",
-                quiet,
-            )
+            prefix, label = f"{FOLDER}/{release_id}", f"download {release_id}"
+            download_folder(self.bucket, prefix, files, partial, label, quiet)
             with writing(partial):
-                (partial / MANIFEST).write_bytes(found.data)
+                (partial / MANIFEST).write_bytes(manifest)
             super().add(partial, release_id)
 
     def _delete(self, release_ids: Sequence[str]) -> list[str]:
-        """Delete those that answer nobody; none of them is promoted from the first moment on."""
+        """Delete the releases that are not in use; returns their ids."""
         if not release_ids:
             return []
 
@@ -220,10 +217,12 @@ class SharedReleases(Releases):
             pointers = replace(record.pointers, history=history)
             return replace(record, doomed=tuple(sorted(doomed)), pointers=pointers)
 
+        # Doomed in ``CURRENT`` first: no machine promotes a release that loses its files.
         doomed = self._current.write(doom).doomed
         gone = [name for name in release_ids if name in doomed]
         for name in gone:
             prefix = f"{FOLDER}/{name}"
+            # The manifest first: what remains after a crash is a partial release.
             self.bucket.delete([f"{prefix}/{MANIFEST}"])
             self.bucket.delete(entry.name for entry in self.bucket.entries(prefix))
             super()._remove(name)
@@ -238,29 +237,29 @@ class SharedReleases(Releases):
     def _change(self, change: Callable[[Pointers], Pointers]) -> Pointers:
         def changed(record: Record) -> Record:
             pointers = change(record.pointers)
-            self._require_whole(pointers.current, record)
+            self._require_complete(pointers.current, record)
             return replace(record, pointers=pointers)
 
         return self._current.write(changed).pointers
 
     def _set_trial(self, trial: Trial | None) -> None:
         def changed(record: Record) -> Record:
-            self._require_whole(trial.release if trial else None, record)
+            self._require_complete(trial.release if trial else None, record)
             return replace(record, trial=trial)
 
         self._current.write(changed)
 
-    def _require_whole(self, release_id: str | None, record: Record) -> None:
-        """A release that is named must be in the bucket, with all its files."""
+    def _require_complete(self, release_id: str | None, record: Record) -> None:
+        """Raise unless the bucket has the release with all its files."""
         if release_id is None or release_id in record.in_use:
             return
         prefix = f"{FOLDER}/{release_id}"
-        there = {entry.name.removeprefix(f"{prefix}/") for entry in self.bucket.entries(prefix)}
-        if release_id in record.doomed or MANIFEST not in there:
+        files = {entry.name.removeprefix(f"{prefix}/") for entry in self.bucket.entries(prefix)}
+        if release_id in record.doomed or MANIFEST not in files:
             raise UnknownReleaseError(
                 f"{self.bucket.url}: no release {release_id!r}: it was deleted meanwhile"
             )
-        missing = sorted(set(self._described(release_id).manifest["files"]) - there)
+        missing = sorted(set(self._read_manifest(release_id).manifest["files"]) - files)
         if missing:
             raise ReleaseError(
                 f"{self.bucket.url}: release {release_id}: the file {missing[0]} is missing"
@@ -268,13 +267,11 @@ class SharedReleases(Releases):
 
 
 def open_releases(config: Config) -> Releases:
-    """The releases of a tenant: of its state folder, or of its bucket."""
-    bucket = open_bucket(config)
-    return (
-        Releases(config.state_path) if bucket is None else SharedReleases(config.state_path, bucket)
-    )
+    """The releases of a tenant's state folder or bucket."""
+    bucket, state = open_bucket(config), config.state_path
+    return Releases(state) if bucket is None else SharedReleases(state, bucket)
 
 
 def open_bucket(config: Config) -> Bucket | None:
-    """The bucket of a tenant's state, or None where the state is a folder."""
+    """The bucket of a tenant's state; None if the state is a folder."""
     return None if config.state_url is None else Bucket(config.state_url)

@@ -50,7 +50,7 @@ def forget(
     # shows them, and only then their events go, which have their blocks.
     with releases.building(), writing(state):
         ErasedUsers(state).add(user_id)
-        releases.announce_forgotten()
+        releases.announce_erased_users()
         erased = erase_from_releases(releases, user_id)
         releases.clear_work()
         for report in (state / "training").glob("*.json"):

@@ -16,7 +16,6 @@ from nextedge.events.state.overlay import Overlay
 from nextedge.policy.lists import category_codes
 from nextedge.ranking.pipeline import SCORE
 from nextedge.retrieval.eligibility import eligible
-from nextedge.retrieval.merge import gather_sources
 from nextedge.serving.messages import RecommendationRequest
 from nextedge.serving.prepare import prepare
 from nextedge.serving.rank_with_deadline import ranked_candidates
@@ -140,7 +139,7 @@ class _Trace:
 
     def _retrieved(self) -> tuple[str, str] | None:
         line = self.surface.line
-        lists = gather_sources(line.sources, line.limits, self.requests)
+        lists = line.search(self.requests)
         for name, part in lists.items():
             rows = np.flatnonzero(part.candidate == self.candidate)
             self.sources[name] = int(rows[0]) + 1 if len(rows) else None

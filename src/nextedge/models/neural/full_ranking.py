@@ -1,13 +1,33 @@
-"""NDCG of embeddings over all candidates: it decides when a training stops."""
+"""NDCG of embeddings over all candidates, which decides when a training stops."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
-from nextedge.graph.csr import Graph
-from nextedge.types import FloatArray
+from nextedge.graph.csr import Graph, build_graph
+from nextedge.models.model import TrainingData
+from nextedge.types import FloatArray, IndexArray
 
 _QUERIES_AT_ONCE = 512
+Edges = tuple[IndexArray, IndexArray]
+"""Sources and targets, int32[E] each."""
+Embed = Callable[[], tuple[FloatArray, FloatArray]]
+"""Gives the present embeddings of all queries and candidates."""
+
+
+def validation_of(
+    data: TrainingData, known: Graph, edges: Edges, embed: Embed
+) -> Callable[[], float]:
+    """Gives the NDCG of the present embeddings on some edges, without the known ones."""
+
+    def validate() -> float:
+        positives = build_graph(*edges, len(data.graph), data.graph.targets)
+        self_typed = data.relation.self_typed
+        return full_ranking_ndcg(*embed(), known, positives, self_typed=self_typed, seed=data.seed)
+
+    return validate
 
 
 def full_ranking_ndcg(
@@ -25,7 +45,7 @@ def full_ranking_ndcg(
 
     Args:
         query, candidate: float32[Q, d] and [N, d].
-        known, positives: edges to leave out, and edges to find.
+        known, positives: edges to leave out, and edges to rank high.
         max_queries: queries measured; of more, the seed draws that many.
     """
     queries = np.flatnonzero(positives.degree).astype(np.int32)

@@ -13,20 +13,18 @@ edges that the network may read.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nextedge.graph.aggregate import Neighbors
-from nextedge.graph.csr import build_graph
 from nextedge.models.artifact import Artifact, arrays_below
 from nextedge.models.distributed.collectives import batch_norm, current_ranks, dropout
 from nextedge.models.inference import IN_PROCESS, Inference
-from nextedge.models.model import Model, ModelProgress, TrainingData
-from nextedge.models.neural.full_ranking import full_ranking_ndcg
+from nextedge.models.model import TrainingData
+from nextedge.models.neural.full_ranking import validation_of
 from nextedge.models.neural.graph_partition import Partitioned, Replicated
-from nextedge.models.neural.losses import edge_loss, log_frequency, negative_scores
+from nextedge.models.neural.losses import log_frequency, negative_scores
 from nextedge.models.neural.negatives import Negatives
 from nextedge.models.neural.node_inputs import (
     GraphSageConfig,
@@ -34,15 +32,16 @@ from nextedge.models.neural.node_inputs import (
     InputTransform,
     Messages,
     NeighborVectors,
+    edge_loss_of,
     messages_of,
     node_inputs,
 )
 from nextedge.models.neural.sage_layers import Expanded, embed_all
 from nextedge.models.neural.trainer import (
     EdgeBatch,
+    GradientModel,
     Task,
     edge_batches,
-    fit_by_gradients,
     stored_parameters,
 )
 from nextedge.models.neural.training_graph import training_graph
@@ -55,25 +54,16 @@ if TYPE_CHECKING:
 _MIN_BATCH = 256
 
 
-class GraphSage(Model[GraphSageConfig]):
+class GraphSage(GradientModel[GraphSageConfig]):
     """Embeddings whose dot product is the cosine that the network learned."""
 
     name = "graphsage"
     relations = (CONNECTS,)
     reason = "close_in_network"
-    extra = "train"
-    trained = True
     inductive = True
 
-    def fit(self, data: TrainingData, config: GraphSageConfig, progress: ModelProgress) -> Artifact:
-        """Train on the edges to predict, then embed all nodes over the whole graph.
-
-        Raises:
-            TooLittleDataError: too few edges.
-            TrainingError: no edge carries messages, or the training diverged.
-            MissingDependencyError: torch is not installed.
-        """
-        return fit_by_gradients(self, data, config, progress, partial(_task, data, config))
+    def task(self, data: TrainingData, config: GraphSageConfig) -> Task:
+        return _task(data, config)
 
     def embed(
         self, artifact: Artifact, data: TrainingData, inference: Inference = IN_PROCESS
@@ -101,18 +91,14 @@ def _module(inputs: Inputs, messages: list[Messages], config: GraphSageConfig) -
     for kind, x in inputs.items():
         width = x.shape[1] + sum(inputs[other].shape[1] for other in senders[kind])
         second = config.hidden * (1 + len(senders[kind]))
-        layers[kind] = nn.ModuleDict(
-            {
-                "first": nn.Linear(width, config.hidden),
-                "norm": nn.BatchNorm1d(config.hidden),
-                "second": nn.Linear(second, config.dimensions),
-            }
-        )
+        first, norm = nn.Linear(width, config.hidden), nn.BatchNorm1d(config.hidden)
+        last = nn.Linear(second, config.dimensions)
+        layers[kind] = nn.ModuleDict({"first": first, "norm": norm, "second": last})
     return layers
 
 
 class _Forward:
-    """Embeddings of the nodes of a batch; it samples the neighbours of the second layer."""
+    """Embeds the nodes of a batch; samples the neighbours of the second layer."""
 
     def __init__(self, module: Any, partition: Replicated, config: GraphSageConfig) -> None:
         self.module, self.partition, self.config = module, partition, config
@@ -122,7 +108,11 @@ class _Forward:
         import torch
         from torch.nn.functional import embedding_bag, normalize, relu
 
-        partition, messages = self.partition, self.partition.messages
+        partition, messages, training = (
+            self.partition,
+            self.partition.messages,
+            self.module.training,
+        )
         shares = {kind: partition.share(kind, ids) for kind, ids in nodes.items()}
         computed = {kind: ids[shares[kind].rows] for kind, ids in nodes.items()}
         sampled = [
@@ -138,7 +128,6 @@ class _Forward:
             first_layer[kind] = np.unique(np.concatenate(parts))
             rows, layer = partition.rows(kind, first_layer[kind]), self.module[kind]
             h = batch_norm(layer["norm"], layer["first"](rows.x), partition.ranks, rows.weight)
-            training = self.module.training
             hidden[kind] = dropout(relu(h), self.config.dropout, rows.share, training=training)
         out = {}
         for kind, ids in computed.items():
@@ -165,6 +154,7 @@ def _task(data: TrainingData, config: GraphSageConfig) -> Task:
     size = batch_size(config.trainer.batch, edges)
     frequency = log_frequency(graph.training[1], data.graph.targets)
     negatives = Negatives(data.graph, config.curriculum)
+    loss_of = edge_loss_of(config)
 
     def embed_now() -> tuple[FloatArray, FloatArray]:
         weights = parameter_arrays(module)
@@ -173,8 +163,8 @@ def _task(data: TrainingData, config: GraphSageConfig) -> Task:
 
     def loss(batch: EdgeBatch, done: float) -> Tensor:
         seed, source, target = batch
-        drawn = negatives.draw(source, seed, done, embed_now, data.seed)
-        candidates = [target, drawn.ravel()]
+        sampled = negatives.draw(source, seed, done, embed_now, data.seed)
+        candidates = [target, sampled.ravel()]
         if self_typed:
             nodes = {"query": np.unique(np.concatenate([source, *candidates]))}
         else:
@@ -185,34 +175,18 @@ def _task(data: TrainingData, config: GraphSageConfig) -> Task:
             return vectors[kind][as_index(np.searchsorted(nodes[kind], ids))]
 
         share = ranks.share(len(source))
-        query = of("query", source[share.rows])
-        drawn = drawn[share.rows] if drawn.ndim == 2 else drawn
-        extra = negative_scores(query, of(side, drawn.ravel()), drawn)
-        candidate_id = as_index(target)
-        return edge_loss(
-            config.loss,
-            query,
-            of(side, target),
-            candidate_id,
-            frequency[candidate_id],
-            temperature=config.temperature,
-            margin=config.margin,
-            extra=extra,
-            share=share,
-        )
-
-    def validate() -> float:
-        positives = build_graph(*graph.validation, len(data.graph), data.graph.targets)
-        return full_ranking_ndcg(
-            *embed_now(), graph.graph, positives, self_typed=self_typed, seed=data.seed
-        )
+        query, positive = of("query", source[share.rows]), as_index(target)
+        sampled = sampled[share.rows] if sampled.ndim == 2 else sampled
+        extra = negative_scores(query, of(side, sampled.ravel()), sampled)
+        candidate = of(side, target)
+        return loss_of(query, candidate, positive, frequency[positive], extra=extra, share=share)
 
     return Task(
         module,
         edge_batches(graph.training, size, data.seed),
         edges // size,
         loss,
-        validate,
+        validation_of(data, graph.graph, graph.validation, embed_now),
         arrays=lambda: {**stored_parameters(module), **graph.transform.arrays()},
         footprint=partition.footprint(),
     )

@@ -11,7 +11,6 @@ O(layers · E · d), so large batches pay.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
@@ -22,27 +21,25 @@ from nextedge.graph.csr import Graph, build_graph
 from nextedge.models.artifact import Artifact
 from nextedge.models.distributed.collectives import Share, current_ranks
 from nextedge.models.inference import IN_PROCESS, Inference, Layer, unit_rows
-from nextedge.models.model import Model, ModelConfig, ModelProgress, TrainingData
-from nextedge.models.neural.full_ranking import full_ranking_ndcg
-from nextedge.models.neural.losses import bpr, edge_loss, log_frequency, negative_scores
+from nextedge.models.model import ModelConfig, TrainingData
+from nextedge.models.neural.full_ranking import Edges, validation_of
+from nextedge.models.neural.losses import EdgeLoss, bpr, edge_loss, log_frequency, negative_scores
 from nextedge.models.neural.negatives import CurriculumConfig, Negatives
 from nextedge.models.neural.trainer import (
     EdgeBatch,
+    GradientModel,
     Task,
     TrainerConfig,
     edge_batches,
-    fit_by_gradients,
 )
 from nextedge.models.pytorch import as_index
 from nextedge.models.spectral import Normalised, normalised_adjacency
-from nextedge.types import FloatArray, IndexArray
+from nextedge.types import FloatArray
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _MIN_EDGES = 50
-Edges = tuple[IndexArray, IndexArray]
-"""Sources and targets, int32[E] each."""
 GraphLoss = Literal["bpr", "softmax", "bce", "triplet"]
 """BPR, or one of ``losses.EdgeLoss``, where ``softmax`` is ``in_batch``."""
 
@@ -73,39 +70,21 @@ class LightGcnConfig(ModelConfig):
         return self.loss in ("softmax", "triplet")
 
 
-class LightGcn(Model[LightGcnConfig]):
+class LightGcn(GradientModel[LightGcnConfig]):
     """Query and candidate embeddings over the whole graph."""
 
     name = "lightgcn"
     reason = "people_like_you"
-    extra = "train"
-    trained = True
 
-    def fit(self, data: TrainingData, config: LightGcnConfig, progress: ModelProgress) -> Artifact:
-        """Train by gradients; the same seed gives the same embeddings.
-
-        Raises:
-            TooLittleDataError: too few edges.
-            TrainingError: the training diverged.
-            MissingDependencyError: torch is not installed.
-        """
-        return fit_by_gradients(
-            self, data, config, progress, partial(_task, data, config, self.name)
-        )
+    def task(self, data: TrainingData, config: LightGcnConfig) -> Task:
+        return _task(data, config, self.name)
 
     def embed(
         self, artifact: Artifact, data: TrainingData, inference: Inference = IN_PROCESS
     ) -> Artifact:
         config = cast(LightGcnConfig, self.config_class.model_validate(artifact.config))
         first = np.asarray(artifact.arrays["first"])
-        query, candidate = smoothed(
-            data.graph,
-            first,
-            config.layers,
-            self_typed=data.relation.self_typed,
-            unit_length=config.unit_length,
-            inference=inference,
-        )
+        query, candidate = smoothed(data, data.graph, first, config, inference)
         arrays = {"first": first, "query": query, "candidate": candidate}
         return Artifact(self.name, artifact.config, arrays, artifact.about)
 
@@ -182,36 +161,34 @@ class LayerMean(Layer):
 
 
 def smoothed(
+    data: TrainingData,
     graph: Graph,
     first: FloatArray,
-    layers: int,
-    *,
-    self_typed: bool,
-    unit_length: bool,
+    config: LightGcnConfig,
     inference: Inference = IN_PROCESS,
 ) -> tuple[FloatArray, FloatArray]:
     """float32[Q, d] of queries and float32[N, d] of candidates: means over all layers.
 
     Args:
+        graph: to smooth over.
         first: float32[nodes, d], the vectors of the queries first; queries and candidates are the
-            same nodes where ``self_typed``.
-        unit_length: whether to scale the vectors to unit length.
+            same nodes where the relation is self-typed.
     """
-    queries = len(graph)
+    queries, self_typed = len(graph), data.relation.self_typed
     by_kind = {"query": [first[:queries]]}
     adjacency, neighbors_of = {"query": Normalised.of(graph)}, {"query": "query"}
     if not self_typed:
         by_kind["candidate"] = [first[queries:]]
         neighbors_of = {"query": "candidate", "candidate": "query"}
-        if layers:  # the reverse of a graph costs a pass over its edges
+        if config.layers:  # the reverse of a graph costs a pass over its edges
             adjacency["candidate"] = Normalised.reversed_of(graph)
-    for number in range(1, layers + 1):
+    for number in range(1, config.layers + 1):
         x = {kind: parts[-1] for kind, parts in by_kind.items()}
         for kind, other in neighbors_of.items():
             layer = Smoothed(adjacency[kind], x[other])
             by_kind[kind].append(inference.run(f"layer-{number}-{kind}", layer))
     vectors = {
-        kind: inference.run(f"embedded-{kind}", LayerMean(tuple(parts), unit_length))
+        kind: inference.run(f"embedded-{kind}", LayerMean(tuple(parts), config.unit_length))
         for kind, parts in by_kind.items()
     }
     return vectors["query"], vectors["query" if self_typed else "candidate"]
@@ -257,31 +234,32 @@ def _task(data: TrainingData, config: LightGcnConfig, name: str) -> Task:
 
     def loss(batch: EdgeBatch, done: float) -> Tensor:
         seed, source, target = batch
-        drawn = negatives.draw(source, seed, done, embed_now, data.seed)
+        sampled = negatives.draw(source, seed, done, embed_now, data.seed)
         vectors = smooth()
-        left, right, other = as_index(source), as_index(target), as_index(drawn.ravel())
+        left, right, other = as_index(source), as_index(target), as_index(sampled.ravel())
         share = ranks.share(len(left))
         query = of(vectors, left)[share.rows]
         candidate, extra = of(vectors, right + offset), of(vectors, other + offset)
-        if drawn.ndim == 2:
-            extra = extra.reshape(*drawn.shape, -1)[share.rows].flatten(0, 1)
-            drawn = drawn[share.rows]
+        if sampled.ndim == 2:
+            extra = extra.reshape(*sampled.shape, -1)[share.rows].flatten(0, 1)
+            sampled = sampled[share.rows]
         if config.unit_length:
             query, candidate = normalize(query, dim=1), normalize(candidate, dim=1)
             extra = normalize(extra, dim=1)
-        negative = negative_scores(query, extra, drawn)
+        negative = negative_scores(query, extra, sampled)
         if config.loss == "bpr":
-            assert negative is not None, "the BPR loss needs negatives that are drawn"
+            assert negative is not None, "the BPR loss needs sampled negatives"
             value = bpr((query * candidate[share.rows]).sum(dim=1), negative) * share.part
         else:
+            kind: EdgeLoss = "in_batch" if config.loss == "softmax" else config.loss
+            scales = {"temperature": config.temperature, "margin": config.margin}
             value = edge_loss(
-                "in_batch" if config.loss == "softmax" else config.loss,
+                kind,
                 query,
                 candidate,
                 right,
                 frequency[right],
-                temperature=config.temperature,
-                margin=config.margin,
+                **scales,
                 extra=negative,
                 share=share,
             )
@@ -295,26 +273,14 @@ def _task(data: TrainingData, config: LightGcnConfig, name: str) -> Task:
         return value
 
     def embed_now() -> tuple[FloatArray, FloatArray]:
-        return smoothed(
-            message_graph,
-            module.weight.detach().numpy(),
-            config.layers,
-            self_typed=self_typed,
-            unit_length=config.unit_length,
-        )
-
-    def validate() -> float:
-        positives = build_graph(*validation, queries, data.graph.targets)
-        return full_ranking_ndcg(
-            *embed_now(), message_graph, positives, self_typed=self_typed, seed=data.seed
-        )
+        return smoothed(data, message_graph, module.weight.detach().numpy(), config)
 
     return Task(
         module,
         edge_batches(training, size, data.seed),
         edges // size,
         loss,
-        validate,
+        validation_of(data, message_graph, validation, embed_now),
         arrays=lambda: {"first": module.weight.detach().cpu().numpy()},
     )
 

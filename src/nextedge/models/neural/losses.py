@@ -51,8 +51,8 @@ def triplet_margin(positive: Tensor, negative: Tensor, margin: float) -> Tensor:
 def sampled_softmax(
     query: Tensor,
     candidate: Tensor,
-    candidate_id: Tensor,
-    log_frequency: Tensor,
+    ids: Tensor,
+    frequency: Tensor,
     *,
     temperature: float,
     extra: Tensor | None = None,
@@ -67,8 +67,8 @@ def sampled_softmax(
     Args:
         query: [b, d], the share's rows.
         candidate: [B, d], row by row the candidate of an edge.
-        candidate_id: int64[B].
-        log_frequency: [B], ln of the share of all edges that each candidate has.
+        ids: int64[B], of the candidates.
+        frequency: [B], ln of the share of all edges that each candidate has.
         temperature: divides dot products.
         extra: [b, N] dot products with further negatives, not corrected, or None.
         share: rows whose part of the mean over the batch is wanted; None = all.
@@ -77,11 +77,11 @@ def sampled_softmax(
 
     position = torch.arange(len(candidate), device=query.device)
     goal = position if share is None else position[share.rows]
-    logit = query @ candidate.T / temperature - log_frequency[None, :]
-    same = candidate_id[goal][:, None] == candidate_id[None, :]
+    logit = query @ candidate.T / temperature - frequency[None, :]
+    same = ids[goal][:, None] == ids[None, :]
     logit = logit.masked_fill(same & (goal[:, None] != position[None, :]), float("-inf"))
     if extra is not None:
-        logit = torch.cat((logit, extra / temperature - log_frequency.mean()), dim=1)
+        logit = torch.cat((logit, extra / temperature - frequency.mean()), dim=1)
     mean = torch.nn.functional.cross_entropy(logit, goal)
     return mean if share is None else mean * share.part
 
@@ -90,8 +90,8 @@ def edge_loss(
     kind: EdgeLoss,
     query: Tensor,
     candidate: Tensor,
-    candidate_id: Tensor,
-    log_frequency: Tensor,
+    ids: Tensor,
+    frequency: Tensor,
     *,
     temperature: float,
     margin: float,
@@ -110,18 +110,12 @@ def edge_loss(
 
     if kind == "in_batch":
         return sampled_softmax(
-            query,
-            candidate,
-            candidate_id,
-            log_frequency,
-            temperature=temperature,
-            extra=extra,
-            share=share,
+            query, candidate, ids, frequency, temperature=temperature, extra=extra, share=share
         )
     goal = torch.arange(len(candidate), device=query.device)[share.rows]
     score = query @ candidate.T
     positive = score[torch.arange(len(goal), device=query.device), goal]
-    same = candidate_id[goal][:, None] == candidate_id[None, :]
+    same = ids[goal][:, None] == ids[None, :]
     negative = score.masked_fill(same, float("-inf"))
     if extra is not None:
         negative = torch.cat((negative, extra), dim=1)
@@ -140,18 +134,18 @@ def log_frequency(target: IndexArray, targets: int) -> Tensor:
     return torch.from_numpy(np.log(count / count.sum()).astype(np.float32))
 
 
-def negative_scores(query: Tensor, candidate: Tensor, drawn: IndexArray) -> Tensor | None:
-    """[B, N] dot products with negatives that were drawn, or None where none were.
+def negative_scores(query: Tensor, candidate: Tensor, negatives: IndexArray) -> Tensor | None:
+    """[B, N] dot products with sampled negatives, or None where there are none.
 
     Args:
         query: [B, d].
-        candidate: vectors of ``drawn``, flat.
-        drawn: int32[N] shared by the batch, or int32[B, N], one row for each query.
+        candidate: vectors of ``negatives``, flat.
+        negatives: int32[N] shared by the batch, or int32[B, N], one row for each query.
     """
     import torch
 
-    if not drawn.size:
+    if not negatives.size:
         return None
-    if drawn.ndim == 1:
+    if negatives.ndim == 1:
         return query @ candidate.T
-    return torch.einsum("bd,bnd->bn", query, candidate.reshape(*drawn.shape, -1))
+    return torch.einsum("bd,bnd->bn", query, candidate.reshape(*negatives.shape, -1))

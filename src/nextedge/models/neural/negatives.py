@@ -1,8 +1,7 @@
-"""Negatives beside those of the batch (uniform, popular, mined hard), and their curriculum."""
+"""Sampled negatives (uniform, popular, mined hard), beside those of the batch; and a curriculum."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -11,19 +10,17 @@ from pydantic import Field, field_validator
 from nextedge.graph.csr import Graph
 from nextedge.models.distributed.collectives import current_ranks
 from nextedge.models.model import ModelConfig
-from nextedge.models.neural.full_ranking import best_columns
+from nextedge.models.neural.full_ranking import Embed, best_columns
 from nextedge.models.neural.trainer import EPOCH
 from nextedge.types import FloatArray, IndexArray
 
 HARD_A_PAIR = 8
 """Most hard negatives of one pair: the model embeds each of them for this pair alone."""
-Embed = Callable[[], tuple[FloatArray, FloatArray]]
-"""Gives the present embeddings of all queries and candidates."""
 Kind = Literal["in_batch", "uniform", "popularity", "hard"]
 
 
 class CurriculumConfig(ModelConfig):
-    """The kinds of further negatives over the course of the training."""
+    """The kinds of sampled negatives over the course of the training."""
 
     stages: tuple[tuple[float, Kind], ...] = ((1.0, "uniform"),)
     """(share of the training at which the stage ends, kind), shares ascending to 1."""
@@ -48,11 +45,10 @@ class CurriculumConfig(ModelConfig):
 
 
 class Negatives:
-    """Draws of one kind from the candidates of a graph."""
+    """Samples negatives from the candidates of a graph."""
 
     def __init__(self, graph: Graph, config: CurriculumConfig) -> None:
-        self.graph = graph
-        self.config = config
+        self.graph, self.config = graph, config
         weight = graph.target_degree.astype(np.float64) ** config.popularity_exponent
         weight[graph.target_degree == 0] = 0.0
         self._cumulative = np.cumsum(weight)
@@ -71,6 +67,7 @@ class Negatives:
             done: share of the training that is over, 0 to 1.
             embed: called when hard negatives are mined.
         """
+        # A generator of each batch: all processes, and a resumed training, sample the same.
         random = np.random.default_rng([seed, batch, 7])
         kind = self.config.kind_at(done)
         if kind == "hard":
@@ -88,11 +85,7 @@ class Negatives:
         return np.zeros(0, np.int32)
 
     def mine(self, query: FloatArray, candidate: FloatArray, block: int = 1024) -> None:
-        """Find the pool of hard negatives of every query by its present embedding.
-
-        Args:
-            query, candidate: float32[Q, d] and [N, d].
-        """
+        """Rank the candidates of every query by float32[Q, d] and [N, d]; make the pools of it."""
         low, high = self._pool_ranks()
         pools = np.empty((len(query), high - low), np.int32)
         for start in range(0, len(query), block):
@@ -126,11 +119,7 @@ class Negatives:
     def hard(
         self, query: IndexArray, epoch: int, embed: Embed, random: np.random.Generator
     ) -> IndexArray:
-        """int32[B, n] from the pools of the queries, which are mined anew in every epoch.
-
-        Args:
-            query: int32[B].
-        """
+        """int32[B, n] from the pools of the queries, which are mined anew in every epoch."""
         if self._pools_epoch != epoch:
             self._mine_once(embed)
             self._pools_epoch = epoch

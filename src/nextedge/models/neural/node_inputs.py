@@ -8,9 +8,10 @@ Networks", 2024).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from pydantic import Field
@@ -20,14 +21,16 @@ from nextedge.graph.csr import Graph, build_graph
 from nextedge.models.artifact import arrays_below
 from nextedge.models.inference import IN_PROCESS, Inference, Layer
 from nextedge.models.model import ModelConfig, TrainingData
-from nextedge.models.neural.losses import EdgeLoss
+from nextedge.models.neural.full_ranking import Edges
+from nextedge.models.neural.losses import EdgeLoss, edge_loss
 from nextedge.models.neural.negatives import CurriculumConfig
 from nextedge.models.neural.trainer import TrainerConfig
 from nextedge.models.spectral import Normalised, decompose
-from nextedge.types import FloatArray, IndexArray, IntArray
+from nextedge.types import FloatArray, IntArray
 
-Edges = tuple[IndexArray, IndexArray]
-"""Sources and targets, int32[E] each."""
+if TYPE_CHECKING:
+    from torch import Tensor
+
 Inputs = Mapping[str, FloatArray]
 """float32[N, F] of each kind of node."""
 
@@ -57,6 +60,11 @@ class GraphSageConfig(ModelConfig):
     """Weight of the neighbours' mean beside the vector of a query, for people; 0 turns it off."""
     trainer: TrainerConfig = TrainerConfig(learning_rate=5e-4)
     curriculum: CurriculumConfig = CurriculumConfig()
+
+
+def edge_loss_of(config: GraphSageConfig) -> Callable[..., Tensor]:
+    """The loss of the settings: see ``edge_loss``."""
+    return partial(edge_loss, config.loss, temperature=config.temperature, margin=config.margin)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ without history. Cost of an epoch: O(E d (window + candidates compared)).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,14 +22,14 @@ from nextedge.graph.csr import Graph, build_graph
 from nextedge.models.artifact import Artifact, arrays_below
 from nextedge.models.distributed.collectives import Share, current_ranks, dropout
 from nextedge.models.inference import IN_PROCESS, Inference
-from nextedge.models.model import Model, ModelConfig, ModelProgress, TrainingData
-from nextedge.models.neural.full_ranking import full_ranking_ndcg
+from nextedge.models.model import ModelConfig, TrainingData
+from nextedge.models.neural.full_ranking import validation_of
 from nextedge.models.neural.negatives import CurriculumConfig, Negatives
 from nextedge.models.neural.trainer import (
     EPOCH,
+    GradientModel,
     Task,
     TrainerConfig,
-    fit_by_gradients,
     stored_parameters,
 )
 from nextedge.models.pytorch import as_index, import_torch, load_parameters
@@ -41,7 +40,8 @@ if TYPE_CHECKING:
 
 _MIN_EDGES = 50
 _MASKED = -1e9
-_BATCHES_SORTED = 16
+_SORTED_BATCHES = 16
+"""Batches whose histories are sorted by length together."""
 
 
 class SasRecConfig(ModelConfig):
@@ -63,25 +63,16 @@ class SasRecConfig(ModelConfig):
     curriculum: CurriculumConfig = CurriculumConfig(negatives=1024)
 
 
-class SasRec(Model[SasRecConfig]):
+class SasRec(GradientModel[SasRecConfig]):
     """Query embeddings from ordered histories, candidate embeddings from ids and features."""
 
     name = "sasrec"
     relations = (ENGAGES,)
     reason = "because_you_liked"
     needs_times = True
-    extra = "train"
-    trained = True
 
-    def fit(self, data: TrainingData, config: SasRecConfig, progress: ModelProgress) -> Artifact:
-        """Train on every step of every history.
-
-        Raises:
-            TooLittleDataError: too few edges.
-            TrainingError: the training diverged.
-            MissingDependencyError: torch is not installed.
-        """
-        return fit_by_gradients(self, data, config, progress, partial(_task, data, config))
+    def task(self, data: TrainingData, config: SasRecConfig) -> Task:
+        return _task(data, config)
 
     def embed(
         self, artifact: Artifact, data: TrainingData, inference: Inference = IN_PROCESS
@@ -158,11 +149,12 @@ def _module(data: TrainingData, config: SasRecConfig) -> nn.Module:
             super().__init__()
             self.own = nn.Embedding(data.graph.targets, width)
             self.place = nn.Embedding(config.window, width)
+            # The names of the parameters are those of the artifact.
             nn.init.normal_(self.own.weight, std=0.02)
             nn.init.normal_(self.place.weight, std=0.02)
-            self.of_item = nn.Linear(items.shape[1], width, bias=False) if items.shape[1] else None
-            self.of_query = (
-                nn.Linear(queries.shape[1], width, bias=False) if queries.shape[1] else None
+            self.of_item, self.of_query = (
+                nn.Linear(x.shape[1], width, bias=False) if x.shape[1] else None
+                for x in (items, queries)
             )
             self.blocks = nn.ModuleList(Block() for _ in range(config.blocks))
             self.last = nn.LayerNorm(width)
@@ -225,18 +217,14 @@ def _task(data: TrainingData, config: SasRecConfig) -> Task:
     module: Any = _module(data, config)
     random = np.random.default_rng([data.seed, 5])
     validates = (random.random(len(graph)) < config.validation_share) & (graph.degree > 1)
-    sequences = np.where(
-        validates[:, None],
-        _histories(graph, config.window + 1, skip=1),
-        _histories(graph, config.window + 1),
-    )
-    known, latest = sequences[:, 1:], _histories(graph, 1)[:, 0]
-    rows = np.flatnonzero(validates).astype(np.int32)
-    positives = build_graph(rows, latest[validates], len(graph), graph.targets)
-    source, position = np.nonzero(known >= 0)
-    training = build_graph(
-        source.astype(np.int32), known[source, position], len(graph), graph.targets
-    )
+    # One candidate more than the tower reads: each history is the input of its next candidate.
+    shorter, whole = (_histories(graph, config.window + 1, skip) for skip in (1, 0))
+    sequences = np.where(validates[:, None], shorter, whole)
+    histories, latest = sequences[:, 1:], _histories(graph, 1)[:, 0]
+    positives = np.flatnonzero(validates).astype(np.int32), latest[validates]
+    source, position = np.nonzero(histories >= 0)
+    targets = histories[source, position]
+    training = build_graph(source.astype(np.int32), targets, len(graph), graph.targets)
     length = (sequences >= 0).sum(axis=1)
     learners = np.flatnonzero(length > 1)
     size = max(1, min(config.trainer.batch, len(learners)))
@@ -250,7 +238,7 @@ def _task(data: TrainingData, config: SasRecConfig) -> Task:
         random = np.random.default_rng([data.seed, epoch])
         order = random.permutation(learners)
         # Histories of similar length share a batch, which then holds little padding.
-        pool = np.arange(len(order)) // (size * _BATCHES_SORTED)
+        pool = np.arange(len(order)) // (size * _SORTED_BATCHES)
         order = order[np.lexsort((length[order], pool))]
         for number, step in enumerate(random.permutation(len(order) // size)):
             yield epoch * EPOCH + number, order[step * size : (step + 1) * size]
@@ -271,17 +259,15 @@ def _task(data: TrainingData, config: SasRecConfig) -> Task:
         if compares_all:
             logit = state @ module.vectors(torch.arange(graph.targets)).T
         else:
-            drawn = negatives.draw(queries, seed, done, embed_now, data.seed).ravel()
-            pool, goals = torch.unique(torch.cat((goals, as_index(drawn))), return_inverse=True)
+            sampled = negatives.draw(queries, seed, done, embed_now, data.seed).ravel()
+            pool, goals = torch.unique(torch.cat((goals, as_index(sampled))), return_inverse=True)
             goals = goals[: len(step_in_share)]
             # The chance of each candidate to be in the pool: the batch alone brings popular ones.
             in_batch = frequency[pool.numpy()]
-            chance = 1.0 - (1.0 - in_batch) ** len(step_in_share) * (
-                1.0 - 1.0 / graph.targets
-            ) ** len(drawn)
-            logit = state @ module.vectors(pool).T - torch.from_numpy(
-                np.log(np.maximum(chance, 1e-12)).astype(np.float32)
-            )
+            uniform = 1.0 / graph.targets
+            chance = 1.0 - (1.0 - in_batch) ** len(step_in_share) * (1.0 - uniform) ** len(sampled)
+            correction = np.log(np.maximum(chance, 1e-12)).astype(np.float32)
+            logit = state @ module.vectors(pool).T - torch.from_numpy(correction)
         mean = torch.nn.functional.cross_entropy(logit, goals[step_in_share])
         return mean * (len(state) / len(step_in_share))
 
@@ -289,20 +275,13 @@ def _task(data: TrainingData, config: SasRecConfig) -> Task:
         was_training = module.training
         module.eval()
         with torch.no_grad():
-            vectors = _embeddings(module, data, known, seen)
+            vectors = _embeddings(module, data, histories, seen)
         module.train(was_training)
         return vectors["query"], vectors["candidate"]
 
-    def validate() -> float:
-        return full_ranking_ndcg(
-            *embed_now(), training, positives, self_typed=data.relation.self_typed, seed=data.seed
-        )
+    validate = validation_of(data, training, positives, embed_now)
 
-    return Task(
-        module,
-        batches,
-        len(learners) // size,
-        loss,
-        validate,
-        arrays=lambda: {**stored_parameters(module), "seen": seen},
-    )
+    def arrays() -> dict[str, np.ndarray]:
+        return {**stored_parameters(module), "seen": seen}
+
+    return Task(module, batches, len(learners) // size, loss, validate, arrays)

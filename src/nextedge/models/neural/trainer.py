@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -24,7 +25,7 @@ from pydantic import Field
 from nextedge.errors import TrainingError
 from nextedge.models.artifact import Artifact, arrays_below, fingerprint
 from nextedge.models.distributed.collectives import current_ranks, training_processes
-from nextedge.models.model import Model, ModelConfig, ModelProgress, TrainingData
+from nextedge.models.model import Config, Model, ModelConfig, ModelProgress, TrainingData
 from nextedge.models.pytorch import import_torch, load_parameters, parameter_arrays
 from nextedge.types import IndexArray
 
@@ -89,39 +90,42 @@ class TrainingLog:
     best_epoch: int = -1
 
 
-def fit_by_gradients(
-    model: Model,
-    data: TrainingData,
-    config: Any,
-    progress: ModelProgress,
-    make_task: Callable[[], Task],
-) -> Artifact:
-    """Train the task of a model, then embed all nodes by it; the same seed gives the same bits.
+class GradientModel(Model[Config]):
+    """A model that the trainer fits; its settings have those of the trainer as ``trainer``."""
 
-    Args:
-        config: settings of the model, with the trainer's as ``trainer``.
-        make_task: draws the first parameters from PyTorch's generator, which the seed sets.
+    extra = "train"
+    trained = True
 
-    Raises:
-        TrainingError: the training diverged.
-        MissingDependencyError: torch is not installed.
-    """
-    torch = import_torch(f"the model {model.name!r}")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(data.seed)
-        task = make_task()
-        log = train(
-            task,
-            config.trainer,
-            facts=training_facts(model.name, config, data),
-            directory=data.directory,
-            progress=progress,
-        )
-    arrays = stored_parameters(task.module) if task.arrays is None else task.arrays()
-    about = {"seed": data.seed, "log": asdict(log), **training_processes(task.footprint)}
-    fitted = Artifact(model.name, config.model_dump(mode="json"), arrays, about)
-    # Only the first process writes the artifact: the others need no embeddings.
-    return model.embed(fitted, data) if current_ranks().first else fitted
+    @abstractmethod
+    def task(self, data: TrainingData, config: Config) -> Task:
+        """The training of the model, whose first parameters PyTorch's generator gives.
+
+        Raises:
+            TooLittleDataError: too few edges.
+        """
+
+    def fit(self, data: TrainingData, config: Config, progress: ModelProgress) -> Artifact:
+        """Train, then embed all nodes; the same seed gives the same bits.
+
+        Raises:
+            TooLittleDataError: too few edges.
+            TrainingError: the training diverged.
+            MissingDependencyError: torch is not installed.
+        """
+        torch = import_torch(f"the model {self.name!r}")
+        settings: Any = config
+        # The seed decides the first parameters and dropout, and the caller's generator stays.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(data.seed)
+            task, facts = self.task(data, config), training_facts(self.name, config, data)
+            log = train(
+                task, settings.trainer, facts=facts, directory=data.directory, progress=progress
+            )
+        arrays = stored_parameters(task.module) if task.arrays is None else task.arrays()
+        about = {"seed": data.seed, "log": asdict(log), **training_processes(task.footprint)}
+        fitted = Artifact(self.name, config.model_dump(mode="json"), arrays, about)
+        # Only the first process writes the artifact: the others need no embeddings.
+        return self.embed(fitted, data) if current_ranks().first else fitted
 
 
 def stored_parameters(module: nn.Module) -> dict[str, np.ndarray]:
@@ -134,8 +138,8 @@ def training_facts(model: str, config: ModelConfig, data: TrainingData) -> dict[
     graph, ranks = data.graph, current_ranks()
     digest = np.zeros(20, np.uint8)
     if ranks.first:  # it takes a pass over the data, which one process makes for all
-        known = fingerprint(graph.indptr, graph.indices, graph.last)
-        digest = np.frombuffer(known.encode(), np.uint8)
+        text = fingerprint(graph.indptr, graph.indices, graph.last)
+        digest = np.frombuffer(text.encode(), np.uint8)
     return {
         "model": model,
         "settings": config.model_dump(mode="json", exclude={"trainer"}),
@@ -180,7 +184,13 @@ def train(
     run = _Run(task, config, {**facts, "trainer": config.model_dump()}, directory)
     run.resume()
     with _deterministic():
-        _epochs(run, config, facts, progress)
+        while not run.finished:
+            run.epoch()
+            if run.ranks.first:
+                loss, validation = run.log.loss, run.log.validation
+                text = f"loss {loss[-1]:.4f}, validation {validation[-1]:.4f}"
+                text = f"{facts.get('model', 'training')}: {text} (best {max(validation):.4f})"
+                progress(text, len(loss), config.epochs)
     run.finish()
     return run.log
 
@@ -196,22 +206,6 @@ def _deterministic() -> Iterator[None]:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
-
-
-def _epochs(
-    run: _Run, config: TrainerConfig, facts: dict[str, Any], progress: ModelProgress
-) -> None:
-    while not run.finished:
-        run.epoch()
-        if not run.ranks.first:
-            continue
-        best = max(run.log.validation)
-        progress(
-            f"{facts.get('model', 'training')}: loss {run.log.loss[-1]:.4f}, "
-            f"validation {run.log.validation[-1]:.4f} (best {best:.4f})",
-            len(run.log.loss),
-            config.epochs,
-        )
 
 
 def data_parallel(task: Task) -> nn.Module:
@@ -342,11 +336,12 @@ class _Run:
         self._load()
         done = len(self.log.loss)
         ahead = int(self.ranks.from_first(np.array([done]))[0])
+        # Every rank learns of the others' epochs, so that all of them raise and none waits.
         wrong = self.ranks.ids(np.array([self.ranks.rank] * (done != ahead), np.int32))
         if behind := [int(rank) for ranks in wrong for rank in ranks]:
             raise TrainingError(
-                f"{self.path}: process 0 goes on after epoch {ahead}, processes {behind} do not see "
-                "the same checkpoint; the folder must be shared by all machines"
+                f"{self.path}: process 0 continues after epoch {ahead}, but processes {behind} do "
+                "not see the same checkpoint; all machines must share the folder"
             )
 
     def _load(self) -> None:

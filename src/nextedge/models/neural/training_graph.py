@@ -17,8 +17,8 @@ from nextedge.graph.csr import Graph
 from nextedge.models.artifact import arrays_below
 from nextedge.models.distributed.collectives import current_ranks
 from nextedge.models.model import TrainingData
+from nextedge.models.neural.full_ranking import Edges
 from nextedge.models.neural.node_inputs import (
-    Edges,
     GraphSageConfig,
     Inputs,
     InputTransform,
@@ -65,9 +65,9 @@ class TrainingGraph:
         partial.mkdir(parents=True)
         graphs, parts = [self.graph], []
         for part in self.messages:
-            if not any(part.graph is graph for graph in graphs):
-                graphs.append(part.graph)
-            number = next(n for n, graph in enumerate(graphs) if graph is part.graph)
+            # Relations may share a graph, which is written once.
+            number = next((n for n, g in enumerate(graphs) if g is part.graph), len(graphs))
+            graphs += [part.graph] * (number == len(graphs))
             parts.append([part.into, part.out_of, number])
         for number, graph in enumerate(graphs):
             (partial / f"graph-{number}").mkdir()

@@ -11,34 +11,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import Field
 
-from nextedge.graph.csr import build_graph
 from nextedge.models.artifact import Artifact, arrays_below
 from nextedge.models.distributed.collectives import Ranks, Share, batch_norm, current_ranks, dropout
 from nextedge.models.inference import IN_PROCESS, Inference, Layer, unit_rows
-from nextedge.models.model import Model, ModelProgress, TrainingData
-from nextedge.models.neural.full_ranking import full_ranking_ndcg
+from nextedge.models.model import TrainingData
+from nextedge.models.neural.full_ranking import validation_of
 from nextedge.models.neural.graphsage import batch_size
-from nextedge.models.neural.losses import edge_loss, log_frequency, negative_scores
+from nextedge.models.neural.losses import log_frequency, negative_scores
 from nextedge.models.neural.negatives import Negatives
 from nextedge.models.neural.node_inputs import (
     GraphSageConfig,
     Inputs,
     InputTransform,
     Neighborhood,
+    edge_loss_of,
     messages_of,
     node_inputs,
 )
 from nextedge.models.neural.trainer import (
     EdgeBatch,
+    GradientModel,
     Task,
     edge_batches,
-    fit_by_gradients,
     stored_parameters,
 )
 from nextedge.models.neural.training_graph import training_graph
@@ -59,24 +58,15 @@ class TwoTowerConfig(GraphSageConfig):
     dimensions: int = Field(64, ge=1)
 
 
-class TwoTower(Model[TwoTowerConfig]):
+class TwoTower(GradientModel[TwoTowerConfig]):
     """Query and candidate embeddings from features alone: new nodes need no training."""
 
     name = "two_tower"
     reason = "people_like_you"
-    extra = "train"
-    trained = True
     inductive = True
 
-    def fit(self, data: TrainingData, config: TwoTowerConfig, progress: ModelProgress) -> Artifact:
-        """Train on the edges taken out, then embed all nodes.
-
-        Raises:
-            TooLittleDataError: too few edges.
-            TrainingError: the training diverged.
-            MissingDependencyError: torch is not installed.
-        """
-        return fit_by_gradients(self, data, config, progress, partial(_task, data, config))
+    def task(self, data: TrainingData, config: TwoTowerConfig) -> Task:
+        return _task(data, config)
 
     def embed(
         self, artifact: Artifact, data: TrainingData, inference: Inference = IN_PROCESS
@@ -103,7 +93,7 @@ def _module(inputs: Inputs, config: TwoTowerConfig) -> nn.Module:
         layers: list[nn.Module] = []
         for out in config.widths:
             layers += [nn.Linear(width, out), nn.BatchNorm1d(out), nn.ReLU()]
-            layers += [nn.Dropout(config.dropout)]
+            layers.append(nn.Dropout(config.dropout))
             width = out
         towers[side] = nn.Sequential(*layers, nn.Linear(width, config.dimensions))
     return towers
@@ -129,6 +119,7 @@ class Tower(Layer):
     def rows(self, start: int, stop: int) -> FloatArray:
         """float32[stop - start, d]."""
         weights, x = self.weights, np.concatenate(self.neighborhood.rows(start, stop), axis=1)
+        # A hidden layer is four modules of ``_module``, whose numbers name the parameters.
         for layer in range(self.hidden):
             linear, norm = f"{4 * layer}", f"{4 * layer + 1}"
             scale = weights[f"{norm}.weight"] / np.sqrt(weights[f"{norm}.running_var"] + 1e-5)
@@ -166,6 +157,7 @@ def _task(data: TrainingData, config: TwoTowerConfig) -> Task:
     size = batch_size(config.trainer.batch, edges)
     frequency = log_frequency(graph.training[1], data.graph.targets)
     negatives = Negatives(data.graph, config.curriculum)
+    loss_of = edge_loss_of(config)
 
     def of(side: str, ids: IndexArray, share: Share) -> Tensor:
         rows = x[side][as_index(ids[share.rows])]
@@ -173,49 +165,27 @@ def _task(data: TrainingData, config: TwoTowerConfig) -> Task:
 
     def loss(batch: EdgeBatch, done: float) -> Tensor:
         seed, source, target = batch
-        drawn = negatives.draw(source, seed, done, embed_now, data.seed)
+        sampled = negatives.draw(source, seed, done, embed_now, data.seed)
         share = ranks.share(len(source))
         query = of("query", source, share)
-        ids = np.concatenate((target, drawn.ravel()))
+        ids = np.concatenate((target, sampled.ravel()))
+        # One pass for positives and negatives: batch norm has the statistics of both.
         candidate_share = ranks.share(len(ids))
-        candidates = ranks.whole(of("candidate", ids, candidate_share), candidate_share)
-        others = candidates[len(target) :]
-        if drawn.ndim == 2:
-            others = others.reshape(*drawn.shape, -1)[share.rows]
-            drawn = drawn[share.rows]
-        candidate_id = as_index(target)
-        return edge_loss(
-            config.loss,
-            query,
-            candidates[: len(target)],
-            candidate_id,
-            frequency[candidate_id],
-            temperature=config.temperature,
-            margin=config.margin,
-            extra=negative_scores(query, others, drawn),
-            share=share,
-        )
+        vectors = ranks.whole(of("candidate", ids, candidate_share), candidate_share)
+        candidate, others = vectors[: len(target)], vectors[len(target) :]
+        if sampled.ndim == 2:
+            others = others.reshape(*sampled.shape, -1)[share.rows]
+            sampled = sampled[share.rows]
+        extra, positive = negative_scores(query, others, sampled), as_index(target)
+        return loss_of(query, candidate, positive, frequency[positive], extra=extra, share=share)
 
     def embed_now() -> tuple[FloatArray, FloatArray]:
-        weights = parameter_arrays(module)
-        query, candidate = (
-            IN_PROCESS.run(
-                side,
-                Tower(
-                    Neighborhood(x[side].numpy(), ()),
-                    arrays_below(weights, f"{side}."),
-                    len(config.widths),
-                ),
-            )
-            for side in _SIDES
-        )
-        return query, candidate
-
-    def validate() -> float:
-        positives = build_graph(*graph.validation, len(data.graph), data.graph.targets)
-        return full_ranking_ndcg(
-            *embed_now(), graph.graph, positives, self_typed=self_typed, seed=data.seed
-        )
+        weights, vectors = parameter_arrays(module), []
+        for side in _SIDES:
+            neighborhood = Neighborhood(x[side].numpy(), ())
+            tower = Tower(neighborhood, arrays_below(weights, f"{side}."), len(config.widths))
+            vectors.append(IN_PROCESS.run(side, tower))
+        return vectors[0], vectors[1]
 
     def arrays() -> dict[str, np.ndarray]:
         stored = stored_parameters(module)
@@ -224,4 +194,5 @@ def _task(data: TrainingData, config: TwoTowerConfig) -> Task:
         return {**stored, **graph.transform.arrays()}
 
     batches = edge_batches(graph.training, size, data.seed)
+    validate = validation_of(data, graph.graph, graph.validation, embed_now)
     return Task(module, batches, edges // size, loss, validate, arrays)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from scipy import sparse
 
 from nextedge.config import PolicyConfig
 from nextedge.graph.csr import Graph
@@ -57,6 +56,8 @@ def likeness(graph: Graph, candidate: IndexArray) -> FloatArray:
     >>> (likeness(graph, np.int32([0, 1, 2])) * 100).astype(int).tolist()[0]
     [0, 70, 0]
     """
+    from scipy import sparse
+
     indptr, neighbors = graph.gather(candidate)
     row = np.repeat(np.arange(len(candidate)), np.diff(indptr))
     most = int(np.diff(indptr).max(initial=0))

@@ -178,15 +178,15 @@ def similar_items(user: _User) -> SeedEvidence | None:
     if not isinstance(knn, ItemKnn) or not len(items):
         return None
     indptr = np.array([0, len(items)])
-    rows = SparseRows(indptr, items, np.ones(len(items), np.float32), knn.similar.columns)
-    products = top_products(rows, knn.similar, _MAX_CANDIDATES, (indptr, items))
+    rows = SparseRows(indptr, items, np.ones(len(items), np.float32), knn.matrix.columns)
+    products = top_products(rows, knn.matrix, _MAX_CANDIDATES, (indptr, items))
     if not len(products):
         return None
     score = products.columns["score"].astype(np.float64)
 
     def reason(item: int) -> Reason:
         one = Candidates(np.array([0, 1]), np.array([item], np.int32))
-        name = user.release.display("items", int(best_middle(rows, knn.similar, one)[0]))
+        name = user.release.display("items", int(best_middle(rows, knn.matrix, one)[0]))
         return Reason("because_you_liked", f"because you liked {name}", {"item": name})
 
     score = _CONNECTION + score / (score.max() + 1)

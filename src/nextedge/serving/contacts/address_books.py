@@ -20,6 +20,7 @@ from nextedge.config import OnboardingConfig
 from nextedge.errors import ContactBudgetError, InputError, StorageError
 from nextedge.serving.contacts.hashing import hashed, load_pepper
 from nextedge.storage.files import writing
+from nextedge.storage.write_ahead import use_write_ahead
 from nextedge.types import MICROSECONDS_PER_DAY, Identifier
 
 if TYPE_CHECKING:
@@ -301,7 +302,7 @@ class Contacts:
                 # SQLite would create a file that other users of the machine can read
                 os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
             connection = sqlite3.connect(self.path, timeout=30)
-            connection.execute("PRAGMA journal_mode = WAL")
+            use_write_ahead(connection)
             connection.execute("PRAGMA secure_delete = ON")  # erased rows are overwritten
             connection.executescript(_SCHEMA)
             self._threads.connection = connection
