@@ -107,8 +107,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 # Fewer rows than by default: what is tested is the line, not how good its ranker can get. No
 # deadline, as a machine that runs tests may be slow.
+FEW_ROWS = "max_rows = 10000\ntop_negatives = 20\nsampled_negatives = 20\n"
 SETTINGS = "[serving]\ndeadline_ms = 0\n" + "".join(
-    f"[surfaces.{name}.ranker]\nmax_rows = 10000\n" for name in ("people", "items")
+    f"[surfaces.{name}.ranker]\n{FEW_ROWS}" for name in ("people", "items")
 )
 
 

@@ -61,7 +61,7 @@ def _committed(cluster: Any, group: str) -> bool:
     from confluent_kafka import TopicPartition
 
     topic = cluster.topic
-    with cluster.asking(group) as client:
+    with cluster.querying(group) as client:
         places = [TopicPartition(topic, each) for each in cluster.partitions(topic)]
         return any(each.offset >= 0 for each in client.committed(places, 5))
 

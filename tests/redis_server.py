@@ -13,11 +13,14 @@ from typing import Any
 
 
 def free_port() -> int:
-    """A random port below those that systems give out; a cluster takes that 10,000 above it too."""
+    """A random port below those that systems give out, free as is the one 10,000 above it, which a
+    cluster's node takes too.
+    """
     while True:
-        port = random.randint(20_000, 30_000)
-        with socket.socket() as free, contextlib.suppress(OSError):
+        port = random.randint(10_000, 20_000)
+        with socket.socket() as free, socket.socket() as bus, contextlib.suppress(OSError):
             free.bind(("127.0.0.1", port))
+            bus.bind(("127.0.0.1", port + 10_000))
             return port
 
 

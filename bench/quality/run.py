@@ -32,7 +32,7 @@ from nextedge.build.time_split.window_pipeline import batches
 from nextedge.evaluation.bootstrap import bootstrap_interval, paired_bootstrap
 from nextedge.evaluation.ranking import RankMetrics, rank_metrics
 from nextedge.graph.csr import Graph, build_graph, mirrored
-from nextedge.retrieval.merge import gather_sources, merge_candidates
+from nextedge.retrieval.merge import merge_candidates
 from nextedge.types import Candidates
 
 Split = tuple[dict[str, pl.DataFrame], pl.DataFrame]
@@ -155,7 +155,7 @@ def ranked_systems(
     line = recommender.release.surface(surface).line
     names, known = line.features.names, line.scope.recommendable
     for requests in batches(queries, line.scope.snapshot.as_of, 20):
-        found = gather_sources(line.sources, line.limits, requests)
+        found = line.search(requests)
         merged = merge_candidates(found, known, line.size, line.fusion)
         matrix = line.matrix(requests, merged)
         systems = {name: part.keep(known[part.candidate]) for name, part in found.items()}

@@ -37,7 +37,7 @@ import psutil
 
 from nextedge import Recommender
 from nextedge.data.synthetic import SyntheticConfig, generate_tenant
-from nextedge.serving.caches.precomputed import most_active
+from nextedge.serving.publish import most_active
 
 SERVER_CORE, LOAD_CORE = "0", "1"
 HELLO = """

@@ -1,4 +1,4 @@
-"""How many cores this process may use."""
+"""Number of cores that this process may use."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ THREADS_VARIABLE = "NEXTEDGE_THREADS"
 
 
 def thread_count() -> int:
-    """Cores that this process may use; NEXTEDGE_THREADS sets another number."""
-    given = os.environ.get(THREADS_VARIABLE, "")
-    return max(1, int(given)) if given.isdigit() else len(os.sched_getaffinity(0))
+    """Number of cores that this process may use; NEXTEDGE_THREADS overrides it."""
+    setting = os.environ.get(THREADS_VARIABLE, "")
+    # the affinity, as a container or scheduler may allow fewer cores than the machine has
+    return max(1, int(setting)) if setting.isdigit() else len(os.sched_getaffinity(0))

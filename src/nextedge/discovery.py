@@ -1,7 +1,7 @@
 """Discovery of sources, models, features, policy rules, stores and importers.
 
-Each kind has a base class, a package of NextEdge where every module is imported, and an entry
-point group ``nextedge.KIND``, by which other packages offer theirs. Nothing is listed.
+Each kind has a base class, a package of NextEdge whose modules are all imported, and an entry point
+group ``nextedge.KIND`` for classes of other packages. No list names the classes.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def discover(base: type[Kind], package: str, group: str | None = None) -> dict[s
     """Every named subclass of ``base``, by name.
 
     Args:
-        package: the package of NextEdge that holds the built-in ones.
-        group: the entry point group of those in other packages; None where these have none.
+        package: package of the built-in classes.
+        group: entry point group of other packages; None if they cannot add classes.
 
     Raises:
         PluginError: an entry point cannot be loaded, or two classes have one name.
@@ -44,10 +44,10 @@ def import_modules(package: str) -> None:
 
 @cache
 def load_entry_points(group: str, base: type | None = None) -> None:
-    """Import what other packages offer under a group: classes of ``base``, or modules of them.
+    """Import the entry points of a group: classes of ``base``, or modules with such classes.
 
     Raises:
-        PluginError: an entry point cannot be loaded, or is something else; names the package.
+        PluginError: an entry point cannot be loaded or has another type; names the package.
     """
     for entry in sorted(entry_points(group=group), key=lambda entry: entry.name):
         try:
@@ -82,15 +82,15 @@ def named_subclasses(base: type[Kind]) -> dict[str, type[Kind]]:
     """
     classes: dict[str, type[Kind]] = {}
     for child in base.__subclasses__():
-        own = {child.name: child} if getattr(child, "name", None) else {}  # type: ignore[attr-defined]
-        for name, cls in (own | named_subclasses(child)).items():
+        named = {child.name: child} if getattr(child, "name", None) else {}  # type: ignore[attr-defined]
+        for name, cls in (named | named_subclasses(child)).items():
             other = classes.setdefault(name, cls)
             if path_of(other) != path_of(cls):
                 raise PluginError(
                     f"{path_of(cls)} and {path_of(other)} are both named {name!r}; "
                     "rename the one that is not part of NextEdge, or uninstall its package"
                 )
-    # The order of imports differs from process to process; names do not.
+    # by name, as the order of imports differs from process to process
     return dict(sorted(classes.items()))
 
 

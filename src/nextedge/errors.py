@@ -1,29 +1,29 @@
 """Errors that NextEdge raises, and the exit code that each one means on the command line.
 
 NextEdgeError (exit 1)
-├── InputError (exit 2)           what the caller gave cannot be used
+├── InputError (exit 2)           the input of the caller is not valid
 │   ├── ConfigError               a setting is unknown, of the wrong type or out of range
 │   ├── DataError                 a table or file cannot be read or breaks its schema
-│   ├── UnknownUserError          a query that no release and no event has ever named
-│   ├── UnknownItemError          an item or candidate that no release has ever named
+│   ├── UnknownUserError          a user of no release and no event
+│   ├── UnknownItemError          an item or candidate of no release
 │   ├── UnknownSurfaceError       a surface that is not configured or not in the release
 │   ├── EventError                an event that does not fit its schema
 │   ├── ContactBudgetError        a user uploads more contacts than a day allows
-│   └── UnknownReleaseError       a release id that is not there (a ReleaseError too)
+│   └── UnknownReleaseError       no release has this id (a ReleaseError too)
 ├── ReleaseError                  a release is missing, altered or of another format
 │   ├── NoReleaseError            nothing has been built yet
 │   └── GateError                 a new release is worse than the served one
 ├── BuildLockedError              another build holds the lock of this state folder
-├── StorageError                  what is kept cannot be written or read: a full disk, for one
-│   ├── BucketError               an object store is not reached, refuses, or lacks what it should hold
+├── StorageError                  a disk or log refuses to be written or read
+│   ├── BucketError               an object store is not reached, refuses, or lacks an object
 │   ├── StoreError                a store of values is not reached, too slow or full
-│   └── LogFullError              more events wait for their consumers than are taken
+│   └── LogFullError              too many events wait for their consumers
 ├── CorruptValueError             a stored value is cut, altered or of another format
-├── LiveStateError                what changed since the release cannot be read: nothing is shown
-├── ShardError                    a process that holds a part of an index does not answer
-├── ApiError                      a service refused (nextedge.client); holds its problem document
+├── LiveStateError                the event log cannot be read, so nothing is recommended
+├── ShardError                    a process with a part of an index does not answer
+├── ApiError                      a service refused (nextedge.client), with its problem document
 ├── ConnectionLostError           a service was not reached (nextedge.client)
-├── MemoryBoundError              a step of a build needs more memory than it may take
+├── MemoryBoundError              a step of a build needs more memory than the bound
 ├── PluginError                   a plug-in of another package cannot be loaded, or its name is taken
 ├── TrainingError                 a model or ranker could not be trained from this data
 └── MissingDependencyError        an optional package is needed; names the `pip install`
@@ -42,7 +42,7 @@ class NextEdgeError(Exception):
 
 
 class InputError(NextEdgeError):
-    """The input or the usage is at fault; the message says what to change."""
+    """The input or the usage is wrong; the message says what to change."""
 
     exit_code = 2
 
@@ -100,9 +100,9 @@ class StorageError(NextEdgeError):
 
 
 class BucketError(StorageError):
-    """An object store is not reached, refuses, or lacks what it should hold.
+    """An object store is not reached, refuses, or lacks an object.
 
-    ``passing`` tells that the same request may succeed later.
+    ``passing``: the same request may succeed later.
     """
 
     def __init__(self, message: str, *, passing: bool = False) -> None:
@@ -111,11 +111,11 @@ class BucketError(StorageError):
 
 
 class StoreError(StorageError):
-    """A store of values is not reached, answers too late, refuses or is full."""
+    """A store of values is not reached, is too slow, refuses or is full."""
 
 
 class LogFullError(StorageError):
-    """So many events wait for their consumers that no more are taken; try again later."""
+    """Too many events wait for their consumers; try again later."""
 
     def __init__(self, message: str, retry_after_seconds: int = 5) -> None:
         super().__init__(message)
@@ -127,15 +127,15 @@ class CorruptValueError(NextEdgeError):
 
 
 class LiveStateError(NextEdgeError):
-    """The event log cannot be read, so nobody knows who must not be shown any more."""
+    """The event log cannot be read, so blocks and opt-outs since the build are unknown."""
 
 
 class ShardError(NextEdgeError):
-    """A process that holds a part of an index does not answer, or not in time."""
+    """A process with a part of an index does not answer in time."""
 
 
 class MemoryBoundError(NextEdgeError):
-    """A step of a build needs more memory than it may take; said before it starts."""
+    """A step of a build would need more memory than the bound; raised before it starts."""
 
 
 class PluginError(NextEdgeError):
@@ -147,15 +147,15 @@ class TrainingError(NextEdgeError):
 
 
 class TooLittleDataError(TrainingError):
-    """There is too little to train a model on; the line does without it."""
+    """There is too little data to train a model; the ranking pipeline goes without it."""
 
 
 class IndexRecallError(NextEdgeError):
-    """A nearest-neighbour index finds less of what is near than it must; nothing is published."""
+    """A nearest-neighbour index has too low a recall; the build fails before it publishes."""
 
 
 class MissingDependencyError(NextEdgeError):
-    """An optional package is needed for what was asked."""
+    """An optional package is not installed; the message names the ``pip install``."""
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(
@@ -165,7 +165,7 @@ class MissingDependencyError(NextEdgeError):
 
 
 def nearest(given: str, valid: Iterable[str]) -> str:
-    """Return a hint that names the valid word nearest to ``given``, and all valid ones.
+    """A hint with the valid word nearest to ``given``, and all valid words.
 
     >>> nearest("usrs", ["users", "items"])
     "did you mean 'users'? valid: items, users"

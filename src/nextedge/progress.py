@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 Progress = Callable[[str, int, int], None]
-"""Receives (what runs, how much of it is done, how much there is)."""
+"""Receives (name of the step, units done, units in all)."""
 
 
 def quiet(text: str, done: int, total: int) -> None:

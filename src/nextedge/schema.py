@@ -27,26 +27,26 @@ DST = "dst"
 TIMESTAMP = "timestamp"
 WEIGHT = "weight"
 ARRIVED_AT = "arrived_at"
-"""When a row became known, where that is later than its timestamp."""
+"""Time at which a row became known, if later than its timestamp."""
 HIDDEN = "hidden"
-"""A connection that takes part in nothing but that its ends are not recommended to each other."""
+"""A hidden connection: its only effect is that its ends are not recommended to each other."""
 CONNECTIONS_HIDDEN = "connections_hidden"
-"""A user all of whose connections are hidden."""
+"""A user who hides all connections."""
 ACTIONS = ("click", "view", "accept", "like", "purchase", "connect", "dismiss", "block", "request")
-"""What may come of an impression, and what an interaction's ``event`` may be."""
+"""Actions on impressions, and values of the ``event`` of interactions."""
 FAVOURS = {
     "people": ("accept", "connect"),
     "items": ("click", "accept", "like", "purchase", "connect"),
 }
-"""The actions that take what was shown, by the kind of it."""
+"""Actions in favour of an impression, by kind of its candidate."""
 POLICY_FLAGS = frozenset({"discoverable", "available", "unsafe", "promoted"})
-"""Flags that decide who may be shown, or where: they say nothing of who suits whom."""
+"""Flags for the policy, which are no features: they say nothing about relevance."""
 
 
 class ColumnKind(Enum):
-    """What a column means, whatever its storage type."""
+    """Meaning of a column, regardless of its storage type."""
 
-    IDENTIFIER = "identifier"  # int64 or string, kept as given
+    IDENTIFIER = "identifier"  # int64 or string, unchanged
     CATEGORY = "category"
     NUMBER = "number"
     TEXT = "text"
@@ -71,7 +71,7 @@ class Column:
 class Table:
     """One input table: its known columns, and the key that must be unique (if any).
 
-    Columns that are not listed are kept, and may be declared as features.
+    Other columns stay, and may be features.
     """
 
     name: str

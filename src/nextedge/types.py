@@ -96,7 +96,7 @@ class Waiting:
 
     Attributes:
         until: seconds of ``time.perf_counter``.
-        left_out: names of those that did not answer; they are not asked again.
+        left_out: names of the sources that did not answer, which are not called again.
     """
 
     until: float
@@ -114,7 +114,7 @@ class Requests:
         context: request context (``region``, ``device``, …), the same for the whole batch.
         exclude: int32 ragged rows left out on the caller's word, or None.
         filters: every one of which a candidate must pass, the same for the whole batch.
-        live: what was recorded since the release; None in training and evaluation.
+        live: state of the events since the release; None in training and evaluation.
         waiting: for processes that hold parts of an index; None: one that does not answer is an
             error.
     """
@@ -156,7 +156,7 @@ class Candidates:
 
     @property
     def row_query(self) -> IndexArray:
-        """int32[R]: for each row, the index of its query in the batch."""
+        """int32[R]: index of the query of each row."""
         return np.repeat(np.arange(self.queries, dtype=np.int32), np.diff(self.indptr))
 
     def rows(self) -> Iterator[slice]:
@@ -170,9 +170,9 @@ class Candidates:
 
     def keep(self, mask: BoolArray) -> Candidates:
         """Only the rows where ``mask`` (bool[R]) holds, in the same order."""
-        kept = np.concatenate(([0], np.cumsum(mask, dtype=np.int64)))
+        rows_before = np.concatenate(([0], np.cumsum(mask, dtype=np.int64)))
         return Candidates(
-            indptr=kept[self.indptr],
+            indptr=rows_before[self.indptr],
             candidate=self.candidate[mask],
             columns={name: values[mask] for name, values in self.columns.items()},
         )
@@ -195,7 +195,7 @@ class Candidates:
         return self.keep(self.position() < n)
 
     def position(self) -> IntArray:
-        """int64[R]: place of each row within its query, from 0."""
+        """int64[R]: position of each row within its query, from 0."""
         return np.arange(len(self), dtype=np.int64) - np.repeat(
             self.indptr[:-1], np.diff(self.indptr)
         )

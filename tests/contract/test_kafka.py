@@ -330,7 +330,7 @@ def test_what_a_member_loses_is_not_committed(mock: KafkaMock) -> None:
                 break
             assert first.poll(100, 0.1) == []
         assert theirs, "the new member was given nothing"
-        with pytest.raises(StorageError, match="shared out anew"):
+        with pytest.raises(StorageError, match="rebalanced"):
             first.commit()
         assert log.lag("group").events == 80, "the lost part is not committed, nor is the rest"
         mine: list[Delivery] = []

@@ -37,7 +37,13 @@ def windows() -> list[LabelledRows]:
     return [labelled(seed) for seed in range(3)]
 
 
-@pytest.mark.parametrize("kind", sorted(learners()))
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=pytest.mark.slow) if kind == "two_tower" else kind
+        for kind in sorted(learners())
+    ],
+)
 def test_a_ranker_learns_and_is_kept(
     kind: str, windows: list[LabelledRows], tmp_path: Path
 ) -> None:

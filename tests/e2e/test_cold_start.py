@@ -34,7 +34,9 @@ def hidden(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recommender, dict[
     pq.write_table(edges.filter(pc.invert(pc.or_(out, into))), folder / "connections.parquet")
     for table in ("interactions", "impressions", "items", "blocks"):
         (folder / f"{table}.parquet").unlink(missing_ok=True)
-    (folder / "nextedge.toml").write_text("[surfaces.people.ranker]\nmax_rows = 20000\n")
+    (folder / "nextedge.toml").write_text(
+        "[surfaces.people.ranker]\nmax_rows = 20000\ntop_negatives = 40\n"
+    )
     recommender = Recommender(folder)
     recommender.build(["people"])
     return recommender, lost

@@ -35,7 +35,7 @@ def dies(place, name):
 
 directory, victim = sys.argv[1:]
 if victim == "publish":
-    dies(repository, "described")
+    dies(repository, "new_manifest")
 for cls in (TablesStep, EntitiesStep, SnapshotStep, *(step for step, _ in OF_SURFACE)):
     if cls.name == victim:
         dies(cls, "run")

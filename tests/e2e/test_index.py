@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from shared_builds import quick_builds
 
 from nextedge import Recommender
 from nextedge.errors import IndexRecallError
@@ -15,12 +16,9 @@ from nextedge.retrieval.model_source import ModelSource
 
 @pytest.fixture(scope="module")
 def indexed(tenant: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("indexed") / "tenant"
-    shutil.copytree(tenant, folder)
-    text = (folder / "nextedge.toml").read_text() if (folder / "nextedge.toml").exists() else ""
-    (folder / "nextedge.toml").write_text(
-        text + "\n[surfaces.items.index]\nkind = 'hnsw'\nexact_search_max_items = 10\n"
-    )
+    folder = Path(shutil.copytree(tenant, tmp_path_factory.mktemp("indexed") / "tenant"))
+    with (quick_builds(folder) / "nextedge.toml").open("a") as settings:
+        settings.write("[surfaces.items.index]\nkind = 'hnsw'\nexact_search_max_items = 10\n")
     return folder
 
 

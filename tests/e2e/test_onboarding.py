@@ -526,7 +526,7 @@ def test_the_first_items_bring_those_like_them(items: Recommender) -> None:
     assert first.sources == ("live_items",)
     assert first.reason.code == "because_you_liked"
     assert first.reason.evidence == {"item": release.display("items", place)}
-    similar = release.surface("items").line.sources["item_knn"].similar  # type: ignore[attr-defined]
+    similar = release.surface("items").line.sources["item_knn"].matrix  # type: ignore[attr-defined]
     row = slice(similar.indptr[place], similar.indptr[place + 1])
     order = similar.indices[row][np.argsort(-similar.values[row], kind="stable")]
     best = [

@@ -90,6 +90,7 @@ def test_kept_features_give_the_same_answer_as_fresh_ones(built: Recommender) ->
         for item in range(3):
             for _ in range(2):
                 kept = answer(built.release, built.overlay, [user], ASKED, published=published)[0]  # type: ignore[list-item]
+                published.flush()
             fresh = answer(built.release, built.overlay, [user], ASKED)[0]  # type: ignore[list-item]
             assert kept.recommendations == fresh.recommendations
             interact(built, user, built.release.entities.items.identifier(20 + item))

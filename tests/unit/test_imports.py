@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
@@ -137,3 +138,35 @@ print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
 def test_a_server_process_loads_no_library_that_only_builds_need(tenant: Path) -> None:
     """An ``explain`` of trees is the exception: LightGBM computes it, and is loaded then."""
     assert run(SERVE, str(tenant), folder=tenant) <= SERVER
+
+
+def test_scripts_import_only_names_that_exist() -> None:
+    """No test runs the benchmarks, so a renamed name would break one unseen."""
+    home = Path(__file__).parents[2]
+    missing = []
+    for script in [*home.glob("bench/**/*.py"), *home.glob("examples/**/*.py")]:
+        for node in ast.walk(ast.parse(script.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "nextedge":
+                path = home / "src" / (node.module or "").replace(".", "/")
+                names = _names_of(path)
+                wanted = {alias.name for alias in node.names}
+                missing += [f"{script}: {node.module}.{name}" for name in sorted(wanted - names)]
+    assert missing == []
+
+
+def _names_of(path: Path) -> set[str]:
+    """Top-level names of a module, and modules of a package."""
+    source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    if not source.exists():
+        return set()
+    names = {child.stem for child in path.iterdir()} if path.is_dir() else set()
+    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            names.add(node.value)  # names that a package imports lazily
+    return names

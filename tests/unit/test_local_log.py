@@ -89,3 +89,16 @@ def test_a_full_disk_stores_nothing_of_a_batch(tmp_path: Path) -> None:
     assert log.append([event("a", 3)]) == 1
     assert [each.event_id for _, each in log.read()] == ["a/0", "a/3"]
     log.close()
+
+
+def test_a_new_file_waits_while_another_connection_has_it_locked(tmp_path: Path) -> None:
+    path = tmp_path / local_log.FILE
+    locked = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    locked.execute("BEGIN IMMEDIATE")  # SQLite refuses at once to change the mode meanwhile
+    release = threading.Timer(0.2, locked.commit)
+    release.start()
+    log = LocalLog(tmp_path)
+    assert log.append(events_of(["a"], 3)) == 3
+    release.join()
+    log.close()
+    locked.close()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from shared_builds import quick_builds
 
 from nextedge import Recommender
 from nextedge.config import RerankerConfig
@@ -156,12 +157,12 @@ def test_a_kept_reranker_serves_the_vectors_it_was_kept_with(tenant: Path, tmp_p
 
 
 def test_a_build_trains_one_and_says_what_it_is_worth(tenant: Path, tmp_path: Path) -> None:
+    """Long: a build that trains a network."""
     import json
     import shutil
 
     pytest.importorskip("torch")
-    folder = tmp_path / "tenant"
-    shutil.copytree(tenant, folder)
+    folder = quick_builds(Path(shutil.copytree(tenant, tmp_path / "tenant")))
     with (folder / "nextedge.toml").open("a") as file:
         file.write("[surfaces.items.reranker]\nenabled = true\nepochs = 2\nqueries = 200\n")
     recommender = Recommender(folder)

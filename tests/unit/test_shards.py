@@ -311,8 +311,11 @@ def test_messages_that_are_none_end_nothing(processes: Processes, vectors: np.nd
     for sent in (b"GET / HTTP/1.1\r\n\r\n", b"\x00" * 8, protocol.LENGTH.pack(20) + b"x" * 20):
         with socket.create_connection(place, PATIENCE) as connection:
             connection.sendall(sent)
-            connection.shutdown(socket.SHUT_WR)
-            said = connection.recv(1000)
+            try:
+                connection.shutdown(socket.SHUT_WR)
+                said = connection.recv(1000)
+            except OSError:  # the server has closed it already
+                said = b""
         assert not said or b'"error":"wrong"' in said
     search = {"op": "search", "release": RELEASE, "surface": SURFACE, "source": SOURCE}
     good = {**search, "k": 5, "within_ms": 1e6, "candidates": 1000}

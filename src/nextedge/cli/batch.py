@@ -45,7 +45,7 @@ class RecommendedPart:
     path: Path
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        files = [self.path / f"{part.place:06}.parquet" for part in _parts(block)]
+        files = [self.path / f"{part.index:06}.parquet" for part in _parts(block)]
         recommender = _recommender(self.config)
         for file, part in zip(files, _parts(block), strict=True):
             if not file.exists():  # a stopped run left it whole

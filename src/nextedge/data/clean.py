@@ -1,7 +1,7 @@
-"""Cleans one table for later steps, and counts every dropped row.
+"""Clean one table for later steps, and count every dropped row.
 
-All counting runs inside the engine: one pass judges every row and counts by reason, one more
-finds duplicates, and only the few rows of examples come into Python.
+The engine counts: one pass judges every row and counts by reason, another finds duplicates. Only
+the example rows come into Python.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from ibis.expr.types import Table
 
 _ROW = INTERNAL + "row"
-_PLACE = INTERNAL + "place"
+_RANK = INTERNAL + "rank"
 _EXAMPLES = 3
 
 
 @dataclass(frozen=True)
 class Context:
-    """The rest of the tenant, as far as cleaning one table depends on it."""
+    """The inputs of cleaning beside the table: clean tables before it, id types and settings."""
 
     engine: Engine
     clean: Mapping[str, Table]
@@ -45,18 +45,18 @@ class Context:
 def clean_table(
     spec: schema.Table, table: Table, location: str, context: Context
 ) -> tuple[Table, TableReport]:
-    """Clean one table; returns it as an expression, and its report.
+    """Clean one table; returns an expression and the report.
 
     Raises:
-        DataError: no timestamp can be read at all, or a column has a type that cannot be used.
+        DataError: no timestamp can be read, or the type of a column is not usable.
     """
     normal = normalise(context.engine, spec, table, location)
     rules = row_rules(_with_known(normal.table, spec, context), spec)
     counts = _judge(normal, spec, rules, context)
     _require_readable_times(spec, normal, counts, location)
     findings = normal.findings + _row_findings(normal, spec, rules, counts, context)
-    kept = _kept(normal.table, spec, rules, context)
-    clean = finish(normal, spec, kept, context.id_types)
+    valid = _valid(normal.table, spec, rules, context)
+    clean = finish(normal, spec, valid, context.id_types)
     used = counts.get(None, {}).get("rows", 0)
     clean, more = _unique(clean, normal, spec, rules, used, context)
     if spec.name == schema.CONNECTIONS:
@@ -77,7 +77,7 @@ def clean_table(
 
 
 def _with_known(table: Table, spec: schema.Table, context: Context) -> Table:
-    """Join a flag for every id that refers to a table that is given."""
+    """Join a flag for every id that refers to another table of the tenant."""
     if context.keep_dangling:
         return table
     for column in spec.columns:
@@ -91,7 +91,7 @@ def _with_known(table: Table, spec: schema.Table, context: Context) -> Table:
     return table
 
 
-def _kept(table: Table, spec: schema.Table, rules: list[Rule], context: Context) -> Table:
+def _valid(table: Table, spec: schema.Table, rules: list[Rule], context: Context) -> Table:
     marked = mark(_with_known(table, spec, context), rules)
     return marked.filter(marked[REASON].isnull())
 
@@ -99,7 +99,7 @@ def _kept(table: Table, spec: schema.Table, rules: list[Rule], context: Context)
 def _judge(
     normal: Normalised, spec: schema.Table, rules: list[Rule], context: Context
 ) -> dict[str | None, dict[str, Any]]:
-    """Per reason (None: the row is used): rows, time span, and values that were lost."""
+    """By reason (None: the row is used): rows, time span, and numbers of unreadable values."""
     marked = mark(_with_known(normal.table, spec, context), rules)
     wanted: dict[str, Any] = {"rows": marked.count()}
     if normal.timed:
@@ -117,7 +117,7 @@ def _judge(
 
 
 def _optional(normal: Normalised, spec: schema.Table) -> list[str]:
-    """Columns whose unreadable values are left empty instead of dropping the row."""
+    # an unreadable value of these columns becomes empty; of the others it drops the row
     judged = {schema.TIMESTAMP, schema.WEIGHT}
     return [name for name in normal.parsed if name not in judged or spec.key]
 
@@ -140,18 +140,18 @@ def _row_findings(
     counts: dict[str | None, dict[str, Any]],
     context: Context,
 ) -> list[Finding]:
-    found = []
+    findings = []
     for rule in rules:
         if rows := counts.get(rule.code, {}).get("rows", 0):
             examples = _examples(normal, spec, rules, rule, context)
-            found.append(Finding(rule.code, rule.text, rows, "dropped", examples))
+            findings.append(Finding(rule.code, rule.text, rows, "dropped", examples))
     for name in _optional(normal, spec):
         if lost := int(counts.get(None, {}).get(f"lost/{name}") or 0):
             default = normal.defaults.get(name)
             instead = "left empty" if default is None else f"taken as {str(default).lower()}"
             text = f"{name} cannot be read: {instead}"
-            found.append(Finding(f"unreadable_{name}", text, lost, "converted"))
-    return found
+            findings.append(Finding(f"unreadable_{name}", text, lost, "converted"))
+    return findings
 
 
 def _examples(
@@ -166,8 +166,8 @@ def _examples(
         for name in rule.columns
         if chosen[name].type().is_timestamp()
     }
-    shown = chosen.mutate(**times) if times else chosen
-    rows = context.engine.to_arrow(shown.select(_ROW, *rule.columns)).to_pylist()
+    chosen = chosen.mutate(**times) if times else chosen
+    rows = context.engine.to_arrow(chosen.select(_ROW, *rule.columns)).to_pylist()
     return tuple(
         f"row {row[_ROW] + 1}: " + ", ".join(f"{name}={row[name]!r}" for name in rule.columns)
         for row in rows
@@ -182,7 +182,7 @@ def _unique(
     used: int,
     context: Context,
 ) -> tuple[Table, list[Finding]]:
-    """One row per key; of the others, no row twice where its time tells a copy from a repeat."""
+    """One row for each key; in tables without a key, no row that is equal in every column."""
     if spec.key:
         distinct = _count(context, clean.select(spec.key[0]).distinct()) if used else 0
         if distinct == used:
@@ -190,6 +190,7 @@ def _unique(
         text = f"{spec.key[0]} is there more than once: the last row is used"
         last = _last_of_key(normal, spec, rules, context)
         return last, [Finding("duplicate_id", text, used - distinct, "merged")]
+    # without a time, an equal row may be a repeat and not a copy
     if spec.name != schema.BLOCKS and not normal.timed:
         return clean, []
     unique = clean.distinct()
@@ -207,10 +208,10 @@ def _last_of_key(
     normal: Normalised, spec: schema.Table, rules: list[Rule], context: Context
 ) -> Table:
     numbered = normal.table.mutate(**{_ROW: context.engine.row_number(normal.table)})
-    kept = _kept(numbered, spec, rules, context)
-    place = ibis.row_number().over(group_by=list(spec.key), order_by=ibis.desc(_ROW))
-    placed = kept.mutate(**{_PLACE: place})
-    last = placed.filter(placed[_PLACE] == 0).order_by(_ROW)
+    valid = _valid(numbered, spec, rules, context)
+    rank = ibis.row_number().over(group_by=list(spec.key), order_by=ibis.desc(_ROW))
+    ranked = valid.mutate(**{_RANK: rank})
+    last = ranked.filter(ranked[_RANK] == 0).order_by(_ROW)
     return finish(normal, spec, last, context.id_types)
 
 
@@ -234,14 +235,14 @@ def _time_findings(
     if not normal.timed:
         text = "no timestamp: splits are random, and nothing is known of order"
         return [Finding("no_timestamp", text, 0, "warning")]
-    found = []
+    findings = []
     if untimed := span.get("rows", 0) - span.get("timed", 0):
         text = "timestamp is missing: the row is used, without a time"
-        found.append(Finding("missing_time", text, untimed, "kept"))
+        findings.append(Finding("missing_time", text, untimed, "kept"))
     if future := int(span.get("future") or 0):
         text = f"the timestamp is later than now ({context.now:%Y-%m-%d %H:%M} UTC)"
-        found.append(Finding("future_timestamp", text, future, "warning"))
-    return found
+        findings.append(Finding("future_timestamp", text, future, "warning"))
+    return findings
 
 
 def _count(context: Context, table: Table) -> int:
@@ -253,7 +254,7 @@ def _iso(time: datetime | None) -> str | None:
 
 
 def renamed(table: Table, name: str, location: str, config: Config) -> Table:
-    """The table with our column names in the place of those that the configuration maps."""
+    """The table with the column names of the schema, mapped by ``data.columns``."""
     mapping = config.data.columns.get(name, {})
     for ours, theirs in mapping.items():
         if theirs not in table.columns:
@@ -262,5 +263,5 @@ def renamed(table: Table, name: str, location: str, config: Config) -> Table:
                 f"which is not there; {nearest(theirs, table.columns)}"
             )
     taken = set(mapping) | set(mapping.values())
-    kept = {column: table[column] for column in table.columns if column not in taken}
-    return table.select(**{o: table[t] for o, t in mapping.items()}, **kept) if mapping else table
+    others = {column: table[column] for column in table.columns if column not in taken}
+    return table.select(**{o: table[t] for o, t in mapping.items()}, **others) if mapping else table

@@ -1,4 +1,4 @@
-"""E-mail addresses and phone numbers of the users table: hashed while they are read."""
+"""Hash e-mail addresses and phone numbers of the users table while reading them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def identifier_columns(users: Table, config: Config) -> tuple[str, ...]:
-    """``onboarding.identifier_columns``; raises DataError where the users lack one."""
+    """``onboarding.identifier_columns``; raises DataError if the users lack one."""
     for name in config.onboarding.identifier_columns:
         if name not in users.columns:
             raise DataError(
@@ -29,9 +29,9 @@ def identifier_columns(users: Table, config: Config) -> tuple[str, ...]:
 
 @dataclass
 class UsersIdentifiers:
-    """Hashes of the users' own identifiers, streamed; ``refused`` counts unreadable ones.
+    """Streams hashes of the users' identifiers; ``refused`` counts unreadable identifiers.
 
-    Attributes:
+    Args:
         hash_of: raises InputError for a text that is no identifier.
     """
 

@@ -1,7 +1,7 @@
-"""The erased users of a tenant, as salted hashes: the list itself names nobody.
+"""The erased users of a tenant, as salted hashes: the list contains no ids.
 
-The hash protects the list from being read, not from being tested: a reader of the file can tell
-whether a given id was erased, as every build must.
+The hash hides the ids, but a reader of the file can test whether a known id was erased. Every build
+has to do this.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FILE = "forgotten.json"
 
 
 class ErasedUsers:
-    """The erased users of one state folder; read again when the file changes."""
+    """The erased users of one state folder; reads the file again when it changes."""
 
     def __init__(self, state: Path) -> None:
         self.path = state / FILE
@@ -39,22 +39,22 @@ class ErasedUsers:
         self._hashes: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
-        self._look()
+        self._reload()
         return len(self._hashes)
 
     def __contains__(self, identifier: Identifier | None) -> bool:
-        self._look()
+        self._reload()
         return bool(self.among([identifier]))
 
     def among(self, identifiers: Iterable[Identifier | None]) -> list[Identifier]:
-        """The ids that are erased, of some ids."""
-        self._look()
+        """The erased ids among some ids."""
+        self._reload()
         candidates = identifiers if self._hashes else ()
         return [i for i in candidates if i is not None and self._hash(i) in self._hashes]
 
     def add(self, identifier: Identifier) -> None:
         """Add an id; adding it again changes nothing."""
-        self._look()
+        self._reload()
         salt = self._salt or secrets.token_bytes(32)
         self._salt = salt
         hashes = sorted(self._hashes | {self._hash(identifier)})
@@ -69,14 +69,14 @@ class ErasedUsers:
             os.replace(partial, self.path)
 
     def fingerprint(self) -> str:
-        """A value that differs once a user was added."""
-        self._look()
+        """A value that changes when a user is added."""
+        self._reload()
         return hashlib.sha256("".join(sorted(self._hashes)).encode()).hexdigest()[:16]
 
     def _hash(self, identifier: Identifier) -> str:
         return hmac.new(self._salt, str(identifier).encode(), hashlib.sha256).hexdigest()
 
-    def _look(self) -> None:
+    def _reload(self) -> None:
         try:
             stat = self.path.stat()
         except FileNotFoundError:
@@ -97,12 +97,10 @@ def without_erased_users(
         return table, ()
     erased = None
     for column in schema.TABLES[name].columns:
-        about = schema.USERS in (column.refers_to, name if column.name == schema.USER_ID else None)
-        if (
-            column.kind is not ColumnKind.IDENTIFIER
-            or column.name not in table.columns
-            or not about
-        ):
+        refers_to = name if column.name == schema.USER_ID else None
+        of_users = schema.USERS in (column.refers_to, refers_to)
+        is_id = column.kind is ColumnKind.IDENTIFIER and column.name in table.columns
+        if not (is_id and of_users):
             continue
         ids = engine.to_arrow(table.select(id=table[column.name]).distinct())["id"].to_pylist()
         if hits := forgotten.among(ids):

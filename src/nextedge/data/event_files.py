@@ -1,8 +1,8 @@
-"""Files of events: JSON lines (also .gz), CSV and Parquet, read line by line.
+"""Read files of events line by line: JSON lines and CSV (also .gz), and Parquet.
 
-A line that cannot be read is returned with its fault, and the next lines follow; a truncated file is
-an error at its line. A line without an ``event_id`` gets one from the file's content and the line's
-number, so that reading a file twice records nothing twice.
+An unreadable line is returned with its fault, and the next lines follow; a truncated file raises at
+its line. A line without an ``event_id`` gets an id of the file's content and the line's number, so
+that recording a file twice adds nothing.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class EventLine:
 
 
 def read_events(path: Path) -> Iterator[EventLine]:
-    """The lines of a file that are not empty, with event ids.
+    """The non-empty lines of a file, with event ids.
 
     Raises:
-        InputError: there is no such file, or its name is of no format.
-        DataError: the file is damaged; the lines before it are good.
+        InputError: the file does not exist, or its name has no known format.
+        DataError: the file is damaged; the lines before the damage are valid.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected events as JSON lines, CSV or Parquet")

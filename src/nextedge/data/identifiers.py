@@ -1,7 +1,7 @@
-"""One type for all ids of one kind: int64 where every table has integers, else strings.
+"""Give all ids of a kind one type: int64 if every table has integers, else string.
 
-A user's id is in six columns of five tables; if one of them has text, all are read as text, so
-that the same id is the same value everywhere.
+Ids of users are in six columns of five tables. If one of them has text, all become text, so that an
+id has the same value everywhere.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     import ibis
 
 _MOST = 2**63 - 1
-_EXACT = 2.0**53  # above it, neighbouring whole numbers are one float
+_EXACT = 2.0**53  # above it, a float cannot tell neighbouring whole numbers apart
 
 
 @dataclass(frozen=True)
 class Identifiers:
-    """Every table with its ids in their common type, findings by table, and the faults."""
+    """All tables with unified ids, findings by table, and faults."""
 
     tables: dict[str, ibis.Table]
     findings: dict[str, list[Finding]]
@@ -35,7 +35,7 @@ class Identifiers:
 def unify_identifiers(
     engine: Engine, tables: Mapping[str, ibis.Table], locations: Mapping[str, str]
 ) -> Identifiers:
-    """Cast the ids of users, and those of items, to one type over all tables.
+    """Cast the ids of users to one type in all tables, and so the ids of items.
 
     Whole numbers of any type that fit int64 (floats included) are int64 if every column of the
     kind is; otherwise all are strings. Empty strings and NaN are missing ids.

@@ -1,7 +1,7 @@
 """Id maps: the tenant's ids (int64 or string) to dense positions and back.
 
-Ids are sorted in one memory-mapped Arrow file, which many processes share and which opens at no
-cost. A look-up is a binary search, a batch of look-ups a hash join.
+Ids are sorted in one memory-mapped Arrow file, which processes share and open at no cost. A look-up
+is a binary search; a batch of look-ups is a hash join.
 """
 
 from __future__ import annotations
@@ -21,23 +21,22 @@ from nextedge.storage.arrays import plain
 from nextedge.types import UNKNOWN, Identifier, IndexArray, IntArray
 
 _BATCH = 64
-_MANY = 100_000
-"""Integers in one look-up from which slices of their range are worth making."""
+_MANY = 100_000  # integers in one look-up, from which it pays to slice their range
+# a hash join reads the whole map: from 64 ids on it is cheaper than binary searches, unless the map
+# is so many times as long
 _SEARCHED = 50
-"""A hash join reads the whole map: from 64 ids on it is cheaper than a binary search an id, unless
-the map is so many times as long."""
 
 
 @dataclass(frozen=True, eq=False)
 class Slices:
-    """Equal slices of the range of ascending integers, and where each begins among them.
+    """Equal slices of the range of ascending integers, with the first position of each slice.
 
-    A look-up then searches one slice: two memory accesses among evenly spread ids, not twenty, and
-    never more than without slices among others.
+    A look-up searches one slice: two memory accesses, not twenty, if ids are evenly spread, and never
+    more than without slices.
 
     Attributes:
         low: the smallest integer.
-        shift: a slice is so many powers of two wide.
+        shift: a slice is 2**shift wide.
         start: int32[slices + 1], the first position of each slice.
     """
 
@@ -55,7 +54,7 @@ class Slices:
         return cls(low, shift, np.cumsum(start, dtype=np.int32))
 
     def positions(self, integers: IntArray, wanted: IntArray) -> IntArray:
-        """int64[n]: as ``np.searchsorted(integers, wanted)`` for integers in the map, else any."""
+        """int64[n]: ``np.searchsorted(integers, wanted)`` for integers in the map, else any position."""
         position = np.zeros(len(wanted), np.int64)
         arrays = plain(integers, np.int64), plain(wanted, np.int64)
         _search_slices(*arrays, self.low, self.shift, self.start, position)
@@ -124,10 +123,8 @@ class IdMap:
         return self.position(identifier) != UNKNOWN
 
     def position(self, identifier: Identifier) -> int:
-        """Position of one id, or UNKNOWN; ``"7"`` finds the integer id 7 and the reverse.
-
-        ``"07"`` finds nothing: an id has one spelling, in live state too.
-        """
+        """Position of one id, or UNKNOWN; ``"7"`` finds the integer id 7, and 7 the text."""
+        # "07" finds nothing: an id has one spelling, in live state too
         if self._integers is not None:
             try:
                 integer = int(identifier)
@@ -143,7 +140,7 @@ class IdMap:
         return position if known else UNKNOWN
 
     def positions(self, identifiers: Sequence[Identifier] | pa.Array) -> IndexArray:
-        """int32[n] positions of many ids; UNKNOWN where an id is not in the map."""
+        """int32[n]: positions of many ids; UNKNOWN for an id that is not in the map."""
         if not isinstance(identifiers, pa.Array | pa.ChunkedArray):
             few = len(identifiers) < max(_BATCH, len(self) // _SEARCHED)
             if (self._integers is None and few) or len(identifiers) < _BATCH:
@@ -184,12 +181,12 @@ class IdMap:
         return identifier
 
     def identifiers(self, positions: IndexArray | Sequence[int]) -> pa.Array:
-        """The ids at the given positions, in their own type (int64 or string)."""
+        """The ids at some positions, as int64 or string."""
         taken = self.values.take(arrow_positions(positions))
         return taken.cast(pa.string()) if self._integers is None else taken
 
     def without(self, position: int) -> IdMap:
-        """The same positions, one of them empty: no id has it."""
+        """The same map with one position empty."""
         mask = np.zeros(len(self), bool)
         mask[position] = True
         mask |= np.asarray(pc.is_null(self.values))
@@ -242,14 +239,14 @@ def _combined(column: pa.ChunkedArray) -> pa.Array:
 
 
 def arrow_positions(positions: IndexArray | Sequence[int]) -> pa.Array:
-    """Positions as an int64 Arrow array, over the same memory where they are int64 already."""
+    """Positions as an int64 Arrow array, without a copy if they are int64 already."""
     # `pa.array` of a NumPy array imports pandas: 30 MB that a server process does without
     values = np.ascontiguousarray(positions, np.int64)
     return pa.Array.from_buffers(pa.int64(), len(values), [None, pa.py_buffer(values)])
 
 
 def emptied(values: pa.Array, mask: np.ndarray) -> pa.Array:
-    """The values with nulls where masked, without the bytes of masked ones (unlike ``if_else``)."""
+    """The values with nulls where masked; unlike ``if_else``, without the bytes of masked values."""
     return values.take(pa.array(np.arange(len(values)), mask=mask))
 
 
@@ -261,7 +258,7 @@ def _castable(identifiers: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> pa.
 
 
 def is_int64(text: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
-    """Whether each text is an int64 as Python writes it: no sign but minus, no zero before it."""
+    """Whether each text is an int64 as Python writes it: no plus sign, no leading zeros."""
     text = text.cast(pa.string())
     canonical = pc.match_substring_regex(text, r"^(0|-?[1-9][0-9]{0,18})$")
     digits = pc.utf8_ltrim(text, "-")

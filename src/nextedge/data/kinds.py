@@ -1,6 +1,6 @@
-"""The feature columns of users and items, and their kinds.
+"""Infer the kinds of the feature columns of users and items.
 
-The configuration comes first, then the schema's own names, then these rules, in order:
+The configuration decides first, then the names of the schema, then these rules in order:
 
 ==================================================  ===========================================
 a list of plain values                              tags
@@ -19,8 +19,8 @@ other text                                          text
 ==================================================  ===========================================
 
 Few is at most 50 or the square root of the rows, for text also a quarter of the rows. Numbers are
-scattered where less than a fifth of the whole numbers between the quartiles occur: amounts and ages
-repeat only once the range around them has filled up, codes of a long list repeat before.
+scattered if less than a fifth of the whole numbers between the quartiles occur: amounts and ages
+repeat only after the range around them has filled up, codes of a long list repeat earlier.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _REPEATED = 0.7  # distinct values per row, at most
 _UNIQUE = 0.9  # distinct values per row, at least
 _SCATTERED = 0.2  # share of the whole numbers between the quartiles that occur, at most
 _CODE = r"(^|[_\W])(id|ids|idx|index|code|cd|key)$"
-_SINGLE_WORD = r"^[!-~]+$"  # ASCII only: other scripts write sentences without blanks
+_SINGLE_WORD = r"^[!-~]+$"  # ASCII, as other scripts write sentences without blanks
 _DEGREES = {
     **dict.fromkeys(("latitude", "lat"), ColumnKind.LATITUDE),
     **dict.fromkeys(("longitude", "lon", "lng"), ColumnKind.LONGITUDE),

@@ -1,6 +1,6 @@
-"""Each known column in the one type that later steps rely on, beside the given column.
+"""Convert each known column to the type that later steps rely on, beside the original column.
 
-Nothing is dropped here: an unreadable value becomes null in its cleaned form, and
+This step drops no row: an unreadable value becomes null in its converted form, and
 ``nextedge.data.rules`` or the report decides what follows.
 """
 
@@ -55,7 +55,7 @@ _WANTED = {
 
 @dataclass
 class Normalised:
-    """A table with ``PARSED`` columns beside the given ones, and findings on assumptions."""
+    """A table with ``PARSED`` columns beside the originals, and findings on assumptions."""
 
     table: Table
     defaults: dict[str, Any]
@@ -65,20 +65,20 @@ class Normalised:
 
 
 def normalise(engine: Engine, spec: schema.Table, table: Table, location: str) -> Normalised:
-    """Add the cleaned form of every known column of a table.
+    """Add the converted form of every known column of a table.
 
     Raises:
         DataError: the type of a column does not fit its kind; names every such column.
     """
     result = Normalised(table, _DEFAULTS.get(spec.name, {}))
-    given = {c.name: c.kind for c in spec.columns if c.name in table.columns and c.kind in _WANTED}
-    _require_types(spec, table, given, location)
-    times = [name for name, kind in given.items() if kind is ColumnKind.TIMESTAMP]
+    kinds = {c.name: c.kind for c in spec.columns if c.name in table.columns and c.kind in _WANTED}
+    _require_types(spec, table, kinds, location)
+    times = [name for name, kind in kinds.items() if kind is ColumnKind.TIMESTAMP]
     facts = _time_facts(engine, table, times)
     columns: dict[str, Column] = {}
-    blank = {n: table[n].nullif("") for n in given if table[n].type().is_string()}
+    blank = {n: table[n].nullif("") for n in kinds if table[n].type().is_string()}
     table = table.mutate(**blank) if blank else table
-    for name, kind in given.items():
+    for name, kind in kinds.items():
         if kind is ColumnKind.TIMESTAMP:
             time = parse_time(table[name], facts[name])
             columns[PARSED + name] = time.value
@@ -88,18 +88,18 @@ def normalise(engine: Engine, spec: schema.Table, table: Table, location: str) -
             columns[PARSED + name] = _parse(table[name], kind)
         result.parsed[name] = kind
     result.timed = schema.TIMESTAMP in times
-    result.table = table.mutate(**columns, **_portable(table, set(given)))
+    result.table = table.mutate(**columns, **_portable(table, set(kinds)))
     return result
 
 
 def finish(
     normal: Normalised, spec: schema.Table, rows: Table, id_types: Mapping[str, str]
 ) -> Table:
-    """Replace the given columns by the cleaned ones, and add missing ones."""
+    """Replace the original columns by the converted ones, and add missing columns."""
     columns: dict[str, Any] = {name: rows[PARSED + name] for name in normal.parsed}
     for name, default in normal.defaults.items():
-        given = columns.get(name)
-        columns[name] = _constant(default) if given is None else given.fill_null(default)
+        column = columns.get(name)
+        columns[name] = _constant(default) if column is None else column.fill_null(default)
     for name, kind in _ABSENT.get(spec.name, {}).items():
         if name not in rows.columns:
             columns[name] = ibis.null(kind)
@@ -123,12 +123,12 @@ def _constant(value: Any) -> Column:
 
 
 def _require_types(
-    spec: schema.Table, table: Table, given: dict[str, ColumnKind], location: str
+    spec: schema.Table, table: Table, kinds: dict[str, ColumnKind], location: str
 ) -> None:
     faults = [
         f"{spec.name}: {location}: column {name!r} has type {table[name].type()}; expected "
         f"{_WANTED[kind]}"
-        for name, kind in given.items()
+        for name, kind in kinds.items()
         if not _can_hold(table[name].type(), kind)
     ]
     if faults:
@@ -192,7 +192,7 @@ def _tags(column: Column) -> Column:
 
 
 def _portable(table: Table, known: set[str]) -> dict[str, Column]:
-    """The tenant's own columns of rarer types, as types that every later step supports."""
+    """Other columns of rare types, in types that every later step supports."""
     columns: dict[str, Column] = {}
     for name, kind in table.schema().items():
         if name in known:

@@ -9,8 +9,7 @@ from nextedge.storage.arrays import plain
 from nextedge.types import IntArray
 
 _BINS = 1 << 16
-_FEW = 1 << 20
-"""Values that are copied and sorted at most."""
+_FEW = 1 << 20  # values that are copied and sorted at most
 
 
 def quantile(values: IntArray, share: float) -> float:
@@ -24,8 +23,8 @@ def quantile(values: IntArray, share: float) -> float:
 def kth(values: IntArray, rank: int) -> int:
     """The value at a rank (from 0) of the ascending order.
 
-    Counts the values in equal slices of their range, and goes on in the slice of the rank until few
-    are left: O(n) a pass, and one or two passes unless many values are equal.
+    Counts the values in equal slices of their range, and repeats in the slice of the rank until few
+    values remain: O(n) a pass, one or two passes unless many values are equal.
     """
     values = plain(values, np.int64)
     low, high = int(values.min()), int(values.max())

@@ -1,8 +1,8 @@
-"""Partitions of users and keys by a hash, the same in every process.
+"""Partition users and keys by a hash.
 
-The hash is BLAKE2b of the id's text, so it is the same on every machine, in every version of
-Python, and for an id as a number or as text. The partition is its remainder: partition i of N is i
-and i + N of 2 N, so that doubling cuts each in two.
+BLAKE2b of the id's text gives the same partition on every machine, in every version of Python, and
+for an id as a number or as text. The partition is the remainder: partition i of N is partitions i and
+i + N of 2 N, so doubling N splits each partition in two.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ MOST_PARTS = 100_000
 class Part:
     """One of several parts, counted from 0: ``0/4`` to ``3/4``."""
 
-    place: int
+    index: int
     of: int
 
     @classmethod
     def parse(cls, text: str, what: str) -> Part:
-        """A part as it is written on the command line.
+        """Parse a part of the command line.
 
         Args:
             what: name of the option, for the error.
@@ -38,23 +38,23 @@ class Part:
             InputError: the text is no part.
 
         >>> Part.parse("3/8", "--partition")
-        Part(place=3, of=8)
+        Part(index=3, of=8)
         """
         match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
-        place, of = map(int, match.groups()) if match else (0, 0)
-        if not 0 <= place < of <= MOST_PARTS:
+        index, of = map(int, match.groups()) if match else (0, 0)
+        if not 0 <= index < of <= MOST_PARTS:
             raise InputError(
                 f"{what} {text}: expected i/N, counted from 0, as 0/4, 1/4, 2/4 and 3/4 for all "
                 "of four"
             )
-        return cls(place, of)
+        return cls(index, of)
 
     def __str__(self) -> str:
-        return f"{self.place}/{self.of}"
+        return f"{self.index}/{self.of}"
 
     def holds(self, user_ids: Iterable[Identifier]) -> BoolArray:
         """bool[n]: which users are in this part."""
-        return np.fromiter((partition_of(user, self.of) == self.place for user in user_ids), bool)
+        return np.fromiter((partition_of(user, self.of) == self.index for user in user_ids), bool)
 
 
 def partition_of(user_id: Identifier | bytes, partitions: int) -> int:

@@ -10,7 +10,7 @@ Action = Literal["dropped", "kept", "merged", "converted", "warning"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One fault or remark of a table: number of rows, action, and examples.
+    """One fault or remark on a table: number of rows, action, and examples.
 
     An example reads ``row 3: src=7, dst=7``; rows count from 1, without a header.
     """
@@ -24,9 +24,9 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class TableReport:
-    """One table: where it is, rows read and used, findings, columns and time span.
+    """One table: location, rows read and used, findings, columns and time span.
 
-    ``rows_read`` is ``rows_used`` and the rows of all findings that are dropped or merged. A row
+    ``rows_read`` is ``rows_used`` plus the rows of all findings that are dropped or merged. A row
     counts under its first finding.
     """
 
@@ -35,10 +35,8 @@ class TableReport:
     rows_read: int
     rows_used: int
     findings: tuple[Finding, ...] = ()
-    columns: dict[str, str] = field(default_factory=dict)
-    """Column = its type in the clean table."""
-    kinds: dict[str, str] = field(default_factory=dict)
-    """Column = the kind that it is used as, or ``ignored``."""
+    columns: dict[str, str] = field(default_factory=dict)  # types in the clean table
+    kinds: dict[str, str] = field(default_factory=dict)  # kinds by column, or ``ignored``
     first: str | None = None
     last: str | None = None
 

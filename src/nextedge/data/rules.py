@@ -1,7 +1,7 @@
-"""The rules that a row must meet, and the column that names the first rule that a row breaks.
+"""The rules of valid rows, and a column with the first rule that a row breaks.
 
-A rule is an Ibis expression. All rules of a table become one column, which the engine counts,
-filters by and takes examples from in one pass, at any size.
+A rule is an Ibis expression. All rules of a table become one column, so that the engine counts,
+filters and takes examples in one pass.
 """
 
 from __future__ import annotations
@@ -14,12 +14,9 @@ import ibis
 
 from nextedge import schema
 
-INTERNAL = "__nextedge_"
-"""Prefix of the columns that cleaning adds, and takes away again."""
-PARSED = INTERNAL + "parsed_"
-"""Prefix of a column's cleaned form, beside the column as it was given."""
-KNOWN = INTERNAL + "known_"
-"""Prefix of the flag that says whether an id is in the table that it refers to."""
+INTERNAL = "__nextedge_"  # prefix of columns that cleaning adds and later removes
+PARSED = INTERNAL + "parsed_"  # prefix of the converted form of a column
+KNOWN = INTERNAL + "known_"  # prefix of the flag that an id is in the table that it refers to
 REASON = INTERNAL + "reason"
 
 PROPENSITY = "propensity"
@@ -31,18 +28,16 @@ _PAIRS = {
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule: a row is dropped where ``holds`` is false or null."""
+    """One rule: cleaning drops a row if ``holds`` is false or null."""
 
     code: str
     text: str
-    columns: tuple[str, ...]
-    """Columns to show of a row that breaks it."""
-    holds: Callable[[Any], Any]
-    """From a table to a boolean column."""
+    columns: tuple[str, ...]  # columns of an example
+    holds: Callable[[Any], Any]  # from a table to a boolean column
 
 
 def row_rules(table: ibis.Table, spec: schema.Table) -> list[Rule]:
-    """The rules of one table, in the order in which a row is judged."""
+    """The rules of one table, in the order of their checks."""
     rules = [
         Rule(f"missing_{name}", f"{name} is missing", spec.required, _is_given(name))
         for name in spec.required
@@ -96,15 +91,15 @@ def _is_in_its_table(column: schema.Column) -> Rule:
 
 
 def _one_shown(table: ibis.Table) -> Rule:
-    shown = tuple(c for c in (schema.CANDIDATE_ID, schema.ITEM_ID) if c in table.columns)
+    ends = tuple(c for c in (schema.CANDIDATE_ID, schema.ITEM_ID) if c in table.columns)
     text = "not exactly one of candidate_id and item_id is given"
 
     def holds(rows: Any) -> Any:
-        if len(shown) == 1:
-            return rows[shown[0]].notnull()
-        return rows[shown[0]].notnull() != rows[shown[1]].notnull()
+        if len(ends) == 1:
+            return rows[ends[0]].notnull()
+        return rows[ends[0]].notnull() != rows[ends[1]].notnull()
 
-    return Rule("shown_not_one", text, shown, holds)
+    return Rule("shown_not_one", text, ends, holds)
 
 
 def mark(table: ibis.Table, rules: list[Rule]) -> ibis.Table:

@@ -1,4 +1,4 @@
-"""Timestamps of any form to UTC microseconds."""
+"""Parse timestamps of any form to UTC microseconds."""
 
 from __future__ import annotations
 
@@ -8,34 +8,32 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import ibis
 
+# (bound of the largest value, microseconds in one unit, name of the unit)
 _UNITS = (
     (10**11, 1_000_000, "seconds"),
     (10**14, 1_000, "milliseconds"),
     (10**17, 1, "microseconds"),
-)  # the largest value is below → microseconds in one of the unit
+)
+# microseconds of the first and the last instant of the years 1 to 9999
 _FIRST, _LAST = -62_135_596_800_000_000, 253_402_300_799_999_999
-"""Microseconds of the first and the last instant of the years 1 to 9999."""
 _ENDS = ("0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z")
-_NANOSECONDS = 9.2e18
-"""Largest number of nanoseconds that 64 bits hold, with room for rounding."""
+_NANOSECONDS = 9.2e18  # largest number of nanoseconds that 64 bits hold, with room for rounding
 _ISO = r"^\s*[0-9]{4}-[0-9]{2}-[0-9]{2}"
 _ZONE = r"(Z|UTC|[+-][0-9]{2}(:?[0-9]{2})?|[A-Z][A-Za-z]+/[A-Za-z_]+)\s*$"
 _WHOLE = r"^\s*[+-]?[0-9]{1,19}\s*$"
-ORDER_ONLY_BEFORE = 365 * 86_400_000_000
-"""Times in 1970 are no wall-clock times but places in an order."""
+ORDER_ONLY_BEFORE = 365 * 86_400_000_000  # times in 1970 are positions in an order, no dates
 
 
 @dataclass(frozen=True)
 class ParsedTime:
-    """A column as UTC timestamps, null where it cannot be read, and the assumption made."""
+    """A column as UTC timestamps, null if unreadable, and the assumption on units or zones."""
 
     value: ibis.Column
     note: str | None = None
-    """The assumption: a unit, or that times without a zone are UTC."""
 
 
 def usable_time_type(kind: Any) -> bool:
-    """Whether a column of this Ibis type can hold times."""
+    """Whether a column of an Ibis type can have times."""
     return bool(
         kind.is_timestamp()
         or kind.is_date()
@@ -48,7 +46,7 @@ def usable_time_type(kind: Any) -> bool:
 
 
 def time_facts(column: ibis.Column) -> dict[str, ibis.Value]:
-    """The aggregates that ``parse_time`` needs, to be computed in one pass with others."""
+    """Aggregates for ``parse_time``, which the caller computes in one pass with others."""
     import ibis
 
     kind = column.type()

@@ -1,7 +1,7 @@
-"""Read and clean all tables of a tenant; report what is used, what is dropped, and why.
+"""Read and clean all tables of a tenant, and report used and dropped rows with reasons.
 
-The required columns are checked going in, the types of the clean tables going out. The rules in
-between are in ``nextedge.data.rules``.
+This module checks required columns before cleaning and types after it; ``nextedge.data.rules`` has
+the rules for rows.
 """
 
 from __future__ import annotations
@@ -27,22 +27,21 @@ _NEEDED = {"people": schema.CONNECTIONS, "items": schema.INTERACTIONS}
 
 @dataclass(frozen=True)
 class Validated:
-    """Clean tables as expressions, by name, and the report of how they came to be."""
+    """Clean tables as expressions by name, and the report."""
 
     tables: dict[str, Table]
     report: CheckReport
 
 
 def validate(config: Config, engine: Engine, frames: Mapping[str, Any] | None = None) -> Validated:
-    """Read, check and clean every table that is given.
+    """Read, check and clean every table of a tenant.
 
     Args:
-        config: where the tables are and how their columns are named.
-        engine: runs the expressions.
-        frames: pandas, Polars, Arrow, DuckDB or Ibis tables that stand in for files, by name.
+        config: locations of the tables and names of their columns.
+        frames: pandas, Polars, Arrow, DuckDB or Ibis tables by name, which replace files.
 
     Raises:
-        DataError: something cannot be used; names every fault of every table at once.
+        DataError: a table is not usable; lists every fault of every table.
     """
     validated = inspect_data(config, engine, frames)
     if validated.report.fatal:
@@ -51,7 +50,7 @@ def validate(config: Config, engine: Engine, frames: Mapping[str, Any] | None = 
 
 
 def check_data(config: Config, frames: Mapping[str, Any] | None = None) -> CheckReport:
-    """The report of ``inspect_data`` on an engine of its own."""
+    """The report of ``inspect_data`` on a new local engine."""
     from nextedge.engines.duckdb.engine import LocalEngine
 
     with LocalEngine() as engine:
@@ -65,7 +64,7 @@ def inspect_data(
     faults: list[str] = []
     locations, tables = _read_all(config, engine, frames or {}, faults)
     clean, reports = _clean_all(config, engine, tables, locations, faults)
-    if not faults:  # what is missing may be what could not be read
+    if not faults:  # a missing table may be one with a fault
         faults += _unusable(config, reports)
     return Validated(clean, CheckReport(tuple(reports), tuple(faults)))
 
@@ -79,14 +78,14 @@ def _read_all(
     for name in frames:
         if name not in schema.TABLES:
             faults.append(f"no table {name!r}; {nearest(name, schema.TABLES)}")
-    given = dict(config.data.sources()) | dict.fromkeys(frames, "memory")
-    for name in (table for table in schema.TABLES if table in given):
-        locations[name] = public_url(given[name])
+    sources = dict(config.data.sources()) | dict.fromkeys(frames, "memory")
+    for name in (table for table in schema.TABLES if table in sources):
+        locations[name] = public_url(sources[name])
         try:
             if name in frames:
                 table = engine.register(name, frames[name])
             else:
-                table = engine.read(name, given[name], config.base)
+                table = engine.read(name, sources[name], config.base)
             table = renamed(table, name, locations[name], config)
             if name == schema.USERS:
                 table = table.drop(*identifier_columns(table, config))
@@ -124,9 +123,9 @@ def _clean_all(
         datetime.now(UTC),
     )
     forgotten = ErasedUsers(config.state_path)
-    for name, given in unified.tables.items():
+    for name, whole in unified.tables.items():
         try:
-            table, dropped = without_erased_users(engine, name, given, forgotten)
+            table, dropped = without_erased_users(engine, name, whole, forgotten)
             referred = {key: clean[key] for key in _filled(reports)}
             context = replace(context, clean=referred)
             clean[name], report = clean_table(schema.TABLES[name], table, locations[name], context)
@@ -142,7 +141,7 @@ def _clean_all(
 
 
 def _kinds(table: Table, spec: schema.Table, config: Config) -> dict[str, str]:
-    """What each column is used as: a kind, or ``ignored``."""
+    """Kind of each column, or ``ignored``."""
     from nextedge.data.kinds import feature_kinds
 
     known = {name: kind for name in table.columns if (kind := spec.kind_of(name))}
@@ -152,7 +151,7 @@ def _kinds(table: Table, spec: schema.Table, config: Config) -> dict[str, str]:
 
 
 def _filled(reports: list[TableReport]) -> list[str]:
-    """Tables with at least one row: an empty one is taken as not given."""
+    # an empty table counts as absent
     return [report.table for report in reports if report.rows_used]
 
 
@@ -177,7 +176,7 @@ def _id_types(tables: Mapping[str, Table]) -> dict[str, str]:
 
 
 def _with_types(table: Table, spec: schema.Table) -> Table:
-    """Columns that hold nothing, and so have no type of their own, with one that fits."""
+    """The table with a type for columns without values, which have none."""
     import ibis
 
     fitting = {schema.ColumnKind.IDENTIFIER: "int64", schema.ColumnKind.TAGS: "array<string>"}
@@ -206,27 +205,27 @@ def _require_columns(table: Table, spec: schema.Table, location: str) -> None:
 
 
 def _nearest(name: str, columns: Sequence[str]) -> str:
-    """The nearest column, upper and lower case being alike."""
+    """A hint with the nearest column, regardless of case."""
     same = next((column for column in columns if column.casefold() == name.casefold()), None)
     listed = f"valid: {', '.join(sorted(columns))}"
     return f"did you mean {same!r}? {listed}" if same else nearest(name, columns)
 
 
 def _require_types(table: Table, spec: schema.Table, id_types: Mapping[str, str]) -> None:
-    """Raise TypeError where a clean column has another type than every later step relies on."""
+    """Raise TypeError if a clean column has not the type that later steps rely on."""
     import ibis
 
     kinds = {schema.ColumnKind.TIMESTAMP: "timestamp('UTC', 6)", schema.ColumnKind.FLAG: "boolean"}
-    found = table.schema()
+    types = table.schema()
     for column in spec.columns:
         kind = kinds.get(column.kind)
         if column.kind is schema.ColumnKind.IDENTIFIER:
             kind = id_types.get(column.refers_to or spec.name)
-        if kind is None or (column.name not in found and not column.required):
+        if kind is None or (column.name not in types and not column.required):
             continue
         # a fault of this package, not of the tenant's data: no DataError
-        if column.name not in found or found[column.name].copy(nullable=True) != ibis.dtype(kind):
-            raise TypeError(f"{spec.name}.{column.name} is not {kind} after cleaning: {found}")
+        if column.name not in types or types[column.name].copy(nullable=True) != ibis.dtype(kind):
+            raise TypeError(f"{spec.name}.{column.name} is not {kind} after cleaning: {types}")
 
 
 def _unusable(config: Config, reports: list[TableReport]) -> list[str]:

@@ -1,1 +1,1 @@
-"""Where steps run: reading, writing and running table expressions; no recommendation logic."""
+"""Engines read tables, run table expressions and write; no recommendation logic."""

@@ -16,32 +16,29 @@ if TYPE_CHECKING:
     import ibis
     import pyarrow as pa
 
-ROW_NUMBER = "__nextedge_place"
-"""Column of row numbers in an engine that keeps no order; never in a result."""
+ROW_NUMBER = "__nextedge_place"  # column of an engine that keeps no order; never in a result
 BlockFunction = Callable[["pa.Table"], "pa.Table"]
-"""From one block of work to its result: an instance of a class of this package whose fields are
-plain values and paths, since engines send it to other processes. It opens files there and keeps
-them open for the next block. Results are read only, as they may be mapped files. A function with a
-true ``one_core`` keeps one core busy and lets other threads run, so that an engine of one process
-runs several at once; any other may use all cores."""
-RunBlocks = Callable[[BlockFunction, Iterable["pa.Table"]], Iterator["pa.Table"]]
-"""Runs a function over blocks, as ``Engine.map_blocks`` does."""
+"""Computes the result of one block of work. It is an instance of a class of this package whose
+fields are plain values and paths, because engines send it to other processes; there it opens files
+and reuses them for the next block. Results are read-only, as they may be mapped files. A function
+with a true ``one_core`` uses one core and releases the interpreter lock, so that an engine of one
+process runs several at once; any other may use all cores."""
+RunBlocks = Callable[[BlockFunction, Iterable["pa.Table"]], Iterator["pa.Table"]]  # ``map_blocks``
 
 
 class Engine(ABC):
     """Reads tables, runs Ibis expressions over them, and writes Parquet.
 
-    Timestamps without a zone are UTC in every engine. Use it as a context manager: the tables
-    that it read are valid until it is closed.
+    Timestamps without a zone are UTC in every engine. Tables are valid until the engine closes; use
+    it as a context manager.
     """
 
     name: ClassVar[str]
-    cores: int = 1
-    """Blocks of ``map_blocks`` that run at once."""
+    cores: int = 1  # blocks of ``map_blocks`` that run at once
 
     @abstractmethod
     def read(self, table: str, location: str, base: Path) -> ibis.Table:
-        """Open ``location``: a path relative to ``base``, a glob, folder or URL.
+        """Open a table at a path relative to ``base``, a glob, a folder or a URL.
 
         ``table`` is the name of the table in messages.
 
@@ -54,14 +51,14 @@ class Engine(ABC):
         """A pandas, Polars, Arrow or DuckDB frame (or an Ibis table) as a table.
 
         Raises:
-            DataError: it lacks the Arrow PyCapsule interface.
+            DataError: the frame lacks the Arrow PyCapsule interface.
         """
 
     @abstractmethod
     def write(self, table: ibis.Table, path: Path) -> int:
         """Write an expression as one Parquet file (zstd); returns the number of rows.
 
-        The file appears whole or not at all: it is written beside its name, then renamed.
+        Readers get the whole file or none: the engine writes it under another name, then renames it.
 
         Raises:
             StorageError: the disk is full or read-only.
@@ -69,35 +66,35 @@ class Engine(ABC):
 
     @abstractmethod
     def to_arrow(self, table: ibis.Table) -> pa.Table:
-        """Run an expression and bring its rows into memory."""
+        """Run an expression; returns its rows in memory."""
 
     @abstractmethod
     def to_batches(self, table: ibis.Table, rows: int = 1_000_000) -> Iterator[pa.RecordBatch]:
-        """Run an expression and stream its rows, in batches of about ``rows``."""
+        """Run an expression; streams batches of about ``rows`` rows."""
 
     @abstractmethod
     def cache(self, table: ibis.Table) -> ibis.Table:
-        """Run an expression once and keep its rows for as long as the engine is open."""
+        """Run an expression once and cache its rows until the engine closes."""
 
     @abstractmethod
     def row_number(self, table: ibis.Table) -> Any:
-        """A column of whole numbers, in the order in which the rows of a table were read.
+        """A column of integers that increase in the order of reading.
 
-        The table is as it was read or registered, or also filtered or with further columns.
+        The table is read or registered, perhaps filtered or with further columns.
         """
 
     @abstractmethod
     def map_blocks(
         self, function: BlockFunction, blocks: Iterable[pa.Table], keep: Path | None = None
     ) -> Iterator[pa.Table]:
-        """Run a function over blocks of work; yields their results, in the order of the blocks.
+        """Run a function over blocks of work; yields results in order of the blocks.
 
-        Blocks are taken as results are consumed, so that a caller with enough results can stop.
+        It reads blocks as the caller consumes results, so that a caller can stop early.
 
         Args:
-            keep: folder for the results; results that a stopped run left there are not made again.
-                Only for the same function over the same blocks. The function may write files
-                too, if it writes them whole or not at all: a block may run twice.
+            keep: folder of results; reuses the results of a stopped run, which must have the same
+                function and blocks. A block may run twice, so files of the function must
+                appear whole or not at all.
 
         Raises:
             StorageError: a result cannot be written.
@@ -108,10 +105,10 @@ class Engine(ABC):
         return False
 
     def rest(self) -> None:  # noqa: B027 - few engines have any
-        """Release memory that serves speed alone; nothing by default."""
+        """Release caches; nothing by default."""
 
     def spent(self) -> dict[str, Any]:
-        """Resources that the engine used since the last call, beside this process; none by default."""
+        """Resources used outside this process since the last call; none by default."""
         return {}
 
     @abstractmethod

@@ -1,6 +1,6 @@
-"""Blocks of work and their results, as files of Arrow streams that are mapped when they are read.
+"""Results of blocks of work, as files of Arrow streams.
 
-A mapped result takes no memory of its reader, and a stopped run finds it again.
+A reader maps a result, which takes no memory; a restarted run reuses it.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ from nextedge.engines.base import BlockFunction, RunBlocks
 from nextedge.errors import StorageError
 from nextedge.storage.files import writing
 
-SEEN_WITHIN_SECONDS = 60.0
-"""How long a file of another machine may stay unseen, by caches of network file systems."""
+SEEN_WITHIN_SECONDS = 60.0  # network file systems cache the absence of a file of another machine
 _LOOK_AGAIN_SECONDS = 0.2
 
 
@@ -42,7 +41,7 @@ def unpacked(rows: bytes) -> pa.Table:
 
 
 def write_result(path: Path, result: pa.Table) -> None:
-    """Write a result whole or not at all, also where two machines write the same."""
+    """Write a result in one step, even if two machines write the same result."""
     partial = path.with_suffix(f".{socket.gethostname()}-{os.getpid()}.part")
     with writing(path):
         try:
@@ -61,7 +60,7 @@ def read_result(path: Path) -> pa.Table:
 
 
 def wait_for_result(path: Path) -> pa.Table:
-    """A result that another process has written, perhaps on another machine.
+    """Read a result of another process, perhaps on another machine.
 
     Raises:
         StorageError: this machine does not see it.
@@ -82,10 +81,10 @@ Value = TypeVar("Value")
 
 
 class OpenedFiles(Generic[Key, Value]):
-    """What a block function has opened in this process, for its next block; at most ``size``.
+    """Open files of a block function in this process, for its next block; at most ``size``.
 
-    A class variable of the block function: engines send its instances to other processes anew for
-    each block, the class stays there.
+    A class variable of the block function: a process receives a new instance for each block, but
+    the class stays.
     """
 
     def __init__(self, size: int) -> None:
@@ -94,7 +93,7 @@ class OpenedFiles(Generic[Key, Value]):
         self._lock = threading.Lock()
 
     def get(self, key: Key, open_files: Callable[[], Value]) -> Value:
-        """The value of a key, opened where it is not yet; the least recently used one goes."""
+        """The value of a key, opened at first use; evicts the least recently used value."""
         with self._lock:
             value = self._values.pop(key) if key in self._values else open_files()
             self._values[key] = value
@@ -103,14 +102,14 @@ class OpenedFiles(Generic[Key, Value]):
             return value
 
     def clear(self) -> None:
-        """Let go of all values: their memory and their mapped files."""
+        """Drop all values, with their memory and mapped files."""
         with self._lock:
             self._values.clear()
 
 
 @dataclass
 class CachedBlock:
-    """A block, and its result where an earlier run wrote it."""
+    """A block, and its result of an earlier run if there is one."""
 
     block: pa.Table
     path: Path | None
@@ -124,7 +123,7 @@ class CachedBlock:
 
 
 def cached_blocks(blocks: Iterable[pa.Table], folder: Path | None) -> Iterator[CachedBlock]:
-    """The blocks in order, with results that a stopped run left in ``folder``."""
+    """The blocks in order, with the results of a stopped run in ``folder``."""
     if folder is not None:
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -141,12 +140,12 @@ def run_here(
     *,
     threads: int = 1,
 ) -> Iterator[pa.Table]:
-    """The results of blocks in their order, made in this process, ``threads`` at once."""
+    """Results of blocks in order, computed in this process, ``threads`` at once."""
     waiting = cached_blocks(blocks, keep)
     with ThreadPoolExecutor(threads, thread_name_prefix="nextedge-blocks") as pool:
         while wave := list(itertools.islice(waiting, threads)):
             missing = [cached.block for cached in wave if cached.result is None]
-            # one alone runs in this thread, which may use all cores
+            # a single block runs in this thread, where kernels may use all cores
             results = map(function, missing) if len(missing) == 1 else pool.map(function, missing)
             for cached in wave:
                 yield cached.result if cached.result is not None else cached.write(next(results))
@@ -155,10 +154,8 @@ def run_here(
 def run_where_worth(
     run: RunBlocks, function: BlockFunction, blocks: Iterable[pa.Table]
 ) -> Iterator[pa.Table]:
-    """The results of blocks as an engine's ``run`` gives them; a single block runs in this process.
-
-    For work that is cut by size: one block is done before an engine has begun.
-    """
+    """Results of blocks by an engine's ``run``; a single block runs in this process."""
+    # work is cut by size: one block takes less time than the start of an engine
     waiting = iter(blocks)
     first = list(itertools.islice(waiting, 2))
     if len(first) < 2:

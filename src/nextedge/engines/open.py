@@ -14,16 +14,16 @@ NAMES = ("local", "spark")
 def open_engine(
     engine: Engine | str, state: Path, memory_bytes: int | None = None
 ) -> contextlib.AbstractContextManager[Engine]:
-    """An engine by its name, closed on exit; an open one is returned as it is, and stays open.
+    """Open an engine by name and close it on exit; an open engine is passed through, and stays open.
 
     Args:
-        state: folder for data that does not fit in memory; on a cluster, all executors must see it
+        state: folder of data that does not fit in memory; on a cluster, all executors must have it
             under this path.
-        memory_bytes: memory of a local engine's tables; beyond it they spill to disk.
+        memory_bytes: memory of a local engine's tables, which spill to disk beyond it.
 
     Raises:
-        InputError: there is no such engine.
-        MissingDependencyError: it needs a package that is not installed.
+        InputError: no engine has this name.
+        MissingDependencyError: the engine needs a package that is not installed.
     """
     if isinstance(engine, Engine):
         return contextlib.nullcontext(engine)

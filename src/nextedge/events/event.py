@@ -1,4 +1,4 @@
-"""Events: facts from outside, validated before they are stored."""
+"""Events: validation before they are stored, and a faster path for stored ones."""
 
 from __future__ import annotations
 
@@ -26,8 +26,7 @@ from nextedge.events.schemas import EVENTS, EventId, Id, Unicode
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-FUTURE_SECONDS = 300.0
-"""How far ahead of the clock an event's time may be, unless the configuration says otherwise."""
+FUTURE_SECONDS = 300.0  # clocks of senders may be ahead by so much
 
 
 def _known(name: str) -> str:
@@ -39,14 +38,10 @@ def _known(name: str) -> str:
 EventType = Annotated[
     str, AfterValidator(_known), WithJsonSchema({"type": "string", "enum": list(EVENTS)})
 ]
-"""Name of one of the types that ``schemas.py`` declares."""
 
 
 class Event(BaseModel):
-    """One fact. Unknown fields are kept.
-
-    ``event_id`` makes recording idempotent: an event that is recorded twice counts once.
-    """
+    """One fact; unknown fields stay. An event id that is recorded twice counts once."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -69,11 +64,11 @@ class Event(BaseModel):
 
     @cached_property
     def micros(self) -> int:
-        """Microseconds since 1970 UTC, exact."""
+        """Exact microseconds since 1970 UTC."""
         return (self.timestamp - _EPOCH) // _MICROSECOND
 
     def given(self, name: str) -> Any:
-        """A further field of the event, or None."""
+        """An undeclared field of the event, or None."""
         return (self.model_extra or {}).get(name)
 
 
@@ -89,21 +84,21 @@ def parse_event(
     """Validate one event.
 
     Args:
-        clock: stamps an event without a timestamp, and bounds future ones; None = the system's.
-        future_seconds: how far ahead of the clock its time may be.
+        clock: stamps an event without a timestamp and bounds the others; None = the system's.
+        future_seconds: limit of an event's time ahead of the clock.
 
     Raises:
         EventError: names the field, its value and the expected one.
     """
     clock = clock or Clock()
-    given = _fields(raw)
-    stamped = given.get("timestamp") is None
+    fields = _fields(raw)
+    stamped = fields.get("timestamp") is None
     if stamped:
-        given["timestamp"] = _EPOCH + clock.stamp() * _MICROSECOND
-    if given.get("event_id", "") is None:
-        del given["event_id"]
+        fields["timestamp"] = _EPOCH + clock.stamp() * _MICROSECOND
+    if fields.get("event_id", "") is None:
+        del fields["event_id"]
     try:
-        event = _with_typed_fields(Event.model_validate(given))
+        event = _with_typed_fields(Event.model_validate(fields))
     except ValidationError as error:
         raise EventError(_reason(error)) from None
     declared = EVENTS[event.type]
@@ -114,8 +109,7 @@ def parse_event(
         )
     if declared.states:
         stated_attributes(event.model_extra or {})
-    missing = _missing(event)
-    if missing:
+    if missing := _missing(event):
         raise EventError(f"an event of type {event.type!r} needs {missing}")
     if not stamped and event.micros > clock.now() + future_seconds * 1_000_000:
         raise EventError(
@@ -126,7 +120,7 @@ def parse_event(
 
 
 def stored_event(body: bytes | str) -> Event:
-    """An event of a log, which was validated before it was stored and is not validated again.
+    """Parse an event of a log without validation, which happened before it was stored.
 
     Raises:
         EventError: this version cannot read it.
@@ -150,7 +144,8 @@ def stored_event(body: bytes | str) -> Event:
             raise ValueError(f"schema_version {fields['schema_version']} of {kind!r} is newer")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise EventError(f"an event of the log cannot be read: {error!r}") from None
-    event = Event.__new__(Event)  # as model_construct does it, but faster
+    # as model_construct does it, but faster: a restart folds every event of the log
+    event = Event.__new__(Event)
     object.__setattr__(event, "__dict__", fields)
     object.__setattr__(event, "__pydantic_fields_set__", set(_FIELDS))
     object.__setattr__(event, "__pydantic_extra__", extra)
@@ -159,7 +154,7 @@ def stored_event(body: bytes | str) -> Event:
 
 
 def readable_event(body: bytes | str) -> Event | None:
-    """As ``stored_event``; None where this version cannot read it."""
+    """Like ``stored_event``, but None if this version cannot read it."""
     try:
         return stored_event(body)
     except EventError:
@@ -167,26 +162,24 @@ def readable_event(body: bytes | str) -> Event | None:
 
 
 def _fields(raw: Mapping[str, Any] | Event) -> dict[str, Any]:
-    """The fields of an event, without a time that ``Event`` filled in by itself."""
     if not isinstance(raw, Event):
         return dict(raw)
-    given = raw.model_dump()
+    fields = raw.model_dump()
     if "timestamp" not in raw.model_fields_set:
-        del given["timestamp"]
-    return given
+        del fields["timestamp"]  # Event filled it in by the system's clock; ours must stamp it
+    return fields
 
 
 def _with_typed_fields(event: Event) -> Event:
-    """The event with the optional fields of its type as their declared types."""
     extra = event.model_extra
     if not extra:
         return event
     declared = EVENTS[event.type]
     if not declared.fields.keys().isdisjoint(extra):
-        checked = declared.model.model_validate(extra)
+        checked = declared.model.model_validate(extra)  # converts, as text to a time
         extra.update({name: getattr(checked, name) for name in extra})
     try:
-        pydantic_core.to_json(extra)
+        pydantic_core.to_json(extra)  # what the log cannot store must fail here, not at the append
     except (ValueError, RecursionError) as error:
         raise EventError(f"its further fields cannot be kept as JSON: {error}") from None
     return event

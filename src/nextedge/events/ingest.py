@@ -1,4 +1,4 @@
-"""Checks of events before they are stored; an invalid event is refused alone."""
+"""Check events before they are stored; an invalid event is refused alone."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from nextedge.events.schemas import EVENTS
 from nextedge.types import Identifier
 
 Raw = Event | Mapping[str, Any]
-Strangers = Callable[[Sequence[Identifier]], set[Identifier]]
-"""Those of some users whom no release knows."""
+Strangers = Callable[[Sequence[Identifier]], set[Identifier]]  # selects users of no release
 
 
 @dataclass(frozen=True)
@@ -30,27 +29,16 @@ class Rejected:
 
 @dataclass(frozen=True)
 class CheckedEvents:
-    """The outcome of checks.
+    """Events to store, number of valid events (erased users' included), and refused events."""
 
-    Attributes:
-        accepted: number of valid events, those of erased users too.
-        kept: events to store.
-    """
-
-    kept: list[Event]
+    to_store: list[Event]
     accepted: int
     rejected: list[Rejected]
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """The outcome of recording events.
-
-    Attributes:
-        accepted: number of valid events.
-        stored: number of new ones among them.
-        rejected: the others, with reasons.
-    """
+    """Numbers of valid events and of new ones among them, and the refused events."""
 
     accepted: int
     stored: int
@@ -61,8 +49,8 @@ class Ingest:
     """Checks events of one tenant.
 
     Args:
-        forgotten: users whose events are dropped in silence.
-        strangers: called where ``events.create_users`` is off.
+        forgotten: users whose events are dropped without an error.
+        strangers: selects unknown users, where ``events.create_users`` is off.
     """
 
     def __init__(self, config: Config, forgotten: ErasedUsers, strangers: Strangers) -> None:
@@ -72,7 +60,7 @@ class Ingest:
         self.clock = Clock()
 
     def sort(self, batch: Iterable[Raw]) -> CheckedEvents:
-        """Split a batch into events to store and refused ones."""
+        """Split a batch into events to store and refused events."""
         valid: list[tuple[int, Event]] = []
         rejected: list[Rejected] = []
         for index, raw in enumerate(batch):
@@ -87,8 +75,8 @@ class Ingest:
             ]
             valid = [(index, e) for index, e in valid if e.event_id not in unknown]
         among = self.forgotten.among
-        kept = [event for _, event in valid if not among((event.user_id, event.candidate_id))]
-        return CheckedEvents(kept, len(valid), sorted(rejected, key=lambda refused: refused.index))
+        to_store = [event for _, event in valid if not among((event.user_id, event.candidate_id))]
+        return CheckedEvents(to_store, len(valid), sorted(rejected, key=lambda r: r.index))
 
     def _checked(self, raw: Raw) -> Event:
         if not isinstance(raw, Event | Mapping):
@@ -100,7 +88,7 @@ class Ingest:
 
     def _of_strangers(self, events: Sequence[Event]) -> dict[str, str]:
         """Reasons by event id, for events that would create users."""
-        # an event that only hides a user is taken of everyone: the next tables may have them
+        # an event that only hides a user is accepted for unknown users: the next tables may have them
         creating = [e for e in events if not EVENTS[e.type].narrows and e.user_id is not None]
         users = {u for e in creating for u in (e.user_id, e.candidate_id) if u is not None}
         unknown = self.strangers(list(users)) if users else set()

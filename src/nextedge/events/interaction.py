@@ -1,20 +1,17 @@
-"""Which events are interactions of a user with an item, and what each weighs."""
+"""Weights of events that are interactions of a user with an item."""
 
 from __future__ import annotations
 
 from nextedge.events.event import Event
 
-INTERACTIONS = ("interact", "click", "purchase")
-"""Types of events that are interactions where they name an item."""
-AGAINST = ("dismiss", "block")
-"""Actions of an ``interact`` that are no interactions."""
+INTERACTIONS = ("interact", "click", "purchase")  # types of events, if they name an item
+AGAINST = ("dismiss", "block")  # actions of an ``interact`` event that are no interactions
 
 
 def interaction_weight(event: Event) -> float | None:
-    """What one event adds to the edge of a user and an item; None where it is no interaction.
+    """Weight that an event adds to the edge of its user and item; None if it is no interaction.
 
-    The overlay uses it before the next build makes a row of the same event by
-    ``with_interactions``; the two agree.
+    The overlay uses it until the next build, whose rows of the event (``with_interactions``) agree.
     """
     if event.type not in INTERACTIONS or event.item_id is None:
         return None

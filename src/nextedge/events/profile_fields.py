@@ -1,4 +1,4 @@
-"""Attributes that users state of themselves: the further fields of a ``profile_update`` event."""
+"""Attributes of users in ``profile_update`` events: all of their further fields."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LONGEST = 256
 
 
 def stated_attributes(fields: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    """Values by attribute; null or an empty list takes an attribute back.
+    """Check and convert values by attribute; null or an empty list removes an attribute.
 
     >>> stated_attributes({"school": "MIT", "skills": ["go", "sql"], "city": None})
     {'school': ('MIT',), 'skills': ('go', 'sql'), 'city': ()}
@@ -43,7 +43,7 @@ def _check(name: str, values: list[Any]) -> None:
 
 
 def stated_values(fields: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    """Values by attribute, of valid fields."""
+    """Values by attribute of valid fields."""
     return {name: tuple(map(str, _listed(value))) for name, value in fields.items()}
 
 
@@ -52,11 +52,7 @@ def _listed(value: Any) -> list[Any]:
 
 
 def refuse_identifiers(fields: Iterable[Mapping[str, Any] | None], columns: Iterable[str]) -> None:
-    """Check that no event has an identifier, which is stored as a hash alone.
-
-    Raises:
-        EventError: a field has the name of an identifier column.
-    """
+    """Raise EventError for a field of an identifier column, which may be stored as a hash only."""
     hashed = set(columns)
     for further in fields if hashed else ():
         named = sorted(hashed & (further or {}).keys())

@@ -1,4 +1,4 @@
-"""Replay: fold the log anew, rewind every group of consumers, and compare the states."""
+"""Replay: fold the log again, rewind every consumer group, and compare the states."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class EventsReplayed:
     """The outcome of a replay.
 
     Attributes:
-        since_micros: the event time that consumers begin at.
+        since_micros: event time at which consumers start again.
         events: number of replayed events by type.
-        groups: the groups of consumers that were rewound.
-        snapshots_dropped: checkpoints of the overlay from after that time.
-        folded: events that were folded anew.
-        equal: whether the state is as before.
+        groups: the consumer groups that were rewound.
+        snapshots_dropped: deleted checkpoints, which were later than that time.
+        folded: events that were folded again.
+        equal: whether the state is the same as before.
     """
 
     since_micros: int
@@ -45,10 +45,10 @@ class EventsReplayed:
 def replay_events(
     log: LiveLog, checkpoints: Checkpoints, make: Callable[[], Overlay], since: str
 ) -> EventsReplayed:
-    """Fold the log anew and rewind its consumers.
+    """Fold the log again and rewind its consumers.
 
     Args:
-        make: an empty overlay of the log that begins with the newest checkpoint.
+        make: makes an empty overlay of the log, which begins with the newest checkpoint.
         since: a time as ``2026-01-31`` or ``2026-01-31T12:00:00+01:00``, or a position of the log.
 
     Raises:
@@ -78,21 +78,21 @@ def replay_events(
 
 
 def _since(log: LiveLog, since: str) -> tuple[int, set[Position] | None]:
-    """The earliest event time to replay; for a position, also the positions after it."""
+    """Earliest event time to replay; for a position, also the positions after it."""
     try:
         time = datetime.fromisoformat(since)
     except ValueError:
         time = None
-    if time is not None and not since.isdigit():
+    if time is not None and not since.isdigit():  # 20260131 is a position, though ISO reads it
         time = time if time.tzinfo else time.replace(tzinfo=UTC)
         return (time - _EPOCH) // timedelta(microseconds=1), None
-    found, later, earliest = False, set(), None
+    passed, later, earliest = False, set(), None
     for position, event in log.read():
-        if found:
+        if passed:
             later.add(position)
             earliest = event.micros if earliest is None else min(earliest, event.micros)
-        found = found or position == since
-    if not found:
+        passed = passed or position == since
+    if not passed:
         raise InputError(
             f"--since {since}: neither a time, as 2026-01-31T12:00:00Z, nor a position of an event "
             "in the log"

@@ -1,9 +1,9 @@
-"""The request log: what was shown to whom, at which place, with which chance and features.
+"""The request log: every recommendation, with positions, propensities and feature fingerprints.
 
-Requests never wait for it: rows go through a bounded queue to one writing thread. A stop that
-closes the log loses nothing; what a full queue or a refusing disk loses is counted. Fingerprints
-of the features are kept for every request and the features themselves for a share, so that they
-can be compared with what is computed offline (``nextedge evaluate --parity``).
+Requests never wait for it: rows go through a bounded queue to one writing thread. ``lost`` counts
+the rows that a full queue or a refusing disk loses. The log stores a fingerprint of the features of
+every request, and the features of a share of them, so that ``nextedge evaluate --parity`` can compare
+them with features computed offline.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from nextedge.config import ServingConfig
 from nextedge.data.erased_users import ErasedUsers
 from nextedge.errors import StorageError
 from nextedge.events.logs.sqlite.erase import erase_deleted
+from nextedge.storage.write_ahead import use_write_ahead
 from nextedge.storage.write_behind import WriteBehind
 from nextedge.types import MICROSECONDS_PER_DAY, FloatArray, Identifier
 
@@ -51,16 +52,16 @@ CREATE INDEX IF NOT EXISTS requests_by_time ON requests (micros);
 
 @dataclass(frozen=True)
 class LoggedRequest:
-    """One answer, as it was given.
+    """One response.
 
     Attributes:
-        micros: microseconds UTC for which the features were computed.
-        candidates: ids in order of their places, None where one was forgotten since.
+        micros: time of the features, in microseconds UTC.
+        candidates: ids in order of positions; None for an erased user.
         scores, propensities: of each candidate.
-        fingerprint: hash of the features of the candidates that a source found.
-        found: place of each candidate that has features (backfill has none).
-        features: float32[len(found), F], for the share of requests that keeps them.
-        edges: which live edges they follow from; None where that is not one set of them.
+        fingerprint: hash of the features.
+        found: positions of the candidates with features; those of the backfill have none.
+        features: float32[len(found), F], for a share of the requests.
+        edges: live edges behind the response; None if candidates and features have different ones.
     """
 
     recommendation_id: str
@@ -81,12 +82,12 @@ class LoggedRequest:
 
 
 def fingerprint(features: FloatArray) -> str:
-    """16 hexadecimal digits that differ where any bit of the features does."""
+    """A hash of all bits of the features, as 16 hexadecimal digits."""
     return hashlib.blake2b(np.ascontiguousarray(features).tobytes(), digest_size=8).hexdigest()
 
 
 class RequestLog:
-    """Requests of one tenant, written by a thread of their own; read back in order."""
+    """Requests of one tenant in order; a separate thread writes them."""
 
     def __init__(
         self, state: Path, settings: ServingConfig, people: Container[str] = ("people",)
@@ -104,39 +105,34 @@ class RequestLog:
         self._random = random.Random()
 
     def keeps_features(self) -> bool:
-        """Whether the next request's features are kept: a random share."""
+        """Whether to store the features of the next request: true for a random share."""
         return self._random.random() < self.settings.log_features_share
 
     def append(self, request: LoggedRequest) -> None:
-        """Queue a request to be written; never waits, never raises."""
+        """Queue a request; never waits and never raises."""
         self._queue.put(request)
 
     def repeat(self, recommendation_id: str, of_id: str) -> None:
-        """Queue that an answer was sent again, under an id of its own."""
+        """Queue the repeat of a response under a new id; never waits and never raises."""
         self._queue.put((recommendation_id, of_id))
 
     @property
     def lost(self) -> int:
-        """Requests that were not logged: the queue was full, or the disk refused."""
+        """Number of requests lost by a full queue or a refusing disk."""
         return self._queue.dropped + self._failed
 
     def repeats(self) -> dict[str, str]:
-        """Answers that were sent again: their ids and those of the answers they repeat."""
+        """Id of the first response by id of each repeat."""
         if not self.path.exists():
             return {}
         with _Transaction(self.path) as connection:
             rows = connection.execute("SELECT of_id, recommendation_ids FROM repeated").fetchall()
-        size = _ID_BYTES
-        return {
-            ids[start : start + size].hex(): of_id
-            for of_id, ids in rows
-            for start in range(0, len(ids), size)
-        }
+        return {rid: of_id for of_id, blob in rows for rid in _ids_of(blob)}
 
     def answers(self, ids: Iterable[str]) -> list[tuple[str, int, LoggedRequest]]:
-        """Of these recommendation ids those that were given out: when (µs), and with what answer.
+        """Known ids among the given ones, each with its time (µs) and response.
 
-        One that was sent again under an id of its own is found under that id, at its own time.
+        A repeat has its own id and time, and the response that it repeats.
         """
         wanted = set(ids)
         if not wanted or not self.path.exists():
@@ -145,25 +141,23 @@ class RequestLog:
             connection.execute("CREATE TEMP TABLE wanted (id TEXT PRIMARY KEY)")
             repeated: list[tuple[str, int, str]] = []
             for of_id, micros, blob in connection.execute("SELECT * FROM repeated"):
-                places = range(0, len(blob), _ID_BYTES)
-                own = (blob[place : place + _ID_BYTES].hex() for place in places)
-                repeated += [(each, micros, of_id) for each in own if each in wanted]
+                repeated += [(rid, micros, of_id) for rid in _ids_of(blob) if rid in wanted]
             named = wanted | {of_id for _, _, of_id in repeated}
-            connection.executemany("INSERT INTO wanted VALUES (?)", ((each,) for each in named))
-            found = connection.execute(
+            connection.executemany("INSERT INTO wanted VALUES (?)", ((rid,) for rid in named))
+            bodies = connection.execute(
                 "SELECT body FROM requests JOIN wanted ON recommendation_id = id"
             ).fetchall()
-        rows = [_decoded(json.loads(body), None) for (body,) in found]
-        given = {row.recommendation_id: row for row in rows}
-        first = [(each, given[each].micros, each) for each in wanted & given.keys()]
-        return [(own, at, given[of]) for own, at, of in first + repeated if of in given]
+        rows = [_decoded(json.loads(body), None) for (body,) in bodies]
+        first = {row.recommendation_id: row for row in rows}
+        direct = [(rid, first[rid].micros, rid) for rid in wanted & first.keys()]
+        return [(rid, at, first[of]) for rid, at, of in direct + repeated if of in first]
 
     def close(self) -> None:
         """Write every queued request and stop the thread."""
         self._queue.close()
 
     def read(self, *, features: bool = False) -> Iterator[LoggedRequest]:
-        """Logged requests in order; with ``features`` only those that kept theirs."""
+        """Logged requests in order; with ``features`` only those with features."""
         if not self.path.exists():
             return
         where = "WHERE features IS NOT NULL" if features else ""
@@ -175,7 +169,7 @@ class RequestLog:
                 yield _decoded(json.loads(body), blob)
 
     def _redacted(self, request: LoggedRequest) -> LoggedRequest | None:
-        """A request without the forgotten: None where one asked, an empty place where one is shown."""
+        """A request without erased users; None if its own user is erased."""
         if not len(self.forgotten):
             return request
         if request.user_id in self.forgotten:
@@ -185,22 +179,23 @@ class RequestLog:
         gone = set(self.forgotten.among(request.candidates))
         if not gone:
             return request
-        left = [None if each in gone else each for each in request.candidates]
+        # positions stay; the features go, as rows of erased users are among them
+        left = [None if candidate in gone else candidate for candidate in request.candidates]
         return replace(request, candidates=left, found=[], features=None)
 
     def forget(self) -> int:
-        """Take the forgotten out of what was written, every byte; returns the rows that changed.
+        """Erase every byte of erased users from the file; returns the number of changed rows.
 
         Raises:
-            StorageError: the disk refuses, or another process did not let go of the file in time.
+            StorageError: the disk refuses, or another process does not release the file in time.
         """
         if not self.path.exists():
             return 0
         changed = 0
         try:
             with _Transaction(self.path) as connection:
-                found = connection.execute("SELECT position, body, features FROM requests")
-                for position, body, blob in found.fetchall():
+                rows = connection.execute("SELECT position, body, features FROM requests")
+                for position, body, blob in rows.fetchall():
                     request = _decoded(json.loads(body), blob)
                     left = self._redacted(request)
                     if left is request:
@@ -250,14 +245,16 @@ class RequestLog:
 
 
 def _grouped(repeats: Sequence[tuple[str, str]]) -> list[tuple[str, int, bytes]]:
-    """One row for all answers of a batch that repeat the same: a row each would cost as much as
-    sending it.
-    """
+    # one row for all repeats of a response in a batch: a row each costs as much as the response
     ids: defaultdict[str, list[str]] = defaultdict(list)
     for recommendation_id, of_id in repeats:
         ids[of_id].append(recommendation_id)
     now = int(time.time() * 1e6)
-    return [(of_id, now, bytes.fromhex("".join(each))) for of_id, each in ids.items()]
+    return [(of_id, now, bytes.fromhex("".join(rids))) for of_id, rids in ids.items()]
+
+
+def _ids_of(blob: bytes) -> Iterator[str]:
+    return (blob[at : at + _ID_BYTES].hex() for at in range(0, len(blob), _ID_BYTES))
 
 
 class _Transaction:
@@ -265,7 +262,7 @@ class _Transaction:
 
     def __init__(self, path: Path) -> None:
         self.connection = sqlite3.connect(path, timeout=30)
-        self.connection.execute("PRAGMA journal_mode = WAL")
+        use_write_ahead(self.connection)
         self.connection.execute("PRAGMA synchronous = NORMAL")
 
     def __enter__(self) -> sqlite3.Connection:

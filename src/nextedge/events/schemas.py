@@ -1,7 +1,7 @@
 """The types of events, each declared once.
 
-Validation (``event.py``), the handlers of ``state/folded_state.py``, the JSON schema that ``nextedge
-events schema`` prints and the table in ``docs/events.md`` all read these declarations.
+Validation, the overlay, the JSON schema of ``nextedge events schema`` and the table in
+``docs/events.md`` read these declarations.
 """
 
 from __future__ import annotations
@@ -31,39 +31,30 @@ IDS = (schema.USER_ID, schema.CANDIDATE_ID, schema.ITEM_ID)
 _LARGEST = 2**63
 
 
-def _identifier(given: Any) -> Any:
-    """An id as it is stored: an int64, or text that is not empty."""
-    if isinstance(given, bool) or not isinstance(given, int | float | str):
-        raise ValueError(f"{given!r} is no id; expected an integer or a string")
-    if given == "":
-        raise ValueError("an id must not be empty")
-    if isinstance(given, float) and not given.is_integer():
-        raise ValueError(f"{given!r} is no id; expected an integer or a string")
-    if not isinstance(given, str) and not -_LARGEST <= given < _LARGEST:
-        raise ValueError(f"{given} does not fit 64 bits; send it as a string")
-    return _encodable(given) if isinstance(given, str) else given
+def _identifier(value: Any) -> Any:
+    if isinstance(value, str):
+        if not value:
+            raise ValueError("an id must not be empty")
+        return _encodable(value)
+    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    if not whole or isinstance(value, bool):  # bool is an int to Python
+        raise ValueError(f"{value!r} is no id; expected an integer or a string")
+    if not -_LARGEST <= value < _LARGEST:
+        raise ValueError(f"{value} does not fit 64 bits; send it as a string")
+    return value
 
 
-def _encodable(given: str) -> str:
+def _encodable(text: str) -> str:
     try:
-        given.encode()
+        text.encode()  # half of a surrogate pair can be read from JSON, but not stored
     except UnicodeEncodeError:
         raise ValueError("expected text that UTF-8 can hold, without half of a pair") from None
-    return given
+    return text
 
 
-Id = Annotated[
-    int | str,
-    BeforeValidator(_identifier),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "integer", "minimum": -_LARGEST, "maximum": _LARGEST - 1},
-                {"type": "string", "minLength": 1},
-            ]
-        }
-    ),
-]
+_INTEGER = {"type": "integer", "minimum": -_LARGEST, "maximum": _LARGEST - 1}
+_JSON_ID = WithJsonSchema({"anyOf": [_INTEGER, {"type": "string", "minLength": 1}]})
+Id = Annotated[int | str, BeforeValidator(_identifier), _JSON_ID]
 Unicode = Annotated[str, AfterValidator(_encodable)]
 EventId = Annotated[Unicode, Field(min_length=1, max_length=128)]
 Name = Annotated[str, Field(max_length=256)]
@@ -71,12 +62,15 @@ Text = Annotated[str, Field(max_length=20_000)]
 Weight = Annotated[FiniteFloat, Field(ge=0)]
 Category = Name | int
 
-_WHENCE: Mapping[str, Any] = {
+# fields of the recommendation that led to an event
+_ORIGIN: Mapping[str, Any] = {
     "recommendation_id": Name,
     "position": Annotated[int, Field(ge=0)],
     "propensity": Annotated[FiniteFloat, Field(gt=0, le=1)],
 }
-"""Fields of the recommendation that led to an event."""
+_WEIGHTED: Mapping[str, Any] = {**_ORIGIN, "weight": Weight}
+_INTERACTION = {**_ORIGIN, "event": Literal[schema.ACTIONS], "weight": Weight}
+_PURCHASE = {**_ORIGIN, "price": Weight, "quantity": Weight, "weight": Weight}
 _OF_KIND: dict[ColumnKind, Any] = {
     ColumnKind.CATEGORY: Category,
     ColumnKind.NUMBER: FiniteFloat,
@@ -85,7 +79,7 @@ _OF_KIND: dict[ColumnKind, Any] = {
     ColumnKind.FLAG: bool,
     ColumnKind.TIMESTAMP: datetime,
 }
-_ITEM: Mapping[str, Any] = {
+_ATTRIBUTES: Mapping[str, Any] = {
     column.name: _OF_KIND[column.kind]
     for column in schema.TABLES[schema.ITEMS].columns
     if column.kind is not ColumnKind.IDENTIFIER
@@ -97,21 +91,21 @@ class EventSchema:
     """One type of event.
 
     Attributes:
-        says: a description in a few words.
-        needs: the ids that it must have.
-        either: it needs exactly one of ``candidate_id`` and ``item_id``.
+        needs: required ids.
+        says: description in a few words.
         fields: types of optional fields by name; other fields stay as they are.
-        states: every further field is an attribute that a user states of themselves.
-        narrows: a user, item or pair must not be recommended, or named in a reason, from now on.
-        widens: it may bring a user back into lists of others.
+        either: requires exactly one of ``candidate_id`` and ``item_id``.
+        states: every further field is an attribute of the user.
+        narrows: from now on a user, item or pair must be in no recommendation and no reason.
+        widens: may bring a user back into lists of others.
         version: the newest schema version that this version of NextEdge reads.
     """
 
     name: str
-    says: str
     needs: tuple[str, ...]
-    either: bool = False
+    says: str
     fields: Mapping[str, Any] = field(default_factory=dict)
+    either: bool = False
     states: bool = False
     narrows: bool = False
     widens: bool = False
@@ -119,96 +113,70 @@ class EventSchema:
 
     @cached_property
     def model(self) -> type[BaseModel]:
-        """Validates the optional fields; keeps all others."""
+        """A model that validates the optional fields and keeps all others."""
         typed: dict[str, Any] = {name: (kind | None, None) for name, kind in self.fields.items()}
         config = ConfigDict(extra="allow")
         model: type[BaseModel] = create_model(f"{self.name}_fields", __config__=config, **typed)
         return model
 
 
-_USER, _PAIR, _ENGAGED = ("user_id",), ("user_id", "candidate_id"), ("user_id", "item_id")
+_USER, _PAIR = ("user_id",), ("user_id", "candidate_id")
+_ITEM, _ENGAGED = ("item_id",), ("user_id", "item_id")
 
-EVENTS: dict[str, EventSchema] = {
-    each.name: each
-    for each in (
-        EventSchema(
-            "connect",
-            "two people are connected from now on",
-            _PAIR,
-            fields={**_WHENCE, "weight": Weight},
-        ),
-        EventSchema(
-            "disconnect",
-            "their connection has ended; neither is recommended to the other",
-            _PAIR,
-            narrows=True,
-        ),
-        EventSchema(
-            "request",
-            "the user asks the candidate to connect; not yet answered",
-            _PAIR,
-            fields=_WHENCE,
-        ),
-        EventSchema(
-            "accept",
-            "the user takes the candidate's request, or both are connected",
-            _PAIR,
-            fields={**_WHENCE, "weight": Weight},
-        ),
-        EventSchema("decline", "the user refuses the candidate's request: as a dismissal", _PAIR),
-        EventSchema("withdraw", "the user takes back the request to the candidate", _PAIR),
-        EventSchema(
-            "dismiss",
-            "the user does not want to be shown this again, ever",
-            _USER,
-            either=True,
-            fields=_WHENCE,
-        ),
-        EventSchema("block", "neither of the two is shown the other", _PAIR, narrows=True),
-        EventSchema("unblock", "the user takes back their own block", _PAIR, widens=True),
-        EventSchema("opt_out", "the user is shown to nobody", _USER, narrows=True),
-        EventSchema("opt_in", "the user may be shown again", _USER, widens=True),
-        EventSchema("leave", "the user is gone, for ever", _USER, narrows=True),
-        EventSchema("hide_connection", "the connection takes part in nothing", _PAIR, narrows=True),
-        EventSchema(
-            "unhide_connection", "the user takes back that it is hidden", _PAIR, widens=True
-        ),
-        EventSchema(
-            "profile_update",
-            "what a user states: every further field is an attribute",
-            _USER,
-            states=True,
-        ),
-        EventSchema(
-            "interact",
-            "the user did something with an item",
-            _ENGAGED,
-            fields={**_WHENCE, "event": Literal[schema.ACTIONS], "weight": Weight},
-        ),
-        EventSchema("impression", "the user was shown this", _USER, either=True, fields=_WHENCE),
-        EventSchema("click", "the user opened this", _USER, either=True, fields=_WHENCE),
-        EventSchema(
-            "purchase",
-            "the user bought an item",
-            _ENGAGED,
-            fields={**_WHENCE, "price": Weight, "quantity": Weight, "weight": Weight},
-        ),
-        EventSchema(
-            "item_upsert",
-            "an item is new, or has other attributes: columns of the table",
-            ("item_id",),
-            fields=_ITEM,
-            narrows=True,
-        ),
-        EventSchema("item_available", "the item may be shown again", ("item_id",)),
-        EventSchema("item_unavailable", "the item is shown to nobody", ("item_id",), narrows=True),
-    )
-}
+_DECLARED = (
+    EventSchema("connect", _PAIR, "two people are connected from now on", _WEIGHTED),
+    EventSchema(
+        "disconnect",
+        _PAIR,
+        "their connection has ended; neither is recommended to the other",
+        narrows=True,
+    ),
+    EventSchema(
+        "request", _PAIR, "the user asks the candidate to connect; not yet answered", _ORIGIN
+    ),
+    EventSchema(
+        "accept", _PAIR, "the user takes the candidate's request, or both are connected", _WEIGHTED
+    ),
+    EventSchema("decline", _PAIR, "the user refuses the candidate's request: as a dismissal"),
+    EventSchema("withdraw", _PAIR, "the user takes back the request to the candidate"),
+    EventSchema(
+        "dismiss",
+        _USER,
+        "the user does not want to be shown this again, ever",
+        _ORIGIN,
+        either=True,
+    ),
+    EventSchema("block", _PAIR, "neither of the two is shown the other", narrows=True),
+    EventSchema("unblock", _PAIR, "the user takes back their own block", widens=True),
+    EventSchema("opt_out", _USER, "the user is shown to nobody", narrows=True),
+    EventSchema("opt_in", _USER, "the user may be shown again", widens=True),
+    EventSchema("leave", _USER, "the user is gone, for ever", narrows=True),
+    EventSchema("hide_connection", _PAIR, "the connection takes part in nothing", narrows=True),
+    EventSchema("unhide_connection", _PAIR, "the user takes back that it is hidden", widens=True),
+    EventSchema(
+        "profile_update",
+        _USER,
+        "what a user states: every further field is an attribute",
+        states=True,
+    ),
+    EventSchema("interact", _ENGAGED, "the user did something with an item", _INTERACTION),
+    EventSchema("impression", _USER, "the user was shown this", _ORIGIN, either=True),
+    EventSchema("click", _USER, "the user opened this", _ORIGIN, either=True),
+    EventSchema("purchase", _ENGAGED, "the user bought an item", _PURCHASE),
+    EventSchema(
+        "item_upsert",
+        _ITEM,
+        "an item is new, or has other attributes: columns of the table",
+        _ATTRIBUTES,
+        narrows=True,
+    ),
+    EventSchema("item_available", _ITEM, "the item may be shown again"),
+    EventSchema("item_unavailable", _ITEM, "the item is shown to nobody", narrows=True),
+)
+EVENTS = {declared.name: declared for declared in _DECLARED}
 
 
 class _Envelope(BaseModel):
-    """Fields of every event, for the JSON schema."""
-
     model_config = ConfigDict(extra="allow")
 
     user_id: Id | None = None
@@ -228,7 +196,7 @@ def json_schema() -> dict[str, Any]:
         "type": "object",
         "required": ["type"],
         "properties": {"type": {"enum": list(EVENTS)}},
-        "oneOf": [_json_schema(each) for each in EVENTS.values()],
+        "oneOf": [_json_schema(declared) for declared in _DECLARED],
     }
 
 
@@ -241,11 +209,10 @@ def _json_schema(of: EventSchema) -> dict[str, Any]:
     rendered: dict[str, Any] = model.model_json_schema()
     rendered["description"] = of.says
     if of.either:
-        given = {
-            name: {"required": [name], "properties": {name: {"not": {"type": "null"}}}}
+        rendered["oneOf"] = [
+            {"required": [name], "properties": {name: {"not": {"type": "null"}}}}
             for name in ("candidate_id", "item_id")
-        }
-        rendered["oneOf"] = [*given.values()]
+        ]
     if of.states:
         rendered["minProperties"] = len(of.needs) + 2
     return rendered
@@ -257,13 +224,13 @@ def markdown() -> list[str]:
         "| type | version | needs | optional fields | narrows what others see | |",
         "| --- | ---: | --- | --- | --- | --- |",
     ]
-    for each in EVENTS.values():
-        needs = [f"`{name}`" for name in each.needs]
-        needs += ["`candidate_id` or `item_id`"] if each.either else []
-        fields = [f"`{name}`" for name in each.fields] + (["any"] if each.states else [])
+    for event in _DECLARED:
+        needs = [f"`{name}`" for name in event.needs]
+        needs += ["`candidate_id` or `item_id`"] if event.either else []
+        fields = [f"`{name}`" for name in event.fields] + (["any"] if event.states else [])
         lines.append(
-            f"| `{each.name}` | {each.version} | {', '.join(needs)} | {', '.join(fields)} "
-            f"| {'yes' if each.narrows else ''} | {each.says} |"
+            f"| `{event.name}` | {event.version} | {', '.join(needs)} | {', '.join(fields)} "
+            f"| {'yes' if event.narrows else ''} | {event.says} |"
         )
     return lines
 
@@ -273,7 +240,7 @@ def documented(page: str) -> str:
     table = "\n".join(markdown())
     return re.sub(
         r"(<!-- events -->\n).*?(<!-- /events -->)",
-        lambda found: f"{found[1]}{table}\n{found[2]}",
+        lambda match: f"{match[1]}{table}\n{match[2]}",
         page,
         flags=re.DOTALL,
     )

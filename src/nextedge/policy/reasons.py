@@ -39,7 +39,7 @@ _NAMED = 2
 
 @dataclass(frozen=True)
 class Reason:
-    """Why one recommendation is shown."""
+    """The reason for one recommendation."""
 
     code: str
     text: str
@@ -70,12 +70,12 @@ class Reasons:
         for query, rows in zip(requests.query, chosen.rows(), strict=True):
             seen = np.zeros(0, np.int32)
             if query >= 0:
-                own = graph.row(int(query))
-                seen = np.setdiff1d(own[scope.recommendable[own]], blocks.row(int(query)))
+                friends = graph.row(int(query))
+                seen = np.setdiff1d(friends[scope.recommendable[friends]], blocks.row(int(query)))
                 seen = evidence.witnesses(int(query), seen)
             ends, both = _common(graph.indptr, graph.indices, seen, chosen.candidate[rows])
-            for place in range(rows.start, rows.stop):
-                candidate, row = int(chosen.candidate[place]), place - rows.start
+            for position in range(rows.start, rows.stop):
+                candidate, row = int(chosen.candidate[position]), position - rows.start
                 mutual = both[ends[row] : ends[row + 1]]
                 if len(mutual):
                     severed = np.concatenate((blocks.row(candidate), evidence.severed(candidate)))
@@ -85,7 +85,7 @@ class Reasons:
                     or self._same(attributes, int(query), candidate)
                     or self._shared_tags(scope, int(query), candidate)
                     or self._shared(scope, int(query), candidate)
-                    or self._by_source(chosen, place, int(query))
+                    or self._by_source(chosen, position, int(query))
                 )
         return reasons
 
@@ -123,11 +123,11 @@ class Reasons:
         for name in scope.query_attributes.of_kind(ColumnKind.TAGS):
             column = scope.query_attributes.columns[name]
             assert isinstance(column, Tags)
-            own, theirs = (
+            of_query, of_candidate = (
                 column.rows.indices[column.rows.indptr[u] : column.rows.indptr[u + 1]]
                 for u in (query, candidate)
             )
-            both = np.intersect1d(own, theirs)
+            both = np.intersect1d(of_query, of_candidate)
             if len(both) > best[0]:
                 size = _sizes(scope, name)
                 both = both[np.argsort(size[both], kind="stable")]
@@ -135,10 +135,10 @@ class Reasons:
         count, name, values = best
         if not count:
             return None
-        shown = values[:_NAMED]
-        text = f"shared {name.replace('_', ' ')}: {', '.join(map(str, shown))}"
+        named = values[:_NAMED]
+        text = f"shared {name.replace('_', ' ')}: {', '.join(map(str, named))}"
         text += f" and {count - _NAMED} more" if count > _NAMED else ""
-        return Reason(f"shared_{name}", text, {"column": name, "count": count, "values": shown})
+        return Reason(f"shared_{name}", text, {"column": name, "count": count, "values": named})
 
     def _shared(self, scope, query: int, candidate: int) -> Reason | None:  # type: ignore[no-untyped-def]
         if query < 0 or not scope.snapshot.engagements.edges:
@@ -159,29 +159,29 @@ class Reasons:
         because = np.full(len(chosen), -1, np.int32)
         if knn is not None:
             rows = graph_rows(knn.scope.graph, requests.query)
-            because = best_middle(rows, knn.similar, chosen)  # type: ignore[attr-defined]
+            because = best_middle(rows, knn.matrix, chosen)  # type: ignore[attr-defined]
         reasons, query = [], requests.query[chosen.row_query]
-        for place in range(len(chosen)):
-            if because[place] >= 0:
-                name = self.display("items", int(because[place]))
+        for row in range(len(chosen)):
+            if because[row] >= 0:
+                name = self.display("items", int(because[row]))
                 reasons.append(
                     Reason("because_you_liked", f"because you liked {name}", {"item": name})
                 )
             else:
-                reasons.append(self._by_source(chosen, place, int(query[place])))
+                reasons.append(self._by_source(chosen, row, int(query[row])))
         return reasons
 
-    def _by_source(self, chosen: Candidates, place: int, query: int) -> Reason:
+    def _by_source(self, chosen: Candidates, row: int, query: int) -> Reason:
         """Return the reason of the source that ranks the row best, with its evidence."""
         best, first = int(NO_RANK), None
         for name, source in self.sources.items():
             ranks = chosen.columns.get(rank_column(name))
-            if ranks is not None and int(ranks[place]) < best:
-                best, first = int(ranks[place]), source
+            if ranks is not None and int(ranks[row]) < best:
+                best, first = int(ranks[row]), source
         code = "popular" if first is None else first.reason
-        found = None if first is None else first.evidence(query, int(chosen.candidate[place]))
-        if found is not None:
-            return Reason(code, *found)
+        evidence = None if first is None else first.evidence(query, int(chosen.candidate[row]))
+        if evidence is not None:
+            return Reason(code, *evidence)
         return Reason(code, _TEXTS.get(code, code.replace("_", " ")))
 
 
@@ -204,10 +204,10 @@ def _common(indptr, indices, seen, candidate):  # type: ignore[no-untyped-def]
     count = 0
     for row in range(len(candidate)):
         low, high = indptr[candidate[row]], indptr[candidate[row] + 1]
-        for place in range(len(seen)):
-            low += np.searchsorted(indices[low:high], seen[place])
-            if low < high and indices[low] == seen[place]:
-                both[count] = seen[place]
+        for position in range(len(seen)):
+            low += np.searchsorted(indices[low:high], seen[position])
+            if low < high and indices[low] == seen[position]:
+                both[count] = seen[position]
                 count += 1
         ends[row + 1] = count
     return ends, both[:count]
@@ -258,13 +258,13 @@ def _best_middle(a_indptr, a_indices, a_values, b_indptr, b_indices, b_values, i
         begin, end = indptr[q], indptr[q + 1]
         order = np.argsort(candidate[begin:end])
         wanted = candidate[begin:end][order]
-        for place in range(a_indptr[q], a_indptr[q + 1]):
-            middle = a_indices[place]
-            for entry in range(b_indptr[middle], b_indptr[middle + 1]):
-                at = np.searchsorted(wanted, b_indices[entry])
-                if at < len(wanted) and wanted[at] == b_indices[entry]:
+        for first in range(a_indptr[q], a_indptr[q + 1]):
+            middle = a_indices[first]
+            for second in range(b_indptr[middle], b_indptr[middle + 1]):
+                at = np.searchsorted(wanted, b_indices[second])
+                if at < len(wanted) and wanted[at] == b_indices[second]:
                     row = begin + order[at]
-                    if a_values[place] * b_values[entry] > value[row]:
-                        value[row] = a_values[place] * b_values[entry]
+                    if a_values[first] * b_values[second] > value[row]:
+                        value[row] = a_values[first] * b_values[second]
                         best[row] = middle
     return best

@@ -43,7 +43,7 @@ def sampled(
     if node < 0:
         return np.zeros(0, np.int32), np.zeros(0, np.int64)
     start, stop = int(graph.indptr[node]), int(graph.indptr[node + 1])
-    place = np.arange(start, stop)
+    edges = np.arange(start, stop)
     nodes = graph.indices[start:stop]
     if len(nodes) > neighbors:
         if timed:
@@ -51,64 +51,49 @@ def sampled(
         else:  # by hash, so that every query samples the same neighbors of a node
             order = np.argsort(nodes.astype(np.uint64) * _HASH, kind="stable")
         sample = np.sort(order[:neighbors])
-        place, nodes = place[sample], nodes[sample]
-    return np.asarray(nodes, np.int32), place
+        edges, nodes = edges[sample], nodes[sample]
+    return np.asarray(nodes, np.int32), edges
 
 
 def neighborhoods(
     scope: Scope, query: int, candidates: IndexArray, now: int, neighbors: int
 ) -> Neighborhoods:
-    """The neighborhoods of one query (a position, or below 0 where unknown) and of its candidates.
+    """The neighborhoods of one query (a position, or below 0 if unknown) and of its candidates.
 
     Args:
         now: microseconds UTC of the request.
-        neighbors: T, most neighbours of each.
+        neighbors: T, most neighbors of each.
 
     Cost: O(P · T² · (d + ln degree)).
     """
     graph, vectors = scope.graph, neighborhood_vectors(scope)
-    own = scope.relation.self_typed
+    people = scope.relation.self_typed
     behind = scope.reverse_graph
-    left, left_place = sampled(graph, query, neighbors, timed=scope.timed)
-    left_edge = _edge_numbers(graph, left_place, now, timed=scope.timed)
+    left, left_edges = sampled(graph, query, neighbors, timed=scope.timed)
+    left_edge = _edge_numbers(graph, left_edges, now, timed=scope.timed)
     left_degree = np.log1p(scope.candidate_degree[left]).astype(np.float32)
     pairs = len(candidates)
     right = np.full((pairs, neighbors), -1, np.int32)
     right_edge = np.zeros((pairs, neighbors, 2), np.float32)
     for row, candidate in enumerate(candidates):
-        nodes, place = sampled(behind, int(candidate), neighbors, timed=scope.timed)
+        nodes, edges = sampled(behind, int(candidate), neighbors, timed=scope.timed)
         right[row, : len(nodes)] = nodes
-        right_edge[row, : len(nodes)] = _edge_numbers(behind, place, now, timed=scope.timed)
+        right_edge[row, : len(nodes)] = _edge_numbers(behind, edges, now, timed=scope.timed)
     right_degree = np.log1p(graph.degree[np.maximum(right, 0)]).astype(np.float32)
     of_query = vectors.query[query] if query >= 0 else np.zeros(vectors.query.shape[1], np.float32)
-    filled = _fill(
-        graph.indptr,
-        graph.indices,
-        own,
-        query,
-        left,
-        left_edge,
-        left_degree,
-        np.asarray(candidates, np.int32),
-        right,
-        right_edge,
-        right_degree,
-        vectors.query,
-        vectors.candidate,
-        of_query,
-        neighbors,
-        TOKEN,
-        RELATION,
-    )
-    return Neighborhoods(*filled)
+    left_side = left, left_edge, left_degree
+    right_side = np.asarray(candidates, np.int32), right, right_edge, right_degree
+    spectral = vectors.query, vectors.candidate, of_query
+    adjacency = graph.indptr, graph.indices
+    return Neighborhoods(*_fill(adjacency, people, query, left_side, right_side, spectral))
 
 
-def _edge_numbers(graph: Graph, place: np.ndarray, now: int, *, timed: bool) -> FloatArray:
+def _edge_numbers(graph: Graph, edges: np.ndarray, now: int, *, timed: bool) -> FloatArray:
     """float32[n, 2]: ln(1 + days since the edge's last record), ln(1 + weight)."""
-    days = np.zeros(len(place))
+    days = np.zeros(len(edges))
     if timed:
-        days = np.maximum(now - graph.last[place], 0) / MICROSECONDS_PER_DAY
-    return np.stack((np.log1p(days), np.log1p(graph.weight[place])), axis=1).astype(np.float32)
+        days = np.maximum(now - graph.last[edges], 0) / MICROSECONDS_PER_DAY
+    return np.stack((np.log1p(days), np.log1p(graph.weight[edges])), axis=1).astype(np.float32)
 
 
 def _unit(rows: FloatArray) -> FloatArray:
@@ -121,8 +106,8 @@ def _has(indptr, indices, row, target):  # type: ignore[no-untyped-def]
     if row < 0:
         return False
     low, high = indptr[row], indptr[row + 1]
-    place = low + np.searchsorted(indices[low:high], target)
-    return place < high and indices[place] == target
+    position = low + np.searchsorted(indices[low:high], target)
+    return position < high and indices[position] == target
 
 
 @numba.njit(cache=True, nogil=True)
@@ -134,25 +119,12 @@ def _cosine(a, b):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _fill(  # type: ignore[no-untyped-def]
-    indptr,
-    indices,
-    own,
-    query,
-    left,
-    left_edge,
-    left_degree,
-    candidates,
-    right,
-    right_edge,
-    right_degree,
-    query_vector,
-    candidate_vector,
-    of_query,
-    neighbors,
-    token_size,
-    relation_size,
-):
+def _fill(adjacency, people, query, left_side, right_side, spectral):  # type: ignore[no-untyped-def]
+    indptr, indices = adjacency
+    left, left_edge, left_degree = left_side
+    candidates, right, right_edge, right_degree = right_side
+    query_vector, candidate_vector, of_query = spectral
+    neighbors, token_size, relation_size = right.shape[1], TOKEN, RELATION
     pairs = len(candidates)
     query_tokens = np.zeros((pairs, neighbors, token_size), np.float32)
     candidate_tokens = np.zeros((pairs, neighbors, token_size), np.float32)
@@ -161,29 +133,29 @@ def _fill(  # type: ignore[no-untyped-def]
     relation = np.zeros((pairs, neighbors, neighbors, relation_size), np.float32)
     for pair in range(pairs):
         candidate = candidates[pair]
-        for place in range(len(left)):
-            node = left[place]
-            token = query_tokens[pair, place]
-            query_mask[pair, place] = True
-            token[0] = left_degree[place]
-            token[1], token[2] = left_edge[place, 0], left_edge[place, 1]
+        for position in range(len(left)):
+            node = left[position]
+            token = query_tokens[pair, position]
+            query_mask[pair, position] = True
+            token[0] = left_degree[position]
+            token[1], token[2] = left_edge[position, 0], left_edge[position, 1]
             token[3] = _cosine(of_query, candidate_vector[node])
             token[4] = _cosine(candidate_vector[node], candidate_vector[candidate])
-            token[5] = np.float32(own and _has(indptr, indices, node, candidate))
-        for place in range(neighbors):
-            node = right[pair, place]
+            token[5] = np.float32(people and _has(indptr, indices, node, candidate))
+        for position in range(neighbors):
+            node = right[pair, position]
             if node < 0:
                 break
-            token = candidate_tokens[pair, place]
-            candidate_mask[pair, place] = True
-            token[0] = right_degree[pair, place]
-            token[1], token[2] = right_edge[pair, place, 0], right_edge[pair, place, 1]
+            token = candidate_tokens[pair, position]
+            candidate_mask[pair, position] = True
+            token[0] = right_degree[pair, position]
+            token[1], token[2] = right_edge[pair, position, 0], right_edge[pair, position, 1]
             token[3] = _cosine(query_vector[node], candidate_vector[candidate])
             token[4] = _cosine(query_vector[node], of_query)
-            token[5] = np.float32(own and _has(indptr, indices, query, node))
+            token[5] = np.float32(people and _has(indptr, indices, query, node))
             for other in range(len(left)):
-                both = relation[pair, other, place]
+                both = relation[pair, other, position]
                 both[0] = _cosine(query_vector[node], candidate_vector[left[other]])
                 both[1] = np.float32(_has(indptr, indices, node, left[other]))
-                both[2] = np.float32(own and left[other] == node)
+                both[2] = np.float32(people and left[other] == node)
     return query_tokens, candidate_tokens, query_mask, candidate_mask, relation

@@ -14,14 +14,14 @@ from nextedge.graph.scope import Scope, cached_per_snapshot
 from nextedge.types import BoolArray, Filter, Requests
 
 _CACHED_MASKS = 64
-"""Sets of filters whose masks a process caches; the least recently used is dropped first."""
+"""Masks of filters that a process caches for a snapshot, by least recent use."""
 
 
 def eligible(scope: Scope, requests: Requests) -> BoolArray:
     """bool[candidates], read-only: whether a candidate is eligible.
 
     Raises:
-        InputError: a filter names no column of the candidates, or one that cannot be filtered by.
+        InputError: a filter names an unknown column, or a column of text or times.
     """
     if not requests.filters:
         return scope.recommendable
@@ -42,7 +42,6 @@ def _count(scope: Scope) -> int:
 
 @cached_per_snapshot
 def _masks(scope: Scope) -> Callable[[tuple[Filter, ...]], BoolArray]:
-    """The masks of the filters that requests of a snapshot used last."""
     return lru_cache(_CACHED_MASKS)(partial(_mask, scope))
 
 
@@ -80,7 +79,7 @@ def _with_values(column: Category | Tags, wanted: Filter) -> BoolArray:
 
 
 def _range(column: str, text: str) -> tuple[np.float32, np.float32]:
-    """Lower and upper bound, both included, rounded as the column's values are."""
+    # Bounds are inclusive, and float32 as the column: 0.1 must equal a stored 0.1.
     words = {"true": "1", "false": "0"}
     low, dots, high = words.get(text.lower(), text).partition("..")
     try:

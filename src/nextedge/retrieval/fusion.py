@@ -1,8 +1,8 @@
-"""The worth of each rank in each source: it decides how the merge weighs the sources.
+"""The worth of each rank in each source, by which the merge weighs the sources.
 
 Without labels a rank is worth ``1 / (60 + rank)`` in every source (reciprocal rank fusion:
-Cormack, Clarke, Büttcher, SIGIR 2009). With labels its worth is measured: the share of label queries
-whose candidate at that rank became an edge, made to fall with the rank and turned into log odds of
+Cormack, Clarke, Büttcher, SIGIR 2009). With labels the worth is measured: the share of label
+queries whose candidate at that rank became an edge, made monotone in the rank, as the log odds of
 a noisy or (probability fusion: Lillis, Toolan, Collier, Dunnion, SIGIR 2006).
 """
 
@@ -20,11 +20,11 @@ from nextedge.types import Candidates, FloatArray, Requests
 
 FILE = "fusion.npz"
 DEPTH = 2048
-"""Ranks with a worth of their own; later ranks have the worth of the last one."""
+"""Number of ranks with a separate worth; later ranks have the worth of the last."""
 FEWEST_HITS = 100
 _FUSION = 60.0
 _TIE = np.float32(1e-5)
-"""Weight of the rank itself, which orders candidates that labels do not tell apart."""
+"""Weight of the reciprocal rank, which orders candidates of equal measured worth."""
 
 
 @cache
@@ -37,7 +37,7 @@ def reciprocal_ranks() -> FloatArray:
 
 @dataclass(frozen=True, eq=False)
 class Fusion:
-    """float32[DEPTH] per source: the worth of its ranks; empty = reciprocal ranks for all."""
+    """float32[DEPTH] for each source: the worth of its ranks; empty = reciprocal ranks."""
 
     worth: Mapping[str, FloatArray] = field(default_factory=dict)
 
@@ -46,6 +46,7 @@ class Fusion:
         default = reciprocal_ranks()
         if not self.worth:
             return np.tile(default, (len(names), 1))
+        # A source without labels only breaks ties: its worth is not comparable to measured ones.
         return np.stack([self.worth.get(name, default * _TIE) for name in names])
 
     def save(self, file: Path) -> None:
@@ -81,7 +82,7 @@ class FusionLearner:
             self.lists[name] = self.lists.get(name, 0.0) + lists
 
     def fusion(self) -> Fusion:
-        """Return the worth of every rank; the default where there are too few labels."""
+        """Return the worth of every rank; the default if there are too few labels."""
         if sum(float(hits.sum()) for hits in self.hits.values()) < FEWEST_HITS:
             return Fusion()
         return Fusion({name: self._worth(name) for name in self.hits})
@@ -94,6 +95,7 @@ class FusionLearner:
         seen = lists > 0
         if not seen.any():
             return tie
+        # The cap keeps log1p finite; the clip gives ranks without a label the nearest worth.
         model = IsotonicRegression(y_min=0.0, y_max=0.95, increasing=False, out_of_bounds="clip")
         rank = np.log1p(np.arange(DEPTH, dtype=np.float64))
         model.fit(rank[seen], (hits / np.maximum(lists, 1))[seen], sample_weight=lists[seen])

@@ -1,6 +1,6 @@
 """Candidates of fitted models: by dot products of embeddings, similarities to the history, or both.
 
-Every model is a source of its own name; a model that is switched off is never fitted.
+Every model is a source with the model's name; a build does not fit a model that is switched off.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from nextedge.types import Candidates, FloatArray, IndexArray, IntArray, Request
 
 
 class ModelSource(Source[ModelConfig]):
-    """The candidates that one fitted model scores highest."""
+    """The candidates with the highest scores of one fitted model."""
 
     model: ClassVar[type[Model[Any]]]
     index: Searcher | None = None
-    """Over the candidates' embeddings; without one all candidates are compared."""
+    """Index of the candidates' embeddings; None compares with all candidates."""
 
     @classmethod
     def usable(cls, scope: Scope) -> bool:
@@ -35,7 +35,7 @@ class ModelSource(Source[ModelConfig]):
 
     @classmethod
     def fit(cls, scope: Scope, config: ModelConfig) -> Arrays:
-        """Return the arrays of a model that is cheap enough to be fitted for every graph."""
+        """Return the arrays of a model that is cheap enough to fit for every graph."""
         artifact = cls.model().fit(training_data(scope), config, lambda *_: None)
         return dict(artifact.arrays)
 
@@ -53,39 +53,34 @@ class ModelSource(Source[ModelConfig]):
         )
 
     def pair_scores(self, requests: Requests, candidates: Candidates) -> FloatArray:
-        return pair_scores(
-            self.artifact,
-            self.scope.graph,
-            requests.query,
-            candidates.indptr,
-            candidates.candidate,
-            self.weight,
-        )
+        pairs = candidates.indptr, candidates.candidate
+        return pair_scores(self.artifact, self.scope.graph, requests.query, *pairs, self.weight)
 
     def _nearest(
         self, index: Searcher, requests: Requests, limit: int, excluded: tuple[IntArray, IndexArray]
     ) -> Candidates:
-        """Candidates of the index; it is searched for ``limit`` and as many as may be excluded."""
         rows = np.flatnonzero(requests.query >= 0)
         vectors = self.arrays["query"][requests.query[rows]]
         hidden = np.diff(excluded[0])
         allowed = eligible(self.scope, requests) if requests.filters else None
-        most = limit + int(hidden.max(initial=0))
-        found, score = index.search(vectors, most, allowed, requests.waiting)
-        row = np.repeat(rows, found.shape[1])
-        keys = (np.repeat(np.arange(len(hidden)), hidden) << 32) | excluded[1]
-        kept = (found.ravel() >= 0) & ~np.isin((row << 32) | found.ravel(), keys)
-        kept &= (
-            score.ravel() != 0
-        )  # a vector of zeros belongs to a node that the model has not seen
-        kept &= np.repeat(np.abs(vectors).sum(axis=1) > 0, found.shape[1])
-        size = np.bincount(row[kept], minlength=len(requests))
+        # The index does not know the excluded candidates, so ask for as many more.
+        width = limit + int(hidden.max(initial=0))
+        nearest_QN, score_QN = index.search(vectors, width, allowed, requests.waiting)
+        nearest, score = nearest_QN.ravel(), score_QN.ravel()
+        row = np.repeat(rows, nearest_QN.shape[1])
+        # A pair as one number, to look it up among the excluded pairs.
+        pairs = (np.repeat(np.arange(len(hidden)), hidden) << 32) | excluded[1]
+        valid = (nearest >= 0) & ~np.isin((row << 32) | nearest, pairs)
+        # A vector of zeros belongs to a node that the model has not seen.
+        valid &= score != 0
+        valid &= np.repeat(np.abs(vectors).sum(axis=1) > 0, nearest_QN.shape[1])
+        size = np.bincount(row[valid], minlength=len(requests))
         indptr = np.concatenate(([0], np.cumsum(size)))
-        return Candidates(indptr, found.ravel()[kept], {"score": score.ravel()[kept]}).head(limit)
+        return Candidates(indptr, nearest[valid], {"score": score[valid]}).head(limit)
 
     @property
     def weight(self) -> FloatArray | None:
-        """float32[E]: weight of each edge of a history, or None where all weigh the same."""
+        """float32[E]: weight of each edge of a history; None if all weigh the same."""
         decay = self.arrays.get("decay")
         return None if decay is None else _history_decay(self.scope, float(decay))
 
@@ -100,10 +95,11 @@ def source_of(model: type[Model[Any]]) -> type[ModelSource]:
 
 def training_data(scope: Scope) -> TrainingData:
     """Return the part of a scope that a model may read."""
-    snapshot, own = scope.snapshot, scope.relation.self_typed
+    snapshot, people = scope.snapshot, scope.relation.self_typed
     users = _user_features(scope)
-    items = users if own else _item_features(scope)
-    others = {"engagements": snapshot.engagements} if own else {"connections": snapshot.connections}
+    items = users if people else _item_features(scope)
+    other = "engagements" if people else "connections"
+    others = {other: getattr(snapshot, other)}
     return TrainingData(scope.relation, scope.graph, users, items, others)
 
 

@@ -13,13 +13,14 @@ from nextedge.config import Settings
 from nextedge.graph.attributes import Attributes, Category
 from nextedge.graph.csr import Graph
 from nextedge.graph.decay import faded_degrees, history_span
-from nextedge.graph.propagate import SparseRows, keep_best, pair_products, top_products
-from nextedge.graph.scope import Scope
-from nextedge.graph.threads import Scratch, run_blocks
+from nextedge.graph.propagate import SparseRows, keep_best
+from nextedge.graph.scope import Scope, rows_of
+from nextedge.graph.threads import Scratch, run_lists
 from nextedge.retrieval.source import (
     Arrays,
     Config,
     NoConfig,
+    ProductSource,
     Source,
     sparse_arrays,
     sparse_from_arrays,
@@ -91,10 +92,10 @@ class SegmentConfig(Settings):
     """Settings of the segment source."""
 
     per_value: int = Field(300, ge=1)
-    """Candidates that are stored for each value."""
+    """Candidates to store for each value."""
 
 
-class Segment(Source[SegmentConfig]):
+class Segment(ProductSource[SegmentConfig]):
     """Candidates popular among users who share the query's attribute values.
 
     The score is the sum, over the query's values (a city, an industry, an age group), of the share
@@ -112,10 +113,13 @@ class Segment(Source[SegmentConfig]):
     def fit(cls, scope: Scope, config: SegmentConfig) -> Arrays:
         members = value_members(scope.query_attributes, _segments(scope.query_attributes))
         popular = _most_shared(members, scope.graph, config.per_value)
-        return {**sparse_arrays(popular, "popular"), **sparse_arrays(_as_rows(members), "values")}
+        return {
+            **sparse_arrays(popular, "popular"),
+            **sparse_arrays(sparse_rows(members), "values"),
+        }
 
-    def _values(self, requests: Requests) -> SparseRows:
-        return take_rows(sparse_from_arrays(self.arrays, "values"), requests.query)
+    def rows(self, requests: Requests) -> SparseRows:
+        return rows_of(sparse_from_arrays(self.arrays, "values"), requests.query)
 
     def evidence(self, query: int, candidate: int) -> tuple[str, dict[str, object]] | None:
         """Return the query's value in whose segment the candidate is most popular."""
@@ -126,9 +130,9 @@ class Segment(Source[SegmentConfig]):
         best, share = -1, 0.0
         for value in values.indices[values.indptr[query] : values.indptr[query + 1]]:
             row = slice(int(popular.indptr[value]), int(popular.indptr[value + 1]))
-            found = popular.values[row][popular.indices[row] == candidate]
-            if len(found) and float(found[0]) > share:
-                best, share = int(value), float(found[0])
+            shares = popular.values[row][popular.indices[row] == candidate]
+            if len(shares) and float(shares[0]) > share:
+                best, share = int(value), float(shares[0])
         for name in _segments(self.scope.query_attributes):
             column = self.scope.query_attributes.columns[name]
             assert isinstance(column, Category)
@@ -140,53 +144,37 @@ class Segment(Source[SegmentConfig]):
             best -= size
         return None
 
-    def candidates(self, requests: Requests, limit: int) -> Candidates:
-        popular = sparse_from_arrays(self.arrays, "popular")
-        return top_products(self._values(requests), popular, limit, self.scope.excluded(requests))
-
-    def pair_scores(self, requests: Requests, candidates: Candidates) -> FloatArray:
-        popular = sparse_from_arrays(self.arrays, "popular")
-        return pair_products(
-            self._values(requests), popular, candidates.indptr, candidates.candidate
-        )
+    @property
+    def matrix(self) -> SparseRows:
+        return sparse_from_arrays(self.arrays, "popular")
 
 
 def first_of_order(
     scope: Scope, requests: Requests, order: IndexArray, score: FloatArray, limit: int
 ) -> Candidates:
     """Return the first candidates of an order that all queries share, without excluded ones."""
-    indptr, excluded = scope.excluded(requests)
-    size = np.zeros(len(requests), np.int64)
-    found = np.empty((len(requests), min(limit, len(order))), np.int32)
-    run_blocks(
-        _first,
-        len(requests),
-        order,
-        indptr,
-        excluded,
-        size,
-        found,
-        scratch=(Scratch(len(score), np.bool_),),
-    )
-    candidate = found[np.arange(found.shape[1])[None, :] < size[:, None]]
-    ends = np.concatenate(([0], np.cumsum(size)))
-    return Candidates(ends, candidate, {"score": score[candidate]})
+    width, seen = min(limit, len(order)), (Scratch(len(score), np.bool_),)
+    excluded = scope.excluded(requests)
+    indptr, candidate, _ = run_lists(_first, len(requests), width, order, excluded, scratch=seen)
+    return Candidates(indptr, candidate, {"score": score[candidate]})
 
 
 @numba.njit(cache=True, nogil=True)
-def _first(block, blocks, order, indptr, excluded, size, found, left_out):  # type: ignore[no-untyped-def]
+def _first(block, blocks, order, exclude, lists, skip):  # type: ignore[no-untyped-def]
+    indptr, excluded = exclude
+    size, target, _ = lists
     for q in range(block, len(size), blocks):
-        for place in range(indptr[q], indptr[q + 1]):
-            left_out[excluded[place]] = True
+        for entry in range(indptr[q], indptr[q + 1]):
+            skip[excluded[entry]] = True
         count = 0
-        for place in range(len(order)):
-            if count == found.shape[1]:
+        for candidate in order:
+            if count == target.shape[1]:
                 break
-            if not left_out[order[place]]:
-                found[q, count] = order[place]
+            if not skip[candidate]:
+                target[q, count] = candidate
                 count += 1
-        for place in range(indptr[q], indptr[q + 1]):
-            left_out[excluded[place]] = False
+        for entry in range(indptr[q], indptr[q + 1]):
+            skip[excluded[entry]] = False
         size[q] = count
 
 
@@ -224,7 +212,7 @@ def value_members(attributes: Attributes, names: list[str]) -> sparse.csr_matrix
     return sparse.hstack(blocks, format="csr")
 
 
-def _as_rows(matrix: sparse.csr_matrix) -> SparseRows:
+def sparse_rows(matrix: sparse.csr_matrix) -> SparseRows:
     return SparseRows(
         matrix.indptr.astype(np.int64),
         matrix.indices.astype(np.int32),
@@ -240,58 +228,32 @@ def _most_shared(members: sparse.csr_matrix, graph: Graph, n: int) -> SparseRows
     smaller candidate.
     """
     of_value = members.T.tocsr()
-    values = of_value.shape[0]
-    size = np.zeros(values, np.int64)
-    target, share = np.empty((values, n), np.int32), np.empty((values, n), np.float32)
-    run_blocks(
-        _share,
-        values,
-        of_value.indptr,
-        of_value.indices,
-        graph.indptr,
-        graph.indices,
-        n,
-        size,
-        target,
-        share,
-        scratch=(
-            Scratch(graph.targets, np.float32),
-            Scratch(graph.targets + 1, np.int32, zeroed=False),
-        ),
+    values = of_value.indptr, of_value.indices
+    scratch = (
+        Scratch(graph.targets, np.float32),
+        Scratch(graph.targets + 1, np.int32, zeroed=False),
     )
-    filled = np.arange(n)[None, :] < size[:, None]
-    indptr = np.concatenate(([0], np.cumsum(size)))
-    return SparseRows(indptr, target[filled], share[filled], graph.targets)
+    edges = graph.indptr, graph.indices
+    lists = run_lists(_share, of_value.shape[0], n, values, edges, n, scratch=scratch)
+    return SparseRows(*lists, graph.targets)
 
 
 @numba.njit(cache=True, nogil=True)
-def _share(  # type: ignore[no-untyped-def]
-    block, blocks, v_indptr, v_indices, indptr, indices, n, size, target, share, total, touched
-):
+def _share(block, blocks, values, graph, n, lists, total, reached):  # type: ignore[no-untyped-def]
+    (v_indptr, v_indices), (indptr, indices) = values, graph
+    size, target, share = lists
     for value in range(block, len(size), blocks):
         count, edges = 0, 0
-        for place in range(v_indptr[value], v_indptr[value + 1]):
-            user = v_indices[place]
-            edges += indptr[user + 1] - indptr[user]
-            for entry in range(indptr[user], indptr[user + 1]):
-                other = indices[entry]
+        for member in v_indices[v_indptr[value] : v_indptr[value + 1]]:
+            edges += indptr[member + 1] - indptr[member]
+            for other in indices[indptr[member] : indptr[member + 1]]:
                 if total[other] == 0.0:
-                    touched[count] = other
+                    reached[count] = other
                     count += 1
                 total[other] += np.float32(1.0)
         scale = np.float32(1.0) / (np.float32(max(edges, 1)) + np.float32(10.0))
-        for place in range(count):
-            total[touched[place]] *= scale
-        size[value] = keep_best(total, touched, count, n, target[value], share[value])
-        for place in range(count):
-            total[touched[place]] = 0.0
-
-
-def take_rows(rows: SparseRows, query: IndexArray) -> SparseRows:
-    """Return the rows of the given queries; an unknown query has an empty row."""
-    known = query >= 0
-    start = np.where(known, rows.indptr[np.maximum(query, 0)], 0)
-    size = np.where(known, rows.indptr[np.maximum(query, 0) + 1] - start, 0)
-    indptr = np.concatenate(([0], np.cumsum(size)))
-    places = np.arange(indptr[-1]) - np.repeat(indptr[:-1] - start, size)
-    return SparseRows(indptr, rows.indices[places], rows.values[places], rows.columns)
+        for position in range(count):
+            total[reached[position]] *= scale
+        size[value] = keep_best(total, reached, count, n, target[value], share[value])
+        for position in range(count):
+            total[reached[position]] = 0.0

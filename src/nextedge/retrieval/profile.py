@@ -1,7 +1,7 @@
 """Candidates that share attribute values with the query, weighted by homophily in the graph.
 
-The weight of a column is its homophily lift: how much sharing one of its values raises the odds of
-an edge in the tenant's graph. Rare values weigh more.
+The weight of a column is its homophily lift: how much a shared value raises the odds of an edge.
+Rare values weigh more.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from pydantic import Field
 
 from nextedge.config import Settings
 from nextedge.graph.attributes import Attributes
-from nextedge.graph.propagate import SparseRows, pair_products, top_products
-from nextedge.graph.scope import Scope
-from nextedge.retrieval.popular import take_rows, value_members
-from nextedge.retrieval.source import Arrays, Source, sparse_arrays, sparse_from_arrays
+from nextedge.graph.propagate import SparseRows
+from nextedge.graph.scope import Scope, rows_of
+from nextedge.retrieval.popular import sparse_rows, value_members
+from nextedge.retrieval.source import Arrays, ProductSource, sparse_arrays, sparse_from_arrays
 from nextedge.schema import ColumnKind
-from nextedge.types import CONNECTS, Candidates, FloatArray, Requests
+from nextedge.types import CONNECTS, Requests
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -28,13 +28,13 @@ class ProfileConfig(Settings):
     """Settings of the profile source."""
 
     member_cap: int = Field(20_000, ge=1)
-    """Values that more users have do not count."""
+    """Values of more users than this do not count."""
     sample_edges: int = Field(200_000, ge=1)
-    """Edges that measure how much a column counts."""
+    """Sampled edges that measure the weight of a column."""
 
 
-class Profile(Source[ProfileConfig]):
-    """People with the same school, company, skills, …; the query needs no edge."""
+class Profile(ProductSource[ProfileConfig]):
+    """People with the same school, company or skills, also for queries without an edge."""
 
     name = "profile"
     relations = (CONNECTS,)
@@ -61,15 +61,12 @@ class Profile(Source[ProfileConfig]):
         of_value = sparse.hstack(members, format="csr").T.tocsr()
         return {**sparse_arrays(rows, "values"), **sparse_arrays(_rows(of_value), "members")}
 
-    def candidates(self, requests: Requests, limit: int) -> Candidates:
-        values = take_rows(sparse_from_arrays(self.arrays, "values"), requests.query)
-        members = sparse_from_arrays(self.arrays, "members")
-        return top_products(values, members, limit, self.scope.excluded(requests))
+    def rows(self, requests: Requests) -> SparseRows:
+        return rows_of(sparse_from_arrays(self.arrays, "values"), requests.query)
 
-    def pair_scores(self, requests: Requests, candidates: Candidates) -> FloatArray:
-        values = take_rows(sparse_from_arrays(self.arrays, "values"), requests.query)
-        members = sparse_from_arrays(self.arrays, "members")
-        return pair_products(values, members, candidates.indptr, candidates.candidate)
+    @property
+    def matrix(self) -> SparseRows:
+        return sparse_from_arrays(self.arrays, "members")
 
 
 def _columns(attributes: Attributes) -> list[str]:
@@ -80,9 +77,10 @@ def homophily(scope: Scope, sets: sparse.csr_matrix, sample: int) -> float:
     """Log odds ratio of sharing a value of the column, edges against random pairs, at least 0."""
     random = np.random.default_rng(0)
     graph = scope.graph
-    place = random.integers(0, graph.edges, min(sample, graph.edges))
-    source = np.searchsorted(graph.indptr, place, side="right") - 1
-    target = np.asarray(graph.indices[place])
+    edge = random.integers(0, graph.edges, min(sample, graph.edges))
+    source = np.searchsorted(graph.indptr, edge, side="right") - 1
+    target = np.asarray(graph.indices[edge])
+    # Shuffled targets keep every degree, so the odds differ by the edges alone.
     shuffled = random.permutation(target)
     joined = (np.asarray(sets[source].multiply(sets[target]).sum(axis=1)) > 0).mean()
     apart = (np.asarray(sets[source].multiply(sets[shuffled]).sum(axis=1)) > 0).mean()
@@ -93,9 +91,4 @@ def homophily(scope: Scope, sets: sparse.csr_matrix, sample: int) -> float:
 def _rows(matrix: sparse.csr_matrix) -> SparseRows:
     matrix.sort_indices()
     matrix.eliminate_zeros()
-    return SparseRows(
-        matrix.indptr.astype(np.int64),
-        matrix.indices.astype(np.int32),
-        matrix.data.astype(np.float32),
-        matrix.shape[1],
-    )
+    return sparse_rows(matrix)

@@ -1,7 +1,7 @@
-"""Candidates by a random walk with restart over the tenant's graph of every relation.
+"""Candidates by a random walk with restart.
 
-The walk of ``combined_walk`` follows connections and engagements alike: users and items are nodes of
-one graph, so it reaches people through shared items, and items through people.
+``combined_walk`` walks over connections and engagements: users and items are nodes of one graph,
+so it reaches people through shared items, and items through people.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class RandomWalkConfig(Settings):
     """Settings of a random walk."""
 
     restart: float = Field(0.3, gt=0, le=1)
-    """Chance of every step to go back to the query."""
+    """Chance that a step goes back to the query."""
     tolerance: float = Field(1e-6, gt=0)
-    """Residual mass per edge at which a node is not expanded further."""
+    """Residual mass per edge below which the walk does not expand a node."""
 
 
 class RandomWalk(Source[RandomWalkConfig]):
@@ -55,7 +55,7 @@ class RandomWalk(Source[RandomWalkConfig]):
         indptr, indices = self._adjacency()
         offset = self._offset
         excluded_indptr, excluded = self.scope.excluded(requests)
-        found = top_walk(
+        ranked = top_walk(
             indptr,
             indices,
             requests.query,
@@ -66,13 +66,11 @@ class RandomWalk(Source[RandomWalkConfig]):
             restart=self.config.restart,
             tolerance=self.config.tolerance,
         )
-        return Candidates(found.indptr, found.candidate - np.int32(offset), found.columns)
+        return Candidates(ranked.indptr, ranked.candidate - np.int32(offset), ranked.columns)
 
     def pair_scores(self, requests: Requests, candidates: Candidates) -> FloatArray:
-        indptr, indices = self._adjacency()
         return pair_walk(
-            indptr,
-            indices,
+            *self._adjacency(),
             requests.query,
             candidates.indptr,
             candidates.candidate + np.int32(self._offset),

@@ -1,4 +1,4 @@
-"""Candidates that joined or were active most recently: new ones get a first chance."""
+"""Candidates that joined or were active most recently, so that new ones get impressions."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ class Recent(SharedOrder[NoConfig]):
         np.maximum.at(latest, scope.graph.indices, scope.graph.last)
         created = scope.candidate_attributes.instant("created_at")
         if created is not None:
+            # A creation time after the snapshot is no news yet.
             latest = np.maximum(latest, np.where(created <= scope.snapshot.as_of, created, 0))
         days = (latest - scope.snapshot.as_of) / 86_400_000_000
         return np.exp2(np.maximum(days, -3650.0) / 365.0).astype(np.float32)

@@ -18,9 +18,9 @@ SourceClass = type[Source[Any]]
 
 
 def source_classes() -> dict[str, SourceClass]:
-    """Every source: those below ``nextedge.retrieval``, all models, and those of plug-ins."""
-    found = discover(Source, "nextedge.retrieval", "nextedge.sources")  # type: ignore[type-abstract]
-    classes = {name: cls for name, cls in found.items() if not issubclass(cls, ModelSource)}
+    """All sources by name: of ``nextedge.retrieval``, of models and of plug-ins."""
+    sources = discover(Source, "nextedge.retrieval", "nextedge.sources")  # type: ignore[type-abstract]
+    classes = {name: cls for name, cls in sources.items() if not issubclass(cls, ModelSource)}
     for name, model in model_classes().items():
         if name in classes:
             raise PluginError(
@@ -32,7 +32,7 @@ def source_classes() -> dict[str, SourceClass]:
 
 
 def enabled_sources(scope: Scope, surface: SurfaceConfig) -> dict[str, SourceClass]:
-    """Sources that apply to the relation, have the tables that they read, and are on."""
+    """Sources that are enabled, apply to the relation and have the tables that they read."""
     return {
         name: cls
         for name, cls in source_classes().items()
@@ -43,20 +43,20 @@ def enabled_sources(scope: Scope, surface: SurfaceConfig) -> dict[str, SourceCla
 
 
 def source_config(surface: SurfaceConfig, cls: type[Source[Options]]) -> Options:
-    """Return the settings of a source; raises ConfigError where one is unknown or invalid."""
+    """Return the settings of a source; raises ConfigError if one is unknown or invalid."""
     options = surface.sources.get(cls.name, SourceConfig()).options
     config_class = cast(type[Options], cls.config_class)
     return parse_options(config_class, options, f"options of source {cls.name!r}")
 
 
 def source_faults(surface: SurfaceConfig) -> Iterator[str]:
-    """Faults of the sources that a surface names: unknown ones, inapplicable ones, wrong options."""
+    """Messages on the sources that a surface names: unknown, inapplicable, with wrong options."""
     classes, relation = source_classes(), relation_of(surface)
     applicable = [name for name, cls in classes.items() if relation in cls.relations]
     for name, setting in surface.sources.items():
         if name not in classes:
             yield f"{name}: no source {name!r}; {nearest(name, applicable)}"
-        # A source that is off cannot do harm where it does not apply.
+        # A source that is switched off does no harm, whatever its relation.
         elif setting.enabled and name not in applicable:
             yield (
                 f"{name}: the source {name!r} does not recommend {surface.kind}; "

@@ -19,11 +19,11 @@ class SharedItemsConfig(Settings):
     score: Score = "resource_allocation"
     """Neighborhood score that orders the candidates."""
     hub_cap: int = Field(5000, ge=0)
-    """Items with more edges than this are not walked through; 0 = all are."""
+    """The walk skips items with more edges than this; 0 = no limit."""
 
 
 class SharedItems(Source[SharedItemsConfig]):
-    """People through the items that both engage with (the same places, films, groups)."""
+    """People who engage with the same items as the query (places, films, groups)."""
 
     name = "shared_items"
     relations = (CONNECTS,)
@@ -34,28 +34,23 @@ class SharedItems(Source[SharedItemsConfig]):
         return scope.snapshot.engagements.edges > 0
 
     def candidates(self, requests: Requests, limit: int) -> Candidates:
-        forward, backward = self.scope.snapshot.engagements, self.scope.snapshot.engaged_by
-        connections, config = self.scope.graph, self.config
-        found = top_bipartite(
-            forward.adjacency,
-            backward.adjacency,
+        snapshot, config = self.scope.snapshot, self.config
+        hops = top_bipartite(
+            snapshot.engagements.adjacency,
+            snapshot.engaged_by.adjacency,
             requests.query,
             n=limit,
             min_common=config.min_common,
             score=config.score,
             hub_cap=config.hub_cap or None,
-            exclude=connections.adjacency,
+            exclude=self.scope.graph.adjacency,
         )
-        return Candidates(found.indptr, found.candidate, {"score": getattr(found, config.score)})
+        return Candidates(hops.indptr, hops.candidate, {"score": getattr(hops, config.score)})
 
     def pair_scores(self, requests: Requests, candidates: Candidates) -> FloatArray:
-        forward, backward = self.scope.snapshot.engagements, self.scope.snapshot.engaged_by
-        found = bipartite_pair_scores(
-            forward.adjacency,
-            backward.adjacency,
-            requests.query,
-            candidates.indptr,
-            candidates.candidate,
-        )
-        score: FloatArray = getattr(found, self.config.score)
+        forward = self.scope.snapshot.engagements.adjacency
+        backward = self.scope.snapshot.engaged_by.adjacency
+        pairs = candidates.indptr, candidates.candidate
+        hops = bipartite_pair_scores(forward, backward, requests.query, *pairs)
+        score: FloatArray = getattr(hops, self.config.score)
         return score

@@ -1,58 +1,43 @@
-"""Items through people: items of the query's most similar users, or of its connections."""
+"""Items of the users most similar to the query, or of its connections."""
 
 from __future__ import annotations
-
-from abc import abstractmethod
 
 import numpy as np
 from pydantic import Field
 
 from nextedge.config import Settings
-from nextedge.graph.propagate import SparseRows, pair_products, top_products
+from nextedge.graph.propagate import SparseRows
 from nextedge.graph.scope import Scope, graph_rows
 from nextedge.graph.two_hop import top_bipartite
-from nextedge.retrieval.source import Config, NoConfig, Source
-from nextedge.types import ENGAGES, Candidates, FloatArray, Requests
+from nextedge.retrieval.source import Config, NoConfig, ProductSource
+from nextedge.types import ENGAGES, Requests
 
 
-class NeighborItems(Source[Config]):
-    """Items of a query's neighbors, each neighbor with a weight."""
+class NeighborItems(ProductSource[Config]):
+    """Items of a query's neighbors; ``rows`` gives the neighbors and their weights."""
 
     relations = (ENGAGES,)
 
-    @abstractmethod
-    def neighbors(self, requests: Requests) -> SparseRows:
-        """The neighbors of each query among the users, and their weights."""
-
-    def _items(self) -> SparseRows:
+    @property
+    def matrix(self) -> SparseRows:
         graph = self.scope.graph
-        return SparseRows(
-            graph.indptr, graph.indices, np.ones(graph.edges, np.float32), graph.targets
-        )
-
-    def candidates(self, requests: Requests, limit: int) -> Candidates:
-        excluded = self.scope.excluded(requests)
-        return top_products(self.neighbors(requests), self._items(), limit, excluded)
-
-    def pair_scores(self, requests: Requests, candidates: Candidates) -> FloatArray:
-        rows = self.neighbors(requests)
-        return pair_products(rows, self._items(), candidates.indptr, candidates.candidate)
+        ones = np.ones(graph.edges, np.float32)
+        return SparseRows(graph.indptr, graph.indices, ones, graph.targets)
 
 
 class SimilarUsersConfig(Settings):
     """Settings of the similar-users source."""
 
     neighbors: int = Field(200, ge=1)
-    """Users that are most similar to the query."""
+    """Most similar users of each query."""
     hub_cap: int = Field(5000, ge=0)
-    """Items with more edges than this do not make users similar; 0 = all do."""
+    """Items with more edges than this do not make users similar; 0 = no limit."""
 
 
 class SimilarUsers(NeighborItems[SimilarUsersConfig]):
-    """Items of the users who share most rare items with the query (user-based neighbours).
+    """Items of the users most similar to the query (user-based neighbors, Resnick et al. 1994).
 
-    Resnick et al. 1994 with Adamic-Adar item weights over the two-hop kernel, and cosine
-    normalisation by the neighbour's degree.
+    A user's weight is the Jaccard similarity of their items and the query's.
     """
 
     name = "similar_users"
@@ -62,9 +47,9 @@ class SimilarUsers(NeighborItems[SimilarUsersConfig]):
     def usable(cls, scope: Scope) -> bool:
         return scope.snapshot.engagements.edges > 0
 
-    def neighbors(self, requests: Requests) -> SparseRows:
+    def rows(self, requests: Requests) -> SparseRows:
         forward, backward = self.scope.snapshot.engagements, self.scope.snapshot.engaged_by
-        found = top_bipartite(
+        users = top_bipartite(
             forward.adjacency,
             backward.adjacency,
             requests.query,
@@ -73,11 +58,11 @@ class SimilarUsers(NeighborItems[SimilarUsersConfig]):
             score="jaccard",
             hub_cap=self.config.hub_cap or None,
         )
-        return SparseRows(found.indptr, found.candidate, found.jaccard, len(forward))
+        return SparseRows(users.indptr, users.candidate, users.jaccard, len(forward))
 
 
 class ConnectionsItems(NeighborItems[NoConfig]):
-    """Items that the query's connections engage with, each connection by 1 / ln(1 + degree)."""
+    """Items of the query's connections, each connection weighted by 1 / ln(2 + degree)."""
 
     name = "connections_items"
     reason = "popular_with_connections"
@@ -86,7 +71,7 @@ class ConnectionsItems(NeighborItems[NoConfig]):
     def usable(cls, scope: Scope) -> bool:
         return scope.snapshot.connections.edges > 0 and scope.snapshot.engagements.edges > 0
 
-    def neighbors(self, requests: Requests) -> SparseRows:
+    def rows(self, requests: Requests) -> SparseRows:
         rows = graph_rows(self.scope.snapshot.connections, requests.query)
         degree = self.scope.snapshot.engagements.degree[rows.indices]
         values = (1.0 / np.log(2.0 + degree)).astype(np.float32)

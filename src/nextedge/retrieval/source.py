@@ -12,7 +12,7 @@ from typing import ClassVar, Generic, TypeVar
 import numpy as np
 
 from nextedge.config import Configurable, Settings
-from nextedge.graph.propagate import SparseRows
+from nextedge.graph.propagate import SparseRows, pair_products, top_products
 from nextedge.graph.scope import Scope
 from nextedge.storage.arrays import mapped
 from nextedge.storage.files import writing
@@ -29,18 +29,18 @@ Config = TypeVar("Config", bound=Settings)
 
 
 class Source(ABC, Configurable[Config], Generic[Config]):
-    """A candidate source: the candidates that it proposes for each query, with a score.
+    """A candidate source: proposes candidates for each query, with a score.
 
-    A new source is one file in this package, or in one that offers it by the entry point group
+    A new source is one file in this package, or in a package with the entry point group
     ``nextedge.sources``: a subclass with a ``name``, whose type parameter is the class of its
-    settings. A model needs no source: it is one (see ``model_source``).
+    settings. Every model is a source already (see ``model_source``).
     """
 
     name: ClassVar[str]
     relations: ClassVar[tuple[Relation, ...]] = (CONNECTS, ENGAGES)
-    """The relations whose candidates it proposes."""
+    """The relations whose edges it predicts."""
     enabled: ClassVar[bool] = True
-    """Whether it runs where the configuration does not name it."""
+    """Whether it runs if the configuration does not name it."""
     reason: ClassVar[str]
     """Code of the reason for a recommendation that this source ranks best."""
 
@@ -50,14 +50,14 @@ class Source(ABC, Configurable[Config], Generic[Config]):
         self.arrays = arrays
 
     def over(self, scope: Scope) -> Source[Config]:
-        """Return the same source, as it was fitted, over other edges of the same entities."""
+        """Return a copy with the same fitted arrays, over other edges of the same entities."""
         other = copy.copy(self)
         other.scope = scope
         return other
 
     @classmethod
     def usable(cls, scope: Scope) -> bool:
-        """Whether the tenant's tables have what this source reads."""
+        """Whether the tenant has the tables that this source reads."""
         return True
 
     @classmethod
@@ -75,38 +75,53 @@ class Source(ABC, Configurable[Config], Generic[Config]):
 
     @abstractmethod
     def pair_scores(self, requests: Requests, candidates: Candidates) -> FloatArray:
-        """float32[R]: this source's score of the given pairs, 0 where it has none."""
+        """float32[R]: this source's score of each pair, 0 for a pair without one."""
+
+
+class ProductSource(Source[Config]):
+    """A source whose scores are the product of the queries' sparse rows and a sparse matrix."""
+
+    @abstractmethod
+    def rows(self, requests: Requests) -> SparseRows:
+        """The row of each query."""
+
+    @property
+    @abstractmethod
+    def matrix(self) -> SparseRows:
+        """From the columns of the rows to the candidates."""
+
+    def candidates(self, requests: Requests, limit: int) -> Candidates:
+        excluded = self.scope.excluded(requests)
+        return top_products(self.rows(requests), self.matrix, limit, excluded)
+
+    def pair_scores(self, requests: Requests, candidates: Candidates) -> FloatArray:
+        rows = self.rows(requests)
+        return pair_products(rows, self.matrix, candidates.indptr, candidates.candidate)
+
+
+_SPARSE_PARTS = ("indptr", "indices", "values", "columns")
 
 
 def sparse_from_arrays(arrays: Arrays, prefix: str) -> SparseRows:
     """Sparse rows from the arrays of ``sparse_arrays``."""
-    return SparseRows(
-        arrays[f"{prefix}_indptr"],
-        arrays[f"{prefix}_indices"],
-        arrays[f"{prefix}_values"],
-        int(arrays[f"{prefix}_columns"]),
-    )
+    indptr, indices, values, columns = (arrays[f"{prefix}_{part}"] for part in _SPARSE_PARTS)
+    return SparseRows(indptr, indices, values, int(columns))
 
 
 def sparse_arrays(rows: SparseRows, prefix: str) -> Arrays:
     """Sparse rows as named arrays of a source."""
-    return {
-        f"{prefix}_indptr": rows.indptr,
-        f"{prefix}_indices": rows.indices,
-        f"{prefix}_values": rows.values,
-        f"{prefix}_columns": np.array(rows.columns),
-    }
+    return {f"{prefix}_{part}": np.asarray(getattr(rows, part)) for part in _SPARSE_PARTS}
 
 
 def save_arrays(arrays: Arrays, folder: Path) -> None:
-    """Write the arrays of a source into a new folder, whole or not at all."""
+    """Write the arrays of a source into a new folder, all or none."""
     partial = folder.with_name(f".{folder.name}.{os.getpid()}")
     with writing(folder):
         partial.mkdir()
         try:
             for part, values in arrays.items():
                 np.save(partial / f"{part}.npy", values)
-            shutil.rmtree(folder, ignore_errors=True)  # left by an earlier try of the same task
+            shutil.rmtree(folder, ignore_errors=True)  # left by an earlier attempt of this task
             os.replace(partial, folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)

@@ -39,10 +39,11 @@ def _standard(column: str) -> Feature:
     return Feature(standard_column(column), formula, "candidates")
 
 
-def _compute(given: FeatureInput) -> Columns:
+def _compute(inputs: FeatureInput) -> Columns:
     columns: Columns = {}
-    for name, values in given.candidates.columns.items():
+    for name, values in inputs.candidates.columns.items():
         if name.endswith("_rank"):
+            # The logarithm: the step from rank 1 to 2 says more than that from 101 to 102.
             columns[name] = np.where(values == NO_RANK, np.nan, np.log(values.astype(np.float32)))
         elif name.endswith(("_score", "_standard")):
             columns[name] = values

@@ -1,4 +1,4 @@
-"""Friends of friends: candidates at distance two, by Adamic-Adar over common neighbours.
+"""Friends of friends: candidates at distance two, by Adamic-Adar over common neighbors.
 
 Adamic, Adar: "Friends and Neighbors on the Web", Social Networks 25(3), 2003.
 """
@@ -15,8 +15,8 @@ from nextedge.graph.wedge_join import WedgeJoin
 from nextedge.retrieval.source import Source
 from nextedge.types import CONNECTS, Candidates, FloatArray, Requests
 
-FOUND = "found_"
-"""Prefix of the arrays with candidates that an engine joined: ``query`` ascending, and ``indptr``,
+JOINED = "found_"
+"""Prefix of the arrays that an engine's join wrote: ``query`` ascending, and ``indptr``,
 ``candidate`` and ``score`` of their candidates, best first."""
 
 
@@ -28,7 +28,7 @@ class TwoHopConfig(Settings):
     score: Score = "adamic_adar"
     """Neighborhood score that orders the candidates."""
     hub_cap: int = Field(0, ge=0)
-    """Neighbors with more edges than this are not walked through; 0 = all are."""
+    """The walk skips neighbors with more edges than this; 0 = no limit."""
 
 
 class TwoHop(Source[TwoHopConfig]):
@@ -43,15 +43,15 @@ class TwoHop(Source[TwoHopConfig]):
         return scope.snapshot.connections.edges > 0
 
     def join(self, limit: int) -> WedgeJoin:
-        """The same candidates as a join, which an engine runs."""
+        """The join that gives the same candidates, for an engine to run."""
         config = self.config
         return WedgeJoin(limit, config.min_common, config.score, config.hub_cap or None)
 
     def candidates(self, requests: Requests, limit: int) -> Candidates:
-        if f"{FOUND}query" in self.arrays:
-            return self._found(requests).head(limit)
+        if f"{JOINED}query" in self.arrays:
+            return self._joined(requests).head(limit)
         graph, config = self.scope.graph, self.config
-        found = top_two_hop(
+        hops = top_two_hop(
             graph.indptr,
             graph.indices,
             requests.query,
@@ -60,23 +60,21 @@ class TwoHop(Source[TwoHopConfig]):
             score=config.score,
             hub_cap=config.hub_cap or None,
         )
-        return Candidates(found.indptr, found.candidate, {"score": getattr(found, config.score)})
+        return Candidates(hops.indptr, hops.candidate, {"score": getattr(hops, config.score)})
 
-    def _found(self, requests: Requests) -> Candidates:
-        """Candidates of the join, which has all of the queries."""
+    def _joined(self, requests: Requests) -> Candidates:
         query, indptr, candidate, score = (
-            self.arrays[f"{FOUND}{name}"] for name in ("query", "indptr", "candidate", "score")
+            self.arrays[f"{JOINED}{name}"] for name in ("query", "indptr", "candidate", "score")
         )
+        # The join covers every query of a window, so each one has a row.
         row = np.searchsorted(query, requests.query)
         size = indptr[row + 1] - indptr[row]
         starts = np.concatenate(([0], np.cumsum(size)))
-        place = np.arange(starts[-1]) + np.repeat(indptr[row] - starts[:-1], size)
-        return Candidates(starts, candidate[place], {"score": score[place]})
+        joined = np.arange(starts[-1]) + np.repeat(indptr[row] - starts[:-1], size)
+        return Candidates(starts, candidate[joined], {"score": score[joined]})
 
     def pair_scores(self, requests: Requests, candidates: Candidates) -> FloatArray:
-        graph = self.scope.graph
-        found = pair_scores(
-            graph.indptr, graph.indices, requests.query, candidates.indptr, candidates.candidate
-        )
-        score: FloatArray = getattr(found, self.config.score)
+        graph, pairs = self.scope.graph, (candidates.indptr, candidates.candidate)
+        hops = pair_scores(graph.indptr, graph.indices, requests.query, *pairs)
+        score: FloatArray = getattr(hops, self.config.score)
         return score

@@ -41,7 +41,7 @@ class EventRecorder:
     def record_each(self, events: Iterable[Raw]) -> Recorded:
         """Store the events that fit their schemas, durably, and give the reason of each other one."""
         checked = self._check(events)
-        stored = self.live.overlay.log.append(checked.kept) if checked.kept else 0
+        stored = self.live.overlay.log.append(checked.to_store) if checked.to_store else 0
         return Recorded(checked.accepted, stored, tuple(checked.rejected))
 
     def admitted(self, events: Iterable[Raw]) -> list[Event]:
@@ -53,7 +53,7 @@ class EventRecorder:
         checked = self._check(events)
         for rejected in checked.rejected[:1]:
             raise EventError(rejected.reason)
-        return checked.kept
+        return checked.to_store
 
     def _check(self, events: Iterable[Raw]) -> CheckedEvents:
         listed = list(events)

@@ -103,7 +103,7 @@ def _of_item(surface: LoadedSurface, place: int) -> tuple[IndexArray, FloatArray
     source = surface.line.sources.get("item_knn")
     if not isinstance(source, ItemKnn):
         raise InputError(f"surface {surface.name!r} has no source 'item_knn': switch it on")
-    rows = source.similar
+    rows = source.matrix
     part = slice(int(rows.indptr[place]), int(rows.indptr[place + 1]))
     order = np.argsort(-rows.values[part], kind="stable")
     return np.asarray(rows.indices[part])[order], np.asarray(rows.values[part])[order]

@@ -16,7 +16,6 @@ from nextedge.events.state.overlay import Overlay
 from nextedge.policy.lists import category_codes
 from nextedge.ranking.pipeline import SCORE
 from nextedge.retrieval.eligibility import eligible
-from nextedge.retrieval.merge import gather_sources
 from nextedge.serving.messages import RecommendationRequest
 from nextedge.serving.prepare import prepare
 from nextedge.serving.rank_with_deadline import ranked_candidates
@@ -151,7 +150,7 @@ class _Path:
 
     def _retrieved(self) -> tuple[str, str] | None:
         line = self.surface.line
-        found = gather_sources(line.sources, line.limits, self.requests)
+        found = line.search(self.requests)
         for name, part in found.items():
             place = np.flatnonzero(part.candidate == self.candidate)
             self.sources[name] = int(place[0]) + 1 if len(place) else None

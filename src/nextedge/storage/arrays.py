@@ -27,18 +27,19 @@ def mapped_file(values: npt.NDArray[Any]) -> Path | None:
 
 
 def plain(values: npt.NDArray[np.generic] | None, dtype: type[np.generic]) -> npt.NDArray[Any]:
-    """An array, empty for None, read-only: one compiled kernel for memory and mapped files."""
-    given = np.zeros(0, dtype) if values is None else np.asarray(values).astype(dtype, copy=False)
-    plain = given.view()
-    plain.flags.writeable = False
-    return plain
+    """A read-only view of an array, or an empty array for None."""
+    array = np.zeros(0, dtype) if values is None else np.asarray(values).astype(dtype, copy=False)
+    view = array.view()
+    # mapped files are read-only: with all arrays so, a kernel compiles once, for one signature
+    view.flags.writeable = False
+    return view
 
 
 class ArrayFile:
-    """A ``.npy`` file that grows along its first axis: ``close`` writes its length.
+    """A ``.npy`` file that grows along its first axis; ``close`` writes the length.
 
     Args:
-        row: shape of what it is a list of, ``()`` for plain values.
+        row: shape of one row, ``()`` for plain values.
     """
 
     def __init__(self, path: Path, dtype: npt.DTypeLike, row: tuple[int, ...] = ()) -> None:
@@ -54,8 +55,8 @@ class ArrayFile:
         self._length += len(values)
 
     def close(self) -> None:
-        """Write the length into the header, which has room for any."""
-        self._file.seek(0)
+        """Write the length into the header."""
+        self._file.seek(0)  # NumPy pads the header, so that it has room for any length
         self._header()
         self._file.close()
 
@@ -66,14 +67,14 @@ class ArrayFile:
 
 
 class ArrayFiles:
-    """``.npy`` files of a folder, by name, that grow together; whole once the body has ended."""
+    """``.npy`` files of a folder, by name, that grow together; complete after the ``with`` body."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._files: dict[str, ArrayFile] = {}
 
     def __call__(self, name: str, values: npt.NDArray[Any]) -> None:
-        """Add values to a file, whose type and shape are those of the first."""
+        """Add values to a file, which has the type and shape of its first values."""
         if name not in self._files:
             path = self._folder / f"{name}.npy"
             self._files[name] = ArrayFile(path, values.dtype, values.shape[1:])

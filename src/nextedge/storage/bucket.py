@@ -1,8 +1,8 @@
-"""Objects under one URL of S3, Google Cloud Storage or Azure, by one library (obstore).
+"""Objects under a URL of S3, Google Cloud Storage or Azure, through the library obstore.
 
-Endpoint and credentials come from the environment, as the stores' own tools read them; no
-configuration and no message has any. Readers see an object whole or not at all. The store decides
-``create`` and ``replace``, so that one of two writers gets None.
+Endpoint and credentials come from the environment, as for the stores' own tools; no configuration
+and no message contains them. A reader gets a whole object or none. The store decides ``create`` and
+``replace`` atomically, so one of two writers gets None.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _PARTS_AT_ONCE = 2
 
 @dataclass(frozen=True)
 class Version:
-    """The state of an object that was read or written, as its store names it."""
+    """The version of an object, as its store names it."""
 
     etag: str | None
     number: str | None = None
@@ -68,7 +68,7 @@ class Entry:
 
 
 class Unchanged(Exception):  # noqa: N818 - an answer, not a fault
-    """An object is as it was."""
+    """The object has the known version."""
 
 
 class Bucket:
@@ -79,7 +79,7 @@ class Bucket:
         seconds: how long a failing request is repeated.
 
     Raises:
-        ConfigError: the URL is no bucket's.
+        ConfigError: the URL is not the URL of a bucket.
         MissingDependencyError: the library is not installed.
     """
 
@@ -91,7 +91,7 @@ class Bucket:
         self._opened: ObjectStore | None = None
 
     def brief(self) -> Bucket:
-        """The same objects, by requests that fail sooner."""
+        """The same objects, with requests that fail sooner."""
         return Bucket(self.url, BRIEF_SECONDS)
 
     @property
@@ -102,7 +102,7 @@ class Bucket:
         return self._opened
 
     def read(self, name: str, unless: Version | None = None) -> Blob | None:
-        """A small object, or None where there is none.
+        """Read a small object; None if there is none.
 
         Args:
             unless: a known version, which the store does not send again.
@@ -124,12 +124,12 @@ class Bucket:
             return None
 
     def write(self, name: str, data: bytes) -> Version:
-        """Write a small object, over any that exists."""
+        """Write or overwrite a small object."""
         with self._errors(name, "written"):
             return Version.of(self._store.put(name, data))
 
     def create(self, name: str, data: bytes) -> Version | None:
-        """Write a new object; None where one exists, which stays."""
+        """Write a new object; None if it exists, which does not change it."""
         from obstore.exceptions import AlreadyExistsError
 
         try:
@@ -139,7 +139,7 @@ class Bucket:
             return self._version_of(name, data)
 
     def replace(self, name: str, data: bytes, known: Version) -> Version | None:
-        """Write an object over a known version; None where the version is another by now."""
+        """Overwrite a known version of an object; None if the object has another version."""
         from obstore.exceptions import PreconditionError
 
         versions = {"e_tag": known.etag, "version": known.number}
@@ -155,9 +155,9 @@ class Bucket:
     def _version_of(self, name: str, data: bytes) -> Version | None:
         """The version of the object if its content is ``data``.
 
-        Writers that must be told apart write content that differs.
+        So two writers who compete must write different content.
         """
-        # a request may succeed though its answer was lost: repeated, it meets its own object
+        # a request may succeed and lose its answer: its repeat then meets its own object
         blob = self.read(name)
         return blob.version if blob is not None and blob.data == data else None
 
@@ -185,12 +185,12 @@ class Bucket:
                         self._store.delete(name)
 
     def modified(self, name: str) -> datetime | None:
-        """The time of an object's last write, by the store's clock; None where there is none."""
+        """Time of an object's last write, by the clock of the store; None if there is no object."""
         entry = self.entry(name)
         return None if entry is None else entry.modified
 
     def entry(self, name: str) -> Entry | None:
-        """One object as a listing has it; None where there is none."""
+        """The listing entry of one object; None if there is none."""
         try:
             with self._errors(name, "read"):
                 head = self._store.head(name)
@@ -199,7 +199,7 @@ class Bucket:
         return Entry(name, head["size"], Version.of(head), head["last_modified"])
 
     def now(self) -> datetime:
-        """The time by the store's clock, as clocks of machines differ; costs three requests."""
+        """The time by the clock of the store, as clocks of machines differ; costs three requests."""
         name = f"clock/{secrets.token_hex(8)}"
         self.write(name, b"")
         time_written = self.modified(name)
@@ -209,7 +209,7 @@ class Bucket:
         return time_written
 
     def upload(self, name: str, path: Path) -> None:
-        """Upload a file, in parts where it is large; at most 16 MB are in memory."""
+        """Upload a file, a large one in parts; at most 16 MB are in memory."""
         with self._errors(name, "written"):
             self._store.put(name, path, chunk_size=_PART, max_concurrency=_PARTS_AT_ONCE)
 
@@ -246,7 +246,7 @@ class Bucket:
 
     @contextlib.contextmanager
     def _errors(self, name: str, what: str) -> Iterator[None]:
-        """Raise the library's errors as BucketError; those that are answers pass."""
+        """Raise errors of the library as BucketError, except those that callers handle."""
         from obstore.exceptions import (
             AlreadyExistsError,
             BaseError,

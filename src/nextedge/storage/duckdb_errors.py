@@ -15,5 +15,5 @@ _REFUSED_WORDS = (
 
 
 def refuses_writing(error: Exception) -> bool:
-    """Whether an error of DuckDB is about the disk it writes to, not about the data it reads."""
+    """Whether an error of DuckDB comes from writing to a disk, not from reading the data."""
     return any(word in str(error).lower() for word in _REFUSED_WORDS)

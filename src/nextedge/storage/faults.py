@@ -1,4 +1,4 @@
-"""Errors of object stores as messages that name the object and the remedy."""
+"""Turn errors of object stores into messages with the object and the remedy."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ CREDENTIALS = {
     "gs": "GOOGLE_APPLICATION_CREDENTIALS",
     "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
 }
+# parts of errors after a request for credentials to the metadata server of a cloud machine
 _NO_CREDENTIALS = (
     *("169.254.169.254", "/latest/api/token", "metadata.google.internal", "/oauth2/token"),
     *("No credentials", "MissingToken"),
 )
-"""Parts of errors that come of asking a cloud machine's own server for credentials."""
 _ENDPOINT = {
     "s3": "AWS_ENDPOINT_URL (http:// also needs AWS_ALLOW_HTTP=true) and AWS_REGION",
     "gs": "the network",
@@ -74,10 +74,10 @@ def _says(error: Exception, *words: str) -> bool:
 
 
 def _code(error: Exception) -> str:
-    """The store's own code of an error, or its status, or the library's first line."""
+    """The store's code of an error, its HTTP status, or the first line."""
     text = str(error)
-    if found := _TAG.search(text):
-        return found[1]
+    if tag := _TAG.search(text):
+        return tag[1]
     if status := re.search(r"status code: (\d{3} [A-Za-z ]+)", text):
         return status[1].strip()
     return first_line(error)

@@ -14,10 +14,8 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 SCHEMES = ("s3", "gs", "az")
-PATIENT_SECONDS = 60.0
-"""How long a request of a build or of a download is repeated, with growing pauses."""
-BRIEF_SECONDS = 3.0
-"""The same for requests that come again anyway: looks for promotions, renewals of a lease."""
+PATIENT_SECONDS = 60.0  # builds and downloads repeat a failing request for so long
+BRIEF_SECONDS = 3.0  # the same for periodic requests: polls for promotions, renewals of a lease
 _URL = re.compile(r"(s3|gs|az)://([A-Za-z0-9][A-Za-z0-9._-]*)(/.*)?")
 _ENDPOINTS = (
     *("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT"),
@@ -32,7 +30,7 @@ def is_bucket(location: str) -> bool:
 
 
 def is_misspelt(location: str) -> bool:
-    """Whether a location begins like a bucket's URL but is none, and so would be taken for a path.
+    """Whether a location is a misspelt URL of a bucket, which would otherwise pass as a path.
 
     >>> is_misspelt("s3:/models/x"), is_misspelt("S3:models"), is_misspelt("./s3")
     (True, True, False)
@@ -42,10 +40,10 @@ def is_misspelt(location: str) -> bool:
 
 
 def checked_url(url: str) -> str:
-    """The URL of a bucket, or of a prefix in one, without a slash at its end.
+    """Check the URL of a bucket, or of a prefix in one; returns it without a slash at its end.
 
     Raises:
-        ConfigError: it is none; a login in it is not repeated.
+        ConfigError: the URL is invalid; the message repeats no login.
     """
     if "@" in url:
         raise ConfigError(
@@ -65,10 +63,10 @@ def checked_url(url: str) -> str:
 
 
 def open_store(url: str, seconds: float) -> ObjectStore:
-    """The library's store of a URL, with the environment's settings.
+    """Open the store of a URL, with the settings of the environment.
 
     Raises:
-        ConfigError: the environment's settings are refused.
+        ConfigError: the library refuses the settings of the environment.
     """
     from obstore.exceptions import BaseError
     from obstore.store import from_url
@@ -86,8 +84,8 @@ def open_store(url: str, seconds: float) -> ObjectStore:
 
 
 def client_options() -> Any:
-    """Time limits of a request: to connect, and for more of an answer; none for its whole."""
-    # with options the library ignores the environment's setting of plain HTTP
+    """Time limits of a request: to connect, and between parts of an answer."""
+    # with options set, the library ignores the variables that allow plain HTTP
     plain = (os.environ.get(f"{name}_ALLOW_HTTP", "") for name in ("AWS", "GOOGLE", "AZURE"))
     return {
         "allow_http": any(value.lower() in ("true", "1", "yes") for value in plain),
@@ -98,7 +96,7 @@ def client_options() -> Any:
 
 
 def retry_config(seconds: float) -> Any:
-    """How often a request is repeated after a 5xx answer or a broken connection."""
+    """Number and pauses of repeats after a 5xx answer or a broken connection."""
     backoff = {
         "init_backoff": timedelta(milliseconds=100),
         "max_backoff": timedelta(seconds=5),
@@ -109,7 +107,8 @@ def retry_config(seconds: float) -> Any:
 
 
 def check_fork(url: str) -> None:
-    """Refuse a child of a process that has used the library: it would wait for ever."""
+    """Raise BucketError in a fork of a process that has used the library."""
+    # there a request would wait for ever
     _used_by.add(os.getpid())
     if len(_used_by) > 1:
         raise BucketError(

@@ -1,4 +1,4 @@
-"""Folders of files to and from a bucket, several files at a time."""
+"""Transfer folders of files to and from a bucket, several files at a time."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from nextedge.progress import Progress
 from nextedge.storage.bucket import Bucket
 from nextedge.storage.files import writing
 
-AT_ONCE = 8
-"""Files in transfer at a time: with 16 MB each, at most 128 MB of memory."""
+AT_ONCE = 8  # files in transfer; at 16 MB each, they take at most 128 MB of memory
 _MEGABYTE = 1 << 20
 
 
@@ -28,7 +27,7 @@ def upload_folder(
     """Upload files of a folder to objects below a prefix.
 
     Raises:
-        BucketError: an object cannot be written; others may be written or not.
+        BucketError: an object cannot be written; some others may be written.
     """
     sizes = {name: (folder / name).stat().st_size for name in names}
     _each(sizes, lambda name: bucket.upload(f"{prefix}/{name}", folder / name), what, progress)
@@ -77,10 +76,10 @@ def download_folder(
 def _each(
     sizes: Mapping[str, int], act: Callable[[str], object], what: str, progress: Progress
 ) -> None:
-    """Transfer all files, the largest first; stop at the first error."""
     total, done = max(sum(sizes.values()) // _MEGABYTE, 1), 0
     progress(f"{what} (MB)", 0, total)
     with ThreadPoolExecutor(min(AT_ONCE, max(len(sizes), 1))) as pool:
+        # the largest first, so that no large file is left to transfer alone at the end
         order = sorted(sizes, key=lambda name: -sizes[name])
         waiting = {name: pool.submit(act, name) for name in order}
         try:

@@ -15,7 +15,7 @@ Row = TypeVar("Row")
 
 
 class WriteBehind(Generic[Row]):
-    """Rows that wait for one background thread, which starts with the first row.
+    """A queue of rows for one background thread, which starts with the first row.
 
     Args:
         name: of the thread.
@@ -30,8 +30,7 @@ class WriteBehind(Generic[Row]):
         self.name = name
         self.limit = limit
         self.dropped = 0
-        self.writing = threading.Lock()
-        """Taken while a batch is written."""
+        self.writing = threading.Lock()  # locked while a batch is written
         self._write = write
         self._batch = batch
         self._rows: deque[Row] = deque()
@@ -40,7 +39,7 @@ class WriteBehind(Generic[Row]):
         self._threads: list[threading.Thread] = []
 
     def put(self, row: Row) -> bool:
-        """Queue a row; never waits and never raises. False where the queue is full."""
+        """Queue a row; never waits and never raises. False if the queue is full."""
         if not self._threads:
             self._start()
         if len(self._rows) < self.limit:

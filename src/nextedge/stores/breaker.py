@@ -11,27 +11,22 @@ State = Literal["closed", "open", "half-open"]
 
 
 class CircuitBreaker:
-    """Opens after ``failures`` in a row; after ``seconds`` one call at a time may try again.
-
-    Args:
-        clock: seconds that never run backwards.
-    """
+    """Opens after ``failures`` in a row; after ``seconds`` one call at a time tries again."""
 
     def __init__(
         self, failures: int = 5, seconds: float = 5.0, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.failures = failures
         self.seconds = seconds
-        self.opened = 0
-        """Number of times that it has opened."""
+        self.opened = 0  # how often the breaker has opened
         self._clock = clock
-        self._row = 0
+        self._failed_in_a_row = 0
         self._until: float | None = None
         self._lock = threading.Lock()
 
     @property
     def state(self) -> State:
-        """``closed``: all calls pass, ``open``: none, ``half-open``: the next one tries."""
+        """``closed``: all calls pass; ``open``: none; ``half-open``: the next call tries."""
         until = self._until
         if until is None:
             return "closed"
@@ -49,15 +44,15 @@ class CircuitBreaker:
             return True
 
     def succeeded(self) -> None:
-        """A call was answered."""
-        if self._row or self._until is not None:
+        """Record an answered call."""
+        if self._failed_in_a_row or self._until is not None:
             with self._lock:
-                self._row, self._until = 0, None
+                self._failed_in_a_row, self._until = 0, None
 
     def failed(self) -> None:
-        """A call was not answered."""
+        """Record a call without an answer."""
         with self._lock:
-            self._row += 1
-            if self._row >= self.failures:
+            self._failed_in_a_row += 1
+            if self._failed_in_a_row >= self.failures:
                 self.opened += self._until is None
                 self._until = self._clock() + self.seconds

@@ -1,4 +1,4 @@
-"""A store in the process' memory: least recently used goes first."""
+"""A store in memory of the process, which evicts the least recently used value first."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nextedge.stores.store import Key, Store, positive
 
 
 class MemoryStore(Store):
-    """Keys and values of bounded size, lost with the process."""
+    """Values of a bounded total size, which end with the process."""
 
     name = "memory"
     schemes = ("memory",)
@@ -81,7 +81,7 @@ class MemoryStore(Store):
         return entry[1]
 
     def _delete(self, full: bytes) -> bool:
-        """Delete a value; returns whether there was one that had not ended."""
+        """Delete a value; returns whether it was there and unexpired."""
         entry = self._values.pop(full, None)
         if entry is None:
             return False

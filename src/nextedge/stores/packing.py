@@ -1,4 +1,4 @@
-"""Named arrays and small metadata as one value of bytes, and back without a copy.
+"""Pack named arrays and small metadata into bytes, and unpack them without a copy.
 
 ======  =====================================================================
 bytes   what (little endian)
@@ -13,8 +13,8 @@ bytes   what (little endian)
 …       the arrays one after another, each at a multiple of 8
 ======  =====================================================================
 
-The checksum finds every damage of up to 32 bits in a row, and any other but for one in four
-billion; it is no defence against who can write into the store.
+The checksum detects every damage of up to 32 bits in a row, and all but one in four billion others.
+It is no defence against an attacker who can write into the store.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ VERSION = 1
 _HEADER = struct.Struct("<4sHHIIQ")
 _CHECKSUM = slice(8, 12)
 _ALIGNMENT = 8
+# types of arrays that are packed, by how NumPy writes them
 _TYPES = {
     name: np.dtype(name)
     for name in ("|b1", "|i1", "<i2", "<i4", "<i8", "|u1", "<u2", "<u4", "<u8", "<f2", "<f4", "<f8")
 }
-"""Types of arrays that are packed, by how NumPy writes them."""
 
 
 def pack(arrays: Mapping[str, Array], metadata: Mapping[str, Any] | None = None) -> bytes:
-    """Arrays of booleans, integers and floats, and what JSON can hold beside them.
+    """Pack arrays of booleans, integers and floats, and metadata of JSON values.
 
     Raises:
         TypeError: an array of another type, or metadata that JSON cannot hold.
@@ -71,7 +71,7 @@ def pack(arrays: Mapping[str, Array], metadata: Mapping[str, Any] | None = None)
 
 
 def unpack(value: bytes) -> tuple[dict[str, Array], dict[str, Any]]:
-    """The arrays, which cannot be written to and hold on to ``value``, and the metadata.
+    """The arrays, as read-only views of ``value``, and the metadata.
 
     Raises:
         CorruptValueError: the value is cut, altered, or of another format.
@@ -97,8 +97,7 @@ def unpack(value: bytes) -> tuple[dict[str, Array], dict[str, Any]]:
 
 
 def _arrays(body: memoryview, listed: list[Any]) -> dict[str, Array]:
-    """Each array as a view of the body, which they must fill."""
-    found, offset = {}, 0
+    arrays, offset = {}, 0
     for name, kind, shape in listed:
         dtype = _TYPES[kind]
         if not all(type(length) is int and length >= 0 for length in shape):
@@ -106,11 +105,11 @@ def _arrays(body: memoryview, listed: list[Any]) -> dict[str, Array]:
         count = math.prod(shape)
         if offset + count * dtype.itemsize > len(body):
             raise ValueError(f"array {name!r} of shape {shape} is larger than the value")
-        found[str(name)] = np.frombuffer(body, dtype, count, offset).reshape(shape)
+        arrays[str(name)] = np.frombuffer(body, dtype, count, offset).reshape(shape)
         offset += _multiple(count * dtype.itemsize)
     if offset != len(body):
         raise ValueError(f"the arrays have {offset:,} bytes of {len(body):,}")
-    return found
+    return arrays
 
 
 def _checksum(header: bytes, body: bytes | memoryview) -> int:

@@ -1,8 +1,7 @@
-"""One store over several: the hash of a key decides which of them has it.
+"""One store over several stores; the hash of a key selects its store.
 
-A tenant's keys are in one slot of a Redis cluster (see ``stores.store``), so a cluster does not
-spread them; several servers do. A server that is not reached makes its own keys unreadable, and no
-others.
+A Redis cluster does not spread the keys of a tenant, as they are in one slot (see ``stores.store``);
+several servers do. If a server is not reached, only its keys are unreadable.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from nextedge.stores.store import Key, Store, open_store, positive
 class PartitionedStore(Store):
     """Values in several stores of one namespace, each key in the store of its partition.
 
-    Another order or number of stores finds few of the values from before.
+    After a change of their order or number, most earlier values are not found.
     """
 
     shared = True
@@ -32,16 +31,16 @@ class PartitionedStore(Store):
         return cls([open_store(url, namespace, timeout_seconds=timeout_seconds, base=base)])
 
     def get_many(self, keys: Sequence[Key]) -> list[bytes | None]:
-        """See ``Store.get_many``; one round trip to each store that has some of the keys."""
+        """See ``Store.get_many``; one round trip for each store with a key."""
         values: list[bytes | None] = [None] * len(keys)
         for store, positions in self._by_store(keys):
-            found = store.get_many([keys[position] for position in positions])
-            for position, value in zip(positions, found, strict=True):
+            part = store.get_many([keys[position] for position in positions])
+            for position, value in zip(positions, part, strict=True):
                 values[position] = value
         return values
 
     def put_many(self, values: Mapping[Key, bytes], seconds: float | None = None) -> None:
-        """See ``Store.put_many``; where a store fails, values of others may be stored."""
+        """See ``Store.put_many``; if one store fails, values of others may be stored."""
         keys = list(values)
         positive(seconds)
         for store, positions in self._by_store(keys):
@@ -67,7 +66,7 @@ class PartitionedStore(Store):
             store.close()
 
     def _by_store(self, keys: Sequence[Key]) -> Iterator[tuple[Store, list[int]]]:
-        """Each store that has some of the keys, and the positions of these."""
+        """Each store with a key, and the positions of its keys."""
         parts: dict[int, list[int]] = {}
         for position, key in enumerate(keys):
             parts.setdefault(partition_of(key, len(self._stores)), []).append(position)
@@ -78,10 +77,10 @@ class PartitionedStore(Store):
 def open_stores(
     urls: str | Sequence[str], namespace: str, *, timeout_seconds: float = 1.0, base: Path = Path()
 ) -> Store:
-    """The store of a URL, or one over those of several (see ``open_store``).
+    """The store of a URL, or one store over several URLs (see ``open_store``).
 
     Raises:
-        ConfigError: a URL is of no store, or is there twice.
+        ConfigError: no store has such a URL, or a URL is there twice.
     """
     listed = [urls] if isinstance(urls, str) else list(urls)
     if len(set(listed)) < len(listed) or not listed:

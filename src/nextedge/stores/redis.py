@@ -1,4 +1,4 @@
-"""A store in Redis, shared by machines; ``redis_client`` has the connections."""
+"""A store in a Redis server or cluster, shared by machines."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from typing import Any
 from nextedge.stores.redis_client import RedisClient
 from nextedge.stores.store import Key, Store, positive
 
-_SCANNED = 1000
-"""Keys of one step of a scan, or of one command that deletes."""
+_SCANNED = 1000  # keys of one step of a scan, or of one command that deletes
 _PATTERN = re.compile(rb"([*?\[\]\\^])")
 
 
 class RedisStore(RedisClient, Store):
-    """Values in a Redis server or cluster, which deletes them when they end."""
+    """Values in Redis, which deletes them when they expire."""
 
     name = "redis"
     schemes = ("redis", "rediss", "redis+cluster", "rediss+cluster")
@@ -38,7 +37,7 @@ class RedisStore(RedisClient, Store):
         return values
 
     def put_many(self, values: Mapping[Key, bytes], seconds: float | None = None) -> None:
-        """See ``Store.put_many``; one pipeline: where it fails, some values may be stored."""
+        """See ``Store.put_many``; one pipeline; if it fails, some values may be stored."""
         limit = positive(seconds)
         milliseconds = None if limit is None else max(1, round(limit * 1000))
         if not values:

@@ -1,9 +1,7 @@
-"""Connections to Redis that answer quickly or fail.
+"""Call Redis with bounded waits, behind a circuit breaker.
 
-No wait for the network, to connect or for the next bytes of an answer, is longer than
-``timeout_seconds``. A command without an answer in time is not repeated; only a lost connection is
-made anew, once. After several failures in a row a circuit breaker stops calls for some seconds, so
-that a slow Redis does not slow every request.
+No wait to connect or for the next bytes of an answer is longer than ``timeout_seconds``. The client
+repeats no command that timed out; it reconnects a lost connection once.
 """
 
 from __future__ import annotations
@@ -25,7 +23,7 @@ class RedisClient:
     """A Redis server or cluster; safe for threads.
 
     Args:
-        setting: what the URL was given as, for errors.
+        setting: name of the setting of the URL, for errors.
     """
 
     def __init__(self, url: str, setting: str, timeout_seconds: float) -> None:
@@ -37,14 +35,14 @@ class RedisClient:
             raise MissingDependencyError(
                 "redis", "redis", f"{setting} = {self.public_url}"
             ) from None
-        self.breaker = CircuitBreaker()
+        self.breaker = CircuitBreaker()  # a slow Redis must not slow every request
         self._errors = redis.exceptions
         self._cluster = _CLUSTER in url.split("://", 1)[0]
         self._url = url.replace(_CLUSTER, "", 1) if self._cluster else url
         self._settings = {
             "socket_connect_timeout": timeout_seconds,
             "socket_timeout": timeout_seconds,
-            "protocol": 2,  # no exchange of versions when it connects
+            "protocol": 2,  # saves the exchange of versions at each connect
             "decode_responses": False,
         }
         self._connected: Any = None
@@ -55,7 +53,7 @@ class RedisClient:
             raise ConfigError(f"{setting}: {self.public_url}: {error}") from None
 
     def close(self) -> None:
-        """Close the connections; a later call connects anew."""
+        """Close the connections; a later call connects again."""
         with self._connecting:
             if self._connected is not None:
                 self._connected.close()
@@ -81,11 +79,12 @@ class RedisClient:
             self.breaker.failed()
             raise StoreError(f"{self.public_url}: not reached, or too slow: {error}") from None
         except errors.OutOfMemoryError:
-            self.breaker.succeeded()  # it answers: its values can still be read
+            self.breaker.succeeded()  # Redis answers, and its values are readable
             raise StoreError(f"{self.public_url}: full (maxmemory)") from None
         except errors.RedisError as error:
             self.breaker.succeeded()
-            reason = str(error).rpartition("caused error: ")[2]  # without the values of a pipeline
+            # without the values of a pipeline
+            reason = str(error).rpartition("caused error: ")[2]
             raise StoreError(f"{self.public_url}: refused: {reason}") from None
         self.breaker.succeeded()
         return result
@@ -107,11 +106,8 @@ class RedisClient:
 
 
 def _refuse_open_password(url: str, setting: str) -> None:
-    """Refuse a password that is not encoded: it would end its part of the URL, the rest be printed.
-
-    Raises:
-        ConfigError: an @ stands where no login can.
-    """
+    """Raise ConfigError for a password that is not URL-encoded."""
+    # such a password ends the login early; messages would then print the rest of it
     try:
         parts = urlsplit(url)
         open_login = "@" in parts.path or "@" in parts.fragment

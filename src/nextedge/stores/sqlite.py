@@ -1,4 +1,4 @@
-"""A store in a file of SQLite: shared by the processes of one machine, and kept over restarts."""
+"""A store in an SQLite file, shared by the processes of one machine; it survives restarts."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from nextedge.errors import ConfigError, StoreError
+from nextedge.storage.write_ahead import use_write_ahead
 from nextedge.stores.store import Key, Store, positive
 
-_AT_ONCE = 10_000
-"""Keys of one statement; SQLite allows 32,766."""
+_AT_ONCE = 10_000  # keys of one statement; SQLite allows 32,766
 _PURGE_SECONDS = 60.0
 _PAGE_BYTES = 32768
 _MAPPED_BYTES = 1 << 40
@@ -31,7 +31,7 @@ _LIVE = "(ends IS NULL OR ends > ?)"
 
 
 class _Connection(sqlite3.Connection):
-    """A connection with weak references, so that it ends with its thread."""
+    """A connection that allows weak references, so that it closes with its thread."""
 
 
 class SQLiteStore(Store):
@@ -110,7 +110,7 @@ class SQLiteStore(Store):
         yield from (self._bare(full) for (full,) in rows)
 
     def purge(self) -> int:
-        """Delete ended values of all namespaces; ``put_many`` calls it once a minute."""
+        """Delete expired values of all namespaces; ``put_many`` calls it once a minute."""
         self._purged = time.monotonic()
         with self._transaction("BEGIN IMMEDIATE") as connection:
             return connection.execute(
@@ -126,7 +126,7 @@ class SQLiteStore(Store):
 
     @contextmanager
     def _transaction(self, begin: str = "BEGIN") -> Iterator[sqlite3.Connection]:
-        """This thread's connection within a transaction; faults of SQLite become a StoreError."""
+        """This thread's connection in a transaction; errors of SQLite become a StoreError."""
         try:
             connection = self._connection()
             connection.execute(begin)
@@ -147,10 +147,10 @@ class SQLiteStore(Store):
                 factory=_Connection,
             )
             with self._opening:
-                # values have hundreds of kilobytes: few large pages, mapped, are read without a copy
+                # values have hundreds of kB: large mapped pages are read without a copy
                 connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
                 connection.execute(f"PRAGMA mmap_size = {_MAPPED_BYTES}")
-                connection.execute("PRAGMA journal_mode = WAL")
+                use_write_ahead(connection)
                 connection.execute("PRAGMA synchronous = NORMAL")
                 connection.executescript(_SCHEMA)
                 self._connections.add(connection)
@@ -164,6 +164,7 @@ def _parts(keys: list[bytes]) -> Iterator[list[bytes]]:
 
 
 def _range(prefix: bytes) -> tuple[bytes, bytes]:
-    """The first key of a prefix and the first after all of it; a prefix begins with ``ne:``."""
+    """The first key with a prefix, and the first key after all of them."""
+    # never empty: every full key begins with "ne:"
     body = prefix.rstrip(b"\xff")
     return prefix, body[:-1] + bytes([body[-1] + 1])

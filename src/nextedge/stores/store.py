@@ -1,12 +1,11 @@
-"""What every store keeps: values of bytes under keys, in batches, each tenant for itself.
+"""The contract of stores: bytes under keys, in batches, in a namespace for each tenant.
 
-Keys are written as ``ne:{tenant}:key``. The braces are Redis' hash tag: a cluster places a key by
-what stands between them, so all keys of a tenant lie in one slot and a batch of any of them is one
-command to one node. The tag is the tenant and not the user, because a batch of several users must
-be one round trip too, and because a prefix is then deleted at one node. The price is that one
-tenant's values do not spread over a cluster; many tenants do, and one does over several servers
-(see ``stores.partitioned``). The brace that closes the tag ends the name, so tenant ``a`` never sees
-the keys of tenant ``ab``.
+The full key is ``ne:{tenant}:key``. The braces are the hash tag of Redis: a cluster hashes only the
+text between them, so all keys of a tenant are in one slot, and a batch is one command to one node.
+The tag is the tenant, not the user, because a batch of several users must be one round trip, and a
+prefix is deleted at one node. The price: a cluster spreads tenants, not the values of one tenant;
+several servers do (see ``stores.partitioned``). The closing brace ends the name, so tenant ``a``
+never reads keys of tenant ``ab``.
 """
 
 from __future__ import annotations
@@ -21,23 +20,19 @@ from nextedge.config import TENANT_PATTERN
 from nextedge.discovery import discover
 from nextedge.errors import ConfigError, InputError, nearest
 
-Key = bytes | str
-"""Text stands for its UTF-8 bytes."""
+Key = bytes | str  # text stands for its UTF-8 bytes
 
 
 class Store(ABC):
     """Values under keys of one namespace; safe for threads.
 
-    A value may be gone at any time, by its age or for want of room: a store is no place for what
-    cannot be computed again. Every method may raise StoreError: the store is not reached, too
-    slow or full.
+    A store may drop a value at any time, so it is only for values that can be computed again. Every
+    method may raise StoreError: the store is not reached, too slow or full.
     """
 
     name: ClassVar[str]
-    schemes: ClassVar[tuple[str, ...]]
-    """What its URLs begin with."""
-    shared: ClassVar[bool]
-    """Whether stores that are opened by the same URL have the same values."""
+    schemes: ClassVar[tuple[str, ...]]  # of its URLs
+    shared: ClassVar[bool]  # whether all stores of one URL have the same values
 
     def __init__(self, namespace: str) -> None:
         if not re.fullmatch(TENANT_PATTERN, namespace):
@@ -50,62 +45,62 @@ class Store(ABC):
     @classmethod
     @abstractmethod
     def open(cls, url: str, namespace: str, timeout_seconds: float, base: Path) -> Store:
-        """A store by its URL; nothing is connected to yet."""
+        """The store of a URL; connects at first use."""
 
     @abstractmethod
     def get_many(self, keys: Sequence[Key]) -> list[bytes | None]:
-        """The values in the order of their keys, None where there is none; one round trip."""
+        """The values in order of the keys, None for a missing one; one round trip."""
 
     @abstractmethod
     def put_many(self, values: Mapping[Key, bytes], seconds: float | None = None) -> None:
-        """Keep values, for so many seconds at most; one round trip."""
+        """Store values, for at most so many seconds; one round trip."""
 
     @abstractmethod
     def delete_many(self, keys: Sequence[Key]) -> int:
-        """Delete values; returns how many there were."""
+        """Delete values; returns their number."""
 
     @abstractmethod
     def delete_prefix(self, prefix: Key = b"") -> int:
-        """Delete all values whose keys begin so; returns how many there were.
+        """Delete the values of all keys with a prefix; returns their number.
 
-        It looks through all keys where they are not in order, as in Redis: not for requests.
+        Not for requests: a store without ordered keys, as Redis, scans all of them.
         """
 
     @abstractmethod
     def keys(self, prefix: Key = b"") -> Iterator[bytes]:
-        """The keys that begin so, each once, in any order."""
+        """The keys with a prefix, each once, in any order."""
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of connections; a later call connects anew."""
+        """Close connections; a later call connects again."""
 
     def _full(self, key: Key) -> bytes:
-        """A key as it is written."""
+        """The full key of a key."""
         return self._prefix + (
             key.encode("utf-8", "surrogatepass") if isinstance(key, str) else key
         )
 
     def _bare(self, full: bytes) -> bytes:
-        """A written key as it was given."""
+        """The key of a full key."""
         return full[len(self._prefix) :]
 
 
 def positive(seconds: float | None) -> float | None:
-    """Seconds that a value may live; raises InputError unless more than 0, or None."""
+    """The time to live; raises InputError unless it is positive or None."""
     if seconds is not None and not seconds > 0:
         raise InputError(f"seconds = {seconds}: expected more than 0, or None for no end")
     return seconds
 
 
 def store_classes() -> dict[str, type[Store]]:
-    """Every store by name: those of this package and those of plug-ins."""
+    """All store classes by name, with those of plug-ins."""
     return discover(Store, "nextedge.stores", "nextedge.stores")  # type: ignore[type-abstract]
 
 
 def open_store(
     url: str, namespace: str, *, timeout_seconds: float = 1.0, base: Path = Path()
 ) -> Store:
-    """The store that a URL names; it connects at its first use.
+    """Open the store of a URL; it connects at first use.
 
     ===============================================  ============================================
     ``memory://``                                    this process' memory
@@ -116,12 +111,12 @@ def open_store(
     ===============================================  ============================================
 
     Args:
-        namespace: the tenant; stores of other namespaces never see its values.
-        timeout_seconds: longest wait for a connection, and for an answer.
-        base: the folder that paths are relative to.
+        namespace: the tenant; stores of other namespaces never read its values.
+        timeout_seconds: longest wait to connect, and for an answer.
+        base: folder of relative paths.
 
     Raises:
-        ConfigError: no store has such URLs, or the URL cannot be read.
+        ConfigError: no store has such URLs, or the URL cannot be parsed.
         MissingDependencyError: the store needs a package that is not installed.
     """
     scheme = url.split("://", 1)[0] if "://" in url else ""

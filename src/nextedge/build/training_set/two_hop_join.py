@@ -25,7 +25,7 @@ from nextedge.engines.base import Engine
 from nextedge.graph.csr import Graph
 from nextedge.graph.wedge_blocks import two_hop_result, write_blocks
 from nextedge.graph.wedge_join import WedgeJoin
-from nextedge.retrieval.two_hop import FOUND, TwoHop
+from nextedge.retrieval.two_hop import JOINED, TwoHop
 from nextedge.storage.files import writing
 from nextedge.types import IndexArray
 
@@ -82,7 +82,7 @@ def _join(
     with writing(folder):
         partial.mkdir()
         for name, values in arrays.items():
-            np.save(partial / f"{FOUND}{name}.npy", values)
+            np.save(partial / f"{JOINED}{name}.npy", values)
         os.replace(partial, folder / _ARRAYS)
         shutil.rmtree(folder / "blocks", ignore_errors=True)
 

@@ -33,8 +33,8 @@ class LocalEngine(Engine):
     """DuckDB behind Ibis.
 
     Args:
-        temp_directory: folder into which DuckDB spills; default a temporary one, removed on close.
-        memory_limit: such as ``"8GB"``; default DuckDB's own (80 % of the machine).
+        temp_directory: folder of spilled data; default a temporary one, removed on close.
+        memory_limit: such as ``"8GB"``; default that of DuckDB (80 % of the machine).
         threads: default all cores.
 
     >>> import pyarrow as pa
@@ -91,7 +91,6 @@ class LocalEngine(Engine):
         return registered
 
     def write(self, table: ibis.Table, path: Path) -> int:
-        """See ``Engine.write``."""
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
         target = literal(str(part))
         with _storage_errors(str(path)):
@@ -106,7 +105,6 @@ class LocalEngine(Engine):
         return int(rows[0]) if rows else 0
 
     def to_arrow(self, table: ibis.Table) -> pa.Table:
-        """See ``Engine.to_arrow``."""
         with _storage_errors("the temporary folder"):
             return self.connection.sql(self._compile(table)).to_arrow_table()
 
@@ -114,10 +112,8 @@ class LocalEngine(Engine):
         """See ``Engine.to_batches``; runs on a cursor, beside other queries."""
         with _storage_errors("the temporary folder"), self.connection.cursor() as cursor:
             cursor.execute("SET TimeZone = 'UTC'")
-            for (
-                name,
-                frame,
-            ) in self._frames.items():  # a cursor does not know frames of the connection
+            # a cursor does not know frames of the connection
+            for name, frame in self._frames.items():
                 cursor.register(name, frame)
             yield from cursor.sql(self._compile(table)).to_arrow_reader(rows)
 
@@ -127,7 +123,7 @@ class LocalEngine(Engine):
             return self.session.define(self._compile(table), materialise=True)
 
     def row_number(self, table: ibis.Table) -> Any:
-        """See ``Engine.row_number``; DuckDB gives rows in the order in which they were read."""
+        """See ``Engine.row_number``; DuckDB keeps the order of reading."""
         import ibis
 
         return ibis.row_number()
@@ -135,29 +131,29 @@ class LocalEngine(Engine):
     def map_blocks(
         self, function: BlockFunction, blocks: Iterable[pa.Table], keep: Path | None = None
     ) -> Iterator[pa.Table]:
-        """See ``Engine.map_blocks``; one after the other, unless a block takes one core only."""
+        """See ``Engine.map_blocks``; one at a time, unless a block uses only one core."""
         threads = self.cores if getattr(function, "one_core", False) else 1
         return run_here(function, blocks, keep, threads=threads)
 
     def rest(self) -> None:
-        """See ``Engine.rest``: a low limit for a moment makes DuckDB release its buffers."""
+        """See ``Engine.rest``."""
         import duckdb
 
         setting = self.connection.execute("SELECT current_setting('memory_limit')")
         ((limit,),) = setting.fetchall()
         with contextlib.suppress(duckdb.Error):  # cached tables do not fit
+            # a low limit, for a moment, makes DuckDB release its buffers
             self.connection.execute(f"SET memory_limit = '{_RESTING}'")
         self.connection.execute(f"SET memory_limit = '{limit}'")
 
     def close(self) -> None:
-        """See ``Engine.close``."""
         self.session.ibis.disconnect()
         self._frames.clear()
         if self._own_directory is not None:
             shutil.rmtree(self._own_directory, ignore_errors=True)
 
     def _compile(self, table: ibis.Table) -> str:
-        # some of Ibis's own ways to run a query call functions that DuckDB 2 has dropped
+        # Ibis itself runs some queries through functions that DuckDB 2 has dropped
         return str(self.session.ibis.compile(table))
 
 

@@ -1,4 +1,4 @@
-"""Frames of other libraries as Arrow tables, by the Arrow PyCapsule interface."""
+"""Convert frames of other libraries to Arrow tables, by the Arrow PyCapsule interface."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def to_arrow_table(frame: Any, name: str) -> pa.Table:
     becomes a column of strings.
 
     Raises:
-        DataError: the frame does not offer Arrow data, two of its columns have one name, or a
-            column cannot be represented.
+        DataError: the frame has no Arrow data, two columns have one name, or a column has no Arrow
+            type.
 
     >>> to_arrow_table(pa.table({"user_id": [1, 2]}), "users").num_rows
     2
@@ -59,7 +59,7 @@ def _require_names(columns: list[str], name: str) -> None:
 
 
 def _portable(table: pa.Table, name: str) -> pa.Table:
-    """The same rows in types that every engine supports; other columns are not copied."""
+    """The same rows in types that every engine supports."""
     for position, column in enumerate(table.schema):
         wanted = column.type
         if pa.types.is_float16(wanted):
@@ -78,7 +78,7 @@ def _portable(table: pa.Table, name: str) -> pa.Table:
 
 
 def _from_mixed(frame: Any, name: str, error: Exception) -> pa.Table:
-    """A pandas frame whose columns of mixed objects become strings, missing values stay."""
+    """A pandas frame, with columns of mixed objects as strings; missing values stay missing."""
     if not _is_pandas(frame, "DataFrame"):
         raise DataError(f"{name}: cannot be taken as an Arrow table: {error}") from None
     copy = frame.copy(deep=False)

@@ -1,4 +1,4 @@
-"""Tables in object stores: the objects of a location, and DuckDB's access to them."""
+"""Find the objects of a location in an object store, and let DuckDB read them."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ VALID = "valid: a path, a glob, duckdb://, sqlite://, postgresql://, s3://, gs:/
 
 
 def find_objects(location: str) -> list[tuple[str, Entry]]:
-    """The objects of a URL or a pattern: (URL, entry), in the order of names.
+    """The objects of a URL or a pattern as (URL, entry), sorted by name.
 
     Raises:
-        DataError: there is none, or the store refuses.
-        BucketError: the store is not reached, or fails for now; another try may help.
+        DataError: there is no object, or the store refuses.
+        BucketError: the store is not reached or fails temporarily.
     """
     scheme, _, rest = location.partition("://")
     name, _, pattern = rest.partition("/")
@@ -46,10 +46,10 @@ def find_objects(location: str) -> list[tuple[str, Entry]]:
 
 
 def file_system(scheme: str) -> Any:
-    """An fsspec file system of a scheme: of obstore, or for other schemes fsspec's own.
+    """The fsspec file system of a scheme, by obstore for buckets.
 
     Raises:
-        DataError: there is no such kind of location.
+        DataError: no library knows the scheme.
         MissingDependencyError: the library is not installed.
     """
     if scheme in SCHEMES:
@@ -81,12 +81,12 @@ def register(connection: duckdb.DuckDBPyConnection, scheme: str) -> Any:
 
 
 def store_fault(location: str, error: Exception) -> BucketError | DataError | None:
-    """The store's error while DuckDB read; None where another error was the cause."""
+    """The fault of the store behind an error of DuckDB; None for another cause."""
     if "Error performing" not in str(error) and "obstore" not in str(error):
         return None
     return _as_fault(fault(public_url(location), "read", error))
 
 
 def _as_fault(error: BucketError) -> BucketError | DataError:
-    """A lasting refusal as DataError; one that may pass keeps the exit code that schedulers retry."""
+    # a temporary fault keeps its type, whose exit code schedulers retry
     return error if error.passing else DataError(str(error))

@@ -1,7 +1,7 @@
 """Read one location into an Ibis table on the local session.
 
-Parquet and DuckDB tables are views. Text, SQLite and PostgreSQL are streamed once into DuckDB,
-typed, because every later query would parse or fetch them again.
+Parquet and DuckDB tables become views. Text, SQLite and PostgreSQL are copied into typed tables of
+DuckDB, because every later query would parse or fetch them again.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def read_location(session: DuckDBSession, location: str, base: Path) -> ir.Table
 
     Raises:
         DataError: the file is missing, unreadable, broken at a row, or not UTF-8.
-        BucketError: its store is not reached, or fails for now; another try may help.
+        BucketError: its store is not reached or fails temporarily.
         MissingDependencyError: a driver that the URL needs is not installed.
     """
     source = parse_location(location, base)
@@ -53,7 +53,7 @@ def read_location(session: DuckDBSession, location: str, base: Path) -> ir.Table
 
 
 def unreadable(where: str, error: Exception) -> str:
-    """The message for a file that DuckDB refuses, with its own first line."""
+    """Error message for a file that DuckDB refuses."""
     reason = str(error).strip().splitlines()[0].split("Error: ", 1)[-1]
     reason = reason.split(" Detail: Python exception")[0].rstrip(". ")
     return (
@@ -72,7 +72,7 @@ def _read_files(session: DuckDBSession, files: Files) -> ir.Table:
 
 
 def _find_objects(session: DuckDBSession, files: Files) -> Files:
-    """The objects that a URL or a pattern names, in the order of their names."""
+    """The objects of a URL or a pattern, sorted by name."""
     (location,) = files.paths
     store = register(session.connection, files.remote)
     if is_bucket(location):

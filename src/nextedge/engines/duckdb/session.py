@@ -1,4 +1,4 @@
-"""A DuckDB connection behind Ibis: settings, and SELECTs that become Ibis tables."""
+"""Open a DuckDB connection behind Ibis, and define Ibis tables from SELECTs."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ if TYPE_CHECKING:
     import duckdb
     import ibis
 
+# DuckDB types that Ibis has no name for, and the types that stand for them
 _STAND_INS = {"TIMESTAMPTZ_NS": "TIMESTAMPTZ", "UHUGEINT": "VARCHAR", "BIT": "VARCHAR"}
-"""DuckDB types that Ibis has no name for, and the types that stand for them."""
 
 
 class DuckDBSession:
-    """One connection; tables and views of it have names that nothing else uses.
+    """One connection, with unique names for its tables and views.
 
     Args:
-        settings: of DuckDB, those that are None left at its own default.
+        settings: settings of DuckDB; None leaves a default.
     """
 
     def __init__(self, settings: dict[str, Any]) -> None:
@@ -31,14 +31,14 @@ class DuckDBSession:
             "TimeZone = 'UTC'",
             "preserve_insertion_order = true",
             "enable_progress_bar = false",
-            # the system's cache keeps what was read of files; a copy here would double it
+            # the page cache of the system has the files already; this one would double them
             "enable_external_file_cache = false",
         ):
             self.connection.execute(f"SET {setting}")
         self._names = (f"nextedge_{number}" for number in itertools.count())
 
     def register(self, rows: Any) -> tuple[str, ibis.Table]:
-        """An Arrow table as an Ibis table, and the name that DuckDB knows it by."""
+        """Register an Arrow table; returns its name in DuckDB and its Ibis table."""
         name = next(self._names)
         self.connection.register(name, rows)
         select = f"SELECT * FROM {name}"
@@ -46,7 +46,7 @@ class DuckDBSession:
         return name, self.ibis.table(name) if known == select else self.define(select)
 
     def define(self, select: str, *, materialise: bool = False) -> ibis.Table:
-        """Name a SELECT as a view, or as a table when it is to be evaluated once."""
+        """Define a view of a SELECT, or with ``materialise`` a table, which is evaluated once."""
         name = next(self._names)
         kind = "TABLE" if materialise else "VIEW"
         self.connection.execute(f"CREATE {kind} {name} AS {self._with_known_types(select)}")

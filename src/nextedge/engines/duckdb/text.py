@@ -1,8 +1,8 @@
-"""CSV and JSON lines: read as text, then typed by the values of all rows.
+"""Read CSV and JSON lines as text, then infer types from the values of all rows.
 
-A column gets a type only if all its values have it, and no value would lose its spelling: ``007``
-or ``+5`` anywhere keeps the whole column a string, as does a whole number that neither 64 bits nor,
-among fractions, a float can represent. Blanks around a number are ignored.
+A column gets a type only if all its values have it and keep their spelling. A value such as ``007``
+or ``+5`` makes the whole column a string. So does a whole number that does not fit 64 bits or, in a
+column with fractions, a float. Blanks around a number are ignored.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ _TIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9:.]+ ?(Z|UTC|[+-][0-9:]+)?)?$"
 
 
 def read_csv(session: DuckDBSession, files: Files) -> ir.Table:
-    """Read CSV files with a header row; commas, tabs, semicolons or bars between values.
+    """Read CSV files with a header row, separated by commas, tabs, semicolons or bars.
 
     Raises:
-        DataError: a row is broken or not UTF-8, or the header names a column twice; the
-            message names file and line.
+        DataError: a row is broken or not UTF-8, or the header names a column twice; says the file
+            and line.
     """
     parts = [_csv_select(session, path, remote=bool(files.remote)) for path in files.paths]
     try:
@@ -55,7 +55,7 @@ def read_csv(session: DuckDBSession, files: Files) -> ir.Table:
 
 
 def _csv_select(session: DuckDBSession, path: str, *, remote: bool) -> str:
-    """A SELECT over one file, every column as text, its dialect taken from the header."""
+    """A SELECT of one file with all columns as text; the header decides the delimiter."""
     header = _header_line(path, remote=remote)
     bare = re.sub(r'"[^"]*"', "", header)
     delimiter = max(DELIMITERS, key=bare.count) if bare else ","
@@ -110,7 +110,7 @@ def _header_line(path: str, *, remote: bool) -> str:
 
 
 def open_binary(path: str) -> IO[bytes]:
-    """Open a local file, unpacked if its name ends with .gz."""
+    """Open a local file, decompressed if its name ends with .gz."""
     if path.endswith(".gz"):
         return cast("IO[bytes]", gzip.open(path, "rb"))
     return Path(path).open("rb")
@@ -139,19 +139,19 @@ def _csv_fault(files: Files, error: Exception) -> str:
 
 
 def read_jsonl(session: DuckDBSession, files: Files) -> ir.Table:
-    """Read JSON lines: one object a line, columns by name, absent ones null.
+    """Read JSON lines: one object a line, columns by name, null for absent fields.
 
     Raises:
         DataError: a line is not a JSON object or not UTF-8; the message names file and line.
     """
     listed = ", ".join(map(literal, files.paths))
     options = "format = 'newline_delimited', union_by_name = true, sample_size = -1"
-    # objects whose keys differ from line to line are objects still, not maps
+    # objects with other keys in each line stay objects, not maps
     source = f"read_json([{listed}], {options}, map_inference_threshold = -1"
     try:
         described = session.connection.execute(f"DESCRIBE SELECT * FROM {source})").fetchall()
         kinds = {name: kind for name, kind, *_ in described}
-        if list(kinds) == ["json"]:  # what DuckDB calls a line that is no object
+        if list(kinds) == ["json"]:  # DuckDB's name for the column of lines that are no objects
             _find_broken_line(files)
         if kinds == {"json": "JSON"}:
             raise DataError(f"{files.paths[0]}: empty; expected one JSON object a line")
@@ -170,16 +170,13 @@ def read_jsonl(session: DuckDBSession, files: Files) -> ir.Table:
 
 
 def _json_type(kind: str) -> str:
-    """The type to read a column with: what DuckDB would parse out of a string stays a string.
-
-    Numbers of mixed forms are read as text, too: a float may not represent them all.
-    """
+    # text that DuckDB would parse stays text, and so do mixed numbers: a float may not fit them all
     spelled = ("DATE", "TIME", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE", "UUID", "JSON", "DOUBLE")
     return "VARCHAR" if kind in spelled else kind
 
 
 def _find_broken_line(files: Files) -> None:
-    """Raise with the first line that is not a JSON object, after DuckDB has refused the file."""
+    """Raise DataError for the first line that is no JSON object."""
     for path in files.paths:
         if files.remote:
             continue

@@ -42,8 +42,7 @@ if TYPE_CHECKING:
     import ibis
     from pyspark.sql import DataFrame, SparkSession
 
-_FILE_SHIFT = 40
-"""Rows of a file are numbered below 2**40, files above."""
+_FILE_SHIFT = 40  # rows of a file are numbered below 2**40, files above
 
 
 class SparkEngine(Engine):
@@ -88,7 +87,6 @@ class SparkEngine(Engine):
         self.metrics = StageMetrics(self.session)
 
     def read(self, table: str, location: str, base: Path) -> ibis.Table:
-        """See ``Engine.read``."""
         from nextedge.storage.locations import Files, parse_location
 
         try:
@@ -137,11 +135,10 @@ class SparkEngine(Engine):
         return self._through_parquet(lambda local: local.register(table, rows))
 
     def row_number(self, table: ibis.Table) -> Any:
-        """See ``Engine.row_number``."""
         return table[ROW_NUMBER]
 
     def write(self, table: ibis.Table, path: Path) -> int:
-        """See ``Engine.write``; the parts that executors wrote are joined in their order."""
+        """See ``Engine.write``; joins the parts of the executors in order."""
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
         with _errors(str(path)), writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -157,12 +154,11 @@ class SparkEngine(Engine):
         return rows
 
     def to_arrow(self, table: ibis.Table) -> pa.Table:
-        """See ``Engine.to_arrow``."""
         with _errors("the tables"):
             return _nullable(self._frame(table).toArrow())
 
     def to_batches(self, table: ibis.Table, rows: int = 1_000_000) -> Iterator[pa.RecordBatch]:
-        """See ``Engine.to_batches``; executors write Parquet, which is streamed from there."""
+        """See ``Engine.to_batches``; streams Parquet files of the executors."""
         folder = self._folder / next(self._names)
         try:
             self._save(table, folder)
@@ -173,7 +169,7 @@ class SparkEngine(Engine):
             shutil.rmtree(folder, ignore_errors=True)
 
     def cache(self, table: ibis.Table) -> ibis.Table:
-        """See ``Engine.cache``; on disk, so that a lost executor costs no second run."""
+        """See ``Engine.cache``; on disk, so that the loss of an executor needs no second run."""
         folder = self._folder / next(self._names)
         self._save(table, folder, keep=[ROW_NUMBER])
         return self._view(self.session.read.parquet(_uri(str(folder))))
@@ -224,7 +220,6 @@ class SparkEngine(Engine):
             payloads.destroy()
 
     def joins(self, graph_bytes: int) -> bool:
-        """See ``Engine.joins``."""
         return graph_bytes > self._join_above
 
     def spent(self) -> dict[str, Any]:
@@ -232,7 +227,6 @@ class SparkEngine(Engine):
         return self.metrics.since_last()
 
     def close(self) -> None:
-        """See ``Engine.close``."""
         for name in self._views:
             self.session.catalog.dropTempView(name)
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -247,11 +241,11 @@ class SparkEngine(Engine):
         self._views.append(name)
         table = self._ibis.table(name)
         zoned = [f.name for f in frame.schema if isinstance(f.dataType, TimestampType)]
-        # Ibis takes both of Spark's types of times for the one without a zone
+        # Ibis reads both time types of Spark as the one without a zone
         return table.mutate(**{name: table[name].cast("timestamp('UTC', 6)") for name in zoned})
 
     def _frame(self, table: ibis.Table, keep: Iterable[str] = ()) -> DataFrame:
-        """The expression as a frame, in the order of the row numbers where it has them."""
+        """The expression as a frame, sorted by row numbers if it has them."""
         frame = self.session.sql(str(self._ibis.compile(table)))
         if ROW_NUMBER in frame.columns:
             if not _is_sorted(table):
@@ -267,7 +261,7 @@ class SparkEngine(Engine):
 
 
 def _use_own_cores() -> None:
-    """Let kernels in an executor use the cores of their task alone, as other tasks run beside it."""
+    """Limit kernels in an executor to the cores of their task, as other tasks run beside it."""
     from pyspark import TaskContext
 
     task = TaskContext.get()
@@ -299,7 +293,7 @@ def _uri(path: str) -> str:
 
 
 def _readable(kind: pa.DataType) -> bool:
-    """Whether Spark reads a column of Parquet as it is: no nanoseconds, no times of day."""
+    """Whether Spark supports the type of a Parquet column: not nanoseconds or times of day."""
     if pa.types.is_timestamp(kind):
         return kind.unit in ("us", "ms")
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
@@ -309,19 +303,19 @@ def _readable(kind: pa.DataType) -> bool:
 
 
 def _nullable(table: pa.Table) -> pa.Table:
-    """The table with nullable columns, as the local engine gives it."""
+    """The table with nullable columns, as in the local engine."""
     fields = [pa.field(column.name, column.type) for column in table.schema]
     return table.cast(pa.schema(fields))
 
 
 def _raise_own(text: str) -> None:
-    """Raise the error of this package that a block ended in, as if this process had raised it."""
+    """Raise the error of this package in the traceback of a block."""
     raised = re.findall(r"^nextedge\.errors\.(\w+): (.*)$", text, re.MULTILINE)
     kind = getattr(errors, raised[-1][0], None) if raised else None
     if kind is not None:
         try:
             error = kind(raised[-1][1])
-        except TypeError:  # its constructor takes more than a message
+        except TypeError:  # its constructor needs more than a message
             error = errors.NextEdgeError(raised[-1][1])
         raise error from None
 

@@ -22,7 +22,7 @@ class StageMetrics:
 
     def since_last(self) -> dict[str, Any]:
         """stages, tasks, failed_tasks, executor_seconds, input_rows, shuffle_mib, spilled_mib,
-        peak_execution_mib; nothing where no stage ran.
+        peak_execution_mib; empty if no stage ran.
         """
         total = dict.fromkeys(
             (
@@ -59,7 +59,7 @@ class StageMetrics:
         context: Any = self.session.sparkContext
         store = context._jsc.sc().statusStore()
         empty = context._jvm.java.util.Collections.emptyList()
-        found = store.stageList(
+        stages = store.stageList(
             empty, False, False, context._gateway.new_array(context._jvm.double, 0), empty
         )
-        return [found.apply(place) for place in range(found.size())]
+        return [stages.apply(index) for index in range(stages.size())]

@@ -1,4 +1,4 @@
-"""A Spark session as the offline line needs it: UTC, Arrow, plans that adapt, tasks tried again."""
+"""Open a Spark session for builds: UTC, Arrow, adaptive plans and retried tasks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-_SHARE = 0.25
+_SHARE = 0.25  # of the memory for the driver: block functions run in Python beside it
 _SETTINGS = {
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.ansi.enabled": "true",
@@ -17,25 +17,20 @@ _SETTINGS = {
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
     "spark.sql.adaptive.enabled": "true",
     "spark.sql.adaptive.skewJoin.enabled": "true",
-    # a plan that adapts may merge the parts of a sorted result, but never changes their order
+    # may merge the parts of a sorted result, but never changes their order
     "spark.sql.adaptive.coalescePartitions.enabled": "true",
 }
 _AT_START = {
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
     "spark.driver.host": "127.0.0.1",
-    "spark.driver.maxResultSize": "0",  # results are bounded by what is asked for at once
+    "spark.driver.maxResultSize": "0",  # callers bound the results
 }
-_UNSET = "200"
-"""Spark's own number of parts, far too many for one machine."""
+_UNSET = "200"  # Spark's own number of parts, far too many for one machine
 
 
 def open_session() -> SparkSession:
-    """The session that runs, or one on this machine or the cluster that the environment names.
-
-    On this machine tasks are tried four times, as on a cluster, and the driver has a quarter of
-    the memory, since block functions run in Python beside it.
-    """
+    """The running session, or a new one on this machine or the cluster that the environment names."""
     from pyspark.sql import SparkSession
 
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
@@ -43,8 +38,9 @@ def open_session() -> SparkSession:
     if running is None:
         builder: Any = SparkSession.builder.appName("nextedge build")
         if not os.environ.get("MASTER") and "PYSPARK_GATEWAY_PORT" not in os.environ:
-            # Spark looks up the host's own name otherwise, which not every machine can resolve
+            # otherwise Spark looks up the host name, which not every machine can resolve
             os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+            # four attempts of a task, as on a cluster
             builder = builder.master(f"local[{os.cpu_count()},4]")
             builder = builder.config("spark.driver.memory", f"{_driver_mib()}m")
             for name, value in _AT_START.items():

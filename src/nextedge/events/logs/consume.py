@@ -1,4 +1,4 @@
-"""The one loop in which events are consumed: poll, handle a batch, commit."""
+"""Consume events of a group: poll, handle a batch, commit."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from nextedge.events.logs.log import Consumer, Delivery, Log
 
 Handle = Callable[[Sequence[Event]], None]
 _log = logging.getLogger("nextedge.events")
-_POLL_SECONDS = 0.2
-"""How long a loop waits for events before it checks whether it must stop."""
+_POLL_SECONDS = 0.2  # a loop checks at least so often whether it must stop
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 10.0
 
@@ -22,15 +21,13 @@ _LONGEST_PAUSE_SECONDS = 10.0
 class ConsumeLoop:
     """Passes a group's events to ``handle``, in order and at least once.
 
-    After a crash, a failure or a change of the consumer, handled events may come again: ``handle``
-    must be idempotent by event id. An event that cannot be read, or that ``handle`` raises
-    ``EventError`` for, becomes a dead letter with the reason; the other events of its batch are
-    handled. On any other failure nothing is committed, and the events come again after a pause,
-    longer each time.
+    After a crash, a failure or a change of the consumer, events come again: ``handle`` must be
+    idempotent by event id. An unreadable event, or one for which ``handle`` raises ``EventError``,
+    becomes a dead letter; the rest of its batch is handled. After any other failure the loop commits
+    nothing and receives the events again after a pause, which grows with each failure.
 
     Args:
-        handle: called with the events of a batch, without those that came from another log if
-            ``relayed`` is false.
+        handle: called with the events of a batch; without relayed events if ``relayed`` is false.
     """
 
     def __init__(
@@ -38,13 +35,11 @@ class ConsumeLoop:
     ) -> None:
         self.log = log
         self.group = group
-        self.handled = self.rejected = self.failures = 0
-        """Counts since the start: events, events and attempts."""
+        self.handled = self.rejected = self.failures = 0  # since the start
         self._handle = handle
         self._batch = batch
         self._relayed = relayed
-        self._failed = 0
-        """Attempts that have failed in a row."""
+        self._failed = 0  # failures in a row
         self._logged = ""
 
     def run(self, stop: threading.Event) -> None:
@@ -55,7 +50,7 @@ class ConsumeLoop:
                     while not stop.is_set():
                         self._turn(consumer)
             except Exception as error:
-                # A new consumer gets all again that was not committed.
+                # a new consumer receives the uncommitted events again
                 self._log_fault(error)
                 stop.wait(self._pause())
 
@@ -75,7 +70,7 @@ class ConsumeLoop:
             self._failed, self._logged = 0, ""
 
     def _handle_all(self, deliveries: Sequence[Delivery]) -> list[tuple[Delivery, str]]:
-        """Handle a batch; returns the refused events with reasons, found by halving the batch."""
+        """Handle a batch; returns refused deliveries and reasons."""
         events = [delivery.event for delivery in deliveries if delivery.event is not None]
         if not events:
             return []
@@ -84,6 +79,7 @@ class ConsumeLoop:
         except EventError as error:
             if len(events) == 1:
                 return [(deliveries[0], str(error))]
+            # halving isolates the refused events in few calls, without handling one at a time
             half = len(deliveries) // 2
             return self._handle_all(deliveries[:half]) + self._handle_all(deliveries[half:])
         return []
@@ -99,16 +95,14 @@ class ConsumeLoop:
             )
 
     def _log_fault(self, error: Exception) -> None:
-        """Log a fault when it begins, not at every attempt."""
         self.failures += 1
         self._failed += 1
         fault = f"{type(error).__name__}: {error}"
-        if fault != self._logged:
+        if fault != self._logged:  # once a fault, not at every attempt
             _log.error("events of group %r wait: %s", self.group, fault)
             self._logged = fault
 
     def _pause(self) -> float:
-        """Seconds until the next attempt."""
         longest = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** min(self._failed, 16))
-        # at random: many consumers that failed together must not all come back at once
+        # random, so that consumers that failed together do not all come back at once
         return random.uniform(longest / 2, longest)

@@ -1,13 +1,12 @@
-"""The contract of event logs: append durably, read in order, deliver to groups of consumers.
+"""The contract of event logs: append durably, read in order, deliver to consumer groups.
 
-A *live log* is one that every process of a tenant folds into its overlay before it answers: the
-local log, or Redis Streams. A *broker* (Kafka) carries events between systems: its events are
-appended to the live log, and recorded events are sent to it, each at least once. An event id counts
-once in a live log, so that a repeated delivery changes nothing.
+Every process of a tenant folds the *live log* into its overlay before it answers: the local log, or
+Redis Streams. A *broker* (Kafka) carries events between systems, each at least once, to the live log
+and back. A live log stores an event id once, so a repeated delivery changes nothing.
 
-A group of consumers shares the events. One consumer has a part of the log at a time, in order,
-until it commits, closes, or is silent for the lease; then another goes on from the last commit.
-Two consumers never have events of one user at the same time.
+The consumers of a group share the events. A part of the log has one consumer at a time, until it
+closes or does not poll for the lease; the next consumer continues after the last commit. Two
+consumers never have events of one user at the same time.
 """
 
 from __future__ import annotations
@@ -26,20 +25,20 @@ if TYPE_CHECKING:
     from nextedge.config import Config
 
 Position = str
-"""The position of an event: opaque text that only its log can read."""
+"""Position of an event: opaque text that only its log can read."""
 BEGINNING: Position = ""
 """The position before the first event."""
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """One event as a consumer gets it.
+    """One event as a consumer receives it.
 
     Attributes:
-        body: as it was stored.
-        event: None where this version cannot read the body.
+        body: the stored bytes.
+        event: None if this version cannot read the body.
         fault: why it cannot.
-        relayed: whether it came from another log.
+        relayed: whether the event came from another log.
     """
 
     position: Position
@@ -50,45 +49,43 @@ class Delivery:
 
     @classmethod
     def of(cls, position: Position, body: bytes, *, relayed: bool = False) -> Delivery:
-        """The event of a body, or its fault."""
+        """Parse a body; a body that is no event becomes a delivery with its fault."""
         try:
             return cls(position, body, parse_event(json.loads(body)), None, relayed)
         except (EventError, ValueError, TypeError, OverflowError, RecursionError) as error:
             return cls(position, body, None, str(error) or type(error).__name__, relayed)
 
 
-Bury = Callable[[str, Delivery, str], None]
-"""Keeps a delivery of a group as a dead letter, with the reason."""
+Bury = Callable[[str, Delivery, str], None]  # stores a group's delivery as a dead letter
 
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """An event that a group gave up, and the reason."""
+    """An event that a group could not handle, the reason, and when it gave up (``micros``)."""
 
     group: str
     position: Position
     body: bytes
     reason: str
     micros: int
-    """The time at which it was given up."""
 
 
 @dataclass(frozen=True)
 class Lag:
-    """How far a group is behind: events not yet committed, and the age of the oldest in seconds."""
+    """Backlog of a group: number of uncommitted events, and the age of the oldest in seconds."""
 
     events: int
     seconds: float
 
 
 class Consumer(ABC):
-    """One member of a group; used by one thread, and as a context manager."""
+    """One member of a group, for one thread; a context manager."""
 
     @abstractmethod
     def poll(self, limit: int = 1000, timeout_seconds: float = 1.0) -> list[Delivery]:
-        """The next events, in order; empty where none comes in time, or another consumer has them.
+        """The next events in order; empty if none arrives in time or another consumer has them.
 
-        After a crash or ``close`` without a commit they come again, to the next consumer of the part.
+        After a crash, or ``close`` without a commit, the next consumer receives them again.
 
         Raises:
             StorageError: the log is not reached.
@@ -99,17 +96,17 @@ class Consumer(ABC):
         """Mark all polled events as handled or rejected.
 
         Raises:
-            StorageError: the log is not reached, or another consumer has the part meanwhile; the
-                polled events will be delivered again.
+            StorageError: the log is not reached, or another consumer has taken over; the polled
+                events will be delivered again.
         """
 
     @abstractmethod
     def reject(self, delivery: Delivery, reason: str) -> None:
-        """Keep a polled event as a dead letter, durably; ``commit`` then passes it."""
+        """Store a polled event durably as a dead letter; ``commit`` then skips it."""
 
     @abstractmethod
     def close(self) -> None:
-        """Leave the group; uncommitted events go to the other consumers at once."""
+        """Leave the group; other consumers receive the uncommitted events at once."""
 
     def __enter__(self) -> Consumer:
         return self
@@ -119,29 +116,28 @@ class Consumer(ABC):
 
 
 class Log(ABC):
-    """Events of one tenant; safe for several threads and processes."""
+    """Events of one tenant; safe for threads and processes."""
 
     name: ClassVar[str]
     schemes: ClassVar[tuple[str, ...]]
-    """Schemes of its URLs."""
 
     @classmethod
     @abstractmethod
     def open(cls, url: str | None, config: Config) -> Log:
-        """A log by its URL, None for the local one; connects at the first use."""
+        """The log of a URL (None: the local one); connects at first use."""
 
     @abstractmethod
     def append(self, events: Sequence[Event], *, relayed: bool = False) -> int:
         """Store events durably; returns how many were new, as far as the log can tell.
 
-        A batch that raised may be appended again. Logs that can store all of a batch or none do.
+        A caller may append a batch that raised again.
 
         Args:
             relayed: the events come from another log. A live log marks them, so that none is sent
-                back, and takes them however many wait.
+                back, and accepts them at any backlog.
 
         Raises:
-            LogFullError: too many events wait for a group; try later.
+            LogFullError: too many events wait for a group; try again later.
             StorageError: the log is not reached or refuses.
         """
 
@@ -149,9 +145,9 @@ class Log(ABC):
     def read(
         self, after: Position = BEGINNING, limit: int | None = None
     ) -> Iterator[tuple[Position, Event]]:
-        """Events after a position with their positions, those of one user in order.
+        """Positions and events after a position, the events of each user in order.
 
-        Bodies that this version cannot read are left out.
+        Skips bodies that this version cannot read.
 
         Raises:
             LiveStateError: the log cannot be read.
@@ -159,11 +155,11 @@ class Log(ABC):
 
     @abstractmethod
     def last_position(self) -> Position:
-        """Position of the latest event; ``BEGINNING`` when there is none."""
+        """Position of the latest event; ``BEGINNING`` without events."""
 
     @abstractmethod
     def consumer(self, group: str) -> Consumer:
-        """A new member of a group; a new group begins at the first event."""
+        """A new member of a group; a new group starts at the first event."""
 
     @abstractmethod
     def lag(self, group: str) -> Lag:
@@ -171,48 +167,48 @@ class Log(ABC):
 
     @abstractmethod
     def groups(self) -> list[str]:
-        """Names of the groups that have committed, or are reading."""
+        """Names of the groups that have committed or are reading."""
 
     @abstractmethod
     def rewind(self, group: str, since_micros: int) -> None:
-        """Deliver again to a group all events that are not older than an event time."""
+        """Deliver all events that are not older than an event time to a group again."""
 
     @abstractmethod
     def dead_letters(self) -> list[DeadLetter]:
-        """Events that groups gave up, oldest first."""
+        """Dead letters of all groups, oldest first."""
 
     @abstractmethod
     def close(self) -> None:
-        """Close connections; a later call connects anew."""
+        """Close connections; a later call connects again."""
 
 
 class LiveLog(Log):
-    """A log in one order for all, of which every process sees each event before it answers."""
+    """A log with one order for all processes; each process sees every event before it answers."""
 
     @abstractmethod
     def changes(self, *, quick: bool = False) -> object:
-        """A value that differs once any process has stored events.
+        """A value that changes when any process stores events.
 
-        Every call that begins after an ``append`` has returned anywhere sees its events.
+        A call that begins after any process' ``append`` has returned sees its events.
 
         Args:
             quick: for calls at every request; checks the health of the log less often.
 
         Raises:
-            LiveStateError: it cannot be known.
+            LiveStateError: the log cannot be read.
         """
 
     @abstractmethod
     def generation(self) -> object:
-        """A value that differs once events were taken out, or the log was replaced."""
+        """A value that changes when events are erased or the log is replaced."""
 
     @abstractmethod
     def drop(self, group: str) -> None:
-        """Forget the position of a group, so that nothing waits for it; its dead letters stay."""
+        """Delete a group, so that no event waits for it; its dead letters stay."""
 
     @abstractmethod
     def purge(self, doomed: Sequence[Position]) -> None:
-        """Take events out by position, with every byte of them.
+        """Erase events by position, with every byte of them.
 
         Raises:
             StorageError: the log refuses.
@@ -220,16 +216,16 @@ class LiveLog(Log):
 
 
 def log_classes() -> dict[str, type[Log]]:
-    """All log classes, by name."""
+    """All log classes by name."""
     import_modules("nextedge.events.logs")
     return named_subclasses(Log)  # type: ignore[type-abstract]
 
 
 def open_log(url: str | None, config: Config) -> Log:
-    """The log of a URL; None is the local one, in the state folder.
+    """Open the log of a URL; None is the local one, in the state folder.
 
     Raises:
-        ConfigError: no log has such URLs, or the URL cannot be read.
+        ConfigError: no log has URLs of this scheme, or the URL cannot be parsed.
         MissingDependencyError: the log needs a package that is not installed.
     """
     scheme = "local" if url is None else url.split("://", 1)[0] if "://" in url else ""
@@ -243,7 +239,7 @@ def open_log(url: str | None, config: Config) -> Log:
 
 
 def open_live_log(config: Config) -> LiveLog:
-    """The live log of a tenant, as ``[events] log`` says."""
+    """Open the live log of a tenant, as configured in ``[events] log``."""
     log = open_log(config.events.log, config)
     if not isinstance(log, LiveLog):
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""Carries events from one log to another: from the live log to a broker, and back."""
+"""Relay events between the live log and a broker, in both directions."""
 
 from __future__ import annotations
 
@@ -19,21 +19,17 @@ from nextedge.events.logs.log import LiveLog, Log, open_log
 if TYPE_CHECKING:
     from nextedge.config import Config
 
-TO_BROKER = "to-broker"
-"""The group of the live log whose events wait for the broker."""
+TO_BROKER = "to-broker"  # the live log's group whose events wait for the broker
 _STOP_SECONDS = 10.0
 Admit = Callable[[Sequence[Event]], Sequence[Event]]
 
 
 class Relay(ConsumeLoop):
-    """Consumes one log and appends to another: at least once, each user's events in order.
-
-    Events that a relay appended to the source are not sent on, and events are marked as relayed in
-    the target, so that none is sent back to the broker that it came from.
+    """Consumes one log and appends to another, at least once, each user's events in order.
 
     Args:
         group: of the source.
-        admit: the events that the target takes; raises EventError for one that it must not have.
+        admit: selects the events that the target takes; raises EventError to refuse one.
     """
 
     def __init__(self, source: Log, target: Log, group: str, admit: Admit = list) -> None:
@@ -42,14 +38,15 @@ class Relay(ConsumeLoop):
         self._admit = admit
 
     def _pass_on(self, events: Sequence[Event]) -> None:
-        # the mark is no field of the event: any client that records one could set it
+        # The mark keeps an event from being sent back to where it came from. It is no field of
+        # the event, which any client could set.
         self.target.append(self._admit(events), relayed=True)
 
 
 class BrokerRelays:
-    """Both directions between a live log and a broker, each in a thread of this process.
+    """Two threads that relay between a live log and a broker.
 
-    Of all processes with the same groups one relays at a time.
+    One process of those with the same groups relays at a time.
     """
 
     def __init__(self, live: LiveLog, config: Config, admit: Admit) -> None:
@@ -72,7 +69,7 @@ class BrokerRelays:
                 log.close()
 
     def close(self) -> None:
-        """Stop both; events that were not passed on wait in their log."""
+        """Stop both threads; the events that they did not relay wait in their log."""
         self._stop.set()
         for thread in self._threads:
             thread.join(_STOP_SECONDS)
@@ -80,24 +77,22 @@ class BrokerRelays:
 
 
 def relays_to_broker(live: LiveLog, config: Config, admit: Admit) -> BrokerRelays | None:
-    """Both relays, started; without a broker None, and no event waits for one."""
+    """Start both relays; None without a broker."""
     if config.events.broker is not None:
         return BrokerRelays(live, config, admit)
-    with suppress(StorageError):
+    with suppress(StorageError):  # without the group no event waits for a broker that is gone
         if TO_BROKER in live.groups():
             live.drop(TO_BROKER)
     return None
 
 
 def group_at_broker(config: Config) -> str:
-    """The broker's group of a live log, shared by all processes of that log.
-
-    The name of a local log's group is kept beside it: a new log gets all events of the broker.
-    """
+    """Name of a live log's group at the broker, the same in all its processes."""
     if config.events.log is not None:
         shared = urlsplit(config.events.log)
         named = f"{shared.hostname}:{shared.port}{shared.path}"
         return f"live-{hashlib.sha256(named.encode()).hexdigest()[:16]}"
+    # beside the local log, so that a new log has a new group and gets all events of the broker
     path = config.state_path / "broker-group"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,7 @@
-"""The events that real-time features count, in the order of their arrival, for every release.
+"""The facts that real-time features count, in order of arrival.
 
-A release has counted the facts up to its own ``as_of`` and adds only later ones, by the time of
-the fact, so that none counts twice. A fact that arrives after the build but is older than
-``as_of`` is missed until the next build.
+A release has counted the facts up to its ``as_of`` and adds only later ones, by the time of the
+fact, so that none counts twice. The next build adds facts that arrive late with an earlier time.
 """
 
 from __future__ import annotations
@@ -16,10 +15,10 @@ from nextedge.events.projections.projection import Projection
 from nextedge.features.counters import CONNECT, INTERACT
 
 Pair = tuple[str, str]
-KEPT = 500_000
-"""The latest facts that stay at least: for a release that is loaded later, or a restart."""
+KEPT = 500_000  # the latest facts stay, for a release that is loaded later and for a restart
+# key of the connection among a pair's stamps; the other keys are user ids, which are not empty
 _CONNECTION = ""
-"""Key of a pair's connection among its stamps; the other keys are user ids, which are not empty."""
+# events of a pair, and whether they narrow
 _NARROWS = {
     "connect": False,
     "accept": False,
@@ -27,15 +26,10 @@ _NARROWS = {
     "hide_connection": True,
     "unhide_connection": False,
 }
-"""Events of two users, and whether they narrow."""
 
 
 class Fact(NamedTuple):
-    """One fact, or one that is taken back.
-
-    Attributes:
-        sign: 1, or -1 where a connection that was counted ended, was hidden or was made again.
-    """
+    """One fact; ``sign`` is -1 for a counted connection that ended, was hidden or was made again."""
 
     kind: str
     time: int
@@ -45,10 +39,9 @@ class Fact(NamedTuple):
 
 
 class CountedFacts(Projection):
-    """The latest facts in the order of their arrival.
+    """The latest facts in order of arrival.
 
-    A connection counts once, at the time it was made last, while it lasts and is not hidden. The
-    latest event of a pair decides, by event time; of two at once the one that narrows.
+    A connection counts once, at the time it was made last, while it lasts and is not hidden.
     """
 
     name = "counted"
@@ -66,18 +59,18 @@ class CountedFacts(Projection):
         return self._first + len(self._facts)
 
     def since(self, number: int) -> tuple[list[Fact], int]:
-        """The facts from a number on that are still here, and the number after them."""
+        """The stored facts from a number on, and the number after the last one."""
         with self._lock:
             return self._facts[max(number - self._first, 0) :], self.added
 
     def apply(self, event: Event) -> None:
-        """Add the fact of an interaction, or what a connection's events now amount to."""
         if interaction_weight(event) is not None:
             self._add(Fact(INTERACT, event.micros, str(event.user_id), str(event.item_id)))
             return
         narrows = _NARROWS.get(event.type)
         if narrows is None:
             return
+        # the latest event decides, by event time, and of two at once the one that narrows
         by, other = str(event.user_id), str(event.candidate_id)
         pair = (by, other) if by < other else (other, by)
         stamps = self._stamps.setdefault(pair, {})
@@ -86,7 +79,7 @@ class CountedFacts(Projection):
         self._settle(pair, stamps)
 
     def _settle(self, pair: Pair, stamps: dict[str, int]) -> None:
-        """Take back the fact of a pair and add it anew where it has changed; odd stamps narrow."""
+        """Revoke a pair's fact and add it again if it has changed; odd stamps narrow."""
         before = self._counted.pop(pair, None)
         lasts = _CONNECTION in stamps and not any(stamp % 2 for stamp in stamps.values())
         now = stamps[_CONNECTION] // 2 if lasts else None
@@ -102,13 +95,12 @@ class CountedFacts(Projection):
     def _add(self, fact: Fact) -> None:
         with self._lock:
             self._facts.append(fact)
-            # half is dropped at a time, so that the copy is rare
+            # drops half at a time, so that the copy is rare
             if len(self._facts) > 2 * KEPT:
                 self._first += len(self._facts) - KEPT
                 del self._facts[:-KEPT]
 
     def dump(self) -> dict[str, Any]:
-        """See ``Projection.dump``."""
         return {
             "facts": [list(fact) for fact in self._facts],
             "first": self._first,
@@ -117,7 +109,6 @@ class CountedFacts(Projection):
         }
 
     def load(self, dumped: dict[str, Any]) -> None:
-        """See ``Projection.load``."""
         self._facts = [Fact(*row) for row in dumped["facts"]]
         self._first = dumped["first"]
         self._stamps = {(a, b): stamps for a, b, stamps in dumped["stamps"]}

@@ -1,7 +1,7 @@
-"""Interactions that events made, as columns that become rows of a release's graphs.
+"""Interactions of events, as columns that become rows of a release's graphs.
 
-Every event adds a row, so that all of them become positions and graph rows in a few array
-operations. An interaction takes 20 bytes, beside new ids.
+Columns, because a few array operations then convert all events to positions and graph rows. An
+interaction takes 20 bytes, besides new ids.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from nextedge.events.event import Event
 from nextedge.events.interaction import interaction_weight
 from nextedge.events.projections.projection import Projection
 
+# events that change the graphs through the state of the overlay itself
 _OF_PEOPLE = frozenset(
     {"connect", "accept", "disconnect", "hide_connection", "unhide_connection", "leave"}
 )
-"""Events that change the graphs by the overlay's own state."""
 
 
 class Names:
-    """Ids as text, numbered in the order they came."""
+    """Ids as text, numbered in order of arrival."""
 
     def __init__(self, names: list[str] | None = None) -> None:
         self.all = names or []
         self._number = {name: number for number, name in enumerate(self.all)}
 
     def number(self, identifier: object) -> int:
-        """The number of an id; a new id gets the next one."""
+        """Number of an id; a new id gets the next number."""
         name = str(identifier)
         number = self._number.get(name)
         if number is None:
@@ -40,7 +40,7 @@ class Names:
 
 
 class Columns:
-    """Rows of numbers, column by column."""
+    """Rows of numbers, stored by column."""
 
     def __init__(self, **codes: str) -> None:
         self._columns: dict[str, array[Any]] = {name: array(code) for name, code in codes.items()}
@@ -54,7 +54,7 @@ class Columns:
             column.append(value)
 
     def copy(self) -> dict[str, np.ndarray]:
-        """The columns as they are now, as arrays of their own."""
+        """Copies of the columns, as arrays."""
         return {name: np.array(column) for name, column in self._columns.items()}
 
     def dump(self) -> dict[str, list[float]]:
@@ -62,18 +62,18 @@ class Columns:
         return {name: column.tolist() for name, column in self._columns.items()}
 
     def load(self, dumped: Mapping[str, list[float]]) -> None:
-        """Append what ``dump`` gave."""
+        """Append the result of ``dump``."""
         for name, column in self._columns.items():
             column.extend(dumped[name])
 
 
 class LiveEdges(Projection):
-    """Interactions since the log began, and whether anything has changed a graph.
+    """Interactions since the log began.
 
     Attributes:
         users, items: ids by number.
         interactions: ``user``, ``item`` (int32 numbers), ``time`` (µs), ``weight`` (float32).
-        changes: differs after every event that changes a graph.
+        changes: increases with every event that changes a graph.
     """
 
     name = "live_edges"

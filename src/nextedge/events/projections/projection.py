@@ -1,7 +1,7 @@
-"""State that the overlay derives from events beside its own: one class a file, found by name.
+"""The contract of projections: further state that the overlay derives from events.
 
-A projection is a pure function of the events in their order, so that a replay gives the same. A
-checkpoint has its state; the overlay loads it before it folds the events after the checkpoint.
+A projection is a pure function of the events in their order, so that a replay gives the same state.
+A checkpoint contains it. A new projection is one file with a subclass.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ from nextedge.events.event import Event
 
 
 class Projection(ABC):
-    """State that events add up to."""
+    """State derived from events."""
 
     name: ClassVar[str]
-    version: ClassVar[int] = 1
-    """Of what ``dump`` gives; a checkpoint of another version is ignored."""
+    version: ClassVar[int] = 1  # of the result of ``dump``: checkpoints of another are ignored
 
     @abstractmethod
     def apply(self, event: Event) -> None:
@@ -26,14 +25,14 @@ class Projection(ABC):
 
     @abstractmethod
     def dump(self) -> dict[str, Any]:
-        """The whole state as plain JSON values; lists and tables at its top may be long."""
+        """The state as plain JSON values; lists and tables at the top level may be long."""
 
     @abstractmethod
     def load(self, dumped: dict[str, Any]) -> None:
-        """Take over what ``dump`` gave; nothing was applied before."""
+        """Load the result of ``dump`` into an empty projection."""
 
 
 def new_projections() -> dict[str, Projection]:
-    """An empty projection of every kind, by name."""
+    """An empty projection of every class, by name."""
     import_modules("nextedge.events.projections")
     return {name: cls() for name, cls in named_subclasses(Projection).items()}  # type: ignore[type-abstract]

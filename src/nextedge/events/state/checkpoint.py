@@ -1,8 +1,8 @@
-"""Checkpoints of the overlay: its state as of a position, so that only the rest is folded.
+"""Checkpoints of the overlay: its state at a position, so that a restart folds only the rest.
 
-A file has JSON lines, compressed: a header, the state in parts, and last a checksum of all before.
-A file that is damaged, of another log or of another version is ignored: then the whole log is
-folded, which gives the same state.
+A file has compressed JSON lines: a header, the state in parts, and a checksum of all before. The
+overlay ignores a file that is damaged, or of another log or version; folding the whole log gives
+the same state.
 """
 
 from __future__ import annotations
@@ -24,32 +24,25 @@ from nextedge.events.state.folded_log import FoldedLog
 from nextedge.storage.files import writing
 
 _log = logging.getLogger("nextedge")
-OVERLAY = "overlay"
-"""Folder of the checkpoints in the state folder."""
+OVERLAY = "overlay"  # folder of the checkpoints in the state folder
 FORMAT = 1
-_STATE = ""
-"""Name of the folded state among those of the projections."""
-_ROWS_A_LINE = 2000
-"""So few that encoding a line does not make other threads wait."""
-_NEWEST = 2
-"""Files that stay."""
-State = dict[str, dict[str, Any]]
-"""What ``dump`` gave, by projection and part."""
+_STATE = ""  # name of the folded state among those of the projections
+_ROWS_A_LINE = 2000  # so few that encoding a line does not make other threads wait
+_NEWEST = 2  # files that stay, in case the newest is damaged
+State = dict[str, dict[str, Any]]  # results of ``dump`` by projection and part
 Folded = TypeVar("Folded", bound=FoldedLog)
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a checkpoint was made of.
+    """Description of a checkpoint.
 
     Attributes:
-        generation: of the log.
-        position, previous: of the last event in it, and of the one before.
-        event_id: of the last event in it.
-        micros: the time at which it was written.
+        position, previous: of its last event and the one before.
+        event_id: of its last event.
+        micros: time of writing.
         shown_days: days for which it has impressions.
-        folds: version of every projection by name.
-        format: of the file.
+        folds: versions of the projections by name.
     """
 
     generation: str
@@ -63,7 +56,7 @@ class Header:
 
 
 class Checkpoints:
-    """The checkpoints in one folder; one process at a time writes or deletes them."""
+    """The checkpoints of a folder; one process at a time writes or deletes them."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -74,7 +67,7 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def lock(self, *, wait: bool = True) -> Iterator[bool]:
-        """Keep other processes from writing; gives False where one has the lock and ``wait`` is off."""
+        """Lock the folder; gives False if another process has the lock and ``wait`` is off."""
         import fcntl
 
         with writing(self.directory):
@@ -89,10 +82,10 @@ class Checkpoints:
             yield True
 
     def load(self, make: Callable[[], Folded]) -> Folded | None:
-        """The state of the newest checkpoint that fits the log; None where none does.
+        """The state of the newest checkpoint that fits the log, or None.
 
         Args:
-            make: an empty one, with the generation of its log.
+            make: makes an empty state with the generation of its log.
 
         Raises:
             LiveStateError: the log cannot be read.
@@ -101,7 +94,7 @@ class Checkpoints:
             fresh = make()
             try:
                 header, state = _read(path)
-            except FileNotFoundError:  # a newer one has replaced it
+            except FileNotFoundError:  # another process has deleted it for a newer one
                 continue
             except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
                 _log.warning("%s is damaged and ignored: %s", path, error)
@@ -113,7 +106,7 @@ class Checkpoints:
                 fresh.load(state.pop(_STATE))
                 for name, projection in fresh.projections.items():
                     projection.load(state[name])
-            except Exception as error:  # of a projection's own kind; the log has all events
+            except Exception as error:  # of any projection; the log has all events anyway
                 _log.warning("%s is ignored: %s: %s", path, type(error).__name__, error)
                 continue
             fresh.position, fresh.previous = header.position, header.previous
@@ -122,9 +115,7 @@ class Checkpoints:
         return None
 
     def write(self, folded: FoldedLog) -> Path | None:
-        """Write a state that no other thread changes; None where it has no event.
-
-        Checkpoints of another generation are deleted: they may hold a user who was erased.
+        """Write a state that no other thread changes; None if it has no event.
 
         Raises:
             StorageError: the disk refuses.
@@ -154,13 +145,14 @@ class Checkpoints:
                 os.fsync(file.fileno())
             os.replace(partial, path)
             _sync(self.directory)
+        # checkpoints of another generation may have the data of a user who was erased
         for rank, old in enumerate(older, 1):
             if rank >= _NEWEST or _generation_of(old) != header.generation:
                 old.unlink(missing_ok=True)
         return path
 
     def drop(self, where: Callable[[Header], bool] = lambda header: True) -> int:
-        """Delete the checkpoints that a condition holds of, and the damaged; returns how many."""
+        """Delete matching and damaged checkpoints; returns how many."""
         dropped = 0
         for path in self.paths():
             header = _header_of(path)
@@ -175,7 +167,7 @@ class Checkpoints:
 
 
 def canonical(folded: FoldedLog) -> State:
-    """The whole state with its rows sorted: equal where two states are."""
+    """A state with sorted rows, to compare two states."""
     state = {name: dump() for name, dump in _dumps(folded)}
     in_order = {part: sorted(rows) for part, rows in state[_STATE].items()}
     plain: State = json.loads(json.dumps({**state, _STATE: in_order}))
@@ -183,16 +175,17 @@ def canonical(folded: FoldedLog) -> State:
 
 
 def _unfit(header: Header, folded: FoldedLog) -> str | None:
-    """Why a checkpoint is none of the log, or None."""
+    """Why a checkpoint does not fit the log, or None."""
     if header.generation != _generation(folded):
-        return "events were taken out of the log since, or it is another log"
+        return "events were erased from the log since, or it is another log"
     if header.folds != _versions(folded):
         return "another version of NextEdge wrote it"
     if header.shown_days < folded.shown_days:
-        return "impressions are to be kept for longer"
+        return "it has impressions of fewer days than configured"
+    # the same generation alone does not prove the same events
     last = next(iter(folded.log.read(header.previous, 1)), None)
     if last is None or (last[0], last[1].event_id) != (header.position, header.event_id):
-        return "the log has another event where it ends"
+        return "the log has another event at its position"
     return None
 
 
@@ -205,9 +198,9 @@ def _versions(folded: FoldedLog) -> dict[str, int]:
 
 
 def _dumps(folded: FoldedLog) -> list[tuple[str, Callable[[], dict[str, Any]]]]:
-    """Name and ``dump`` of the state and of every projection."""
+    """Names and ``dump`` methods of the state and of every projection."""
     projections = folded.projections.items()
-    return [(_STATE, folded.dump), *((name, each.dump) for name, each in projections)]
+    return [(_STATE, folded.dump), *((name, state.dump) for name, state in projections)]
 
 
 def _write(file: gzip.GzipFile, header: Header, folded: FoldedLog) -> None:
@@ -220,7 +213,7 @@ def _write(file: gzip.GzipFile, header: Header, folded: FoldedLog) -> None:
 
 
 def _rows(header: Header, folded: FoldedLog) -> Iterator[Any]:
-    """The lines of a file but the last: the header, then [projection, part, rows of it]."""
+    """Lines of a file without the checksum: the header, then [projection, part, rows]."""
     yield vars(header)
     for name, dump in _dumps(folded):
         for part, content in dump().items():
@@ -231,7 +224,7 @@ def _rows(header: Header, folded: FoldedLog) -> Iterator[Any]:
 
 
 def _parts(content: list[Any] | dict[str, Any]) -> Iterator[Any]:
-    """A long list or table in parts of about equal length, lists inside it counted."""
+    """Split a long list or table into parts of about equal size."""
     table = isinstance(content, dict)
     rows: list[Any] = []
     weight = 0
@@ -251,7 +244,7 @@ def _length(row: Any) -> int:
 
 
 def _read(path: Path) -> tuple[Header, State]:
-    """A checkpoint; raises ValueError and what reading raises where it is damaged."""
+    """Read a checkpoint; raises ValueError or the reader's error if it is damaged."""
     checksum = hashlib.sha256()
     state: State = {}
     with gzip.open(path) as file:
@@ -288,7 +281,6 @@ def _header(line: bytes) -> Header:
 
 
 def _header_of(path: Path) -> Header | None:
-    """The header of a file, None where it cannot be read."""
     try:
         with gzip.open(path) as file:
             return _header(file.readline())

@@ -1,4 +1,4 @@
-"""Write checkpoints of the overlay: once, or from a thread of a serving process."""
+"""Write checkpoints of the overlay, once or from a thread of a serving process."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from nextedge.events.state.overlay import Overlay
 _log = logging.getLogger("nextedge")
 _EVERY_EVENTS = 20_000
 _LOOK_SECONDS = 5.0
-_NICE = 10
+_NICE = 10  # requests come first
 
 
 def write_checkpoint(make: Callable[[], Overlay], checkpoints: Checkpoints) -> bool:
-    """Write a checkpoint of now; returns False where another process is writing one.
+    """Write a checkpoint of the current state; False if another process is writing one.
 
     Args:
-        make: an overlay that serves nothing, so that no request waits while it is folded.
+        make: makes an overlay that answers no requests, so that none waits while it is folded.
 
     Raises:
         LiveStateError: the log cannot be read.
@@ -43,7 +43,7 @@ class CheckpointWriter:
 
     Args:
         serving: the overlay that answers requests.
-        make: a new one of the same log.
+        make: makes another overlay of the same log.
     """
 
     def __init__(
@@ -52,8 +52,7 @@ class CheckpointWriter:
         self.serving = serving
         self.make = make
         self.every = every
-        self._folded = 0
-        """Events that the newest checkpoint has, as this process counts them."""
+        self._folded = 0  # of ``serving.folded``, the part in the newest checkpoint
         self._generation = serving.generation
         self._newest = self._latest_path()
         self._stopping = threading.Event()
@@ -61,7 +60,6 @@ class CheckpointWriter:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread."""
         self._stopping.set()
         self._thread.join()
 
@@ -73,12 +71,12 @@ class CheckpointWriter:
                 self.write_if_due()
             except NextEdgeError as error:
                 _log.warning("no snapshot of the overlay: %s", error)
-            except Exception:  # without the thread there would never be one again
+            except Exception:  # a thread that ends would write no further checkpoint
                 _log.exception("writing a snapshot of the overlay")
         self.serving.log.close()
 
     def write_if_due(self) -> bool:
-        """Write a checkpoint if many events were folded or some purged; returns whether it did."""
+        """Write a checkpoint after many folded events or a purge; returns whether it did."""
         checkpoints, serving = self.serving.checkpoints, self.serving
         if checkpoints is None:
             return False

@@ -1,4 +1,4 @@
-"""The state of a live log's events up to a position: what a checkpoint writes and loads."""
+"""State and projections of a live log up to a position: the content of a checkpoint."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ class FoldedLog(FoldedState):
     """State and projections of the events of a log.
 
     Attributes:
-        position, previous: of the last event that was folded, and of the one before it.
-        last_event_id: of the last event that was folded.
-        folded: events that this process has folded.
-        projections: by name.
-        generation: of the log, as it was folded.
+        position, previous: of the last folded event and the one before it.
+        last_event_id: of the last folded event.
+        folded: number of events that this process has folded.
+        generation: of the log when it was folded.
     """
 
     def __init__(self, log: LiveLog, shown_days: float = math.inf) -> None:
@@ -35,9 +34,9 @@ class FoldedLog(FoldedState):
 
     def projection(self, kind: type[AnyProjection]) -> AnyProjection:
         """The projection of a class."""
-        found = self.projections[kind.name]
-        assert isinstance(found, kind)
-        return found
+        projection = self.projections[kind.name]
+        assert isinstance(projection, kind)
+        return projection
 
     def replay(self) -> None:
         """Fold all events after the position."""

@@ -1,10 +1,9 @@
-"""The state that a list of events adds up to, whatever their order; overlay and builds share it.
+"""The state of a set of events, in any order; the overlay and builds share it.
 
-A fact is as its latest event says, by event time. Of two at the same microsecond the one that
-narrows holds. A fact that is on or off is therefore one number, its *stamp*:
-``2 · micros + (1 where it narrows)``; the larger stamp holds. So late, repeated and out-of-order
-deliveries end in the same state. What no event can take back (a dismissal, a departure, a
-purchase) is a set that only grows.
+The latest event decides a fact, by event time; of two at the same microsecond, the narrowing one.
+So a fact that is on or off is one number, its *stamp*: ``2 · micros + (1 if it narrows)``, and the
+larger stamp wins. Late, repeated and out-of-order deliveries give the same state. A fact that no
+event can revoke (a dismissal, a departure, a purchase) is a member of a set that only grows.
 """
 
 from __future__ import annotations
@@ -21,8 +20,7 @@ from nextedge.types import MICROSECONDS_PER_DAY, Identifier
 
 Key = TypeVar("Key", bound=Hashable)
 Pair = tuple[str, str]
-_MOST_IMPRESSIONS = 2000
-"""Impressions that are kept of one user and kind, the latest."""
+_MOST_IMPRESSIONS = 2000  # the latest of one user and kind: bounds the memory for a user
 NO_USERS: frozenset[str] = frozenset()
 
 
@@ -32,7 +30,7 @@ def text(identifier: Identifier | None) -> str:
 
 
 def stamp_of(event: Event, *, narrows: bool) -> int:
-    """The number by which one of two events is the later."""
+    """The stamp of an event."""
     return 2 * event.micros + narrows
 
 
@@ -42,13 +40,13 @@ def micros_of(stamp: int) -> int:
 
 
 class LastWriteWins(Generic[Key]):
-    """Facts that are on (odd stamps) or off, each as of its latest event."""
+    """Facts that are on (odd stamps) or off, by their latest events."""
 
     def __init__(self) -> None:
         self.stamps: dict[Key, int] = {}
 
     def write(self, key: Key, stamp: int) -> bool:
-        """Take a stamp over where it is later; returns whether the fact has changed."""
+        """Write a stamp if it is later; returns whether the fact has changed."""
         before = self.stamps.get(key)
         if before is not None and before >= stamp:
             return False
@@ -57,7 +55,7 @@ class LastWriteWins(Generic[Key]):
 
 
 class TwoSidedPairs:
-    """Pairs that hold for both users as long as either of them keeps the pair up."""
+    """Pairs that are on for both users while either user has set them."""
 
     def __init__(self) -> None:
         self._sides: LastWriteWins[Pair] = LastWriteWins()
@@ -67,7 +65,7 @@ class TwoSidedPairs:
         return len(self._others)
 
     def write(self, by: str, other: str, stamp: int) -> None:
-        """``by`` puts the pair up, or takes it back; the other user's side stays as it is."""
+        """Set or revoke the pair for ``by``; the other user's side stays as it is."""
         if not self._sides.write((by, other), stamp):
             return
         if stamp & 1:
@@ -78,20 +76,20 @@ class TwoSidedPairs:
             _drop(self._others, other, by)
 
     def __contains__(self, side: Pair) -> bool:
-        """Whether (by whom, the other) was ever put up or taken back."""
+        """Whether the pair (by, other) was ever set or revoked."""
         return side in self._sides.stamps
 
     def pairs(self) -> list[tuple[str, str, int]]:
-        """Sorted (by whom, the other, when in microseconds) of all pairs that are up."""
+        """Sorted (by, other, microseconds) of all pairs that are on."""
         sides = self._sides.stamps.items()
         return sorted((by, other, micros_of(stamp)) for (by, other), stamp in sides if stamp & 1)
 
     def of(self, user: str) -> frozenset[str] | set[str]:
-        """All users who are in a pair with a user."""
+        """All users in a pair with a user."""
         return self._others.get(user, NO_USERS)
 
     def dump(self) -> list[list[Any]]:
-        """As plain JSON values."""
+        """Plain JSON values."""
         return [[by, other, stamp] for (by, other), stamp in self._sides.stamps.items()]
 
 
@@ -100,11 +98,10 @@ def _pair(a: str, b: str) -> Pair:
 
 
 def _drop(sets: dict[str, set[str]], key: str, member: str) -> None:
-    """Take a member out of a set, and the set where it was the last."""
     members = sets.get(key)
     if members is not None:
         members.discard(member)
-        if not members:
+        if not members:  # an empty set a user would stay in memory for ever
             del sets[key]
 
 
@@ -112,13 +109,13 @@ class FoldedState:
     """State by user id (as text): connections, requests, dismissals, blocks, profiles and so on.
 
     Args:
-        shown_days: impressions that are older than the user's latest by more are dropped.
+        shown_days: drop impressions that are older than the user's latest one by more days.
 
     Attributes:
-        latest_micros: the latest time of any event.
-        gone_version: differs whenever the users or items that no list may have do.
+        latest_micros: the latest event time.
+        gone_version: changes with the users and items that no list may have.
         profiles: values by attribute, by user.
-        impressions: (time, id) by kind and user, in the order of time.
+        impressions: (time, id) by kind and user, sorted.
     """
 
     def __init__(self, shown_days: float = math.inf) -> None:
@@ -144,7 +141,7 @@ class FoldedState:
 
     @classmethod
     def of(cls, events: Iterable[Event], types: Collection[str] = EVENTS) -> FoldedState:
-        """The state that events of some types add up to."""
+        """The state of events of some types."""
         state = cls()
         for event in events:
             if event.type in types:
@@ -152,7 +149,7 @@ class FoldedState:
         return state
 
     def add(self, event: Event) -> None:
-        """Fold one event in; a further time changes nothing."""
+        """Fold an event; folding it again changes nothing."""
         if self.latest_micros is None or event.micros > self.latest_micros:
             self.latest_micros = event.micros
         handler = _HANDLERS[event.type]
@@ -160,12 +157,12 @@ class FoldedState:
             handler(self, event)
 
     def connections(self) -> list[tuple[str, str, int]]:
-        """Sorted (one, other, when in microseconds) of all pairs that events connected."""
+        """Sorted (user, other, microseconds) of all pairs that events connected."""
         pairs = self._pairs.stamps.items()
         return sorted((a, b, micros_of(stamp)) for (a, b), stamp in pairs if not stamp & 1)
 
     def ended(self) -> set[Pair]:
-        """Pairs whose connection has ended, each in the order of their texts."""
+        """Pairs whose connection has ended, each sorted by text."""
         return {pair for pair, stamp in self._pairs.stamps.items() if stamp & 1}
 
     def _connect(self, event: Event) -> None:
@@ -175,7 +172,7 @@ class FoldedState:
         self._join(text(event.user_id), text(event.candidate_id), stamp_of(event, narrows=True))
 
     def _join(self, a: str, b: str, stamp: int) -> None:
-        """Connect two users or end their connection; either answers their earlier requests."""
+        # to connect and to disconnect both answer the earlier requests of the two
         for by, other in ((a, b), (b, a)):
             if (by, other) in self.requested:
                 self.requested.write(by, other, stamp & ~1)
@@ -220,7 +217,6 @@ class FoldedState:
         self.interacted.setdefault(text(event.user_id), set()).add(text(event.item_id))
 
     def _impression(self, event: Event) -> None:
-        """Keep the latest impressions of a user, by their times."""
         if not self.shown_days:
             return
         kind, target = target_of(event)
@@ -257,7 +253,7 @@ class FoldedState:
         if before is not None and before >= stamp:
             return
         self._stated[user, name] = stamp
-        # replaced as a whole: threads that read have the old profile or the new
+        # replaced as a whole, so that a reading thread sees the old or the new profile
         profile = {**self.profiles.get(user, {}), name: values}
         self.profiles[user] = {name: values for name, values in profile.items() if values}
 
@@ -279,7 +275,7 @@ class FoldedState:
             self.gone_version += 1
 
     def dump(self) -> dict[str, list[Any]]:
-        """The whole state as rows of plain JSON values; the order of rows means nothing."""
+        """The state as rows of plain JSON values, in any order."""
         return {
             "pairs": [[a, b, stamp] for (a, b), stamp in self._pairs.stamps.items()],
             "requested": self.requested.dump(),
@@ -302,7 +298,7 @@ class FoldedState:
         }
 
     def load(self, dumped: dict[str, list[Any]]) -> None:
-        """Take over what ``dump`` gave; nothing was folded before."""
+        """Load the result of ``dump`` into an empty state."""
         for a, b, stamp in dumped["pairs"]:
             self._join(a, b, stamp)
         for name in ("requested", "blocked", "hidden_connections"):
@@ -326,7 +322,7 @@ class FoldedState:
 
 
 def target_of(event: Event) -> tuple[str, str]:
-    """(``items`` or ``people``, id) of what an event is about."""
+    """Kind (``items`` or ``people``) and id of the target of an event."""
     if event.item_id is not None:
         return "items", text(event.item_id)
     return "people", text(event.candidate_id)

@@ -1,8 +1,8 @@
-"""The overlay: what has changed since the release, folded out of the event log.
+"""The overlay: live state folded from the event log.
 
-Every process keeps its own copy and catches up by position before it answers, so that what
-was acknowledged by any process is seen by the next request of every process. It begins with
-the newest checkpoint that fits the log, and folds only what was recorded after it.
+Every process has its own overlay and catches up by position before it answers, so the next request
+of any process sees every acknowledged event. It starts from the newest checkpoint that fits the log
+and folds only the events after it.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class Overlay(FoldedLog):
     """Live state of every user and item, as of the last ``catch_up``; safe for threads.
 
     Args:
-        checkpoints: where to begin; None = at the first event of the log.
-        shown_days: how long impressions are kept, at least.
+        checkpoints: where to start; None = at the first event of the log.
+        shown_days: minimum age of impressions that are dropped.
 
     Attributes:
-        narrowed: user, other user and item of every event that hides a user or an item.
+        narrowed: user, other user and item of every event that narrows.
     """
 
     def __init__(
@@ -51,17 +51,17 @@ class Overlay(FoldedLog):
         self._seen = threading.local()
 
     def catch_up(self, *, quick: bool = False) -> None:
-        """Fold in every event that was recorded since the last call, by any process.
+        """Fold all events that any process recorded since the last call.
 
         Args:
             quick: as in ``LiveLog.changes``.
 
         Raises:
-            LiveStateError: the log cannot be read; nobody may be shown by what is known here.
+            LiveStateError: the log cannot be read; then no user may be recommended.
         """
         changes = self.log.changes(quick=quick)
         if getattr(self._seen, "changes", None) == changes:
-            return
+            return  # this thread has seen these changes: no lock for most requests
         with self._lock:
             generation = self.log.generation()
             if generation != self.generation:
@@ -70,10 +70,7 @@ class Overlay(FoldedLog):
         self._seen.changes = changes
 
     def _start_over(self, generation: object) -> None:
-        """Fold the log anew: events that were folded before may have been erased.
-
-        Another thread sees the old state or the new, part by part, and never an empty one.
-        """
+        """Fold the log again, because folded events may have been erased."""
 
         def empty() -> Overlay:
             overlay = self.emptied()
@@ -85,16 +82,14 @@ class Overlay(FoldedLog):
         self._keep_hidden(fresh)
         epoch = max(self._epoch, fresh._epoch) + 1
         gone = max(self.gone_version, fresh.gone_version) + 1
-        kept = {"log", "_lock", "_seen"}
-        self.__dict__.update({n: v for n, v in vars(fresh).items() if n not in kept})
+        process_state = {"log", "_lock", "_seen"}
+        # other threads read meanwhile: each attribute is the old or the new one, never an empty one
+        self.__dict__.update({n: v for n, v in vars(fresh).items() if n not in process_state})
         self._epoch, self.gone_version = epoch, gone
 
     def _keep_hidden(self, fresh: Overlay) -> None:
-        """Hide users whom the new state has lost and this one hid, and erased ones.
-
-        A release with an erased user is served until the one without them is loaded. By then
-        their opt-out and their blocks have left the log.
-        """
+        # A release with an erased user is served until the next one is loaded, but the user's
+        # opt-out and blocks have left the log: such users stay hidden.
         lost = (self.absent | self._versions.keys()) - fresh._versions.keys()
         erased = ErasedUsers(self.checkpoints.directory.parent) if self.checkpoints else ()
         fresh.departed |= {user for user in lost if user in self.departed or user in erased}
@@ -106,17 +101,17 @@ class Overlay(FoldedLog):
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Keep other threads from folding events meanwhile."""
+        """Stop other threads from folding events in the block."""
         with self._lock:
             yield
 
     def version(self, user_id: Identifier, *, shown: bool = False) -> tuple[int, int, int]:
-        """A value that differs after any event that may change a user's recommendations.
+        """A value that changes with every event that may change a user's recommendations.
 
         Args:
             shown: impressions count too.
         """
-        # ids of HTTP requests are text already, and a cached response asks for nothing else
+        # ids of HTTP requests are text already, and a cached response needs nothing else of here
         user = user_id if isinstance(user_id, str) else text(user_id)
         seen = self._impression_versions.get(user, 0) if shown else 0
         return self._epoch, self._versions.get(user, 0), seen
@@ -141,7 +136,7 @@ class Overlay(FoldedLog):
     def current_version(
         self, user_id: Identifier, *, shown: bool = False, quick: bool = False
     ) -> tuple[int, int, int]:
-        """The version after catching up; where the log cannot be read, one that no cache entry has."""
+        """The version after catching up; one of no cache entry if the log cannot be read."""
         try:
             self.catch_up(quick=quick)
         except LiveStateError:
@@ -150,15 +145,15 @@ class Overlay(FoldedLog):
 
     @property
     def absent(self) -> set[str]:
-        """Users whom no list may have: opted out, or departed."""
+        """Users whom no list may have: opted out or departed."""
         return self.opted_out | self.departed if self.departed else self.opted_out
 
     def query_ids(self, user_ids: Sequence[Identifier]) -> list[Identifier]:
-        """The ids of queries, those of departed users replaced by one that no release has."""
+        """Ids of queries; a departed user's is replaced by an id that no release has."""
         return [_STRANGER if text(user) in self.departed else user for user in user_ids]
 
     def hidden_from(self, kind: str, user_id: Identifier) -> set[str]:
-        """Ids that one user's list must not have, beside those that ``gone`` gives."""
+        """Ids that one user's list must not have, beside those of ``gone``."""
         user = text(user_id)
         if user in self.departed:
             return set()
@@ -170,17 +165,17 @@ class Overlay(FoldedLog):
         return hidden | self.interacted.get(user, set())
 
     def gone(self, kind: str) -> set[str]:
-        """Ids that no list may have; it differs only where ``gone_version`` does."""
+        """Ids that no list may have; ``gone_version`` changes with it."""
         return self.absent if kind == "people" else self.unavailable
 
     def severed(self, user_id: Identifier) -> set[str]:
-        """Users whom no reason may link to this one: blocked, disconnected or hidden."""
+        """Users whom no reason may link to this user: blocked, disconnected or hidden."""
         user = text(user_id)
         ended = self.disconnected.get(user, NO_USERS)
         return {*self.blocked.of(user), *self.hidden_connections.of(user), *ended}
 
     def impressions_since(self, kind: str, user_id: Identifier, now: int, days: float) -> set[str]:
-        """Ids that a user has seen in the last ``days``."""
+        """Ids with an impression for a user in the last ``days``."""
         since = now - int(days * MICROSECONDS_PER_DAY)
         if text(user_id) in self.departed:
             return set()

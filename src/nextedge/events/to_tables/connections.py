@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 
 import pyarrow as pa
 
@@ -16,29 +17,28 @@ from nextedge.events.to_tables.rows import UTC, appended
 
 
 def recorded_events(config: Config) -> list[Event]:
-    """All events of a tenant, in order; makes no log where there is none."""
-    if config.events.log is None and not (config.state_path / FILE).exists():
+    """All events of a tenant, in order."""
+    if not _has_log(config):
         return []
-    log = open_live_log(config)
-    try:
+    with closing(open_live_log(config)) as log:
         return [event for _, event in log.read()]
-    finally:
-        log.close()
 
 
 def last_event(config: Config) -> str:
-    """Position of a tenant's latest event; makes no log where there is none."""
-    if config.events.log is None and not (config.state_path / FILE).exists():
+    """Position of a tenant's latest event."""
+    if not _has_log(config):
         return BEGINNING
-    log = open_live_log(config)
-    try:
+    with closing(open_live_log(config)) as log:
         return log.last_position()
-    finally:
-        log.close()
+
+
+def _has_log(config: Config) -> bool:
+    # to open the local log would make its file, and a build must not change a tenant without events
+    return config.events.log is not None or (config.state_path / FILE).exists()
 
 
 def with_connections(rows: pa.Table, events: Iterable[Event]) -> pa.Table:
-    """Connections with those that events made, and without those that events ended."""
+    """Connections after the events: with new ones, without ended ones."""
     state = FoldedState.of(events, ("connect", "accept", "disconnect"))
     ended = state.ended()
     if ended:
@@ -51,10 +51,8 @@ def with_connections(rows: pa.Table, events: Iterable[Event]) -> pa.Table:
 
 
 def with_blocks(rows: pa.Table, events: Iterable[Event]) -> pa.Table:
-    """Blocks with those that events recorded and did not take back.
-
-    A row of the table stays, whatever events say: the table may be the later of the two.
-    """
+    """Blocks of the table, and those that events set and did not revoke."""
+    # a row of the table stays even if an event revoked it: the table may be the later of the two
     state = FoldedState.of(events, ("block", "unblock"))
     return _appended_pairs(rows, state.blocked.pairs(), (schema.USER_ID, schema.OTHER_ID))
 
@@ -62,7 +60,7 @@ def with_blocks(rows: pa.Table, events: Iterable[Event]) -> pa.Table:
 def _appended_pairs(
     rows: pa.Table, pairs: Sequence[tuple[str, str, int]], ends: tuple[str, str]
 ) -> pa.Table:
-    """Rows with one row a pair after them, of weight 1 where the table has weights."""
+    """Rows followed by one row a pair, of weight 1 if the table has weights."""
     if not pairs:
         return rows
     left, right, micros = (pa.array(column) for column in zip(*pairs, strict=True))

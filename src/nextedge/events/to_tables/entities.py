@@ -1,4 +1,4 @@
-"""Attributes that events state of users and items, as rows of their tables; the latest holds."""
+"""Apply the attributes of users and items in events to their tables; the latest event wins."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from nextedge.events.to_tables.rows import UTC as TIME
 from nextedge.events.to_tables.rows import ids_as
 from nextedge.schema import ColumnKind
 
+# values of a new row that no event states
 _FLAGS = {"discoverable": True, "available": True, "unsafe": False}
-"""Values of a new row where no event states them."""
 _CREATED = "created_at"
+# (bound, units a second) of times as numbers, as in the tables: seconds below 1e11, then ms, µs, ns
 _MAGNITUDES = ((1e11, 1), (1e14, 1_000), (1e17, 1_000_000), (math.inf, 1_000_000_000))
-"""Numbers below the first are seconds since 1970, of which one has so many: as in the tables."""
 _TYPES = {
     ColumnKind.CATEGORY: pa.string(),
     ColumnKind.TEXT: pa.string(),
@@ -37,23 +37,23 @@ _TYPES = {
 
 @dataclass
 class UpdatedRows:
-    """A table with the stated attributes, and the number of unreadable values by column."""
+    """A table after the events, and the number of unreadable values by column."""
 
     rows: pa.Table
     unreadable: Counter[str] = field(default_factory=Counter)
 
 
 def with_profiles(rows: pa.Table, events: Iterable[Event]) -> UpdatedRows:
-    """Users with the attributes that they stated; users without a row get no row here."""
+    """Users with the attributes of their events; adds no rows."""
     updates = [event for event in events if event.type == "profile_update"]
     return _restated(rows, schema.USERS, _statements(updates, "user_id"), set())
 
 
 def with_newcomers(rows: pa.Table, events: pa.Table) -> pa.Table:
-    """Users with a row for every user that events name, without attributes.
+    """Users of the table, and a row without attributes for every other user of the events.
 
     Args:
-        events: as ``event_rows`` gives them.
+        events: rows of ``event_rows``.
     """
     people = events.filter(pc.equal(events["kind"], "people"))
     named = pa.table(
@@ -74,12 +74,12 @@ def with_newcomers(rows: pa.Table, events: pa.Table) -> pa.Table:
 def with_items(
     rows: pa.Table | None, events: Sequence[Event], id_type: pa.DataType
 ) -> UpdatedRows | None:
-    """Items as ``item_upsert`` and ``item_available``/``item_unavailable`` leave them.
+    """Items after upserts and changes of availability; None without a table and upserts.
 
-    An upsert of an item without a row makes one. None where there is no table and none upserted.
+    An upsert of an item without a row adds one.
 
     Args:
-        id_type: of the items, where there is no table.
+        id_type: type of the item ids, for a new table.
     """
     upserts = [event for event in events if event.type == "item_upsert"]
     changes = [e for e in events if e.type in ("item_available", "item_unavailable")]
@@ -95,8 +95,7 @@ def with_items(
     return _restated(rows, schema.ITEMS, statements, {str(e.item_id) for e in upserts})
 
 
-_Statement = tuple[str, int, str, Mapping[str, Any]]
-"""Id, time in µs, event id, and the stated values by column."""
+_Statement = tuple[str, int, str, Mapping[str, Any]]  # id, time in µs, event id, values
 
 
 def _statements(events: Iterable[Event], key: str) -> list[_Statement]:
@@ -106,15 +105,15 @@ def _statements(events: Iterable[Event], key: str) -> list[_Statement]:
     ]
 
 
+# fields that describe the event itself, not the user or item
 _OF_EVENT = frozenset(
     "type user_id candidate_id item_id surface timestamp event_id recommendation_id position "
     "version schema_version".split()
 )
-"""Fields that describe the event itself, not the user or item."""
 
 
 def _declared(event: Event) -> dict[str, Any]:
-    """Fields that ``Event`` declares and the event has: they may be columns as well."""
+    # fields that Event declares and the event has may be columns as well
     return {
         n: getattr(event, n)
         for n in event.model_fields_set
@@ -123,7 +122,6 @@ def _declared(event: Event) -> dict[str, Any]:
 
 
 def _empty_items(upserts: Iterable[Event], id_type: pa.DataType) -> pa.Table:
-    """A table of items with the columns of the schema that events state."""
     stated = {name for event in upserts for name in (event.model_extra or {})}
     spec = schema.TABLES[schema.ITEMS]
     fields = [
@@ -137,7 +135,7 @@ def _empty_items(upserts: Iterable[Event], id_type: pa.DataType) -> pa.Table:
 def _restated(
     rows: pa.Table, name: str, statements: list[_Statement], new: set[str]
 ) -> UpdatedRows:
-    """A table with its columns as they were stated last; ids among ``new`` get a row."""
+    """A table with the latest stated value of each column; adds rows for ids among ``new``."""
     if not statements:
         return UpdatedRows(rows)
     spec, unreadable = schema.TABLES[name], Counter[str]()
@@ -164,25 +162,22 @@ def _restated(
     ids = pa.array(list(latest), pa.string())
     position = pc.index_in(rows[key].cast(pa.string()), value_set=ids)
     for at, column in enumerate(rows.column_names):
-        stated = [i for i, values in enumerate(latest.values()) if column in values]
+        stated = {i: v[column] for i, v in enumerate(latest.values()) if column in v}
         if stated:
-            new_values = [values[column] for values in latest.values() if column in values]
-            rows = rows.set_column(
-                at,
-                rows.schema.field(at).with_nullable(True),
-                _with_values(rows.column(at), position, stated, new_values),
-            )
+            field = rows.schema.field(at).with_nullable(True)
+            changed = _with_values(rows.column(at), position, list(stated), list(stated.values()))
+            rows = rows.set_column(at, field, changed)
     return UpdatedRows(rows, +unreadable)
 
 
 def _with_values(
     column: pa.ChunkedArray, position: pa.ChunkedArray, stated: list[int], values: list[Any]
 ) -> pa.ChunkedArray:
-    """A column with other values in some rows.
+    """A column with new values in some rows.
 
     Args:
-        position: of each row's id among the ids that anything is stated of.
-        stated: positions among these ids of those that this column is stated of, ascending.
+        position: of each row's id among the ids of all statements.
+        stated: positions of the ids with a new value, ascending.
     """
     number = np.asarray(
         pc.fill_null(pc.index_in(position, value_set=pa.array(stated, position.type)), -1)
@@ -191,6 +186,7 @@ def _with_values(
         new = pa.array(values, pa.int64()).cast(TIME).cast(column.type)
     else:
         new = pa.array(values, column.type)
+    # one take over old and new values, instead of a Python list of the whole column
     source = np.where(number >= 0, len(column) + number, np.arange(len(column)))
     return pa.chunked_array([*column.chunks, new], column.type).take(pa.array(source))
 
@@ -198,7 +194,7 @@ def _with_values(
 def _appended(
     rows: pa.Table, name: str, ids: pa.Array | pa.ChunkedArray, micros: pa.Array | pa.ChunkedArray
 ) -> pa.Table:
-    """A table with rows for further ids, without attributes but the time of their first event."""
+    """A table with rows for further ids; their only attribute is the time of their first event."""
     key = schema.TABLES[name].key[0]
     columns = {key: ids_as(ids, rows.schema.field(key).type)}
     if _CREATED in rows.column_names and pa.types.is_timestamp(rows.schema.field(_CREATED).type):
@@ -212,18 +208,18 @@ def _appended(
     return pa.concat_tables([rows.cast(nullable), more], promote_options="default")
 
 
-def _value(given: Any, kind: pa.DataType, meaning: ColumnKind | None) -> tuple[Any, bool]:
-    """A stated value in a column's type, and whether it fits; None takes a value back."""
-    if given is None or given == [] or given == "":
+def _value(raw: Any, kind: pa.DataType, meaning: ColumnKind | None) -> tuple[Any, bool]:
+    """A value in a column's type, and whether it fits; None removes a value."""
+    if raw is None or raw in ([], ""):
         return None, True
     try:
         if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-            parts = _parts(given)
+            parts = _parts(raw)
             values = [_single(part, kind.value_type) for part in parts]
         else:
-            values = _single(_alone(given), kind)
+            values = _single(_alone(raw), kind)
             if meaning in _DEGREES and abs(values) > _DEGREES[meaning]:
-                raise ValueError(given)
+                raise ValueError(raw)
     except (ValueError, TypeError, OverflowError, pa.ArrowException):
         return None, False
     return values, True
@@ -232,75 +228,74 @@ def _value(given: Any, kind: pa.DataType, meaning: ColumnKind | None) -> tuple[A
 _DEGREES = {ColumnKind.LATITUDE: 90, ColumnKind.LONGITUDE: 180}
 
 
-def _alone(given: Any) -> Any:
-    if isinstance(given, list | tuple):
-        if len(given) != 1:
-            raise ValueError(given)
-        return given[0]
-    return given
+def _alone(raw: Any) -> Any:
+    if isinstance(raw, list | tuple):
+        if len(raw) != 1:
+            raise ValueError(raw)
+        return raw[0]
+    return raw
 
 
-def _parts(given: Any) -> Sequence[Any]:
-    if isinstance(given, list | tuple):
-        return given
-    if isinstance(given, str):
-        return [part for part in re.split(r"\s*[|;,]\s*", given.strip()) if part]
-    return [given]
+def _parts(raw: Any) -> Sequence[Any]:
+    if isinstance(raw, list | tuple):
+        return raw
+    if isinstance(raw, str):
+        return [part for part in re.split(r"\s*[|;,]\s*", raw.strip()) if part]
+    return [raw]
 
 
-def _single(given: Any, kind: pa.DataType) -> Any:
-    """One value of a type; raises where it cannot be one."""
+def _single(raw: Any, kind: pa.DataType) -> Any:
     reader = next((read for fits, read in _READERS if fits(kind)), None)
     if reader is None:
-        return pa.scalar(given, kind).as_py()
-    value = reader(given)
+        return pa.scalar(raw, kind).as_py()
+    value = reader(raw)
     if pa.types.is_integer(kind):
         pa.scalar(value, kind)  # raises where it is too large
     return value
 
 
-def _as_text(given: Any) -> str:
-    if isinstance(given, bool) or not isinstance(given, str | int | float):
-        raise ValueError(given)
-    return str(given)
+def _as_text(raw: Any) -> str:
+    if isinstance(raw, bool) or not isinstance(raw, str | int | float):
+        raise ValueError(raw)
+    return str(raw)
 
 
-def _as_number(given: Any) -> float:
-    if isinstance(given, bool):
-        raise ValueError(given)
-    number = float(given)
+def _as_number(raw: Any) -> float:
+    if isinstance(raw, bool):
+        raise ValueError(raw)
+    number = float(raw)
     if not math.isfinite(number):
-        raise ValueError(given)
+        raise ValueError(raw)
     return number
 
 
-def _as_integer(given: Any) -> int:
-    if isinstance(given, bool):
-        raise ValueError(given)
-    whole = int(given)
-    if isinstance(given, float) and whole != given:
-        raise ValueError(given)
+def _as_integer(raw: Any) -> int:
+    if isinstance(raw, bool):
+        raise ValueError(raw)
+    whole = int(raw)
+    if isinstance(raw, float) and whole != raw:
+        raise ValueError(raw)
     return whole
 
 
-def _as_flag(given: Any) -> bool:
-    if isinstance(given, bool):
-        return given
-    word = str(given).strip().lower()
+def _as_flag(raw: Any) -> bool:
+    if isinstance(raw, bool):
+        return raw
+    word = str(raw).strip().lower()
     if word in ("true", "t", "yes", "y", "1"):
         return True
     if word in ("false", "f", "no", "n", "0"):
         return False
-    raise ValueError(given)
+    raise ValueError(raw)
 
 
-def _as_micros(given: Any) -> int:
-    if isinstance(given, bool):
-        raise ValueError(given)
-    if isinstance(given, int | float):
-        a_second = next(parts for bound, parts in _MAGNITUDES if abs(given) < bound)
-        return round(given * (1_000_000 / a_second))
-    time = given if isinstance(given, datetime) else datetime.fromisoformat(given)
+def _as_micros(raw: Any) -> int:
+    if isinstance(raw, bool):
+        raise ValueError(raw)
+    if isinstance(raw, int | float):
+        a_second = next(parts for bound, parts in _MAGNITUDES if abs(raw) < bound)
+        return round(raw * (1_000_000 / a_second))
+    time = raw if isinstance(raw, datetime) else datetime.fromisoformat(raw)
     time = time.replace(tzinfo=UTC) if time.tzinfo is None else time
     return round(time.timestamp() * 1e6)
 

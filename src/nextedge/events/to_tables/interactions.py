@@ -1,4 +1,4 @@
-"""Recorded interactions, clicks and purchases as rows of the interactions of the next build."""
+"""Recorded interactions, clicks and purchases as interactions of the next build."""
 
 from __future__ import annotations
 
@@ -10,17 +10,15 @@ from nextedge import schema
 from nextedge.events.interaction import AGAINST, INTERACTIONS
 from nextedge.events.to_tables.rows import UTC, appended
 
-_SAME = "in_table"
-
 
 def with_interactions(rows: pa.Table, events: pa.Table) -> pa.Table:
-    """Interactions with those that events recorded, of weight 1 where they state none.
+    """Interactions of the table, and those of events, of weight 1 unless an event has another.
 
-    A click or a purchase has its type as ``event``, an ``interact`` the one that it names. A row
-    that the table has already, with the same event and time, is not counted again.
+    The ``event`` of a click or purchase is its type, that of an ``interact`` its field. An event
+    that the table has already, with the same time, adds no row.
 
     Args:
-        events: as ``event_rows`` gives them.
+        events: rows of ``event_rows``.
     """
     recorded = pc.and_(
         pc.is_in(events["type"], value_set=pa.array(INTERACTIONS)),
@@ -52,7 +50,7 @@ def with_interactions(rows: pa.Table, events: pa.Table) -> pa.Table:
 
 
 def _in_table(rows: pa.Table, interactions: pa.Table) -> pa.Array:
-    """Whether each interaction is in the table: same user, item, event and time."""
+    """bool[n]: whether the table has the same user, item, event and time."""
     if schema.TIMESTAMP not in rows.column_names or "event" not in rows.column_names:
         return pa.array([False] * len(interactions), pa.bool_())
     table = pa.table(
@@ -61,15 +59,15 @@ def _in_table(rows: pa.Table, interactions: pa.Table) -> pa.Array:
             "target": rows[schema.ITEM_ID].cast(pa.string()),
             "event": pc.fill_null(rows["event"].cast(pa.string()), ""),
             "micros": rows[schema.TIMESTAMP].cast(UTC).cast(pa.int64()),
-            _SAME: pa.array([True] * len(rows), pa.bool_()),
+            "known": pa.array([True] * len(rows), pa.bool_()),
         }
     )
-    earliest = pc.min(interactions["micros"])
-    table = table.filter(pc.greater_equal(table["micros"], earliest))
+    # the table is far longer than the log: only its rows since the first event can match
+    table = table.filter(pc.greater_equal(table["micros"], pc.min(interactions["micros"])))
     keys = ["usr", "target", "event", "micros"]
-    table = table.group_by(keys).aggregate([(_SAME, "any")])
-    keys_of_events = interactions.select(["usr", "target", "micros"])
-    keys_of_events = keys_of_events.append_column("event", pc.fill_null(interactions["event"], ""))
-    keys_of_events = keys_of_events.append_column("row", pa.array(np.arange(len(keys_of_events))))
-    joined = keys_of_events.join(table, keys, join_type="left outer").sort_by("row")
-    return pc.fill_null(joined[f"{_SAME}_any"], False)
+    table = table.group_by(keys).aggregate([("known", "any")])
+    events = interactions.select(["usr", "target", "micros"])
+    events = events.append_column("event", pc.fill_null(interactions["event"], ""))
+    events = events.append_column("row", pa.array(np.arange(len(events))))
+    joined = events.join(table, keys, join_type="left outer").sort_by("row")  # joins lose the order
+    return pc.fill_null(joined["known_any"], False)

@@ -16,19 +16,19 @@ from nextedge.events.event import Event
 
 UTC = pa.timestamp("us", "UTC")
 _MOST_POSITIONS = 1_000_000
+# types of events between two users, whatever other ids they have
 OF_PEOPLE = frozenset(
     "connect disconnect accept request decline withdraw block unblock hide_connection "
     "unhide_connection".split()
 )
-"""Types of events that are about two users, whatever other ids they have."""
 
 
 def event_rows(events: Iterable[Event]) -> pa.Table:
-    """One row an event, sorted by time and id, an event id once, in whatever order they came.
+    """One row for each event id, sorted by time and id.
 
     Columns: ``type``, ``event_id``; ``micros`` (UTC); ``usr``, ``kind`` (people or items) and
-    ``target``, ids as text; ``rid``, the recommendation id, empty where there is none;
-    ``position`` (from 1) and ``weight``, null where they are missing or invalid; ``event``.
+    ``target``, ids as text; ``rid``, the recommendation id or an empty text; ``position`` (from 1)
+    and ``weight``, null if missing or invalid; ``event``.
     """
     columns = tuple(zip(*map(_row, events), strict=True)) or ((),) * len(_SCHEMA)
     rows = pa.table(
@@ -37,10 +37,11 @@ def event_rows(events: Iterable[Event]) -> pa.Table:
     )
     at = rows.column_names.index("micros")
     rows = rows.set_column(at, "micros", rows["micros"].cast(pa.int64()))
+    # by all columns, so that the order of the log decides nothing
     rows = rows.sort_by([(name, "ascending") for name in rows.column_names])
-    first = pa.table({"id": rows["event_id"], "row": pa.array(np.arange(len(rows)))})
-    kept = first.group_by("id").aggregate([("row", "min")])["row_min"]
-    return rows if len(kept) == len(rows) else rows.take(kept.take(pc.sort_indices(kept)))
+    numbered = pa.table({"id": rows["event_id"], "row": pa.array(np.arange(len(rows)))})
+    first = numbered.group_by("id").aggregate([("row", "min")])["row_min"]
+    return rows if len(first) == len(rows) else rows.take(first.take(pc.sort_indices(first)))
 
 
 _SCHEMA = pa.schema(
@@ -60,8 +61,7 @@ _SCHEMA = pa.schema(
 
 
 def _row(event: Event) -> tuple[Any, ...]:
-    """The values of ``_SCHEMA`` of one event."""
-    # each event is looked at once: a million objects are far apart in memory
+    # one access to each event: a million objects are far apart in memory
     more = event.model_extra
     fields = {**vars(event), **more} if more else vars(event)
     field, item = fields.get, event.item_id
@@ -103,14 +103,14 @@ def _weight(value: object) -> float | None:
 
 
 def ids_as(text: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:
-    """Ids in a table's own type; null where the type cannot hold one."""
+    """Ids in a table's type; null if the type cannot hold an id."""
     if pa.types.is_integer(kind):
         return pc.if_else(is_int64(text), text, None).cast(kind)
     return text.cast(kind)
 
 
 def appended(rows: pa.Table, columns: dict[str, Any], needed: Sequence[str]) -> pa.Table:
-    """A table with further rows of its own types; rows without a ``needed`` value are left out.
+    """A table with further rows in its own types, without rows that lack a ``needed`` value.
 
     Columns that the table lacks are left out; columns that are not passed are null.
     """

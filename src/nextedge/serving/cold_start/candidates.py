@@ -182,16 +182,16 @@ def like_the_first(user: _User) -> SeedEvidence | None:
     if not isinstance(knn, ItemKnn) or not len(places):
         return None
     rows = SparseRows(
-        np.array([0, len(places)]), places, np.ones(len(places), np.float32), knn.similar.columns
+        np.array([0, len(places)]), places, np.ones(len(places), np.float32), knn.matrix.columns
     )
-    found = top_products(rows, knn.similar, _MOST, (np.array([0, len(places)]), places))
+    found = top_products(rows, knn.matrix, _MOST, (np.array([0, len(places)]), places))
     if not len(found):
         return None
     score = found.columns["score"].astype(np.float64)
 
     def reason(item: int) -> Reason:
         one = Candidates(np.array([0, 1]), np.array([item], np.int32))
-        name = user.release.display("items", int(best_middle(rows, knn.similar, one)[0]))
+        name = user.release.display("items", int(best_middle(rows, knn.matrix, one)[0]))
         return Reason("because_you_liked", f"because you liked {name}", {"item": name})
 
     return SeedEvidence(

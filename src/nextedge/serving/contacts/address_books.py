@@ -21,6 +21,7 @@ from nextedge.config import OnboardingConfig
 from nextedge.errors import ContactBudgetError, InputError, StorageError
 from nextedge.serving.contacts.hashing import hashed, load_pepper
 from nextedge.storage.files import writing
+from nextedge.storage.write_ahead import use_write_ahead
 from nextedge.types import MICROSECONDS_PER_DAY, Identifier
 
 if TYPE_CHECKING:
@@ -317,7 +318,7 @@ class Contacts:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
             kept = sqlite3.connect(self.path, timeout=30)
-            kept.execute("PRAGMA journal_mode = WAL")
+            use_write_ahead(kept)
             kept.execute("PRAGMA secure_delete = ON")
             kept.executescript(_SCHEMA)
             self._threads.connection = kept

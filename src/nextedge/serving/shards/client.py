@@ -56,7 +56,7 @@ class ShardClient:
             for part, replicas in zip(self.parts, addresses, strict=True)
         ]
         self._all = [
-            (part, replica) for part in self.parts for replica in self.replicas[part.place]
+            (part, replica) for part in self.parts for replica in self.replicas[part.index]
         ]
         self._latencies = [ReplicaLatency() for _ in self.parts]
         self._turn = count()
@@ -100,7 +100,7 @@ class ShardClient:
             open_message = {"op": "open", "release": release_id}
             requests = [
                 ShardRequest(
-                    part.place, self.message(part, open_message), [replica] if replica.up else []
+                    part.index, self.message(part, open_message), [replica] if replica.up else []
                 )
                 for part, replica in waiting
             ]
@@ -181,7 +181,7 @@ class RemoteIndex:
                     continue
                 arrays["allowed"] = np.packbits(part_allowed, bitorder="little")
             about["candidates"] = span.size
-            messages[part.place] = self._client.message(part, about, arrays)
+            messages[part.index] = self._client.message(part, about, arrays)
         responses = self._client.request(messages, until) if messages else {}
         results = [_result(arrays, len(queries)) for arrays in responses.values()]
         valid = {part for part, result in zip(responses, results, strict=True) if result}
@@ -189,7 +189,7 @@ class RemoteIndex:
         if missing and waiting is None:
             raise ShardError(
                 f"part {missing[0]} of the indexes does not answer at "
-                f"{self._client.addresses(missing[0].place)}: start it with 'nextedge serve-shard "
+                f"{self._client.addresses(missing[0].index)}: start it with 'nextedge serve-shard "
                 f"{missing[0]}'"
             )
         left_out |= {name_of(part) for part in missing}
@@ -198,7 +198,7 @@ class RemoteIndex:
 
 def name_of(part: Part) -> str:
     """The name of a part in the ``degraded`` of a response."""
-    return f"{LEFT_OUT}{part.place}"
+    return f"{LEFT_OUT}{part.index}"
 
 
 def _result(arrays: Arrays, queries: int) -> SearchResult | None:

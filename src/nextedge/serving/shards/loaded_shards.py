@@ -55,7 +55,7 @@ def shards_of(bounds: list[int], part: Part) -> ShardRange:
     ShardRange(low=0, high=2, start=0, stop=20)
     """
     # parts and shards differ in number, so that a build may change the number of shards
-    low, high = shard_bounds(len(bounds) - 1, part.of)[part.place :][:2]
+    low, high = shard_bounds(len(bounds) - 1, part.of)[part.index :][:2]
     return ShardRange(low, high, bounds[low], bounds[high])
 
 

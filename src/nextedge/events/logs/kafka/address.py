@@ -1,4 +1,4 @@
-"""The parts of a Kafka URL: brokers, topic, and settings of librdkafka."""
+"""Parse a Kafka URL: brokers, topic, and settings of librdkafka."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from nextedge.errors import ConfigError
 
-DEAD_LETTERS = ".dead-letters"
-"""A topic's dead letters are in the topic of its name followed by this."""
+DEAD_LETTERS = ".dead-letters"  # suffix of the topic of a topic's dead letters
 _TOPIC = re.compile(rf"[A-Za-z0-9._-]{{1,{249 - len(DEAD_LETTERS)}}}")
 _BOTH = tuple(
     "broker. client. enable.ssl. metadata. reconnect. sasl. security. socket. ssl.".split()
@@ -33,15 +32,14 @@ Settings = Mapping[str, str | int | bool]
 class KafkaAddress:
     """A topic of a cluster; ``producer`` and ``consumer`` are settings of librdkafka."""
 
-    public_url: str
-    """The URL as it may be printed: without credentials and options."""
+    public_url: str  # without credentials and options, so that messages may print it
     topic: str
     producer: Settings = field(repr=False)
     consumer: Settings = field(repr=False)
 
     @property
     def dead_letters(self) -> str:
-        """The topic of the dead letters."""
+        """Name of the topic for dead letters."""
         return self.topic + DEAD_LETTERS
 
 
@@ -80,12 +78,11 @@ def parse_address(url: str, tenant: str) -> KafkaAddress:
 
 
 def _login(credentials: str) -> dict[str, str]:
-    """Settings of a name and a password; without other options they go over TLS alone."""
     if not credentials:
         return {}
     name, _, password = credentials.partition(":")
     return {
-        "security.protocol": "SASL_SSL",
+        "security.protocol": "SASL_SSL",  # a password never leaves in the clear by default
         "sasl.mechanisms": "PLAIN",
         "sasl.username": unquote(name),
         "sasl.password": unquote(password),
@@ -93,11 +90,11 @@ def _login(credentials: str) -> dict[str, str]:
 
 
 def _options(
-    given: list[tuple[str, str]], public_url: str
+    options: list[tuple[str, str]], public_url: str
 ) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
-    """Options of every client, of producers and of consumers."""
+    """Options of all clients, of producers and of consumers."""
     settings: dict[tuple[str, ...], dict[str, str]] = {_BOTH: {}, _PRODUCER: {}, _CONSUMER: {}}
-    for option, value in given:
+    for option, value in options:
         name = option.removesuffix(_FROM_ENVIRONMENT)
         if name != option:
             value = _from_environment(option, value, public_url)
@@ -107,7 +104,7 @@ def _options(
                 f"?{name}{_FROM_ENVIRONMENT}=KAFKA_SECRET"
             )
         name = "sasl.mechanisms" if name == "sasl.mechanism" else name
-        prefixes = next((some for some in settings if name.startswith(some)), None)
+        prefixes = next((group for group in settings if name.startswith(group)), None)
         if prefixes is None:
             known = ", ".join(sorted(_BOTH + _PRODUCER + _CONSUMER))
             raise ConfigError(

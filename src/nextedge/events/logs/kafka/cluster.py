@@ -1,4 +1,4 @@
-"""A Kafka cluster as one tenant's log uses it: clients, messages in and out, and what went wrong."""
+"""Connect one tenant's log to a Kafka cluster: clients, sending, reading, and errors."""
 
 from __future__ import annotations
 
@@ -11,22 +11,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nextedge.errors import ConfigError, LogFullError, MissingDependencyError, StorageError
-from nextedge.events.logs.kafka.address import KafkaAddress
+from nextedge.events.logs.kafka.address import KafkaAddress, Settings
 from nextedge.events.logs.kafka.messages import Headers
 
 if TYPE_CHECKING:
     from confluent_kafka import Consumer as Client
     from confluent_kafka import KafkaError, Message, Producer
 
-ANSWER_SECONDS = 5.0
-"""How long brokers may take to answer."""
-_ROOM_SECONDS = 1.0
-"""How long a full queue of messages may stay full."""
-_GRACE_SECONDS = 2.0
-"""How much later than its time limit the report of an undelivered message may come."""
-_SILENCE_SECONDS = 10.0
-"""How long a partition may return nothing while it is read."""
-_PRODUCER: dict[str, str | int | bool] = {
+ANSWER_SECONDS = 5.0  # brokers that take longer count as unreachable
+_ROOM_SECONDS = 1.0  # a queue that stays full for longer refuses the batch
+_GRACE_SECONDS = 2.0  # the report of an undelivered message may come after its time limit
+_SILENCE_SECONDS = 10.0  # a partition that returns nothing for longer is broken
+_PRODUCER: Settings = {
     "enable.idempotence": True,
     "acks": "all",
     "partitioner": "murmur2_random",  # the one of Java's clients: a user's events stay together
@@ -35,45 +31,47 @@ _PRODUCER: dict[str, str | int | bool] = {
     "compression.type": "lz4",
     "message.max.bytes": 10_000_000,  # the topic's own bound counts
 }
-_CONSUMER: dict[str, str | int | bool] = {
+_CONSUMER: Settings = {
     "enable.auto.commit": False,
     "enable.auto.offset.store": False,
     "auto.offset.reset": "earliest",
 }
-_BOTH: dict[str, str | int | bool] = {
+_BOTH: Settings = {
     "socket.timeout.ms": 5_000,
     "reconnect.backoff.max.ms": 1_000,
     "log.connection.close": False,
 }
-QUESTION: dict[str, str | int | bool] = {"enable.partition.eof": True, "fetch.wait.max.ms": 20}
+_ONE_QUERY: Settings = {"enable.partition.eof": True, "fetch.wait.max.ms": 20}
 _LOGGER = logging.getLogger("nextedge.kafka")
+# Clients from before a fork are never closed: their threads are not in this process.
 _OF_A_PARENT: list[object] = []
-"""Clients from before a fork: their threads are not in this process, so they are never closed."""
+
+
+class TooLargeError(StorageError):
+    """An event is larger than the topic allows."""
 
 
 class KafkaCluster:
-    """Clients are made at their first use, in each process its own; safe for several threads."""
+    """Clients of a cluster, made at first use and once in each process; safe for threads."""
 
     def __init__(self, address: KafkaAddress, tenant: str) -> None:
         try:
-            import confluent_kafka  # noqa: F401
+            import confluent_kafka  # here, because no other log needs it
         except ImportError:
             raise MissingDependencyError(
                 "confluent-kafka", "kafka", f"The broker {address.public_url}"
             ) from None
+        self.kafka: Any = confluent_kafka
         self.public_url = address.public_url
         self.topic = address.topic
-        self.prefix = f"nextedge-{tenant}:"
-        """Prefix of the ids of the tenant's groups; no tenant's name has a colon."""
+        self.prefix = f"nextedge-{tenant}:"  # of group ids; no tenant's name has a colon
         self._address = address
         self._lock = threading.Lock()
         self._made: tuple[int, Producer] | None = None
         self._seen: set[str] = set()
 
     def send(self, topic: str, messages: Sequence[tuple[bytes | None, bytes, Headers]]) -> None:
-        """Produce messages and wait for the report of each."""
-        from confluent_kafka import KafkaException
-
+        """Send messages and wait until the brokers have stored each."""
         producer = self._producer()
         stored = waiting = 0
         refusal: KafkaError | None = None
@@ -90,14 +88,14 @@ class KafkaCluster:
                 self._produce(producer, topic, message, report)
                 if refusal is not None:
                     break
-        except KafkaException as error:
+        except self.kafka.KafkaException as error:
             waiting -= 1
             refusal = error.args[0]
         until = time.monotonic() + self._delivery_seconds + _GRACE_SECONDS
         while waiting and time.monotonic() < until:
             producer.poll(0.05)
         if stored < len(messages):
-            self._drop(producer)
+            self._drop(producer)  # it may have failed for good
             missing = f"{len(messages) - stored} of {len(messages)} events were not stored"
             raise self.fault(refusal, missing)
 
@@ -108,7 +106,6 @@ class KafkaCluster:
         message: tuple[bytes | None, bytes, Headers],
         report: Any,
     ) -> None:
-        """Pass one message to librdkafka, when its queue has room."""
         key, body, headers = message
         until = time.monotonic() + _ROOM_SECONDS
         while True:
@@ -131,21 +128,21 @@ class KafkaCluster:
         return int(settings["delivery.timeout.ms"]) / 1000
 
     def require(self, topic: str) -> None:
-        """Check once that a topic exists."""
+        """Check that a topic exists, once a process."""
         if topic not in self._seen:
             self.partitions(topic)
             self._seen.add(topic)
 
     def partitions(self, topic: str) -> list[int]:
-        """Partitions of a topic; brokers that create topics by themselves create it."""
-        from confluent_kafka import KafkaError, KafkaException
-
-        may_come = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.LEADER_NOT_AVAILABLE)
+        """Partitions of a topic; the query creates the topic if the brokers create topics automatically."""
+        codes = self.kafka.KafkaError
+        # a topic that the brokers are creating has no partitions or no leader for a moment
+        may_come = (codes.UNKNOWN_TOPIC_OR_PART, codes.LEADER_NOT_AVAILABLE)
         until = time.monotonic() + ANSWER_SECONDS
         while True:
             try:
                 metadata = self._producer().list_topics(topic, ANSWER_SECONDS).topics[topic]
-            except KafkaException as error:
+            except self.kafka.KafkaException as error:
                 raise self.fault(error, "not reached") from None
             if metadata.partitions and not metadata.error:
                 return sorted(metadata.partitions)
@@ -159,22 +156,20 @@ class KafkaCluster:
             time.sleep(0.1)
 
     def bounds(self, client: Client, topic: str) -> dict[int, tuple[int, int]]:
-        """By partition: the first offset, and the next one."""
-        from confluent_kafka import TopicPartition
-
+        """First offset and next offset, by partition."""
+        key = self.kafka.TopicPartition
         return {
-            part: client.get_watermark_offsets(TopicPartition(topic, part), ANSWER_SECONDS)
+            part: client.get_watermark_offsets(key(topic, part), ANSWER_SECONDS)
             for part in self.partitions(topic)
         }
 
     def messages(
         self, client: Client, topic: str, starts: Mapping[int, int], ends: Mapping[int, int]
     ) -> Iterator[Message]:
-        """Messages of partitions from their starts up to their ends, those of each in order."""
-        from confluent_kafka import KafkaError, TopicPartition
-
+        """Messages of partitions between start and end offsets; each partition's in order."""
         left = {part for part, start in starts.items() if start < ends[part]}
-        client.assign([TopicPartition(topic, part, starts[part]) for part in sorted(left)])
+        parts = [self.kafka.TopicPartition(topic, part, starts[part]) for part in sorted(left)]
+        client.assign(parts)
         until = time.monotonic() + _SILENCE_SECONDS
         while left:
             messages = client.consume(1000, 0.05)
@@ -183,7 +178,7 @@ class KafkaCluster:
             for message in messages:
                 error = message.error()
                 partition, offset = message.partition() or 0, message.offset() or 0
-                if error and error.code() == KafkaError._PARTITION_EOF:
+                if error and error.code() == self.kafka.KafkaError._PARTITION_EOF:
                     left.discard(partition)
                 elif error:
                     raise self.fault(error, "was not read to its end")
@@ -195,37 +190,31 @@ class KafkaCluster:
                 raise StorageError(f"{self.public_url}: gave nothing for {_SILENCE_SECONDS:g} s")
 
     @contextlib.contextmanager
-    def asking(self, group: str, settings: Mapping[str, Any] = QUESTION) -> Iterator[Client]:
-        """A client for one question; raises StorageError where the brokers do not answer."""
-        from confluent_kafka import KafkaException
-
+    def querying(self, group: str, settings: Mapping[str, Any] = _ONE_QUERY) -> Iterator[Client]:
+        """A client for one query; raises StorageError if the brokers do not answer."""
         client = self.client(group, settings)
         try:
             yield client
-        except KafkaException as error:
+        except self.kafka.KafkaException as error:
             raise self.fault(error, "not answered") from None
         finally:
             client.close()
 
     def client(self, group: str, settings: Mapping[str, Any]) -> Client:
-        """A consumer of librdkafka with the group's id."""
-        from confluent_kafka import Consumer as Client
-
+        """A consumer client with the group's id."""
         group_id = {"group.id": self.prefix + group}
-        client: Client = self._new(
-            Client, {**_BOTH, **_CONSUMER, **settings, **self._address.consumer, **group_id}
-        )
+        merged = {**_BOTH, **_CONSUMER, **settings, **self._address.consumer, **group_id}
+        client: Client = self._new(self.kafka.Consumer, merged)
         return client
 
     def group_ids(self) -> list[str]:
-        """All groups of the cluster that the login may list."""
-        from confluent_kafka import KafkaException
+        """Ids of all groups of the cluster that the login may list."""
         from confluent_kafka.admin import AdminClient
 
         try:
             admin = AdminClient({**_BOTH, **self._address.producer}, logger=_LOGGER)
             answer: Any = admin.list_consumer_groups(request_timeout=ANSWER_SECONDS).result()
-        except KafkaException as error:
+        except self.kafka.KafkaException as error:
             raise self.fault(error, "groups were not listed") from None
         if answer.errors:
             raise self.fault(answer.errors[0], "groups were not listed")
@@ -238,52 +227,31 @@ class KafkaCluster:
             self._seen.clear()
 
     def fault(self, error: object, what: str) -> StorageError:
-        """An error of Kafka as one of ours, without credentials."""
-        from confluent_kafka import KafkaError, KafkaException
-
-        cause = error.args[0] if isinstance(error, KafkaException) else error
-        text = f"{self.public_url}: {what}: {_text(error)}"
-        if isinstance(cause, KafkaError) and cause.code() == KafkaError.MSG_SIZE_TOO_LARGE:
-            return TooLargeError(text)
-        return StorageError(text)
+        """A StorageError for an error of Kafka; its message has no credentials."""
+        cause: Any = error.args[0] if isinstance(error, self.kafka.KafkaException) else error
+        coded = isinstance(cause, self.kafka.KafkaError)
+        text = "no answer in time" if cause is None else cause.str() if coded else str(cause)
+        large = coded and cause.code() == self.kafka.KafkaError.MSG_SIZE_TOO_LARGE
+        return (TooLargeError if large else StorageError)(f"{self.public_url}: {what}: {text}")
 
     def _producer(self) -> Producer:
-        from confluent_kafka import Producer
-
         with self._lock:
             if self._made is not None and self._made[0] != os.getpid():
                 _OF_A_PARENT.append(self._made)
                 self._made = None
             if self._made is None:
                 settings = {**_BOTH, **_PRODUCER, **self._address.producer}
-                self._made = os.getpid(), self._new(Producer, settings)
+                self._made = os.getpid(), self._new(self.kafka.Producer, settings)
             return self._made[1]
 
     def _drop(self, producer: Producer) -> None:
-        """Let the next append begin with another producer: this one may have failed for good."""
         with self._lock:
             if self._made is not None and self._made[1] is producer:
                 self._made = None
             self._seen.clear()
 
     def _new(self, kind: Any, settings: Mapping[str, Any]) -> Any:
-        from confluent_kafka import KafkaException
-
         try:
             return kind(dict(settings), logger=_LOGGER)
-        except (KafkaException, TypeError, ValueError) as error:
-            raise ConfigError(f"{self.public_url}: {_text(error)}") from None
-
-
-def _text(error: object) -> str:
-    """The text of an error, without the numbers around it."""
-    from confluent_kafka import KafkaError, KafkaException
-
-    cause = error.args[0] if isinstance(error, KafkaException) else error
-    if cause is None:
-        return "no answer in time"
-    return cause.str() if isinstance(cause, KafkaError) else str(cause)
-
-
-class TooLargeError(StorageError):
-    """An event is larger than the topic takes."""
+        except (self.kafka.KafkaException, TypeError, ValueError) as error:
+            raise ConfigError(str(self.fault(error, "not opened"))) from None

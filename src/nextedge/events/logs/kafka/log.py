@@ -1,4 +1,4 @@
-"""Kafka as a broker of events: a topic that other systems write and read."""
+"""The Kafka log: a topic of events that other systems write and read."""
 
 from __future__ import annotations
 
@@ -30,16 +30,14 @@ if TYPE_CHECKING:
 
     from nextedge.config import Config
 
-_JOIN_SECONDS = 30.0
-"""How long a group may take to settle."""
-_CUT = 64 * 1024
-"""Bytes of a dead letter that is too large for the broker."""
+_JOIN_SECONDS = 30.0  # a group may take so long to assign its partitions
+_CUT = 64 * 1024  # bytes that stay of a dead letter which is too large for the topic
 
 
 class KafkaLog(Log):
-    """Events of one tenant in a topic; those of one user are in one partition, in order.
+    """Events of one tenant in a topic; the events of a user are in one partition, in order.
 
-    An event that is appended again is in the topic twice; live logs count its id once.
+    An event that is appended twice is in the topic twice; live logs count its id once.
     """
 
     name = "kafka"
@@ -47,6 +45,7 @@ class KafkaLog(Log):
 
     def __init__(self, address: KafkaAddress, tenant: str, future_seconds: float) -> None:
         self.cluster = KafkaCluster(address, tenant)
+        self._kafka = self.cluster.kafka
         self.topic = self.cluster.topic
         self._dead_letters = address.dead_letters
         self._future_millis = int(future_seconds * 1000)
@@ -57,36 +56,26 @@ class KafkaLog(Log):
         return cls(address, config.tenant, config.events.future_seconds)
 
     def append(self, events: Sequence[Event], *, relayed: bool = False) -> int:
-        """Store events; returns when every replica that is in step has every one of them.
+        """See ``Log.append``; returns once every in-sync replica has all events.
 
-        ``relayed`` means nothing to a broker. An error says how many events are not stored;
-        appending all of them again is safe.
+        A broker ignores ``relayed``. An error says how many events are not stored; to append all
+        of them again is safe.
         """
         if events:
             self.cluster.require(self.topic)
-            self.cluster.send(
-                self.topic,
-                [
-                    (key_of(event), event.model_dump_json().encode(), headers_of(event))
-                    for event in events
-                ],
-            )
+            rows = [(key_of(e), e.model_dump_json().encode(), headers_of(e)) for e in events]
+            self.cluster.send(self.topic, rows)
         return len(events)
 
     def read(
         self, after: Position = BEGINNING, limit: int | None = None
     ) -> Iterator[tuple[Position, Event]]:
-        """Events after a position that are stored now; those of one partition in order."""
-        after_offsets = self._offsets(after)
+        """See ``Log.read``; ends at the events that are stored when it begins."""
+        offsets = self._offsets(after)
         with self._reading() as client:
             bounds = self.cluster.bounds(client, self.topic)
-        starts = {
-            partition: _start(after_offsets.get(partition), *bounds[partition])
-            for partition in bounds
-        }
-        return self._read(
-            starts, {partition: high for partition, (_, high) in bounds.items()}, limit
-        )
+        starts = {part: _start(offsets.get(part), *bounds[part]) for part in bounds}
+        return self._read(starts, {part: high for part, (_, high) in bounds.items()}, limit)
 
     def _read(
         self, offsets: dict[int, int], ends: dict[int, int], limit: int | None
@@ -109,7 +98,6 @@ class KafkaLog(Log):
         return json.dumps({partition: high for partition, (_, high) in bounds.items()})
 
     def _offsets(self, after: Position) -> dict[int, int]:
-        """Where to go on, by partition."""
         try:
             return {int(key): int(value) for key, value in json.loads(after or "{}").items()}
         except (ValueError, TypeError, AttributeError):
@@ -122,7 +110,6 @@ class KafkaLog(Log):
         return KafkaConsumer(self.cluster, group, self._bury)
 
     def _bury(self, group: str, delivery: Delivery, reason: str) -> None:
-        """Keep a delivery as a dead letter; the beginning of one that is too large."""
         headers = {"group": group, "position": delivery.position, "reason": reason}
         encoded: Headers = {name: text.encode(errors="replace") for name, text in headers.items()}
         topic = self._dead_letters
@@ -135,8 +122,8 @@ class KafkaLog(Log):
             self.cluster.send(topic, [(None, delivery.body[:_CUT], encoded)])
 
     def lag(self, group: str) -> Lag:
-        """Messages after the committed offsets; the age is since the oldest was produced."""
-        with self.cluster.asking(group) as client:
+        """See ``Log.lag``; the age counts from the time at which the oldest was produced."""
+        with self.cluster.querying(group) as client:
             starts, ends = {}, {}
             for partition, (low, high, committed) in self._progress(client).items():
                 if (start := _start(committed, low, high)) < high:
@@ -159,13 +146,14 @@ class KafkaLog(Log):
         )
 
     def rewind(self, group: str, since_micros: int) -> None:
-        """Set a group back to the first event of each partition that is not older.
+        """See ``Log.rewind``; sets each partition back to its first event that is not older.
 
         Raises:
             StorageError: the group's consumers are running; stop them first.
         """
-        with self.cluster.asking(group) as client:
+        with self.cluster.querying(group) as client:
             progress = self._progress(client)
+            # an event's time may be later than its message's by as much as the clock allows
             starts = self._since(client, progress, since_micros // 1000 - self._future_millis)
             first: dict[int, int] = {}
             for partition, (_, _, committed) in progress.items():
@@ -179,12 +167,10 @@ class KafkaLog(Log):
             self._move(group, first)
 
     def _move(self, group: str, offsets: Mapping[int, int]) -> None:
-        """Commit offsets as the group's only member."""
-        from confluent_kafka import TopicPartition
-
+        """Commit offsets as the group's only member: Kafka refuses commits from outside it."""
         assigned: list[set[int]] = []
         until = time.monotonic() + _JOIN_SECONDS
-        with self.cluster.asking(group, GROUP_SETTINGS) as client:
+        with self.cluster.querying(group, GROUP_SETTINGS) as client:
             client.subscribe(
                 [self.topic],
                 on_assign=lambda _, parts: assigned.append({part.partition for part in parts}),
@@ -193,26 +179,26 @@ class KafkaLog(Log):
                 client.poll(0.1)
             if not assigned or not offsets.keys() <= assigned[0]:
                 raise StorageError(
-                    f"{self.cluster.public_url}: group {group!r} has consumers that run, or did seconds ago; "
-                    "stop them and try again"
+                    f"{self.cluster.public_url}: group {group!r} has consumers that run, or did "
+                    "seconds ago; stop them and try again"
                 )
-            places = [TopicPartition(self.topic, *part) for part in offsets.items()]
-            for place in client.commit(offsets=places, asynchronous=False) or []:
-                if place.error:
-                    raise self.cluster.fault(place.error, f"group {group!r} was not moved")
+            moved = [self._kafka.TopicPartition(self.topic, *part) for part in offsets.items()]
+            for part in client.commit(offsets=moved, asynchronous=False) or []:
+                if part.error:
+                    raise self.cluster.fault(part.error, f"group {group!r} was not moved")
 
     def _since(
         self, client: Client, progress: Mapping[int, tuple[int, int, int]], millis: int
     ) -> dict[int, int]:
-        """By partition, an offset before which every message was produced earlier."""
-        from confluent_kafka import TopicPartition
+        """Offsets by partition; every message before them was produced earlier."""
 
         def earliest(millis: int) -> dict[int, int]:
-            wanted = [TopicPartition(self.topic, part, max(0, millis)) for part in progress]
+            key = self._kafka.TopicPartition
+            wanted = [key(self.topic, part, max(0, millis)) for part in progress]
             offsets = client.offsets_for_times(wanted, ANSWER_SECONDS)
             return {part.partition: part.offset for part in offsets}
 
-        # a broker without an index of times finds nothing even since 1970: then the first offset
+        # a broker without an index of times has no offset even since 1970: then read from the first
         indexed, wanted = earliest(0), earliest(millis)
         starts = {}
         for partition, (low, high, _) in progress.items():
@@ -221,21 +207,20 @@ class KafkaLog(Log):
         return starts
 
     def _progress(self, client: Client) -> dict[int, tuple[int, int, int]]:
-        """By partition: the first offset, the next one, and the group's committed one or -1001."""
-        from confluent_kafka import TopicPartition
-
+        """First, next and committed offset (-1001: none) of a group, by partition."""
         bounds = self.cluster.bounds(client, self.topic)
-        parts = [TopicPartition(self.topic, partition) for partition in bounds]
+        parts = [self._kafka.TopicPartition(self.topic, partition) for partition in bounds]
         committed = client.committed(parts, ANSWER_SECONDS)
         return {part.partition: (*bounds[part.partition], part.offset) for part in committed}
 
     def dead_letters(self) -> list[DeadLetter]:
-        from confluent_kafka import KafkaError
-
         topic = self._dead_letters
-        with self.cluster.asking("reader") as client:
+        with self.cluster.querying("reader") as client:
             missing = client.list_topics(topic, ANSWER_SECONDS).topics[topic].error
-            if missing is not None and missing.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            if (
+                missing is not None
+                and missing.code() == self._kafka.KafkaError.UNKNOWN_TOPIC_OR_PART
+            ):
                 return []
             bounds = self.cluster.bounds(client, topic)
             starts = {partition: low for partition, (low, _) in bounds.items()}
@@ -248,16 +233,15 @@ class KafkaLog(Log):
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[Client]:
-        """A client for the log itself; raises LiveStateError where it cannot be read."""
         try:
-            with self.cluster.asking("reader") as client:
+            with self.cluster.querying("reader") as client:
                 yield client
         except StorageError as error:
             raise LiveStateError(str(error)) from None
 
 
 def _start(offset: int | None, low: int, high: int) -> int:
-    """Where to go on in a partition; at its beginning if the offset is lost, or it was made anew."""
+    # an offset out of bounds is of deleted messages, or of a topic that was deleted and recreated
     return offset if offset is not None and low <= offset <= high else low
 
 

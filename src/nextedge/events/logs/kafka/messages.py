@@ -1,4 +1,4 @@
-"""Events as messages of Kafka, and messages of anyone as deliveries."""
+"""Convert events to Kafka messages, and messages of any producer to deliveries."""
 
 from __future__ import annotations
 
@@ -14,29 +14,27 @@ from nextedge.events.logs.log import Delivery, Position
 if TYPE_CHECKING:
     from confluent_kafka import Message
 
-LONGEST_BODY = 1 << 20
-"""Bytes of an event; a longer one is a fault, as it would be in the live log."""
+LONGEST_BODY = 1 << 20  # bytes; the live log refuses longer events too
 Headers = dict[str, str | bytes | None]
-"""By name, as they are produced."""
 
 
 def key_of(event: Event) -> bytes:
-    """The key that decides the partition: events of one user, or item, are in one, in order."""
+    """Key that decides the partition: the events of a user, or of an item, stay in order."""
     return str(event.item_id if event.user_id is None else event.user_id).encode()
 
 
 def headers_of(event: Event) -> Headers:
-    """Headers by which a consumer can choose without parsing."""
+    """Headers that let a consumer select events without parsing the body."""
     return {"event_id": event.event_id.encode(), "type": event.type.encode()}
 
 
 def position_of(message: Message) -> Position:
-    """Where a message stands: its partition, and the offset after it."""
+    """Position of a message: its partition, and the offset after it."""
     return json.dumps({str(message.partition()): (message.offset() or 0) + 1})
 
 
 def delivery_of(message: Message) -> Delivery:
-    """A message of any producer and content as a delivery."""
+    """A message of any producer as a delivery, with its fault if it is no event."""
     body = body_of(message)
     event, fault = None, None
     try:
@@ -44,18 +42,18 @@ def delivery_of(message: Message) -> Delivery:
     except EventError as error:
         fault = str(error)
     except (ArithmeticError, RecursionError, ValueError) as error:
-        fault = f"a value cannot be kept: {error}"  # as a time before the year 1
+        fault = f"a value cannot be stored: {error}"  # as a time before the year 1
     return Delivery(position_of(message), body, event, fault)
 
 
 def body_of(message: Message) -> bytes:
-    """The body as it was stored; empty where it is null."""
+    """Body of a message; empty for null."""
     value: Any = message.value()
     return b"" if value is None else bytes(value)
 
 
 def headers_in(message: Message) -> dict[str, bytes]:
-    """Headers by name; the first of a name counts."""
+    """Headers by name; the first one of a name counts."""
     headers: Any = message.headers() or []
     return {name: bytes(value or b"") for name, value in reversed(headers)}
 
@@ -90,12 +88,12 @@ def _header_id(message: Message) -> str:
 
 
 def _derived_id(message: Message) -> str:
-    """An id that is the same at each delivery, and another when a topic is made anew."""
+    # with the time, because a recreated topic counts its offsets from 0 again
     origin = (message.topic(), message.partition(), message.offset(), produced_millis(message))
     return "kafka-" + hashlib.blake2b(repr(origin).encode(), digest_size=16).hexdigest()
 
 
 def produced_millis(message: Message) -> int:
-    """The time it was produced or stored, in milliseconds since 1970; 0 where the topic has none."""
+    """Time at which a message was produced or stored, in ms since 1970; 0 if unknown."""
     kind, millis = message.timestamp()
     return millis if kind and millis > 0 else 0

@@ -1,8 +1,8 @@
-"""Groups of consumers over a Redis stream.
+"""Consumer groups over a Redis stream.
 
-To Redis a group has one consumer, so that events come in order. A lease, which polling renews,
-decides which process that is. Redis gives events only to the holder of the lease, in the step that
-renews it, and takes a commit only from the process that took the lease last. The next holder
+In Redis a group has one consumer, so that events arrive in order. A lease, which polling renews,
+decides which process it is. A script renews the lease and reads events in one step, so only the
+holder reads. Redis accepts a commit only from the process that took the lease last. The next holder
 begins with the uncommitted events.
 """
 
@@ -18,25 +18,21 @@ from nextedge.events.logs.log import Bury, Consumer, Delivery, Position
 from nextedge.events.logs.redis import lua as scripts
 from nextedge.events.logs.redis.stream import RedisStream
 
-LEASE_SECONDS = 10.0
-"""How long a consumer may be silent before another takes its place."""
-_NAME = "nextedge"
-"""Name of every group's one consumer, as Redis' own tools print it."""
-_WAIT_SECONDS = 0.5
-"""How long one call waits in Redis for an event."""
-_TURN_SECONDS = 0.1
-"""How often a waiting consumer looks for its turn."""
+LEASE_SECONDS = 10.0  # a consumer that does not poll for longer loses its group to another one
+_NAME = "nextedge"  # every group's one consumer, as Redis' own tools print it
+_WAIT_SECONDS = 0.5  # one call waits no longer, as the client's timeout would end it
+_TURN_SECONDS = 0.1  # pause before the next attempt to take the lease
 
 
 class RedisConsumer(Consumer):
-    """One process' place in a group."""
+    """One process as a member of a group."""
 
     def __init__(self, stream: RedisStream, group: str, bury: Bury) -> None:
         self._stream = stream
         self._group = group
         self._bury = bury
         self._token = uuid.uuid4().hex
-        self._from: str = "0"
+        self._from = "0"  # the entries that an earlier holder did not commit come first
         self._polled: list[Position] = []
 
     def poll(self, limit: int = 1000, timeout_seconds: float = 1.0) -> list[Delivery]:
@@ -78,7 +74,7 @@ class RedisConsumer(Consumer):
         if not self._stream.write(scripts.COMMIT, ("log", "stream", self._keys()[1]), rows):
             raise StorageError(
                 f"events: group {self._group!r}: another consumer went on after "
-                f"{LEASE_SECONDS:g} s of silence; what was polled is delivered again"
+                f"{LEASE_SECONDS:g} s of silence; the polled events are delivered again"
             )
 
     def reject(self, delivery: Delivery, reason: str) -> None:
@@ -86,9 +82,9 @@ class RedisConsumer(Consumer):
 
     def close(self) -> None:
         self._polled = []
-        with contextlib.suppress(StoreError):  # then the lease ends by itself
+        with contextlib.suppress(StoreError):  # the lease then runs out
             self._stream.write(scripts.RELEASE, ("log", self._keys()[0]), [self._token])
-        self._token = uuid.uuid4().hex
+        self._token = uuid.uuid4().hex  # a later poll is a new member
 
     def _keys(self) -> tuple[str, str]:
         return f"lease:{self._group}", "takers"

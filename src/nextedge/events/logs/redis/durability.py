@@ -1,4 +1,4 @@
-"""Waits until Redis has an event on disk, and until erased events have left its files."""
+"""Wait until Redis has stored events on disk, and until erased events have left its files."""
 
 from __future__ import annotations
 
@@ -11,43 +11,41 @@ from typing import Any
 from nextedge.errors import StorageError, StoreError
 from nextedge.stores.redis_client import RedisClient
 
-_WAITS_FOR_DISK = (7, 2)
-"""The first version with WAITAOF, which waits for the disk."""
-_DISK_SECONDS = 4.0
-"""How long an append waits for the disk; less than the client waits for an answer."""
-_FILES_SECONDS = 600.0
-"""How long Redis may take to write its files anew."""
+_WAITS_FOR_DISK = (7, 2)  # the first version with WAITAOF
+_DISK_SECONDS = 4.0  # of WAITAOF; less than the client's timeout, so that Redis answers first
+_FILES_SECONDS = 600.0  # limit for Redis to rewrite its files
 _LOOK_SECONDS = 0.05
 _log = logging.getLogger("nextedge.events")
 
 
 class Durability:
-    """Runs scripts that write, and returns once their writes are on disk.
+    """Runs scripts and returns once their writes are on disk.
 
-    Where the server cannot promise that, one warning names the settings that can.
+    If the server cannot promise that, one warning names the settings that can.
     """
 
     def __init__(self, client: RedisClient) -> None:
         self._client = client
-        self._known: tuple[str, bool] | None = None
+        self._server: tuple[str, bool] | None = None
         self._warned = False
 
     def run(self, script: str, keys: Sequence[str], rows: Sequence[Any]) -> Any:
-        """The answer of a script, which begins with the log's state.
+        """Run a script whose answer begins with the log's state.
 
         Raises:
             StorageError: Redis is not reached, refuses, or has not written in time.
         """
-        known, waits = self._known or self._look()
-        run = _and_wait_for_disk if waits else _plainly
+        run_id, waits = self._server or self._look()
+        run = _run_and_wait if waits else _run
         answer = self._client.call(partial(run, script=script, keys=keys, rows=rows))
-        restarted = answer[0][0].decode() != known  # perhaps with other settings
+        # a restarted server may have other settings; appending again is safe, as ids count once
+        restarted = answer[0][0].decode() != run_id
         if restarted and self._look()[1] and not waits:
             return self.run(script, keys, rows)
         return answer
 
     def _look(self) -> tuple[str, bool]:
-        """The server's run, and whether it is asked to wait for its disk."""
+        """Run id of the server, and whether scripts wait for its disk."""
         info = self._client.call(lambda redis: redis.info())
         version = tuple(int(part) for part in info["redis_version"].split(".")[:2])
         writes = bool(info["aof_enabled"])
@@ -61,18 +59,18 @@ class Durability:
                 self._client.public_url,
                 "" if version >= _WAITS_FOR_DISK else ", or appendonly yes from Redis 7.2 on",
             )
-        self._known = info["run_id"], waits
-        return self._known
+        self._server = info["run_id"], waits
+        return self._server
 
     def _always(self) -> bool:
         try:
             setting = self._client.call(lambda redis: redis.config_get("appendfsync"))
-        except StoreError:  # many hosts let nobody read settings
+        except StoreError:  # many hosted servers forbid CONFIG GET
             return False
         return _text(setting.get("appendfsync", setting.get(b"appendfsync"))) == "always"
 
-    def write_files_anew(self) -> None:
-        """Remove deleted entries from the files that Redis keeps.
+    def rewrite_files(self) -> None:
+        """Make Redis write its files again, without deleted entries.
 
         Raises:
             StorageError: Redis refuses or takes too long; the call can be repeated.
@@ -94,8 +92,7 @@ class Durability:
         return info
 
     def _write(self, begin: Callable[[Any], Any], status: str) -> None:
-        """Write files anew, after a rewrite that is under way: it may have begun before the deletion."""
-        self._wait()
+        self._wait()  # a rewrite that is under way may have begun before the deletion
         self._client.call(begin)
         self._wait()
         if _text(self._files().get(status)) != "ok":
@@ -104,7 +101,6 @@ class Durability:
             )
 
     def _wait(self) -> None:
-        """Wait until Redis writes no file."""
         until = time.monotonic() + _FILES_SECONDS
         while any(
             self._files().get(name)
@@ -122,16 +118,16 @@ class Durability:
             time.sleep(_LOOK_SECONDS)
 
 
-def _plainly(redis: Any, script: str, keys: Sequence[str], rows: Sequence[Any]) -> Any:
+def _run(redis: Any, script: str, keys: Sequence[str], rows: Sequence[Any]) -> Any:
     return redis.register_script(script)(keys, rows)
 
 
-def _and_wait_for_disk(redis: Any, script: str, keys: Sequence[str], rows: Sequence[Any]) -> Any:
-    """Both in one round trip, over one connection, whose own writes WAITAOF waits for."""
+def _run_and_wait(redis: Any, script: str, keys: Sequence[str], rows: Sequence[Any]) -> Any:
     from redis.exceptions import NoScriptError
 
     digest = redis.register_script(script).sha
     while True:
+        # one connection, because WAITAOF waits for the writes of its own connection alone
         with redis.pipeline(transaction=False) as pipeline:
             pipeline.execute_command("EVALSHA", digest, len(keys), *keys, *rows)
             pipeline.execute_command("WAITAOF", 1, 0, int(_DISK_SECONDS * 1000))

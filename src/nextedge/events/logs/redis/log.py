@@ -1,8 +1,8 @@
-"""The Redis log: one stream a tenant, that replicas on several machines share.
+"""The Redis log: one stream a tenant, shared by replicas on several machines.
 
-Beside the stream are the hashes of all event ids. They stay when an event is erased, name nobody,
-and keep a repeated delivery of an erased event out. ``leases`` explains why every replica answers
-with every acknowledged event.
+Beside the stream are the hashes of all event ids. They stay when an event is erased, reveal no
+user, and keep a repeated delivery of an erased event out. ``leases`` explains why every replica sees
+every acknowledged event.
 """
 
 from __future__ import annotations
@@ -37,23 +37,22 @@ if TYPE_CHECKING:
     from nextedge.config import Config
 
 _PAGE = 1000
-_LOOKED_AT = 10_000
-"""Events that Redis reads in one step of a rewind."""
+_REWIND_STEP = 10_000  # events of a step: Redis serves no other client meanwhile
 
 
 class RedisLog(LiveLog):
     """Events of one tenant in a Redis stream; a position is the id of an entry.
 
     Args:
-        most: events that may wait for a group.
+        max_backlog: events that may wait for a group before ``append`` refuses more.
     """
 
     name = "redis"
     schemes = ("redis", "rediss")
 
-    def __init__(self, url: str, tenant: str, most: int) -> None:
+    def __init__(self, url: str, tenant: str, max_backlog: int) -> None:
         self._stream = RedisStream(url, tenant)
-        self._most = most
+        self._max_backlog = max_backlog
         self._homes = Homes()
         self._seen = _Seen()
         self._follower: Follower | None = None
@@ -65,10 +64,10 @@ class RedisLog(LiveLog):
         return cls(url, config.tenant, config.events.max_backlog)
 
     def append(self, events: Sequence[Event], *, relayed: bool = False) -> int:
-        """See ``Log.append``: one step of Redis, then a wait until every replica sees the batch."""
+        """See ``Log.append``; returns once every replica sees the batch."""
         if not events:
             return 0
-        rows: list[Any] = [uuid.uuid4().hex, 0 if relayed else self._most, int(relayed)]
+        rows: list[Any] = [uuid.uuid4().hex, 0 if relayed else self._max_backlog, int(relayed)]
         for event in events:
             rows += (_hash(event.event_id), event.micros, event.model_dump_json())
         keys = ("log", "stream", "ids", "replicas")
@@ -77,14 +76,15 @@ class RedisLog(LiveLog):
             group, waiting = rest
             raise LogFullError(
                 f"events.log: {waiting:,} events wait for the group {group.decode()!r}, and "
-                f"events.max_backlog is {self._most:,}: try again later"
+                f"events.max_backlog is {self._max_backlog:,}: try again later"
             )
         self._spread(State.of(head), rest[0])
         return int(stored)
 
     def _spread(self, state: State, laggards: list[bytes]) -> None:
-        """Return when no replica answers without what was just stored."""
+        """Return when no replica can answer without the events that were just stored."""
         stored = now()
+        # a new home does not know the leases of the one before: wait until they have run out
         time.sleep(max(0.0, self._homes.meet(state.home)))
         wait_for_replicas(self._stream, state, laggards, stored)
 
@@ -122,7 +122,7 @@ class RedisLog(LiveLog):
         return rows[0][0].decode() if rows else BEGINNING
 
     def follow(self) -> None:
-        """Take a lease, by which ``changes`` is answered without a round trip."""
+        """Take a lease, so that ``changes`` needs no round trip."""
         with self._starting:
             if self._follower is None:
                 self._follower = Follower(self._stream, self._known)
@@ -137,7 +137,7 @@ class RedisLog(LiveLog):
         return known.changes
 
     def generation(self) -> object:
-        """See ``LiveLog.generation``; differs too where Redis has lost events."""
+        """See ``LiveLog.generation``; also differs once Redis has lost events."""
         known = self._fresh() or self._ask()
         return known.generation
 
@@ -151,7 +151,6 @@ class RedisLog(LiveLog):
         return self._known(state, 0.0)
 
     def _known(self, state: State, until: float) -> Known:
-        """A state of the log as readers use it, and until when they may."""
         self._homes.meet(state.home)
         generation = state.log, self._seen.losses(state), state.generation
         return Known(until, state, generation, (generation, state.last))
@@ -160,12 +159,12 @@ class RedisLog(LiveLog):
         return RedisConsumer(self._stream, group, self._bury)
 
     def lag(self, group: str) -> Lag:
-        """See ``Log.lag``; the age is the time since the oldest event was stored."""
+        """See ``Log.lag``; the age counts from the time at which the oldest event was stored."""
         with self._reading():
-            found = self._stream.read(scripts.LAG, ("log", "stream"), [group])
-        if not found[0]:
+            count, *rest = self._stream.read(scripts.LAG, ("log", "stream"), [group])
+        if not count:
             return Lag(0, 0.0)
-        count, seconds, micros, oldest = found
+        seconds, micros, oldest = rest
         clock = int(seconds) + int(micros) / 1e6
         return Lag(count, max(0.0, clock - numbers(oldest.decode())[0] / 1e3))
 
@@ -175,19 +174,18 @@ class RedisLog(LiveLog):
         return sorted(name.decode() for name in names)
 
     def rewind(self, group: str, since_micros: int) -> None:
-        """See ``Log.rewind``; from the first event that is not older, all events come again."""
-        # events arrive out of the order of their times, by clocks of other machines, so that only
-        # a look through the whole stream finds the first
-        found, last, before, *first = 0, b"0-0", 0, b""
-        while not found:
-            rows = [last, before, since_micros, _LOOKED_AT]
-            found, last, before, *first = self._stream.write(scripts.FIND, ("log", "stream"), rows)
-        if found > 0:
+        """See ``Log.rewind``; delivers again the first event that is not older, and all after it."""
+        # event times are by clocks of many machines and out of order: only a scan finds the first
+        step, last, before, *first = 0, b"0-0", 0, b""
+        while not step:
+            rows = [last, before, since_micros, _REWIND_STEP]
+            step, last, before, *first = self._stream.write(scripts.FIND, ("log", "stream"), rows)
+        if step > 0:
             rows = [group, last, before, first[0]]
             self._stream.write(scripts.REWIND, ("log", "stream"), rows)
 
     def drop(self, group: str) -> None:
-        self._stream.write(scripts.DROP, ("stream",), [group])
+        self._stream.write(scripts.DROP, ("log", "stream"), [group])
 
     def dead_letters(self) -> list[DeadLetter]:
         with self._reading():
@@ -204,7 +202,7 @@ class RedisLog(LiveLog):
         return sorted(letters, key=lambda letter: (letter.micros, numbers(letter.position)))
 
     def _bury(self, group: str, delivery: Delivery, reason: str) -> None:
-        """Keep a dead letter, once a group and position, durably."""
+        """Store a dead letter durably, one for a group and position."""
         head = json.dumps({"reason": reason, "micros": time.time_ns() // 1000}).encode()
         position = delivery.position
         rows = [position, f"{position} {group}", head + b"\n" + delivery.body]
@@ -214,7 +212,7 @@ class RedisLog(LiveLog):
         """See ``LiveLog.purge``; refuses while another purge is under way."""
         state, laggards = erase(self._stream, doomed)
         self._spread(state, laggards)
-        self._stream.durability.write_files_anew()
+        self._stream.durability.rewrite_files()  # old files still have the erased events
 
     def close(self) -> None:
         with self._starting:
@@ -234,7 +232,7 @@ class RedisLog(LiveLog):
 
 
 class _Seen:
-    """The furthest position that this process has read of, to notice when Redis has lost some."""
+    """Detects that Redis has lost events, by the latest position that this process has seen."""
 
     def __init__(self) -> None:
         self._runs: set[str] = set()
@@ -243,7 +241,7 @@ class _Seen:
         self._lock = threading.Lock()
 
     def losses(self, state: State) -> int:
-        """How often the server was started again with less than was there before."""
+        """Number of restarts of the server after which the log was shorter."""
         last = numbers(state.last)
         with self._lock:
             if state.run not in self._runs:

@@ -1,9 +1,9 @@
-"""Erasing events from a Redis stream.
+"""Erase events from a Redis stream.
 
-Redis only marks a deleted entry: its bytes stay in memory and in every file until the whole node of
-the stream is empty. So the stream is copied without the erased events, in steps that let other
-clients in between. One last step puts the copy in its place, with groups, pending entries and the
-last position, so that no position is given twice.
+XDEL only marks an entry: its bytes stay in memory and in every file until the whole node of the
+stream is empty. So a purge copies the stream without the erased events, in steps that let other
+clients in between. The last step replaces the stream, with groups, pending entries and the last
+position, so that no position is used twice.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from nextedge.events.logs.log import Position
 from nextedge.events.logs.redis import lua as scripts
 from nextedge.events.logs.redis.stream import RedisStream, State, numbers
 
-_LEASE_MS = 60_000
-"""How long after its last step a purge that died keeps others out."""
-_STEP = 1000
+_LEASE_MS = 60_000  # after it another purge may begin although this one has not ended
+_STEP = 1000  # entries of a step: Redis serves no other client meanwhile
 _KEYS = "log", "stream", "copy", "purging"
 
 
 def erase(stream: RedisStream, doomed: Sequence[Position]) -> tuple[State, list[bytes]]:
-    """Erase events and their dead letters; returns the state, and the replicas to wait for.
+    """Erase events and their dead letters; returns the state and the replicas to wait for.
 
     Raises:
         StorageError: Redis is not reached or refuses, or another purge is under way.
     """
     token, wanted = uuid.uuid4().hex, sorted(set(doomed), key=numbers)
-    removed, last, found = [], "", _STEP
-    while found == _STEP:
+    removed, last, read = [], "", _STEP
+    while read == _STEP:
+        # the doomed positions that this step may meet
         start = bisect_right(wanted, numbers(last), key=numbers) if last else 0
         rows = [token, _LEASE_MS, last, _STEP, *wanted[start : start + _STEP]]
         locked, *rest = stream.write(scripts.COPY, _KEYS, rows)
         _check(stream, locked)
-        last, found = rest[0].decode(), rest[1]
+        last, read = rest[0].decode(), rest[1]
         removed += rest[2]
     rows = [token, last, len(removed), *removed, *wanted]
     head, locked, *rest = stream.write(scripts.SWAP, (*_KEYS, "dead", "replicas"), rows)

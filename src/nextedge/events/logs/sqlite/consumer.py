@@ -1,4 +1,4 @@
-"""One member of a group of consumers of the local log."""
+"""A consumer of the local log."""
 
 from __future__ import annotations
 
@@ -11,21 +11,17 @@ from nextedge.errors import StorageError
 from nextedge.events.logs.log import Consumer, Delivery
 from nextedge.events.logs.sqlite.groups import LocalGroups
 
-_LEASE_SECONDS = 5.0
-"""A consumer without a sign for so long loses its group to another that waits."""
-_LOOK_SECONDS = 0.02
-"""How often a consumer that has its turn looks for events."""
-_TURN_SECONDS = 0.2
-"""How often a waiting consumer looks for its turn."""
-Read = Callable[[int, int], list[Delivery]]
-"""Events after a position, at most so many."""
+_LEASE_SECONDS = 5.0  # a consumer without a heartbeat for longer loses its group
+_LOOK_SECONDS = 0.02  # pause of the group's consumer between two reads without events
+_TURN_SECONDS = 0.2  # pause of another consumer before it tries to take the group
+Read = Callable[[int, int], list[Delivery]]  # from a position and a limit
 
 
 class LocalConsumer(Consumer):
-    """Reads for a group as long as it gives signs; a group has one consumer at a time.
+    """The one consumer of a group at a time, as long as its heartbeats continue.
 
-    Another consumer is silent where its number in the file does not change while this one watches:
-    no clock's time of day is compared.
+    A consumer takes a group over when the heartbeat number in the file has not changed for the
+    lease, by its own monotonic clock. The clocks of two processes are never compared.
     """
 
     def __init__(self, groups: LocalGroups, group: str, read: Read) -> None:
@@ -34,11 +30,9 @@ class LocalConsumer(Consumer):
         self._group = group
         self._name = uuid.uuid4().hex
         self._seen: tuple[str | None, int] | None = None
-        self._since = 0.0
-        """When ``_seen`` was first seen, or when this consumer gave its last sign."""
+        self._since = 0.0  # of ``_seen``, or the time of this consumer's last heartbeat
         self._next = 0
         self._polled = False
-        """Whether there is anything to commit."""
 
     def poll(self, limit: int = 1000, timeout_seconds: float = 1.0) -> list[Delivery]:
         until = time.monotonic() + timeout_seconds
@@ -57,7 +51,7 @@ class LocalConsumer(Consumer):
     def _has_turn(self) -> bool:
         now, owner = time.monotonic(), self._groups.owner(self._group)
         if owner[0] == self._name:
-            if now - self._since < _LEASE_SECONDS / 4:
+            if now - self._since < _LEASE_SECONDS / 4:  # a heartbeat a poll would sync too often
                 return True
             self._since = now
             return self._groups.keep(self._group, self._name)
@@ -75,8 +69,8 @@ class LocalConsumer(Consumer):
         self._polled = False
         if not self._groups.keep(self._group, self._name, self._next):
             raise StorageError(
-                f"group {self._group!r}: another consumer reads for it, as this one gave no sign "
-                f"for {_LEASE_SECONDS:g} seconds or it was rewound; its events come again"
+                f"group {self._group!r}: another consumer has it, as this one did not poll for "
+                f"{_LEASE_SECONDS:g} seconds, or it was rewound; the polled events come again"
             )
         self._since = time.monotonic()
 
@@ -84,5 +78,5 @@ class LocalConsumer(Consumer):
         self._groups.bury(self._group, delivery, reason)
 
     def close(self) -> None:
-        with suppress(StorageError):  # the next consumer waits for the end of the lease instead
+        with suppress(StorageError):  # the lease then runs out
             self._groups.leave(self._group, self._name)

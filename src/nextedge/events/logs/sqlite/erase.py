@@ -1,4 +1,4 @@
-"""Rows that are deleted from SQLite stay in the file until something erases them."""
+"""Erase deleted rows from a SQLite file."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import sqlite3
 
 
 def erase_deleted(connection: sqlite3.Connection) -> None:
-    """Leave no byte of deleted rows: neither in free pages nor in the write-ahead log.
+    """Remove every byte of deleted rows, in free pages and in the write-ahead log.
 
     Raises:
         sqlite3.OperationalError: another process is reading; nothing is lost, try again.
     """
-    connection.execute("VACUUM")
+    connection.execute("VACUUM")  # DELETE leaves the bytes in free pages
     busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     if busy:
         raise sqlite3.OperationalError("another process is reading it; run it again")

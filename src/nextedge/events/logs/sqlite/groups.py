@@ -1,7 +1,7 @@
-"""Groups of consumers of the local log: their positions, consumers and dead letters.
+"""Consumer groups of the local log: positions, consumers and dead letters.
 
-They have a file of their own beside the log's, so that a commit neither waits for appends nor
-makes processes look for new events.
+They have a file of their own, so that a commit neither waits for appends nor makes other processes
+look for new events.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 from nextedge.errors import StorageError
 from nextedge.events.logs.log import DeadLetter, Delivery
 from nextedge.events.logs.sqlite.erase import erase_deleted
+from nextedge.storage.write_ahead import use_write_ahead
 
 FILE = "groups.sqlite"
 _SCHEMA = """
@@ -47,53 +48,51 @@ class LocalGroups:
 
     @contextmanager
     def _connected(self) -> Iterator[sqlite3.Connection]:
-        """This thread's connection; each statement is stored as it ends."""
         try:
             connection: sqlite3.Connection | None = getattr(self._threads, "connection", None)
             if connection is None:
                 connection = sqlite3.connect(self.path, timeout=_WAIT_SECONDS, isolation_level=None)
-                connection.execute("PRAGMA journal_mode = WAL")
+                use_write_ahead(connection)
                 connection.execute("PRAGMA synchronous = FULL")
                 connection.executescript(_SCHEMA)
                 self._threads.connection = connection
             yield connection
         except (sqlite3.Error, OSError) as error:
             self.close()
-            raise StorageError(f"{self.path}: groups cannot be read or kept: {error}") from None
+            raise StorageError(f"{self.path}: groups cannot be read or written: {error}") from None
 
     def _rows(self, query: str, *values: object) -> list[Any]:
-        """The rows of a query; none where no group has ever read, so that there is no file."""
-        if not self.path.exists():
+        if not self.path.exists():  # no group has ever read; a query makes no file
             return []
         with self._connected() as connection:
             return connection.execute(query, values).fetchall()
 
     def names(self) -> list[str]:
-        """Groups that are reading or have read, by name."""
+        """Names of all groups, sorted."""
         return [name for (name,) in self._rows("SELECT name FROM groups ORDER BY name")]
 
     def done(self, group: str) -> int:
-        """Last position that a group has done; 0 for a new one."""
+        """Last position that a group has committed; 0 for a new group."""
         rows = self._rows("SELECT done FROM groups WHERE name = ?", group)
         return int(rows[0][0]) if rows else 0
 
     def slowest(self) -> tuple[str, int] | None:
-        """The group that is furthest behind and its last position; None where there is no group."""
+        """The group that is furthest behind and its last position; None without groups."""
         rows = self._rows("SELECT name, done FROM groups ORDER BY done, name LIMIT 1")
         return rows[0] if rows else None
 
     def owner(self, group: str) -> tuple[str | None, int]:
-        """The consumer of a group, and a number that changes with every sign of it."""
+        """Consumer of a group, and a number that changes with each of its heartbeats."""
         rows = self._rows("SELECT owner, beat FROM groups WHERE name = ?", group)
         return rows[0] if rows else (None, 0)
 
     def drop(self, group: str) -> None:
-        """Forget a group."""
+        """Delete a group."""
         with self._connected() as connection:
             connection.execute("DELETE FROM groups WHERE name = ?", (group,))
 
     def take(self, group: str, before: tuple[str | None, int], owner: str) -> bool:
-        """Become the consumer of a group; False where anything has changed since ``before``."""
+        """Become the consumer of a group; False if the group has changed since ``before``."""
         with self._connected() as connection:
             connection.execute("INSERT OR IGNORE INTO groups (name, done) VALUES (?, 0)", (group,))
             return _changed(
@@ -104,7 +103,7 @@ class LocalGroups:
             )
 
     def keep(self, group: str, owner: str, done: int | None = None) -> bool:
-        """Give a sign, or set what is done; False where the group has another consumer meanwhile."""
+        """Write a heartbeat, and a commit if given; False if the group has another consumer."""
         with self._connected() as connection:
             return _changed(
                 connection,
@@ -114,7 +113,7 @@ class LocalGroups:
             )
 
     def leave(self, group: str, owner: str) -> None:
-        """Let another consumer read."""
+        """Give a group up to the next consumer."""
         with self._connected() as connection:
             connection.execute(
                 "UPDATE groups SET owner = NULL, beat = beat + 1 WHERE name = ? AND owner = ?",
@@ -122,7 +121,7 @@ class LocalGroups:
             )
 
     def rewind(self, group: str, done: int) -> None:
-        """Set a group back; its consumer begins anew."""
+        """Set a group back to a position; its consumer has to take the group again."""
         with self._connected() as connection:
             connection.execute(
                 "UPDATE groups SET owner = NULL, beat = beat + 1, done = min(done, ?) "
@@ -131,13 +130,13 @@ class LocalGroups:
             )
 
     def bury(self, group: str, delivery: Delivery, reason: str) -> None:
-        """Keep a dead letter, once a group and position."""
+        """Store a dead letter, one for a group and position."""
         row = (group, int(delivery.position), time.time_ns() // 1000, reason, delivery.body)
         with self._connected() as connection:
             connection.execute("INSERT OR REPLACE INTO dead_letters VALUES (?, ?, ?, ?, ?)", row)
 
     def dead_letters(self) -> list[DeadLetter]:
-        """Dead letters, oldest first."""
+        """All dead letters, oldest first."""
         rows = self._rows(
             "SELECT group_name, position, body, reason, micros FROM dead_letters "
             "ORDER BY micros, position"
@@ -145,7 +144,7 @@ class LocalGroups:
         return [DeadLetter(group, str(position), *rest) for group, position, *rest in rows]
 
     def purge(self, rows: Sequence[tuple[int]]) -> None:
-        """Erase the dead letters of events by position, with every byte of them."""
+        """Erase the dead letters of events by position."""
         if not self.path.exists():
             return
         with self._connected() as connection:

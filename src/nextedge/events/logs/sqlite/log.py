@@ -1,4 +1,4 @@
-"""The local event log: SQLite in write-ahead mode, on disk before it is acknowledged."""
+"""The local event log: SQLite in write-ahead mode, synced to disk before it acknowledges."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +27,7 @@ from nextedge.events.logs.log import (
 from nextedge.events.logs.sqlite.consumer import LocalConsumer
 from nextedge.events.logs.sqlite.erase import erase_deleted
 from nextedge.events.logs.sqlite.groups import LocalGroups
+from nextedge.storage.write_ahead import use_write_ahead
 
 if TYPE_CHECKING:
     from nextedge.config import Config
@@ -42,20 +43,14 @@ CREATE TABLE IF NOT EXISTS events (
     relayed INTEGER NOT NULL DEFAULT 0
 );
 """
-_LATER_COLUMNS = ("arrived", "relayed")
-"""Columns that the first logs did not have."""
+_LATER_COLUMNS = ("arrived", "relayed")  # logs of the first versions lack them
 _CHUNK = 5000
-"""Rows of one query."""
 _ALL = 2**63
-_READ_SECONDS = 1.0
-"""How long a request waits for a log that another process has locked."""
-_LOOK_SECONDS = 0.1
-"""How often a process looks whether the file is still the one it reads; events are seen at once."""
+_READ_SECONDS = 1.0  # a request waits no longer for a lock of another process
+_LOOK_SECONDS = 0.1  # between checks that the file was not replaced; events need no such check
 _WRITE_SECONDS = 30.0
-Identity = tuple[int, int]
-"""Device and number of the log's file."""
-_Row = tuple[str, int, str, int]
-"""Event id, event time, body, time of arrival."""
+Identity = tuple[int, int]  # device and inode of the log's file
+_Row = tuple[str, int, str, int]  # event id, event time, body, time of arrival
 
 
 @dataclass
@@ -70,10 +65,7 @@ class _Batch:
 
 
 class LocalLog(LiveLog):
-    """Events of one tenant in order of arrival; safe for several threads and processes.
-
-    Reading raises ``LiveStateError`` where the file is locked, broken or gone.
-    """
+    """Events of one tenant in order of arrival, in one file for threads and processes."""
 
     name = "local"
     schemes = ("local",)
@@ -81,8 +73,7 @@ class LocalLog(LiveLog):
     def __init__(self, state: Path, max_backlog: int | None = None) -> None:
         state.mkdir(parents=True, exist_ok=True)
         self.path = state / FILE
-        self.max_backlog = max_backlog
-        """Events that may wait for a group before more are refused; None = any number."""
+        self.max_backlog = max_backlog  # events that may wait for a group; None = any number
         self.group_file = LocalGroups(state)
         self._batches: deque[_Batch] = deque()
         self._writer = threading.Lock()
@@ -100,10 +91,11 @@ class LocalLog(LiveLog):
         if cached is not None:
             return cached
         if self._identity is not None:
-            self.path.stat()  # a new file in place of a lost one would forget its blocks
+            # raises if the file is lost: a new, empty one would drop every block and opt-out
+            self.path.stat()
         connection = sqlite3.connect(self.path, timeout=_READ_SECONDS, isolation_level=None)
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
+            use_write_ahead(connection)
             connection.execute("PRAGMA synchronous = FULL")
             connection.executescript(_SCHEMA)
             _add_columns(connection)
@@ -120,7 +112,7 @@ class LocalLog(LiveLog):
         return stat.st_dev, stat.st_ino
 
     def append(self, events: Sequence[Event], *, relayed: bool = False) -> int:
-        """See ``Log.append``; a batch that raises is not stored at all."""
+        """See ``Log.append``; stores all of a batch or none."""
         if not events:
             return 0
         arrived = time.time_ns() // 1000
@@ -129,7 +121,7 @@ class LocalLog(LiveLog):
         ]
         batch = _Batch(rows, relayed)
         self._batches.append(batch)
-        # one of the threads that append now writes for all: one sync of the disk for every batch
+        # the first thread here writes the batches of all waiting threads: one disk sync for all
         with self._writer:
             if not batch.written:
                 self._write_together()
@@ -138,11 +130,8 @@ class LocalLog(LiveLog):
         return batch.stored
 
     def _write_together(self) -> None:
-        """Write every batch that waits, and set the outcome of each."""
-        batches: list[_Batch] = []
-        with suppress(IndexError):
-            while True:
-                batches.append(self._batches.popleft())
+        # threads that append meanwhile write their batches themselves, after this one
+        batches = [self._batches.popleft() for _ in range(len(self._batches))]
         fault = "interrupted"
         try:
             with self._waiting(_WRITE_SECONDS) as connection:
@@ -174,7 +163,7 @@ class LocalLog(LiveLog):
         batch.stored = connection.total_changes - before
 
     def _fullness(self, connection: sqlite3.Connection) -> LogFullError | None:
-        """The error that refuses more events, where too many wait for the slowest group."""
+        """The error that refuses an append, or None; the slowest group decides."""
         slowest = None if self.max_backlog is None else self.group_file.slowest()
         if self.max_backlog is None or slowest is None:
             return None
@@ -182,18 +171,17 @@ class LocalLog(LiveLog):
         (last,) = connection.execute("SELECT max(position) FROM events").fetchone()
         if (last or 0) - done < self.max_backlog:
             return None
-        waiting = _count_after(connection, done)  # fewer, where events have been taken out
+        waiting = _count_after(connection, done)  # less than the difference after a purge
         if waiting < self.max_backlog:
             return None
         return LogFullError(
-            f"{waiting:,} events wait for the group {group!r}, and no more than "
-            f"events.max_backlog = {self.max_backlog:,} may; try again when it has them, or, if "
-            f"nobody reads for it any more, run: nextedge events drop-group {group}"
+            f"{waiting:,} events wait for the group {group!r}, and events.max_backlog = "
+            f"{self.max_backlog:,}: try again later, or, if no consumer reads for it any more, run: "
+            f"nextedge events drop-group {group}"
         )
 
     @contextmanager
     def _waiting(self, seconds: float) -> Iterator[sqlite3.Connection]:
-        """This thread's connection, waiting longer than usual for locks of other processes."""
         connection = self._connection()
         connection.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
         try:
@@ -233,7 +221,6 @@ class LocalLog(LiveLog):
     def _rows(
         self, after: int, limit: int, unreadable: type[NextEdgeError]
     ) -> list[tuple[int, str, int]]:
-        """Position, body and whether it was relayed, of events after a position."""
         with self._reading(unreadable) as connection:
             return connection.execute(
                 "SELECT position, body, relayed FROM events WHERE position > ? "
@@ -242,7 +229,6 @@ class LocalLog(LiveLog):
             ).fetchall()
 
     def _deliveries(self, after: int, limit: int) -> list[Delivery]:
-        """Events after a position as consumers get them."""
         return [
             Delivery.of(str(position), body.encode(), relayed=bool(relayed))
             for position, body, relayed in self._rows(after, limit, StorageError)
@@ -267,7 +253,7 @@ class LocalLog(LiveLog):
                 if self._on_disk() != self._threads.identity:
                     self.close()
                     connection = self._connection()
-            # means nothing beyond its connection, so the connection's number is returned with it
+            # comparable within one connection only, so the value includes the connection's number
             row = connection.execute("PRAGMA data_version").fetchone()
         return self._threads.identity, self._threads.number, int(row[0]), self._stored
 
@@ -275,7 +261,7 @@ class LocalLog(LiveLog):
         return LocalConsumer(self.group_file, group, self._deliveries)
 
     def lag(self, group: str) -> Lag:
-        """See ``Log.lag``; the age is the time since the oldest event arrived."""
+        """See ``Log.lag``; the age counts from the arrival of the oldest event."""
         done = self.group_file.done(group)
         with self._reading(StorageError) as connection:
             waiting = _count_after(connection, done)
@@ -305,7 +291,7 @@ class LocalLog(LiveLog):
         return self.group_file.dead_letters()
 
     def purge(self, doomed: Sequence[Position]) -> None:
-        """See ``LiveLog.purge``; fails where another process does not release the file in time."""
+        """See ``LiveLog.purge``; raises if another process does not release the file in time."""
         rows = [(int(position),) for position in doomed]
         self.group_file.purge(rows)
         try:
@@ -335,12 +321,11 @@ def _count_after(connection: sqlite3.Connection, position: int) -> int:
 
 
 def _add_columns(connection: sqlite3.Connection) -> None:
-    """Add the columns that a log of an earlier version lacks."""
     columns = {row[1] for row in connection.execute("PRAGMA table_info(events)")}
     if columns.issuperset(_LATER_COLUMNS):
         return
     connection.execute("BEGIN IMMEDIATE")
-    with connection:
+    with connection:  # look again: another process may have added them meanwhile
         columns = {row[1] for row in connection.execute("PRAGMA table_info(events)")}
         for name in _LATER_COLUMNS:
             if name not in columns:

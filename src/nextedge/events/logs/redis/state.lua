@@ -1,0 +1,2 @@
+-- Returns the state of the log. KEYS: log.
+return {state()}
