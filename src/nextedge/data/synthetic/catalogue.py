@@ -1,4 +1,4 @@
-"""Items: a catalogue that grows over time, with words of each item's category."""
+"""Items: a catalogue that grows over time, with words of the category of each item."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ class Catalogue:
     """M items in the order in which they arrived.
 
     Attributes:
-        created: int64[M], µs UTC, ascending; half were there when the history began.
+        created: int64[M], µs UTC, ascending; half of them before the history begins.
         category: int32[M].
-        factor: float32[M, FACTORS], latent, to be met by users' tastes.
+        factor: float32[M, FACTORS], latent; the dot product with a taste is the fit.
         appeal: float64[M], popularity weight, log-normal.
     """
 
@@ -78,9 +78,9 @@ def _category_factors(seed: int) -> Doubles:
     of_industry = factor_vectors(seed, "industry", len(INDUSTRIES))
     names = [industry.name for industry in INDUSTRIES]
     out = 0.4 * factor_vectors(seed, "category", len(CATEGORIES))
-    for place, category in enumerate(CATEGORIES):
+    for code, category in enumerate(CATEGORIES):
         trades = [names.index(name) for name in category.industries]
-        out[place] += of_industry[trades].mean(axis=0)
+        out[code] += of_industry[trades].mean(axis=0)
     return out
 
 
@@ -135,12 +135,12 @@ def _word(
     sizes = np.array([len(group) for group in choices])
     start = np.concatenate(([0], np.cumsum(sizes)[:-1]))
     share = uniform(config.seed, f"item.{stream}", len(category), first)
-    place = start[category] + (share * sizes[category]).astype(np.int64)
-    return words([word for group in choices for word in group], place)
+    chosen = start[category] + (share * sizes[category]).astype(np.int64)
+    return words([word for group in choices for word in group], chosen)
 
 
 def _regions(config: SyntheticConfig, first: int, count: int) -> pa.Array:
-    """Most items are sold everywhere; the rest in each region by an even chance, at least one."""
+    """The regions of each item: all for most items, else each by an even chance, at least one."""
     everywhere = uniform(config.seed, "everywhere", count, first) < _EVERYWHERE
     size = len(REGIONS)
     lot = uniform(config.seed, "regions", count * size, first * size).reshape(count, size)

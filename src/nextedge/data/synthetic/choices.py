@@ -1,9 +1,9 @@
 """The kernel that makes interactions event by event, in the order of time.
 
-Somebody is drawn by activity and considers a few items: popular ones, new arrivals, and what
-friends have just engaged with. One is chosen by softmax over taste (Gumbel-max: Gumbel 1954),
-or a former choice is taken up again. Logged users sometimes come through a list instead, where
-a position is looked at with probability position^−0.7 and clicked by taste.
+An event draws a user by activity, who considers a few items: popular ones, new ones, and recent
+choices of friends. The user chooses one by softmax over taste (Gumbel-max: Gumbel 1954), or repeats
+an earlier choice. A logged user sometimes reads a list instead: looks at a position with probability
+position^−0.7, and clicks by taste.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _SECOND_US = 1_000_000
 
 
 class Market(NamedTuple):
-    """N users, M items, and what users lately chose: ``recent`` int32[N, 8], −1 where none."""
+    """N users, M items, and the latest choices of users: ``recent`` int32[N, 8], −1 for none."""
 
     user_created: IntArray
     cumulative_activity: Doubles
@@ -49,7 +49,7 @@ class Market(NamedTuple):
     appeal_guide: IndexArray
     factor: npt.NDArray[np.float32]
     cells: IndexArray
-    place: IntArray
+    start: IntArray
     degree: IndexArray
     recent: IndexArray
     choices: IntArray
@@ -75,18 +75,18 @@ def _fit(market, user, item):  # type: ignore[no-untyped-def]
 @numba.njit(cache=True, nogil=True)
 def _recall(market, user):  # type: ignore[no-untyped-def]
     """One of the user's latest choices, or −1."""
-    kept = min(market.choices[user], market.recent.shape[1])
-    if kept == 0:
+    size = min(market.choices[user], market.recent.shape[1])
+    if size == 0:
         return np.int64(-1)
-    return np.int64(market.recent[user, next_below(market.random, kept)])
+    return np.int64(market.recent[user, next_below(market.random, size)])
 
 
 @numba.njit(cache=True, nogil=True)
 def _consider(market, user, time, arrived):  # type: ignore[no-untyped-def]
-    """An item that comes to the user's notice: a friend's, a new or a popular one."""
+    """An item that the user considers: a friend's, a new or a popular one."""
     draw = next_uniform(market.random)
     if draw < _FRIENDS and market.degree[user] > 0:
-        friend = market.place[user] + next_below(market.random, market.degree[user])
+        friend = market.start[user] + next_below(market.random, market.degree[user])
         item = _recall(market, market.cells[friend])
         if item >= 0:
             return item
@@ -117,7 +117,7 @@ def _choose(market, habits, user, time, arrived):  # type: ignore[no-untyped-def
 
 @numba.njit(cache=True, nogil=True)
 def _record(market, output, user, item, time, through_list):  # type: ignore[no-untyped-def]
-    """Add an interaction; how far it goes depends on the fit."""
+    """Add an interaction; the better the fit, the likelier a like or a purchase."""
     keen = 1.0 / (1.0 + np.exp(-_fit(market, user, item)))
     draw, event = next_uniform(market.random), VIEW
     if not through_list and draw < 0.12 * keen:
@@ -126,7 +126,7 @@ def _record(market, output, user, item, time, through_list):  # type: ignore[no-
         event = LIKE
     row = output.filled[0]
     output.source[row], output.target[row], output.time[row] = user, item, time
-    output.kind[row] = event
+    output.event[row] = event
     output.filled[0] += 1
     turn = market.choices[user] % market.recent.shape[1]
     market.recent[user, turn] = item
@@ -135,7 +135,7 @@ def _record(market, output, user, item, time, through_list):  # type: ignore[no-
 
 @numba.njit(cache=True, nogil=True)
 def _show_list(market, habits, output, user, time, arrived, listed, score):  # type: ignore[no-untyped-def]
-    """A list of items, best guess first, read from the top; clicks become views."""
+    """Log a list of items, best guess first, which the user reads from the top; clicks are views."""
     count = 0
     for _ in range(3 * habits.list_length):
         if count == habits.list_length:
@@ -144,24 +144,24 @@ def _show_list(market, habits, output, user, time, arrived, listed, score):  # t
         if np.any(listed[:count] == item):
             continue
         guess = _fit(market, user, item) + 2.0 * next_uniform(market.random)
-        place = count
-        while place > 0 and score[place - 1] < guess:
-            listed[place], score[place] = listed[place - 1], score[place - 1]
-            place -= 1
-        listed[place], score[place] = item, guess
+        rank = count
+        while rank > 0 and score[rank - 1] < guess:
+            listed[rank], score[rank] = listed[rank - 1], score[rank - 1]
+            rank -= 1
+        listed[rank], score[rank] = item, guess
         count += 1
     now = time
-    for place in range(count):
-        action, item = ACTION_NONE, listed[place]
+    for rank in range(count):
+        action, item = ACTION_NONE, listed[rank]
         keen = 1.0 / (1.0 + np.exp(1.5 - habits.taste_strength * _fit(market, user, item)))
         now += np.int64(_SECOND_US * (0.5 + 4.0 * next_uniform(market.random)))
-        if examined(market.random, place + 1):
+        if examined(market.random, rank + 1):
             if next_uniform(market.random) < 0.5 * keen:
                 action = ACTION_CLICK
                 _record(market, output, user, item, now, True)
             elif next_uniform(market.random) < 0.06 * (1.0 - keen):
                 action = ACTION_DISMISS
-        log_impression(output, user, item, time, place + 1, action, now)
+        log_impression(output, user, item, time, rank + 1, action, now)
     output.filled[3] += count > 0
 
 
@@ -172,12 +172,11 @@ def interact(market, habits, output, times):  # type: ignore[no-untyped-def]
     joined, arrived = 0, 0
     room = habits.list_length + 1
     for event in range(len(times)):
-        if output.filled[0] + room > len(output.source):
-            return event
-        if output.filled[1] + room > len(output.viewer):
-            return event
+        edges, impressions = output.filled[0] + room, output.filled[1] + room
+        if edges > len(output.source) or impressions > len(output.viewer):
+            return event  # the caller writes the buffers out and continues here
         time = times[event]
-        if event == 0:
+        if event == 0:  # a call begins in the middle of the history
             joined = np.searchsorted(market.user_created, time, side="right")
             arrived = np.searchsorted(market.item_created, time, side="right")
         while joined < len(market.user_created) and market.user_created[joined] <= time:

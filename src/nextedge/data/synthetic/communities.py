@@ -1,4 +1,4 @@
-"""Circles in which people meet: teams, classes, companies, schools, city trades, cities."""
+"""Circles in which people meet: teams, classes, trades, companies, schools, cities."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KIND_WEIGHTS: dict[str, float] = {
     "city": 0.07,
     "industry": 0.06,
 }
-"""How often a meeting happens in each kind of circle."""
+"""Share of the meetings in each kind of circle."""
 
 _RECEPTIVENESS = 0.85
 
@@ -32,9 +32,9 @@ class Communities(NamedTuple):
 
     Attributes:
         circle: int32[K, N], the circle of each user, numbered over all kinds.
-        start: int64[C + 1], where a circle's members begin in ``members``.
+        start: int64[C + 1], first member of each circle in ``members``.
         members: int32[K · N], each circle's users in the order in which they joined.
-        cumulative: float64[K · N + 1], weight of being met, before each place of ``members``.
+        cumulative: float64[K · N + 1], cumulative weight before each entry of ``members``.
         kinds: float64[K], cumulative weights of the kinds.
     """
 
@@ -46,7 +46,7 @@ class Communities(NamedTuple):
 
 
 def make_communities(people: People, config: SyntheticConfig) -> Communities:
-    """Sort everybody into one circle of each kind. Memory: about 120 bytes a user."""
+    """Assign each user to one circle of each kind. Memory: about 120 bytes a user."""
     keys = _keys(people, config)
     count = len(people)
     circle = np.empty((len(keys), count), np.int32)
@@ -86,7 +86,7 @@ def _keys(people: People, config: SyntheticConfig) -> dict[str, IntArray]:
 
 
 def _split(config: SyntheticConfig, stream: str, group: IntArray) -> IntArray:
-    """Cut groups by lot into parts of about ``team_size``; returns a key for each part."""
+    """Cut groups at random into parts of about ``team_size``; returns the key of each user's part."""
     parts = np.ceil(np.bincount(group) / config.team_size).astype(np.int64)
     lot = (uniform(config.seed, stream, len(group)) * parts[group]).astype(np.int64)
     return group * np.int64(int(parts.max()) + 1) + lot

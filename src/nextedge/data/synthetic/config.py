@@ -1,4 +1,4 @@
-"""What a synthetic tenant may be told: its size, its seed and how lifelike it is."""
+"""The settings of a synthetic tenant: size, seed and realism."""
 
 from __future__ import annotations
 
@@ -65,20 +65,20 @@ class SyntheticConfig:
     late_joiner_share: float = 0.02
     """The last to join, who have no connection yet."""
     opt_out_share: float = 0.02
-    """Users with ``discoverable = false``; they are never shown to anyone."""
+    """Users with ``discoverable = false``, who are in no list."""
 
     closure_start: float = 0.2
-    """Share of attempts that look among friends of friends, at the start …"""
+    """Share of the meetings with friends of friends, at the start of the history …"""
     closure_end: float = 0.45
-    """… and at the end of the history: friends find friends, the more of them there are."""
+    """… and at its end: the more friends there are, the more friends of friends meet."""
     newcomer_share: float = 0.2
-    """Share of connections that are begun by somebody who joined lately."""
+    """Share of the events whose actor joined recently."""
     waning_days: float = 75.0
     """Time in which the zeal of a new user falls to 1/e of the way to its lasting level."""
     homophily: float = 1.0
-    """Weight of shared industry, school, city and skills; 0 accepts anybody alike."""
+    """Weight of shared industry, school, city and skills; 0 ignores them."""
     activity_spread: float = 1.0
-    """Sigma of the log-normal activity: what makes degrees heavy-tailed."""
+    """Sigma of the log-normal activity, which makes degrees heavy-tailed."""
     team_size: int = 24
     """People in a team of a company and in a class of a school, on average."""
     block_share: float = 0.001
@@ -93,47 +93,47 @@ class SyntheticConfig:
     impression_user_share: float = 0.2
     """Users whose recommendation lists are logged …"""
     impression_users: int = 50_000
-    """… but never more than these, so that the log stays bounded."""
+    """… but at most so many, so that the log stays bounded."""
     impression_days: int = 90
-    """How far back from the end the log goes."""
+    """Length of the log, up to the end of the history."""
     list_length: int = 10
 
     chunk_events: int = 200_000
-    """Events made at a time: bounds memory, and changes nothing in what is made."""
+    """Events made at a time: bounds memory, and leaves the tables unchanged."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            given = getattr(self, field.name)
-            if field.name == "items" and given is None:
+            value = getattr(self, field.name)
+            if field.name == "items" and value is None:
                 continue
             low, high = _BOUNDS[field.name]
             whole = "int" in str(field.type)
             kind = "a whole number" if whole else "a number"
             if (
-                isinstance(given, bool)
-                or not isinstance(given, int if whole else (int, float))
-                or not math.isfinite(given)
-                or not low <= given <= high
+                isinstance(value, bool)
+                or not isinstance(value, int if whole else (int, float))
+                or not math.isfinite(value)
+                or not low <= value <= high
             ):
                 raise ConfigError(
-                    f"SyntheticConfig.{field.name}: {given!r} was given; expected {kind} "
+                    f"SyntheticConfig.{field.name}: {value!r} was given; expected {kind} "
                     f"from {low:g} to {high:g}: change it"
                 )
 
     @property
     def item_count(self) -> int:
-        """Items to make, once the default is worked out."""
+        """Number of items, by the setting or its default."""
         return min(max(self.users // 10, 200), 200_000) if self.items is None else self.items
 
     @property
     def edge_count(self) -> int:
-        """Connections aimed at; a pair cannot connect twice, so small tenants stay below."""
+        """Most connections; small tenants reach fewer, since a pair cannot connect twice."""
         possible = self.users * (self.users - 1) // 2
         return min(round(self.users * self.mean_degree / 2), possible // 2)
 
     @property
     def interaction_count(self) -> int:
-        """Interactions to make."""
+        """Number of interactions."""
         return round(self.users * self.interactions_per_user)
 
     @property

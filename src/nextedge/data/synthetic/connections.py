@@ -1,4 +1,4 @@
-"""Connections over time, with the lists of people and the blocks that go with them."""
+"""Connections over time, the lists of people that led to some of them, and blocks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BLOCKS_SCHEMA = pa.schema(
 
 _HOUR_US = 3_600_000_000
 _LAST_EVENT_MARGIN_US = _HOUR_US
-"""Actions follow an event within minutes, and must still fall into the history."""
+"""Actions follow an event within minutes, and must still lie within the history."""
 
 _DAILY = 1.0 + 0.6 * np.sin((np.arange(24) - 8) * 2 * np.pi / 24)
 _WEEKLY = np.array([1.1, 1.1, 1.15, 1.1, 1.0, 0.75, 0.8])
@@ -44,14 +44,16 @@ def grow_connections(
     blocks: TableWriter,
     report: Report,
 ) -> Network:
-    """Grow the network and stream it out; returns the adjacency as it ends.
+    """Grow the network and write it chunk by chunk; returns the final adjacency.
 
     Memory: about 32 bytes an edge and 400 bytes a user, and the buffers of one chunk.
     """
     communities = make_communities(people, config)
     crowd, rules = _crowd(people), _rules(config)
     network = _network(people, communities, config)
-    output = _output(config)
+    room = LISTS_PER_VISIT * config.list_length
+    impressions_max = max(4 * room, min(2 * room * config.chunk_events, 300_000))
+    output = Output.of_size(config.chunk_events + room, impressions_max)
     grid, mass = rhythm(people.created, config)
     total = config.edge_count
     for first in range(0, total, config.chunk_events):
@@ -59,18 +61,18 @@ def grow_connections(
         times = event_times(config.seed, "connections", total, first, count, grid, mass)
         while len(times):
             times = times[grow(crowd, communities, network, rules, output, times) :]
-            connections.write(_pairs(CONNECTIONS_SCHEMA, user_ids, output, 0))
+            connections.write(_pairs(CONNECTIONS_SCHEMA, user_ids, output, blocks=False))
             impressions.write(impression_table(output, user_ids, user_ids, items=False))
-            blocks.write(_pairs(BLOCKS_SCHEMA, user_ids, output, 2))
+            blocks.write(_pairs(BLOCKS_SCHEMA, user_ids, output, blocks=True))
             output.filled[:3] = 0
         report(first + count, total)
     return network
 
 
 def rhythm(created: IntArray, config: SyntheticConfig) -> tuple[IntArray, Doubles]:
-    """Moments an hour apart and the cumulative activity by then.
+    """Moments an hour apart, and the cumulative activity by each of them.
 
-    As many act as have joined; more of them on weekdays and towards the evening.
+    Activity grows with the number of users; it is higher on weekdays and in the evening.
     """
     last = config.end - _LAST_EVENT_MARGIN_US
     grid = np.append(np.arange(START, last, _HOUR_US), last)
@@ -113,7 +115,7 @@ def _rules(config: SyntheticConfig) -> Rules:
 
 
 def _edge_limit(config: SyntheticConfig) -> int:
-    """Lists may bring more than one connection an event; the adjacency must still fit."""
+    # A list may bring more than one connection an event; the adjacency must have room for them.
     return round(1.05 * config.edge_count) + 2 * LISTS_PER_VISIT * config.list_length
 
 
@@ -121,9 +123,9 @@ def _network(people: People, communities: Communities, config: SyntheticConfig) 
     count, limit = len(people), _edge_limit(config)
     blocks = 100 + round(3 * config.block_share * config.edge_count)
     return Network(
-        # Untouched pages of an empty array are never committed: this is a bound, not a cost.
+        # The system commits only pages that the kernel writes to: this is a bound, not a cost.
         cells=np.empty(8 * limit + 4 * count, np.int32),
-        place=np.zeros(count, np.int64),
+        start=np.zeros(count, np.int64),
         degree=np.zeros(count, np.int32),
         capacity=np.zeros(count, np.int32),
         reached=np.zeros(len(communities.start), np.int64),
@@ -134,37 +136,11 @@ def _network(people: People, communities: Communities, config: SyntheticConfig) 
     )
 
 
-def _output(config: SyntheticConfig) -> Output:
-    return make_output(config.chunk_events + LISTS_PER_VISIT * config.list_length, config)
-
-
-def make_output(edges: int, config: SyntheticConfig) -> Output:
-    """Buffers for a round of ``edges`` rows."""
-    lists = LISTS_PER_VISIT * config.list_length
-    shown = max(4 * lists, min(2 * lists * config.chunk_events, 300_000))
-    return Output(
-        source=np.empty(edges, np.int32),
-        target=np.empty(edges, np.int32),
-        time=np.empty(edges, np.int64),
-        viewer=np.empty(shown, np.int32),
-        shown=np.empty(shown, np.int32),
-        shown_at=np.empty(shown, np.int64),
-        action=np.empty(shown, np.int8),
-        acted_at=np.empty(shown, np.int64),
-        position=np.empty(shown, np.int16),
-        list_number=np.empty(shown, np.int64),
-        blocker=np.empty(10_000, np.int32),
-        other=np.empty(10_000, np.int32),
-        blocked_at=np.empty(10_000, np.int64),
-        filled=np.zeros(4, np.int64),
-    )
-
-
-def _pairs(schema: pa.Schema, user_ids: pa.Array, output: Output, which: int) -> pa.Table:
-    """Connections (``which`` 0) or blocks (2) of a round, ids spelt out."""
-    rows = int(output.filled[which])
-    ends = (output.source, output.target) if which == 0 else (output.blocker, output.other)
-    time = output.time if which == 0 else output.blocked_at
+def _pairs(schema: pa.Schema, user_ids: pa.Array, output: Output, blocks: bool) -> pa.Table:
+    """The connections or the blocks of a round, with ids in place of positions."""
+    rows = int(output.filled[2 if blocks else 0])
+    ends = (output.blocker, output.other) if blocks else (output.source, output.target)
+    time = output.blocked_at if blocks else output.time
     columns = [user_ids.take(pa.array(end[:rows])) for end in ends]
     columns.append(timestamps(time[:rows]))
     return pa.table(columns, schema=schema)

@@ -1,8 +1,8 @@
 """Random numbers that depend on (seed, stream, row) alone, never on the order of the work.
 
-Row-wise draws hash their own coordinates with SplitMix64 (Steele, Lea and Flood, "Fast
-splittable pseudorandom number generators", OOPSLA 2014), so that any chunk of rows can be made
-alone. The kernels that grow a network event by event carry one SplitMix64 state instead.
+A draw of a row hashes seed, stream and row with SplitMix64 (Steele, Lea and Flood, "Fast splittable
+pseudorandom number generators", OOPSLA 2014), so any chunk of rows can be made alone. The kernels
+that grow a network event by event carry one SplitMix64 state instead.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ def next_below(state, limit):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def search(cumulative, start, stop, share):  # type: ignore[no-untyped-def]
-    """Place in [start, stop), drawn by weight.
+    """A position in [start, stop), drawn by weight.
 
-    ``cumulative[i]`` is the weight before place i; ``share`` is uniform in [0, 1).
+    ``cumulative[i]`` is the weight before position i; ``share`` is uniform in [0, 1).
     """
     low, high = start, stop - 1
     aim = cumulative[start] + share * (cumulative[stop] - cumulative[start])
@@ -60,7 +60,7 @@ def search(cumulative, start, stop, share):  # type: ignore[no-untyped-def]
 
 
 def search_guide(cumulative: Doubles) -> IndexArray:
-    """int32[len]: for equal steps of the whole weight, the place where each begins."""
+    """int32[len]: for equal steps of the whole weight, the position where each begins."""
     steps = np.linspace(0.0, cumulative[-1], len(cumulative))
     return np.maximum(np.searchsorted(cumulative, steps, side="right") - 2, 0).astype(np.int32)
 
@@ -73,17 +73,17 @@ def search_prefix(cumulative, guide, stop, share):  # type: ignore[no-untyped-de
     """
     aim = share * cumulative[stop]
     last = len(guide) - 1
-    place = np.int64(guide[min(np.int64(aim / cumulative[last] * last), last)])
-    while place + 1 < stop and cumulative[place + 1] <= aim:
-        place += 1
-    return min(place, stop - 1)
+    position = np.int64(guide[min(np.int64(aim / cumulative[last] * last), last)])
+    while position + 1 < stop and cumulative[position + 1] <= aim:
+        position += 1
+    return min(position, stop - 1)
 
 
 @numba.njit(cache=True, nogil=True)
 def _uniform(key, first, out):  # type: ignore[no-untyped-def]
-    for place in range(len(out)):
-        row = np.uint64(first + place)
-        out[place] = np.float64(mix(mix(key + row * _GOLDEN) ^ key) >> np.uint64(11)) * _UNIT
+    for number in range(len(out)):
+        row = np.uint64(first + number)
+        out[number] = np.float64(mix(mix(key + row * _GOLDEN) ^ key) >> np.uint64(11)) * _UNIT
 
 
 def stream_key(seed: int, stream: str) -> np.uint64:
@@ -135,11 +135,11 @@ def event_times(
 ) -> IntArray:
     """int64[count]: moments ``first … first + count`` of ``total``, ascending, µs UTC.
 
-    Stratified inverse transform: event i stands at quantile (i + u_i) / total of the intensity
-    whose cumulative mass at the ``grid`` moments is ``mass``; so events come in order, and any
-    run of them can be made without the others.
+    Stratified inverse transform: event i is at quantile (i + u_i) / total of the intensity whose
+    cumulative mass at the ``grid`` moments is ``mass``. So events ascend, and any run of them can be
+    made without the others.
     """
-    place = np.arange(first, first + count) + uniform(seed, stream, count, first)
-    moments = np.interp(place / max(total, 1), mass / mass[-1], grid.astype(np.float64) - grid[0])
+    rank = np.arange(first, first + count) + uniform(seed, stream, count, first)
+    moments = np.interp(rank / max(total, 1), mass / mass[-1], grid.astype(np.float64) - grid[0])
     times: IntArray = grid[0] + np.floor(moments).astype(np.int64)
     return times

@@ -1,11 +1,10 @@
 """The kernel that grows the network event by event, in the order of time.
 
-An event is one person's act. Somebody is drawn by activity, or is a newcomer; who is met comes
-from a random walk of two steps (triadic closure: Leskovec, Backstrom, Kumar and Tomkins,
-"Microscopic evolution of social networks", KDD 2008) or from a circle; and the meeting becomes a
-connection with a probability that grows with what both share. People whose lists are logged act
-through a list of recommendations: a position is looked at with probability position^−0.7, and
-what is looked at is accepted, dismissed or left.
+An event draws an actor: a newcomer, or a user by activity. The actor meets another user by a random
+walk of two steps (triadic closure: Leskovec, Backstrom, Kumar and Tomkins, "Microscopic evolution
+of social networks", KDD 2008) or in a circle. The more both share, the likelier the meeting becomes
+a connection. A logged user acts through a list of recommendations instead: looks at a position with
+probability position^−0.7, and accepts, dismisses or ignores the candidate.
 """
 
 from __future__ import annotations
@@ -37,14 +36,11 @@ _TRIES_FOR_ZEAL = 16
 
 
 class Crowd(NamedTuple):
-    """What the kernel knows of N people; see ``People``.
-
-    ``traits`` int32[N, 4] holds company, school, city and industry side by side, because strangers
-    are compared all the time, and a row is then one cache miss.
-    """
+    """Arrays of N people; see ``People``. ``traits``: company, school, city, industry."""
 
     created: IntArray
     active: int
+    # int32[N, 4]: the kernel compares strangers all the time, and a row is one cache miss.
     traits: IndexArray
     skill_bits: npt.NDArray[np.uint64]
     activity: npt.NDArray[np.float32]
@@ -81,7 +77,7 @@ def _bits(value):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def affinity(crowd, homophily, one, other):  # type: ignore[no-untyped-def]
-    """Probability that two who meet connect: logistic in what they share."""
+    """Probability that a meeting becomes a connection: logistic in the common traits."""
     shared = 0
     for half in range(2):
         shared += _bits(crowd.skill_bits[one, half] & crowd.skill_bits[other, half])
@@ -97,7 +93,7 @@ def affinity(crowd, homophily, one, other):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def _admit(crowd, communities, network, time):  # type: ignore[no-untyped-def]
-    """Everybody who joined by now enters their circles."""
+    """Add the users who joined by now to their circles."""
     joined = network.counters[0]
     while joined < crowd.active and crowd.created[joined] <= time:
         for kind in range(len(communities.kinds)):
@@ -108,7 +104,7 @@ def _admit(crowd, communities, network, time):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def _zeal(crowd, rules, one, time):  # type: ignore[no-untyped-def]
-    """How lively somebody still is: newcomers are, and settle down to a lasting level."""
+    """Zeal of a user: 1 for a newcomer, falling to a lasting level."""
     age = time - max(crowd.created[one], rules.start)
     return _LASTING_ZEAL + (1.0 - _LASTING_ZEAL) * np.exp(-age / rules.waning_us)
 
@@ -118,9 +114,9 @@ def _actor(crowd, network, rules, time):  # type: ignore[no-untyped-def]
     joined = network.counters[0]
     if next_uniform(network.random) < rules.newcomer_share:
         since = time + np.int64(np.log(1.0 - next_uniform(network.random)) * _NEWCOMER_US)
-        place = np.searchsorted(crowd.created[:joined], since) - 1
-        if place >= 0 and next_uniform(network.random) < crowd.activity[place]:
-            return place
+        newcomer = np.searchsorted(crowd.created[:joined], since) - 1
+        if newcomer >= 0 and next_uniform(network.random) < crowd.activity[newcomer]:
+            return newcomer
     one = np.int64(0)
     for _ in range(_TRIES_FOR_ZEAL):
         share = next_uniform(network.random)
@@ -132,7 +128,7 @@ def _actor(crowd, network, rules, time):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def _meet(communities, network, one, closure):  # type: ignore[no-untyped-def]
-    """Somebody whom ``one`` comes across, or −1: a friend's friend, or one of a circle."""
+    """A user whom ``one`` meets, or −1: a friend of a friend, or a member of a circle."""
     if network.degree[one] > 0 and next_uniform(network.random) < closure:
         return np.int64(neighbour(network, neighbour(network, one)))
     draw = next_uniform(network.random) * communities.kinds[-1]
@@ -150,7 +146,7 @@ def _meet(communities, network, one, closure):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def _act(crowd, communities, network, rules, output, one, closure, time):  # type: ignore[no-untyped-def]
-    """A meeting or a few, until one becomes a connection (or, seldom, a block)."""
+    """Meetings, until one becomes a connection (or, rarely, a block)."""
     for attempt in range(_TRIES):
         if attempt and attempt % _TRIES_PER_ACTOR == 0:
             one = _actor(crowd, network, rules, time)
@@ -159,7 +155,7 @@ def _act(crowd, communities, network, rules, output, one, closure, time):  # typ
             continue
         welcome = 0.25 + 0.75 * _zeal(crowd, rules, other, time)
         fit = affinity(crowd, rules.homophily, one, other)
-        # Most meetings come to nothing: whether two are already connected is asked last.
+        # ``eligible`` scans a row, and most meetings fail before: it comes last.
         if next_uniform(network.random) < fit * welcome and eligible(network, one, other):
             if next_uniform(network.random) < rules.block_share:
                 block(network, output, one, other, time)
@@ -181,33 +177,33 @@ def _compile_list(crowd, communities, network, rules, one, closure, listed, scor
         if not crowd.discoverable[other] or np.any(listed[:count] == other):
             continue
         guess = affinity(crowd, rules.homophily, one, other) + 0.5 * next_uniform(network.random)
-        place = count
-        while place > 0 and score[place - 1] < guess:
-            listed[place], score[place] = listed[place - 1], score[place - 1]
-            place -= 1
-        listed[place], score[place] = other, guess
+        rank = count
+        while rank > 0 and score[rank - 1] < guess:
+            listed[rank], score[rank] = listed[rank - 1], score[rank - 1]
+            rank -= 1
+        listed[rank], score[rank] = other, guess
         count += 1
     return count
 
 
 @numba.njit(cache=True, nogil=True)
 def _visit(crowd, communities, network, rules, output, one, closure, time, listed, score):  # type: ignore[no-untyped-def]
-    """Lists shown to a logged user, the next only while nobody has been accepted."""
+    """Log lists to a logged user, until the user accepts a candidate of one."""
     accepted = 0
     for _ in range(LISTS_PER_VISIT):
         count = _compile_list(crowd, communities, network, rules, one, closure, listed, score)
         now = time
-        for place in range(count):
-            action, fit = (ACTION_NONE, affinity(crowd, rules.homophily, one, listed[place]))
+        for rank in range(count):
+            action, fit = ACTION_NONE, affinity(crowd, rules.homophily, one, listed[rank])
             now += np.int64(_SECOND_US * (0.5 + 4.0 * next_uniform(network.random)))
-            if examined(network.random, place + 1):
+            if examined(network.random, rank + 1):
                 if next_uniform(network.random) < 0.5 * fit * fit:
                     action = ACTION_ACCEPT
                     accepted += 1
-                    connect(network, output, one, listed[place], now)
+                    connect(network, output, one, listed[rank], now)
                 elif next_uniform(network.random) < 0.12 * (1.0 - fit):
                     action = ACTION_DISMISS
-            log_impression(output, one, listed[place], time, place + 1, action, now)
+            log_impression(output, one, listed[rank], time, rank + 1, action, now)
         output.filled[3] += count > 0
         if accepted:
             return
@@ -225,7 +221,7 @@ def grow(crowd, communities, network, rules, output, times):  # type: ignore[no-
             or output.filled[1] + room > len(output.viewer)
             or output.filled[2] == len(output.blocker)
         ):
-            return event
+            return event  # the caller writes the buffers out and continues here
         if network.counters[2] + room > rules.edge_limit:
             continue
         time = times[event]

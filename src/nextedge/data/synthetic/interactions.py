@@ -1,12 +1,9 @@
-"""Interactions over time, with the lists of items that go with them."""
+"""Interactions over time, and the lists of items that led to some of them."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numba
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from nextedge.data.synthetic.catalogue import Catalogue, item_ids
@@ -15,10 +12,10 @@ from nextedge.data.synthetic.config import SyntheticConfig
 from nextedge.data.synthetic.connections import Report, rhythm
 from nextedge.data.synthetic.draw import event_times, search_guide, stream_key
 from nextedge.data.synthetic.impressions import impression_table
+from nextedge.data.synthetic.log import Output
 from nextedge.data.synthetic.network import Network
 from nextedge.data.synthetic.people import People, tastes
 from nextedge.data.synthetic.writer import TIMESTAMP, TableWriter, timestamps
-from nextedge.types import IndexArray, IntArray
 
 INTERACTIONS_SCHEMA = pa.schema(
     [
@@ -34,23 +31,6 @@ _FROM_FRIENDS = 0.35
 _REMEMBERED = 8
 
 
-class Buffers(NamedTuple):
-    """Buffers of one round; ``filled`` counts interactions, impressions, nothing, lists."""
-
-    source: IndexArray
-    target: IndexArray
-    time: IntArray
-    kind: npt.NDArray[np.int8]
-    viewer: IndexArray
-    shown: IndexArray
-    shown_at: IntArray
-    action: npt.NDArray[np.int8]
-    acted_at: IntArray
-    position: npt.NDArray[np.int16]
-    list_number: IntArray
-    filled: IntArray
-
-
 def make_interactions(
     people: People,
     network: Network,
@@ -61,10 +41,12 @@ def make_interactions(
     impressions: TableWriter,
     report: Report,
 ) -> None:
-    """Make the interactions and stream them out. Memory: about 150 bytes a user and a chunk."""
+    """Make the interactions and write them chunk by chunk. Memory: 150 bytes a user and a chunk."""
     market = _market(people, network, catalogue, config)
     habits = Habits(float(config.taste_strength), config.impression_start, config.list_length)
-    output = _buffers(config)
+    rows = config.chunk_events + config.list_length + 1
+    impressions_max = max(4 * config.list_length, min(rows * config.list_length, 300_000))
+    output = Output.of_size(rows, impressions_max)
     ids = item_ids(len(catalogue))
     grid, mass = rhythm(people.created, config)
     total = config.interaction_count
@@ -83,7 +65,7 @@ def _market(
     people: People, network: Network, catalogue: Catalogue, config: SyntheticConfig
 ) -> Market:
     taste = tastes(people, config)
-    taste = blend_with_friends(taste, network.cells, network.place, network.degree)
+    taste = blend_with_friends(taste, network.cells, network.start, network.degree)
     activity = np.concatenate(([0.0], np.cumsum(people.activity, dtype=np.float64)))
     appeal = np.concatenate(([0.0], np.cumsum(catalogue.appeal)))
     return Market(
@@ -97,7 +79,7 @@ def _market(
         appeal_guide=search_guide(appeal),
         factor=catalogue.factor,
         cells=network.cells,
-        place=network.place,
+        start=network.start,
         degree=network.degree,
         recent=np.full((len(people), _REMEMBERED), -1, np.int32),
         choices=np.zeros(len(people), np.int64),
@@ -106,8 +88,8 @@ def _market(
 
 
 @numba.njit(cache=True, nogil=True)
-def blend_with_friends(taste, cells, place, degree):  # type: ignore[no-untyped-def]
-    """float32[N, F]: everybody's taste, moved towards the mean of the friends'."""
+def blend_with_friends(taste, cells, start, degree):  # type: ignore[no-untyped-def]
+    """float32[N, F]: the taste of each user, moved towards the mean of the friends."""
     blended = taste.copy()
     for user in range(len(taste)):
         if degree[user] == 0:
@@ -115,39 +97,20 @@ def blend_with_friends(taste, cells, place, degree):  # type: ignore[no-untyped-
         for factor in range(taste.shape[1]):
             total = 0.0
             for step in range(degree[user]):
-                total += taste[cells[place[user] + step], factor]
+                total += taste[cells[start[user] + step], factor]
             mean = total / degree[user]
             blended[user, factor] += _FROM_FRIENDS * (mean - taste[user, factor])
     return blended
 
 
-def _buffers(config: SyntheticConfig) -> Buffers:
-    rows = config.chunk_events + config.list_length + 1
-    shown = max(4 * config.list_length, min(rows * config.list_length, 300_000))
-    return Buffers(
-        source=np.empty(rows, np.int32),
-        target=np.empty(rows, np.int32),
-        time=np.empty(rows, np.int64),
-        kind=np.empty(rows, np.int8),
-        viewer=np.empty(shown, np.int32),
-        shown=np.empty(shown, np.int32),
-        shown_at=np.empty(shown, np.int64),
-        action=np.empty(shown, np.int8),
-        acted_at=np.empty(shown, np.int64),
-        position=np.empty(shown, np.int16),
-        list_number=np.empty(shown, np.int64),
-        filled=np.zeros(4, np.int64),
-    )
-
-
-def _table(output: Buffers, user_ids: pa.Array, ids: pa.Array) -> pa.Table:
+def _table(output: Output, user_ids: pa.Array, ids: pa.Array) -> pa.Table:
     rows = int(output.filled[0])
-    kind = output.kind[:rows]
+    event = output.event[:rows]
     columns = {
         "user_id": user_ids.take(pa.array(output.source[:rows])),
         "item_id": ids.take(pa.array(output.target[:rows])),
-        "event": pa.array(EVENT_NAMES, pa.string()).take(pa.array(kind)),
-        "weight": np.array(EVENT_WEIGHTS, np.float32)[kind],
+        "event": pa.array(EVENT_NAMES, pa.string()).take(pa.array(event)),
+        "weight": np.array(EVENT_WEIGHTS, np.float32)[event],
         "timestamp": timestamps(output.time[:rows]),
     }
     return pa.table(columns, schema=INTERACTIONS_SCHEMA)

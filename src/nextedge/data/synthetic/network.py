@@ -1,4 +1,4 @@
-"""The growing network, for the kernels: rows of neighbours, and who has blocked whom."""
+"""The growing network, for the kernels: rows of neighbours, and blocked pairs."""
 
 from __future__ import annotations
 
@@ -15,13 +15,17 @@ from nextedge.types import BoolArray, IndexArray, IntArray
 class Network(NamedTuple):
     """Growing adjacency: rows of doubling capacity, cut one after another from ``cells``.
 
-    A user of degree d has used fewer than 4 d + 4 cells with all the rows that were outgrown, so
-    8 E + 4 N cells are enough for E edges. ``counters`` holds: users joined,
-    cells used, edges, blocks. ``reached`` is how many of a circle have joined.
+    All rows that a user of degree d has had take fewer than 4 d + 4 cells, so 8 E + 4 N cells are
+    enough for E edges.
+
+    Attributes:
+        start: int64[N], first cell of the row of each user.
+        reached: number of users in each circle so far.
+        counters: numbers of users, cells, edges and blocks so far.
     """
 
     cells: IndexArray
-    place: IntArray
+    start: IntArray
     degree: IndexArray
     capacity: IndexArray
     reached: IntArray
@@ -33,12 +37,12 @@ class Network(NamedTuple):
 
 @numba.njit(cache=True, nogil=True)
 def connected(network, one, other):  # type: ignore[no-untyped-def]
-    """Whether two are connected: a scan of the shorter of their rows."""
+    """Whether two users are connected: scans the shorter of their rows."""
     if network.degree[one] > network.degree[other]:
         one, other = other, one
-    first = network.place[one]
-    for place in range(first, first + network.degree[one]):
-        if network.cells[place] == other:
+    first = network.start[one]
+    for cell in range(first, first + network.degree[one]):
+        if network.cells[cell] == other:
             return True
     return False
 
@@ -47,13 +51,13 @@ def connected(network, one, other):  # type: ignore[no-untyped-def]
 def _append(network, one, other):  # type: ignore[no-untyped-def]
     degree, capacity = network.degree[one], network.capacity[one]
     if degree == capacity:
-        old, new = network.place[one], network.counters[1]
+        old, new = network.start[one], network.counters[1]
         for step in range(degree):
             network.cells[new + step] = network.cells[old + step]
         network.capacity[one] = max(4, 2 * capacity)
         network.counters[1] += network.capacity[one]
-        network.place[one] = new
-    network.cells[network.place[one] + degree] = other
+        network.start[one] = new
+    network.cells[network.start[one] + degree] = other
     network.degree[one] = degree + 1
 
 
@@ -93,7 +97,7 @@ def block(network, output, one, other, time):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def neighbour(network, one):  # type: ignore[no-untyped-def]
-    return network.cells[network.place[one] + next_below(network.random, network.degree[one])]
+    return network.cells[network.start[one] + next_below(network.random, network.degree[one])]
 
 
 @numba.njit(cache=True, nogil=True)

@@ -1,4 +1,4 @@
-"""Users: where they live, work and studied, what they can do, and when they joined."""
+"""Users: city, company, school, skills, taste, and time of joining."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SKILLS: tuple[str, ...] = GENERAL_SKILLS + tuple(
 )
 SKILLS_EACH = 5
 COHORTS = 15
-"""Graduation years that a school's people spread over."""
+"""Graduation years of a school."""
 FACTORS = 8
 """Dimensions of taste."""
 
@@ -39,16 +39,17 @@ class Places:
 
 @dataclass(frozen=True, eq=False)
 class People:
-    """N users in the order in which they joined; positions below are rows of this.
+    """N users in the order in which they joined; positions are rows of these arrays.
 
     Attributes:
         created: int64[N], µs UTC, ascending.
         company, school, city, industry, title, cohort: int32[N] codes.
         skill: int32[N, SKILLS_EACH], codes of SKILLS, ascending, −1 where fewer.
         skill_bits: uint64[N, 2], the same as a set of bits.
-        activity: float32[N], how much of the acting falls to a user (mean about 1).
-        discoverable, logged: whether others may be shown the user; whether lists are kept.
-        active: how many, from the first, may have connections; the rest joined too late.
+        activity: float32[N], weight of a user as an actor (mean about 1).
+        discoverable: whether the user may be a candidate.
+        logged: whether the impressions table has the lists of the user.
+        active: number of users, from the first, who may have connections; the rest joined too late.
     """
 
     places: Places
@@ -117,7 +118,7 @@ def _make_places(config: SyntheticConfig) -> Places:
 
 
 def _joined(config: SyntheticConfig) -> IntArray:
-    """Founders before the history, then a stream that grows with the network."""
+    """Times of joining: founders before the history, then ever more users."""
     steps = 64
     founding = START - _FOUNDING_DAYS * MICROSECONDS_PER_DAY
     later = np.linspace(0.0, 1.0, steps + 1)
@@ -128,27 +129,27 @@ def _joined(config: SyntheticConfig) -> IntArray:
 
 
 def _mostly(seed: int, stream: str, usual: IntArray, kinds: int, share: float) -> IntArray:
-    """``usual``, but any of ``kinds`` for a share of the rows."""
+    """``usual``, or any of ``kinds`` for a share of the rows."""
     other = pick(seed, stream + ".other", len(usual), np.ones(kinds))
     return np.where(uniform(seed, stream + ".odd", len(usual)) < share, other, usual)
 
 
 def _cities(config: SyntheticConfig, headquarters: IntArray) -> IntArray:
-    """Three in four live where their company sits."""
+    """City of each user: that of the company for three in four."""
     elsewhere = pick(config.seed, "city", config.users, zipf(len(CITIES), 0.8, 2.0))
     away = uniform(config.seed, "city.away", config.users) < _ELSEWHERE
     return np.where(away, elsewhere, headquarters)
 
 
 def _schools(config: SyntheticConfig, places: Places, city: IntArray) -> IntArray:
-    """Half studied in the city where they live, if it has a school."""
+    """School of each user: for half of them one in their city, if it has a school."""
     seed, count = config.seed, len(city)
     school = pick(seed, "school", count, places.school_weight)
     near = uniform(seed, "school.near", count) < 0.5
     share = uniform(seed, "school.local", count)
-    for place in range(len(CITIES)):
-        local = np.flatnonzero(places.school_city == place)
-        rows = np.flatnonzero(near & (city == place))
+    for code in range(len(CITIES)):
+        local = np.flatnonzero(places.school_city == code)
+        rows = np.flatnonzero(near & (city == code))
         if len(local) and len(rows):
             cumulative = np.cumsum(places.school_weight[local])
             drawn = np.searchsorted(cumulative, share[rows] * cumulative[-1], side="right")
@@ -165,9 +166,8 @@ def _skills(
     first = len(GENERAL_SKILLS) + np.concatenate(([0], np.cumsum(sizes)[:-1]))
     skill = np.full((count, SKILLS_EACH), -1, np.int64)
     for slot in range(SKILLS_EACH):
-        place = pick(config.seed, f"skill.{slot}", count, zipf(6, 0.9))
-        own = first[industry] + (place + 2 * title) % sizes[industry]
-        skill[:, slot] = own
+        rank = pick(config.seed, f"skill.{slot}", count, zipf(6, 0.9))
+        skill[:, slot] = first[industry] + (rank + 2 * title) % sizes[industry]
     general = uniform(config.seed, "skill.general", count) * len(GENERAL_SKILLS)
     skill[:, SKILLS_EACH - 1] = general.astype(np.int64)
     skill.sort(axis=1)
@@ -195,5 +195,5 @@ def tastes(people: People, config: SyntheticConfig) -> npt.NDArray[np.float32]:
 
 
 def factor_vectors(seed: int, stream: str, count: int) -> Doubles:
-    """float64[count, FACTORS], standard normal, the same wherever the stream is asked for."""
+    """float64[count, FACTORS], standard normal, the same for every caller of the stream."""
     return normal(seed, f"factors.{stream}", count * FACTORS).reshape(count, FACTORS)

@@ -1,4 +1,4 @@
-"""The users table: people's codes spelt out in words, chunk by chunk."""
+"""The users table: words for the codes of people, chunk by chunk."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def user_ids(count: int) -> pa.Array:
 
 
 def identifiers(letter: str, count: int) -> pa.Array:
-    """string[count]: a letter and the row's number from 1, in equally many digits."""
+    """string[count]: a letter and the number of the row from 1, with leading zeros."""
     width = max(6, len(str(count)))
     digits = pc.utf8_lpad(pa.array(np.arange(1, count + 1)).cast(pa.string()), width, "0")
     return pc.binary_join_element_wise(letter, digits, "")
@@ -62,7 +62,7 @@ def identifiers(letter: str, count: int) -> pa.Array:
 
 def user_tables(people: People, config: SyntheticConfig) -> Iterator[pa.Table]:
     """The users in chunks of rows."""
-    ids, companies, schools = (user_ids(len(people)), company_names(people), school_names(people))
+    ids, companies, schools = user_ids(len(people)), company_names(people), school_names(people)
     for first in range(0, len(people), _CHUNK):
         rows = slice(first, min(first + _CHUNK, len(people)))
         yield _table(people, config, rows, ids, companies, schools)
@@ -78,8 +78,9 @@ def _table(
 ) -> pa.Table:
     first, count = rows.start, rows.stop - rows.start
     seed, city = config.seed, people.city[rows]
-    place = np.array([(latitude, longitude) for _, latitude, longitude, _ in CITIES])[city]
-    stretch = 1.0 / np.cos(np.radians(place[:, 0]))
+    center = np.array([(latitude, longitude) for _, latitude, longitude, _ in CITIES])[city]
+    # A degree of longitude is shorter away from the equator.
+    stretch = 1.0 / np.cos(np.radians(center[:, 0]))
     north = _SPREAD_DEGREES * normal(seed, "latitude", count, first)
     east = _SPREAD_DEGREES * normal(seed, "longitude", count, first) * stretch
     columns = {
@@ -90,8 +91,8 @@ def _table(
         "industry": words([item.name for item in INDUSTRIES], people.industry[rows]),
         "title": _titles(people, config, rows),
         "city": words([name for name, *_ in CITIES], city),
-        "latitude": np.round(place[:, 0] + north, 5),
-        "longitude": np.round(place[:, 1] + east, 5),
+        "latitude": np.round(center[:, 0] + north, 5),
+        "longitude": np.round(center[:, 1] + east, 5),
         "skills": _skill_lists(people, rows),
         "bio": _bios(people, config, rows, schools),
         "created_at": timestamps(people.created[rows]),
@@ -106,7 +107,7 @@ def words(vocabulary: Sequence[str], codes: object) -> pa.Array:
 
 
 def join(*parts: object) -> pa.Array:
-    """string[rows]: columns and fixed words joined end to end; null where any is null."""
+    """string[rows]: columns and fixed words, concatenated; null where any is null."""
     return pc.binary_join_element_wise(*parts, "")
 
 
@@ -116,23 +117,22 @@ def _draw(config: SyntheticConfig, stream: str, rows: slice, kinds: int) -> IntA
 
 
 def _names(people: People, config: SyntheticConfig, rows: slice) -> pa.Array:
-    """Names mostly of the city's culture, whole names looked up in one list of all of them."""
+    """Names, mostly of the culture of the city."""
     cultures = list(CULTURES)
     local = np.array([cultures.index(culture) for *_, culture in CITIES])[people.city[rows]]
     away = uniform(config.seed, "name.away", len(local), rows.start) >= _LOCAL_NAME
     culture = np.where(away, _draw(config, "name.culture", rows, len(cultures)), local)
-    names: list[str] = []
-    start, families, total = [], [], []
+    names: list[str] = []  # of all cultures: a column of codes then needs one look-up
+    start, total = [], []
     for item in CULTURES.values():
         start.append(len(names))
-        families.append(len(item.family))
         for first in item.first:
             for family in item.family:
                 pair = (family, first) if item.family_first else (first, family)
                 names.append(item.joiner.join(pair))
         total.append(len(names) - start[-1])
-    place = uniform(config.seed, "name", len(local), rows.start) * np.array(total)[culture]
-    return words(names, np.array(start)[culture] + place.astype(np.int64))
+    rank = uniform(config.seed, "name", len(local), rows.start) * np.array(total)[culture]
+    return words(names, np.array(start)[culture] + rank.astype(np.int64))
 
 
 def company_names(people: People) -> list[str]:
@@ -156,18 +156,18 @@ def school_names(people: People) -> list[str]:
 
 
 def _distinct(names: list[str]) -> list[str]:
-    """Repeated names get a number from the second on."""
+    """The names, with a number after each repeated one from the second on."""
     seen: dict[str, int] = {}
     taken = set(names)
     out = []
     for name in names:
         seen[name] = seen.get(name, 0) + 1
-        given = name
-        while seen[name] > 1 and given in taken:
-            given = f"{name} {seen[name]}"
-            seen[name] += given in taken
-        taken.add(given)
-        out.append(given)
+        distinct = name
+        while seen[name] > 1 and distinct in taken:
+            distinct = f"{name} {seen[name]}"
+            seen[name] += distinct in taken
+        taken.add(distinct)
+        out.append(distinct)
     return out
 
 
@@ -185,7 +185,7 @@ def _skill_lists(people: People, rows: slice) -> pa.Array:
 
 
 def _bios(people: People, config: SyntheticConfig, rows: slice, schools: list[str]) -> pa.Array:
-    """A line on the work, the class and a pastime; null for some."""
+    """A sentence on the job, the class and an interest; null for some users."""
     titles = [title.lower() for industry in INDUSTRIES for title in industry.titles]
     title = words(titles, people.industry[rows] * len(INDUSTRIES[0].titles) + people.title[rows])
     last = people.skill[rows].max(axis=1)

@@ -1,4 +1,4 @@
-"""The whole synthetic tenant, table by table."""
+"""All tables of a synthetic tenant."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nextedge.data.synthetic.writer import TableWriter
 from nextedge.schema import BLOCKS, CONNECTIONS, IMPRESSIONS, INTERACTIONS, ITEMS, USERS
 
 Progress = Callable[[str, int, int], None]
-"""Called with the table's name, the work done and the work in all."""
+"""Called with the name of the table, the rows done and all rows."""
 
 
 def generate_tenant(
@@ -29,9 +29,9 @@ def generate_tenant(
     grows with users and connections (about 500 and 35 bytes each), not with the other tables.
 
     Args:
-        directory: made if it is not there.
+        directory: made if it is missing.
         config: size, seed and realism; the defaults make 20,000 users.
-        progress: told ``(table, done, total)`` as the work goes on.
+        progress: called with ``(table, done, total)``.
 
     Returns:
         The number of rows of each table.

@@ -1,7 +1,7 @@
 """Words for people and items, read from ``people.toml`` and ``items.toml`` beside this file.
 
-Names are drawn word by word from common first and family names of a culture, so that the people
-are plausible and invented. Scripts are mixed on purpose: real tenants are.
+Names are drawn word by word from common first and family names of a culture, so that people
+are plausible and invented. Scripts are mixed, as in real tenants.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Culture:
-    """First and family names that go together; ``family_first`` orders and joins them so."""
+    """First and family names of one culture; ``family_first`` puts the family name first."""
 
     first: tuple[str, ...]
     family: tuple[str, ...]
@@ -24,7 +24,7 @@ class Culture:
 
 @dataclass(frozen=True, slots=True)
 class Industry:
-    """What people of an industry do and know; ``titles`` are the company's departments."""
+    """Departments (``titles``), skills and company names of an industry."""
 
     name: str
     titles: tuple[str, ...]
@@ -34,7 +34,7 @@ class Industry:
 
 @dataclass(frozen=True, slots=True)
 class Category:
-    """A category's nouns, qualities and uses, its median price, and who buys from it."""
+    """Words of a category, its median price, and the industries that buy from it."""
 
     name: str
     nouns: tuple[str, ...]

@@ -19,15 +19,16 @@ TIMESTAMP = pa.timestamp("us", tz="UTC")
 
 
 def timestamps(microseconds: npt.NDArray[np.int64], mask: BoolArray | None = None) -> pa.Array:
-    """timestamp[us, UTC] of a buffer that is about to be used again: Arrow would only borrow it."""
+    """timestamp[us, UTC] of a copy of a buffer."""
+    # Arrow would refer to the buffer, which the next round overwrites.
     return pa.array(microseconds.copy(), mask=mask).cast(TIMESTAMP)
 
 
 class TableWriter:
     """Writes one table under a temporary name and renames it once it is complete.
 
-    Rows are gathered into row groups of ``ROW_GROUP_ROWS``, however they arrive, so that a
-    file's bytes do not depend on how its making was cut into chunks.
+    Row groups have ``ROW_GROUP_ROWS`` rows, so the bytes of a file do not depend on the chunks in
+    which its rows arrive.
     """
 
     def __init__(self, directory: Path, name: str, schema: pa.Schema) -> None:
@@ -56,13 +57,13 @@ class TableWriter:
             self._flush(self._waiting // ROW_GROUP_ROWS * ROW_GROUP_ROWS)
 
     def _flush(self, rows: int) -> None:
-        gathered = pa.concat_tables(self._pending).combine_chunks()
+        pending = pa.concat_tables(self._pending).combine_chunks()
         try:
-            self._writer.write_table(gathered.slice(0, rows), row_group_size=ROW_GROUP_ROWS)
+            self._writer.write_table(pending.slice(0, rows), row_group_size=ROW_GROUP_ROWS)
         except OSError as error:
             raise _refused(self._target, error) from error
-        rest = gathered.slice(rows)
-        # A slice would keep the whole of its parent alive: copy what little is left.
+        rest = pending.slice(rows)
+        # A slice would keep all rows of its parent in memory: copy the few that are left.
         self._pending = [rest.take(np.arange(rest.num_rows))] if rest.num_rows else []
         self._waiting = rest.num_rows
 
@@ -92,7 +93,7 @@ class TableWriter:
         try:
             self._writer.close()
         except OSError:
-            return  # the file is thrown away: the error that brought us here is the one to tell
+            return  # the caller raises the first error; this file is deleted anyway
 
 
 def _refused(target: Path, error: OSError) -> StorageError:
