@@ -78,7 +78,7 @@ def recommend_all(
     Parts that a stopped run finished, for the same release and question, are not made again.
     """
     release = recommender.release.id
-    # The name has release, surface and k, so that parts of another request are not taken.
+    # The name has release, surface and k: parts of a run with others are not taken.
     folder = path.with_name(f".{path.name}.{release}.{question.surface}.{question.k}.parts")
     folder.mkdir(parents=True, exist_ok=True)
     function = RecommendedPart(recommender.config, question, folder)
