@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import pytest
 
 from nextedge import Recommender
 from nextedge.build.tables_to_graph import edges as interning
-from nextedge.cli.batch import publish_all, recommend_all
+from nextedge.cli.batch import _digest, publish_all, recommend_all
 from nextedge.cli.export import write_all
 from nextedge.data.ids import IdMap
 from nextedge.data.synthetic import SyntheticConfig, generate_tenant
@@ -160,6 +161,13 @@ def test_rows_of_many_blocks_are_the_same(engine: SparkEngine, tmp_path: Path) -
 def blocks(number: int) -> Iterator[pa.Table]:
     for place in range(number):
         yield pa.table({"x": [place, place + 1]})
+
+
+def test_parts_of_another_request_are_in_another_folder() -> None:
+    question = RecommendationRequest("people", 5)
+    for change in ({"allow_seen": True}, {"filters": {"city": "Oslo"}}, {"exclude": ["u1"]}):
+        assert _digest(replace(question, **change)) != _digest(question)  # type: ignore[arg-type]
+    assert _digest(replace(question)) == _digest(question)
 
 
 def test_everybody_is_recommended_the_same(

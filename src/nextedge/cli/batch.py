@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -78,8 +79,7 @@ def recommend_all(
     Parts that a stopped run finished, for the same release and question, are not made again.
     """
     release = recommender.release.id
-    # The name has release, surface and k: parts of a run with others are not taken.
-    folder = path.with_name(f".{path.name}.{release}.{question.surface}.{question.k}.parts")
+    folder = path.with_name(f".{path.name}.{release}.{_digest(question)}.parts")
     folder.mkdir(parents=True, exist_ok=True)
     function = RecommendedPart(recommender.config, question, folder)
     files = [
@@ -103,6 +103,11 @@ def recommend_all(
         Path(file).unlink()
     folder.rmdir()
     return rows
+
+
+def _digest(question: RecommendationRequest) -> str:
+    """A name of the whole request: parts of a run with another one are not taken."""
+    return hashlib.sha256(repr(question).encode()).hexdigest()[:16]
 
 
 def _done(

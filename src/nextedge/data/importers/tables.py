@@ -10,6 +10,7 @@ from pathlib import Path
 import duckdb
 
 from nextedge.errors import DataError, StorageError
+from nextedge.storage.duckdb_errors import refuses_writing
 
 
 @contextmanager
@@ -23,7 +24,7 @@ def importing(source: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         yield connection
     except duckdb.Error as error:
         reason = " ".join(str(error).strip().splitlines()[:3])
-        if "no space left" in reason.lower() or "could not write" in reason.lower():
+        if refuses_writing(error):
             raise StorageError(f"{reason}; free some space, then import again") from error
         raise DataError(f"{source}: cannot be imported: {reason}") from error
     finally:
