@@ -33,7 +33,7 @@ def load_config(location: str | Path) -> Config:
         if not path.exists():
             return config_from_directory(path.parent)
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))  # TOML is UTF-8 in every locale
     except FileNotFoundError:
         raise ConfigError(
             f"{path}: no such file; give a folder of tables, or write one with: nextedge init DIR"
@@ -41,6 +41,7 @@ def load_config(location: str | Path) -> Config:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
     data = raw.get("data", {})
+    # A [data] of a wrong type is for the model to refuse, by its name.
     if isinstance(data, dict) and not data.keys() & schema.TABLES.keys():
         raw["data"] = {**_table_files(path.parent), **data}
     return parse_config(raw, base=path.parent, origin=str(path))
@@ -76,7 +77,7 @@ def find_table_file(directory: Path, table: str) -> str | None:
 
 def parse_config(raw: Mapping[str, Any], *, base: Path, origin: str) -> Config:
     """Validate raw settings; without surfaces, those that the tables allow are added."""
-    settings = {**raw, "base": base}
+    settings = {**raw, "base": base}  # last: a file cannot set it
     settings["surfaces"] = _with_surface_kinds(raw.get("surfaces", {}), raw.get("data", {}))
     try:
         return Config.model_validate(settings)
@@ -86,6 +87,7 @@ def parse_config(raw: Mapping[str, Any], *, base: Path, origin: str) -> Config:
 
 def _with_surface_kinds(surfaces: Any, data: Any) -> Any:
     """Give ``people`` and ``items`` their kind, and add them where their table is given."""
+    # The model refuses other types, with the name of the setting.
     if not isinstance(surfaces, Mapping) or not isinstance(data, Mapping):
         return surfaces
     kinds: dict[str, Any] = {}
@@ -93,6 +95,7 @@ def _with_surface_kinds(surfaces: Any, data: Any) -> Any:
         if name in surfaces or (not surfaces and data.get(table)):
             kinds[name] = {"kind": name}
     merged = {
+        # The file's own kind goes before the implied one.
         name: {**kinds.get(name, {}), **value} if isinstance(value, Mapping) else value
         for name, value in surfaces.items()
     }

@@ -32,6 +32,7 @@ class ServingConfig(Settings):
     """Seconds that they stay cached. Exclusions apply at once all the same."""
     store: str | None = Field(None, exclude=True, repr=False)  # its URL may hold a password
     """URL of a store in which processes share ranked lists; None = each has its own."""
+    # Not dumped into releases and logs: a URL may hold a password.
     candidates_store: str | tuple[str, ...] | None = Field(None, exclude=True, repr=False)
     """URL of the store of published candidates, or several URLs that share them by a hash of their
     keys; None = ``store``, or a file in the state folder."""
@@ -102,7 +103,7 @@ class EventsConfig(Settings):
 
     log: str | None = Field(None, exclude=True, repr=False)  # its URL may hold a password
     """URL of the live log that replicas share (redis://…); None = a file in the state folder."""
-    broker: str | None = Field(None, exclude=True, repr=False)
+    broker: str | None = Field(None, exclude=True, repr=False)  # its URL may hold a password
     """URL of a broker (kafka://host:9092/topic): its events are recorded here, and ours are sent
     to it."""
     max_backlog: int = Field(1_000_000, ge=1)

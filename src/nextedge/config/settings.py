@@ -24,6 +24,7 @@ RENAMED_SETTINGS = {
 class Settings(BaseModel):
     """Settings: frozen, unknown names refused."""
 
+    # A misspelt setting would otherwise do nothing, without a word.
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
@@ -37,6 +38,7 @@ class Configurable(Generic[Options]):
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
+        # Its own bases only: inherited ones would replace a config_class of the class body.
         for base in cls.__dict__.get("__orig_bases__", ()):
             for parameter in get_args(base):
                 if isinstance(parameter, type) and issubclass(parameter, Settings):
@@ -64,6 +66,7 @@ def describe(error: ValidationError, model: type[BaseModel], origin: str) -> str
         if fault["type"] == "extra_forbidden":
             lines.append(f"{origin}: {_unknown_setting(where, fault['loc'], model)}")
         else:
+            # A URL may hold a password, and messages are logged.
             given = re.sub(r"://[^/@'\"]*@", "://***@", repr(fault.get("input")))
             lines.append(f"{origin}: {where}: {fault['msg']} (given: {given})")
     return "\n".join(lines)
@@ -85,5 +88,6 @@ def _valid_names(location: tuple[int | str, ...], root: type[BaseModel]) -> list
         else:  # a mapping: the part is a key, its model the type of the values
             model = get_args(model)[-1]
     if isinstance(model, type) and issubclass(model, BaseModel):
+        # The reader of the file sets base, not the file.
         return [name for name in model.model_fields if name != "base"]
     return []

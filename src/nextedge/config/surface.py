@@ -115,6 +115,7 @@ class SurfaceConfig(Settings):
         chosen = self.contexts.get(name or "")
         if chosen is None:
             return self.k, self.policy
+        # Only what the context states: its other fields are defaults, not the surface's.
         differing = {name: getattr(chosen.policy, name) for name in chosen.policy.model_fields_set}
         return chosen.k or self.k, self.policy.model_copy(update=differing)
 

@@ -68,6 +68,7 @@ class Config(Settings):
         try:
             return checked_url(value)
         except ConfigError as error:
+            # Pydantic names the setting of a ValueError, and lets other errors through.
             raise ValueError(str(error)) from None
 
     @property
@@ -79,10 +80,12 @@ class Config(Settings):
     def state_path(self) -> Path:
         """Folder of releases, event log and caches; with a bucket, this machine's part of the state."""
         if self.state_url is None:
+            # Absolute, so that it outlives a change of the working directory.
             return (self.base / self.state).resolve()
         chosen = os.environ.get(STATE_VARIABLE)
         home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-        name = re.sub(r"[^A-Za-z0-9.-]+", "-", self.state_url)
+        name = re.sub(r"[^A-Za-z0-9.-]+", "-", self.state_url)  # a file name has no slash
+        # Two URLs may give one name; the hash tells their folders apart.
         mark = hashlib.sha256(self.state_url.encode()).hexdigest()[:8]
         return (Path(chosen) if chosen else Path(home) / "nextedge").resolve() / f"{name}-{mark}"
 

@@ -9,9 +9,9 @@ each candidate that the kernel met more than once or that the caller listed. One
     base < code < base + spare_row    met once, through the middle with that row
     base + spare_row ≤ code           has that row of sums
 
-``base`` grows from query to query, so that nothing is ever cleared. A wedge costs one load, one
-store and a compare, like a loop that only counts. Candidates with sums are few, and their rows lie
-side by side. All candidates that must not be recommended share the row ``spare_row``.
+``base`` grows from query to query. A wedge costs one load, one store and a compare, like a loop that
+only counts. Candidates with sums are few, and their rows lie side by side. All candidates that must
+not be recommended share the row ``spare_row``.
 
 Sums are float64, added in ascending order of the middle whatever the path and the number of
 threads: the same pair always has the same scores, bit for bit.
@@ -100,6 +100,7 @@ def _walk(forward, backward, query, settings, base, least_code, spare_row, end_r
     first, last = f_indptr[query], f_indptr[query + 1]
     row = _ZERO
     for entry in range(first, last):
+        # Prefetch the row of a later middle, so that the walk does not wait for memory.
         ahead = b_indptr[np.uint32(f_indices[min(entry + 2, last - 1)])]
         for line in range(4):
             _prefetch(b_indices, ahead + line * _LINE)
@@ -150,11 +151,7 @@ def _add(met, count, row, base, spare_row, end_row, code_N, sums, owner):  # typ
 def _add_singles(  # type: ignore[no-untyped-def]
     forward, backward, query, cap, which, n, base, spare_row, end_row, workspace
 ):
-    """Give sums to candidates met once, as far as they can be among the n best.
-
-    Candidates behind one middle share its weight, so middles are taken by ascending degree until
-    n candidates are known to score more.
-    """
+    """Give sums to candidates met once, as far as they can be among the n best."""
     f_indptr, f_indices = forward
     b_indptr, b_indices = backward
     _, code_N, _, _, sums, owner = workspace
@@ -167,9 +164,11 @@ def _add_singles(  # type: ignore[no-untyped-def]
         if 2 <= degree <= cap:
             middles[walked], degrees[walked] = middle, degree
             walked += 1
+    # One middle's candidates share its weight: small degrees first, so that n better ones end it.
     order = np.argsort(degrees[:walked], kind="mergesort")
     for number in order:
         row = number + 1
+        # Scores of degrees differ behind one middle, which therefore bounds none of them.
         if which < _JACCARD and _better(sums, spare_row, end_row, which, sums[row, which]) >= n:
             break
         row_code = base + np.uint64(row)
@@ -213,6 +212,7 @@ def _rank(  # type: ignore[no-untyped-def]
         if which >= _JACCARD:
             other = float(f_indptr[target + _ONE] - f_indptr[target])
             score = common / (degree + other - common) if which == _JACCARD else degree * other
+        # inverted: ascending keys put the best first
         bits = np.uint64(~_float_bits(np.float32(score)))
         lowest, highest = min(lowest, bits), max(highest, bits)
         key[count] = (bits << _HIGH) | target
@@ -307,7 +307,7 @@ def top_block(  # type: ignore[no-untyped-def]
             row = np.uint64(code_N[target]) - base
             _fill(sums, row, float(degree), float(other), column, written)
             written += 1
-        last_code[0] = base + end_row
+        last_code[0] = base + end_row  # the next query's codes begin above: nothing is cleared
     return written
 
 

@@ -116,6 +116,7 @@ def assemble_into(
         scratch: folder of the caller that all machines see, for arrays that are no files yet.
     """
     degree = edges.degrees(sources)
+    # A file, as blocks of rows may run on other machines.
     np.save(scratch / "degree.npy", degree)
     function = GraphRows(FiledEdges.of(edges, scratch), scratch / "degree.npy")
     indptr = np.zeros(sources + 1, np.int64)
@@ -181,6 +182,7 @@ class GraphRows:
 
 
 def _one_list(values: npt.NDArray[np.generic]) -> pa.Array:
+    # Columns of a table have one length, these arrays do not: each is one list.
     return pa.LargeListArray.from_arrays(pa.array([0, len(values)], pa.int64()), pa.array(values))
 
 
@@ -190,13 +192,14 @@ def _values(table: pa.Table, name: str) -> npt.NDArray[np.generic]:
 
 
 def _ranges(degree: IntArray) -> Iterator[pa.Table]:
-    """Ranges of rows of about ``BLOCK_ENTRIES`` entries; one empty range where there is no row."""
+    """Ranges of rows of about ``BLOCK_ENTRIES`` entries."""
     ends = np.cumsum(degree)
     begin = 0
+    # An empty range, too: files of a graph without rows take their types from its block.
     while begin < len(degree) or begin == 0:
         before = ends[begin - 1] if begin else 0
         until = int(np.searchsorted(ends, before + BLOCK_ENTRIES, side="right"))
-        end = min(max(until, begin + 1), len(degree))
+        end = min(max(until, begin + 1), len(degree))  # a longer row is a block by itself
         yield pa.table({"begin": [begin], "end": [end]})
         if end == len(degree):
             return
@@ -220,6 +223,7 @@ def _fill(ends, weight, times, mirrored, begin, start, entries):  # type: ignore
     first, last = times
     out_target, out_weight, out_first, out_last = entries
     rows = len(start)
+    # The order of ``csr.mirrored``: equal order gives equal sums of float32 weights.
     for side in range(2 if mirrored else 1):
         for edge in range(len(source)):
             row = (target[edge] if side else source[edge]) - begin
@@ -235,10 +239,7 @@ def _fill(ends, weight, times, mirrored, begin, start, entries):  # type: ignore
 
 @numba.njit(cache=True, nogil=True)
 def _order_and_merge(start, indptr, entries, key, row_values):  # type: ignore[no-untyped-def]
-    """Sort each row by target, equal ones in their order; then merge those into one entry.
-
-    Entries move towards the front, never past one that is still to be read.
-    """
+    """Sort each row by target, equal ones in their order; then merge those into one entry."""
     target, weight, first, last = entries
     weights, firsts, lasts = row_values
     size = 0
@@ -246,12 +247,15 @@ def _order_and_merge(start, indptr, entries, key, row_values):  # type: ignore[n
         low, high = start[row], start[row + 1]
         count = high - low
         for entry in range(count):
+            # The entry's number keeps repeated pairs in their order: float sums depend on it.
             key[entry] = np.uint64(target[low + entry]) << np.uint64(32) | np.uint64(entry)
         sort_keys(key[:count])
+        # The merge overwrites the row in another order than it reads it: copy the row first.
         for entry in range(count):
             weights[entry] = weight[low + entry]
             firsts[entry] = first[low + entry]
             lasts[entry] = last[low + entry]
+        # Entries move towards the front, never past one that is still to be read.
         begin = size
         for rank in range(count):
             other = np.int32(key[rank] >> np.uint64(32))
@@ -271,8 +275,8 @@ def _order_and_merge(start, indptr, entries, key, row_values):  # type: ignore[n
 
 @numba.njit(cache=True, nogil=True)
 def sort_keys(key):  # type: ignore[no-untyped-def]
-    """Sort uint64 keys in place: by insertion where they are few, as most rows are."""
-    if len(key) > 24:
+    """Sort uint64 keys in place."""
+    if len(key) > 24:  # most rows are short, where insertion is faster
         key.sort()
         return
     for rank in range(1, len(key)):

@@ -59,7 +59,7 @@ def changed(
         added.source, added.target, len(graph), graph.targets, added.weight, added.time
     )
     changed_rows = np.flatnonzero((new.degree > 0) | (gone.degree > 0))
-    size = graph.edges + new.edges
+    size = graph.edges + new.edges  # at most: merged and removed entries leave the end unused
     indptr, indices = np.empty(len(graph) + 1, np.int64), np.empty(size, np.int32)
     weight = np.empty(size, np.float32)
     first, last = np.empty(size, np.int64), np.empty(size, np.int64)
@@ -86,6 +86,7 @@ def _changed(graph, changed_rows, gone_rows, new_rows, out):  # type: ignore[no-
     new_indptr, new_indices, new_weight, new_first, new_last = new_rows
     out_indptr, out_indices, out_weight, out_first, out_last = out
     out_indptr[0], size, row = 0, 0, 0
+    # Runs of unchanged rows are copied whole, at the speed of memory.
     for number in range(len(changed_rows) + 1):
         stop = changed_rows[number] if number < len(changed_rows) else len(indptr) - 1
         begin, end = indptr[row], indptr[stop]  # rows from ``row`` to ``stop`` stay as they are

@@ -30,7 +30,7 @@ def communities(graph: Graph) -> tuple[IndexArray, IndexArray]:
         at which modularity stops rising; -1 for nodes without edges. Numbered by first member.
     """
     indptr, indices = plain(graph.indptr, np.int64), plain(graph.indices, np.int32)
-    weight: Weights = np.zeros(0)
+    weight: Weights = np.zeros(0)  # every edge counts 1, without an array of ones
     loops: Weights = np.zeros(len(graph))
     alone = graph.degree == 0
     member = np.arange(len(graph), dtype=np.int32)
@@ -61,6 +61,7 @@ def _merged(
     count: int,
 ) -> tuple[IntArray, IndexArray, Weights, Weights]:
     """The graph whose nodes are the communities, edges within them as loops."""
+    # Stable: float sums depend on the order of members.
     order = np.argsort(label, kind="stable").astype(np.int32)
     start = np.concatenate(([0], np.cumsum(np.bincount(label, minlength=count))))
     entries = np.bincount(label, np.diff(indptr), minlength=count).astype(np.int64)
@@ -127,12 +128,12 @@ def _moves(indptr, indices, weight, loops, sweeps):  # type: ignore[no-untyped-d
     """
     nodes = len(indptr) - 1
     label = np.arange(nodes).astype(np.int32)
-    strength = loops.copy()
+    strength = loops.copy()  # ``_merged`` still reads the loops of the caller
     for node in range(nodes):
         for entry in range(indptr[node], indptr[node + 1]):
             strength[node] += weight[entry] if len(weight) else 1.0
     total, within = strength.copy(), np.zeros(nodes)
-    everything = max(strength.sum(), 1e-12)
+    everything = max(strength.sum(), 1e-12)  # a graph without edges must not divide by zero
     nonzero = np.empty(nodes, np.int32)
     for _ in range(sweeps):
         moves = 0
@@ -144,6 +145,7 @@ def _moves(indptr, indices, weight, loops, sweeps):  # type: ignore[no-untyped-d
                     nonzero[count] = other
                     count += 1
                 within[other] += weight[entry] if len(weight) else 1.0
+            # The node leaves its community first: gains compare communities without it.
             total[current] -= strength[node]
             best, best_gain = (
                 current,
@@ -152,9 +154,11 @@ def _moves(indptr, indices, weight, loops, sweeps):  # type: ignore[no-untyped-d
             for position in range(count):
                 other = nonzero[position]
                 gain = within[other] - strength[node] * total[other] / everything
+                # Gains within rounding are ties, which the smaller label wins.
                 if gain > best_gain + 1e-9 or (gain > best_gain - 1e-9 and other < best):
                     best, best_gain = other, gain
             for position in range(count):
+                # Clearing all labels would cost O(N) a node.
                 within[nonzero[position]] = 0.0
             total[best] += strength[node]
             label[node] = best

@@ -107,6 +107,7 @@ class Graph:
         """Write the arrays as ``.npy`` files into an existing folder."""
         for part in _PARTS:
             np.save(directory / f"{part}.npy", getattr(self, part))
+        # The indices do not tell M: the last targets may have no edge.
         np.save(directory / "targets.npy", np.int64(self.targets))
 
     @classmethod

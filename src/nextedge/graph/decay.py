@@ -20,6 +20,7 @@ _ENTRIES = 2_000_000
 def faded(graph: Graph, as_of: int, half_life: float) -> Iterator[tuple[int, npt.NDArray]]:
     """(first entry, float64[n]) of the entries' 2^(-age / half_life), in parts."""
     for begin in range(0, graph.edges, _ENTRIES):
+        # An edge later than ``as_of`` must not weigh more than 1.
         age = np.maximum(as_of - graph.last[begin : begin + _ENTRIES], 0)
         yield begin, np.exp2(-age / half_life)
 
@@ -93,4 +94,5 @@ def history_span(scope: Scope) -> float:
     """Microseconds from the first decile of edge times to the snapshot: a scale for decay."""
     first = scope.graph.first
     start = quantile(first, 0.1) if len(first) else 0.0
+    # At least a day: edges of one moment would make the scale 0.
     return max(scope.snapshot.as_of - start, float(MICROSECONDS_PER_DAY))

@@ -124,6 +124,7 @@ def _top_products(block, blocks, rows, matrix, exclude, lists, total, nonzero): 
                 total[x_indices[entry]] = -1.0  # keeps its column listed once, and never wins
         size[q] = keep_best(total, nonzero, count, target.shape[1], target[q], score[q])
         for position in range(count):
+            # The next query of this thread expects scratch of zeros.
             total[nonzero[position]] = 0.0
 
 
@@ -144,10 +145,12 @@ def keep_best(total, nonzero, count, n, target, score):  # type: ignore[no-untyp
     if positive > n:
         threshold = -np.partition(-value, n - 1)[n - 1]
         above = np.sum(value > threshold)
+        # Of equal scores the smaller targets stay, as in a full sort.
         ties = np.sort(column[value == threshold])[: n - above]
         best = np.concatenate((column[value > threshold], ties))
     else:
         best = column
+    # Ascending, so that the stable sort below puts the smaller of tied targets first.
     best = np.sort(best)
     best_value = np.empty(len(best), np.float32)
     for rank in range(len(best)):

@@ -96,6 +96,7 @@ def _push(adjacency, query, settings, estimate, residual, queue, queued, visited
     """Forward push from one node; returns how many nodes ``visited`` lists."""
     indptr, indices = adjacency
     restart, tolerance = settings
+    # A ring is enough, as a node is in the queue once at most.
     capacity = len(queue)
     count = 1
     visited[0] = query
@@ -150,6 +151,7 @@ def _top_walk(  # type: ignore[no-untyped-def]
         if query < 0:
             continue
         count = _push(adjacency, query, settings, estimate, *scratch)
+        # ``keep_best`` takes positive estimates alone.
         estimate[query] = -1.0
         for entry in range(x_indptr[q], x_indptr[q + 1]):
             if estimate[x_indices[entry]] > 0.0:
@@ -160,6 +162,7 @@ def _top_walk(  # type: ignore[no-untyped-def]
                     estimate[visited[position]] = -1.0
         size[q] = keep_best(estimate, visited, count, target.shape[1], target[q], score[q])
         for position in range(count):
+            # The next query of this thread expects scratch of zeros.
             estimate[visited[position]] = 0.0
 
 

@@ -36,7 +36,7 @@ def sample_neighbors(
     sampled = np.empty(len(nodes) * max(fanout, 1), np.int32)
     seed_bits = np.uint64(seed & 0xFFFFFFFF)
     indptr = _sample(graph.adjacency, nodes.astype(np.int32), fanout, seed_bits, first, sampled)
-    return indptr, sampled[: indptr[-1]].copy()
+    return indptr, sampled[: indptr[-1]].copy()  # a view would keep the whole buffer
 
 
 @numba.njit(cache=True, nogil=True, inline="always")

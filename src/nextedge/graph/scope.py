@@ -30,6 +30,7 @@ class Scope:
 
     def over(self, snapshot: Snapshot) -> Scope:
         """The same relation over a snapshot of the same entities with other edges."""
+        # New edges change what was computed from the snapshot, not what belongs to the release.
         return Scope(snapshot, self.relation, {}, self._of_release)
 
     @property

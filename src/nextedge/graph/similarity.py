@@ -46,7 +46,7 @@ def co_engagement(
 def query_weight(graph: Graph, exponent: float, longest: int) -> FloatArray:
     """float32[N]: degree^-exponent of each source; 0 of one with more than ``longest`` edges."""
     weight = np.maximum(graph.degree, 1).astype(np.float32) ** -exponent
-    weight[graph.degree > longest] = 0.0
+    weight[graph.degree > longest] = 0.0  # its pairs of edges grow with the square
     return weight
 
 
@@ -70,7 +70,7 @@ def _co_engagement(block, blocks, by_item, by_user, scales, shrinkage, lists):  
                     nonzero[count] = other
                     count += 1
                 total[other] += weight[user]
-        total[item] = 0.0
+        total[item] = 0.0  # never its own neighbour: ``keep_best`` takes positive totals
         for position in range(count):
             other = nonzero[position]
             total[other] /= left[item] * right[other] + shrinkage

@@ -107,6 +107,7 @@ class Snapshot:
         """int64[U]: time of each user's latest edge of any relation, or 0."""
         latest = np.zeros(len(self.entities.users), np.int64)
         for graph in (self.connections, self.engagements):
+            # ``reduceat`` would give an empty row the first time of the row after it.
             if len(filled := np.flatnonzero(graph.degree)):
                 last = np.maximum.reduceat(graph.last, graph.indptr[filled])
                 latest[filled] = np.maximum(latest[filled], last)
@@ -115,6 +116,7 @@ class Snapshot:
     def save(self, directory: Path) -> None:
         """Write the graphs that the folder lacks; without the entities."""
         for name in GRAPHS:
+            # The graph builder writes its graphs straight into this folder.
             if not (directory / name).exists():
                 (directory / name).mkdir()
                 getattr(self, name).save(directory / name)

@@ -79,7 +79,7 @@ class HashedText(TextEncoder):
         )
         counts = vectorizer.transform(texts)
         weighted = TfidfTransformer(sublinear_tf=True).fit_transform(counts).tocsr()
-        weighted.sort_indices()
+        weighted.sort_indices()  # rows of an encoder have ascending columns
         return SparseRows(
             weighted.indptr.astype(np.int64),
             weighted.indices.astype(np.int32),
@@ -118,7 +118,7 @@ class SentenceText(TextEncoder):
             digest.update(file.relative_to(folder).as_posix().encode())
             digest.update(hashlib.sha256(file.read_bytes()).digest())
         self._version = f"sentence-{digest.hexdigest()[:20]}"
-        self.cache = cache / self._version
+        self.cache = cache / self._version  # a changed model must not read the old one's vectors
 
     @property
     def version(self) -> str:
@@ -129,6 +129,7 @@ class SentenceText(TextEncoder):
         new = {_key(text): text for text in texts if text.strip()}
         for key in self._cached()[0].tolist():
             new.pop(key, None)
+        # Equal texts give equal blocks, whose hash names their file.
         keys = sorted(new)
         blocks = (keys[start : start + _BLOCK] for start in range(0, len(keys), _BLOCK))
         tables = (pa.table({"key": part, "text": [new[key] for key in part]}) for part in blocks)
@@ -190,12 +191,13 @@ class EncodeTexts:
         try:
             with partial.open("wb") as stream:
                 np.savez(stream, allow_pickle=False, keys=keys, vectors=vectors)
+            # A build that is killed leaves no half file in the cache.
             os.replace(partial, self.cache / f"{name}.npz")
         finally:
             partial.unlink(missing_ok=True)
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=1)  # a process encodes many blocks with one model
 def _sentence_model(folder: Path) -> Any:
     try:
         from sentence_transformers import SentenceTransformer

@@ -87,7 +87,7 @@ def _run(
     cached: dict[tuple[int, Scratch], np.ndarray] = _scratch.__dict__.setdefault("arrays", {})
     used = []
     for position, wanted in enumerate(scratch):
-        key = position, wanted._replace(size=0)
+        key = position, wanted._replace(size=0)  # a larger array serves a smaller graph, too
         array = cached.pop(key, None)
         if array is None or len(array) < wanted.size:
             array = np.zeros(wanted.size, wanted.dtype)

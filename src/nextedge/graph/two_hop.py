@@ -204,6 +204,7 @@ def _top(
     """The top candidates over (forward, backward, excluded) adjacency."""
     nodes, middles = (len(graph[0]) - 1 for graph in graphs[:2])
     query_Q = _nodes(queries, nodes, "queries")
+    # Buffers have n rows a query: an n beyond all nodes would only take memory.
     n = min(n, nodes)
     order = SCORES.index(score), max(min_common, 1)
     size_Q = np.zeros(len(query_Q), np.int64)
@@ -215,6 +216,7 @@ def _top(
             written = top_block(
                 *graphs, query_Q[part], n, *order, settings, workspace, size_Q[part], out
             )
+        # A view would keep the whole buffer of the block in memory.
         return out[0][:written].copy(), out[1][:, :written].copy()
 
     parts = _in_blocks(block, len(query_Q), max(1, _BLOCK_ROWS // max(n, 1)))
@@ -267,6 +269,7 @@ def _in_blocks(run: Callable[[int, int], _Result], queries: int, largest: int) -
         largest = min(largest, _SERIAL_BELOW)
         return [run(begin, min(begin + largest, queries)) for begin in range(0, queries, largest)]
     threads = thread_count()
+    # Several blocks a thread: queries differ in wedges, and no thread should end long before.
     size = max(1, min(largest, _BLOCK_QUERIES, queries // (4 * threads)))
     begins = range(0, queries, size)
     with ThreadPoolExecutor(threads, thread_name_prefix="nextedge-two-hop") as pool:
@@ -288,19 +291,17 @@ _spare_lock = threading.Lock()
 
 @contextmanager
 def _workspace(nodes: int) -> Iterator[Workspace]:
-    """Last code, codes and targets uint32[N], keys uint64[2 N], sums float64[2 N, 4], owners.
-
-    Only pages that a call writes to take memory; codes need no clearing between uses.
-    """
+    """Last code, codes and targets uint32[N], keys uint64[2 N], sums float64[2 N, 4], owners."""
     with _spare_lock:
         fitting = [number for number, spare in enumerate(_spare) if len(spare[1]) >= nodes]
-        workspace = _spare.pop(fitting[0]) if fitting else None
+        workspace = _spare.pop(fitting[0]) if fitting else None  # the smallest that fits
     if workspace is None:
         workspace = (
             np.zeros(1, np.uint64),
-            np.zeros(nodes, np.uint32),
+            np.zeros(nodes, np.uint32),  # cleared once: codes grow from query to query
             np.empty(nodes + 2, np.uint32),
             np.empty(2 * nodes + 2, np.uint64),
+            # only pages that a call writes to take memory
             np.empty((2 * nodes + 4, 4), np.float64),
             np.empty(2 * nodes + 4, np.uint32),
         )
@@ -318,13 +319,15 @@ def _rows(indptr: IntArray, indices: IndexArray) -> Rows:
     if not len(indptr) or indptr[-1] != len(indices):
         last = int(indptr[-1]) if len(indptr) else None
         raise DataError(f"indptr ends at {last}; expected the number of indices, {len(indices)}")
+    # Numba compiles a kernel anew for arrays of another layout.
     indptr, indices = np.ascontiguousarray(indptr), np.ascontiguousarray(indices)
     return plain(indptr, np.int64), plain(indices, np.int32)
 
 
 def _nodes(ids: IndexArray, nodes: int, name: str) -> IndexArray:
-    """The array as int32, all below ``nodes``; checked before a larger integer could wrap."""
+    """The array as int32, all below ``nodes``."""
     ids = np.asarray(ids)
+    # Checked before the cast, in which a larger integer would wrap.
     if len(ids) and (largest := int(ids.max())) >= nodes:
         raise DataError(f"{name} holds node {largest}, but the graph has nodes 0 to {nodes - 1}")
     return np.ascontiguousarray(np.maximum(ids, -1), dtype=np.int32)

@@ -49,7 +49,7 @@ def cut_queries(wedges: IntArray, most: int) -> IntArray:
     while bounds[-1] < len(wedges):
         done = ends[bounds[-1] - 1] if bounds[-1] else 0
         fitting = int(np.searchsorted(ends, done + most, side="right"))
-        bounds.append(max(fitting, bounds[-1] + 1))
+        bounds.append(max(fitting, bounds[-1] + 1))  # a query with more is a block of its own
     return np.array(bounds, np.int64)
 
 
@@ -83,6 +83,7 @@ def write_blocks(
         raise ConfigError(f"block_wedges is {block_wedges}; expected 1 or more")
     counted = engine.to_arrow(query_wedges(edges, settings.hub_cap, queries))
     query, wedges = (counted[name].to_numpy() for name in ("query", "wedges"))
+    # Engines return groups in any order, and blocks are ranges of query ids.
     order = np.argsort(query)
     query, wedges = query[order].astype(np.int64), wedges[order].astype(np.int64)
     bounds = cut_queries(wedges, block_wedges)
@@ -156,4 +157,4 @@ def _claim(folder: Path, manifest: dict[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{MANIFEST}.{os.getpid()}.part")
         part.write_text(json.dumps(manifest, indent=2) + "\n")
-        part.replace(path)
+        part.replace(path)  # a run that is killed leaves no half manifest

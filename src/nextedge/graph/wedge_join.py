@@ -176,6 +176,7 @@ def _middles(edges: ibis.Table, settings: WedgeJoin, queries: ibis.Table | None)
     else:
         entries = _query_entries(edges, queries)
         middles = middles.join(entries.group_by("middle").agg(queries=entries.count()), "middle")
+    # Half the bound, as a hash fills some cells more than others.
     expected = max(1, settings.key_wedges // 2)
     middles = middles.mutate(left_parts=(middles.queries / isqrt(expected)).ceil().cast("int64"))
     wedges = middles.queries.cast("float64") * middles.degree
@@ -186,7 +187,7 @@ def _middles(edges: ibis.Table, settings: WedgeJoin, queries: ibis.Table | None)
 
 
 def _part(node: ibis.Column, parts: ibis.Column) -> ibis.Column:
-    return (node.hash() & _ALL_BITS) % parts
+    return (node.hash() & _ALL_BITS) % parts  # a negative hash has a negative remainder
 
 
 def _pairs(sides: Sides, edges: ibis.Table, settings: WedgeJoin) -> ibis.Table:
@@ -226,6 +227,7 @@ def _best(pairs: ibis.Table, settings: WedgeJoin) -> ibis.Table:
     """The n best of each query, ranked by the float32 score of the result."""
     import ibis
 
+    # The kernel ranks by float32: scores that are equal in it are ties here, too.
     score = pairs[settings.score].cast("float32")
     order = ibis.window(group_by="query", order_by=[score.desc(), pairs.candidate])
     ranked = pairs.mutate(rank=(ibis.row_number().over(order) + 1).cast("int32"))

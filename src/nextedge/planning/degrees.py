@@ -81,6 +81,7 @@ def lognormal(mean: float, users: float, hub_cap: float = 0) -> Degrees:
     """
     if mean <= 0:
         return Degrees(0.0, 0.0, 0.0, 0.0, "no connections")
+    # The mean of a log-normal of σ = 1 is e^(μ + 1/2).
     center, most = math.log(mean) - 0.5, max(users - 1.0, 1.0)
     degree = np.linspace(center - 8, min(center + 8, math.log(most)), _POINTS)
     weight = (
@@ -90,6 +91,7 @@ def lognormal(mean: float, users: float, hub_cap: float = 0) -> Degrees:
     # no degrees of this mean have a smaller second moment than equal ones
     second = max(float(square.sum()), mean**2)
     walked = float(square[np.exp(degree) <= hub_cap].sum()) if hub_cap else second
+    # Among n normal draws the largest is about √(2 ln n) σ above the mean.
     largest = min(math.exp(center + math.sqrt(2 * math.log(max(users, 2.0)))), most)
     return Degrees(mean, second, min(walked, second), largest, "log-normal of σ 1")
 
@@ -115,6 +117,7 @@ def power_law(mean: float, users: float, exponent: float, hub_cap: float = 0) ->
 
     def above(least: float) -> Degrees:
         degree = np.geomspace(least, largest, _POINTS)
+        # Points lie in proportion to d, so a density of d^-e weighs d^(1 - e).
         return counted(degree, hub_cap, said, weight=(degree / least) ** (1 - exponent))
 
     low, high = largest * 1e-12, mean
@@ -124,7 +127,7 @@ def power_law(mean: float, users: float, exponent: float, hub_cap: float = 0) ->
             f"{largest:,.0f} has {smallest:.3g} or more; give a larger --degree-exponent, or none"
         )
     for _ in range(_HALVINGS):  # of the smallest degree, which decides the mean
-        middle = math.sqrt(low * high)
+        middle = math.sqrt(low * high)  # geometric: the bounds are many decades apart
         low, high = (middle, high) if above(middle).mean < mean else (low, middle)
     return above(low)
 

@@ -59,7 +59,9 @@ def request_load(
     part = request_part(name, workload, table)
     cpu_s, p99_s = part.seconds, part.seconds * _TAIL
     bound_s = workload.traffic.p99_ms / 1e3
+    # Every worker applies all events: their share is lost to requests.
     busy = busy_share(cpu_s, p99_s, bound_s, HEADROOM - event_share)
+    # A rounding error must not add a worker.
     workers = math.ceil(qps * cpu_s / busy - 1e-9) if busy > 0 else (math.inf if qps else 0.0)
     beyond = max(part.driver / part.law.largest, 1.0)
     return RequestLoad(name, qps, cpu_s * 1e3, p99_s * 1e3, busy, workers, beyond)
@@ -103,7 +105,7 @@ def busy_share(service_s: float, own_p99_s: float, target_s: float, most: float)
         return busy > 0.01 and math.log(100 * busy) * service_s / (1 - busy) > left
 
     low, high = (0.0, most) if late(most) else (most, most)
-    for _ in range(60):
+    for _ in range(60):  # halvings to the last bit of a float64
         middle = (low + high) / 2
         low, high = (low, middle) if late(middle) else (middle, high)
     return low
@@ -125,6 +127,7 @@ def fleet(workers: float, memory: Memory, workload: Workload) -> tuple[int, floa
     """
     usable = workload.machine.memory_gib * USABLE
     best, shards = (1, math.inf, 0.0), 1
+    # A shard takes a machine or more: more shards than the fewest machines cannot win.
     while math.isfinite(workers) and shards <= min(1e6, best[1]):
         release, worker = memory.release / shards, memory.worker + memory.live / shards
         at_once = min(workload.machine.cores, max(usable - release, 0.0) // worker)
@@ -133,6 +136,7 @@ def fleet(workers: float, memory: Memory, workload: Workload) -> tuple[int, floa
             if machines < best[1]:
                 running = min(at_once, max(math.ceil(workers / machines), 1))
                 best = shards, float(machines), release + running * worker
+        # Steps of 5 %: a million shards are some three hundred steps.
         shards = max(shards + 1, math.ceil(shards * 1.05))
     return best
 

@@ -173,6 +173,7 @@ def make_plan(workload: Workload, table: Coefficients) -> Plan:
     steps = steps_of(workload, table)
     machines = _machines(steps, workload)
     built = [_built(step, machines[step.name], workload) for step in steps]
+    # Clean tables are an input of the build, no part of the release.
     release_gib = sum(step.output_gib for step in steps if step.name != "tables")
     memory = memory_of(workload, table, release_gib)
     event_share = workload.traffic.events_per_second * table.law("cpu event").b
@@ -230,6 +231,7 @@ def _built(step: Step, machines: int, workload: Workload) -> Row:
         machines=machines,
         memory_gib=memory if possible and not large else memory / machines,
         store_gib=step.output_gib,
+        # More machines for fewer hours cost the same.
         money=alone * refreshes * machine.hour + step.output_gib * machine.stored_gib_month,
         runs=runs,
         possible=possible,
@@ -264,7 +266,7 @@ def _served(load: RequestLoad, memory: Memory, workload: Workload, table: Coeffi
         store_gib=memory.release,
         money=machines * workload.machine.hour * HOURS_A_MONTH,
         runs=runs,
-        possible=math.isfinite(machines) and shards == 1,
+        possible=math.isfinite(machines) and shards == 1,  # no server takes a part of the users
     )
 
 
@@ -303,7 +305,8 @@ def _stores(
 
 
 def _finite(values: dict[str, Any]) -> dict[str, Any]:
-    """Infinite values as None, as JSON has none."""
+    """The values, with None for infinite ones."""
+    # JSON has no infinity.
     return {
         name: None if isinstance(value, float) and not math.isfinite(value) else value
         for name, value in values.items()

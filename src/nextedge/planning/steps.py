@@ -215,7 +215,7 @@ def _surface_steps(
         walked = query_wedges(workload) if kind == PEOPLE else 0.0
         return Part(table.law("cpu two_hop"), queries * walked)
 
-    windows = LABEL_WINDOWS + 1
+    windows = LABEL_WINDOWS + 1  # the last for queries without edges
     ranked = (
         part("graphs", windows),
         *fits(windows),
@@ -264,7 +264,7 @@ def _publish(name: str, surface: SurfaceConfig, workload: Workload, table: Coeff
 
 def need_gib(step: str, size: Size) -> float:
     """The memory that the build itself asks for before it starts a step."""
-    records = size.entries / 2 + size.interactions
+    records = size.entries / 2 + size.interactions  # both ends have an entry
     return NEEDS[step].bytes(round(size.users), round(records)) / 2**30
 
 

@@ -21,4 +21,4 @@ def check_plugins(config: Config) -> None:
             policy = surface.in_context(context)[1]
             faults += [f"surfaces.{name}.policy.rules.{fault}" for fault in rule_faults(policy)]
     if faults:
-        raise ConfigError("\n".join(dict.fromkeys(faults)))
+        raise ConfigError("\n".join(dict.fromkeys(faults)))  # contexts repeat the surface's faults

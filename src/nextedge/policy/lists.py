@@ -44,6 +44,7 @@ class Lists:
         for rows, positions in zip(candidates.rows(), self.excluded, strict=True):
             if len(positions):
                 candidate = candidates.candidate[rows]
+                # A candidate beyond the last position is compared with it, and differs.
                 at = np.minimum(np.searchsorted(positions, candidate), len(positions) - 1)
                 excluded[rows] = positions[at] == candidate
         return self.eligible[candidates.candidate] & ~excluded
@@ -65,6 +66,7 @@ class Lists:
 def popular(scope: Scope, eligible: BoolArray) -> Iterator[int]:
     """The eligible candidates, those with most edges first; computed as far as the caller reads."""
     order = _by_degree(scope)
+    # In parts: callers read few, and a mask over all candidates would cost each request.
     for start in range(0, len(order), _PART):
         part = order[start : start + _PART]
         yield from part[eligible[part]].tolist()
@@ -74,6 +76,7 @@ def popular(scope: Scope, eligible: BoolArray) -> Iterator[int]:
 def _by_degree(scope: Scope) -> IndexArray:
     """int32[candidates]: positions, those with most edges first."""
     degree = scope.candidate_degree
+    # Ties by position, so that every process backfills alike.
     return np.lexsort((np.arange(len(degree)), -degree)).astype(np.int32)
 
 
@@ -105,6 +108,7 @@ def appended(lists: Candidates, extra: Mapping[int, list[int]]) -> Candidates:
         grown[row + 1] = len(candidates)
     columns = {}
     for name, values in lists.columns.items():
+        # An appended candidate was not drawn: its chance is 1.
         blank = 1.0 if name == PROPENSITY else blank_of(name, values)
         columns[name] = np.insert(values, where, np.full(len(where), blank, values.dtype))
     return Candidates(

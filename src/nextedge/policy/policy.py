@@ -39,6 +39,7 @@ class Policy:
 
     def with_seen(self, allow_seen: bool | None) -> Policy:
         """Return the same rules, with existing edges allowed or not as the caller says."""
+        # The same object keeps its checked rules.
         if allow_seen is None or allow_seen == self.settings.allow_seen:
             return self
         return Policy(self.scope, self.settings.model_copy(update={"allow_seen": allow_seen}))
@@ -91,5 +92,5 @@ class Policy:
             if requests.exclude is not None:
                 bounds, positions = requests.exclude
                 parts.append(positions[bounds[row] : bounds[row + 1]])
-            excluded.append(np.unique(np.concatenate(parts)))
+            excluded.append(np.unique(np.concatenate(parts)))  # ascending, for binary search
         return excluded

@@ -71,6 +71,7 @@ class Reasons:
             seen = np.zeros(0, np.int32)
             if query >= 0:
                 friends = graph.row(int(query))
+                # Evidence must not name a connection who opted out or was blocked.
                 seen = np.setdiff1d(friends[scope.recommendable[friends]], blocks.row(int(query)))
                 seen = evidence.witnesses(int(query), seen)
             ends, both = _common(graph.indptr, graph.indices, seen, chosen.candidate[rows])
@@ -92,6 +93,7 @@ class Reasons:
     def _mutual(self, mutual: IndexArray, degree: np.ndarray) -> Reason | None:
         if not len(mutual):
             return None
+        # A connection with few others says more than one whom everybody knows.
         closest = mutual[np.argsort(degree[mutual], kind="stable")][:_NAMED]
         names = [self.display("users", int(user)) for user in closest]
         return mutual_reason(len(mutual), names)
@@ -108,9 +110,8 @@ class Reasons:
                 shared.append((len(column.values), name, column.values[code].as_py()))
         if not shared:
             return None
-        shared.sort(
-            key=lambda item: (-item[0], item[1])
-        )  # a column with more values is more specific
+        # A column with more values is more specific.
+        shared.sort(key=lambda item: (-item[0], item[1]))
         _, name, value = shared[0]
         text = f"same {name.replace('_', ' ')}: {value}"
         return Reason(f"same_{name}", text, {"column": name, "value": value})
@@ -144,6 +145,7 @@ class Reasons:
         if query < 0 or not scope.snapshot.engagements.edges:
             return None
         engaged = scope.snapshot.engagements
+        # A row holds no position twice, which saves two sorts.
         both = np.intersect1d(engaged.row(query), engaged.row(candidate), assume_unique=True)
         if not len(both):
             return None
@@ -173,6 +175,7 @@ class Reasons:
 
     def _by_source(self, chosen: Candidates, row: int, query: int) -> Reason:
         """Return the reason of the source that ranks the row best, with its evidence."""
+        # A backfilled or drawn row has no rank in any source.
         best, first = int(NO_RANK), None
         for name, source in self.sources.items():
             ranks = chosen.columns.get(rank_column(name))
@@ -205,6 +208,7 @@ def _common(indptr, indices, seen, candidate):  # type: ignore[no-untyped-def]
     for row in range(len(candidate)):
         low, high = indptr[candidate[row]], indptr[candidate[row] + 1]
         for position in range(len(seen)):
+            # Both ascend, so that each search starts where the last one ended.
             low += np.searchsorted(indices[low:high], seen[position])
             if low < high and indices[low] == seen[position]:
                 both[count] = seen[position]

@@ -60,7 +60,7 @@ class Rule(ABC, Configurable[RuleConfig], Generic[RuleConfig]):
 def rule_classes() -> list[type[Rule[Any]]]:
     """Every rule in the order in which they run: those of NextEdge and those of plug-ins."""
     classes = discover(Rule, "nextedge.policy.rules", "nextedge.rules")  # type: ignore[type-abstract]
-    return sorted(classes.values(), key=lambda cls: (cls.order, cls.name))
+    return sorted(classes.values(), key=lambda cls: (cls.order, cls.name))  # not as plug-ins load
 
 
 def active_rules(scope: Scope, settings: PolicyConfig) -> list[Rule[Any]]:
@@ -78,6 +78,7 @@ def rule_faults(settings: PolicyConfig) -> Iterator[str]:
     """Faults of the rules that a policy names, each with the nearest valid name."""
     if not settings.rules:
         return
+    # A built-in rule has settings of its own, and policy.rules cannot switch it on.
     classes = {cls.name: cls for cls in rule_classes() if not cls.built_in()}
     for name, options in settings.rules.items():
         if name not in classes:

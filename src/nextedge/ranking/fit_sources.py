@@ -32,6 +32,7 @@ class FitSources:
         output: folder of all sources.
     """
 
+    # One at a time: a scope holds what its sources derived of it.
     opened: ClassVar[OpenedFiles[tuple[Path, str], Scope]] = OpenedFiles(1)
     entities: Path
     snapshot: Path
@@ -60,7 +61,7 @@ class FitSources:
                 later run does not compute again what a stopped run left there.
         """
         classes = fitted_sources(self.scope(), self.surface, self.trained)
-        for name in sorted(classes.keys() & self.trained.keys()):
+        for name in sorted(classes.keys() & self.trained.keys()):  # a set has no order
             trained, inference = Artifact.load(self.trained[name]), ByEngine(engine, layers / name)
             arrays = fit_source(self.scope(), self.surface, name, trained, inference)
             save_arrays(arrays, self.output / name)
@@ -71,6 +72,7 @@ class FitSources:
         for _ in engine.map_blocks(self, _blocks(order)):
             pass
         self.opened.clear()
+        # Last: until every source is written, a stopped run goes on from the layers.
         shutil.rmtree(layers, ignore_errors=True)
 
 

@@ -79,6 +79,7 @@ def neighborhoods(
         nodes, edges = sampled(behind, int(candidate), neighbors, timed=scope.timed)
         right[row, : len(nodes)] = nodes
         right_edge[row, : len(nodes)] = _edge_numbers(behind, edges, now, timed=scope.timed)
+    # -1 pads a short neighborhood; the mask hides the degree that is read for it.
     right_degree = np.log1p(graph.degree[np.maximum(right, 0)]).astype(np.float32)
     of_query = vectors.query[query] if query >= 0 else np.zeros(vectors.query.shape[1], np.float32)
     left_side = left, left_edge, left_degree
@@ -92,12 +93,14 @@ def _edge_numbers(graph: Graph, edges: np.ndarray, now: int, *, timed: bool) -> 
     """float32[n, 2]: ln(1 + days since the edge's last record), ln(1 + weight)."""
     days = np.zeros(len(edges))
     if timed:
+        # An edge may be newer than the request, and a negative age has no logarithm.
         days = np.maximum(now - graph.last[edges], 0) / MICROSECONDS_PER_DAY
     return np.stack((np.log1p(days), np.log1p(graph.weight[edges])), axis=1).astype(np.float32)
 
 
 def _unit(rows: FloatArray) -> FloatArray:
     length = np.sqrt((rows.astype(np.float64) ** 2).sum(axis=1, keepdims=True))
+    # A node without edges has a row of zeros: divided by infinity it stays so.
     return (rows / np.where(length > 1e-12, length, np.inf)).astype(np.float32)
 
 

@@ -126,7 +126,9 @@ class RankingPipeline:
         self, requests: Requests, run: RunSource = lambda _, search: search()
     ) -> dict[str, Candidates]:
         """Each source's own candidates, best first; ``run`` as of ``retrieve``."""
+        # The merge drops what the filters refuse, so each source is asked for more.
         wider = min(1.0 / max(share_eligible(self.scope, requests), 1e-9), _WIDEST)
+        # The merge reads a score of every source, also of one that was left out.
         empty = Candidates.empty(len(requests)).with_columns(score=np.zeros(0, np.float32))
         found = {}
         for name, source in self.sources.items():
@@ -174,6 +176,7 @@ class RankingPipeline:
             matrix: the features, where the caller has them.
         """
         if self.ranker is None:
+            # An empty list has no columns.
             return candidates.columns.get(ROUGH, np.zeros(0, np.float32))
         matrix = self.matrix(requests, candidates) if matrix is None else matrix
         parts = np.empty(len(candidates), np.float32)
@@ -200,9 +203,10 @@ class RankingPipeline:
         """Each ranker that the batch needs, and its rows."""
         assert self.ranker is not None
         query = requests.query
+        # An unknown query is -1, which would read the degree of the last user.
         cold = (query < 0) | (self.scope.graph.degree[np.maximum(query, 0)] == 0)
         if self.cold_start_ranker is None or not cold.any():
-            return [(self.ranker, slice(None))]
+            return [(self.ranker, slice(None))]  # a slice copies no rows
         if cold.all():
             return [(self.cold_start_ranker, slice(None))]
         rows = cold[candidates.row_query]

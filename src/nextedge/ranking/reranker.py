@@ -41,14 +41,16 @@ class Reranker:
             head = head_of(self.scope, self.model.settings, requests, ranked, row, score)
             if len(head.label):
                 value = self.model.scores(head.neighborhoods, head.head)
-                best = np.argsort(-value, kind="stable")
+                best = np.argsort(-value, kind="stable")  # ties in the ranker's order
                 order[rows.start : rows.start + len(best)] = rows.start + best
+        # The scores stay in place: they are calibrated, the model's values are not.
         return ranked.take(order).with_columns(**{score: ranked.columns[score]})
 
     def save(self, directory: Path, served: Scope) -> None:
         """Write the model, and the vectors of the scope that is served, into a new folder."""
         directory.mkdir()
         self.model.save(directory)
+        # Saved, because the decomposition would delay every process that loads the release.
         vectors = neighborhood_vectors(served)
         np.save(directory / "query.npy", vectors.query)
         np.save(directory / "candidate.npy", vectors.candidate)

@@ -32,6 +32,7 @@ def share_eligible(scope: Scope, requests: Requests) -> float:
     """Share of the recommendable candidates that pass the filters."""
     if not requests.filters:
         return 1.0
+    # A release may have no recommendable candidate.
     return np.count_nonzero(eligible(scope, requests)) / max(_count(scope), 1)
 
 
@@ -42,11 +43,12 @@ def _count(scope: Scope) -> int:
 
 @cached_per_snapshot
 def _masks(scope: Scope) -> Callable[[tuple[Filter, ...]], BoolArray]:
+    # The cache belongs to the snapshot, so it goes with the release that it describes.
     return lru_cache(_CACHED_MASKS)(partial(_mask, scope))
 
 
 def _mask(scope: Scope, filters: tuple[Filter, ...]) -> BoolArray:
-    mask = np.array(scope.recommendable)
+    mask = np.array(scope.recommendable)  # a copy: all requests read the scope's
     for condition in filters:
         mask &= _passing(scope.candidate_attributes, condition)
     return mask

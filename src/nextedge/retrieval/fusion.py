@@ -31,7 +31,7 @@ _TIE = np.float32(1e-5)
 def reciprocal_ranks() -> FloatArray:
     """float32[DEPTH], read-only: 1 / (60 + rank)."""
     worth = (1.0 / (_FUSION + np.arange(1, DEPTH + 1))).astype(np.float32)
-    worth.flags.writeable = False
+    worth.flags.writeable = False  # the cache gives every caller this array
     return worth
 
 
@@ -58,7 +58,7 @@ class Fusion:
         """Read the file of ``save``; without one, return the default."""
         if not file.exists():
             return cls()
-        with np.load(file, allow_pickle=False) as arrays:
+        with np.load(file, allow_pickle=False) as arrays:  # a pickle could run code
             return cls({name: arrays[name] for name in arrays.files})
 
 
@@ -75,6 +75,7 @@ class FusionLearner:
         """Count one batch of label queries."""
         for name, part in retrieved.items():
             hit = positives.contains(requests.query[part.row_query], part.candidate)
+            # As in the merge, where later ranks have the worth of the last.
             rank = np.minimum(part.position(), DEPTH - 1)
             hits = np.bincount(rank, hit, minlength=DEPTH)
             lists = np.bincount(rank, minlength=DEPTH).astype(np.float64)
@@ -83,6 +84,7 @@ class FusionLearner:
 
     def fusion(self) -> Fusion:
         """Return the worth of every rank; the default if there are too few labels."""
+        # A worth measured on a few hits would be noise.
         if sum(float(hits.sum()) for hits in self.hits.values()) < FEWEST_HITS:
             return Fusion()
         return Fusion({name: self._worth(name) for name in self.hits})
@@ -98,5 +100,7 @@ class FusionLearner:
         # The cap keeps log1p finite; the clip gives ranks without a label the nearest worth.
         model = IsotonicRegression(y_min=0.0, y_max=0.95, increasing=False, out_of_bounds="clip")
         rank = np.log1p(np.arange(DEPTH, dtype=np.float64))
+        # Weighted by lists: few of them reach the deep ranks, whose shares are noisy.
         model.fit(rank[seen], (hits / np.maximum(lists, 1))[seen], sample_weight=lists[seen])
+        # The isotonic fit gives many ranks one worth; the tie keeps the order of the source.
         return (-np.log1p(-model.predict(rank)) + tie).astype(np.float32)

@@ -52,6 +52,7 @@ def _standard(score, indptr):  # type: ignore[no-untyped-def]
         for row in range(low, high):
             total += ((0.0 if np.isnan(score[row]) else score[row]) - mean) ** 2
         spread = np.sqrt(total / max(high - low, 1))
+        # Equal scores: the division would blow rounding up to whole deviations.
         if spread > 1e-12:
             for row in range(low, high):
                 apart = (0.0 if np.isnan(score[row]) else score[row]) - mean
@@ -85,13 +86,14 @@ def merge_candidates(
     bounds = np.concatenate(([0], np.cumsum(sizes.T.ravel())))
     row = np.concatenate([part.row_query for part in parts]).astype(np.int64)
     source = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
-    order = np.argsort(row * len(parts) + source, kind="stable")
+    order = np.argsort(row * len(parts) + source, kind="stable")  # keeps each source's ranks
     candidate = np.concatenate([part.candidate for part in parts])[order]
     score = np.concatenate([part.columns["score"] for part in parts])[order]
     worth = (fusion or Fusion()).table(names)
     size = np.zeros(queries, np.int64)
     lists = bounds, candidate, score.astype(np.float32)
     seen = (Scratch(len(allowed), np.bool_),)
+    # Counted first: each thread must know where the rows of its queries start.
     run_blocks(_count, queries, lists, len(parts), allowed, limit, size, scratch=seen)
     start = np.concatenate(([0], np.cumsum(size)))
     best, rough = np.empty(start[-1], np.int32), np.empty(start[-1], np.float32)
@@ -119,6 +121,7 @@ def _count(block, blocks, lists, sources, allowed, limit, size, seen):  # type: 
             if not seen[c] and allowed[c]:
                 seen[c] = True
                 count += 1
+        # Reset entry by entry: the array is as long as all candidates.
         for row in range(low, high):
             seen[candidate[row]] = False
         size[q] = min(count, limit)
@@ -140,10 +143,12 @@ def _merge(block, blocks, lists, worth, allowed, merged, total, slot):  # type: 
                 c = candidate[row]
                 if not allowed[c]:
                     continue
+                # Every worth is positive, so that 0 marks a candidate not met before.
                 if total[c] == 0.0:
                     union[count] = c
                     count += 1
                 total[c] += worth[s, min(row - begin, deepest)]
+        # Ascending, so that a stable sort gives ties to the smaller candidate.
         head = _best(total, np.sort(union[:count]), start[q + 1] - start[q])
         for rank in range(len(head)):
             best[start[q] + rank] = head[rank]

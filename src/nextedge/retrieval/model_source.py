@@ -59,6 +59,7 @@ class ModelSource(Source[ModelConfig]):
     def _nearest(
         self, index: Searcher, requests: Requests, limit: int, excluded: tuple[IntArray, IndexArray]
     ) -> Candidates:
+        # An unknown query is -1, which would read the last user's vector.
         rows = np.flatnonzero(requests.query >= 0)
         vectors = self.arrays["query"][requests.query[rows]]
         hidden = np.diff(excluded[0])

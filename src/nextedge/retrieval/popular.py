@@ -136,6 +136,7 @@ class Segment(ProductSource[SegmentConfig]):
         for name in _segments(self.scope.query_attributes):
             column = self.scope.query_attributes.columns[name]
             assert isinstance(column, Category)
+            # An empty column still takes one place in value_members.
             size = max(len(column.values), 1)
             if 0 <= best < size:
                 value = column.values[best].as_py()
@@ -173,6 +174,7 @@ def _first(block, blocks, order, exclude, lists, skip):  # type: ignore[no-untyp
             if not skip[candidate]:
                 target[q, count] = candidate
                 count += 1
+        # Reset entry by entry: the array is as long as all candidates.
         for entry in range(indptr[q], indptr[q + 1]):
             skip[excluded[entry]] = False
         size[q] = count
@@ -185,6 +187,7 @@ def decayed_degree(scope: Scope, half_life: float) -> FloatArray:
 
 
 def _ranked(score: FloatArray, scope: Scope) -> Arrays:
+    # Ties by position, so that two builds of the same data agree.
     order = np.lexsort((np.arange(len(score)), -score)).astype(np.int32)
     return {"score": score, "order": order[scope.recommendable[order]]}
 
@@ -224,8 +227,7 @@ def sparse_rows(matrix: sparse.csr_matrix) -> SparseRows:
 def _most_shared(members: sparse.csr_matrix, graph: Graph, n: int) -> SparseRows:
     """For every value the n candidates with the largest share of its members' edges, best first.
 
-    Ten edges are added to the total, so that a value with few edges has small shares. Ties go to the
-    smaller candidate.
+    Ties go to the smaller candidate.
     """
     of_value = members.T.tocsr()
     values = of_value.indptr, of_value.indices
@@ -251,6 +253,7 @@ def _share(block, blocks, values, graph, n, lists, total, reached):  # type: ign
                     reached[count] = other
                     count += 1
                 total[other] += np.float32(1.0)
+        # Ten more edges, so that a value with few edges has small shares.
         scale = np.float32(1.0) / (np.float32(max(edges, 1)) + np.float32(10.0))
         for position in range(count):
             total[reached[position]] *= scale

@@ -53,7 +53,8 @@ class Profile(ProductSource[ProfileConfig]):
             sets = value_members(scope.query_attributes, [name])
             lift = homophily(scope, sets, config.sample_edges)
             size = np.asarray(sets.sum(axis=0)).ravel()
-            rarity = np.log1p(sets.shape[0] / np.maximum(size, 1.0))
+            rarity = np.log1p(sets.shape[0] / np.maximum(size, 1.0))  # a value may have no user
+            # Such a value says little, and its members would slow every product.
             rarity[size > config.member_cap] = 0.0
             weighted.append(sets @ sparse.diags(lift * rarity))
             members.append(sets)
@@ -75,20 +76,23 @@ def _columns(attributes: Attributes) -> list[str]:
 
 def homophily(scope: Scope, sets: sparse.csr_matrix, sample: int) -> float:
     """Log odds ratio of sharing a value of the column, edges against random pairs, at least 0."""
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(0)  # the same weights in every build of the same data
     graph = scope.graph
     edge = random.integers(0, graph.edges, min(sample, graph.edges))
+    # Right, so that nodes without edges, whose bounds are equal, are passed over.
     source = np.searchsorted(graph.indptr, edge, side="right") - 1
     target = np.asarray(graph.indices[edge])
     # Shuffled targets keep every degree, so the odds differ by the edges alone.
     shuffled = random.permutation(target)
     joined = (np.asarray(sets[source].multiply(sets[target]).sum(axis=1)) > 0).mean()
     apart = (np.asarray(sets[source].multiply(sets[shuffled]).sum(axis=1)) > 0).mean()
+    # A share of 0 or 1 would make the odds infinite.
     share = [min(max(float(p), 1e-4), 1 - 1e-4) for p in (joined, apart)]
     return max(float(np.log(share[0] / (1 - share[0]) * (1 - share[1]) / share[1])), 0.0)
 
 
 def _rows(matrix: sparse.csr_matrix) -> SparseRows:
     matrix.sort_indices()
+    # Capped values and columns without homophily would only lengthen the products.
     matrix.eliminate_zeros()
     return sparse_rows(matrix)

@@ -38,12 +38,13 @@ class RandomWalk(Source[RandomWalkConfig]):
 
     @classmethod
     def fit(cls, scope: Scope, config: RandomWalkConfig) -> Arrays:
-        if scope.relation.self_typed:
+        if scope.relation.self_typed:  # the snapshot has this adjacency already
             return {}
         return _union_graph(scope, connections=False)
 
     @property
     def _offset(self) -> int:
+        # Items follow the users in the numbering of the union graph.
         return 0 if self.scope.relation.self_typed else len(self.scope.snapshot.entities.users)
 
     def _adjacency(self) -> tuple[np.ndarray, np.ndarray]:
@@ -61,7 +62,7 @@ class RandomWalk(Source[RandomWalkConfig]):
             requests.query,
             n=limit,
             exclude=(excluded_indptr, excluded + np.int32(offset)),
-            low=offset,
+            low=offset,  # the walk reaches users too, who are no candidates
             high=offset + self.scope.graph.targets,
             restart=self.config.restart,
             tolerance=self.config.tolerance,
@@ -101,6 +102,7 @@ def _union_graph(scope: Scope, *, connections: bool) -> Arrays:
     engaged = snapshot.engagements
     user = np.repeat(np.arange(users, dtype=np.int32), engaged.degree)
     item = (engaged.indices + users).astype(np.int32)
+    # Both directions, so that the walk returns from an item to its users.
     source, target = [user, item], [item, user]
     if connections:
         friends = snapshot.connections

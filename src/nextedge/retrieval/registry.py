@@ -28,7 +28,7 @@ def source_classes() -> dict[str, SourceClass]:
                 f"named {name!r}; rename one"
             )
         classes[name] = source_of(model)
-    return dict(sorted(classes.items()))
+    return dict(sorted(classes.items()))  # not as plug-ins load
 
 
 def enabled_sources(scope: Scope, surface: SurfaceConfig) -> dict[str, SourceClass]:

@@ -42,7 +42,7 @@ class SharedItems(Source[SharedItemsConfig]):
             n=limit,
             min_common=config.min_common,
             score=config.score,
-            hub_cap=config.hub_cap or None,
+            hub_cap=config.hub_cap or None,  # a cap of 0 would skip every item
             exclude=self.scope.graph.adjacency,
         )
         return Candidates(hops.indptr, hops.candidate, {"score": getattr(hops, config.score)})

@@ -56,7 +56,7 @@ class SimilarUsers(NeighborItems[SimilarUsersConfig]):
             n=self.config.neighbors,
             min_common=1,
             score="jaccard",
-            hub_cap=self.config.hub_cap or None,
+            hub_cap=self.config.hub_cap or None,  # a cap of 0 would skip every item
         )
         return SparseRows(users.indptr, users.candidate, users.jaccard, len(forward))
 
@@ -74,5 +74,6 @@ class ConnectionsItems(NeighborItems[NoConfig]):
     def rows(self, requests: Requests) -> SparseRows:
         rows = graph_rows(self.scope.snapshot.connections, requests.query)
         degree = self.scope.snapshot.engagements.degree[rows.indices]
+        # The 2 keeps the logarithm above 0 for a connection without items.
         values = (1.0 / np.log(2.0 + degree)).astype(np.float32)
         return SparseRows(rows.indptr, rows.indices, values, rows.columns)

@@ -51,7 +51,7 @@ class Source(ABC, Configurable[Config], Generic[Config]):
 
     def over(self, scope: Scope) -> Source[Config]:
         """Return a copy with the same fitted arrays, over other edges of the same entities."""
-        other = copy.copy(self)
+        other = copy.copy(self)  # shallow: both share the arrays
         other.scope = scope
         return other
 
@@ -115,6 +115,7 @@ def sparse_arrays(rows: SparseRows, prefix: str) -> Arrays:
 
 def save_arrays(arrays: Arrays, folder: Path) -> None:
     """Write the arrays of a source into a new folder, all or none."""
+    # The process id keeps two attempts of one task out of each other's files.
     partial = folder.with_name(f".{folder.name}.{os.getpid()}")
     with writing(folder):
         partial.mkdir()
@@ -122,6 +123,7 @@ def save_arrays(arrays: Arrays, folder: Path) -> None:
             for part, values in arrays.items():
                 np.save(partial / f"{part}.npy", values)
             shutil.rmtree(folder, ignore_errors=True)  # left by an earlier attempt of this task
+            # A rename is all or none: no reader finds a part of the arrays.
             os.replace(partial, folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)

@@ -58,7 +58,7 @@ class TwoHop(Source[TwoHopConfig]):
             n=limit,
             min_common=config.min_common,
             score=config.score,
-            hub_cap=config.hub_cap or None,
+            hub_cap=config.hub_cap or None,  # a cap of 0 would skip every neighbor
         )
         return Candidates(hops.indptr, hops.candidate, {"score": getattr(hops, config.score)})
 

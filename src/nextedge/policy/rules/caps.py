@@ -40,7 +40,7 @@ class Caps(Rule[NoConfig]):
             for row in range(rows.start, rows.stop):
                 values = [int(codes[ranked.candidate[row]]) for codes, _ in columns]
                 full = any(
-                    value >= 0 and count.get(value, 0) >= most
+                    value >= 0 and count.get(value, 0) >= most  # no cap without a value
                     for value, count, (_, most) in zip(values, counts, columns, strict=True)
                 )
                 if full:

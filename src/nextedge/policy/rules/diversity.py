@@ -87,6 +87,7 @@ def diverse_order(score: FloatArray, alike: FloatArray, diversity: float) -> Int
     >>> diverse_order(np.float32([1.0, 0.9, 0.5]), alike, 0.5).tolist()
     [0, 2, 1]
     """
+    # All scores of a list may be 0.
     relevance = (1.0 - diversity) * score / max(float(score.max(initial=0.0)), 1e-12)
     nearest = np.zeros(len(score), np.float32)
     left = np.ones(len(score), bool)

@@ -49,6 +49,7 @@ class Exploration(Rule[NoConfig]):
         for name, most in self.settings.max_per.items():
             codes = category_codes(self.scope, name)
             used = np.bincount(codes[taken][codes[taken] >= 0], minlength=int(codes.max()) + 1)
+            # All draws may have one value, and a check after each would skew their chances.
             full = used + slots > most
             within = within & ~((codes >= 0) & full[codes])
         return within
@@ -57,16 +58,16 @@ class Exploration(Rule[NoConfig]):
 def draw(
     requests: Requests, row: int, pool: IndexArray, slots: int, hours: float
 ) -> tuple[IndexArray, float]:
-    """At most ``slots`` of the pool in random order, and the chance of each to be at its rank.
-
-    A draw holds for its query for ``hours``, so that a list does not change as it is read again.
-    """
+    """At most ``slots`` of the pool in random order, and the chance of each to be at its rank."""
     if len(pool) <= slots:
         return pool, 1.0
+    # Seeded by query and period, so that a list does not change as it is read again.
     period = int(requests.now // (hours * _MICROSECONDS_PER_HOUR))
-    random = np.random.default_rng([int(requests.query[row]) + 1, period])
-    drawn = random.choice(np.sort(pool), slots, replace=False)
-    return drawn, 1.0 / len(pool)
+    random = np.random.default_rng(
+        [int(requests.query[row]) + 1, period]
+    )  # a seed cannot be negative
+    drawn = random.choice(np.sort(pool), slots, replace=False)  # whatever the order of the scores
+    return drawn, 1.0 / len(pool)  # at its rank; slots / len(pool) would be for any rank
 
 
 def with_drawn(

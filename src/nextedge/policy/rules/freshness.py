@@ -30,7 +30,9 @@ class Freshness(Rule[NoConfig]):
             return lists
         ranked = lists.ranked
         born = created[ranked.candidate]
+        # 0 is a missing time: such a candidate does not decay.
         days = np.where(born > 0, (lists.requests.now - born) / MICROSECONDS_PER_DAY, 0.0)
+        # A creation time ahead of the request would raise the score.
         faded = ranked.columns[SCORE] * np.exp2(-np.maximum(days, 0.0) / half_life)
         ranked = ranked.with_columns(**{SCORE: faded.astype(np.float32)}).sorted_by(SCORE)
         return replace(lists, ranked=ranked)

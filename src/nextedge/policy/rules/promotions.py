@@ -32,7 +32,7 @@ class Promotions(Rule[NoConfig]):
 
     def apply(self, lists: Lists) -> Lists:
         k = lists.requests.k
-        slots = int(self.settings.promotions.share * k)
+        slots = int(self.settings.promotions.share * k)  # rounded down: never above the share
         if not slots:
             return lists
         ranked = lists.ranked
@@ -45,9 +45,10 @@ class Promotions(Rule[NoConfig]):
             best = candidates[promoted[candidates]].tolist()
             per_query.append(promoted_to_show(best, others, slots))
         extra = {
-            row: sorted(set(shown) - set(ranked.candidate[rows].tolist()))
+            row: sorted(set(shown) - set(ranked.candidate[rows].tolist()))  # a set has no order
             for row, (shown, rows) in enumerate(zip(per_query, ranked.rows(), strict=True))
         }
+        # A promoted candidate that no source found needs a row to take its columns from.
         ranked = appended(ranked, extra)
         # Marked, because the rank of a promoted candidate says nothing about its relevance.
         mark = [
