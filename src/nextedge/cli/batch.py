@@ -61,6 +61,7 @@ def publish_all(
     progress: Progress,
 ) -> int:
     """``Recommender.publish`` on an engine's machines; the store must be one that all reach."""
+    # One id for all machines, whatever is promoted meanwhile.
     function = PublishedPart(recommender.config, release or recommender.release.id, users)
     return sum(sum(t["lists"].to_pylist()) for t in _done(engine, function, "publish", progress))
 
@@ -77,6 +78,7 @@ def recommend_all(
     Parts that a stopped run finished, for the same release and question, are not made again.
     """
     release = recommender.release.id
+    # The name has release, surface and k: parts of a run with others are not taken.
     folder = path.with_name(f".{path.name}.{release}.{question.surface}.{question.k}.parts")
     folder.mkdir(parents=True, exist_ok=True)
     function = RecommendedPart(recommender.config, question, folder)
@@ -93,6 +95,7 @@ def recommend_all(
                 for batch in pq.ParquetFile(file).iter_batches():
                     writer.write_batch(batch)
                     rows += len(batch)
+        # Readers see the old file or all of the new one.
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -117,9 +120,9 @@ def _parts(block: pa.Table) -> list[Part]:
 
 
 def _recommender(config: Config) -> Recommender:
-    """One a process, as its release is large."""
+    """The recommender of this process."""
     state = config.state_path
     if state not in _opened:
-        _opened.clear()
+        _opened.clear()  # one a process, as its release is large
         _opened[state] = Recommender(config)
     return _opened[state]

@@ -42,7 +42,7 @@ def check(
         render.print_json(report.to_json())
     else:
         _print_check(report)
-    if report.fatal:
+    if report.fatal:  # after the report, which has the rows at fault
         raise DataError("\n".join(report.fatal))
 
 

@@ -53,12 +53,14 @@ def read_book(file: Path) -> list[str]:
         InputError: the file is missing, is not UTF-8, or no cell looks like either.
     """
     try:
+        # Spreadsheets begin a CSV file with a byte order mark.
         with file.open(newline="", encoding="utf-8-sig") as rows:
             cells = [cell.strip() for row in csv.reader(rows) for cell in row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(
             f"{file}: cannot be read ({error}); expected a CSV file in UTF-8"
         ) from None
+    # 00 stands for the + where a phone book writes numbers to dial.
     identifiers = [cell for cell in cells if "@" in cell or cell.startswith(("+", "00"))]
     if not identifiers:
         raise InputError(f"{file}: no e-mail address and no +number; expected one a cell")

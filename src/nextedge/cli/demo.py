@@ -42,7 +42,7 @@ def demo(
     with render.progress_bar() as progress:
         generate_tenant(directory, SyntheticConfig(users=users, seed=seed), progress)
         settings = directory / "nextedge.toml"
-        if not settings.exists():
+        if not settings.exists():  # settings of an earlier demo may be edited
             settings.write_text(_SETTINGS)
         recommender = Recommender(directory)
         release = recommender.build(progress=progress)
@@ -56,7 +56,7 @@ def demo(
         render.print_json({"release": release, "answers": [answer_json(a) for a in answers]})
     else:
         for answer in answers:
-            print_answer(answer, explain=False)
+            print_answer(answer, explain=False)  # the JSON alone has the contributions
         print_evaluation(recommender.evaluation(), brief=True)
         render.say(
             f"release {release} in {directory}/state. Next: nextedge recommend -c {directory} "
@@ -65,6 +65,7 @@ def demo(
     if serve:
         from nextedge.api.server import run_server
 
+        # No load balancer has to read from /health/ready that the server ends.
         run_server([directory], "127.0.0.1", 8000, 1, drain_seconds=0.0)
 
 
@@ -73,6 +74,7 @@ def _sample_users(recommender: Recommender) -> list[Identifier]:
     import numpy as np
 
     degree = recommender.release.snapshot.connections.degree
+    # Stable: the same seed prints the same users.
     order = np.argsort(degree, kind="stable")
     positions = [int(order[int(len(order) * 0.95)]), int(order[len(order) // 2]), int(order[0])]
     return list(recommender.release.entities.users.identifiers(positions).to_pylist())

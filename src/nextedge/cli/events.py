@@ -120,6 +120,7 @@ def _logs(config: Config) -> Iterator[tuple[Log, tuple[str, ...]]]:
         try:
             broker.last_position()
         except StorageError as error:
+            # The live log has its numbers even while the broker is down.
             render.warn(f"broker: {error}")
             return
         yield broker, (group_at_broker(config),)

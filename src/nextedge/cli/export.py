@@ -57,6 +57,7 @@ def write_answers(
         ]
     )
     path.parent.mkdir(parents=True, exist_ok=True)
+    # The process id keeps two runs out of one partial file.
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     rows = 0
     try:
@@ -65,7 +66,7 @@ def write_answers(
                 part = _rows(answers, schema, name)
                 writer.write_table(part)
                 rows += part.num_rows
-        os.replace(partial, path)
+        os.replace(partial, path)  # no reader sees half a file
     finally:
         partial.unlink(missing_ok=True)
     return rows
@@ -75,6 +76,7 @@ def _rows(answers: list[RecommendationResponse], schema: pa.Schema, name: str) -
     flat = [(answer.user_id, each) for answer in answers for each in answer.recommendations]
     columns = {
         "user_id": [
+            # A request may name the user 7 as text.
             user if pa.types.is_string(schema.field("user_id").type) else int(user)
             for user, _ in flat
         ],

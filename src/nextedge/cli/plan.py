@@ -89,6 +89,7 @@ def plan(**values: Any) -> None:
         print_plan(made)
 
 
+# typer reads its options from the signature: they are declared once, in the dataclass.
 plan.__signature__ = inspect.signature(PlanOptions, eval_str=True)  # type: ignore[attr-defined]
 
 
@@ -181,7 +182,7 @@ def _released(config: Path) -> Any:
 
     try:
         return Recommender(config).release.snapshot.connections.degree
-    except NoReleaseError:
+    except NoReleaseError:  # the settings alone are enough for a plan
         return None
 
 

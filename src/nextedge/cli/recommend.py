@@ -69,6 +69,7 @@ def recommend(
             for explanation in explanations:
                 _print_why_not(explanation)
         return
+    # Without --allow-seen the settings of the surface decide.
     request = RecommendationRequest(name, k, explain=explain, allow_seen=allow_seen or None)
     if every_user:
         assert to is not None  # checked above
@@ -78,6 +79,7 @@ def recommend(
         else:
             render.say(f"{rows:,} recommendations in {to}")
         return
+    # Strict: a misspelt id would otherwise get what an unknown user gets.
     answers = recommender.recommend_many(list(user or ()), request, strict=True)
     if to is not None:
         from nextedge.cli.export import write_answers
@@ -162,7 +164,7 @@ def print_answer(answer: RecommendationResponse, *, explain: bool) -> None:
 
     rows: list[list[str | Text]] = []
     for item in answer.recommendations:
-        name = item.display if item.display != str(item.id) else ""
+        name = item.display if item.display != str(item.id) else ""  # an id is printed once
         sources = " ".join(item.sources[:2])
         rows.append(
             [str(item.rank), str(item.id), name, f"{item.score:.4f}", item.reason.text, sources]

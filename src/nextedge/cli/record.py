@@ -55,7 +55,7 @@ def record(
         if len(faults) > _MOST_PRINTED:
             render.warn(f"… and {len(faults) - _MOST_PRINTED:,} more")
     summary = f"{stored:,} events stored, {accepted - stored:,} repeated, {len(faults):,} rejected"
-    render.warn(summary)
+    render.warn(summary)  # on stderr: with --json, stdout has the JSON alone
     if faults and not accepted:
         raise typer.Exit(2)
 
@@ -89,6 +89,7 @@ def _record_all(recommender: Recommender, file: Path, name: Path) -> tuple[int, 
                 refused += [
                     (valid[rejected.index][0], rejected.reason) for rejected in done.rejected
                 ]
+                # Sorted into the order of the file.
                 faults += [f"{name}: line {number}: {why}" for number, why in sorted(refused)]
                 accepted, stored = accepted + done.accepted, stored + done.stored
                 read += len(batch)
@@ -103,7 +104,7 @@ def _record_all(recommender: Recommender, file: Path, name: Path) -> tuple[int, 
 
 
 def _batches(lines: Iterator[EventLine]) -> Iterator[list[EventLine]]:
-    """Lines in batches; the lines before a damaged one come before its error."""
+    """Lines in batches."""
     batch: list[EventLine] = []
     try:
         for line in lines:
@@ -112,7 +113,7 @@ def _batches(lines: Iterator[EventLine]) -> Iterator[list[EventLine]]:
                 yield batch
                 batch = []
     except DataError:
-        yield batch
+        yield batch  # the lines before the damage are valid
         raise
     yield batch
 

@@ -50,6 +50,7 @@ def _list(config: Path, *, as_json: bool) -> None:
 @app.command()
 def show(release: ReleaseId, config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Print the manifest of a release as JSON."""
+    # A copy, as its list of files is replaced.
     manifest = dict(open_releases(config).get(release).manifest)
     manifest["files"] = f"{len(manifest['files'])} files"
     render.print_json(manifest)
@@ -91,6 +92,7 @@ def diff(
         left, right = (m.get(surface, {}) for m in metrics)
         rows += [
             (f"{surface} {key}", str(left.get(key, "-")), str(right.get(key, "-")))
+            # Unlike a set, it has the order of the manifests.
             for key in dict.fromkeys((*left, *right))
         ]
     render.table("releases", ("metric", first, second), rows)

@@ -59,7 +59,7 @@ def progress_bar() -> Iterator[Progress]:
 
         def line(text: str, done: int, total: int) -> None:
             nonlocal last
-            if text != last:
+            if text != last:  # a log gets one line a step, not one a row
                 last = text
                 warn(text)
 
@@ -69,6 +69,7 @@ def progress_bar() -> Iterator[Progress]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
+    # On stderr, as stdout may be a pipe of results.
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("starting", total=None)
 

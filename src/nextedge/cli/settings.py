@@ -102,16 +102,17 @@ def _type_of(annotation: Any, metadata: list[Any]) -> str:
 def _attribute_docstrings(model: type[BaseModel]) -> dict[str, str]:
     """The string below each attribute of a class and of its bases."""
     texts: dict[str, str] = {}
+    # Bases first: a class overrides their texts.
     for cls in reversed(model.__mro__):
         texts |= _docstrings_of_module(cls.__module__).get(cls.__name__, {})
     return texts
 
 
-@cache
+@cache  # a module has several settings classes
 def _docstrings_of_module(name: str) -> dict[str, dict[str, str]]:
     """Of each class of a module: the string below each annotated attribute."""
     # pydantic's use_attribute_docstrings does the same at import, which every command would pay
-    if not name.startswith("nextedge."):
+    if not name.startswith("nextedge."):  # bases of pydantic have no settings
         return {}
     tree = ast.parse(inspect.getsource(import_module(name)))
     return {

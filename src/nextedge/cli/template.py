@@ -72,8 +72,10 @@ def template(folder: str, files: dict[str, str | None]) -> str:
         folder: name of the folder, which names the tenant if it can.
         files: table name = its file, or None.
     """
+    # The characters and the length that a tenant's name may have.
     tenant = re.sub(r"[^A-Za-z0-9_.-]+", "-", folder).strip("-")[:64] or "default"
     people, items = files["connections"], files["interactions"]
+    # A folder without either table gets both surfaces as examples.
     surfaces = ["people"] * bool(people or not items) + ["items"] * bool(items or not people)
     lines, others = [_HEAD], [_other_surface(name, surfaces[0]) for name in surfaces[1:]]
     for section in sorted(sections(Config), key=_position):

@@ -86,6 +86,7 @@ def _with_known(table: Table, spec: schema.Table, context: Context) -> Table:
             continue
         key = schema.TABLES[column.refers_to or ""].key[0]
         name = KNOWN + column.name
+        # Distinct: a repeated id would repeat the rows that refer to it.
         known = target.select(**{name: target[key]}).distinct()
         table = table.left_join(known, table[column.name] == known[name])
     return table
@@ -185,6 +186,7 @@ def _unique(
     """One row for each key; in tables without a key, no row that is equal in every column."""
     if spec.key:
         distinct = _count(context, clean.select(spec.key[0]).distinct()) if used else 0
+        # The last row of each id takes a sort, which a table without repeats is spared.
         if distinct == used:
             return clean, []
         text = f"{spec.key[0]} is there more than once: the last row is used"
@@ -262,6 +264,7 @@ def renamed(table: Table, name: str, location: str, config: Config) -> Table:
                 f"{name}: {location}: data.columns.{name}.{ours} names the column {theirs!r}, "
                 f"which is not there; {nearest(theirs, table.columns)}"
             )
+    # A column that has our name but is not the mapped one must not come as well.
     taken = set(mapping) | set(mapping.values())
     others = {column: table[column] for column in table.columns if column not in taken}
     return table.select(**{o: table[t] for o, t in mapping.items()}, **others) if mapping else table

@@ -1,8 +1,4 @@
-"""The erased users of a tenant, as salted hashes: the list contains no ids.
-
-The hash hides the ids, but a reader of the file can test whether a known id was erased. Every build
-has to do this.
-"""
+"""The erased users of a tenant, as salted hashes: the list contains no ids."""
 
 from __future__ import annotations
 
@@ -55,16 +51,19 @@ class ErasedUsers:
     def add(self, identifier: Identifier) -> None:
         """Add an id; adding it again changes nothing."""
         self._reload()
+        # Earlier hashes are made with the salt: it stays.
         salt = self._salt or secrets.token_bytes(32)
         self._salt = salt
         hashes = sorted(self._hashes | {self._hash(identifier)})
         with writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             partial = self.path.with_suffix(".partial")
+            # For its owner alone: a reader can test ids against the file, as every build does.
             descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "w") as file:
                 json.dump({"salt": salt.hex(), "hashes": hashes}, file, indent=1)
                 file.flush()
+                # On disk before the rename: a crash must not leave an empty list.
                 os.fsync(file.fileno())
             os.replace(partial, self.path)
 
@@ -74,6 +73,7 @@ class ErasedUsers:
         return hashlib.sha256("".join(sorted(self._hashes)).encode()).hexdigest()[:16]
 
     def _hash(self, identifier: Identifier) -> str:
+        # As text, so that 7 and "7" are one user.
         return hmac.new(self._salt, str(identifier).encode(), hashlib.sha256).hexdigest()
 
     def _reload(self) -> None:
@@ -82,7 +82,7 @@ class ErasedUsers:
         except FileNotFoundError:
             self._stamp, self._salt, self._hashes = None, b"", frozenset()
             return
-        stamp = stat.st_mtime_ns, stat.st_ino
+        stamp = stat.st_mtime_ns, stat.st_ino  # a quick second write may have the same time
         if stamp != self._stamp:
             content = json.loads(self.path.read_text())
             self._salt, self._hashes = bytes.fromhex(content["salt"]), frozenset(content["hashes"])
@@ -104,6 +104,7 @@ def without_erased_users(
             continue
         ids = engine.to_arrow(table.select(id=table[column.name]).distinct())["id"].to_pylist()
         if hits := forgotten.among(ids):
+            # A missing id makes no row one of an erased user.
             named = table[column.name].isin(hits).fill_null(False)
             erased = named if erased is None else erased | named
     if erased is None:

@@ -1,8 +1,7 @@
 """Read files of events line by line: JSON lines and CSV (also .gz), and Parquet.
 
 An unreadable line is returned with its fault, and the next lines follow; a truncated file raises at
-its line. A line without an ``event_id`` gets an id of the file's content and the line's number, so
-that recording a file twice adds nothing.
+its line. A line without an ``event_id`` gets one.
 """
 
 from __future__ import annotations
@@ -75,6 +74,7 @@ def _identified(line: EventLine, content: str) -> EventLine:
     raw = line.raw or {}
     if raw.get("event_id") is not None:
         return line
+    # An id of content and line: a file that is recorded twice adds nothing.
     return EventLine(line.number, {**raw, "event_id": f"file-{content}-{line.number}"})
 
 
@@ -88,6 +88,7 @@ def _json_lines(file: IO[bytes]) -> Iterator[EventLine]:
             if not line.strip():
                 continue
             try:
+                # Some editors begin a file with a byte order mark.
                 raw = json.loads(line.removeprefix(b"\xef\xbb\xbf").decode())
             except (ValueError, RecursionError) as error:
                 yield EventLine(number, None, f"no JSON: {error}")
@@ -101,6 +102,7 @@ def _json_lines(file: IO[bytes]) -> Iterator[EventLine]:
 def _csv(file: IO[bytes]) -> Iterator[EventLine]:
     """Rows by the names in the first line, without empty fields."""
     with file:
+        # A byte that is not UTF-8 must not hide the lines after it.
         text = (line.decode("utf-8-sig", "surrogateescape") for line in file)
         rows = csv.reader(text)
         header = next(rows, [])

@@ -23,6 +23,7 @@ def tenant_of_frames(
         if name not in TABLES:
             raise InputError(f"no table {name!r}; {nearest(name, TABLES)}")
     raw = dict(settings)
+    # Absolute: the process may change its working directory later.
     raw["state"] = str(state) if is_bucket(str(state)) else str(Path(state).resolve())
     raw["data"] = {**raw.get("data", {}), **dict.fromkeys(frames, "memory")}
     config = parse_config(raw, base=Path(), origin="settings")

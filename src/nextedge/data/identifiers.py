@@ -1,8 +1,4 @@
-"""Give all ids of a kind one type: int64 if every table has integers, else string.
-
-Ids of users are in six columns of five tables. If one of them has text, all become text, so that an
-id has the same value everywhere.
-"""
+"""Give all ids of a kind one type: int64 if every table has integers, else string."""
 
 from __future__ import annotations
 
@@ -54,6 +50,7 @@ def unify_identifiers(
                     f"{table}: {locations[table]}: column {column!r}: {fault}; expected ids as "
                     f"whole numbers or strings"
                 )
+        # One column of text makes all text: an id has the same value in every table.
         as_integers = all(whole.values())
         for table, column in columns:
             _cast(unified, table, column, whole[table, column], as_integers)
@@ -74,7 +71,7 @@ def _examine(engine: Engine, table: ibis.Table, name: str) -> tuple[str | None, 
     column, kind = table[name], table[name].type()
     if kind.is_string() or kind.is_uuid():
         return None, False
-    if kind.is_null():
+    if kind.is_null():  # a column without values fits both types
         return None, True
     if kind.is_uint64() or (kind.is_decimal() and kind.scale == 0):
         largest = _first(engine, table.aggregate(x=column.abs().max().cast("string")))
@@ -101,6 +98,7 @@ def _cast(unified: Identifiers, table: str, name: str, whole: bool, as_integers:
     kind = column.type()
     if kind.is_floating():
         column = column.nullif(float("nan"))
+    # A float 7.0 becomes 7 before it becomes text.
     if as_integers or (whole and not kind.is_integer()):
         column = column.cast("int64")
     if not as_integers:

@@ -64,6 +64,7 @@ class Slices:
 @numba.njit(cache=True, nogil=True)
 def _count_slices(integers, low, shift, count):  # type: ignore[no-untyped-def]
     for value in integers:
+        # Unsigned: the difference of two int64 may not fit int64.
         count[(np.uint64(value) - np.uint64(low)) >> np.uint64(shift)] += 1
 
 
@@ -71,7 +72,7 @@ def _count_slices(integers, low, shift, count):  # type: ignore[no-untyped-def]
 def _search_slices(integers, wanted, low, shift, start, position):  # type: ignore[no-untyped-def]
     for number in range(len(wanted)):
         value = wanted[number]
-        if value < low or value > integers[-1]:
+        if value < low or value > integers[-1]:  # it has no slice
             continue
         slot = (np.uint64(value) - np.uint64(low)) >> np.uint64(shift)
         begin, end = start[slot], start[slot + np.uint64(1)]
@@ -93,6 +94,7 @@ class IdMap:
     """
 
     def __init__(self, values: pa.Array | pa.ChunkedArray) -> None:
+        # Large strings: the text of all ids may pass the 2 GiB of plain ones.
         kind = pa.int64() if pa.types.is_integer(values.type) else pa.large_string()
         unique = pc.unique(values.cast(kind))
         self.values: pa.Array = unique.take(pc.sort_indices(unique))
@@ -145,6 +147,7 @@ class IdMap:
             few = len(identifiers) < max(_BATCH, len(self) // _SEARCHED)
             if (self._integers is None and few) or len(identifiers) < _BATCH:
                 return np.array(list(map(self.position, identifiers)), dtype=np.int32)
+            # Arrow refuses a list of numbers and text.
             text = any(isinstance(identifier, str) for identifier in identifiers)
             identifiers = pa.array(list(map(str, identifiers)) if text else identifiers)
         if identifiers.type != self.values.type:
@@ -164,6 +167,7 @@ class IdMap:
             position = np.searchsorted(self._integers, wanted)
         else:
             position = self._slices.positions(self._integers, wanted)
+        # An id beyond the last one has the position after it.
         position = np.minimum(position, len(self) - 1)
         known &= self._integers[position] == wanted
         if self.values.null_count:
@@ -189,9 +193,10 @@ class IdMap:
         """The same map with one position empty."""
         mask = np.zeros(len(self), bool)
         mask[position] = True
-        mask |= np.asarray(pc.is_null(self.values))
+        mask |= np.asarray(pc.is_null(self.values))  # users erased before
         ids = IdMap.__new__(IdMap)
         if pa.types.is_integer(self.values.type):
+            # The erased id must not stay in the bytes below its null.
             bare = np.where(mask, 0, np.asarray(pc.fill_null(self.values, 0)))
             ids.values = pa.array(bare, mask=mask)
         else:
@@ -262,6 +267,7 @@ def is_int64(text: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
     text = text.cast(pa.string())
     canonical = pc.match_substring_regex(text, r"^(0|-?[1-9][0-9]{0,18})$")
     digits = pc.utf8_ltrim(text, "-")
+    # Compared as text, since a cast fails at the first number beyond int64.
     most = pc.if_else(pc.starts_with(text, "-"), "9223372036854775808", "9223372036854775807")
     fits = pc.or_(pc.less(pc.utf8_length(digits), 19), pc.less_equal(digits, most))
     return pc.and_(canonical, fits)

@@ -19,8 +19,7 @@ other text                                          text
 ==================================================  ===========================================
 
 Few is at most 50 or the square root of the rows, for text also a quarter of the rows. Numbers are
-scattered if less than a fifth of the whole numbers between the quartiles occur: amounts and ages
-repeat only after the range around them has filled up, codes of a long list repeat earlier.
+scattered if less than a fifth of the whole numbers between the quartiles occur.
 """
 
 from __future__ import annotations
@@ -147,7 +146,9 @@ def _facts(table: ibis.Table, names: list[str]) -> dict[str, _Facts]:
             facts["fractions"] = (finite % 1 != 0).sum()
             facts["lower"], facts["upper"] = (finite.approx_quantile(q) for q in (0.25, 0.75))
         if facts:
+            # An exact number of distinct values would hold all of them in memory.
             facts |= {"rows": column.count(), "distinct": column.approx_nunique()}
+        # By position, as the name of a column may contain a slash.
         wanted |= {f"{position}/{fact}": value for fact, value in facts.items()}
     if not wanted:
         return {}
@@ -195,5 +196,6 @@ def _is_code(table: ibis.Table, name: str, facts: _Facts) -> bool:
     if facts.distinct > _REPEATED * facts.rows:
         return False
     within = table[name].between(facts.lower, facts.upper)
+    # Amounts and ages repeat once the range around them is full, codes of a long list earlier.
     occurring = table.filter(within)[name].approx_nunique().to_pyarrow().as_py()
     return bool(occurring < _SCATTERED * (facts.upper - facts.lower + 1))

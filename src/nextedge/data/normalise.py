@@ -165,6 +165,7 @@ def _parse(column: Column, kind: ColumnKind) -> Column:
         return _flag(column)
     if kind is ColumnKind.TAGS:
         return _tags(column)
+    # A plain cast of text would stop at the first unreadable value.
     number = column.try_cast("float64") if column.type().is_string() else column.cast("float64")
     if kind is ColumnKind.NUMBER:
         return number

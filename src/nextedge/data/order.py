@@ -16,7 +16,9 @@ def quantile(values: IntArray, share: float) -> float:
     """``np.quantile(values, share)``, to the last bit."""
     position = share * (len(values) - 1)
     low = int(np.floor(position))
+    # NumPy interpolates between these two values.
     around = [kth(values, rank) for rank in (low, min(low + 1, len(values) - 1))]
+    # NumPy's own formula, as another one may round the last bit otherwise.
     return float(np.quantile(np.array(around), position - low))
 
 

@@ -1,9 +1,4 @@
-"""Partition users and keys by a hash.
-
-BLAKE2b of the id's text gives the same partition on every machine, in every version of Python, and
-for an id as a number or as text. The partition is the remainder: partition i of N is partitions i and
-i + N of 2 N, so doubling N splits each partition in two.
-"""
+"""Partition users and keys by a hash."""
 
 from __future__ import annotations
 
@@ -63,5 +58,8 @@ def partition_of(user_id: Identifier | bytes, partitions: int) -> int:
     >>> partition_of("alice", 16), partition_of(7, 16) == partition_of("7", 16)
     (9, True)
     """
+    # As text: an id has one partition as a number and as text.
     text = user_id if isinstance(user_id, bytes) else str(user_id).encode("utf-8", "surrogatepass")
+    # Python's own hash of text differs from process to process.
+    # A remainder: partition i of N is i and i + N of 2 N, so doubling N splits each in two.
     return int.from_bytes(blake2b(text, digest_size=8).digest(), "big") % partitions

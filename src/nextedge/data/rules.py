@@ -1,8 +1,4 @@
-"""The rules of valid rows, and a column with the first rule that a row breaks.
-
-A rule is an Ibis expression. All rules of a table become one column, so that the engine counts,
-filters and takes examples in one pass.
-"""
+"""The rules of valid rows, and a column with the first rule that a row breaks."""
 
 from __future__ import annotations
 
@@ -79,6 +75,7 @@ def _is_weight(table: Any) -> Any:
 
 def _is_propensity(table: Any) -> Any:
     propensity = table[PARSED + PROPENSITY]
+    # Estimates divide by it, so it cannot be 0.
     return table[PROPENSITY].isnull() | ((propensity > 0) & (propensity <= 1))
 
 
@@ -107,4 +104,5 @@ def mark(table: ibis.Table, rules: list[Rule]) -> ibis.Table:
     if not rules:
         return table.mutate(**{REASON: ibis.null("string")})
     failed = [(~rule.holds(table).fill_null(False), rule.code) for rule in rules]
+    # One column for all rules: one pass counts, filters and takes examples.
     return table.mutate(**{REASON: ibis.cases(*failed, else_=ibis.null("string"))})

@@ -92,6 +92,7 @@ def parse_time(column: ibis.Column, facts: dict[str, Any]) -> ParsedTime:
 def _in_reach(time: ibis.Column) -> ibis.Column:
     import ibis
 
+    # Python has no time outside these years.
     first, last = (ibis.literal(end).cast("timestamp('UTC', 6)") for end in _ENDS)
     return ibis.ifelse(time.between(first, last), time, None)
 

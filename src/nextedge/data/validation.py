@@ -79,6 +79,7 @@ def _read_all(
         if name not in schema.TABLES:
             faults.append(f"no table {name!r}; {nearest(name, schema.TABLES)}")
     sources = dict(config.data.sources()) | dict.fromkeys(frames, "memory")
+    # The schema's order: a table comes after those that it refers to.
     for name in (table for table in schema.TABLES if table in sources):
         locations[name] = public_url(sources[name])
         try:
@@ -88,6 +89,7 @@ def _read_all(
                 table = engine.read(name, sources[name], config.base)
             table = renamed(table, name, locations[name], config)
             if name == schema.USERS:
+                # Addresses and numbers stay out of every table: ``contact_columns`` stores hashes.
                 table = table.drop(*identifier_columns(table, config))
             table = _with_types(table, schema.TABLES[name])
             _require_columns(table, schema.TABLES[name], locations[name])
@@ -133,7 +135,7 @@ def _clean_all(
             kinds = _kinds(clean[name], schema.TABLES[name], config)
         except (DataError, ConfigError) as error:
             faults.append(_named(name, locations[name], str(error)))
-            continue
+            continue  # the report has the faults of all tables
         said = tuple(unified.findings[name]) + dropped + report.findings + _emptiness(report)
         read = report.rows_read + sum(finding.rows for finding in dropped)
         reports.append(replace(report, rows_read=read, findings=said, kinds=kinds))

@@ -305,7 +305,8 @@ def _stores(
 
 
 def _finite(values: dict[str, Any]) -> dict[str, Any]:
-    """Infinite values as None, as JSON has none."""
+    """The values, with None for infinite ones."""
+    # JSON has no infinity.
     return {
         name: None if isinstance(value, float) and not math.isfinite(value) else value
         for name, value in values.items()

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 _PART = 8 << 20
-_PARTS_AT_ONCE = 2
+_PARTS_AT_ONCE = 2  # so 16 MB of a file are in memory
 
 
 @dataclass(frozen=True)

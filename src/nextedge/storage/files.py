@@ -50,6 +50,7 @@ def vanishing(parent: Path) -> Iterator[Path]:
 
 def replace_file(path: Path, data: bytes, mode: int = 0o666) -> None:
     """Write a file in one step: a reader gets either the old bytes or the new ones."""
+    # Each writer has a partial file of its own.
     partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
     try:
         with writing(path):
@@ -57,6 +58,7 @@ def replace_file(path: Path, data: bytes, mode: int = 0o666) -> None:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(data)
                 file.flush()
+                # On disk before the rename: a crash must not leave an empty file.
                 os.fsync(file.fileno())
             os.replace(partial, path)
     finally:

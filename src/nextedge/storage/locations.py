@@ -100,6 +100,7 @@ def format_of(path: str) -> str:
 def _find_files(location: str, base: Path) -> Files:
     path = base / location
     if path.is_dir():
+        # Sorted, as file systems list in any order, and of two rows of an id the last one counts.
         paths = sorted(
             str(entry)
             for entry in path.iterdir()

@@ -91,7 +91,7 @@ def client_options() -> Any:
         "allow_http": any(value.lower() in ("true", "1", "yes") for value in plain),
         "connect_timeout": timedelta(seconds=5),
         "read_timeout": timedelta(seconds=30),
-        "timeout": timedelta(hours=6),
+        "timeout": timedelta(hours=6),  # of a whole request, which may carry a large file
     }
 
 

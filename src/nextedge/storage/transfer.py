@@ -88,6 +88,6 @@ def _each(
                 done += sizes[name]
                 progress(f"{what} (MB)", min(done // _MEGABYTE, total), total)
         except BaseException:
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(cancel_futures=True)  # without one file the others are of no use
             raise
     progress(f"{what} (MB)", total, total)

@@ -67,6 +67,7 @@ class WriteBehind(Generic[Row]):
         with self._starting:
             if not self._threads:
                 self._closing.clear()
+                # Daemon: Python joins others before atexit, which alone stops this one.
                 thread = threading.Thread(target=self._run, name=self.name, daemon=True)
                 thread.start()
                 self._threads = [thread]

@@ -62,6 +62,7 @@ class MemoryStore(Store):
 
     def keys(self, prefix: Key = b"") -> Iterator[bytes]:
         with self._lock:
+            # A list: a generator would lock the store while its caller works.
             keys = self._beginning(prefix)
         yield from map(self._bare, keys)
 

@@ -39,7 +39,7 @@ class RedisStore(RedisClient, Store):
     def put_many(self, values: Mapping[Key, bytes], seconds: float | None = None) -> None:
         """See ``Store.put_many``; one pipeline; if it fails, some values may be stored."""
         limit = positive(seconds)
-        milliseconds = None if limit is None else max(1, round(limit * 1000))
+        milliseconds = None if limit is None else max(1, round(limit * 1000))  # Redis refuses 0
         if not values:
             return
 
@@ -63,7 +63,9 @@ class RedisStore(RedisClient, Store):
         yield from map(self._bare, self._scan(prefix))
 
     def _scan(self, prefix: Key) -> set[bytes]:
+        # A prefix is text: its pattern characters stand for themselves.
         pattern = _PATTERN.sub(rb"\\\1", self._full(prefix)) + b"*"
+        # A set, as a scan may return a key twice.
         return self.call(lambda client: set(client.scan_iter(match=pattern, count=_SCANNED)))
 
     def _unlink(self, full: list[bytes]) -> int:

@@ -100,6 +100,7 @@ class RedisClient:
         from redis.backoff import NoBackoff
         from redis.retry import Retry
 
+        # Lost connections alone: repeating a command that timed out would double the wait.
         retry = Retry(NoBackoff(), 1, (redis.ConnectionError,))
         kind = redis.RedisCluster if self._cluster else redis.Redis
         return kind.from_url(self._url, retry=retry, **self._settings)

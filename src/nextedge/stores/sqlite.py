@@ -98,6 +98,7 @@ class SQLiteStore(Store):
                 f"DELETE FROM entries WHERE key >= ? AND key < ? AND {_LIVE}",
                 (*within, time.time()),
             ).rowcount
+            # Expired values are deleted, too, but not counted.
             connection.execute("DELETE FROM entries WHERE key >= ? AND key < ?", within)
         return deleted
 
@@ -151,6 +152,7 @@ class SQLiteStore(Store):
                 connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
                 connection.execute(f"PRAGMA mmap_size = {_MAPPED_BYTES}")
                 use_write_ahead(connection)
+                # A crash may lose the last values, which can be computed again.
                 connection.execute("PRAGMA synchronous = NORMAL")
                 connection.executescript(_SCHEMA)
                 self._connections.add(connection)

@@ -32,14 +32,16 @@ def planted(
     of_candidate = np.arange(candidates) % groups
     source = np.repeat(np.arange(users, dtype=np.int32), 14)
     same = random.random(len(source)) < 0.9
+    # A candidate's group is its position modulo the number of groups.
     near = of_query[source] + groups * random.integers(0, candidates // groups, len(source))
     target = np.where(same, near, random.integers(0, candidates, len(source))).astype(np.int32)
     if relation.self_typed:
-        kept = source != target
+        kept = source != target  # nobody connects to oneself
         source, target = mirrored(source[kept], target[kept])  # type: ignore[assignment]
     # Both directions of a pair bear one time.
     low, high = np.minimum(source, target), np.maximum(source, target)
     key = low.astype(np.int64) * 1009 + high if relation.self_typed else np.arange(len(source))
+    # A hash of the pair, as times must not follow the positions.
     time = 1 + (key * 2654435761) % 1_000_003
     graph = build_graph(source, target, users, candidates, None, time.astype(np.int64))
     return TrainingData(relation, graph), of_query, of_candidate
@@ -73,7 +75,7 @@ class ModelContract:
 
     def test_values_are_finite_numbers(self, planted_fit: PlantedFit) -> None:
         for name, values in planted_fit.artifact.arrays.items():
-            assert values.dtype != object
+            assert values.dtype != object  # it would need pickle to load
             assert np.isfinite(values).all(), name
 
     def test_a_second_fit_gives_the_same(self, planted_fit: PlantedFit) -> None:

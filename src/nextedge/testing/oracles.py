@@ -17,7 +17,7 @@ def two_hop_scores(neighbors: Neighbors, query: int, candidate: int) -> dict[str
         "common_neighbors": float(len(common)),
         "adamic_adar": sum(1.0 / math.log(degree[node]) for node in common),
         "resource_allocation": sum(1.0 / degree[node] for node in common),
-        "jaccard": len(common) / len(either) if common else 0.0,
+        "jaccard": len(common) / len(either) if common else 0.0,  # the union may be empty
         "preferential_attachment": float(len(neighbors[query]) * len(neighbors[candidate])),
     }
 
@@ -39,6 +39,7 @@ def page_rank(
     """Personalised PageRank by plain power iteration."""
     mass = {node: float(node == query) for node in neighbors}
     total = dict.fromkeys(neighbors, 0.0)
+    # With a restart of 0.15, 200 steps leave less than 1e-14 of the mass.
     for _ in range(steps):
         following = dict.fromkeys(neighbors, 0.0)
         for node, amount in mass.items():

@@ -21,6 +21,7 @@ from nextedge.stores.store import Key, Store
 
 Make = Callable[[str], Store]
 """Opens a store by its namespace; the same namespace again has the same values, if shared."""
+# Patterns of Redis, separators of namespaces, quotes of SQL, and bytes that are no text.
 _ODD_KEYS: tuple[Key, ...] = (
     b"",
     b"\x00",
@@ -132,6 +133,7 @@ class StoreContract:
             large = bytes(range(256)) * 4096
             store.put_many({"large": large, "small": b"1"})
             assert store.get_many(["small", "large"]) == [b"1", large]
+            # More keys than Redis scans or deletes in one command (1,000).
             values: Mapping[Key, bytes] = {f"n{n}": n.to_bytes(4, "big") * 50 for n in range(1500)}
             store.put_many(values, seconds=3600)
             assert store.get_many([*values, "missing"]) == [*values.values(), None]
@@ -154,7 +156,7 @@ class StoreContract:
                         assert common is not None
                         assert common == common[: len(common) // 40] * 40, "a value is whole"
                 except BaseException as error:
-                    faults.append(error)
+                    faults.append(error)  # else the test passes
 
             threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
             for thread in threads:
@@ -190,7 +192,7 @@ def _emptied(make: Make) -> Iterator[Store]:
     store.delete_prefix()
     assert not list(store.keys())
     store.close()
-    store.close()
+    store.close()  # again: no error
 
 
 def _bytes(key: Key) -> bytes:

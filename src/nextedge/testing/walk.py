@@ -22,14 +22,14 @@ ANSWERING = ("MainThread", "nextedge-answer", "AnyIO worker thread", "asyncio-po
 class Walk:
     """Records the files whose functions run while ``recording`` is active.
 
-    Create it before the threads that it shall follow: a trace function holds for later threads only.
+    Create it before the threads that it shall follow.
     """
 
     def __init__(self) -> None:
-        self._files: dict[str, None] = {}
+        self._files: dict[str, None] = {}  # unlike a set, in the order of the first calls
         self._active = False
-        self._before = sys.gettrace()
-        threading.settrace(self._trace)
+        self._before = sys.gettrace()  # of a debugger or of a coverage run
+        threading.settrace(self._trace)  # holds for later threads only
         sys.settrace(self._trace)
 
     @contextmanager

@@ -46,8 +46,7 @@ class Edges(Importer):
 
     A third and a fourth column are recognised by their values: dates, and numbers of 1e8 and more
     (since 1970; the unit by magnitude, as for every table), are times; other numbers are weights.
-    Weights below zero (signed networks) become a column ``rating``, since a connection's weight
-    cannot be negative.
+    Weights below zero (signed networks) become a column ``rating``.
     """
 
     name = "edges"
@@ -62,6 +61,7 @@ class Edges(Importer):
         files = _files(source)
         with importing(source) as connection:
             parts = [_select(path) for path in files]
+            # By name, as files of a folder may differ in their number of columns.
             connection.execute(f"CREATE TABLE edges AS {' UNION ALL BY NAME '.join(parts)}")
             _require_edges(connection, source)
             select, notes = _columns(connection)
@@ -74,6 +74,7 @@ def _files(source: Path) -> list[Path]:
         return [source]
     if not source.is_dir():
         raise DataError(f"{source}: no such file or folder")
+    # Sorted, as file systems list in any order, and the rows follow it.
     found = sorted(
         path
         for path in source.glob("*")
@@ -135,10 +136,11 @@ def _sniff(path: Path) -> _Dialect:
     lines = [line.strip() for line in raw if line.strip() and not re.match(_COMMENT, line)]
     if not lines:
         raise DataError(f"{path}: no edge in it; expected two ids a line")
-    last = lines[-1]
+    last = lines[-1]  # the first lines may be a header
     separator = next((s for s in (",", ";", "\t") if s in last), None)
     separator = separator or r"\s+"
     rows = [_split(line, separator) for line in lines[:2]]
+    # The first line of a matrix after its comments has its size, not an edge.
     header = raw[0].startswith(_MATRIX_MARKET) or _is_header(rows)
     return _Dialect(separator, header, min(4, len(_split(last, separator))))
 
@@ -169,6 +171,7 @@ def _columns(connection: duckdb.DuckDBPyConnection) -> tuple[str, list[str]]:
     """The final SELECT, and notes on the extra columns."""
     names = [row[0] for row in connection.execute("DESCRIBE edges").fetchall()]
     whole = connection.execute(
+        # The cast alone would take 1.5 for a whole number.
         "SELECT bool_and(regexp_matches(field_1, $1) AND TRY_CAST(field_1 AS BIGINT) IS NOT NULL "
         "AND regexp_matches(field_2, $1) AND TRY_CAST(field_2 AS BIGINT) IS NOT NULL) FROM edges",
         [INTEGER],
@@ -205,7 +208,7 @@ def _add_extra(
         microseconds = f"CAST(round(CAST({field} AS DOUBLE) * {scale}) AS BIGINT)"
         columns.append(f"make_timestamptz({microseconds}) AS timestamp")
         notes.append(f"{place} is taken as the timestamp")
-    elif least < 0:
+    elif least < 0:  # the weight of a connection cannot be negative
         columns.append(f"CAST({field} AS DOUBLE) AS rating")
         notes.append(f"{place} goes below zero: kept as 'rating', not as the weight")
     else:

@@ -72,6 +72,7 @@ class MovieLens(Importer):
 def _find(source: Path) -> tuple[Path, _Layout]:
     if not source.is_dir():
         raise DataError(f"{source}: no such folder")
+    # Sorted: of two data sets the same one is read on every machine.
     folders = [source, *sorted(path for path in source.glob("*") if path.is_dir())]
     for folder in folders:
         for layout in _LAYOUTS:
@@ -93,10 +94,11 @@ def _ratings(path: Path, delimiter: str, *, header: bool = False) -> str:
 
 
 def _read(path: Path, delimiter: str, columns: tuple[str, ...], *, header: bool = False) -> str:
-    """A read of a file as text; all layouts but the CSV files are in Latin-1, unquoted."""
+    """A read of a file as text."""
     if not path.is_file():
         raise DataError(f"{path}: no such file; the layout has one: unpack the whole archive")
     types = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in columns)
+    # Only the CSV files have a header, quotes and UTF-8; the others are Latin-1.
     quoting = "'\"'" if header else "''"
     return (
         f"read_csv({literal(str(path))}, auto_detect = false, header = {str(header).lower()}, "

@@ -17,6 +17,7 @@ def importing(source: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection whose read errors name ``source``."""
     connection = duckdb.connect()
     try:
+        # Otherwise times without a zone would be those of this machine.
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute("SET enable_progress_bar = false")
         yield connection

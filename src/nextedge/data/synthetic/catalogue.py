@@ -140,10 +140,11 @@ def _word(
 
 
 def _regions(config: SyntheticConfig, first: int, count: int) -> pa.Array:
-    """The regions of each item: all for most items, else each by an even chance, at least one."""
+    """The regions of each item: all for most items, else each by an even chance."""
     everywhere = uniform(config.seed, "everywhere", count, first) < _EVERYWHERE
     size = len(REGIONS)
     lot = uniform(config.seed, "regions", count * size, first * size).reshape(count, size)
+    # The smallest lot counts too, so that each item has a region.
     sold = everywhere[:, None] | (lot < 0.5) | (lot == lot.min(axis=1, keepdims=True))
     offsets = np.concatenate(([0], np.cumsum(sold.sum(axis=1)))).astype(np.int32)
     return pa.ListArray.from_arrays(pa.array(offsets), words(REGIONS, np.nonzero(sold)[1]))

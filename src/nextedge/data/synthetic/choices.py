@@ -108,6 +108,7 @@ def _choose(market, habits, user, time, arrived):  # type: ignore[no-untyped-def
     best, best_score = np.int64(-1), -np.inf
     for _ in range(_CONSIDERED):
         item = _consider(market, user, time, arrived)
+        # The small number keeps a draw of 0 from an infinite logarithm.
         noise = -np.log(-np.log(next_uniform(market.random) + 1e-300))
         score = habits.taste_strength * _fit(market, user, item) + noise
         if score > best_score:
@@ -137,6 +138,7 @@ def _record(market, output, user, item, time, through_list):  # type: ignore[no-
 def _show_list(market, habits, output, user, time, arrived, listed, score):  # type: ignore[no-untyped-def]
     """Log a list of items, best guess first, which the user reads from the top; clicks are views."""
     count = 0
+    # Bounded: a small catalogue has too few distinct items for a list.
     for _ in range(3 * habits.list_length):
         if count == habits.list_length:
             break
@@ -170,6 +172,7 @@ def interact(market, habits, output, times):  # type: ignore[no-untyped-def]
     """Run the events at ``times`` until they end or a buffer is full; returns how many ran."""
     listed, score = np.empty(habits.list_length, np.int64), np.empty(habits.list_length)
     joined, arrived = 0, 0
+    # For all rows of an event, which cannot stop in the middle.
     room = habits.list_length + 1
     for event in range(len(times)):
         edges, impressions = output.filled[0] + room, output.filled[1] + room

@@ -56,6 +56,7 @@ def make_communities(people: People, config: SyntheticConfig) -> Communities:
     for kind, name in enumerate(KIND_WEIGHTS):
         _, code, size = np.unique(keys[name], return_inverse=True, return_counts=True)
         circle[kind] = code + circles
+        # Stable: the users who have joined so far are the first of each circle.
         members[kind * count : (kind + 1) * count] = np.argsort(code, kind="stable")
         starts.append(kind * count + np.concatenate(([0], np.cumsum(size)[:-1])))
         circles += len(size)

@@ -127,7 +127,8 @@ class SyntheticConfig:
 
     @property
     def edge_count(self) -> int:
-        """Most connections; small tenants reach fewer, since a pair cannot connect twice."""
+        """Most connections."""
+        # A pair cannot connect twice, so small tenants fill up.
         possible = self.users * (self.users - 1) // 2
         return min(round(self.users * self.mean_degree / 2), possible // 2)
 

@@ -64,7 +64,7 @@ def grow_connections(
             connections.write(_pairs(CONNECTIONS_SCHEMA, user_ids, output, blocks=False))
             impressions.write(impression_table(output, user_ids, user_ids, items=False))
             blocks.write(_pairs(BLOCKS_SCHEMA, user_ids, output, blocks=True))
-            output.filled[:3] = 0
+            output.filled[:3] = 0  # but not the number of lists, which makes their ids
         report(first + count, total)
     return network
 

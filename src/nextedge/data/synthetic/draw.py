@@ -18,7 +18,7 @@ Doubles = npt.NDArray[np.float64]
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FIRST = np.uint64(0xBF58476D1CE4E5B9)
 _SECOND = np.uint64(0x94D049BB133111EB)
-_UNIT = 1.0 / (1 << 53)
+_UNIT = 1.0 / (1 << 53)  # a float64 has 53 random bits
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
@@ -39,6 +39,7 @@ def next_uniform(state):  # type: ignore[no-untyped-def]
 @numba.njit(cache=True, nogil=True, inline="always")
 def next_below(state, limit):  # type: ignore[no-untyped-def]
     """A whole number in [0, limit)."""
+    # A product close to the limit rounds up to it.
     return min(np.int64(next_uniform(state) * limit), np.int64(limit) - 1)
 
 
@@ -120,6 +121,7 @@ def pick(seed: int, stream: str, count: int, weights: Doubles, first: int = 0) -
     """int64[count]: choices among ``len(weights)`` by weight."""
     cumulative = np.cumsum(weights) / np.sum(weights)
     drawn = np.searchsorted(cumulative, uniform(seed, stream, count, first), side="right")
+    # The last cumulative weight may round to less than 1.
     return np.minimum(drawn, len(weights) - 1).astype(np.int64)
 
 

@@ -136,7 +136,7 @@ def _meet(communities, network, one, closure):  # type: ignore[no-untyped-def]
     while communities.kinds[kind] <= draw:
         kind += 1
     circle = communities.circle[kind, one]
-    if network.reached[circle] < 2:
+    if network.reached[circle] < 2:  # nobody else has joined it yet
         return np.int64(-1)
     first = communities.start[circle]
     share = next_uniform(network.random)
@@ -168,6 +168,7 @@ def _act(crowd, communities, network, rules, output, one, closure, time):  # typ
 def _compile_list(crowd, communities, network, rules, one, closure, listed, score):  # type: ignore[no-untyped-def]
     """Fill ``listed`` with distinct people, best guess first; returns how many."""
     count = 0
+    # Bounded: a user may have fewer eligible candidates than a list.
     for _ in range(4 * rules.list_length):
         if count == rules.list_length:
             break
@@ -222,7 +223,7 @@ def grow(crowd, communities, network, rules, output, times):  # type: ignore[no-
             or output.filled[2] == len(output.blocker)
         ):
             return event  # the caller writes the buffers out and continues here
-        if network.counters[2] + room > rules.edge_limit:
+        if network.counters[2] + room > rules.edge_limit:  # the adjacency has no room
             continue
         time = times[event]
         _admit(crowd, communities, network, time)

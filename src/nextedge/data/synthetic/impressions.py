@@ -38,7 +38,7 @@ def impression_table(
         "candidate_id": none if items else candidate,
         "item_id": candidate if items else none,
         "recommendation_id": pc.binary_join_element_wise("ri" if items else "rp", lists, ""),
-        "position": output.position[:rows].copy(),
+        "position": output.position[:rows].copy(),  # the next round overwrites the buffer
         "timestamp": timestamps(output.listed_at[:rows]),
         "action": pa.array(ACTION_NAMES, pa.string()).take(code),
         "action_timestamp": timestamps(output.acted_at[:rows], inactive),

@@ -57,7 +57,7 @@ def make_interactions(
             times = times[interact(market, habits, output, times) :]
             interactions.write(_table(output, user_ids, ids))
             impressions.write(impression_table(output, user_ids, ids, items=True))
-            output.filled[:3] = 0
+            output.filled[:3] = 0  # but not the number of lists, which makes their ids
         report(first + count, total)
 
 
@@ -90,7 +90,7 @@ def _market(
 @numba.njit(cache=True, nogil=True)
 def blend_with_friends(taste, cells, start, degree):  # type: ignore[no-untyped-def]
     """float32[N, F]: the taste of each user, moved towards the mean of the friends."""
-    blended = taste.copy()
+    blended = taste.copy()  # friends count with their taste before the blend
     for user in range(len(taste)):
         if degree[user] == 0:
             continue

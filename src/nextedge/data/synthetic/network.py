@@ -73,6 +73,7 @@ def connect(network, output, one, other, time):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def is_blocked(network, one, other):  # type: ignore[no-untyped-def]
+    # Most users have no block, and need no scan of the blocked pairs.
     if not (network.has_block[one] and network.has_block[other]):
         return False
     for row in range(network.counters[3]):

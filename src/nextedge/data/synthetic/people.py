@@ -84,8 +84,9 @@ def make_people(config: SyntheticConfig) -> People:
     title = pick(seed, "title", count, zipf(4, 0.6))
     skill, bits = _skills(config, industry, title)
     spread = config.activity_spread
+    # Minus half the variance, so that the mean is 1 for every spread.
     activity = np.exp(spread * normal(seed, "activity", count) - spread**2 / 2)
-    late = min(int(np.ceil(config.late_joiner_share * count)), count - 2)
+    late = min(int(np.ceil(config.late_joiner_share * count)), count - 2)  # two have to connect
     return People(
         places=places,
         created=_joined(config),
@@ -185,6 +186,7 @@ def tastes(people: People, config: SyntheticConfig) -> npt.NDArray[np.float32]:
     """float32[N, FACTORS]: latent taste from industry, skills and the person, before friends."""
     seed = config.seed
     of_industry = factor_vectors(seed, "industry", len(INDUSTRIES))
+    # The last row, which code −1 takes, adds nothing.
     of_skill = np.vstack((factor_vectors(seed, "skill", len(SKILLS)), np.zeros((1, FACTORS))))
     taste = 0.6 * of_industry[people.industry]
     for slot in range(SKILLS_EACH):

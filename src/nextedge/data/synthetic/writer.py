@@ -25,11 +25,7 @@ def timestamps(microseconds: npt.NDArray[np.int64], mask: BoolArray | None = Non
 
 
 class TableWriter:
-    """Writes one table under a temporary name and renames it once it is complete.
-
-    Row groups have ``ROW_GROUP_ROWS`` rows, so the bytes of a file do not depend on the chunks in
-    which its rows arrive.
-    """
+    """Writes one table under a temporary name and renames it once it is complete."""
 
     def __init__(self, directory: Path, name: str, schema: pa.Schema) -> None:
         self.rows = 0
@@ -53,6 +49,7 @@ class TableWriter:
         self._pending.append(table)
         self._waiting += table.num_rows
         self.rows += table.num_rows
+        # Whole row groups: the bytes of a file do not depend on the chunks of its rows.
         if self._waiting >= ROW_GROUP_ROWS:
             self._flush(self._waiting // ROW_GROUP_ROWS * ROW_GROUP_ROWS)
 

@@ -16,7 +16,7 @@ from nextedge.testing.logs.sample_events import event
 
 
 def append_in_batches(log: Log, user: str) -> None:
-    for start in range(0, 60, 6):
+    for start in range(0, 60, 6):  # in batches, between which others append
         log.append([event(user, number) for number in range(start, start + 6)])
 
 
@@ -39,7 +39,7 @@ def other_process(
     try:
         yield child, signal
     finally:
-        if child.is_alive():
+        if child.is_alive():  # a failed test must not leave it waiting
             child.kill()
         child.join()
         child.close()
@@ -52,7 +52,7 @@ def in_threads(works: Sequence[Callable[[], object]]) -> None:
         try:
             work()
         except BaseException as error:
-            faults.append(error)
+            faults.append(error)  # else the test passes
 
     threads = [threading.Thread(target=run, args=(work,)) for work in works]
     for thread in threads:

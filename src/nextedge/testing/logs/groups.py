@@ -75,6 +75,7 @@ class LogContract(ReadingContract):
         log.append([event("a", 0)])
         with log.consumer("group") as consumer:
             assert ids_of(collect(consumer, 1)) == ["a/0"]
+            # The consumer waits by then.
             later = threading.Timer(0.3, lambda: open_log().append([event("a", 1)]))
             later.start()
             assert ids_of(collect(consumer, 1)) == ["a/1"]
@@ -128,6 +129,7 @@ class LogContract(ReadingContract):
 
         in_threads([work, work, work])
         assert set(map(id_of, done)) == expected
+        # Delivery is at least once: an event that comes again keeps its first place.
         assert_ordered({id_of(event): event for event in done}.values())
         assert log.lag("group").events == 0
 
@@ -188,7 +190,7 @@ class LogContract(ReadingContract):
     def test_lag_has_the_age_of_the_oldest_event(self, open_log: OpenLog) -> None:
         log: Log = open_log()
         log.append([event("a", 0, timestamp=datetime.now(UTC))])
-        time.sleep(0.01)
+        time.sleep(0.01)  # an age above 0
         with log.consumer("group") as consumer:
             collect(consumer, 1)
             assert 0 < log.lag("group").seconds < 600
@@ -246,7 +248,7 @@ def _poll_and_stay(url: str | None, folder: Path, polled: Signal) -> None:
     while not consumer.poll(5, 0.5):
         pass
     polled.set()
-    time.sleep(PATIENCE_SECONDS)
+    time.sleep(PATIENCE_SECONDS)  # until the test kills this process
 
 
 def _assert_raises(expected: type[Exception], call: Callable[[], object]) -> None:

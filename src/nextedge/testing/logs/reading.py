@@ -21,6 +21,7 @@ from nextedge.testing.logs.concurrency import (
 )
 from nextedge.testing.logs.sample_events import UNREADABLE, assert_ordered, event, events_of, id_of
 
+# Numbers and texts that look alike, and characters that a key or a query may not hold.
 _ODD_IDS: tuple[int | str, ...] = (
     *(1, "1", -7, 2**62, "ü/日本", "' OR 1=1 --", "line\nend", "{a}:b", "*", "tab\tend", " ", "🙂"),
 )
@@ -139,6 +140,6 @@ class ReadingContract:
         recorded(log, ["a"], 6)
         position = log.last_position()
         log.close()
-        log.close()
+        log.close()  # again: no error
         assert log.append([event("a", 6)]) == 1
         assert read_ids(open_log(), position) == ["a/6"]
