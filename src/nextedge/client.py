@@ -48,8 +48,9 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 Parameters = ParamSpec("Parameters")
+# the service did nothing: even calls that are not repeatable are sent again
 _AGAIN = frozenset({429, 503})
-_LONGEST_SECONDS = 30.0
+_LONGEST_SECONDS = 30.0  # a Retry-After of hours must not block the caller
 
 
 class ApiError(NextEdgeError):
@@ -148,6 +149,7 @@ class _Calls:
                 for value in ([values] if isinstance(values, str) else values)
             ],
         }
+        # only if asked: the parameter keeps a request from the fast path
         if explain:
             params["explain"] = "true"
         return Call("GET", f"/v1/{_part(surface)}/recommendations", RecommendationsOut, params)
@@ -208,11 +210,13 @@ class _Calls:
     @_Method
     def rollback(self) -> Call[ServedOut]:
         """Serve what was served before."""
+        # a second rollback would go back one release more
         return Call("POST", "/v1/releases/rollback", ServedOut, repeatable=False)
 
     @_Method
     def train(self, request: TrainingRequest) -> Call[TrainingOut]:
         """Start a build."""
+        # a second request would start a second build
         return Call(
             "POST", "/v1/training", TrainingOut, json=request.model_dump(), repeatable=False
         )
@@ -287,11 +291,14 @@ class _Settings:
         raise AssertionError("every last try ends")
 
     def _wait(self, number: int, retry_after: str | None) -> float:
+        # at random: clients that failed together must not come back together
         backoff = self.backoff_seconds * 2**number * (0.5 + random.random())
+        # a proxy may send a date instead of seconds: the backoff decides then
         asked = float(retry_after) if retry_after and retry_after.isdigit() else 0.0
         return float(min(max(backoff, asked), _LONGEST_SECONDS))
 
     def _request(self, call: Call[Any]) -> dict[str, Any]:
+        # None would be sent as an empty text, which the service refuses
         params = {name: value for name, value in call.params.items() if value is not None}
         return {"method": call.method, "url": call.path, "params": params, "json": call.json}
 
@@ -377,6 +384,7 @@ class AsyncClient(_Settings, _Calls):
 
 def _result(call: Call[Result], response: httpx2.Response) -> Result:
     if response.is_success:
+        # a 204 has no body, and its result is None
         return TypeAdapter(call.result).validate_json(response.content or b"null")
     try:
         problem = Problem.model_validate_json(response.content or b"null")
@@ -394,9 +402,11 @@ def _result(call: Call[Result], response: httpx2.Response) -> Result:
 def _with_id(event: BaseModel | Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(event, BaseModel):
         return event.model_dump(mode="json", exclude_none=True)
+    # an id of the first try: sent again, the event counts once
     return {"event_id": uuid.uuid4().hex, **event}
 
 
 def _part(value: Identifier) -> str:
     """One segment of a path, whatever the id holds."""
+    # an id with a slash would name another route
     return quote(str(value), safe="")

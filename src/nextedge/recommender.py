@@ -38,6 +38,7 @@ class Recommender:
 
     def __init__(self, location: str | Path | Config = "nextedge.toml") -> None:
         self.config = location if isinstance(location, Config) else load_config(location)
+        # a build over HTTP is a process of its own, which reads this file
         self.location = None if isinstance(location, Config) else Path(location)
         """Path of the configuration; None if the argument was a ``Config``."""
         self.session = Session(self.config)
@@ -66,6 +67,7 @@ class Recommender:
 
     def check(self) -> CheckReport:
         """What a build uses of the data, what it drops, and why; ``fatal`` faults stop a build."""
+        # imported here, as elsewhere in the class: a server loads no DuckDB and no LightGBM
         from nextedge.data.validation import check_data
         from nextedge.policy.check import check_plugins
 
@@ -103,12 +105,14 @@ class Recommender:
         from nextedge.build.run import build
         from nextedge.engines.open import open_engine
 
+        # events that other machines record would be missing from the release
         self.session.live.warn_of_local_log()
         with open_engine(engine, self.config.state_path) as opened:
             if options.until is None:
                 self.session.hash_identifiers(opened, self._frames)
             built = build(self.config, opened, options, frames=self._frames, progress=progress)
         if built is not None:
+            # a server that starts on the release folds only the events after the build
             self.keep_snapshot()
         return built
 
@@ -151,6 +155,7 @@ class Recommender:
     def start_serving(self) -> None:
         """Start the caches, request log and threads of ``[serving]``, until ``close``."""
         self.session.live.warn_of_local_log()
+        # goes on with the loaded release and the overlay: nothing is loaded twice
         self.session = ServingSession(self.session)
 
     def warm_up(self) -> None:
@@ -287,12 +292,14 @@ class Recommender:
         """
         from nextedge.events.replay import replay_events
 
+        # folded into an empty overlay: requests go on with the current one
         checkpoints = self.session.live.checkpoints
         return replay_events(self.overlay.log, checkpoints, self.overlay.emptied, since)
 
     def evaluation(self, release_id: str | None = None) -> dict[str, Any]:
         """Per surface, the evaluation report of a release, as JSON values."""
         release = self.releases.get(release_id) if release_id else self.releases.current()[0]
+        # the report's file alone: a loaded release would map arrays and load models
         folder = release.path / "surfaces"
         return {
             name: json.loads((folder / name / "evaluation.json").read_text())

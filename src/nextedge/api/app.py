@@ -54,6 +54,7 @@ def create_app(served: Recommender | Tenants, api_key: str | None = None) -> Fas
 
     observed = any(tenant.traces is not None or tenant.logs_access for tenant in tenants)
     app = CachingApp(
+        # the access log and spans are made by layers, which a cached response would skip
         tenants=None if observed else tenants,
         title="NextEdge",
         version=__version__,
@@ -150,6 +151,7 @@ def _health(app: FastAPI, tenants: Tenants) -> None:
             except NextEdgeError as error:
                 fault = str(error)
         if not loaded:
+            # this route needs no key: with several tenants it names none of them
             return problem(503, "Not ready", "no tenant can answer" if tenants.several else fault)
         return JSONResponse(
             {"status": "ready"} if tenants.several else {"status": "ready", "release": loaded[0]}

@@ -33,6 +33,7 @@ class Authentication:
         self.app = app
         self.tenants = tenants
         self.open_paths = frozenset(open_paths)
+        # a used-up quota must not hide the server from probes and scrapes
         self.unlimited = self.open_paths | {METRICS}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -55,4 +56,5 @@ class Authentication:
 
 def _too_many(seconds: float) -> ProblemResponse:
     text = "this tenant's requests of now are used up (serving.requests_per_second)"
+    # a Retry-After of 0 would make clients repeat at once
     return problem(429, "Too Many Requests", text, {"Retry-After": str(max(1, math.ceil(seconds)))})

@@ -29,6 +29,7 @@ class Compression:
         try:
             import brotli
 
+            # first, as ``max`` takes the first of equal weights and Brotli is smaller
             self.compressors["br"] = partial(brotli.compress, quality=_LEVEL)
         except ImportError:
             pass
@@ -49,6 +50,7 @@ class Compression:
             if start is not None:
                 begin, start = start, None
                 headers = MutableHeaders(raw=begin["headers"])
+                # a stream stays as it is: its parts are sent as they come
                 whole = not message.get("more_body", False)
                 body = message.get("body", b"")
                 if whole and len(body) >= MINIMUM_BYTES and "content-encoding" not in headers:
@@ -56,6 +58,7 @@ class Compression:
                     message = {**message, "body": body}
                     headers["content-encoding"] = encoding
                     headers["content-length"] = str(len(body))
+                    # else a proxy gives compressed bytes to clients that cannot read them
                     headers.add_vary_header("accept-encoding")
                 await send(begin)
             await send(message)

@@ -22,6 +22,7 @@ def routes() -> APIRouter:
         202 once what was accepted is on disk; 422 when nothing was.
         """
         done = tenant.recommender.record_each(body if isinstance(body, list) else [body])
+        # 202 would tell a sender that reads only the status that something is stored
         if done.rejected and not done.accepted:
             first = done.rejected[0]
             raise EventError(f"event {first.index}: {first.reason}")

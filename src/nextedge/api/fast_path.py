@@ -43,8 +43,7 @@ _PLAIN = {"user_id": LONGEST_ID, "limit": 3, "context": LONGEST_CONTEXT, "region
 class CachingApp(FastAPI):
     """The application; it sends cached responses before any layer runs.
 
-    Callers with compression or a quota go through the layers. Like all that the response cache reads
-    from disk, keys are up to a tenth of a second old.
+    Like all that the response cache reads from disk, keys are up to a tenth of a second old.
 
     Args:
         tenants: None if every request must be logged or traced.
@@ -69,9 +68,11 @@ class CachingApp(FastAPI):
                 authorization = bytes(value)
             elif name == b"accept-encoding":
                 encoding = value
+        # cached bytes are not compressed: such callers go through the layers
         if encoding not in (b"", b"identity"):
             return False
         tenant = self._tenant(tenants, authorization)
+        # cached responses count, and the layer ``Authentication`` charges the quota
         if tenant is None or not tenant.quota.unlimited:
             return False
         return await _send_cached(tenant, scope, authorization, send, tenants.metrics)
@@ -79,6 +80,7 @@ class CachingApp(FastAPI):
     def _tenant(self, tenants: Tenants, authorization: bytes) -> Tenant | None:
         """The tenant of a key with the scope ``read``, at most a tenth of a second old."""
         now = time.monotonic()
+        # else a revoked key would get cached responses for ever
         if now > self._known_until:
             self._callers.clear()
             self._known_until = now + LOOK_SECONDS
@@ -172,6 +174,7 @@ def _plain(scope: Any, caller: Caller) -> tuple[str, str, Page, bool] | None:
         return None
     pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
     values = dict(pairs)
+    # the validation of the route decides about repeated and unknown parameters
     if len(values) != len(pairs) or "user_id" not in values or values.keys() - _PLAIN.keys():
         return None
     if any(not 0 < len(value) <= _PLAIN[name] for name, value in values.items()):

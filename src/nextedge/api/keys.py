@@ -88,10 +88,12 @@ class ApiKeys:
     @property
     def required(self) -> bool:
         """Whether callers must send a key: from the first key on, even after all are revoked."""
+        # the file outlives its last key: a revocation must not open the tenant to all
         return self._extra is not None or self.version() is not None
 
     def scopes(self, digest: str) -> tuple[str, ...]:
         """The scopes of the key with a digest; ``admin`` implies all, no key has none."""
+        # in constant time: the duration must not reveal how much of a digest is right
         if self._extra is not None and hmac.compare_digest(digest, self._extra):
             return SCOPES
         key = self._current().get(digest)
@@ -105,6 +107,7 @@ class ApiKeys:
             status = self.path.stat()
         except FileNotFoundError:
             return None
+        # the inode too: two writes within one tick of the clock have the same time
         return status.st_mtime_ns, status.st_ino
 
     def _current(self) -> dict[str, ApiKey]:
@@ -122,6 +125,7 @@ class ApiKeys:
 
         with writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            # a file of its own: each write replaces the keys' file, and a lock on it
             lock = self.path.with_suffix(".lock").open("a")
         with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -130,9 +134,11 @@ class ApiKeys:
     def _write(self, keys: list[ApiKey]) -> None:
         with writing(self.path):
             partial = self.path.with_suffix(".partial")
+            # other users of the machine must not read the hashes
             descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "w") as file:
                 json.dump([asdict(key) for key in keys], file, indent=1)
+            # a server that reads meanwhile gets all old keys or all new ones
             os.replace(partial, self.path)
 
 

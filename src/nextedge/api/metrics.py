@@ -1,6 +1,5 @@
 """Prometheus metrics: requests, their seconds by stage, caches, events and the request log.
 
-Labels are existing surfaces, templates of routes and status classes, so their number is bounded.
 Several workers write to a shared folder, and any of them answers for all.
 """
 
@@ -71,6 +70,7 @@ class Metrics:
 
     def request(self, tenant: str, route: str, status: int) -> None:
         """Count a request by the template of its route (never by its path) and status class."""
+        # no path and no exact status: the number of labels stays bounded
         self._request(tenant, route, f"{status // 100}xx").inc()
 
     def hit(self, tenant: str, surface: str) -> None:
@@ -98,6 +98,7 @@ class Metrics:
 
     def events(self, tenant: str, log: Log) -> None:
         """Set the lag of a tenant's groups of consumers; a log that cannot be read changes nothing."""
+        # the other metrics must be readable while the log is not
         with suppress(NextEdgeError):
             for group in log.groups():
                 lag = log.lag(group)
@@ -112,6 +113,7 @@ class Metrics:
     def render(self, tenant: str | None = None) -> bytes:
         """The metrics of all workers, of one tenant or of all, in the text format of Prometheus."""
         registry = self.registry
+        # each worker counts its own requests; the folder has the counts of all
         if FOLDER_VARIABLE in os.environ:
             registry = CollectorRegistry()
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]

@@ -12,6 +12,7 @@ LONGEST_ID, LONGEST_CONTEXT = 256, 64
 """Characters of an id, and of a context or region."""
 
 
+# tables and logs store ids as int64
 WholeNumber = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 Text = Annotated[str, Field(min_length=1, max_length=LONGEST_ID)]
 Identifier = WholeNumber | Text

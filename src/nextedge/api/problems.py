@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from nextedge import errors
 
 _log = logging.getLogger("nextedge.api")
+# the first match decides: subclasses stand before their bases
 _STATUS: tuple[tuple[type[errors.NextEdgeError], int], ...] = (
     (errors.UnknownSurfaceError, 404),
     (errors.UnknownUserError, 404),

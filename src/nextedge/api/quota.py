@@ -35,12 +35,15 @@ class Quota:
         if self.unlimited:
             return
         self.interval = 1 / settings.requests_per_second
+        # a burst of 0 would pass no request at all
         self.burst = settings.burst or max(1, math.ceil(settings.requests_per_second))
         if path is None:
             self._memory = mmap.mmap(-1, _TIME.size)
             return
+        # this mode creates the file, and keeps what another worker has written
         self._file = path.open("a+b")
         with self._locked():
+            # under the lock: a worker that starts later must not fill the bucket again
             if not path.stat().st_size:
                 self._file.write(_TIME.pack(0.0))
                 self._file.flush()
@@ -54,9 +57,11 @@ class Quota:
         """
         if self.unlimited:
             return 0.0
+        # all processes of a machine share this clock, and nobody sets it back
         now = time.monotonic() if now is None else now
         with self._locked():
             (full,) = _TIME.unpack_from(self._memory)
+            # an idle tenant saves up no more than a full bucket
             next_full = max(full, now) + self.interval
             early = next_full - now - self.burst * self.interval
             if early > self.interval * 1e-6:  # not a rounding error

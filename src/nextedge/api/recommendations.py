@@ -98,6 +98,7 @@ def routes() -> APIRouter:
     ) -> InternalResponse:
         """The engine's own interface, for other services of the house."""
         recommender = tenant.recommender
+        # 403 for unknown tenants too: the response must not tell which ones exist
         if request.tenant_id != tenant.name:
             raise HTTPException(403, "tenant_id: this key is not of that tenant")
         name = recommender.surface_name(request.surface or _only_surface(recommender))

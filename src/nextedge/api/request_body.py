@@ -49,6 +49,7 @@ class RequestBody:
             messages = iter([{"type": "http.request", "body": body, "more_body": False}])
 
             async def replay() -> Message:
+                # after the body, a layer may still wait for the disconnect
                 return next(messages, None) or await receive()
 
             replayed = replay
@@ -69,6 +70,7 @@ def _limit(scope: Any) -> int:
 async def _whole_body(receive: Receive, limit: int) -> bytes | None:
     """The body, or its first part if that exceeds the limit; None after a disconnect."""
     parts, size, more = [], 0, True
+    # a body without Content-Length shows its size only as it comes
     while more and size <= limit:
         message = await receive()
         if message["type"] == "http.disconnect":
@@ -84,6 +86,7 @@ def url_fault(scope: Any) -> str | None:
     if "\ufffd" in scope["path"] or "\0" in scope["path"]:
         return "the path: expected UTF-8 without NUL"
     query = scope["query_string"]
+    # plain ASCII without escapes has neither NUL nor invalid UTF-8
     if b"%" in query or not query.isascii():
         try:
             text = unquote_to_bytes(query).decode()

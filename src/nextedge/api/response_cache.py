@@ -51,6 +51,7 @@ class ResponseCache:
 
     def key(self, scope: Any, authorization: bytes) -> Hashable:
         """The key of a request's response."""
+        # two looks at files per request cost a third of a cached response's time
         if time.monotonic() - self._looked > LOOK_SECONDS:
             self._look()
         # The version of the keys is read before the response is computed: a response to a key that
@@ -72,7 +73,9 @@ class ResponseCache:
         self, key: Hashable, response: RecommendationResponse, before: bytes, after: bytes
     ) -> None:
         """Cache a response, unless it is degraded or of a cold start."""
+        # a degraded list would outlive the fault; events change a cold start at any time
         if not (response.degraded or response.cold_start):
+            # the encoded bytes have the recommendations already
             slim = replace(response, recommendations=())
             self._responses.put(key, EncodedResponse(before, after, slim))
 
@@ -83,10 +86,12 @@ class ResponseCache:
         if active is None or live is None:
             return False
         release, overlay = active.of_user(user)[0], session.live.overlay
+        # live edges replace the token, but change only the lists of their edition
         if live.release is not release.token and (
             response.release != release.id or response.edition != release.edition(response.query)
         ):
             return False
+        # the cheaper look at the log; the pipeline relies on the complete one
         if overlay.current_version(user, shown=live.impressions, quick=True) != live.user:
             return False
         narrowed = len(overlay.narrowed)
@@ -103,6 +108,7 @@ class ResponseCache:
         """Clear the cache if other releases are active, and read the version of the keys."""
         self._looked, active = time.monotonic(), self.recommender.session.active.stamp
         if active != self._active:
+            # else responses of the old release take memory until they expire
             self._responses.clear()
         self._active = active
         self._keys_version = self.keys.version()

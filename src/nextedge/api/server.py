@@ -53,7 +53,7 @@ def run_server(
         if workers > 1:  # prometheus_client reads it when it is imported
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared
         _check(locations, host)
-        gc.collect()
+        gc.collect()  # garbage that is frozen is never freed
         gc.freeze()  # the collector writes to what it visits: pages would no longer be shared
         _server(Path(shared), drain_seconds, address=host, port=port, workers=workers).serve()
 
@@ -77,6 +77,7 @@ def _check(locations: Sequence[Path], host: str) -> None:
             code = 1
             traceback.print_exc()
         finally:
+            # exit handlers and buffers belong to the parent, and would run twice
             os._exit(code)
     os.close(writing)
     with os.fdopen(reading) as pipe:
@@ -94,6 +95,7 @@ def _look(locations: Sequence[Path], host: str) -> None:
     import nextedge.api.app  # noqa: F401
 
     tenants = _tenants(locations)
+    # one warm-up loads the code of all; of the other releases only files are checked
     for position, tenant in enumerate(tenants):
         if position == 0:
             tenant.recommender.warm_up()
@@ -118,6 +120,7 @@ def _server(shared: Path, drain_seconds: float, **settings: Any) -> Any:
             if number != signal.SIGTERM:
                 super().signal_handler_interrupt(number, *rest)
                 return
+            # workers are processes of their own: they see a file, not the signal
             (shared / DRAINING).touch()
             stop = threading.Timer(drain_seconds, super().signal_handler_interrupt)
             stop.daemon = True

@@ -1,8 +1,7 @@
 """Telemetry of requests: their ids, counts by route and status, and the access log.
 
 A line of the access log has no user and no text of the caller: it has the template of the route, a
-configured surface, and the request's id. A cached response counts as a hit of its surface alone, so
-a server without an access log sends it without an id.
+configured surface, and the request's id.
 """
 
 from __future__ import annotations
@@ -34,6 +33,7 @@ CACHED = "nextedge.cached"
 """Scope entry: the response is a cached one."""
 OTHER = "other"
 """The template of a path without a route."""
+# the caller's text goes into a header and the log: short, and on one line
 _VALID_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -62,6 +62,7 @@ class Telemetry:
             nonlocal status, request_id
             if message["type"] == "http.response.start":
                 status, cached = message["status"], CACHED in scope
+                # a cached response counts as a hit of its surface; without a log no line has its id
                 if self.logs or not cached:
                     request_id = _request_id(scope)
                     message["headers"] = [*message.get("headers", ()), (REQUEST_ID, request_id)]
@@ -97,6 +98,7 @@ class Telemetry:
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "request_id": request_id.decode("ascii"),
             "tenant": None if tenant is None else tenant.name,
+            # the method is the caller's text, too
             "method": scope["method"] if scope["method"] in _METHODS else "other",
             "route": self.templates(scope),
             "status": status,
@@ -136,7 +138,7 @@ def log_to_stdout() -> None:
         handler = logging.StreamHandler(sys.stdout)
         handler.setFormatter(logging.Formatter("%(message)s"))
         log.addHandler(handler)
-        log.propagate = False
+        log.propagate = False  # else the root logger prints each line again
     log.setLevel(logging.INFO)
 
 
@@ -150,4 +152,5 @@ def _surface(scope: Any, tenant: Tenant | None) -> str | None:
     """The surface that answered, or that the path names; None if it is not configured."""
     name = scope.get(SURFACE) or scope.get("path_params", {}).get("surface")
     known = () if tenant is None else tenant.recommender.config.surfaces
+    # the path may name anything, also a person
     return name if name in known else None

@@ -135,6 +135,7 @@ class Tenants:
         digest = digest_of(token)
         if self._operator is not None and hmac.compare_digest(digest, self._operator):
             return Caller(None, ())
+        # else each request would look at the key files of all tenants
         owner = self._owners.get(digest)
         for tenant in (owner,) if owner is not None else self:
             scopes = tenant.keys.scopes(digest)

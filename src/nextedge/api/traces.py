@@ -1,7 +1,6 @@
 """OpenTelemetry traces: a span for each request, and one for each stage of a computed list.
 
-Spans have the route, tenant and surface. They have no path, query string or address, as these name
-people.
+Spans have the route, tenant and surface.
 """
 
 from __future__ import annotations
@@ -41,6 +40,7 @@ def tracer_provider(collector: str) -> TracerProvider:
     if urlsplit(collector).path in ("", "/"):
         collector = collector.rstrip("/") + "/v1/traces"
     provider = TracerProvider(resource=Resource.create({"service.name": "nextedge"}))
+    # in batches, by a thread: no request waits for the collector
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=collector)))
     return provider
 
@@ -48,6 +48,7 @@ def tracer_provider(collector: str) -> TracerProvider:
 def stage_spans(provider: TracerProvider, answer: RecommendationResponse) -> None:
     """Send a span for each stage of a computed list, within the current span."""
     tracer = provider.get_tracer(__name__)
+    # only durations are known: the last stage ends now
     at = time.time_ns() - int(sum(answer.stages.values()) * 1e6)
     for stage, spent_ms in answer.stages.items():
         span = tracer.start_span(
@@ -87,6 +88,7 @@ class Traces:
         if traced is None:
             await self.app(scope, receive, send)
             return
+        # spans copy path, query string, headers and address, which name people
         redacted = {
             "type": "http",
             "method": scope["method"],

@@ -42,9 +42,11 @@ def routes() -> APIRouter:
     def status(tenant: CurrentTenant, training_id: str) -> TrainingOut:
         """How a build goes, and the release that it made."""
         path = _folder(tenant) / f"{training_id}.json"
+        # the id is part of a path: it must not lead out of the folder
         if not _ID.fullmatch(training_id) or not path.exists():
             raise InputError(f"no training {training_id!r}")
         report: dict[str, Any] = json.loads(path.read_text())
+        # a server that stopped meanwhile did not write the end of the build
         if report["status"] == "running" and not _alive(report["process"]):
             report["status"] = "lost"
         return TrainingOut.model_validate(report)
@@ -63,6 +65,7 @@ def _started(location: Path, folder: Path, request: TrainingRequest) -> Training
     for surface in request.surfaces:
         command += ["--surface", surface]
     command += [] if request.promote else ["--no-promote"]
+    # a session of its own: Ctrl-C at the server does not reach the build
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -83,6 +86,7 @@ def _wait(process: subprocess.Popen[str], folder: Path, about: dict[str, Any]) -
     if process.returncode == 0:
         about["release"] = json.loads(out)["release"]
     else:
+        # progress comes first on stderr, the error last
         about["message"] = err.strip()[-_TAIL:]
     _write(folder, about)
 
@@ -90,6 +94,7 @@ def _wait(process: subprocess.Popen[str], folder: Path, about: dict[str, Any]) -
 def _write(folder: Path, about: dict[str, Any]) -> None:
     partial = folder / f".{about['id']}.partial"
     partial.write_text(json.dumps(about))
+    # a status request reads a whole report, the old or the new one
     os.replace(partial, folder / f"{about['id']}.json")
 
 

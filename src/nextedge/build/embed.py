@@ -44,6 +44,7 @@ class EmbedStep(SurfaceStep):
         return {
             "sources": surface.model_dump()["sources"],
             "kind": surface.kind,
+            # Once torch is installed, the models that were left out must be trained.
             "torch": _has_torch(),
         }
 
@@ -58,6 +59,7 @@ class EmbedStep(SurfaceStep):
         left_out: dict[str, str] = {}
         (output / COMMON).mkdir()
         if sources:
+            # The graphs of windows serve the training alone.
             with vanishing(output) as folder:
                 scopes = {SERVE: history.served}
                 for window in (history.split.common(), history.split.evaluation):
@@ -82,12 +84,14 @@ class EmbedStep(SurfaceStep):
         model = source.model()
         if model.extra == "train" and not _has_torch():
             return "torch is not installed: pip install 'nextedge[train]'"
+        # A transductive model has an embedding for the nodes of one graph only.
         for graph in [COMMON] if model.inductive else [COMMON, EVALUATION, SERVE]:
             data = training_data(scopes[graph])
             # By the graph's content, not the step's key: other settings go on with the same epochs.
             mark = fingerprint(data.graph.indptr, data.graph.indices)
             data = replace(data, directory=output.parent / "checkpoints" / f"{source.name}-{mark}")
 
+            # A default, because a closure would see the loop's next graph.
             def report(text: str, done: int, total: int, graph: str = graph) -> None:
                 progress(f"embed {self.surface}: {text} ({graph})", done, total)
 
@@ -102,9 +106,10 @@ class EmbedStep(SurfaceStep):
 
 def trained_models(directory: Path, graph: str) -> dict[str, Path]:
     """Folders of the trained models by source, as the pipeline of a graph uses them."""
+    # The graph's own models come last, so that they replace the common ones.
     folders = [directory / name for name in (COMMON, graph) if (directory / name).exists()]
     return {path.name: path for folder in folders for path in sorted(folder.iterdir())}
 
 
 def _has_torch() -> bool:
-    return importlib.util.find_spec("torch") is not None
+    return importlib.util.find_spec("torch") is not None  # an import would take seconds

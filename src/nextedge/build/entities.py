@@ -72,6 +72,7 @@ class EntitiesStep(Step):
         for name, id_map in ids.items():
             id_map.save(entities / f"{name}.arrow")
             self._encode(tables / f"{name}.parquet", name, id_map, entities, progress)
+        # The engine's caches would add to the memory of the edges.
         self.engine.rest()
         progress("entities: edges", 2, 3)
         for name in RECORDS:
@@ -80,6 +81,7 @@ class EntitiesStep(Step):
         hidden = tables / f"{schema.HIDDEN_CONNECTIONS}.parquet"
         if hidden.exists():
             intern_hidden(hidden, ids[schema.USERS], output / schema.HIDDEN_CONNECTIONS)
+        # The maps would take memory through the steps that follow.
         close_ids()
 
     def _encode(
@@ -106,6 +108,7 @@ class EntitiesStep(Step):
             columns = pq.read_schema(path).names
             display = next((column for column in _DISPLAYS[name] if column in columns), None)
             if display is not None:
+                # Large: names beyond 2 GiB overflow the offsets of string.
                 values = in_order(path, display, mapped(order)).cast(pa.large_string())
                 write_display(values, entities / f"{name}_display.arrow")
 
@@ -127,10 +130,12 @@ def identifiers(engine: Engine, tables: Path, columns: Mapping[str, tuple[str, .
             parts += [rows.select(identifier=rows[name]) for name in names]
     if not parts:
         return IdMap(pa.array([], pa.int64()))
+    # One type for all: 7 and "7" would be two users.
     whole = all(part.identifier.type().is_integer() for part in parts)
     kind = "int64" if whole else "string"
     alike = [part.select(identifier=part.identifier.cast(kind)).distinct() for part in parts]
     ids = ibis.union(*alike, distinct=True) if len(alike) > 1 else alike[0]
+    # Sorted, so that positions do not depend on the order of rows.
     ids = ids.filter(ids.identifier.notnull()).order_by("identifier")
     batches = [batch.column(0) for batch in engine.to_batches(ids)]
     return IdMap.of_sorted(pa.chunked_array(batches, pa.int64() if whole else pa.string()))

@@ -80,11 +80,13 @@ class EvaluateStep(SurfaceStep):
         fusion = Fusion.load(inputs["rank"] / "ranker" / FUSION)
         pipeline = replace(pipelines.pipeline(window), fusion=fusion)
         positives = positives_of(pipeline.open().scope, history.pairs, window)
-        (folder / "positives").mkdir(exist_ok=True)
+        (folder / "positives").mkdir(exist_ok=True)  # a stopped build may have left it
+        # As files, because other processes may rank the blocks.
         positives.save(folder / "positives")
         function = RankQueries(pipeline, inputs["rank"] / "ranker", folder / "positives", surface.k)
         queries = np.flatnonzero(positives.degree)
         if len(queries) > MAX_QUERIES:
+            # Seeded, so that two builds are measured on the same queries.
             queries = np.sort(np.random.default_rng(0).choice(queries, MAX_QUERIES, replace=False))
         tables = []
         groups = with_joined_two_hop(self.engine, pipeline, queries)
@@ -100,6 +102,7 @@ class EvaluateStep(SurfaceStep):
         opened, lists = function.open(), RankedLists.of(tables)
         evaluation = _Evaluation(opened, positives, surface.k, queries.astype(np.int32), lists)
         report = evaluation.report(self.surface, f"{split.method} split ({split.reason})")
+        # Without times nothing tells which impressions came after the graph.
         if window.as_of is not None:
             impressions = Impressions.load(history.history, history.relation)
             report = replace(report, shown=impression_metrics(opened, impressions, surface.ranker))

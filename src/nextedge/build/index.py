@@ -146,4 +146,5 @@ def shard_count(
     (5, 2)
     """
     wanted = -(-size * dimensions * 4 // memory_bytes) if setting == "auto" else setting
+    # A shard without a vector has nothing to search.
     return max(1, min(wanted, size))

@@ -40,6 +40,7 @@ class RankStep(SurfaceStep):
 
     def settings(self) -> Mapping[str, Any]:
         return {
+            # They change lists after the ranking: no reason to train again.
             "surface": self.config.surface(self.surface).model_dump(exclude={"policy", "k"}),
             "seed": self.config.split.seed,
             "exclude": self.config.features.exclude,

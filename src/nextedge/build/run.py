@@ -97,7 +97,7 @@ def build(
     """
     names = options.surfaces or tuple(config.surfaces)
     for name in names:
-        config.surface(name)
+        config.surface(name)  # raises before any step runs
     check_plugins(config)  # before the work of hours that a misspelt option would stop
     if options.until is not None and options.until not in STEPS:
         raise InputError(f"no step {options.until!r}; {nearest(options.until, STEPS)}")
@@ -105,6 +105,7 @@ def build(
     with releases.building(options.wait_seconds, progress):
         run = None if options.run is None else NamedRun(state, options.run)
         if run and not options.until and not options.fresh:
+            # A scheduler may repeat a call that has finished.
             published = run.published(releases, config, names)
             if published is not None:
                 progress(f"release {published}: unchanged", 1, 1)
@@ -136,6 +137,7 @@ def build(
         release = releases.publish(config, names, parts, promote=options.promote, progress=progress)
         if run:
             run.finish(releases, release)
+        # Last: a build that fails leaves what the next one continues from.
         runner.tidy()
     progress(f"release {release}", 1, 1)
     return release

@@ -23,6 +23,7 @@ class SourcesStep(SurfaceStep):
 
     def settings(self) -> Mapping[str, Any]:
         surface = self.config.surface(self.surface)
+        # Not the whole surface: a change of its policy fits nothing anew.
         return {"sources": surface.model_dump()["sources"], "kind": surface.kind}
 
     def run(self, inputs: Mapping[str, Path], output: Path, progress: Progress) -> None:

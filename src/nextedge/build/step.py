@@ -51,6 +51,7 @@ class Step(ABC):
     def key(self, inputs: Mapping[str, str]) -> str:
         """Hash of everything that decides the output."""
         facts = [self.name, self.version, self.settings(), sorted(inputs.items())]
+        # Sorted: the same settings in another order are the same work.
         text = json.dumps(facts, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:20]
 
@@ -66,6 +67,7 @@ class SurfaceStep(Step):
 
 def checkpoints(output: Path) -> Path:
     """The folder in which a step keeps parts of ``output``, for the build after one that stopped."""
+    # Without the process id, so that the next build finds it.
     folder = output.parent / CHECKPOINTS / output.name.split(".")[1]
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -114,6 +116,7 @@ class StepRunner:
             self._note(step, output, reused=True)
             return StepOutput(key, output)
         folders = {name: folder for name, (_, folder) in inputs.items()}
+        # First, because a refused step must not have changed anything.
         require(step.name, folders, self.memory_bytes)
         for left in self.directory.glob(f".{output.name}.*"):  # by builds that were killed
             shutil.rmtree(left, ignore_errors=True)
@@ -126,14 +129,17 @@ class StepRunner:
                 partial.mkdir(parents=True)
                 fetched = not self.fresh and self._fetch(output.name, partial)
                 if not fetched:
-                    partial.mkdir(exist_ok=True)
+                    partial.mkdir(exist_ok=True)  # a failed fetch deletes it
                     self._run(step, key, folders, partial)
+                # A rename replaces no folder that has files.
                 shutil.rmtree(output, ignore_errors=True)
                 os.replace(partial, output)
                 if self.remote is not None and not fetched:
+                    # After the rename: a failed upload leaves the output here.
                     self.remote.keep(output.name, output)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+        # Last: the build after a stopped one continues from them.
         shutil.rmtree(checkpoints(partial), ignore_errors=True)
         self._note(step, output, reused=fetched)
         return StepOutput(key, output)
@@ -144,6 +150,7 @@ class StepRunner:
     def _run(self, step: Step, key: str, inputs: Mapping[str, Path], output: Path) -> None:
         with measured(output) as usage:
             step.run(inputs, output, self.progress)
+        # Freed memory would stay with its allocator, and the next step may use another.
         give_back()
         costs = {**usage.to_json(), **self.engine_costs()}
         (output / DONE).write_text(json.dumps({"step": step.name, "key": key, "usage": costs}))

@@ -105,6 +105,7 @@ def _ends(rows: pa.Table, left: str, right: str) -> pa.Table:
 
 def _pairs_table(pairs: Iterable[frozenset[str]]) -> pa.Table:
     """Pairs as a table for ``_in_pairs``."""
+    # Without pairs zip gives no columns.
     ends = tuple(zip(*(sorted(pair) for pair in pairs if len(pair) == 2), strict=True)) or ((), ())
     return pa.table([pa.array(side, pa.string()) for side in ends], [schema.SRC, schema.DST])
 
@@ -146,9 +147,11 @@ def _hide(tables: Path, pairs: list[tuple[str, str]]) -> None:
     path = tables / f"{schema.CONNECTIONS}.parquet"
     if not path.exists():
         return
+    # Read before the column goes.
     private = _private(tables)
     if private is not None:
         _rewrite(tables, schema.USERS, lambda r: r.drop_columns([schema.CONNECTIONS_HIDDEN]))
+    # Saves a rewrite of the connections where none is hidden.
     if not pairs and not private and schema.HIDDEN not in pq.read_schema(path).names:
         return
     rows = pq.read_table(path)

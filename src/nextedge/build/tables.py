@@ -74,6 +74,7 @@ class TablesStep(Step):
             "fingerprint": self.fingerprint,
             "create_users": self.config.events.create_users,
             "patience": _patience(self.config),
+            # An erasure must make the tables anew, although no input has changed.
             "forgotten": ErasedUsers(self.config.state_path).fingerprint(),
         }
 
@@ -92,6 +93,7 @@ class TablesStep(Step):
         report = _with_unreadable(checked.report, self._add_events(output))
         text = json.dumps(report.to_json(), ensure_ascii=False, indent=1)
         (output / REPORT).write_text(text, encoding="utf-8")
+        # The engine's caches would add to the memory of the next step.
         self.engine.rest()
 
     def _add_events(self, output: Path) -> dict[str, Counter[str]]:
@@ -103,6 +105,7 @@ class TablesStep(Step):
         unreadable: dict[str, Counter[str]] = {}
         if events:
             tables = _Tables(output)
+            # First, because a profile may state the flags that suppression reads.
             unreadable = _add_profiles(tables, events)
             suppressed = suppressed_users(output, events)
             rows = event_rows(events)
@@ -121,6 +124,7 @@ class TablesStep(Step):
                 tables.id_types(),
             )
             tables.write(schema.IMPRESSIONS, impressions)
+        # Also without events, because tables have flags of their own.
         suppress(output, events)
         return unreadable
 

@@ -72,7 +72,7 @@ def top_k(indptr: IntArray, values: IntArray, k: int) -> tuple[npt.NDArray[np.in
     length_Q = np.minimum(np.diff(indptr), k)
     cut_indptr = np.zeros(len(indptr), dtype=np.int64)
     np.cumsum(length_Q, out=cut_indptr[1:])
-    if cut_indptr[-1] == len(values):
+    if cut_indptr[-1] == len(values):  # no list is longer: saves a copy
         return cut_indptr, values
     shift_Q = indptr[:-1] - cut_indptr[:-1]
     return cut_indptr, values[np.arange(cut_indptr[-1]) + np.repeat(shift_Q, length_Q)]
@@ -86,6 +86,7 @@ def query_blocks(indptr: IntArray, limit: int = BLOCK_VALUES) -> Iterator[tuple[
     start, queries = 0, len(indptr) - 1
     while start < queries:
         last = int(np.searchsorted(indptr, int(indptr[start]) + limit, side="right")) - 1
+        # At least one query: one beyond the limit would otherwise never be passed.
         stop = min(max(last, start + 1), queries)
         yield start, stop
         start = stop
@@ -103,14 +104,16 @@ def locate(
     if not len(positive) or not len(candidate):
         return position_R
     width = int(max(candidate.max(), positive.max())) + 1
+    # A pair as one number, so that one search serves all queries.
     positive_key_P = row_of(positive_indptr) * width + positive
     if np.any(np.diff(positive_key_P) <= 0):
         raise InputError("positives must be distinct and ascending inside each query's slice")
     candidate_key_R = row_of(indptr) * width + candidate
     index_R = np.searchsorted(positive_key_P, candidate_key_R)
+    # Past the end any index will do: the key there is another one.
     index_R[index_R == len(positive)] = 0
     hit_R = positive_key_P[index_R] == candidate_key_R
     position_R[hit_R] = index_R[hit_R]
-    if np.bincount(position_R[hit_R], minlength=1).max() > 1:
+    if np.bincount(position_R[hit_R], minlength=1).max() > 1:  # max refuses an empty array
         raise InputError("a query's candidates name the same id twice; each must stand once")
     return position_R

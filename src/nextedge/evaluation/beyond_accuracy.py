@@ -112,6 +112,7 @@ def measure_beyond_accuracy(
     exposure_Q = exposure_share(indptr, candidate, new_N)
     positive_new_Q = list_mean(*positives, new_N.astype(np.float64))
     columns |= {"exposure_new": exposure_Q, "positive_new": positive_new_Q}
+    # A ratio needs the same queries above and below.
     both = np.isfinite(exposure_Q) & np.isfinite(positive_new_Q)
     if catalogue.category is not None:
         columns["diversity"] = category_diversity(indptr, candidate, catalogue.category)
@@ -158,8 +159,9 @@ def _ratio(above_Q: FloatArray, below_Q: FloatArray, config: BootstrapConfig) ->
 def self_information(popularity: npt.NDArray[np.number]) -> FloatArray:
     """Return −log2 p of each candidate in bits, float64[N] (Zhou et al., 2010).
 
-    p = (popularity + 1) / (total + N); without the 1 a candidate without edges would be infinite.
+    p = (popularity + 1) / (total + N).
     """
+    # Without the 1 a candidate without edges would be infinitely novel.
     smoothed_N = popularity.astype(np.float64) + 1
     return np.asarray(-np.log2(smoothed_N / smoothed_N.sum()), dtype=np.float64)
 
@@ -188,6 +190,7 @@ def category_diversity(indptr: IntArray, candidate: IntArray, category: IntArray
     code_R = category[candidate].astype(np.int64)
     known_R = code_R >= 0
     width = int(code_R.max(initial=0)) + 1
+    # Known ones only: a negative code would make the key one of the query before.
     key, count = np.unique((row_of(indptr) * width + code_R)[known_R], return_counts=True)
     same_Q = np.bincount(key // width, weights=count * (count - 1), minlength=len(indptr) - 1)
     return np.asarray(1 - same_Q / _ordered_pairs(indptr), dtype=np.float64)

@@ -97,7 +97,7 @@ def bootstrap_intervals(
         column_QM = column_QM[~np.isnan(column_QM[:, 0])]
         count_Q1 = np.ones((len(column_QM), 1))
         found.update(zip(names, ratio_intervals(column_QM, count_Q1, config), strict=True))
-    return {name: found[name] for name in values}
+    return {name: found[name] for name in values}  # as given, not by pass
 
 
 def paired_bootstrap(
@@ -150,12 +150,15 @@ def resampled_sums(column_QM: FloatArray, config: BootstrapConfig) -> FloatArray
     column_GM = _deal(column_QM, random)
     groups = len(column_GM)
     sum_BM = np.empty((config.resamples, column_QM.shape[1]))
+    # In blocks: the counts of all resamples at once are resamples × groups values.
     step = max(1, BLOCK_VALUES // groups)
     for start in range(0, config.resamples, step):
         block = min(step, config.resamples - start)
         drawn = random.integers(0, groups, size=(block, groups))
+        # Each resample in a range of its own, so that one bincount serves the block.
         drawn += np.arange(block)[:, None] * groups
         count_BG = np.bincount(drawn.ravel(), minlength=block * groups).reshape(block, groups)
+        # As floats, because BLAS multiplies no whole numbers.
         sum_BM[start : start + block] = count_BG.astype(np.float64) @ column_GM
     return sum_BM
 
@@ -178,11 +181,13 @@ def _column_sums(column_QM: FloatArray) -> FloatArray:
 
 
 def _divide(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> FloatArray:
+    # A division by 0 is meant: x / 0 is an infinite ratio, 0 / 0 an unknown one.
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(np.true_divide(numerator, denominator), dtype=np.float64)
 
 
 def _interval(mean: float, sample_B: FloatArray, level: float) -> Interval:
+    # A resample of 0 / 0 says nothing.
     known = sample_B[~np.isnan(sample_B)]
     if not len(known):
         return Interval(float(mean), NOT_A_NUMBER, NOT_A_NUMBER)

@@ -77,13 +77,11 @@ def auc(label: npt.ArrayLike, score: npt.ArrayLike, weight: npt.ArrayLike | None
 def log_loss(
     label: npt.ArrayLike, probability: npt.ArrayLike, weight: npt.ArrayLike | None = None
 ) -> float:
-    """Return the mean of −ln of the probability given to what happened.
-
-    Probabilities are kept one float64 epsilon away from 0 and 1, so that the loss is finite.
-    """
+    """Return the mean of −ln of the probability given to what happened."""
     label_R, probability_R, weight_R = _probabilities(label, probability, weight)
     if _one_class(label_R):
         return NOT_A_NUMBER
+    # A certain miss would make the mean infinite.
     epsilon = np.finfo(np.float64).eps
     clipped_R = np.clip(probability_R, epsilon, 1 - epsilon)
     loss_R = -np.log(np.where(label_R, clipped_R, 1 - clipped_R))
@@ -109,9 +107,8 @@ def expected_calibration_error(
 ) -> float:
     """Return Σ over bins of (share of pairs) · |mean probability − share of positives|.
 
-    Bins hold equal weights of pairs (Nguyen and O'Connor, 2015), 15 unless told, as a rare
-    positive leaves bins of equal width nearly all empty. Pairs of equal probability share a
-    bin, so that their order cannot change the result; many ties leave fewer bins.
+    Bins hold equal weights of pairs (Nguyen and O'Connor, 2015), 15 unless told; many ties
+    leave fewer.
     """
     if bins < 1:
         raise InputError(f"bins is {bins}; expected at least 1")
@@ -120,9 +117,12 @@ def expected_calibration_error(
         return NOT_A_NUMBER
     order_R = np.argsort(probability_R)
     below_R = np.cumsum(weight_R[order_R])
+    # Equal weights: rare positives leave bins of equal width nearly all empty.
     share = np.arange(1, bins) * below_R[-1] / bins
     end = np.searchsorted(below_R, share, side="right") - 1
+    # A first pair heavier than a bin leaves no pair below its bound.
     end = np.append(end[end >= 0], len(label_R) - 1)
+    # Equal probabilities share a bin, so that their order cannot change the result.
     upper = np.unique(probability_R[order_R[end]])
     bin_R = np.searchsorted(upper, probability_R, side="left")
     gap = np.bincount(bin_R, weights=weight_R * (probability_R - label_R))
@@ -143,7 +143,7 @@ def _pairs(
         raise InputError("labels hold other values than 0 and 1; give one of them a pair")
     if not np.isfinite(score_R).all():
         raise InputError("scores hold NaN or infinity; give a finite score for each pair")
-    label_R = label_R.astype(np.bool_)
+    label_R = label_R.astype(np.bool_)  # ~ of a whole number is no negation
     if weight is None:
         return label_R, score_R, np.ones(len(label_R))
     weight_R = np.asarray(weight, dtype=np.float64)
@@ -151,6 +151,7 @@ def _pairs(
         raise InputError(f"weights have shape {weight_R.shape}; labels have {label_R.shape}")
     if not (np.isfinite(weight_R) & (weight_R >= 0)).all():
         raise InputError("weights hold NaN, infinity or a negative; give 0 or more for each pair")
+    # A pair without weight must not count as a second class.
     counts_R = weight_R > 0
     return label_R[counts_R], score_R[counts_R], weight_R[counts_R]
 

@@ -79,9 +79,12 @@ def measure_impressions(
     if min(int(taken.sum()), int((~taken).sum())) < FEWEST_TAKEN:
         return None
     _, group = np.unique(query, return_inverse=True)
+    # By query: rows of one query in both halves would tell a fit of its own answers.
     half = np.random.default_rng(seed).permutation(group.max() + 1)[group] % 2
+    # A logistic regression needs both classes.
     if any(len(np.unique(taken[half == side])) < 2 for side in (0, 1)):
         return None
+    # The share of the other half, as the systems are fitted on the other half.
     share = np.where(half == 0, taken[half == 1].mean(), taken[half == 0].mean())
     base = log_loss(taken, np.clip(share, 1e-9, 1 - 1e-9))
     systems = []
@@ -94,6 +97,7 @@ def measure_impressions(
             ImpressionSystem(
                 name,
                 _auc(taken, probability, (group, half), seed),
+                # Resamples average queries, the mean averages rows: only the width carries over.
                 Interval(mean, mean + loss.low - loss.mean, mean + loss.high - loss.mean),
                 1.0 - mean / base,
                 _value(taken, name, choice, seed),
@@ -131,10 +135,11 @@ def _cross_fitted(
     for side in (0, 1):
         fitted, held_out = half != side, half == side
         x, unseen = _standard(columns, fitted)
+        # One number is only to be calibrated; many could overfit.
         model = LogisticRegression(C=0.1 if x.shape[1] > 1 else 1e3, max_iter=500)
         model.fit(x, taken[fitted])
         probability[held_out] = model.predict_proba(unseen)[:, 1]
-    return np.clip(probability, 1e-9, 1 - 1e-9)
+    return np.clip(probability, 1e-9, 1 - 1e-9)  # a certain miss would lose infinitely
 
 
 def _standard(
@@ -143,10 +148,11 @@ def _standard(
     """Rows to fit on and rows to predict, in the standard deviations of the former."""
     values = np.where(np.isfinite(columns), columns, np.nan).astype(np.float64)
     known = np.isfinite(values[fitted])
-    count = np.maximum(known.sum(axis=0), 1)
+    count = np.maximum(known.sum(axis=0), 1)  # a feature may be unknown throughout
     mean = np.where(known, values[fitted], 0.0).sum(axis=0) / count
     filled = np.where(np.isfinite(values), values, mean) - mean
     spread = filled[fitted].std(axis=0)
+    # An outlier in the half held out would make its probability 0 or 1.
     filled = np.clip(filled / np.where(spread > 1e-9, spread, np.inf), -10, 10)
     return filled[fitted], filled[~fitted]
 
@@ -170,6 +176,7 @@ def _auc(
         mean(np.bincount(random.integers(0, count, count), minlength=count)[group].astype(float))
         for _ in range(RESAMPLES)
     ]
+    # A resample may draw one class only, whose AUC is NaN.
     low, high = np.nanquantile(resampled, [0.025, 0.975])
     return Interval(mean(np.ones(len(taken))), float(low), float(high))
 
@@ -177,6 +184,7 @@ def _auc(
 def _value(taken: BoolArray, name: str, choice: Choice | None, seed: int) -> OffPolicyValue | None:
     if choice is None or name not in choice.chance:
         return None
+    # A row without a chance cannot be weighed.
     known = np.isfinite(choice.propensity) & (choice.propensity > 0)
     if not known.any():
         return None

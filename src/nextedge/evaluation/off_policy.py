@@ -68,6 +68,7 @@ def off_policy_value(
     reward_R = np.asarray(reward, np.float64)
     logging_R = _propensity("logging_propensity", logging_propensity, len(reward_R))
     evaluated_R = _propensity("evaluated_propensity", evaluated_propensity, len(reward_R))
+    # A chance of 0 would weigh its row infinitely.
     if not len(reward_R) or (logging_R <= 0).any():
         raise InputError(
             "logging_propensity: expected one above 0 for every logged row, and at least one row"
@@ -86,8 +87,10 @@ def off_policy_value(
     return OffPolicyValue(
         logged=bootstrap_interval(reward_R, seed=seed),
         ips=bootstrap_interval(weight_R * reward_R, seed=seed),
+        # A ratio of two sums: each resample must draw both from the same rows.
         snips=paired_bootstrap(weight_R * reward_R, weight_R, seed=seed).ratio,
         doubly_robust=robust,
+        # All weights are 0 where the policy shows nothing that was logged.
         effective_rows=total**2 / squares if squares else 0.0,
         rows=len(reward_R),
     )

@@ -54,6 +54,7 @@ class Differences:
             "mismatches": [
                 {
                     **vars(found),
+                    # NaN, which differs from itself, is no JSON.
                     "largest": found.largest if found.largest == found.largest else None,
                 }
                 for found in self.mismatches.values()
@@ -65,12 +66,13 @@ class Differences:
         before = self.mismatches.get(column)
         if before is not None:
             rows, query = rows + before.rows, before.query
-            largest = float(np.fmax(largest, before.largest))
+            largest = float(np.fmax(largest, before.largest))  # a NaN must not hide a number
         self.mismatches[column] = Mismatch(column, rows, largest, query)
 
     def compare(self, column: str, one: FloatArray, many: FloatArray, query: int) -> None:
         """Note in how many rows a column differs bit for bit; NaN equals NaN."""
         one, many = np.ascontiguousarray(one), np.ascontiguousarray(many)
+        # By bits, because 0.0 == -0.0.
         differing = (one.view(np.int32) != many.view(np.int32)) & ~(np.isnan(one) & np.isnan(many))
         if differing.any():
             apart = np.abs(one[differing].astype(np.float64) - many[differing])
@@ -108,8 +110,9 @@ def check_parity(
         report.rows += len(found)
         if not np.array_equal(found.candidate, together.candidate[rows]):
             differing = len(np.setxor1d(found.candidate, together.candidate[rows]))
+            # The same candidates in another order differ too.
             report.add("candidates", max(differing, 1), float("nan"), int(query))
-            continue
+            continue  # rows of other candidates cannot be compared
         features = pipeline.matrix(alone, found)
         for column, name in enumerate(pipeline.features.names):
             report.compare(name, features[:, column], matrix[rows, column], int(query))

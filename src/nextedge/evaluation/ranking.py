@@ -91,6 +91,7 @@ def rank_metrics(
     check_k(k)
     queries = len(indptr) - 1
     table = np.empty((6, queries), dtype=np.float64)
+    # In blocks, because the matrix of hits has a place for every query and rank.
     step = max(1, BLOCK_VALUES // k)
     for start in range(0, queries, step):
         stop = min(start + step, queries)
@@ -122,6 +123,7 @@ def _metrics_of(hit_QK: BoolArray, positives_Q: IntArray) -> FloatArray:
     known_Q = np.where(positives_Q > 0, 1.0, np.nan)  # times this: NaN without positives
     hits_Q = hit_QK.sum(axis=1)
     any_Q = hits_Q > 0
+    # Place 0 is NaN: a query without positives has no ideal list.
     ideal_gain_Q = np.concatenate(([np.nan], np.cumsum(discount_K)))[ideal_Q]
     precision_QK = np.cumsum(hit_QK, axis=1) / rank_K
     return np.stack(
@@ -129,6 +131,7 @@ def _metrics_of(hit_QK: BoolArray, positives_Q: IntArray) -> FloatArray:
             hit_QK @ discount_K / ideal_gain_Q,
             hits_Q / (positives_Q * known_Q),
             any_Q * known_Q,
+            # Argmax is 0 without a hit too.
             np.where(any_Q, 1.0 / (hit_QK.argmax(axis=1) + 1), 0.0) * known_Q,
             hits_Q / k * known_Q,
             (precision_QK * hit_QK).sum(axis=1) / (ideal_Q * known_Q),

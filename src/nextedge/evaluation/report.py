@@ -133,7 +133,7 @@ def _encode(value: Any) -> Any:
         return {key: _encode(each) for key, each in value.items()}
     if isinstance(value, tuple):
         return [_encode(each) for each in value]
-    if isinstance(value, float) and not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):  # JSON has neither
         return None if math.isnan(value) else str(value)
     return value
 
@@ -144,6 +144,7 @@ def _decode(kind: Any, plain: Any, where: str) -> Any:
         return _decode_dataclass(kind, plain, where)
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
+        # Every union in a report is a type or None.
         return None if plain is None else _decode(arguments[0], plain, where)
     if origin is Literal:
         return _expect(plain in arguments, plain, f"one of {', '.join(arguments)}", where)
@@ -156,7 +157,7 @@ def _decode(kind: Any, plain: Any, where: str) -> Any:
     if kind is float:
         if plain in (None, "inf", "-inf"):
             return math.nan if plain is None else float(plain)
-        number = isinstance(plain, int | float) and not isinstance(plain, bool)
+        number = isinstance(plain, int | float) and not isinstance(plain, bool)  # a bool is an int
         return float(_expect(number, plain, "a number or null", where))
     right_kind = isinstance(plain, kind) and not isinstance(plain, bool)
     return _expect(right_kind, plain, kind.__name__, where)
@@ -170,6 +171,7 @@ def _decode_dataclass(kind: Any, plain: Any, where: str) -> Any:
     given = set(plain) if isinstance(plain, Mapping) else None
     right = given is not None and required <= given <= names
     _expect(right, given or plain, f"an object of {', '.join(sorted(names))}", where)
+    # The types of the fields are text, because annotations are postponed.
     hints = get_type_hints(kind)
     return kind(
         **{name: _decode(hints[name], plain[name], f"{where}.{name}") for name in given or ()}

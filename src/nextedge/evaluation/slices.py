@@ -36,6 +36,7 @@ def degree_bucket(degree: IntArray) -> npt.NDArray[np.int64]:
     >>> [DEGREE_BUCKETS[place] for place in degree_bucket(np.array([0, 4, 5, 250]))]
     ['0', '1-4', '5-19', '100+']
     """
+    # A negative degree would get place -1, which is the last bucket.
     if len(degree) and degree.min() < 0:
         raise InputError(f"degree {degree.min()} is negative; expected counts of edges")
     return np.searchsorted(_DEGREE_STARTS, degree, side="right") - 1

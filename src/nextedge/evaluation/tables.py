@@ -46,6 +46,7 @@ def fit(table: TableRows, width: int = TERMINAL_WIDTH) -> tuple[TableRows, ...]:
     parts = [list(keys)]
     for column in range(table.keys, len(table.header)):
         taken = [widths[place] for place in (*parts[-1], column)]
+        # A cut before any column would leave a table of keys alone.
         if len(parts[-1]) > len(keys) and _drawn(taken) > width:
             parts.append(list(keys))
         parts[-1].append(column)
@@ -75,6 +76,7 @@ def system_rows(report: EvaluationReport) -> TableRows:
     Columns that no system measured are left out. A column other than the first shows the
     mean alone; the first shows its interval.
     """
+    # A dict keeps the order of the first system, a set would not.
     metrics = list(dict.fromkeys(name for each in report.systems for name in each.metrics))
     best = _best(report.systems, metrics[0]) if metrics else None
     extra = {name: column for name, column in _extra(report.systems).items() if any(column)}
@@ -210,7 +212,7 @@ def _drawn(widths: list[int]) -> int:
 
 def _best(systems: tuple[SystemReport, ...], metric: str) -> int | None:
     known = [
-        (system.metrics[metric].mean, -place)
+        (system.metrics[metric].mean, -place)  # ties to the first
         for place, system in enumerate(systems)
         if metric in system.metrics and not math.isnan(system.metrics[metric].mean)
     ]

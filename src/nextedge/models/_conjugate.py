@@ -14,6 +14,7 @@ import numpy as np
 from nextedge.graph.threads import run_blocks
 from nextedge.types import FloatArray, IndexArray, IntArray
 
+# Bounds the temporaries: a block has some arrays of this many float32 values, 4 MiB each.
 BLOCK_VALUES = 1 << 20
 
 
@@ -44,6 +45,7 @@ def least_squares_rows(
         part = slice(begin, min(begin + block, len(start)))
         block_rows = indptr[begin : part.stop + 1], indices
         out[part] = _solve_block(block_rows, fixed, gramian, ridge[part], start[part], steps)
+    # A few steps leave a rest of ``start`` in rows whose exact solution is 0.
     out[np.diff(indptr) == 0] = 0.0
     return out
 
@@ -70,6 +72,7 @@ def _solve_block(
     return x
 
 
+# Sums in one fixed order would not be vectorised.
 @numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
 def _begin(block, blocks, indptr, indices, fixed, diagonal, ridge, x, product, residual, scale):  # type: ignore[no-untyped-def]
     """Residual of the first guess and the inverse diagonal of the system of each row."""
@@ -80,6 +83,7 @@ def _begin(block, blocks, indptr, indices, fixed, diagonal, ridge, x, product, r
             scale[row, axis] = diagonal[axis] + ridge[row]
         for entry in range(indptr[row], indptr[row + 1]):
             vector = fixed[indices[entry]]
+            # A plain 0.0 would make the sum float64, at half the vector width.
             dot = np.float32(0.0)
             for axis in range(width):
                 dot += vector[axis] * x[row, axis]
@@ -97,6 +101,7 @@ def _advance(  # type: ignore[no-untyped-def]
     """One step of each row; ``product`` is direction · G and becomes direction · A."""
     width = fixed.shape[1]
     for row in range(block, len(x), blocks):
+        # A solved row has no direction left: its step length would be 0 / 0.
         if energy[row] <= 1e-30:
             continue
         for axis in range(width):

@@ -71,6 +71,7 @@ def by_history(near: SparseRows, values: FloatArray) -> Arrays:
 
     by_column = sparse.csr_matrix((values, near.indices, near.indptr), (near.columns,) * 2)
     weights = by_column.T.tocsr()
+    # An entry of weight 0 adds nothing to a score and takes room in the release.
     weights.eliminate_zeros()
     return similar_arrays(*_parts(weights))
 

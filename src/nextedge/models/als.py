@@ -63,6 +63,7 @@ class Als(Model[AlsConfig]):
         graph, back = self.learnable(data), data.graph.reverse
         random = np.random.default_rng(data.seed)
         active = max(int((graph.degree > 0).sum()), 1)
+        # In mean degrees, one value serves dense and sparse sets; the published 0.1 does not.
         alpha = config.unobserved_mass * graph.edges / active / graph.targets
         query, candidate = (_initial(random, rows, config) for rows in (len(graph), len(back)))
         for sweep in range(config.sweeps):
@@ -74,6 +75,7 @@ class Als(Model[AlsConfig]):
                     f"regularisation (given: {config.regularisation})"
                 )
             progress("als sweeps", sweep + 1, config.sweeps)
+        # A sweep ends with the candidates: scores multiply them by queries solved against them.
         query = half_sweep(graph, candidate, query, alpha, config)
         arrays = {"query": query, "candidate": candidate}
         return Artifact.of_graph(self.name, config, graph, data.seed, arrays)

@@ -58,6 +58,7 @@ class Artifact:
         """
         if directory.exists():
             raise FileExistsError(f"{directory}: an artifact is written once")
+        # Beside the folder: a rename works within one file system only.
         partial = directory.with_name(f".{directory.name}.{os.getpid()}")
         try:
             partial.mkdir(parents=True)
@@ -129,6 +130,7 @@ def fingerprint(*arrays: np.ndarray) -> str:
     """Hash of arrays, with their shapes and types."""
     digest = hashlib.sha256()
     for values in arrays:
+        # Arrays of other shapes or types may have the same bytes.
         digest.update(str((values.shape, values.dtype)).encode())
         digest.update(np.ascontiguousarray(values).data)
     return digest.hexdigest()[:20]

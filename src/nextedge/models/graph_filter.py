@@ -56,6 +56,7 @@ class GraphFilter(Model[GraphFilterConfig]):
         degree = np.maximum(graph.target_degree, 1).astype(np.float32)
         weight = query_weight(graph, config.query_exponent, config.longest)
         left, right = degree ** (1.0 - config.target_exponent), degree**config.target_exponent
+        # First order alone: higher ones gain 0.001 of recall@20 on Gowalla (docs/log.md).
         similar = co_engagement(
             graph, weight, left, right, shrinkage=0.0, neighbors=config.neighbors
         )

@@ -1,8 +1,7 @@
 """Layers over all nodes, a range of rows at a time: in this process, or as blocks of an engine.
 
 A ``Layer`` has whole arrays and computes any range of its rows from them; an ``Inference`` runs it
-over all rows. Ranges have the same bounds everywhere, since the last bits of a matrix product
-depend on its number of rows.
+over all rows.
 """
 
 from __future__ import annotations
@@ -53,6 +52,7 @@ def unit_rows(x: FloatArray) -> FloatArray:
     [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
     """
     length = np.linalg.norm(x, axis=1, keepdims=True)
+    # A row of zeros would become 0 / 0.
     return (x / np.maximum(length, 1e-12)).astype(np.float32, copy=False)
 
 
@@ -83,6 +83,7 @@ class InProcess(Inference):
         out = None
         for start, stop in _ranges(len(layer), self.at_once):
             rows = layer.rows(start, stop)
+            # A layer declares no width: its first range has it.
             if out is None:
                 out = np.empty((len(layer), rows.shape[1]), np.float32)
             out[start:stop] = rows
@@ -131,6 +132,7 @@ class ByEngine(Inference):
                 with ArrayFiles(unfinished) as write:
                     for rows in self.engine.map_blocks(function, blocks, unfinished):
                         write(name, _values(rows))
+                # A later run takes an existing file as finished, so that it must appear whole.
                 os.replace(unfinished / path.name, path)
         shutil.rmtree(unfinished, ignore_errors=True)
         return mapped(path)
@@ -197,6 +199,7 @@ def _changed(value: Any, kind: type, change: Callable[[Any], Any]) -> Any:
 def _save(path: Path, values: np.ndarray) -> None:
     """Write an array, whole or not at all, unless the file exists."""
     if not path.exists():
+        # Named by machine and process: several may write the array into one shared folder.
         partial = path.with_suffix(f".{socket.gethostname()}-{os.getpid()}.part")
         try:
             with partial.open("wb") as file:
@@ -208,6 +211,7 @@ def _save(path: Path, values: np.ndarray) -> None:
 
 def _ranges(rows: int, at_once: int) -> Iterator[tuple[int, int]]:
     """Bounds of ranges; one empty range where there is no row, so that the result has a width."""
+    # The same bounds everywhere: the last bits of a product depend on its number of rows.
     for start in range(0, max(rows, 1), at_once):
         yield start, min(start + at_once, rows)
 

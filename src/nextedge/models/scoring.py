@@ -161,11 +161,13 @@ def _add_similar(block, blocks, rows, query, similar, score):  # type: ignore[no
 def _best_of_rows(block, blocks, score, exclude, size, target):  # type: ignore[no-untyped-def]
     x_indptr, x_indices = exclude
     columns, n = score.shape[1], target.shape[1]
+    # Each sift frees three quarters, so that its cost spreads over 3 n new entries.
     capacity = min(columns, 4 * n + 64)
     best, best_value = np.empty(capacity, np.int32), np.empty(capacity, np.float32)
     for q in range(block, len(score), blocks):
         row = score[q]
         for entry in range(x_indptr[q], x_indptr[q + 1]):
+            # A score of 0 is no candidate.
             row[x_indices[entry]] = 0.0
         count = 0
         threshold = np.float32(-np.inf)
@@ -180,7 +182,7 @@ def _best_of_rows(block, blocks, score, exclude, size, target):  # type: ignore[
                 count += 1
         if count > n:
             count, threshold = _sift(best, best_value, count, n)
-        order = np.argsort(-best_value[:count], kind="mergesort")
+        order = np.argsort(-best_value[:count], kind="mergesort")  # stable: ties stay by id
         size[q] = count
         for rank in range(count):
             target[q, rank] = best[order[rank]]
@@ -209,6 +211,7 @@ def _sift(best, best_value, count, n):  # type: ignore[no-untyped-def]
 def _pair_dots(block, blocks, left, right, query, indptr, candidate, score):  # type: ignore[no-untyped-def]
     width = left.shape[1]
     for q in range(block, len(query), blocks):
+        # Positions beyond the artifact's have no embedding: their scores stay 0.
         if query[q] < 0 or query[q] >= len(left):
             continue
         row = left[query[q]]
@@ -238,6 +241,7 @@ def _pair_similar(block, blocks, rows, query, similar, columns, pairs, score):  
                 total[s_indices[entry]] += share * s_values[entry]
         for pair in range(pair_indptr[q], pair_indptr[q + 1]):
             score[pair] += total[candidate[pair]]
+        # Clears what it wrote: a fill of all candidates would cost each query more.
         for edge in range(low, high):
             middle = indices[edge]
             for entry in range(s_indptr[middle], s_indptr[middle + 1]):

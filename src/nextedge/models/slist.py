@@ -75,14 +75,17 @@ def _steps(graph: Graph, config: SlistConfig) -> tuple[sparse.csr_matrix, sparse
     from scipy import sparse
 
     row = np.repeat(np.arange(len(graph)), graph.degree)
+    # Edges of one time are ordered by id, so that a graph has one sequence.
     order = np.lexsort((graph.indices, graph.last, row))
     item, row = graph.indices[order], row[order]
+    # The root, since both Gram matrices multiply two weighted rows.
     weight = np.sqrt(np.maximum(graph.degree, 1).astype(np.float64) ** -config.query_exponent)
     steps = len(item)
     entries: tuple[list[tuple[np.ndarray, ...]], ...] = ([], [])  # (step, item, weight) each
     for distance in range(config.window):
         fade = config.decay**distance
         step = np.arange(distance + 1, steps)  # step s lies between item s - 1 and item s
+        # Neighbours in the array may belong to another query's history.
         step = step[row[step - 1 - distance] == row[step]]
         entries[0].append((step, item[step - 1 - distance], fade * weight[row[step]]))
         step = np.arange(1, steps - distance)

@@ -72,6 +72,7 @@ def decompose(
     normalised = normalised_adjacency(graph)
     # More vectors would only reproduce the existing edges.
     size = max(1, min(dimensions, min(normalised.shape) // 8))
+    # The decomposition leaves the signs of vectors open: a rule fixes them.
     left, value, right = randomized_svd(
         normalised, size, n_iter=iterations, random_state=seed, flip_sign=True
     )
@@ -96,6 +97,7 @@ class Normalised:
     @classmethod
     def of(cls, graph: Graph) -> Normalised:
         """Of a graph, queries by candidates."""
+        # A node without edges has no entry to scale, so any finite factor serves.
         row = 1.0 / np.sqrt(np.maximum(graph.degree, 1))
         column = 1.0 / np.sqrt(np.maximum(graph.target_degree, 1))
         return cls(Neighbors.of(graph), row, column)

@@ -29,10 +29,11 @@ def fingerprint(config: Config, frames: dict[str, pa.Table] | None = None) -> st
     for table, location in config.data.sources():
         if frames and table in frames:
             continue
+        # The same bytes as another table are another input.
         digest.update(table.encode())
         for path in _files(config.base, location):
             _hash_file(path, digest)
-    for table, rows in sorted((frames or {}).items()):
+    for table, rows in sorted((frames or {}).items()):  # whatever order the caller gives
         digest.update(table.encode())
         for batch in rows.to_batches():
             for column in batch.columns:
@@ -72,5 +73,5 @@ def _hash_file(path: Path, digest: hashlib._Hash) -> None:
     digest.update(path.name.encode())
     if path.is_file():
         with path.open("rb") as file:
-            while block := file.read(_BLOCK):
+            while block := file.read(_BLOCK):  # a file may exceed the memory
                 digest.update(block)

@@ -82,6 +82,7 @@ def _sizes(inputs: Mapping[str, Path]) -> tuple[int, int]:
         folder = inputs["entities"]
         users = len(IdMap.load(folder / "entities" / "users.arrow"))
         files = [folder / name / "source.npy" for name in (schema.CONNECTIONS, schema.INTERACTIONS)]
+        # Mapped: only the length is needed.
         return users, sum(len(np.load(file, mmap_mode="r")) for file in files if file.exists())
     tables = {
         name: pq.read_metadata(path).num_rows

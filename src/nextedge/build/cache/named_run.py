@@ -32,7 +32,7 @@ class NamedRun:
     """
 
     def __init__(self, state: Path, name: str) -> None:
-        file = quote(name, safe="") + ".json"
+        file = quote(name, safe="") + ".json"  # a slash must not leave the folder
         if not name or len(file) > _LONGEST:
             raise InputError(f"--run {name!r}: expected 1 to {_LONGEST - 5} letters and digits")
         self.path = state / FOLDER / file
@@ -78,4 +78,5 @@ class NamedRun:
         with writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             partial.write_text(json.dumps(noted))
+            # A killed build must not leave half a note.
             os.replace(partial, self.path)

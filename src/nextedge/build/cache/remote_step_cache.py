@@ -54,12 +54,14 @@ class RemoteStepCache:
         upload_folder(self._bucket, f"{FOLDER}/{name}", folder, names, what, self._progress)
         about = json.loads((folder / DONE).read_text())
         about["files"] = {file: _hash(folder / file) for file in names}
+        # Last, because with this file a fetch takes the output for whole.
         self._bucket.write(f"{FOLDER}/{name}/{DONE}", json.dumps(about, indent=1).encode())
 
     def drop_all_but(self, used: Collection[str]) -> None:
         """Delete all outputs but those in ``used``, their ``done.json`` first."""
         names = [entry.name for entry in self._bucket.entries(FOLDER)]
         doomed = [name for name in names if name.split("/")[1] not in used]
+        # First, because no fetch may find an output that is half deleted.
         self._bucket.delete(name for name in doomed if name.endswith(f"/{DONE}"))
         self._bucket.delete(name for name in doomed if not name.endswith(f"/{DONE}"))
 

@@ -61,6 +61,7 @@ def measured(output: Path) -> Iterator[Usage]:
 
 def _sample(usage: Usage, stop: threading.Event) -> None:
     while True:
+        # Before the wait, so that a shorter step has a sample too.
         usage.peak_memory_mib = max(usage.peak_memory_mib, _memory_mib())
         if stop.wait(_EVERY):
             return
@@ -72,7 +73,7 @@ def _memory_mib() -> float:
         return int(line.split()[1]) / 1024
     except (OSError, StopIteration):
         largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return largest / (2**20 if sys.platform == "darwin" else 1024)
+        return largest / (2**20 if sys.platform == "darwin" else 1024)  # bytes there, else KiB
 
 
 def _cpu_seconds() -> float:

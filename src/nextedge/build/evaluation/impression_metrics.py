@@ -41,12 +41,13 @@ def impression_metrics(
     if decided.sum() > MOST_ROWS:
         drawn = np.random.default_rng(settings.seed).permutation(np.flatnonzero(decided))
         decided = np.zeros(len(decided), bool)
+        # A mask, so that the rows keep their order.
         decided[drawn[:MOST_ROWS]] = True
     rows, taken = rows.keep(decided), taken[decided]
     if not len(taken):
         return None
     matrix, score, chance = _scored(pipeline, rows)
-    clipped = np.clip(score.astype(np.float64), 1e-9, 1 - 1e-9)
+    clipped = np.clip(score.astype(np.float64), 1e-9, 1 - 1e-9)  # the log-odds of 0 are infinite
     numbers = {
         _FULL: (np.log(clipped) - np.log1p(-clipped))[:, None],
         _LOGISTIC: matrix,
@@ -75,6 +76,7 @@ def _scored(
         stop = start + len(requests)
         batch = np.flatnonzero((query_of_row >= start) & (query_of_row < stop))
         impressions = Candidates(*graph.gather(requests.query))
+        # An impression that no source finds needs a row too.
         candidates = pipeline.consider(requests, impressions)
         features = pipeline.matrix(requests, candidates)
         value = pipeline.score(requests, candidates, features)
@@ -89,6 +91,7 @@ def _scored(
 
 def _rows_of(candidates: Candidates, query: IntArray, target: IndexArray) -> IntArray:
     """int64[n]: the row of each (query of the batch, candidate)."""
+    # A pair as one number, so that one search finds all rows.
     keys = (candidates.row_query.astype(np.int64) << 32) | candidates.candidate
     order = np.argsort(keys, kind="stable")
     wanted = (query.astype(np.int64) << 32) | target

@@ -65,7 +65,9 @@ class RankQueries:
         rows = _Rows(self.k)
         found = pipeline.search(requests)
         for name, candidates in found.items():
+            # Without its columns, which the filter would copy.
             bare = Candidates(candidates.indptr, candidates.candidate)
+            # The merge drops the others: no source is to be judged by them.
             usable = bare.keep(pipeline.scope.recommendable[candidates.candidate])
             rows.add(name, _FOUND, usable)
             rows.head(name, "source", usable)
@@ -81,7 +83,7 @@ class RankQueries:
             labels = Candidates(merged.indptr, np.flatnonzero(new).astype(np.int32))
             rows.add("", _LABELS, labels, score)
         ranked = ordered(merged, score)
-        if pipeline.reranker is not None:
+        if pipeline.reranker is not None:  # else it is the full line
             rows.head("ranker", "ranker", ranked)
         rows.head("full_line", "full_line", pipeline.rerank(requests, ranked))
         return rows.table()
@@ -92,6 +94,7 @@ class RankQueries:
         rankers = self.opened.get(self.rankers, lambda: load_rankers(self.rankers))
         if rankers is None:
             return pipeline
+        # The saved vectors are of the served graph, which holds the window's edges.
         reranker = Reranker.load(self.rankers / RERANKER, pipeline.scope, served=False)
         return replace(pipeline.with_ranker(*rankers), reranker=reranker)
 

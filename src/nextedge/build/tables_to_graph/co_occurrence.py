@@ -36,6 +36,7 @@ def occasions(rows: pa.Table, user: IndexArray, item: IndexArray, time: IntArray
     extra = [] if dated else _extra_columns(rows)
     if not dated and not extra:
         return none
+    # Stable: without dates the rows' own order is the order of events.
     order = np.lexsort((time, item)) if dated else np.argsort(item, kind="stable")
     changes = item[order][1:] != item[order][:-1]
     for values in [time // _HOUR] if dated else extra:
@@ -61,6 +62,7 @@ def _extra_columns(rows: pa.Table) -> list[np.ndarray]:
 
 def _shared(number: IntArray, user: IndexArray) -> IndexArray:
     """Occasions of two users or more, numbered anew; the rest are -1."""
+    # Distinct pairs: a user who returns to an occasion is still one.
     pairs = np.unique(number * (int(user.max()) + 1) + user)
     users = np.bincount(pairs // (int(user.max()) + 1))
     renumbered = np.where(users >= 2, np.cumsum(users >= 2) - 1, -1).astype(np.int32)

@@ -52,6 +52,7 @@ class EncodeColumns:
         text = text_encoder(self.text_model, self.text_cache)
         for name, kind in self.kinds.items():
             if kind is ColumnKind.TEXT:
+                # Distinct, so that the model encodes each text once.
                 texts = pc.unique(pq.read_table(self.path, columns=[name])[name].cast(pa.string()))
                 text.prepare(texts.drop_null().to_pylist(), engine.map_blocks, progress)
         for _ in engine.map_blocks(self, _blocks(self.kinds)):

@@ -74,6 +74,7 @@ class InternEdges:
             "weight": np.ones(len(rows), np.float32),
         }
         if schema.ARRIVED_AT in rows.column_names:
+            # A missing arrival is 0, and no record is known before its time.
             arrays["arrived"] = np.maximum(time, micros(rows, schema.ARRIVED_AT))
         if "event" in rows.column_names:
             arrays["action"] = actions(rows, "event")
@@ -127,6 +128,7 @@ class InternImpressions:
             "position": np.asarray(position).astype(np.int32),
             "propensity": np.asarray(propensity, dtype=np.float32),
         }
+        # Impressions number no ids, so that an end may be in no other table.
         known = (source >= 0) & (target >= 0)
         return pa.table({name: values[known] for name, values in arrays.items()})
 
@@ -171,6 +173,7 @@ def _row_groups(path: Path, rows: int) -> Iterator[pa.Table]:
         if size >= rows:
             yield pa.table({"group": pa.array(groups, pa.int32())})
             groups, size = [], 0
+    # An empty table must still write its arrays.
     if groups or not metadata.num_row_groups:
         yield pa.table({"group": pa.array(groups, pa.int32())})
 
@@ -197,6 +200,7 @@ def intern_hidden(path: Path, users: IdMap, output: Path) -> None:
     kept = (ends[0] >= 0) & (ends[1] >= 0)
     np.save(output / "source.npy", ends[0][kept])
     np.save(output / "target.npy", ends[1][kept])
+    # The reader of records expects a time and a weight.
     np.save(output / "time.npy", np.zeros(kept.sum(), np.int64))
     np.save(output / "weight.npy", np.ones(kept.sum(), np.float32))
 

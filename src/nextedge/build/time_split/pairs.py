@@ -88,6 +88,7 @@ def _take_upper(indptr, indices, first, out_source, out_target, out_first):  # t
     size = 0
     for row in range(len(indptr) - 1):
         for entry in range(indptr[row], indptr[row + 1]):
+            # Of the two directions of an edge one is the pair.
             if indices[entry] >= row:
                 out_source[size], out_target[size] = row, indices[entry]
                 out_first[size] = first[entry]
@@ -96,7 +97,7 @@ def _take_upper(indptr, indices, first, out_source, out_target, out_first):  # t
 
 @numba.njit(cache=True, nogil=True, inline="always")
 def _number(indptr, target, left, right, symmetric):  # type: ignore[no-untyped-def]
-    if symmetric and right < left:
+    if symmetric and right < left:  # a pair has its smaller end first
         left, right = right, left
     low = indptr[left]
     return low + np.searchsorted(target[low : indptr[left + 1]], right)

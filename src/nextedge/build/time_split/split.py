@@ -83,6 +83,7 @@ class TimeSplit:
     def common(self) -> Window:
         """The pairs that are no label of any window: what a model may learn for all of them."""
         graph = np.logical_and.reduce([window.graph for window in self.windows])
+        # The earliest cut: a later record of the other relation might tell of a label.
         return Window("common", self.windows[0].as_of, graph, np.zeros_like(graph))
 
     def save(self, directory: Path) -> None:
@@ -90,6 +91,7 @@ class TimeSplit:
         files: dict[int, str] = {}
         about = []
         for window in self.windows:
+            # One file for a shared mask: steps tell by ``is`` that windows share a graph.
             if id(window.graph) not in files:
                 files[id(window.graph)] = f"{window.name}-graph.npy"
                 np.save(directory / files[id(window.graph)], window.graph)
@@ -124,6 +126,7 @@ def choose_method(split: SplitConfig, first: IntArray) -> tuple[Method, str]:
         return "random", "records carry no timestamps: pairs are held back at random, by seed"
     if first.max() < ORDER_ONLY_BEFORE:
         return "last", "times are places in an order, not dates: each query's latest are held back"
+    # The first part mostly decides, which saves a sort of all times.
     if all(len(np.unique(part)) < _FEWEST_TIMES for part in (first[:_FIRST_TIMES], first)):
         return "random", "records carry fewer than 20 distinct times: held back at random, by seed"
     return "time", "records carry timestamps: cut at instants"
@@ -183,6 +186,7 @@ def _by_query(split: SplitConfig, query: np.ndarray) -> list[Window]:
     evaluated = place < split.evaluation_share
     labels = ~evaluated & (place < split.evaluation_share + split.label_share)
     graph = ~evaluated & ~labels
+    # A stream of its own: that of the shuffle would tie the groups to the labels.
     number = np.random.default_rng([split.seed, 1]).permutation(int(query.max()) + 1)
     group = number[query] % LABEL_WINDOWS
     windows = [

@@ -75,6 +75,7 @@ class WindowPipeline:
 
     def remove(self) -> None:
         """Delete the files of a window that is done with: they take as much disk as its graphs."""
+        # Maps that stay open would hold the space on disk.
         self.opened.clear()
         shutil.rmtree(self.folder)
 
@@ -112,7 +113,9 @@ class WindowPipelineFactory:
                 sources.mkdir()
                 self.history.snapshot(window, snapshot, self.engine).save(snapshot)
                 fit = FitSources(entities, snapshot, self.surface, self.trained, sources)
+                # Outside the partial folder, so that the next build finds the layers.
                 fit.run(self.engine, folder.with_name(f"{folder.name}-layers"))
+                # A killed build must not leave a part of a window under its name.
                 os.replace(partial, folder)
         return WindowPipeline(entities, folder, self.surface, self.features, Fusion())
 

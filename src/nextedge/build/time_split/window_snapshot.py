@@ -39,6 +39,7 @@ def window_snapshot(
     predicted, other = _in_window(history.of(relation), pairs, window), history.of_other(relation)
     as_of = window.as_of
     if as_of is not None:
+        # By arrival: a record that came late was not known at the cut.
         other = other.keep(other.arrived <= as_of)
     connections, interactions = (predicted, other) if relation.self_typed else (other, predicted)
     graphs = GraphBuilder(folder, engine)
@@ -145,5 +146,6 @@ def _profile_views(history: History, as_of: int) -> Graph:
         for name in ("source", "target", "acted", "time", "arrived", "action")
     )
     when = np.where(acted > 0, acted, time)
+    # A missing time is 0, which no cut would leave out.
     kept = np.isin(action, _VIEWS) & (np.maximum(when, arrived) <= as_of) & (when > 0)
     return build_graph(source[kept], target[kept], users, users, None, when[kept])

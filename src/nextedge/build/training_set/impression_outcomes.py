@@ -109,6 +109,7 @@ def outcomes_between(
     rows = rows.keep((rows.time > begin) & (rows.time <= end) & (rows.arrived <= end))
     taken, is_open = taken_and_open(rows, relation, end, settings)
     worth = action_worth(rows.action, settings)
+    # An action of weight 0 is no label.
     taken &= worth > 0
     refused = ~taken & ~is_open & (worth > 0)
     bias = None
@@ -116,6 +117,7 @@ def outcomes_between(
         decided = taken | refused
         bias = PositionBias.fit(rows.position[decided], rows.target[decided], taken[decided])
     if bias is not None:
+        # Low ranks are seen less often, so that an acceptance there counts for more.
         worth = worth * np.where(taken, bias.inverse(rows.position), 1.0)
     users = len(history.entities.users)
     targets = users if relation.self_typed else len(history.entities.items)
@@ -135,6 +137,7 @@ def taken_and_open(
     A request stays open: one side wants the connection, and the other has not answered yet.
     """
     patience = int(settings.attribution_days * MICROSECONDS_PER_DAY)
+    # A later answer belongs to the next window, and would leak from it.
     answered = (rows.action != -1) & (rows.acted <= end) & (rows.acted - rows.time <= patience)
     requested = answered & (rows.action == _REQUEST)
     answered &= ~requested
@@ -148,6 +151,7 @@ def action_worth(action: IndexArray, settings: RankerConfig) -> FloatArray:
     worth = np.ones(len(ACTIONS), np.float32)
     for name, value in settings.action_weights.items():
         worth[ACTIONS.index(name)] = value
+    # Both sides of where are computed: -1 and -2 would read from the end.
     return np.where(action >= 0, worth[np.maximum(action, 0)], np.float32(1.0))
 
 
@@ -155,6 +159,7 @@ def _strongest(
     source: IndexArray, target: IndexArray, worth: FloatArray
 ) -> tuple[IndexArray, IndexArray, FloatArray]:
     """One row a pair: the one with the highest worth."""
+    # The graph would add up the weights of a pair's impressions.
     order = np.lexsort((-worth, target, source))
     source, target, worth = source[order], target[order], worth[order]
     first = np.ones(len(order), bool)

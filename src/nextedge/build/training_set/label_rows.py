@@ -26,9 +26,7 @@ class LabelQueries:
 
     A candidate is positive when it became an edge, or was taken as an impression. Impressions that
     are still open are left out. Every positive, every refused impression and the best of the rest
-    are kept; the others are sampled, and stand for all of them by their weight: without it, a
-    positive that the sources rank low would meet fewer negatives than when it is served, and be
-    overrated.
+    are kept; the others are sampled, and stand for all of them by their weight.
 
     Attributes:
         positives: folder of a graph.
@@ -45,6 +43,7 @@ class LabelQueries:
     def __call__(self, block: pa.Table) -> pa.Table:
         """Columns ``query`` (index in the block), ``label``, ``weight`` and ``features``."""
         pipeline, batch = self.pipeline.open(), block["batch"][0].as_py()
+        # By batch, so that a resumed build draws the same rows in any order.
         random = np.random.default_rng([self.settings.seed, self.seed, batch])
         positives = Graph.load(self.positives)
         outcomes = None if self.impressions is None else ImpressionOutcomes.load(self.impressions)
@@ -91,6 +90,7 @@ def label_rows(
     if outcomes is not None:
         impressions, wanted = folder / "impressions", wanted + outcomes.taken.degree
         outcomes.save(impressions)
+    # In random order, because max_rows cuts off the rest.
     queries = np.random.default_rng([settings.seed, seed]).permutation(np.flatnonzero(wanted))
     function = LabelQueries(pipeline, folder / "positives", impressions, settings, seed)
     tables, rows = [], 0
@@ -108,6 +108,7 @@ def _tables(
     for number, (pipeline, group) in enumerate(
         with_joined_two_hop(engine, function.pipeline, queries)
     ):
+        # Numbers go on from group to group, because each batch draws by its own.
         blocks = _blocks(group, first=number * QUERIES // BATCH)
         keep = folder / f"blocks-{number}"
         yield from engine.map_blocks(replace(function, pipeline=pipeline), blocks, keep=keep)
@@ -122,6 +123,7 @@ def _blocks(queries: np.ndarray, first: int) -> Iterator[pa.Table]:
 def _joined(tables: list[pa.Table], width: int) -> LabelledRows:
     """The rows of all blocks, in one array a column."""
     size = sum(map(len, tables))
+    # Filled in place: a concatenation would need the memory twice.
     matrix = np.empty((size, width), np.float32)
     label, weight = np.empty(size, np.float32), np.empty(size, np.float32)
     groups, start = [np.zeros(0, np.int64)], 0
@@ -135,7 +137,7 @@ def _joined(tables: list[pa.Table], width: int) -> LabelledRows:
         groups.append(np.bincount(table["query"].to_numpy()))
         tables[number], start = table.slice(0, 0), rows.stop  # frees the block once it is copied
     group = np.concatenate(groups)
-    return LabelledRows(matrix, label, group[group > 0], weight)
+    return LabelledRows(matrix, label, group[group > 0], weight)  # 0 for queries without rows
 
 
 def _labelled(
@@ -152,6 +154,7 @@ def _labelled(
         return candidates, label, np.zeros(len(label), bool)
     label = np.maximum(label, outcomes.taken.weights(*pair))
     decided = (label > 0) | ~outcomes.open.contains(*pair)
+    # A refusal that became an edge all the same is a positive.
     refused = outcomes.refused.contains(*pair) & (label == 0)
     return candidates.keep(decided), label[decided], refused[decided]
 
@@ -172,6 +175,7 @@ def sample_rows(
     sampled = certain | (random.random(len(candidates)) < rate)
     return (
         sampled & has_positive[candidates.row_query],
+        # Unweighted, a positive at a low rank would meet too few negatives and be overrated.
         np.where(certain, 1.0, 1.0 / rate).astype(np.float32),
     )
 

@@ -28,6 +28,7 @@ def positives_of(
     if pairs.symmetric:
         source, target, value = mirrored(source, target, value)  # type: ignore[assignment]
     known = scope.recommendable[target] & scope.snapshot.known_users[source]
+    # Sources leave existing edges out, so that none can be found.
     known &= ~scope.graph.contains(source, target)
     return build_graph(
         source[known], target[known], len(scope.graph), scope.graph.targets, value[known]
@@ -42,6 +43,7 @@ def edge_worth(
         return None
     value = action_worth(records.action, settings)
     if end is not None:
+        # A better event after the window would leak into its label.
         value = np.where(records.time <= end, value, 0.0)
     worth = np.zeros(len(pairs.source), np.float32)
     np.maximum.at(worth, pairs.numbers(records), value.astype(np.float32))

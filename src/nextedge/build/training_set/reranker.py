@@ -52,6 +52,7 @@ def train_reranker(
     settings = surface.reranker
     heads = [_heads(window, ranker, trees, surface) for window in windows]
     training, later = [head for part in heads[:-1] for head in part], heads[-1]
+    # The watched half chooses the epoch, so that it cannot judge.
     watched, judged = later[::2], later[1::2]
     if min(len(training), len(watched), len(judged)) < FEWEST_LISTS:
         found = f"{len(training)} and {len(later)} lists with a new edge in their head"
@@ -63,6 +64,7 @@ def train_reranker(
     after = model.qualities(judged)
     spent_ms = (time.perf_counter() - started) * 1e3 / len(judged)
     ratio = paired_bootstrap(after, before.qualities(judged)).ratio
+    # The low end, because a mean above 1 may be chance.
     served = ratio.low > 1.0
     return model, {
         "served": served,

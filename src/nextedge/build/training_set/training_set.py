@@ -65,12 +65,14 @@ class TrainingSet:
                 self.rows.append(LabelledRows.load(file))
                 self.fusion = Fusion.load(folder / FUSION)
                 continue
+            # Windows that share a graph share its pipeline, whose sources take long to fit.
             if pipeline is None or window.graph is not split.windows[number - 1].graph:
                 pipeline = self.pipelines.pipeline(window)
             opened = pipeline.open()
             positives = self._positives(opened, window, following.as_of)
             if number == 0:
                 self.fusion = learn_fusion(opened, positives, surface.ranker)
+                # A resumed build reads it where it skips the window.
                 self.fusion.save(folder / FUSION)
             pipeline = replace(pipeline, fusion=self.fusion)
             if reranks and number > 0:

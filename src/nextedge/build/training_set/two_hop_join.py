@@ -55,11 +55,14 @@ def with_joined_two_hop(
     edges = _edges(engine, graph, pipeline.folder / "edges.parquet")
     settings = source.join(opened.limits[TwoHop.name])
     for start in range(0, len(queries), QUERIES):
+        # Ascending, because the source searches among them.
         group = np.sort(queries[start : start + QUERIES]).astype(np.int32)
+        # By content, so that a resumed build finds the join of the same queries.
         mark = hashlib.sha256(group.tobytes()).hexdigest()[:16]
         folder = pipeline.folder / f"two-hop-{mark}"
         if not (folder / _ARRAYS).exists():
             _join(engine, edges, settings, group, folder)
+        # In the drawn order, because max_rows cuts off the rest.
         yield replace(pipeline, two_hop=folder / _ARRAYS), queries[start : start + QUERIES]
 
 
@@ -83,6 +86,7 @@ def _join(
         partial.mkdir()
         for name, values in arrays.items():
             np.save(partial / f"{JOINED}{name}.npy", values)
+        # A folder of this name has all arrays: a killed build leaves none.
         os.replace(partial, folder / _ARRAYS)
         shutil.rmtree(folder / "blocks", ignore_errors=True)
 
@@ -101,6 +105,7 @@ def _edges(engine: Engine, graph: Graph, path: Path) -> ibis.Table:
                 )
                 target = np.asarray(graph.indices[low:high])
                 writer.write_table(pa.table([source, target], schema=schema))
+        # A cut file must not pass for the edges.
         os.replace(partial, path)
     return engine.read("edges", path.name, path.parent).select("source", "target")
 
@@ -108,6 +113,7 @@ def _edges(engine: Engine, graph: Graph, path: Path) -> ibis.Table:
 def _pieces(graph: Graph) -> Iterator[slice]:
     """Slices of rows of about _ENTRIES entries."""
     bounds = np.arange(0, graph.edges + _ENTRIES, _ENTRIES)
+    # Unique, because a row of many entries spans several bounds.
     cuts = np.unique(np.searchsorted(graph.indptr, bounds, side="left").clip(0, len(graph)))
     for start, stop in itertools.pairwise(cuts):
         yield slice(int(start), int(stop))

@@ -46,6 +46,7 @@ class BoostedBlend(CalibratedRanker):
     @cached_property
     def trees(self) -> Any:
         """The booster of the training library, read on first use; None for a blend alone."""
+        # Serving scores by the forest: its processes never load the training library.
         if isinstance(self._trees, Path):
             return _library(self._trees).load(self._trees)
         return self._trees
@@ -72,6 +73,7 @@ class BoostedBlend(CalibratedRanker):
         if self.trees is not None:
             gain = _library(self.trees).gain(self.trees, self.features)
             gain = gain / max(float(gain.sum()), 1e-12)
+            # Trees without a blend have a blend of zeros.
             share = 0.5 * share + 0.5 * gain if share.any() else gain
         return ranked_shares(self.features, share)
 
@@ -81,6 +83,7 @@ class BoostedBlend(CalibratedRanker):
         if self.trees is not None:
             assert self.forest is not None
             file = f"trees{_library(self.trees).suffix}"
+            # ``contributions`` needs the library's own form; scores come from the forest.
             self.trees.save_model(str(directory / file))
             self.forest.save(directory)
         trees = 0 if self.forest is None else self.forest.trees
@@ -141,6 +144,7 @@ class _XgBoost:
     @staticmethod
     def gain(booster: Any, features: Sequence[str]) -> Any:
         gains = booster.get_score(importance_type="total_gain")
+        # XGBoost leaves out the features that no tree splits on.
         return np.array([gains.get(name, 0.0) for name in features])
 
 

@@ -4,8 +4,7 @@ Every neighbour of the query attends to those of the candidate and the other way
 (Vaswani et al.: "Attention Is All You Need", NeurIPS 2017), and how two of them relate (cosine,
 edge, identity) is added to their attention and to what is attended, as edges are in Ying et al.:
 "Do Transformers Really Perform Bad for Graph Representation?", NeurIPS 2021, section 3.1.2. Both
-sides are pooled, put beside the ranker's own score, and turned into a correction of it. The
-correction starts at 0: before training the ranker's order stands.
+sides are pooled, put beside the ranker's own score, and turned into a correction of it.
 
 Fitted by PyTorch with a listwise softmax over the head of each list; served by NumPy, query by
 query in one shape, so that a batch changes no bit. Cost: O(depth · T² · d) a query.
@@ -73,6 +72,7 @@ class HeadList:
 
 def head_numbers(probability: FloatArray) -> FloatArray:
     """float32[P, HEAD] of calibrated scores, best first."""
+    # Calibrated scores of 0 and 1 have no finite logit.
     p = np.clip(probability.astype(np.float64), 1e-7, 1 - 1e-7)
     logit = np.log(p) - np.log1p(-p)
     spread = max(float(logit.std()), 1e-6) if len(logit) else 1.0
@@ -113,6 +113,7 @@ class CrossAttention:
         )
         steps = settings.epochs * max(1, -(-len(lists) // _BATCH))
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        # Stays where no epoch beats the order of the ranker.
         best = cls(settings, start)
         averaged = {name: value.copy() for name, value in start.items()}
         curve = [float(best.qualities(watched).mean())]
@@ -126,6 +127,7 @@ class CrossAttention:
                 optimizer.step()
                 schedule.step()
                 for name, value in parameters.items():
+                    # The last weights alone fit their lists by heart within 3 epochs (docs/log.md).
                     averaged[name] += (value.detach().numpy() - averaged[name]) * (1.0 - _AVERAGED)
             current = cls(settings, {name: value.copy() for name, value in averaged.items()})
             curve.append(float(current.qualities(watched).mean()))
@@ -177,6 +179,7 @@ def _initial(d: int, random: np.random.Generator) -> dict[str, FloatArray]:
         name: (random.standard_normal(shape) / np.sqrt(shape[0])).astype(np.float32)
         for name, shape in shapes.items()
     }
+    # The correction starts at 0: before training the ranker's order stands.
     arrays["last"][:] = 0.0
     biases = {
         "query_token": d,
@@ -243,11 +246,13 @@ def _attended(xp: Any, w: Any, side: str, own: Any, other: Any, relation: Any, m
     asks, answers = own @ w[f"{side}_asks"], other @ w[f"{side}_answers"]
     logit = asks @ xp.swapped(answers) / own.shape[-1] ** 0.5
     logit = logit + (relation @ w[f"{side}_relation"])[..., 0]
+    # A row without any neighbour has a uniform softmax, which the second mask clears.
     share = xp.softmax(logit - (1.0 - masks[1][:, None, :]) * 1e9) * masks[1][:, None, :]
     gives = share @ (other @ w[f"{side}_gives"])
     related = (share[..., None] * relation).sum(2) @ w[f"{side}_relation_gives"]
     mixed = xp.concatenate([own, gives + related]) @ w[f"{side}_mix"] + w[f"{side}_mix_bias"]
     kept = xp.relu(mixed) * masks[0][..., None]
+    # One more: a side without neighbours divides by 1.
     return kept.sum(1) / (masks[0].sum(1)[:, None] + 1.0)
 
 

@@ -44,6 +44,7 @@ class LabelledRows:
 
     def save(self, path: Path) -> None:
         """Write one ``.npz``, whole or not at all."""
+        # NumPy adds ``.npz`` to any name that does not end so.
         partial = path.with_name(f".{os.getpid()}.{path.name}")
         with writing(path):
             np.savez(partial, allow_pickle=False, **vars(self))

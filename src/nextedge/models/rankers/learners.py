@@ -189,6 +189,7 @@ class LambdaRank(LightGbm):
     """LightGBM by LambdaRank (Burges: "From RankNet to LambdaRank to LambdaMART", 2010)."""
 
     name = "lambdarank"
+    # No default: its pairs cannot carry the weights of sampled rows (docs/log.md).
     objective = "lambdarank"
 
 
@@ -215,6 +216,7 @@ class XgBoost(Trees):
             evals_result=curve,
             verbose_eval=False,
         )
+        # XGBoost returns the trees after the best one too.
         best = booster[: booster.best_iteration + 1]
         return Learned(self.ranker(task.features, best), curve["validation"]["ndcg"])
 
@@ -285,4 +287,5 @@ def best_source(rows: LabelledRows, features: Sequence[str]) -> str:
     names = [name for name in features if name.endswith("_score")]
     names += [name for name in ("resource_allocation", "jaccard") if name in features]
     column = {name: list(features).index(name) for name in names}
+    # Nothing compares ahead of NaN, so that a missing score would rank first.
     return max(names, key=lambda name: ndcg_of(np.nan_to_num(rows.matrix[:, column[name]]), rows))

@@ -29,8 +29,7 @@ def boost(
     """Boost a number of trees from the blend's score; None where no column can be split.
 
     The objective is the listwise softmax (ListNet's top-one probability, Cao et al., ICML
-    2007). Sampled candidates count by their weight in its denominator, so that it estimates
-    the softmax over all candidates without bias.
+    2007).
     """
     import lightgbm
 
@@ -100,6 +99,7 @@ def parameters(settings: RankerConfig, objective: Any) -> dict[str, Any]:
     """LightGBM's parameters for an objective."""
     return {
         "objective": objective,
+        # Early stopping checks every metric: NDCG@20 alone shall decide.
         "metric": "none",
         "num_leaves": settings.leaves,
         "learning_rate": settings.learning_rate,
@@ -145,8 +145,11 @@ class Softmax:
 
     def __call__(self, score: np.ndarray, _: lightgbm.Dataset) -> tuple[np.ndarray, np.ndarray]:
         highest = np.maximum.reduceat(score, self.start)
+        # Weighted, the denominator estimates that over all candidates without bias.
         power = np.exp(score - np.repeat(highest, self.group)) * self.weight
+        # Queries without an edge weigh 0, and so does their denominator.
         total = np.maximum(np.add.reduceat(power, self.start), 1e-12)
         chance = power / np.repeat(total, self.group)
         slope = self.worth * chance - self.share
+        # A leaf divides by the sum of these, which is 0 where all its rows are certain.
         return slope, np.maximum(self.worth * chance * (1.0 - chance), 1e-6)

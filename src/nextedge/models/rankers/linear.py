@@ -70,20 +70,20 @@ class LinearBlend:
         label: FloatArray,
         group: IntArray,
         features: Sequence[str],
-        penalty: float = 1e-2,
+        penalty: float = 1e-2,  # weights chase single windows with 1e-3 (docs/log.md)
         row_weight: FloatArray | None = None,
     ) -> LinearBlend:
         """Fit on rows grouped by query (``group``: int64[Q] rows of each).
 
         ``row_weight`` (float32[R]) says how many candidates a row stands for, default 1.
-
-        Features of one side alone (``query_…``, ``candidate_…``) get no weight: their scale
-        drifts as history grows, and what they say of popularity the sources say better.
         """
+        # Whole queries: the softmax over a part of a list has another denominator.
         rows = int(np.searchsorted(np.cumsum(group), _MOST_ROWS)) + 1
         group = group[:rows]
         size = int(group.sum())
         blend = cls.scaling(matrix[:size], features)
+        # The scale of one-sided features drifts as history grows: NDCG@20 on the next window fell
+        # to 0.003 (docs/log.md). What they say of popularity the sources say better.
         used = np.flatnonzero([not name.startswith(("query_", "candidate_")) for name in features])
         standard = blend._standard(matrix[:size], used)
         stands_for = np.ones(size, np.float32) if row_weight is None else row_weight[:size]
@@ -98,7 +98,9 @@ class LinearBlend:
             [_missing(name, matrix[:, f]) for f, name in enumerate(features)], np.float32
         )
         logs = _signed_log(np.where(np.isfinite(matrix), matrix, missing))
+        # float32 sums over so many rows lose digits.
         center, scale = logs.mean(axis=0, dtype=np.float64), logs.std(axis=0, dtype=np.float64)
+        # A constant column has no deviation to divide by.
         scale = np.where(scale > 1e-6, scale, 1.0)
         weight = np.zeros(len(features), np.float32)
         return cls(weight, center.astype(np.float32), scale.astype(np.float32), missing)
@@ -138,7 +140,8 @@ def _sizes(matrix, used, missing):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def _add_weighted(matrix, size, used, weight, center, scale, missing, score):  # type: ignore[no-untyped-def]
-    """Row by row in one order: a matrix product's rounding depends on how many rows there are."""
+    """Add the weighted, standardised columns to the scores."""
+    # Row by row in one order: a matrix product's rounding depends on how many rows there are.
     for row in range(matrix.shape[0]):
         for place in range(len(used)):
             value = matrix[row, used[place]]
@@ -149,6 +152,7 @@ def _add_weighted(matrix, size, used, weight, center, scale, missing, score):  #
 
 
 def _missing(name: str, values: FloatArray) -> float:
+    # A candidate that a source lacks stands behind its list: a mean would lift it.
     if name.endswith("_rank"):
         return float(_ABSENT_RANK)
     if name.endswith("_score"):
@@ -158,7 +162,8 @@ def _missing(name: str, values: FloatArray) -> float:
 
 
 def _signed_log(values: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
-    """Compress heavy tails; probabilities of a walk are tiny, hence the factor."""
+    """Compress heavy tails."""
+    # Probabilities of a walk are tiny: without the factor their logarithms would all be near 0.
     return np.copysign(np.log(np.abs(values) * np.float32(1e3) + np.float32(1.0)), values)
 
 
@@ -176,6 +181,7 @@ def _fit_listwise(
 
     def loss(weight: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
         raw = standard @ weight.astype(np.float32)
+        # The exponential of a large score would overflow.
         raw -= np.repeat(np.maximum.reduceat(raw, start), group)
         power = np.exp(raw) * stands_for
         total = np.repeat(np.add.reduceat(power, start), group)

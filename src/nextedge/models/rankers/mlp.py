@@ -47,6 +47,7 @@ class MlpRanker(CalibratedRanker):
         if len(kept) > _MOST_ROWS:
             kept = np.sort(np.random.default_rng(seed).choice(kept, _MOST_ROWS, replace=False))
         batch = min(_BATCH, len(kept))
+        # Steps are fixed, not epochs: more rows take no longer.
         epochs = max(1, round(_STEPS * batch / len(kept)))
         model = MLPClassifier(HIDDEN, batch_size=batch, max_iter=epochs, tol=0.0, random_state=seed)
         with warnings.catch_warnings():  # so many epochs are what is meant

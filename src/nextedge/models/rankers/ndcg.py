@@ -27,6 +27,7 @@ def ndcg_of_rows(
     if not len(group):
         return float("nan")
     weight = np.ones(len(label), np.float32) if weight is None else weight
+    # Numba would compile the kernel again for arguments of other types.
     return float(
         _mean_ndcg(
             np.asarray(score, np.float64),

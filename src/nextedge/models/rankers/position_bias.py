@@ -6,9 +6,6 @@ Comparison of Click Position-Bias Models", WSDM 2008), fitted by expectation max
 (Wang et al.: "Position Bias Estimation for Unbiased Learning to Rank in Personal Search",
 WSDM 2018, section 4.2). A label counts by the inverse of its position's examination (Joachims,
 Swaminathan, Schnabel: "Unbiased Learning-to-Rank with Biased Feedback", WSDM 2017).
-
-What a candidate's attraction differs by user, the model takes for examination: where the same
-candidates are seldom shown at several positions, too much is corrected. Hence the floor.
 """
 
 from __future__ import annotations
@@ -37,6 +34,7 @@ class PositionBias:
 
     def inverse(self, position: IndexArray) -> FloatArray:
         """float32[n]: 1 / examination; 1 where the position is not known."""
+        # Beyond the last position the search gives an index past the end.
         place = np.minimum(np.searchsorted(self.positions, position), len(self.positions) - 1)
         found = self.positions[place] == position
         return np.where(found, 1.0 / self.examination[place], 1.0).astype(np.float32)
@@ -70,6 +68,7 @@ class PositionBias:
         shown, rows = np.bincount(place), np.bincount(group)
         mean = float(taken.mean())
         examined = np.full(len(positions), 0.5)
+        # The product of both starts at the observed rate.
         wanted = np.full(len(rows), 2.0 * mean)
         for _ in range(_ROUNDS):
             both = examined[place] * wanted[group]
@@ -81,5 +80,7 @@ class PositionBias:
             examined = (np.bincount(place, seen) + _PRIOR * middle) / (shown + _PRIOR)
             middle = float(liked.mean())
             wanted = (np.bincount(group, liked) + _PRIOR * middle) / (rows + _PRIOR)
+        # Clicks tell the product alone: examination is relative to that of the best position.
         relative = examined / examined.max()
+        # Attraction that differs by user counts as examination: the floor bounds that error.
         return cls(positions.astype(np.int32), np.maximum(relative, FLOOR))

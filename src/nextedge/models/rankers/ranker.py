@@ -82,8 +82,7 @@ class Calibrator:
     """A strictly increasing map from raw scores to probabilities.
 
     Centred isotonic regression (Oron, Flournoy, Statistics in Biopharmaceutical Research 2017):
-    lines through the centres of the blocks of an isotonic fit. The flat steps of a plain fit
-    would give many candidates one probability and so lose the ranker's order.
+    lines through the centres of the blocks of an isotonic fit.
 
     Attributes:
         raw: float32[K] knots, increasing.
@@ -99,7 +98,7 @@ class Calibrator:
         low, high = float(self.raw[0]), float(self.raw[-1])
         # Outside the knots the line is flat: a nudge far below the fit's error keeps the order.
         place = (np.asarray(raw, np.float64) - (low + high) / 2) / max(high - low, 1e-6)
-        nudge = 1e-6 / (1.0 + np.exp(-np.clip(4.0 * place, -30, 30)))
+        nudge = 1e-6 / (1.0 + np.exp(-np.clip(4.0 * place, -30, 30)))  # exp would overflow
         return np.clip(smooth * (1.0 - 2e-6) + nudge, 0.0, 1.0).astype(np.float32)
 
     @classmethod
@@ -120,7 +119,9 @@ class Calibrator:
         model = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip")
         fitted = model.fit_transform(raw, label, sample_weight=weight)
         level, block = np.unique(fitted, return_inverse=True)
+        # The flat steps of a plain fit would give many candidates one probability: no order.
         center = np.bincount(block, raw * weight) / np.bincount(block, weight)
+        # Without knots at the extremes the outer halves of the end blocks would be flat.
         knots = np.concatenate(([raw.min()], center, [raw.max()]))
         ends = [level[0] * 0.99], [level[-1] + 0.01 * (1.0 - level[-1])]
         values = np.concatenate((ends[0], level, ends[1]))

@@ -30,6 +30,7 @@ def train(
     Raises:
         TrainingError: the settings name a model, and there are no labels to fit it.
     """
+    # A window without a new edge neither teaches nor judges.
     parts = [part for part in parts if (part.label > 0).any()]
     positives = sum(int((part.label > 0).sum()) for part in parts)
     if len(parts) < 2 or positives < FEWEST_POSITIVES:
@@ -54,6 +55,7 @@ def train(
     chosen = settings.model if named else max(mean, key=lambda name: mean[name])
     trees = best_trees(curves[chosen]) if any(curves[chosen]) else 0
     rows, ranker = LabelledRows.joined(parts), last[chosen]
+    # A network refitted has another scale of scores than the calibrator's.
     if kinds[chosen].refits:
         ranker = kinds[chosen].whole(task, rows, trees)
     # By the scores of a model that has not seen the last window: its own rows would look certain.
@@ -85,17 +87,17 @@ def _too_few(parts: list[LabelledRows], positives: int, settings: RankerConfig) 
 
 
 def best_trees(curves: list[list[float]]) -> int:
-    """The number of trees whose quality, relative to each window's best, is highest on average.
-
-    A window that stopped early counts with its last value from there on.
-    """
+    """The number of trees whose quality, relative to each window's best, is highest on average."""
     longest = max(len(curve) for curve in curves)
     total = np.zeros(longest)
     for curve in curves:
+        # A window that stopped early counts with its last value from there on.
         padded = np.pad(np.asarray(curve), (0, longest - len(curve)), mode="edge")
+        # Relative: a window with high NDCG would decide alone.
         total += padded / max(float(padded.max()), 1e-12)
     return int(np.argmax(total)) + 1
 
 
 def _geometric_mean(values: list[float]) -> float:
+    # One window at 0 would make the mean 0, whatever the others say.
     return float(np.exp(np.mean(np.log(np.maximum(values, 1e-9)))))

@@ -110,6 +110,7 @@ class Forest:
             trees[-1].add_xgboost(given, 0)
         base = float(model["learner_model_param"]["base_score"].strip("[]"))
         if model["objective"]["name"].endswith(":logistic"):
+            # XGBoost stores a probability, and trees add to its logit.
             base = float(np.log(base / (1.0 - base)))
         return cls._joined(trees, np.array([base], np.float32))
 
@@ -130,6 +131,7 @@ class Forest:
             feature=column("feature", np.int32),
             threshold=column("threshold", np.float32),
             missing_right=column("missing_right", np.bool_),
+            # Half the bits where they suffice: twice as many rows to an instruction.
             kept=column("kept", np.uint64).astype(np.uint32 if most <= 32 else np.uint64),
             value=column("value", base.dtype),
             base=base,
@@ -189,11 +191,12 @@ class _Tree:
 
 
 def _not_above(threshold: float) -> np.float32:
-    """The largest float32 not above: float32 values compare with both alike."""
+    """The largest float32 not above."""
     if abs(threshold) >= _INFINITE:
         return np.float32(np.inf if threshold > 0 else -np.inf)
     with np.errstate(over="ignore"):
         near = np.float32(threshold)
+    # Rounded up, it would send float32 values between the two to the other side.
     return near if float(near) <= threshold else np.nextafter(near, np.float32(-np.inf))
 
 
@@ -217,6 +220,7 @@ def _score(  # type: ignore[no-untyped-def]
     left = np.empty(block, kept.dtype)
     total = np.empty(block, value.dtype)
     every = ~(kept.dtype.type(0))
+    # A de Bruijn sequence: the top six bits of its product with each single bit differ.
     factor = np.uint64(0x03F79D71B4CB0A89)
     place = np.zeros(64, np.int64)  # place[(bit * factor) >> 58] is the number of the bit
     for bit in range(64):
@@ -224,14 +228,18 @@ def _score(  # type: ignore[no-untyped-def]
     for begin in range(0, rows, block):
         size = min(block, rows - begin)
         for row in range(block):
+            # The last block repeats its last row: all loops have one length.
             source = begin + min(row, size - 1)
             for column in range(width):
+                # By column: the rows of a split lie side by side for one instruction.
                 x[column, row] = matrix[source, column]
         total[:] = base[0]
         for tree in range(len(split_start) - 1):
             left[:] = every
             for split in range(split_start[tree], split_start[tree + 1]):
+                # An unsigned index needs no branch for negative ones.
                 seen, edge, rest = x[np.uint64(feature[split])], threshold[split], kept[split]
+                # A comparison with NaN is false: the operator decides where a missing value goes.
                 if missing_right[split]:
                     for row in range(block):
                         left[row] &= every if seen[row] <= edge else rest

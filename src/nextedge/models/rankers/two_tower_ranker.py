@@ -58,6 +58,7 @@ class TwoTowerRanker(CalibratedRanker):
         torch = import_torch("the model 'two_tower'")
         scaling = LinearBlend.scaling(rows.matrix, features)
         ranker = cls(features, scaling, {})
+        # The seed decides the first weights, and the caller's generator stays.
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             modules = {side: _module(torch, len(ranker._columns[side])) for side in _SIDES}
