@@ -252,6 +252,7 @@ def test_serve_says_what_is_missing(tenant: Tenant, tmp_path: Path) -> None:
     assert "no release yet; run: nextedge build" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_forgotten_are_in_no_object_and_in_no_later_build(tenant: Tenant) -> None:
     """Also on machines that had copies, and that build later from tables that still name them."""
     here, there = tenant.on("a"), tenant.on("b")

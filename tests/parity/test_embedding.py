@@ -24,6 +24,7 @@ AT_ONCE = 50
 WITHIN = 1e-6
 SIDES = ("query", "candidate")
 MODELS = ("graphsage", "two_tower", "lightgcn")
+QUICK = (MODELS[0], ENGAGES.name)
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +63,15 @@ def trained(name: str, data: TrainingData, folder: Path) -> tuple[Model, Artifac
     return model, Artifact.load(folder)
 
 
-@pytest.mark.parametrize("relation", [CONNECTS.name, ENGAGES.name])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    ("name", "relation"),
+    [
+        # one of them is enough to see the path; Spark takes half a minute for the others
+        pytest.param(name, relation, marks=[] if (name, relation) == QUICK else pytest.mark.slow)
+        for name in MODELS
+        for relation in (CONNECTS.name, ENGAGES.name)
+    ],
+)
 def test_vectors_are_the_same_wherever_they_are_made(
     name: str, relation: str, engine: SparkEngine, tmp_path: Path
 ) -> None:

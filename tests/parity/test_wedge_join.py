@@ -167,9 +167,15 @@ def test_join_of_some_queries_equals_oracle(
 @pytest.mark.parametrize(
     ("nodes", "entries", "asked"),
     [
-        (60, zipf_entries(60, 400), WedgeJoin(10, 2, "adamic_adar")),
+        pytest.param(
+            *(60, zipf_entries(60, 400), WedgeJoin(10, 2, "adamic_adar")), marks=pytest.mark.slow
+        ),
         (300, zipf_entries(300, 1500, 1), WedgeJoin(5, 1, "jaccard", 20, 60)),
-        (200, zipf_entries(200, 900, 2), WedgeJoin(500, 1, "preferential_attachment", None, 50)),
+        pytest.param(
+            *(200, zipf_entries(200, 900, 2)),
+            WedgeJoin(500, 1, "preferential_attachment", None, 50),
+            marks=pytest.mark.slow,
+        ),
         (41, star_entries(40), WedgeJoin(3, 1, "resource_allocation", None, 100)),
         (5, entries_of([]), WedgeJoin(3, 1)),
     ],

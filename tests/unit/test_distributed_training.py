@@ -87,6 +87,7 @@ def test_torchrun_gives_every_model_what_one_process_gives(tmp_path: Path) -> No
             )
 
 
+@pytest.mark.slow
 def test_a_partitioned_graph_by_the_torchrun_command(
     data: TrainingData, alone: Artifact, tmp_path: Path
 ) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import io
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from nextedge.config import Config
@@ -35,11 +36,7 @@ def fingerprint(config: Config, frames: dict[str, pa.Table] | None = None) -> st
             _hash_file(path, digest)
     for table, rows in sorted((frames or {}).items()):  # whatever order the caller gives
         digest.update(table.encode())
-        for batch in rows.to_batches():
-            for column in batch.columns:
-                for buffer in column.buffers():
-                    if buffer is not None:
-                        digest.update(buffer)
+        _hash_rows(rows, digest)
     digest.update(objects_fingerprint(config, frames).encode())
     digest.update(last_event(config).encode())
     return digest.hexdigest()[:20]
@@ -67,6 +64,32 @@ def _files(base: Path, location: str) -> list[Path]:
     if parts.scheme:
         return []
     return [Path(path) for path in sorted(glob.glob(str(base / location)))]
+
+
+def _hash_rows(rows: pa.Table, digest: hashlib._Hash) -> None:
+    import pyarrow as pa
+
+    # As an Arrow stream: buffers alone have neither names nor types, and a slice of a frame shares
+    # those of the whole frame.
+    with (
+        pa.PythonFile(_Digest(digest), mode="w") as sink,
+        pa.ipc.new_stream(sink, rows.schema) as stream,
+    ):
+        stream.write_table(rows)
+
+
+class _Digest(io.RawIOBase):
+    """A file that hashes what is written to it."""
+
+    def __init__(self, digest: hashlib._Hash) -> None:
+        self._hash = digest
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._hash.update(data)
+        return len(data)
 
 
 def _hash_file(path: Path, digest: hashlib._Hash) -> None:
