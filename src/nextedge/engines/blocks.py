@@ -95,6 +95,7 @@ class OpenedFiles(Generic[Key, Value]):
     def get(self, key: Key, open_files: Callable[[], Value]) -> Value:
         """The value of a key, opened at first use; evicts the least recently used value."""
         with self._lock:
+            # reinserted, since a dict in order of insertion has the least recently used first
             value = self._values.pop(key) if key in self._values else open_files()
             self._values[key] = value
             for old in list(self._values)[: -self.size]:

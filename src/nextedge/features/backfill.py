@@ -203,6 +203,7 @@ def _latest(interactions: Edges, sizes: Sizes) -> Arrays:
 
 def without_user(arrays: Arrays, user: int) -> Arrays:
     """The arrays with the rows of one user empty; the counts of other users and items stay."""
+    # Copies: arrays of a release are mapped read-only.
     copies: Arrays = {name: np.array(values) for name, values in arrays.items()}
     empty = {counter.name: 0 for counter in BY_POSITION if counter.key == (USER,)}
     for name, value in (empty | {f"{LATEST.name}_items": -1, f"{LATEST.name}_times": 0}).items():

@@ -90,9 +90,10 @@ class DecayedCounter:
         return self.merge(state, Counts(self._summed(pa.table(columns)), landmark))
 
     def merge(self, left: Counts, right: Counts) -> Counts:
-        """The sums of both, at the later landmark: no value can then overflow."""
+        """The sums of both."""
         if left.rows is None or right.rows is None:
             return right if left.rows is None else left
+        # At the later landmark both factors are at most 1: no value can overflow.
         landmark = max(left.landmark, right.landmark)
         parts = [self.at(state, landmark) for state in (left, right)]
         return Counts(self._summed(pa.concat_tables(parts, promote_options="permissive")), landmark)
@@ -104,6 +105,7 @@ class DecayedCounter:
         return state.rows.set_column(state.rows.schema.get_field_index(VALUE), VALUE, faded)
 
     def _summed(self, rows: pa.Table) -> pa.Table:
+        # Threads would add in any order: the last bits would differ from run to run.
         summed = rows.group_by(list(self.key), use_threads=False).aggregate([(VALUE, "sum")])
         return summed.select([*self.key, f"{VALUE}_sum"]).rename_columns([*self.key, VALUE])
 
@@ -143,6 +145,7 @@ class LatestOf:
 
     def _latest(self, rows: pa.Table) -> pa.Table:
         keys = [(name, "ascending") for name in self.key]
+        # Ties by value: the list must not depend on the order of the facts.
         keys += [(TIME, "descending"), (self.what, "descending")]
         rows = rows.take(pc.sort_indices(rows, sort_keys=keys)).combine_chunks()
         return rows.filter(pa.array(self.rank(rows) < self.n))

@@ -124,6 +124,7 @@ def feature_group(
 
     def register(compute: Compute) -> Compute:
         other = _GROUPS.get(name)
+        # A module that is loaded again replaces its own groups.
         if other is not None and other.compute.__module__ != compute.__module__:
             raise PluginError(
                 f"{compute.__module__} and {other.compute.__module__} both have a feature group "

@@ -83,4 +83,5 @@ def _unit_rows(scope: Scope, name: str) -> tuple[SparseRows, FloatArray]:
     rows = column.rows
     row = np.repeat(np.arange(len(rows)), np.diff(rows.indptr))
     squares = np.bincount(row, np.square(rows.values), minlength=len(rows))
+    # An item without values has length 0.
     return rows, (1.0 / np.maximum(np.sqrt(squares), 1e-9)).astype(np.float32)

@@ -70,6 +70,7 @@ class LiveCounters:
 
     def tick(self, time: int) -> None:
         """Set the clock to the time of a fact, of a known user or not."""
+        # Events may arrive late: the clock never runs back.
         self.clock = max(self.clock, time)
 
     def interact(self, user: int, item: int, time: int) -> None:
@@ -81,6 +82,7 @@ class LiveCounters:
             return
         self._add((USER,), INTERACT, user, time, 1)
         latest = [*self._latest.get(user, ()), (time, item)]
+        # A new list, since readers may hold the old one; ties by item, as in ``LatestOf``.
         self._latest[user] = sorted(latest, reverse=True)[: LATEST.n]
         if item >= 0 and self._category is not None and self._category[item] >= 0:
             self._like(user, int(self._category[item]), time)
@@ -88,6 +90,7 @@ class LiveCounters:
     def _like(self, user: int, code: int, time: int) -> None:
         tastes = self._taste.setdefault(user, {})
         value, landmark = tastes.get(code, (0.0, time))
+        # A late fact fades to the landmark, which never moves back: values cannot overflow.
         later = max(time, landmark)
         weight = TASTE.weights[INTERACT] * TASTE.factor(time, later)
         tastes[code] = value * TASTE.factor(landmark, later) + weight, later

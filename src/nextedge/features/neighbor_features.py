@@ -213,6 +213,7 @@ def _around_query(block, blocks, edges, ranks, values, pairs, as_of, out):  # ty
             idle[row] = (
                 np.nan if newest[code] == 0 else max(as_of - newest[code], 0) / MICROSECONDS_PER_DAY
             )
+        # Clears what this query wrote: a fill of all values would cost each query more.
         for edge in range(low, high):
             code = codes[indices[edge]]
             if code >= 0:

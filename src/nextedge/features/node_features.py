@@ -35,6 +35,7 @@ def node_features(attributes: Attributes, rows: int, dimensions: int = DIMENSION
                 mean = values[np.isfinite(values)].mean()
                 parts.append(np.where(np.isfinite(values), values, mean)[:, None])
         elif isinstance(column, Text):
+            # Rows of texts are TF-IDF already.
             sets.append(_matrix(column.rows))
         elif isinstance(column, (Category, Tags)):
             sets.append(_rarer_heavier(_matrix(column.as_sets())))
@@ -43,6 +44,7 @@ def node_features(attributes: Attributes, rows: int, dimensions: int = DIMENSION
     joined = joined[:, np.diff(joined.indptr) > 1].tocsr()
     if joined.shape[1]:
         size = min(dimensions, *joined.shape)
+        # A fixed state: the same attributes give the same columns in every build.
         left, value, _ = randomized_svd(joined, size, n_iter=3, random_state=0)
         parts.append((left * value).astype(np.float32))
     return np.concatenate(parts, axis=1)

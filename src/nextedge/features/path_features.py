@@ -86,6 +86,7 @@ def _communities(scope: Scope) -> Iterator[Feature]:
 def shared_communities(inputs: FeatureInput) -> Columns:
     """Whether two people share a community of the whole graph, with or without a path."""
     communities = inputs.scope.snapshot.communities
+    # -1 would read the last row: row 0 stands in, and the mask below clears it.
     query = communities[np.maximum(inputs.query, 0)]
     candidate = communities[inputs.candidate]
     same = (query == candidate) & (candidate >= 0) & (inputs.query >= 0)[:, None]

@@ -57,6 +57,7 @@ def _declared(scope: Scope) -> Iterator[Feature]:
 def profile_pairs(inputs: FeatureInput) -> Columns:
     """Same value, set overlap, text cosine, difference and distance, column by column."""
     attributes = inputs.scope.query_attributes
+    # Position 0 stands in for unknown queries, whose rows become NaN at the end.
     query, candidate = np.maximum(inputs.query, 0), inputs.candidate
     columns: Columns = {}
     for feature, name, _ in _names(inputs.scope):

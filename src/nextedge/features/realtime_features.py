@@ -180,7 +180,9 @@ def _category_columns(inputs: FeatureInput, items: IndexArray) -> Columns:
         for code, value in (live.taste(user, clock) if live is not None else {}).items():
             counted[0, code] += value
         latest = items[row][items[row] >= 0]
+        # ``+=`` would count a category once, however many of the items have it.
         np.add.at(counted[1], codes[latest], 1.0 / LATEST.n)
+        # Code -1 of items without a category reads the last column.
         counted[:, -1] = 0
         category_R = codes[inputs.candidate[rows]]
         taste[rows], share[rows] = np.log1p(counted[0, category_R]), counted[1, category_R]

@@ -67,6 +67,7 @@ def _taste_rows(scope: Scope) -> tuple[SparseRows, SparseRows]:
     values = np.log1p(np.maximum(engaged.weight, 0)) * rarity[engaged.indices]
     user = np.repeat(np.arange(len(engaged)), engaged.degree)
     length = np.sqrt(np.bincount(user, values**2, minlength=len(engaged)))
+    # A user of hubs alone has length 0.
     scale = 1.0 / np.where(length > 0, length, 1.0)
     by_item = np.log1p(np.maximum(engaged_by.weight, 0)) * scale[engaged_by.indices]
     by_item *= np.repeat(rarity, engaged_by.degree)

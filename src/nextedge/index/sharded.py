@@ -1,8 +1,7 @@
 """An index in shards: one index for each range of positions, merged exactly.
 
-A shard is a range of positions and not every S-th vector. Its vectors are then a slice of their file,
-mapped without a copy, and its part of a candidate filter is a slice too. Every shard returns its k
-best, so the merged result equals one index of all vectors where each shard is exact.
+Every shard returns its k best, so the merged result equals one index of all vectors where each
+shard is exact.
 """
 
 from __future__ import annotations
@@ -133,6 +132,7 @@ class ShardedIndex:
             low, high = self._bounds[shard], self._bounds[shard + 1]
             part = None if allowed is None else allowed[low - start : high - start]
             position, score = self.shards[shard].search(queries, k, part)
+            # A missing result stays -1: moved by ``low`` it would name a vector.
             return np.where(position >= 0, position + np.int32(low), -1).astype(np.int32), score
 
         threads = min(thread_count(), len(self.shards))
@@ -190,6 +190,7 @@ def _load_shards(
 
 def merged(parts: Sequence[SearchResult], queries: int, k: int) -> SearchResult:
     """The k best results of several shards for the same queries, best first, ties by position."""
+    # NumPy concatenates no empty list, as of no shard.
     none = np.zeros((queries, 0), np.int32), np.zeros((queries, 0), np.float32)
     position_QN, score_QN = (np.concatenate(side, 1) for side in zip(none, *parts, strict=True))
     order_QK = np.lexsort((position_QN, -score_QN), axis=1)[:, :k]
@@ -202,6 +203,8 @@ def shard_bounds(size: int, shards: int) -> list[int]:
     >>> shard_bounds(10, 3)
     [0, 3, 6, 10]
     """
+    # Not every S-th vector: a shard's vectors are a slice of their file, mapped without a copy,
+    # and its part of a candidate filter is a slice too.
     return [size * shard // shards for shard in range(shards + 1)]
 
 
@@ -238,4 +241,5 @@ def load_index(directory: Path, vectors: FloatArray) -> Searcher:
 
 @lru_cache(maxsize=1)
 def _pool(process: int, threads: int) -> ThreadPoolExecutor:
+    # ``process`` is the key: threads do not survive a fork, so a child makes its own pool.
     return ThreadPoolExecutor(threads, thread_name_prefix="nextedge-index")

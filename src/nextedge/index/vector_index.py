@@ -112,6 +112,7 @@ class VectorIndex:
         Raises:
             IndexRecallError: no setting reaches the target.
         """
+        # faiss reads contiguous float32 alone.
         vectors = np.ascontiguousarray(vectors, np.float32)
         size, dimensions = vectors.shape
         kind = kind or choose_kind(size, dimensions, memory_bytes)
@@ -125,6 +126,7 @@ class VectorIndex:
         checked = np.ascontiguousarray(queries[drawn], np.float32)
         truth = exact_search(vectors, checked, k)
         probe = built._tuned(checked[:_TUNING_QUERIES], truth[:_TUNING_QUERIES], target_recall)
+        # The few queries that tune may be easier than the rest: all of them must reach the target.
         while True:
             recall = built._recall(checked, truth, probe)
             if recall >= target_recall or probe >= built._widest():
@@ -164,6 +166,7 @@ class VectorIndex:
         if len(positions) <= max(k, _LOWEST_SELECTIVITY * self.report.size):
             return _best(queries @ np.asarray(self._vectors[positions]).T, positions, k)
         faiss = _faiss()
+        # faiss numbers the bits of a byte from the lowest.
         bitmap = np.packbits(allowed, bitorder="little")
         return self._walk(queries, k, faiss.IDSelectorBitmap(bitmap))
 
@@ -203,12 +206,14 @@ class VectorIndex:
             if kind == "flat":
                 parameters = faiss.SearchParameters(sel=chosen)
             elif kind == "hnsw":
+                # HNSW returns no more results than its candidate list is long.
                 parameters = faiss.SearchParametersHNSW(sel=chosen, efSearch=max(probe, k))
             else:
                 parameters = faiss.SearchParametersIVF(sel=chosen, nprobe=probe)
         elif self.report.kind == "hnsw":
             parameters = faiss.SearchParametersHNSW(efSearch=max(self.report.probe, k))
         score, position = self._index.search(queries, min(k, self.report.size), params=parameters)
+        # faiss gives missing results the lowest finite score.
         score = np.where(position >= 0, score, -np.inf).astype(np.float32)
         return position.astype(np.int32), score
 
@@ -231,6 +236,7 @@ class VectorIndex:
         """The smallest setting that reaches the target on the tuning queries, by bisection."""
         low, high = 1, self._widest()
         if self.report.kind == "hnsw":
+            # A search raises shorter candidate lists to k.
             low, high = truth.shape[1], min(high, 16 * truth.shape[1])
         while low < high:
             middle = (low + high) // 2
@@ -259,12 +265,14 @@ def recall_at(found: IndexArray, truth: IndexArray) -> float:
     >>> recall_at(np.int32([[1, 2]]), np.int32([[2, 3]]))
     0.5
     """
+    # Row numbers in the upper bits: one ``isin`` compares all rows.
     wanted = np.sort(truth, axis=1).astype(np.int64) + (np.arange(len(truth))[:, None] << 32)
     got = found.astype(np.int64) + (np.arange(len(found))[:, None] << 32)
     return float(np.isin(got[found >= 0], wanted.ravel()).sum() / max(truth.size, 1))
 
 
 def _best(score: FloatArray, positions: IndexArray, k: int) -> tuple[IndexArray, FloatArray]:
+    # Stable: ties stay by position, as in ``merged``.
     order = np.argsort(-score, axis=1, kind="stable")[:, :k]
     position_QK = np.full((len(score), k), -1, np.int32)
     score_QK = np.full((len(score), k), -np.inf, np.float32)
@@ -283,6 +291,7 @@ def _new_index(kind: Kind, vectors: FloatArray, seed: int) -> Any:
         index = faiss.IndexHNSWFlat(dimensions, 32, metric)
         index.hnsw.efConstruction = 80
     else:
+        # k-means of faiss wants 39 vectors a cell or more.
         cells = int(np.clip(4 * np.sqrt(size), 1, max(size // 39, 1)))
         coarse = faiss.IndexFlat(dimensions, metric)
         if kind == "ivf_flat":
@@ -291,11 +300,13 @@ def _new_index(kind: Kind, vectors: FloatArray, seed: int) -> Any:
             code = faiss.ScalarQuantizer.QT_8bit
             index = faiss.IndexIVFScalarQuantizer(coarse, dimensions, cells, code, metric)
         else:
+            # Product quantisation takes parts of equal width.
             parts = next(p for p in range(max(dimensions // 4, 1), 0, -1) if dimensions % p == 0)
             bits = int(
                 np.clip(np.log2(max(size, 8) / 4), 1, 8)
             )  # k-means needs points for each code
             index = faiss.IndexIVFPQ(coarse, dimensions, cells, parts, bits, metric)
+        # The index frees its coarse quantiser: Python must not free it too.
         index.own_fields = True
         coarse.this.disown()
         index.cp.seed = seed + 1

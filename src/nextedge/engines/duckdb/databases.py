@@ -54,6 +54,7 @@ def _read_duckdb(session: DuckDBSession, source: DatabaseTable) -> ir.Table:
 
 
 def _read_sqlite(session: DuckDBSession, source: DatabaseTable) -> ir.Table:
+    # SQLite would create a missing file without ``mode=ro``
     uri = f"{Path(source.url).resolve().as_uri()}?mode=ro"
     try:
         # DuckDB pulls the batches from a thread of its own, one at a time
@@ -118,6 +119,7 @@ def _read_postgresql(session: DuckDBSession, source: DatabaseTable) -> ir.Table:
         with adbc.connect(source.url) as connection, connection.cursor() as cursor:
             return _fetch_postgresql(session, cursor, source)
     except adbc.Error as error:
+        # the driver's message may quote the URL with its password
         reason = str(error).replace(source.url, source.public_url).splitlines()[0]
         raise DataError(
             f"{source.public_url}: the server cannot be read: {reason}; check host, database, user, "

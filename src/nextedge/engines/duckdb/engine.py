@@ -111,6 +111,7 @@ class LocalEngine(Engine):
     def to_batches(self, table: ibis.Table, rows: int = 1_000_000) -> Iterator[pa.RecordBatch]:
         """See ``Engine.to_batches``; runs on a cursor, beside other queries."""
         with _storage_errors("the temporary folder"), self.connection.cursor() as cursor:
+            # a cursor does not inherit this setting of the connection
             cursor.execute("SET TimeZone = 'UTC'")
             # a cursor does not know frames of the connection
             for name, frame in self._frames.items():

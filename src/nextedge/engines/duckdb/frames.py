@@ -69,6 +69,7 @@ def _portable(table: pa.Table, name: str) -> pa.Table:
         if wanted == column.type:
             continue
         try:
+            # nanoseconds are cut to microseconds; no other cast may change a value
             lossless = pa.types.is_float16(column.type) or column.type.unit != "ns"
             values = table.column(position).cast(wanted, safe=lossless)
         except pa.ArrowInvalid as error:

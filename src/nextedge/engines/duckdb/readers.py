@@ -46,6 +46,7 @@ def read_location(session: DuckDBSession, location: str, base: Path) -> ir.Table
     except PermissionError as error:
         raise DataError(f"{public_url(location)}: may not be read ({error}); allow it") from None
     except duckdb.Error as error:
+        # the engine reports a full disk: the file itself is intact
         if refuses_writing(error):
             raise
         fault = store_fault(location, error) if is_bucket(location) else None

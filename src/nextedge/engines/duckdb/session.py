@@ -29,6 +29,7 @@ class DuckDBSession:
         self.connection: duckdb.DuckDBPyConnection = self.ibis.con
         for setting in (
             "TimeZone = 'UTC'",
+            # row numbers count in the order of reading
             "preserve_insertion_order = true",
             "enable_progress_bar = false",
             # the page cache of the system has the files already; this one would double them

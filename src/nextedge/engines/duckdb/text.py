@@ -145,6 +145,7 @@ def read_jsonl(session: DuckDBSession, files: Files) -> ir.Table:
         DataError: a line is not a JSON object or not UTF-8; the message names file and line.
     """
     listed = ", ".join(map(literal, files.paths))
+    # all rows decide a type (sample_size -1): a sample would miss later values
     options = "format = 'newline_delimited', union_by_name = true, sample_size = -1"
     # objects with other keys in each line stay objects, not maps
     source = f"read_json([{listed}], {options}, map_inference_threshold = -1"

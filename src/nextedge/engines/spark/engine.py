@@ -100,6 +100,7 @@ class SparkEngine(Engine):
             schemas = {pq.read_schema(path).remove_metadata() for path in paths}
         except (pa.ArrowInvalid, OSError):
             return self._staged(table, location, base)  # raises with the fault
+        # Spark takes the schema of one file; the local engine unites the columns of all by name
         if len(schemas) > 1 or not all(_readable(part.type) for part in schemas.pop()):
             return self._staged(table, location, base)
         with _errors(table):
@@ -143,6 +144,7 @@ class SparkEngine(Engine):
         with _errors(str(path)), writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
+                # a result without rows has no batch to take the schema from
                 rows, schema = 0, self.to_arrow(table.limit(0)).schema
                 with pq.ParquetWriter(part, schema, compression="zstd") as writer:
                     for batch in self.to_batches(table):
@@ -162,6 +164,7 @@ class SparkEngine(Engine):
         folder = self._folder / next(self._names)
         try:
             self._save(table, folder)
+            # numbers of parts follow the order of the rows
             for path in sorted(folder.glob("part-*.parquet")):
                 for batch in pq.ParquetFile(path).iter_batches(rows):
                     yield from _nullable(pa.Table.from_batches([batch])).to_batches()
@@ -185,6 +188,7 @@ class SparkEngine(Engine):
         waiting = cached_blocks(blocks, folder)
         at_once = self.cores * self._waves
         try:
+            # in waves, since a caller that has enough rows stops early
             while wave := list(itertools.islice(waiting, at_once)):
                 self._run(function, [block for block in wave if block.result is None])
                 for block in wave:
@@ -213,10 +217,12 @@ class SparkEngine(Engine):
                 yield batch
 
         try:
+            # one partition a block, so that each is a task of its own
             numbers = self.session.range(0, len(blocks), 1, len(blocks))
             with _errors("a block"):
                 numbers.mapInArrow(run, "id long").write.format("noop").mode("overwrite").save()
         finally:
+            # else executors would hold the blocks of every wave
             payloads.destroy()
 
     def joins(self, graph_bytes: int) -> bool:

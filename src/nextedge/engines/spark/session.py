@@ -11,9 +11,12 @@ if TYPE_CHECKING:
 
 _SHARE = 0.25  # of the memory for the driver: block functions run in Python beside it
 _SETTINGS = {
+    # timestamps without a zone are UTC in every engine
     "spark.sql.session.timeZone": "UTC",
+    # a cast that fails raises, as in DuckDB, instead of giving NULL
     "spark.sql.ansi.enabled": "true",
     "spark.sql.execution.arrow.pyspark.enabled": "true",
+    # Spark's default, INT96, is read back as nanoseconds
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
     "spark.sql.adaptive.enabled": "true",
     "spark.sql.adaptive.skewJoin.enabled": "true",

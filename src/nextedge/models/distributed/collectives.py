@@ -97,6 +97,7 @@ class Ranks:
             return part
         shape = list(part.shape)
         shape[dim] = share.total
+        # By a sum: PyTorch's all_gather carries no gradients back.
         full = part.new_zeros(shape)
         full[(slice(None),) * dim + (share.rows,)] = part
         return self.sum(full)
@@ -107,6 +108,7 @@ class Ranks:
             return value
         import torch.distributed as dist
 
+        # all_reduce writes in place.
         value = value.detach().clone()
         self.sent_bytes += value.numel() * value.element_size()
         dist.all_reduce(value)
@@ -119,6 +121,7 @@ class Ranks:
         import torch
         import torch.distributed as dist
 
+        # A copy, since the broadcast writes into it; bytes, since NumPy has types that torch lacks.
         sent = torch.from_numpy(np.ascontiguousarray(values).reshape(-1).view(np.uint8).copy())
         if self.first:
             self.sent_bytes += sent.numel()
@@ -133,6 +136,7 @@ class Ranks:
         import torch.distributed as dist
 
         count = self.numbers(len(values))
+        # all_gather takes tensors of one length.
         sent = torch.zeros(max(*count, 1), dtype=torch.int32)
         sent[: len(values)] = torch.from_numpy(np.asarray(values, np.int32))
         received = [torch.empty_like(sent) for _ in range(self.size)]
@@ -171,6 +175,7 @@ _joined: tuple[Any, Ranks] | None = None
 def current_ranks() -> Ranks:
     """The ranks of PyTorch's process group; one rank where there is no group."""
     global _joined
+    # A group exists only where torch is loaded, and loading it takes seconds.
     if "torch" not in sys.modules:
         return _ALONE
     import torch.distributed as dist
@@ -178,6 +183,7 @@ def current_ranks() -> Ranks:
     if not (dist.is_available() and dist.is_initialized()):
         return _ALONE
     group = dist.group.WORLD
+    # A later training of this process has a group of its own.
     if _joined is None or _joined[0] is not group:
         _joined = group, Ranks(dist.get_rank(), dist.get_world_size())
     return _joined[1]
@@ -194,6 +200,7 @@ def training_processes(footprint: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     numbers = {
         "sent_bytes_a_step": round(ranks.sent_bytes / max(ranks.steps, 1)),
+        # Linux counts in KiB.
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
     numbers |= {name: value for name, value in footprint.items() if isinstance(value, int)}
@@ -212,7 +219,7 @@ def _sum_of_all() -> Any:
 
         @staticmethod
         def forward(ctx: Any, x: Tensor) -> Tensor:
-            x = x.contiguous().clone()
+            x = x.contiguous().clone()  # all_reduce writes in place
             dist.all_reduce(x)
             return x
 
@@ -244,7 +251,7 @@ def dropout(x: Tensor, rate: float, share: Share, *, training: bool) -> Tensor:
 def batch_norm(
     layer: nn.BatchNorm1d, x: Tensor, ranks: Ranks, weight: Tensor | None = None
 ) -> Tensor:
-    """Batch norm over the rows of all ranks (PyTorch's SyncBatchNorm needs CUDA).
+    """Batch norm over the rows of all ranks.
 
     Args:
         x: [n, d], the rows of this rank.
@@ -255,6 +262,7 @@ def batch_norm(
     import torch
 
     weight = x.new_ones(len(x), 1) if weight is None else weight[:, None]
+    # Summed here, since PyTorch's SyncBatchNorm needs CUDA.
     count = ranks.total(weight.sum())
     mean = ranks.sum((x * weight).sum(dim=0)) / count
     centred = x - mean
@@ -264,6 +272,7 @@ def batch_norm(
         assert layer.momentum is not None and layer.num_batches_tracked is not None
         layer.num_batches_tracked += 1
         layer.running_mean.lerp_(mean.detach(), layer.momentum)
+        # PyTorch's running variance is the unbiased one.
         unbiased = variance.detach() * (count / (count - 1).clamp_min(1))
         layer.running_var.lerp_(unbiased, layer.momentum)
     return centred * torch.rsqrt(variance + layer.eps) * layer.weight + layer.bias

@@ -40,11 +40,13 @@ def write_job(folder: Path, model: Model, data: TrainingData, config: ModelConfi
     Raises:
         StorageError: the disk is full or refuses to be written.
     """
+    # An artifact or failure of a former job would be taken for one of this job.
     clear_job(folder)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         save_data(data, folder / DATA)
         job = {"model": model.name, "config": config.model_dump(mode="json")}
+        # Last and by a rename: a folder with a job file has all of its input.
         partial = folder / f".{JOB}"
         partial.write_text(json.dumps(job, indent=1))
         os.replace(partial, folder / JOB)
@@ -70,6 +72,7 @@ def save_data(data: TrainingData, folder: Path) -> None:
     for name, graph in graphs.items():
         (folder / name).mkdir()
         graph.save(folder / name)
+    # One array for both sides is stored and mapped once.
     same = data.candidate_features is data.query_features
     features = [name for name in _FEATURES[: 1 if same else 2] if getattr(data, name) is not None]
     for name in features:
@@ -132,6 +135,7 @@ def _writer(path: Path) -> ModelProgress:
 
 def result(folder: Path) -> Artifact:
     """The artifact of a finished job, in memory."""
+    # In memory, since the launcher deletes the folder next.
     saved = Artifact.load(folder / ARTIFACT)
     return replace(saved, arrays={name: np.array(values) for name, values in saved.arrays.items()})
 

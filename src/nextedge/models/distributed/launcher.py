@@ -80,6 +80,7 @@ def fit(
         write_job(folder, model, data, config)
         reported = ProgressOfRanks(folder / PROGRESS, model.name, progress)
         launcher.run(folder, reported)
+        # The first process may write its last lines after the launcher's last look.
         reported.read()
         fitted = result(folder)
         clear_job(folder)
@@ -118,6 +119,7 @@ class ProgressOfRanks:
             return
         with self.path.open() as file:
             file.seek(self._read)
+            # A line without an end is still being written.
             while (line := file.readline()).endswith("\n"):
                 self._read += len(line.encode())
                 text, self.done, self.total = json.loads(line)
@@ -141,6 +143,7 @@ class TorchrunLauncher(Launcher):
     def run(self, folder: Path, progress: ProgressOfRanks) -> None:
         _require_torch()
         (folder / LOGS).mkdir(exist_ok=True)
+        # A process of its own: the build needs neither torch nor torchrun's signal handlers.
         worker = [sys.executable, "-m", "nextedge.models.distributed.worker", str(folder)]
         command = [*worker, f"--processes={self.processes}", f"--restarts={self.restarts}"]
         with (folder / LOGS / "launcher.log").open("wb") as log:
@@ -168,6 +171,7 @@ class TorchrunLauncher(Launcher):
         return process.returncode
 
     def _error(self, folder: Path, progress: ProgressOfRanks, code: int) -> Exception:
+        # The error of a process says more than its exit code.
         if (known := failure(folder)) is not None:
             return known
         if not (folder / ENDED).exists():
@@ -215,6 +219,7 @@ class SparkLauncher(Launcher):
                 script.unlink(missing_ok=True)
 
 
+# By a script's path, so that Spark pickles nothing.
 _SCRIPT = """import sys
 
 from nextedge.models.distributed.worker import main
@@ -225,6 +230,7 @@ if __name__ == "__main__":
 
 
 def _check_slots(session: SparkSession, processes: int, *, local: bool) -> None:
+    # A barrier stage starts no process before all of them have a slot.
     slots = session.sparkContext.defaultParallelism
     if not local and processes > slots:
         raise TrainingError(
@@ -254,6 +260,7 @@ def lost(
 
 def threads_of(processes: int) -> dict[str, str]:
     """Environment variables that share the cores of a machine among processes."""
+    # Each process alone would take all cores.
     threads = str(max(1, thread_count() // processes))
     return {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads, THREADS_VARIABLE: threads}
 

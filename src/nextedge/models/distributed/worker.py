@@ -56,6 +56,7 @@ def work(folder: Path) -> int:
     except NextEdgeError as error:
         return _failed(folder, rank, error)
     except (MemoryError, RuntimeError) as error:
+        # PyTorch reports a failed allocation as a RuntimeError.
         if not isinstance(error, MemoryError) and "memory" not in str(error):
             raise
         text = (
@@ -126,7 +127,7 @@ def start(folder: Path, processes: int, restarts: int) -> int:
         nproc_per_node=processes,
         run_id="training",
         rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
+        rdzv_endpoint="localhost:0",  # a free port: trainings side by side do not collide
         local_addr="localhost",
         max_restarts=restarts,
         logs_specs=DefaultLogsSpecs(log_dir=str(folder / LOGS), redirects=Std.ALL),
@@ -151,6 +152,7 @@ def _end_with_parent() -> None:
     parent = os.getppid()
 
     def watch() -> None:
+        # The system gives a process whose parent has ended another parent.
         while os.getppid() == parent:
             time.sleep(0.5)
         os.kill(os.getpid(), signal.SIGTERM)

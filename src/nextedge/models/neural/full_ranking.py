@@ -10,7 +10,7 @@ from nextedge.graph.csr import Graph, build_graph
 from nextedge.models.model import TrainingData
 from nextedge.types import FloatArray, IndexArray
 
-_QUERIES_AT_ONCE = 512
+_QUERIES_AT_ONCE = 512  # bounds the memory of scores of all candidates
 Edges = tuple[IndexArray, IndexArray]
 """Sources and targets, int32[E] each."""
 Embed = Callable[[], tuple[FloatArray, FloatArray]]
@@ -50,6 +50,7 @@ def full_ranking_ndcg(
     """
     queries = np.flatnonzero(positives.degree).astype(np.int32)
     if len(queries) > max_queries:
+        # The same queries in every epoch, so that their NDCG compares.
         queries = np.sort(np.random.default_rng(seed).choice(queries, max_queries, replace=False))
     discount = 1.0 / np.log2(np.arange(k) + 2.0)
     ideal = np.cumsum(discount)
@@ -71,6 +72,7 @@ def full_ranking_ndcg(
 def best_columns(score_QN: FloatArray, k: int) -> np.ndarray:
     """int32[Q, min(k, N)]: the columns of the highest scores of each row, best first."""
     width = min(k, score_QN.shape[1])
+    # A partition first: only k of N columns need an order.
     top_QK = np.argpartition(-score_QN, width - 1, axis=1)[:, :width]
     value_QK = np.take_along_axis(score_QN, top_QK, axis=1)
     order_QK = np.argsort(-value_QK, axis=1, kind="stable")

@@ -68,6 +68,7 @@ class Replicated:
             return NodeRows(x, Share(slice(0, len(nodes)), len(nodes)), None)
         union, count = np.unique(np.concatenate(requested), return_counts=True)
         position = np.searchsorted(union, nodes).astype(np.int32)
+        # A node that several processes need counts once in the statistics of batch norm.
         weight = torch.from_numpy((1.0 / count[position]).astype(np.float32))
         return NodeRows(x, Share(position, len(union)), weight)
 
@@ -97,6 +98,7 @@ class Partitioned(Replicated):
         self.begin = {kind: int(ends[rank]) for kind, ends in self.bounds.items()}
         here = {kind: slice(*ends[rank : rank + 2]) for kind, ends in self.bounds.items()}
         parts = [Messages(p.into, p.out_of, _rows(p.graph, here[p.into])) for p in messages]
+        # A view would keep the inputs of all nodes, which this process shall not store.
         super().__init__(parts, {kind: x[here[kind]].copy() for kind, x in means.items()}, ranks)
 
     def share(self, kind: str, nodes: IndexArray) -> Share:
@@ -127,6 +129,7 @@ def _bounds(x: FloatArray, graphs: list[Graph], size: int) -> IntArray:
     """int64[size + 1]: first node of the range of each process, and the end of the last."""
     node_bytes = np.full(len(x), x.shape[1] * x.itemsize, np.int64)
     for graph in graphs:
+        # An int64 of ``indptr`` a row, an int32 of ``indices`` an edge.
         node_bytes += 8 + 4 * graph.degree
     total = np.cumsum(node_bytes)
     ends = [total[-1] * rank / size for rank in range(1, size)] if len(x) else [0] * (size - 1)

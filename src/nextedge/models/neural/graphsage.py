@@ -77,6 +77,7 @@ class GraphSage(GradientModel[GraphSageConfig]):
         vectors = embed_all(weights, inputs, messages, inference, kinds)
         query = vectors["query"]
         arrays = {"query": query, "candidate": query if self_typed else vectors["candidate"]}
+        # Query expansion: 0.110 with it, 0.092 without (docs/log.md).
         if self_typed and config.expansion:
             near = NeighborVectors(Neighbors.of(data.graph), query)
             arrays["query"] = inference.run("expanded", Expanded(near, config.expansion))
@@ -116,6 +117,7 @@ class _Forward:
         shares = {kind: partition.share(kind, ids) for kind, ids in nodes.items()}
         computed = {kind: ids[shares[kind].rows] for kind, ids in nodes.items()}
         sampled = [
+            # A draw depends on seed and node alone: ``at`` makes those of two relations differ.
             (part, *partition.neighbors(at, computed[part.into], self.config.fanout, seed + at))
             for at, part in enumerate(messages)
             if part.into in computed
@@ -193,9 +195,10 @@ def _task(data: TrainingData, config: GraphSageConfig) -> Task:
 
 
 def batch_size(largest: int, edges: int) -> int:
-    """Smaller batches for small graphs: a network that takes few steps learns nothing.
+    """Size of a batch, smaller for small graphs.
 
     >>> batch_size(2048, 1_000_000), batch_size(2048, 1000)
     (2048, 256)
     """
+    # Too few steps teach nothing: 0.038 with batches of 2,048, 0.083 with 256 (docs/log.md).
     return min(largest, max(_MIN_BATCH, edges // 32), edges)

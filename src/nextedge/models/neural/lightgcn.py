@@ -112,6 +112,7 @@ def _adjacency(graph: Graph, *, self_typed: bool) -> Tensor:
     normal = normalised_adjacency(graph)
     square = normal if self_typed else sparse.bmat([[None, normal], [normal.T, None]]).tocsr()
     matrix = square.tocoo()
+    # Rows of a CSR have each entry once and in order: PyTorch need not sort them.
     return torch.sparse_coo_tensor(
         torch.from_numpy(np.stack((matrix.row, matrix.col)).astype(np.int64)),
         torch.from_numpy(matrix.data.astype(np.float32)),
@@ -153,6 +154,7 @@ class LayerMean(Layer):
 
     def rows(self, start: int, stop: int) -> FloatArray:
         """float32[stop - start, d]."""
+        # A slice is a view: the sum would overwrite the first layer.
         total = self.layers[0][start:stop].copy()
         for layer in self.layers[1:]:
             total += layer[start:stop]
@@ -210,6 +212,7 @@ def _task(data: TrainingData, config: LightGcnConfig, name: str) -> Task:
     module = torch.nn.Embedding(nodes, config.dimensions)
     torch.nn.init.normal_(module.weight, std=0.1)
     adjacency = _adjacency(message_graph, self_typed=self_typed)
+    # A network that takes few steps an epoch learns nothing (docs/log.md).
     size = min(config.trainer.batch, max(256, edges // 32), edges)
     frequency = log_frequency(training[1], data.graph.targets)
     negatives = Negatives(data.graph, config.curriculum)
@@ -223,6 +226,7 @@ def _task(data: TrainingData, config: LightGcnConfig, name: str) -> Task:
         for _ in range(config.layers):
             layer = torch.sparse.mm(adjacency, layer)
             if noise:
+                # Every process draws all columns, which leaves the generators of all in one state.
                 shift = normalize(torch.rand_like(module.weight), dim=1) * noise
                 layer = layer + torch.sign(layer) * shift[:, columns.rows]
             total = total + layer
@@ -263,9 +267,11 @@ def _task(data: TrainingData, config: LightGcnConfig, name: str) -> Task:
                 extra=negative,
                 share=share,
             )
+        # Each process has its columns of E_0: their penalties add up to the whole one.
         first = module.weight[:, columns.rows][torch.cat((left, right + offset))]
         value = value + config.penalty * first.pow(2).sum() / len(left)
         if config.contrast:
+            # A node that is twice in a batch would be its own negative.
             nodes = torch.unique(torch.cat((left, right + offset)))
             one_view, other_view = (of(smooth(config.noise), nodes) for _ in range(2))
             contrast = contrastive(one_view, other_view, ranks.share(len(nodes)))

@@ -29,6 +29,7 @@ def binary_cross_entropy(positive: Tensor, negative: Tensor) -> Tensor:
     """
     from torch.nn.functional import softplus
 
+    # The softplus of a masked -inf is 0: only the count must leave it out.
     count = negative.isfinite().sum(dim=1).clamp_min(1)
     return softplus(-positive).mean() + (softplus(negative).sum(dim=1) / count).mean()
 
@@ -60,9 +61,8 @@ def sampled_softmax(
 ) -> Tensor:
     """Softmax over the candidates of the batch, and over further negatives.
 
-    A candidate enters a batch as often as it has edges, so its logit is lowered by the log of
-    its frequency (Yi et al.: "Sampling-Bias-Corrected Neural Modeling for Large Corpus Item
-    Recommendations", RecSys 2019, section 3.2). Other rows with the same candidate are masked.
+    Logits are corrected by frequency (Yi et al.: "Sampling-Bias-Corrected Neural Modeling for Large
+    Corpus Item Recommendations", RecSys 2019, section 3.2).
 
     Args:
         query: [b, d], the share's rows.
@@ -77,10 +77,13 @@ def sampled_softmax(
 
     position = torch.arange(len(candidate), device=query.device)
     goal = position if share is None else position[share.rows]
+    # A candidate enters a batch as often as it has edges: uncorrected, popular ones would lose.
     logit = query @ candidate.T / temperature - frequency[None, :]
     same = ids[goal][:, None] == ids[None, :]
+    # Another row with this candidate holds the positive itself, no negative.
     logit = logit.masked_fill(same & (goal[:, None] != position[None, :]), float("-inf"))
     if extra is not None:
+        # Lowered by the mean, uncorrected negatives stay on the level of the corrected ones.
         logit = torch.cat((logit, extra / temperature - frequency.mean()), dim=1)
     mean = torch.nn.functional.cross_entropy(logit, goal)
     return mean if share is None else mean * share.part
@@ -130,6 +133,7 @@ def log_frequency(target: IndexArray, targets: int) -> Tensor:
     """float32[M]: ln of each candidate's share of the edges, with one edge added to each."""
     import torch
 
+    # A sampled negative may have no training edge, whose log would be infinite.
     count = np.bincount(target, minlength=targets) + 1.0
     return torch.from_numpy(np.log(count / count.sum()).astype(np.float32))
 

@@ -50,6 +50,7 @@ class Negatives:
     def __init__(self, graph: Graph, config: CurriculumConfig) -> None:
         self.graph, self.config = graph, config
         weight = graph.target_degree.astype(np.float64) ** config.popularity_exponent
+        # With exponent 0 a candidate without edges has 0 ** 0 = 1.
         weight[graph.target_degree == 0] = 0.0
         self._cumulative = np.cumsum(weight)
         self._present = np.flatnonzero(graph.target_degree).astype(np.int32)
@@ -81,6 +82,7 @@ class Negatives:
             return random.choice(self._present, count)
         if kind == "popularity":
             draw = random.random(count) * self._cumulative[-1]
+            # From the left, a draw on a bound could stop at a candidate of weight 0.
             return np.searchsorted(self._cumulative, draw, side="right").astype(np.int32)
         return np.zeros(0, np.int32)
 
@@ -92,6 +94,7 @@ class Negatives:
             rows = np.arange(start, min(start + block, len(query)), dtype=np.int32)
             score_QN = query[rows] @ candidate.T
             indptr, known = self.graph.gather(rows)
+            # A known edge is no negative.
             score_QN[np.repeat(np.arange(len(rows)), np.diff(indptr)), known] = -np.inf
             if high < score_QN.shape[1]:
                 order_QN = best_columns(score_QN, high)
@@ -114,6 +117,7 @@ class Negatives:
     def _pool_ranks(self) -> tuple[int, int]:
         low, high = self.config.hard_pool
         high = min(high, self.graph.targets)
+        # A catalogue smaller than the pool's first rank still gives one rank.
         return min(low, max(high - 1, 0)), high
 
     def hard(

@@ -81,10 +81,13 @@ def split_edges(data: TrainingData, config: GraphSageConfig) -> tuple[Graph, Edg
     graph = data.graph
     source = np.repeat(np.arange(len(graph), dtype=np.int32), graph.degree)
     target, first = np.asarray(graph.indices), np.asarray(graph.first)
+    # Both directions of a pair fall on one side of the split: one would tell the other's label.
     once = source < target if data.relation.symmetric else np.ones(len(source), bool)
     source, target, first = source[once], target[once], first[once]
     shuffled = np.random.default_rng(data.seed).permutation(len(source))
+    # An edge without a time has 0, and would count as the oldest.
     timed = len(first) > 0 and float((first > 0).mean()) > 0.99
+    # Edges of one time are split at random, not by id.
     order = shuffled[np.argsort(first[shuffled], kind="stable")] if timed else shuffled
     predicted = int(len(order) * config.predicted_share)
     validating = int(predicted * config.validation_share)
@@ -111,6 +114,7 @@ def messages_of(data: TrainingData, graph: Graph, config: GraphSageConfig) -> li
             messages.append(Messages("query", "candidate", graph))
             messages.append(Messages("candidate", "query", graph.reverse))
     if config.messages != "predicted":
+        # The weights have a block of columns for each relation, in this order.
         for name, other in sorted(data.others.items()):
             if other.edges == 0:
                 continue
@@ -152,6 +156,7 @@ def fit_inputs(
     """Fit bases and scaling to the graph of a training."""
     basis = {}
     for part in messages:
+        # The reverse relation has the same vectors, with sides swapped.
         if config.spectral and f"{part.out_of}-{part.into}" not in basis and part.graph.edges:
             left, _, right = decompose(part.graph, config.spectral, seed=data.seed)
             basis[f"{part.into}-{part.out_of}"] = left, right
@@ -160,6 +165,7 @@ def fit_inputs(
         for kind, columns in _columns(data, messages, basis).items()
     }
     center = {kind: x.mean(axis=0) for kind, x in raw.items()}
+    # A constant column has deviation 0.
     scale = {kind: 1.0 / np.maximum(x.std(axis=0), 1e-3) for kind, x in raw.items()}
     return InputTransform(basis, center, scale)
 
@@ -189,6 +195,7 @@ class Features:
 
     def rows(self, start: int, stop: int) -> FloatArray:
         """float32[stop - start, F]."""
+        # Columns are normalised, so that 0 is their mean.
         return np.nan_to_num(self.values[start:stop])
 
 

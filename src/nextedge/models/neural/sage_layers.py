@@ -30,6 +30,7 @@ class Linear:
         """float32[stop - start, out]."""
         parts = self.neighborhood.rows(start, stop)
         ends = np.cumsum([0, *(part.shape[1] for part in parts)])
+        # Part by part: one product would need a copy of all parts side by side.
         raw: FloatArray = self.bias + parts[0] @ self.weight[:, : ends[1]].T
         for part, low, high in zip(parts[1:], ends[1:-1], ends[2:], strict=True):
             raw += part @ self.weight[:, low:high].T
@@ -116,6 +117,7 @@ def embed_all(
 
     hidden = {}
     for kind in inputs:
+        # 1e-5 is the eps of PyTorch's batch norm.
         scale = weights[f"{kind}.norm.weight"] / np.sqrt(weights[f"{kind}.norm.running_var"] + 1e-5)
         shift = weights[f"{kind}.norm.bias"] - weights[f"{kind}.norm.running_mean"] * scale
         layer = Hidden(

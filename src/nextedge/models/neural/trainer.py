@@ -136,6 +136,7 @@ def stored_parameters(module: nn.Module) -> dict[str, np.ndarray]:
 def training_facts(model: str, config: ModelConfig, data: TrainingData) -> dict[str, Any]:
     """The facts beside the trainer's settings that decide a training: see ``train``."""
     graph, ranks = data.graph, current_ranks()
+    # The length of a fingerprint: all ranks pass arrays of one shape.
     digest = np.zeros(20, np.uint8)
     if ranks.first:  # it takes a pass over the data, which one process makes for all
         text = fingerprint(graph.indptr, graph.indices, graph.last)
@@ -155,6 +156,7 @@ def edge_batches(
 
     def batches(epoch: int) -> Iterator[EdgeBatch]:
         order = np.random.default_rng([seed, epoch]).permutation(len(edges[0]))
+        # Whole batches alone: the schedule counts on ``Task.steps`` of them.
         for step in range(len(order) // size):
             rows = order[step * size : (step + 1) * size]
             yield epoch * EPOCH + step, edges[0][rows], edges[1][rows]
@@ -280,6 +282,7 @@ class _Run:
                 group["lr"] = self.config.learning_rate * self._rate(step)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
                 loss = share_of_loss(batch, step / (self.task.steps * self.config.epochs))
+            # The sum: where it is not finite all ranks raise, and none waits for another.
             value = float(self.ranks.total(loss.detach()))
             if not math.isfinite(value):
                 raise TrainingError(
@@ -329,6 +332,7 @@ class _Run:
         load_parameters(self.task.module, self.best)
         self.task.module.eval()
         if self.path is not None and self.ranks.first:
+            # The next training in this folder may have other data, and would refuse it.
             self.path.unlink(missing_ok=True)
 
     def resume(self) -> None:
@@ -354,6 +358,7 @@ class _Run:
             differing = [
                 f"{name} was {about['facts'].get(name)!r}, is {self.facts.get(name)!r}"
                 for name in sorted(about["facts"].keys() | self.facts.keys())
+                # Through JSON as the stored ones, since it turns tuples into lists.
                 if about["facts"].get(name) != json.loads(json.dumps(self.facts.get(name)))
             ]
             if differing:
@@ -368,10 +373,12 @@ class _Run:
                 if f"adam/{number}/step" in arrays.files:
                     self.optimizer.state[parameter] = {
                         part: torch.from_numpy(np.array(arrays[f"adam/{number}/{part}"])).to(
+                            # AdamW counts its steps on the CPU.
                             "cpu" if part == "step" else self.device
                         )
                         for part in ("step", "exp_avg", "exp_avg_sq")
                     }
+            # Dropout goes on with the draws of an uninterrupted training.
             torch.set_rng_state(torch.from_numpy(np.array(arrays["random"])))
 
     def _save(self) -> None:
@@ -387,6 +394,7 @@ class _Run:
         arrays["random"] = torch.get_rng_state().numpy()
         arrays["about"] = np.array(json.dumps({"facts": self.facts, "log": asdict(self.log)}))
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        # NumPy adds ``.npz`` to any name that does not end so.
         partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.npz")
         try:
             np.savez(partial, allow_pickle=False, **arrays)

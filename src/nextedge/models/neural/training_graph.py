@@ -61,6 +61,7 @@ class TrainingGraph:
         """Write a new folder, which appears whole or not at all."""
         partial = directory.with_name(f".{directory.name}.{os.getpid()}")
         shutil.rmtree(partial, ignore_errors=True)
+        # A rename replaces no folder with files, which an earlier training may have left.
         shutil.rmtree(directory, ignore_errors=True)
         partial.mkdir(parents=True)
         graphs, parts = [self.graph], []
@@ -115,6 +116,7 @@ def training_graph(model: str, data: TrainingData, config: GraphSageConfig) -> T
                 f"{model}: {len(training[0])} edges to learn from, expected {MIN_EDGES} or more"
             )
         messages = messages_of(data, graph, config)
+        # Two towers learn from features alone.
         if not messages and model == "graphsage":
             raise TrainingError(
                 f"{model}: no edges carry messages (messages = {config.messages!r}); "

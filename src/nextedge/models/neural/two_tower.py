@@ -122,6 +122,7 @@ class Tower(Layer):
         # A hidden layer is four modules of ``_module``, whose numbers name the parameters.
         for layer in range(self.hidden):
             linear, norm = f"{4 * layer}", f"{4 * layer + 1}"
+            # 1e-5 is the eps of PyTorch's batch norm.
             scale = weights[f"{norm}.weight"] / np.sqrt(weights[f"{norm}.running_var"] + 1e-5)
             x = x @ weights[f"{linear}.weight"].T + weights[f"{linear}.bias"]
             x = (x - weights[f"{norm}.running_mean"]) * scale + weights[f"{norm}.bias"]
@@ -182,6 +183,7 @@ def _task(data: TrainingData, config: TwoTowerConfig) -> Task:
     def embed_now() -> tuple[FloatArray, FloatArray]:
         weights, vectors = parameter_arrays(module), []
         for side in _SIDES:
+            # These inputs have the means over the neighbours already.
             neighborhood = Neighborhood(x[side].numpy(), ())
             tower = Tower(neighborhood, arrays_below(weights, f"{side}."), len(config.widths))
             vectors.append(IN_PROCESS.run(side, tower))
