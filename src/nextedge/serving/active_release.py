@@ -103,6 +103,7 @@ class ActiveReleases:
 
     def renew(self) -> Active:
         """Merge the current live edges into the graphs of the active releases."""
+        # two threads would merge the same edges, each into a copy of the graphs
         with self._loading:
             active = self._active
             assert active is not None
@@ -119,7 +120,7 @@ class ActiveReleases:
         if self._is_known(stamp):
             return False
         with self._loading:
-            if self._is_known(stamp):
+            if self._is_known(stamp):  # another thread has loaded it meanwhile
                 return False
             self._refused = stamp  # stays after a failure: the next look does not load it again
             self._active = self._loaded(stamp, self._active)
@@ -140,6 +141,7 @@ class ActiveReleases:
         return self.loader.over_live_edges(release)
 
     def _loaded(self, stamp: Stamp, active: Active | None) -> Active:
+        # a trial that begins or ends does not load the promoted release again
         same = active is not None and active.stamp[:2] == stamp[:2]
         release = active.release if active is not None and same else self._load(None)
         trial = stamp[2]
@@ -147,7 +149,7 @@ class ActiveReleases:
             return Active(stamp, release)
         try:
             return Active(stamp, release, trial, self._load(trial.release))
-        except NextEdgeError as error:
+        except NextEdgeError as error:  # the promoted release answers without its canary
             _log.warning("the release on trial is not served: %s", error)
             return Active(stamp, release)
 
@@ -155,6 +157,7 @@ class ActiveReleases:
         """The ids of the releases to serve, with the versions of their files."""
         repository = self.loader.repository
         current, trial = repository.current_id(), self._trial()
+        # an erasure replaces the files of a release
         versions = [
             repository.version(name) if name else 0 for name in (current, trial and trial.release)
         ]
@@ -217,6 +220,7 @@ class WatchedReleases(ActiveReleases):
 
     def _load(self, release_id: str | None) -> LoadedRelease:
         release = super()._load(release_id)
+        # before the swap: else the first requests wait for compilation
         warm_up(release, self.loader)
         return release
 
@@ -273,5 +277,7 @@ def warm_up(release: LoadedRelease, loader: ReleaseLoader) -> None:
 
 def in_trial(trial: Trial, user_id: Identifier) -> bool:
     """Whether a user is in the trial's share; the same on every replica and at every request."""
+    # Python's ``hash`` differs between processes: a user would change arms.
+    # With the trial's name, as each trial draws other users.
     digest = hashlib.blake2b(f"{trial.name}\0{user_id}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") < trial.share * 2**64

@@ -36,9 +36,11 @@ class Cursor:
     def encode(self, user_id: Identifier, surface: str) -> str:
         """As a client sends it back."""
         name = self.release.encode()
+        # ascending: small differences take one or two bytes each
         body = bytes([len(name)]) + name + _differences(sorted(self.shown))
         owner = _owner(user_id, surface)
         head = _HEAD.pack(_VERSION, crc32(body), owner)
+        # a query string would have to escape the padding
         return base64.urlsafe_b64encode(head + body).decode().rstrip("=")
 
     @classmethod
@@ -72,6 +74,7 @@ def next_cursor(
     before = requests.exclude[1] if requests.exclude is not None else np.zeros(0, np.int32)
     own = before if len(requests) == 1 else np.zeros(0, np.int32)
     together = np.union1d(own, shown)
+    # the next request may leave out no more than MOST_SHOWN candidates
     if len(shown) < requests.k or len(together) + requests.k > MOST_SHOWN:
         return None
     return Cursor(release, tuple(together.tolist())).encode(user_id, surface)

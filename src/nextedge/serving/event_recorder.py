@@ -72,6 +72,7 @@ class EventRecorder:
         try:
             arms = self.active.of_users(users)
         except NoReleaseError:
+            # before the first release nobody is known: every event would be refused
             return set()
         for release in {id(arm[0]): arm[0] for arm in arms}.values():
             listed = list(unknown)

@@ -89,6 +89,7 @@ def prepare(
         raise InputError(f"k = {k}: expected 1 to {MAX_LIMIT}")
     policy = surface.policy_in(name)
     kind, days = surface.settings.kind, policy.settings.recently_shown_days
+    # an acknowledged event holds for the next request of every process
     overlay.catch_up()
     # read before the state: a version that is too old ends a cached response too soon, one that is
     # too new would hide an event from it
@@ -157,6 +158,7 @@ def _filters(policy: Policy, question: RecommendationRequest) -> tuple[Filter, .
             raise InputError(f"filter {column!r}: at most {MOST_FILTER_VALUES} values")
     if len(filters) > MOST_FILTERS:
         raise InputError(f"{len(filters)} filters: expected at most {MOST_FILTERS}")
+    # sorted: the same filters in another order share a cached list
     requested = tuple(Filter(column, values) for column, values in sorted(filters.items()))
     return requested + policy.filters(question.context)
 

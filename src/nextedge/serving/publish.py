@@ -39,8 +39,7 @@ def publish(
 ) -> int:
     """Store the candidates of users; returns the number of lists in the store.
 
-    It skips stored lists, so an interrupted run resumes. At the end it deletes the lists of other
-    releases that are not in use.
+    At the end it deletes the lists of other releases that are not in use.
 
     Args:
         most: at most so many users, the latest active first; None = all.
@@ -52,6 +51,7 @@ def publish(
         ShardError: a process that serves a part of the indexes does not answer.
     """
     order = most_active(release, most)
+    # ``most`` counts all users: the partitions together do what one run does
     if part is not None:
         order = order[part.holds(release.entities.users.identifiers(order).to_pylist())]
     store = open_candidates(config)
@@ -74,6 +74,7 @@ def _store_missing(
 ) -> None:
     features = config.serving.candidates_features
     keys = [store_key(release.list_name(name, int(position))) for position in positions]
+    # only lists that are missing, so an interrupted run resumes
     missing = [
         row
         for row, (key, value) in enumerate(zip(keys, store.get_many(keys), strict=True))
@@ -82,6 +83,7 @@ def _store_missing(
     if not missing:
         return
     pipeline = release.surface(name).line
+    # k = 1, as retrieval does not depend on k
     requests = Requests(positions[missing], int(time.time() * 1e6), 1)
     candidates = pipeline.retrieve(requests)
     matrix = pipeline.matrix(requests, candidates) if features else None
@@ -95,6 +97,7 @@ def _store_missing(
 def most_active(release: LoadedRelease, most: int | None) -> IndexArray:
     """int32: positions of the users, the latest active first."""
     latest = release.snapshot.last_activity
+    # ties by position: every partition takes the same users
     return np.lexsort((np.arange(len(latest)), -latest))[:most].astype(np.int32)
 
 

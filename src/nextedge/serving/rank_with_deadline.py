@@ -1,7 +1,6 @@
 """Ranked candidates of a request, within its deadline.
 
-A stage cannot be stopped once it runs. So each starts only if its recent latency fits into the rest
-of the deadline, and a request overruns it by no more than one stage takes longer than usual.
+A request overruns its deadline by no more than one stage takes longer than usual.
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ CACHED_ROWS = 200
 """Rows of a cached ranked list."""
 _AFTER_SOURCES = ("features", "ranking", "policy", "reasons")
 _AFTER_FEATURES = _AFTER_SOURCES[1:]
+# all of the time would make later stages late behind one stopped process
 _WAITED_SHARE = 0.5
 _PATIENCE_SECONDS = 5.0
 _log = logging.getLogger("nextedge")
@@ -54,6 +54,7 @@ class Deadline:
             return True
         stages = (stage, *reserve)
         expected = sum(self.pace.expected_ms.get(name, 0.0) for name in stages)
+        # a stage cannot be stopped once it runs: it starts only if it is expected to fit
         if time.perf_counter() + expected / 1e3 <= self.at:
             return True
         self.pace.missed(stages)
@@ -167,7 +168,7 @@ def ranked_candidates(
         ranked = line.rank(requests, candidates, matrix)
         watch("ranking")
         return RankedList(ranked, matrix, late)
-    except (ValueError, RuntimeError, FloatingPointError):
+    except (ValueError, RuntimeError, FloatingPointError):  # rough order is better than an error
         _log.exception("surface %s: ranking failed; answered in rough order", surface.name)
         return RankedList(_by_rough_score(candidates), None, (*late, "ranker_failed"))
 
@@ -195,6 +196,7 @@ def computed(
         The ranked list, and the id of the live edges that it was computed from; None if candidates
         and features were computed from different ones.
     """
+    # stored candidates have no filters, with which sources search deeper
     known = len(requests) == 1 and requests.query[0] != UNKNOWN and not requests.filters
     if published is None or not known:
         return ranked_candidates(surface, requests, watch, deadline, whole=whole), release.edges
@@ -205,8 +207,10 @@ def computed(
         if matrix is not None and matrix.shape[1] != len(surface.line.features.names):
             matrix = None  # computed with another set of features
         if matrix is not None:
+            # events change real-time features after they are stored
             matrix = surface.line.renewed(requests, candidates, matrix)
         if matrix is None or whole:
+            # not stored; only features and explanations read them
             candidates = with_standard_scores(candidates)
         ranked = ranked_candidates(
             surface, requests, watch, deadline, candidates, matrix=matrix, whole=whole

@@ -64,6 +64,7 @@ def _compare(
     line = surface.line
     assert logged.features is not None
     query = release.entities.users.positions([logged.user_id])
+    # the seed makes a second replay compare the same batches
     others = np.random.default_rng(report.requests).integers(
         0, len(release.entities.users), _COMPANY
     )

@@ -86,9 +86,11 @@ def answer(
     ranked, edges = cached, None
     if ranked is None:
         ranked, edges = computed(release, surface, requests, watch, deadline, published, whole)
+    # a degraded list would outlive the late stage that it lacks
     if cache is not None and key is not None and cached is None and not ranked.degraded:
         cache.put(key, cacheable(ranked, surface.line.sources))
     candidates = ranked.candidates if seeds is None else seeds.merged(ranked.candidates)
+    # after every cache, so no cached list shows what live state hides
     policy = prepared.policy.with_seen(question.allow_seen)
     chosen = policy.apply(requests, candidates, prepared.hidden)
     watch("policy")
@@ -268,6 +270,7 @@ def _log_impressions(
 
 def _sources(surface: LoadedSurface, chosen: Candidates) -> list[tuple[str, ...]]:
     """The sources of each row, the one that ranked it best first."""
+    # sorted, as ties between sources go by this order
     names = [name for name in sorted(surface.line.sources) if rank_column(name) in chosen.columns]
     drawn = chosen.columns.get(PROPENSITY, np.ones(len(chosen))) < 1
     fallback: list[tuple[str, ...]] = [

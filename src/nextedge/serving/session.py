@@ -147,6 +147,7 @@ class Session:
         for start in range(0, len(users), _BATCH):
             stop = min(start + _BATCH, len(users))
             progress("recommend", start, len(users))
+            # an erased user has a position, but no id
             ids = users.identifiers(range(start, stop)).drop_null().to_pylist()
             if part is not None:
                 ids = [user for user, ours in zip(ids, part.holds(ids), strict=True) if ours]
@@ -239,6 +240,7 @@ class ServingSession(Session):
 
     def close(self) -> None:
         """Write all that is queued, stop the threads, and close what is open."""
+        # first, as its thread refreshes lists in the stores that close below
         self.active.stop()
         if self._relays is not None:
             self._relays.close()
@@ -248,7 +250,7 @@ class ServingSession(Session):
         for store in (self.cache, self.published):
             if store is not None:
                 store.close()
-        super().close()
+        super().close()  # last: relays and checkpoints read the log that this closes
 
 
 def _complete(answers: list[RecommendationResponse]) -> list[RecommendationResponse]:

@@ -43,6 +43,7 @@ def similar(
     positions, score = _of_item(surface, position) if items else _of_person(surface, position)
     visible = allowed[positions] & (positions != position)
     if not items:
+        # blocks alone: leaving out hidden connections would reveal them
         since_release = ids.positions(sorted(overlay.blocked.of(str(entity_id))))
         blocked = surface.line.scope.snapshot.blocks.row(position)
         visible &= ~np.isin(positions, np.concatenate((since_release, blocked)))
@@ -55,6 +56,7 @@ def similar(
 
 
 def _unknown(kind: str, entity_id: Identifier, release: LoadedRelease) -> InputError:
+    # one error for both: it must not tell who opted out
     error = UnknownUserError if kind == "user" else UnknownItemError
     return error(f"unknown {kind} {entity_id!r} in release {release.id}")
 

@@ -109,6 +109,7 @@ class _Trace:
         scope = self.surface.line.scope
         if not scope.recommendable[self.candidate]:
             return "eligible", "opted out, unavailable or not there yet as of the release"
+        # one rule at a time, as the explanation names the one that fails
         for rule in self.requests.filters:
             if not eligible(scope, replace(self.requests, filters=(rule,)))[self.candidate]:
                 return "eligible", f"its {rule.column} is not {' or '.join(map(repr, rule.values))}"

@@ -126,6 +126,7 @@ class PublishedCandidates:
     def refresh(self, name: str, find: Find) -> None:
         """Retrieve and store the candidates of one query in the background; never waits."""
         key = store_key(name)
+        # many requests may lack a list before it is stored: one retrieval is enough
         if key not in self._refreshing:
             self._refreshing.add(key)
             if not self._enqueue(key, find):
@@ -158,6 +159,7 @@ class PublishedCandidates:
                 self._refreshing.discard(key)
 
     def _count(self, error: Exception) -> None:
+        # one line in the log, not one a request
         if self.failed == 0:
             _log.warning("published candidates: %s", error)
         self.failed += 1
@@ -194,6 +196,7 @@ def unpublish(config: Config) -> None:
         StoreError: the store does not answer.
     """
     local = config.serving.candidates_store is None and config.serving.store is None
+    # opening the store would create the file
     if local and not (config.state_path / _FILE).exists():
         return
     with closing(open_candidates(config)) as store:

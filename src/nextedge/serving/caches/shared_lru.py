@@ -67,6 +67,7 @@ class TwoLevelCache(Cache[RankedList]):
         """Cache a list here and queue it for the store; never waits, never raises."""
         super().put(key, value, seconds)
         if not self._closed:
+            # the time of computing, not of writing: the lifetime counts from it
             self._queue.put((key, _now(), value))
 
     def counts(self) -> Mapping[str, int]:
@@ -102,6 +103,7 @@ class TwoLevelCache(Cache[RankedList]):
             self._count("corrupt")
             _log.warning("ranked lists: the store has a damaged value: %s", error)
             return None
+        # another machine's clock may be ahead: a list must not live longer for it
         left = self.seconds - max(0.0, (_now() - made) / 1e6)
         if left <= 0:
             self._count("misses")
@@ -154,6 +156,7 @@ def store_key(key: Hashable) -> str:
     """The key in the store: ``ranked/user/release/surface/digest of the rest``."""
     parts: Any = key
     release, surface, user, *rest = parts
+    # filters may be long: the digest bounds the key
     digest = hashlib.blake2b(_text(rest).encode(), digest_size=16).hexdigest()
     return f"ranked/{_quoted(user)}/{_quoted(release)}/{_quoted(surface)}/{digest}"
 

@@ -32,7 +32,9 @@ from nextedge.types import UNKNOWN, Candidates, Identifier, IndexArray, Requests
 
 _MAX_CANDIDATES = 1000  # of one kind of evidence
 _SAMPLED_EDGES = 50_000
+# small, as popularity orders the members of a value, not the values
 _TIE_WEIGHT = 1e-3
+# a weight of 0 would leave the candidates out of the list
 _MIN_LIFT = 0.01
 # a contact outranks any number of mutual connections, and one of those a shared school
 _CONTACT, _CONNECTION, _STATED = 4.0, 2.0, 0.0
@@ -153,6 +155,7 @@ def friends_of_friends(user: _User) -> SeedEvidence | None:
     connected = np.append(user.people(set(circles)), user.position)
     total = np.zeros(len(users))
     for circle in circles.values():
+        # a circle of one member would divide by 0
         total[circle] += 1 / np.log(max(len(circle), 2))
     total[connected[connected >= 0]] = 0
     candidate = _best(total, _MAX_CANDIDATES)

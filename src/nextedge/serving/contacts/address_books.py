@@ -99,6 +99,7 @@ class Contacts:
         self.path = state / FILE
         self.settings = settings
         self._tenant = tenant
+        # sqlite3 refuses a connection in another thread
         self._threads = threading.local()
 
     @cached_property
@@ -130,6 +131,7 @@ class Contacts:
         if (own is not None or contacts is not None) and not consent:
             raise InputError("consent: expected true; contacts are matched only of those who agree")
         user, now = str(user_id), time.time() if now is None else now
+        # before the hashes, whose time a huge upload would take
         self._check_sizes(own, contacts)
         identifiers, faults = self._hashes(own)
         for position, fault in faults[:1]:
@@ -166,7 +168,7 @@ class Contacts:
 
         The caller leaves out members who opted out or blocked the user.
         """
-        if not self.path.exists():
+        if not self.path.exists():  # opening would create it, and ``used`` be true from then on
             return []
         values = {"user": str(user_id), "owners": _MAX_OWNERS, "most": _MAX_MATCHES}
         connection = self._connection()

@@ -117,6 +117,7 @@ def _make(path: Path) -> None:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(secrets.token_bytes(_PEPPER_BYTES))
                 file.flush()
+                # a crash must not leave an empty file as the secret
                 os.fsync(file.fileno())
             with contextlib.suppress(FileExistsError):
                 os.link(partial, path)

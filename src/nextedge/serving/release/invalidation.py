@@ -46,6 +46,7 @@ class Invalidation:
             return bool(np.isin(rows[:, 2], listed).any())
         connected = self._connections.row(user) if user != UNKNOWN else np.zeros(0, np.int32)
         near = np.isin(rows[:, :2], np.concatenate((connected, listed, [user])))
+        # UNKNOWN stands for no user, and for an unknown one: the two are not the same
         near &= rows[:, :2] != UNKNOWN
         # an event of two users changes only lists in which both take part
         return bool(np.where(pairs, near.all(axis=1), near.any(axis=1)).any())

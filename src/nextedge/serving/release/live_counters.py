@@ -41,6 +41,7 @@ class LiveFacts:
         entities, as_of = self._snapshot.entities, self._snapshot.as_of
         added, taken = facts.since(taken)
         for fact in added:
+            # the counters of the release have it already
             if fact.time <= as_of:
                 continue
             if counters is None:

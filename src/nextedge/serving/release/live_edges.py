@@ -48,6 +48,7 @@ def with_live_edges(release: LoadedRelease, overlay: Overlay) -> LoadedRelease:
     edges, base = overlay.projection(LiveEdges), release.base
     if release.live_as_of == (edges, edges.changes):
         return release
+    # all of one moment: an event in between would be in one graph and not in the other
     with overlay.paused():
         as_of = edges, edges.changes
         engaged = edges.interactions.copy()
@@ -117,6 +118,7 @@ def _connections(
     (source, target), time = made
     wanted = ~np.isin(source, departed) & ~np.isin(target, departed)
     wanted &= ~np.isin(_key(source, target), _key(*hidden))
+    # a user who hides all connections is a neighbor of themself
     for left, right in ((source, target), (source, source), (target, target)):
         wanted &= ~secret.contains(left, right)
     # a connection that is there and is made again is widened only by a later event
@@ -138,6 +140,7 @@ def _engagements(
     time = rows["time"]
     new = (user >= 0) & (item >= 0) & ~np.isin(user, departed)
     # an interaction of the release's period was in its tables, if its pair is in the graph
+    # 0 stands for an unknown item, as a valid index: ``new`` is false there already
     new &= (time > as_of) | ~graph.contains(user, np.maximum(item, 0))
     added = _records(graph, user[new], item[new], rows["weight"][new], time[new])
     return _Changes(added, _all_of(graph, departed))
@@ -194,6 +197,7 @@ def _editions(graph: Graph, connections: _Changes, engagements: _Changes) -> np.
     # a sum of hashes: replicas with the same changes, in any order, have the same number
     editions = np.zeros(len(graph), np.uint64)
     added, removed = connections.added, connections.removed
+    # no time is -1: a removal and an addition of one pair have different hashes
     ended = np.full(len(removed[0]), -1)
     for left, right, times in ((added.source, added.target, added.time), (*removed, ended)):
         mark = _hash(_key(left, right), times)

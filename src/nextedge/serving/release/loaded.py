@@ -174,6 +174,7 @@ class LoadedRelease:
             path = self.release.path.parent / release_id / "entities" / f"{table}.arrow"
             other_ids = self._others.get((release_id, table))
             if other_ids is None:
+                # the caller's text is part of a path: it must not lead out of the folder
                 if Path(release_id).name != release_id or not path.exists():
                     raise InputError("cursor: its release is gone; ask for the first page again")
                 other_ids = self._others[release_id, table] = IdMap.load(path)
@@ -184,6 +185,7 @@ class LoadedRelease:
         """Positions of the candidates that live state hides from all users, ascending."""
         version = overlay.gone_version
         cached = self._gone.get(kind)
+        # looked up again only after an event: departed users may be many
         if cached is None or cached[0] != version:
             names = sorted(overlay.gone(kind))
             ids = self.entities.users if kind == "people" else self.entities.items

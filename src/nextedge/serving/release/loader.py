@@ -90,8 +90,10 @@ class ReleaseLoader:
                 _log.warning(fault)
         else:
             release = self.repository.get(release_id)
+            # ``current`` verifies the promoted release; others are verified here
             self.repository.verify(release)
         if self.shards is not None:
+            # before the swap, so a promotion leaves no part of an index out
             for fault in self.shards.open_release(release.id):
                 _log.warning("release %s: shards at %s", release.id, fault)
         return self.over_live_edges(LoadedRelease(release, self.config, self.shards))
@@ -103,5 +105,6 @@ class ReleaseLoader:
         try:
             self.live.overlay.catch_up()
         except LiveStateError:
+            # edges may be late: every request leaves out what must not be shown
             return release
         return with_live_edges(release, self.live.overlay)

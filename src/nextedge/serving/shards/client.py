@@ -177,8 +177,10 @@ class RemoteIndex:
             arrays: dict[str, np.ndarray[Any, Any]] = {"queries": queries}
             if allowed is not None:
                 part_allowed = allowed[span.start : span.stop]
+                # no result can come from this part: nobody waits for it
                 if not part_allowed.any():
                     continue
+                # bits instead of bytes: a filter of a billion candidates fits a message
                 arrays["allowed"] = np.packbits(part_allowed, bitorder="little")
             about["candidates"] = span.size
             messages[part.index] = self._client.message(part, about, arrays)
@@ -206,6 +208,7 @@ def _result(arrays: Arrays, queries: int) -> SearchResult | None:
     position, score = arrays.get("position"), arrays.get("score")
     if position is None or score is None or position.shape != score.shape:
         return None
+    # a wrong response counts as none: one process must not fail the request
     fits = position.ndim == 2 and len(position) == queries
     if not fits or position.dtype != np.int32 or score.dtype != np.float32:
         return None

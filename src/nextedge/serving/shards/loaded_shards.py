@@ -169,6 +169,7 @@ class LoadedShards:
         return index.search(queries, k, allowed)
 
     def _loading(self, release_id: str) -> Future[ReleaseShards]:
+        # a message names it: it must not lead out of the folder of releases
         if Path(release_id).name != release_id or release_id.startswith("."):
             raise UnknownReleaseError(f"no release {release_id!r}")
         version = self._releases.version(release_id)  # differs once its files were replaced

@@ -85,6 +85,7 @@ class Replica:
         connection.setblocking(False)
         try:
             if family != socket.AF_UNIX:
+                # without a wait for further bytes to fill a packet
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             failed = connection.connect_ex(address)
             if failed and (failed != errno.EINPROGRESS or family == socket.AF_UNIX):
@@ -130,6 +131,7 @@ class Replica:
         while True:
             self._down.wait()
             if self.pinged.is_set():  # the first ping does not wait
+                # at random: fronts that lost it together must not ping together
                 self._stopping.wait(self._wait * random.uniform(0.5, 1.0))
                 self._wait = min(2 * self._wait, _LONGEST_WAIT)
             if self._stopping.is_set():

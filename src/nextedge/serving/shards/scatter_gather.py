@@ -3,7 +3,7 @@
 There is no thread a request: the loop watches the sockets of all parts together, so that it keeps the
 deadline to within the system's clock. Where a part has replicas, the loop hedges: it sends the request
 to a second replica once the first takes longer than 19 of 20 responses did (Dean and Barroso: "The tail
-at scale", 2013). It hedges a tenth of the requests at most, so that a slow hour does not double the load.
+at scale", 2013). It hedges a tenth of the requests at most.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Listener = Callable[[int, Outcome, float], None]
 """Called with a part, the outcome of a request to it, and the seconds that it took."""
 _LATENCIES, _REFRESH_AFTER = 200, 20
 _QUANTILE = 0.95
-_HEDGES_A_RESPONSE, _MAX_HEDGES = 0.1, 10.0
+_HEDGES_A_RESPONSE, _MAX_HEDGES = 0.1, 10.0  # a slow hour must not double the load
 _SHORTEST_PATIENCE = 0.005
 _READ_BYTES = 1 << 18
 
@@ -188,6 +188,7 @@ class ScatterGather:
             return False
         request.attempts.append(attempt)
         self._selector.register(attempt.connection, selectors.EVENT_WRITE, attempt)
+        # an open connection takes the message now, without a turn of the loop
         if attempt.reused:
             self._advance(attempt)
         return True

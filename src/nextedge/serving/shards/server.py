@@ -116,6 +116,7 @@ class ShardService:
         if not self._shards.loads_within(release, patience):
             return _refusal("loading", "it is being loaded")
         with self._searching:
+            # the front waits no longer: the search would only delay others
             if time.monotonic() - received > patience:
                 return _refusal("late", "the deadline of the request is over")
             result = self._shards.search(release, surface, source, queries, k, allowed)
@@ -145,6 +146,7 @@ class _Connection(socketserver.BaseRequestHandler):
 
 
 class _Server(socketserver.ThreadingMixIn):
+    # a restart does not wait until old connections have timed out
     allow_reuse_address = True
     daemon_threads = True
     request_queue_size = _BACKLOG
