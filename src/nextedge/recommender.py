@@ -226,19 +226,11 @@ class Recommender:
     def recommend_all(
         self, question: RecommendationRequest, progress: Progress = quiet, part: Part | None = None
     ) -> Iterator[list[RecommendationResponse]]:
-        """Recommendations for every user of the release, or of one part, batch by batch.
-
-        Raises:
-            ShardError: a process that serves a part of the indexes does not answer.
-        """
+        """Recommendations for every user of the release, or of one part, batch by batch."""
         return self.session.answer_all(question, progress, part)
 
     def surface_name(self, name: str | None) -> str:
-        """The name of a surface; without a name, that of the only surface.
-
-        Raises:
-            UnknownSurfaceError: no surface has the name, or there are several and no name.
-        """
+        """The name of a surface, or of the only one; raises UnknownSurfaceError for another."""
         return self.session.surface_name(name)
 
     def record(self, events: Raw | Iterable[Raw]) -> int:

@@ -196,6 +196,7 @@ def test_an_address_book_does_not_tell_who_is_a_member(recommender: Recommender)
             )
         late = client.put("/v1/users/three/contacts", json={"contacts": padding, "consent": True})
         assert late.status_code == 429
+        assert 0 < int(late.headers["Retry-After"]) <= 86_400
         assert client.delete("/v1/users/three/contacts").status_code == 204
         assert (
             client.put(

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 CACHE_KEY = "nextedge.cache_key"
 """Scope entry: the key under which the response may be cached."""
 _PATH = re.compile(r"/pymk/recommendations|/v1/([A-Za-z0-9_.-]+)/recommendations")
-_LIMIT = re.compile(r"[1-9]\d{0,2}")
+_LIMIT = re.compile(r"[1-9][0-9]{0,2}")
 _PLAIN = {"user_id": LONGEST_ID, "limit": 3, "context": LONGEST_CONTEXT, "region": LONGEST_CONTEXT}
 """Longest value of each parameter that the fast path reads."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
@@ -12,6 +13,7 @@ from nextedge.api.problems import problem
 from nextedge.api.tenants import CurrentTenant
 from nextedge.errors import ContactBudgetError
 
+_DAY_SECONDS = 86_400
 UserId = Annotated[str, Path(min_length=1, max_length=256, description="id as in your tables")]
 
 
@@ -31,7 +33,9 @@ def routes() -> APIRouter:
                 discoverable=body.discoverable_by_contacts,
             )
         except ContactBudgetError as error:
-            return problem(429, "ContactBudget", str(error))
+            # the budget is one of a day in UTC
+            left = _DAY_SECONDS - int(time.time()) % _DAY_SECONDS
+            return problem(429, "ContactBudget", str(error), {"Retry-After": str(left)})
         refused = [RefusedEntry(index=position, reason=fault) for position, fault in upload.refused]
         return ContactsOut(stored=upload.stored, refused=refused, left_today=upload.left_today)
 

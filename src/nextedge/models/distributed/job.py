@@ -148,7 +148,11 @@ def write_failure(folder: Path, rank: int, error: NextEdgeError) -> None:
 
 def failure(folder: Path) -> NextEdgeError | None:
     """The error of the process with the lowest rank, or None."""
-    for path in sorted(folder.glob(FAILED.format(rank="*"))):
+
+    def rank(path: Path) -> int:
+        return int("".join(filter(str.isdigit, path.stem)))
+
+    for path in sorted(folder.glob(FAILED.format(rank="*")), key=rank):
         failed = json.loads(path.read_text())
         kind = getattr(errors, failed["error"], TrainingError)
         error: NextEdgeError = (kind if issubclass(kind, TrainingError) else TrainingError)(

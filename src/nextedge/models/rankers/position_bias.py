@@ -68,8 +68,8 @@ class PositionBias:
         shown, rows = np.bincount(place), np.bincount(group)
         mean = float(taken.mean())
         examined = np.full(len(positions), 0.5)
-        # The product of both starts at the observed rate.
-        wanted = np.full(len(rows), 2.0 * mean)
+        # The product of both starts at the observed rate; above 1 it would be no probability.
+        wanted = np.full(len(rows), min(2.0 * mean, 0.95))
         for _ in range(_ROUNDS):
             both = examined[place] * wanted[group]
             # What was not taken was looked at and not wanted, or not looked at.
