@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
@@ -19,6 +20,10 @@ from kernel_cache import kernel_cache
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# Tests start many processes: where byte code is not to be written, as in containers, each of them
+# would compile every module again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 os.environ.setdefault("NUMBA_CACHE_DIR", str(kernel_cache(Path(__file__).parents[1])))
 
 import pytest
