@@ -202,6 +202,7 @@ def test_a_user_has_one_partition_and_messages_say_what_they_are(mock: KafkaMock
     assert len(set.union(*partitions.values())) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("known", [True, False], ids=["connected before", "never connected"])
 @pytest.mark.parametrize("fault", ["down", "stalled"])
 @pytest.mark.slow
@@ -263,6 +264,7 @@ def test_more_than_brokers_take_is_refused(mock: KafkaMock) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_a_consumer_outlives_brokers_that_are_gone_for_a_while(mock: KafkaMock) -> None:
     log = opened(mock.servers)
     log.append(events_of(["a", "b"], 5))
@@ -304,6 +306,7 @@ def test_a_commit_that_fails_goes_back(mock: KafkaMock) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_brokers_that_hang_do_not_hold_a_commit(mock: KafkaMock) -> None:
     log = opened(mock.servers, f"{QUICK}&{IMPATIENT}")
     log.append(events_of(["a"], 5))
@@ -316,6 +319,7 @@ def test_brokers_that_hang_do_not_hold_a_commit(mock: KafkaMock) -> None:
     assert len(again(lambda: log.consumer("group"), 5)) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_what_a_member_loses_is_not_committed(mock: KafkaMock) -> None:
     log = opened(mock.servers)

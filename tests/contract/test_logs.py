@@ -34,6 +34,7 @@ class TestLiveLog(LiveLogContract):
         yield from _opened(request, LIVE_LOGS, tmp_path)
 
 
+@pytest.mark.slow
 class TestBroker(LogContract):
     @pytest.fixture(params=sorted(BROKERS))
     def open_log(self, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenLog]:

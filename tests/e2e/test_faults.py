@@ -95,7 +95,7 @@ def changed(built: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "every", [pytest.param(1, marks=pytest.mark.slow), 4], ids=["each step", "one step in four"]
+    "every", [pytest.param(1, marks=pytest.mark.slow), 9], ids=["each step", "one step in nine"]
 )
 def test_a_kill_at_any_step_leaves_the_old_release_and_what_was_done(
     built: Path, changed: Path, every: int

@@ -91,6 +91,7 @@ def two_hop(release: LoadedRelease, user: Identifier) -> list[tuple[object, floa
     return list(zip(names, found.columns["score"].tolist(), strict=True))
 
 
+@pytest.mark.slow
 def test_lists_over_live_edges_are_those_of_a_release_that_is_built_with_them(folder: Path) -> None:
     """Long: the release with the edges is a second build."""
     recommender = Recommender(folder)

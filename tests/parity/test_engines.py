@@ -170,6 +170,7 @@ def test_parts_of_another_request_are_in_another_folder() -> None:
     assert _digest(replace(question)) == _digest(question)
 
 
+@pytest.mark.slow
 def test_everybody_is_recommended_the_same(
     local: Release, engine: SparkEngine, tmp_path: Path
 ) -> None:

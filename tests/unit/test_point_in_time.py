@@ -102,8 +102,15 @@ def altered(folder: Path, target: Path, seed: int, as_of: int, column: str) -> N
         rows.write_parquet(target / path.name)
 
 
-@pytest.mark.parametrize("surface", ["people", "items"])
-@pytest.mark.parametrize("column", ["timestamp", "arrived_at"])
+@pytest.mark.parametrize(
+    ("column", "surface"),
+    [
+        ("timestamp", "people"),
+        ("arrived_at", "items"),
+        pytest.param("timestamp", "items", marks=pytest.mark.slow),
+        pytest.param("arrived_at", "people", marks=pytest.mark.slow),
+    ],
+)
 @settings(
     max_examples=2,
     deadline=None,

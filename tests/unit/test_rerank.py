@@ -156,6 +156,7 @@ def test_a_kept_reranker_serves_the_vectors_it_was_kept_with(tenant: Path, tmp_p
     assert Reranker.load(tmp_path / "nothing", second.scope, served=True) is None
 
 
+@pytest.mark.slow
 def test_a_build_trains_one_and_says_what_it_is_worth(tenant: Path, tmp_path: Path) -> None:
     """Long: a build that trains a network."""
     import json
