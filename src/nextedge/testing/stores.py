@@ -11,13 +11,14 @@ that opens a store by its namespace::
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 
 from nextedge.errors import ConfigError, InputError
 from nextedge.stores.store import Key, Store
+from nextedge.testing.checks import assert_raises, in_threads
 
 Make = Callable[[str], Store]
 """Opens a store by its namespace; the same namespace again has the same values, if shared."""
@@ -108,7 +109,7 @@ class StoreContract:
                 each.delete_prefix()
                 each.close()
             for name in ("", "a}b", "a:b", "a{b", "a*", "ä"):
-                _assert_raises(ConfigError, lambda name=name: make(name))  # type: ignore[misc]
+                assert_raises(ConfigError, lambda name=name: make(name))  # type: ignore[misc]
 
     def test_values_expire(self, make: Make) -> None:
         with _emptied(make) as store:
@@ -126,7 +127,7 @@ class StoreContract:
             assert store.get_many(["kept"]) == [b"2"]
             assert store.delete_prefix() == 4
             for seconds in (0.0, -1.0, float("nan")):
-                _assert_raises(InputError, lambda s=seconds: store.put_many({"x": b""}, s))  # type: ignore[misc]
+                assert_raises(InputError, lambda s=seconds: store.put_many({"x": b""}, s))  # type: ignore[misc]
 
     def test_large_values_and_many_keys(self, make: Make) -> None:
         with _emptied(make) as store:
@@ -144,27 +145,17 @@ class StoreContract:
 
     def test_threads_share_a_store(self, make: Make) -> None:
         with _emptied(make) as store:
-            faults: list[BaseException] = []
 
             def work(number: int) -> None:
-                try:
-                    for turn in range(20):
-                        own = f"{number}/{turn}".encode()
-                        store.put_many({f"own/{number}": own, "common": own * 40}, seconds=3600)
-                        mine, common = store.get_many([f"own/{number}", "common"])
-                        assert mine == own, "what a thread put is what it gets"
-                        assert common is not None
-                        assert common == common[: len(common) // 40] * 40, "a value is whole"
-                except BaseException as error:
-                    faults.append(error)  # else the test passes
+                for turn in range(20):
+                    own = f"{number}/{turn}".encode()
+                    store.put_many({f"own/{number}": own, "common": own * 40}, seconds=3600)
+                    mine, common = store.get_many([f"own/{number}", "common"])
+                    assert mine == own, "what a thread put is what it gets"
+                    assert common is not None
+                    assert common == common[: len(common) // 40] * 40, "a value is whole"
 
-            threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-            if faults:
-                raise faults[0]
+            in_threads([partial(work, number) for number in range(8)])
             assert len(list(store.keys("own/"))) == 8
 
     def test_a_closed_store_connects_anew(self, make: Make) -> None:
@@ -204,11 +195,3 @@ def _wait(happens: Callable[[], bool]) -> None:
     while not happens():
         assert time.monotonic() < until, "it has not happened"
         time.sleep(0.01)
-
-
-def _assert_raises(expected: type[Exception], call: Callable[[], object]) -> None:
-    try:
-        call()
-    except expected:
-        return
-    raise AssertionError(f"expected {expected.__name__}")

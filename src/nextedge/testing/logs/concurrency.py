@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Event as Signal
 from pathlib import Path
@@ -43,21 +42,3 @@ def other_process(
             child.kill()
         child.join()
         child.close()
-
-
-def in_threads(works: Sequence[Callable[[], object]]) -> None:
-    faults: list[BaseException] = []
-
-    def run(work: Callable[[], object]) -> None:
-        try:
-            work()
-        except BaseException as error:
-            faults.append(error)  # else the test passes
-
-    threads = [threading.Thread(target=run, args=(work,)) for work in works]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if faults:
-        raise faults[0]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from multiprocessing.synchronize import Event as Signal
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 from nextedge.errors import StorageError
 from nextedge.events.event import Event
 from nextedge.events.logs.log import Log
+from nextedge.testing.checks import assert_raises, in_threads
 from nextedge.testing.logs.access import (
     PATIENCE_SECONDS,
     OpenLog,
@@ -21,7 +21,7 @@ from nextedge.testing.logs.access import (
     recorded,
     users_of,
 )
-from nextedge.testing.logs.concurrency import in_threads, other_process
+from nextedge.testing.logs.concurrency import other_process
 from nextedge.testing.logs.reading import ReadingContract
 from nextedge.testing.logs.sample_events import UNREADABLE, assert_ordered, event, id_of
 
@@ -103,13 +103,20 @@ class LogContract(ReadingContract):
             of_first = first.poll(20, PATIENCE_SECONDS)
             of_second = second.poll(40, 1.0)
             if users_of(of_first) & users_of(of_second):
-                _assert_raises(StorageError, first.commit)
+                assert_raises(StorageError, first.commit)
                 return
-            # A broker may share the group out anew at any time: it then refuses the commit and
-            # delivers again, which the next test follows to its end.
-            for consumer in (first, second):
-                with contextlib.suppress(StorageError):
-                    consumer.commit()
+            # A broker may rebalance the group at any time: it then refuses the commit and delivers
+            # again, until everything is done.
+            until = time.monotonic() + PATIENCE_SECONDS
+            while True:
+                for consumer in (first, second):
+                    with contextlib.suppress(StorageError):
+                        consumer.commit()
+                if log.lag("group").events == 0:
+                    break
+                assert time.monotonic() < until, "events are left that nobody can commit"
+                for consumer in (first, second):
+                    consumer.poll(40, 0.2)
 
     def test_members_share_events_and_lose_none(self, open_log: OpenLog) -> None:
         log: Log = open_log()
@@ -249,11 +256,3 @@ def _poll_and_stay(url: str | None, folder: Path, polled: Signal) -> None:
         pass
     polled.set()
     time.sleep(PATIENCE_SECONDS)  # until the test kills this process
-
-
-def _assert_raises(expected: type[Exception], call: Callable[[], object]) -> None:
-    try:
-        call()
-    except expected:
-        return
-    raise AssertionError(f"expected {expected.__name__}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from nextedge.events.logs.log import BEGINNING, LiveLog
+from nextedge.testing.checks import in_threads
 from nextedge.testing.logs.access import (
     PATIENCE_SECONDS,
     OpenLog,
@@ -14,7 +15,7 @@ from nextedge.testing.logs.access import (
     read_ids,
     recorded,
 )
-from nextedge.testing.logs.concurrency import append_many, in_threads, other_process
+from nextedge.testing.logs.concurrency import append_many, other_process
 from nextedge.testing.logs.groups import LogContract
 from nextedge.testing.logs.sample_events import event, events_of
 

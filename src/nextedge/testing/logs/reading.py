@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from nextedge.events.logs.log import BEGINNING, Log
+from nextedge.testing.checks import in_threads
 from nextedge.testing.logs.access import (
     PATIENCE_SECONDS,
     OpenLog,
@@ -13,12 +14,7 @@ from nextedge.testing.logs.access import (
     recorded,
     users_of,
 )
-from nextedge.testing.logs.concurrency import (
-    append_in_batches,
-    append_many,
-    in_threads,
-    other_process,
-)
+from nextedge.testing.logs.concurrency import append_in_batches, append_many, other_process
 from nextedge.testing.logs.sample_events import UNREADABLE, assert_ordered, event, events_of, id_of
 
 # Numbers and texts that look alike, and characters that a key or a query may not hold.
