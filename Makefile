@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # Workers take whole files, the longest first (tests/conftest.py says which). One more than the two
-# cores, as a fifth of the time goes to waiting for servers and leases.
+# cores, as tests of servers and leases wait.
 PYTEST := $(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
 
 .PHONY: demo test test-all test-airflow check bench docs pages findings clean

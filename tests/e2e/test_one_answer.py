@@ -104,6 +104,7 @@ def test_all_ways_give_one_answer(
         "limit=5",
         "user_id=&limit=5",
         "user_id=u000007&limit=0",
+        "user_id=u000007&limit=1%D9%A3",
         "user_id=u000007&limit=x",
         "user_id=u000007&limit=501",
         "user_id=%ff",
@@ -192,20 +193,26 @@ def test_a_repeated_request_visits_few_files(folder: Path, monkeypatch: pytest.M
         await app(scope, receive, send)
         return dict(sent[0]["headers"])
 
-    async def walk_repeat() -> list[str]:
+    async def walk_repeats() -> list[list[str]]:
         app = create_app(Recommender(folder))
         async with app.router.lifespan_context(app):
             await ask(app)
             await ask(app)
-            with walk.recording() as files:
-                headers = await ask(app)
-        assert headers[b"x-cache"] == b"hit"
-        return files
+            repeats = []
+            for _ in range(9):
+                with walk.recording() as files:
+                    headers = await ask(app)
+                assert headers[b"x-cache"] == b"hit"
+                repeats.append(files)
+        return sorted(repeats, key=len)
 
     walk = Walk()
     try:
-        files = asyncio.run(walk_repeat())
+        repeats = asyncio.run(walk_repeats())
     finally:
         walk.close()
-    assert len(files) <= 11, files  # with the look at the keys, once in a tenth of a second
+    files = repeats[len(repeats) // 2]
+    assert len(files) <= 10, files
+    # one in a tenth of a second looks at the file of keys, too
+    assert len(repeats[-1]) <= 11, repeats[-1]
     assert {"api/fast_path.py", "api/response_cache.py", "events/state/overlay.py"} <= set(files)

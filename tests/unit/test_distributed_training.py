@@ -20,7 +20,15 @@ from nextedge.graph.csr import build_graph
 from nextedge.graph.sampler import sample_neighbors
 from nextedge.models.artifact import Artifact
 from nextedge.models.distributed.collectives import Ranks
-from nextedge.models.distributed.job import ARTIFACT, JOB, load_data, save_data, write_job
+from nextedge.models.distributed.job import (
+    ARTIFACT,
+    JOB,
+    failure,
+    load_data,
+    save_data,
+    write_failure,
+    write_job,
+)
 from nextedge.models.distributed.launcher import ProgressOfRanks, SparkLauncher, fit
 from nextedge.models.distributed.worker import work
 from nextedge.models.model import TrainingData
@@ -161,6 +169,12 @@ def test_an_error_of_a_process_is_told_as_by_one(tmp_path: Path) -> None:
     with pytest.raises(TooLittleDataError, match="graphsage: 0 edges to learn from"):
         fit(GraphSage(), data, CONFIG, lambda *_: None, TrainingConfig(processes=2))
     assert not (tmp_path / ARTIFACT).exists()
+
+
+def test_the_error_of_the_lowest_rank_is_told(tmp_path: Path) -> None:
+    for rank in (10, 2, 11):
+        write_failure(tmp_path, rank, TrainingError(f"rank {rank}"))
+    assert str(failure(tmp_path)) == "rank 2"
 
 
 def test_a_port_in_use_and_a_missing_job_are_said(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from nextedge.models.rankers.position_bias import FLOOR, PositionBias
 
@@ -29,6 +30,21 @@ def test_examination_is_found_again() -> None:
     raw = np.abs(by_rate / by_rate.max() - truth).mean()
     assert np.abs(bias.examination - truth).mean() < 0.05
     assert np.abs(bias.examination - truth).mean() < raw / 3  # the rate alone blames the candidates
+
+
+@pytest.mark.parametrize("seed", [0, 2, 4])
+def test_examination_is_found_again_where_most_is_taken(seed: int) -> None:
+    """From a start above 1, which is no probability, these logs gave 12.5, 0.3 and 14.5 too much."""
+    random = np.random.default_rng(seed)
+    examination = np.linspace(1.0, 0.7, 8)
+    wanted = random.uniform(0.95, 1.0, 50)
+    candidate = random.integers(0, 50, 60_000).astype(np.int32)
+    place = random.integers(0, 8, 60_000).astype(np.int32)
+    taken = random.random(60_000) < examination[place] * wanted[candidate]
+    assert taken.mean() > 0.8
+    bias = PositionBias.fit(place + 1, candidate, taken)
+    assert bias is not None
+    assert np.abs(bias.examination - examination).max() < 0.03
 
 
 def test_inverse_counts_what_stood_low_for_more() -> None:

@@ -148,11 +148,9 @@ def write_failure(folder: Path, rank: int, error: NextEdgeError) -> None:
 
 def failure(folder: Path) -> NextEdgeError | None:
     """The error of the process with the lowest rank, or None."""
-
-    def rank(path: Path) -> int:
-        return int("".join(filter(str.isdigit, path.stem)))
-
-    for path in sorted(folder.glob(FAILED.format(rank="*")), key=rank):
+    # by number: as text, rank 10 comes before rank 2
+    files = folder.glob(FAILED.format(rank="*"))
+    for path in sorted(files, key=lambda path: int(path.stem.rpartition("-")[2])):
         failed = json.loads(path.read_text())
         kind = getattr(errors, failed["error"], TrainingError)
         error: NextEdgeError = (kind if issubclass(kind, TrainingError) else TrainingError)(
