@@ -3,9 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# Workers take whole files, the longest first (tests/conftest.py says which). One more than the two
-# cores, as tests of servers and leases wait.
-PYTEST := $(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
+# Workers take whole files, the longest first (tests/conftest.py says which).
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 .PHONY: demo test test-all test-airflow check bench docs pages findings clean
 .DEFAULT_GOAL := demo
